@@ -1,0 +1,48 @@
+# Two commands: `make demo` runs the main job, `make test` passes the tests.
+# Each builds what it needs in .venv from pinned, hashed requirements; nothing is installed outside this folder.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+# The first interpreter that is new enough; set PYTHON to choose another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$p" && break; done)
+PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint up lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/runtime: requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 with venv found; install one or say make PYTHON=/path/to/python3" >&2; exit 2; }
+	@echo "Setting up $(VENV) (once; about half a minute)"
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	@$(PIP) install --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/dev: $(VENV)/runtime requirements-dev.txt
+	@$(PIP) install --require-hashes -r requirements-dev.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(VENV)/runtime ## the whole job against a sandbox bank: sweep, fetch, deliver, a summary
+	@$(BIN)/python -m worker demo $(ARGS)
+
+test: $(VENV)/dev ## every test, against real servers that it starts itself
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/dev ## ruff and mypy --strict
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+up: $(VENV)/runtime ## broker, worker, beat and Flower on this machine, with your .env
+	@$(BIN)/python -m worker up $(ARGS)
+
+lock: $(VENV)/dev ## write requirements*.txt anew from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		pyproject.toml -o requirements.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		pyproject.toml --group dev -o requirements-dev.txt
+
+clean: ## remove what make made
+	@rm -rf $(VENV) demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,109 @@
+"""How a customer is told: one folder per channel behind one seam.
+
+A channel takes a :class:`Message` and answers with an outcome, never with an exception: what happened to the message is a
+value that the deliver stage stores. Adding a channel is adding a folder with a class that has ``kind``, ``send`` and ``close``.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bank:
+    """One broken connection in a message."""
+
+    #: What the customer calls the institution.
+    name: str
+    #: Since when data has not come through.
+    since: datetime
+    #: Where the customer reconnects. A secret where it is MX's own URI.
+    link: str
+
+    def __repr__(self) -> str:
+        return "Bank(…)"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Message:
+    """One message to one person: everything a channel needs, so that sending needs no database."""
+
+    #: The same for every try to send this message, and for no other; identifies it towards mail servers and push services.
+    key: str
+    address: str
+    #: BCP 47, as the user's row has it; ``None`` where unknown.
+    locale: str | None
+    time_zone: str
+    #: 0 for the first message of an episode, then 1, 2, … for its reminders.
+    step: int
+    banks: tuple[Bank, ...]
+
+    def __repr__(self) -> str:
+        return f"Message({self.key})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sent:
+    """The other side took responsibility for the message."""
+
+    code: str = "sent"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TryLater:
+    """It was certainly not sent, and may be later."""
+
+    code: str
+    #: Seconds to wait, where the other side said so.
+    after: float | None = None
+    #: The whole channel is to slow down (421, 454, 429), not this message alone.
+    whole_channel: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BadAddress:
+    """The address does not exist (any more): it is suppressed, and another channel may be tried."""
+
+    code: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failed:
+    """This message was refused for good; the address is not to blame."""
+
+    code: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChannelDown:
+    """Our credentials or configuration are refused: nothing can be sent on this channel until somebody mends it."""
+
+    code: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unknown:
+    """The answer was lost after dispatch began: it may or may not have been delivered. Never sent again by guesswork."""
+
+    code: str
+
+
+Outcome = Sent | TryLater | BadAddress | Failed | ChannelDown | Unknown
+
+#: Awaited by a channel right before the point of no return; returns once "dispatch began" is on record.
+Dispatching = Callable[[], Awaitable[None]]
+
+
+class Channel(Protocol):
+    """A way to reach people."""
+
+    @property
+    def kind(self) -> str:
+        """``email``, ``fcm``, ``apns`` or ``webpush``: what ``notifications.channel`` holds."""
+
+    async def send(self, message: Message, dispatching: Dispatching) -> Outcome:
+        """Send one message; awaits ``dispatching`` before anything that cannot be undone. Never raises for the other side's doing."""
+
+    async def close(self) -> None:
+        """Let go of connections."""

@@ -1,0 +1,5 @@
+"""The ``reconnect`` command."""
+
+
+def main() -> None:
+    """Run it."""

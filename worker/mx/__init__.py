@@ -1,0 +1,1 @@
+"""The MX API: one client per flavour, how its answers are judged, what a URI must look like."""

@@ -1,0 +1,89 @@
+"""What MX can answer, as values.
+
+A call to MX never raises for what MX did: every answer, and every lack of one, is judged into one of these. Each failure
+carries a ``code``, a short word for logs, status and the database; none carries a URI, a key or text from a body.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemberState:
+    """What MX says of a member, as far as this worker cares; anything may be missing and is then ``None``."""
+
+    guid: str
+    connection_status: str | None = None
+    is_being_aggregated: bool | None = None
+    successfully_aggregated_at: datetime | None = None
+    is_oauth: bool | None = None
+    error_code: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Window:
+    """A checked ``oauth_window_uri``. ``member.guid`` differs from the one asked for where MX moved the member."""
+
+    uri: str
+    member: MemberState
+
+    def __repr__(self) -> str:  # the URI is a bearer secret
+        return f"Window(member={self.member.guid})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemberRead:
+    """A member, read."""
+
+    member: MemberState
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryLater:
+    """MX's fault or a busy member: 409, 429, 5xx, a timeout, a broken or unusable body. Retried in minutes to days."""
+
+    code: str
+    #: Seconds that MX asked to wait (Retry-After), if it did.
+    after: float | None = None
+    #: Whether it speaks of MX as a whole (5xx, timeout, 429) rather than of this member (409, a null URI).
+    upstream: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unsupported:
+    """400 ``Member cannot use OAuth``: the institution has none, or the client is not registered for it there."""
+
+    code: str = "member_cannot_use_oauth"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gone:
+    """404: MX knows the user or the member no more."""
+
+    code: str = "not_found"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefusedClient:
+    """401, 403 or 406: key, client id, IP address or API version refused. It concerns everyone; nobody's attempt is spent."""
+
+    code: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RejectedRequest:
+    """Another 4xx, or a redirect: the request itself is wrong for this member, so a person must look."""
+
+    code: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostileUri:
+    """MX answered with a URI that must not reach a customer; ``code`` says which rule it broke. Quarantined and reported."""
+
+    code: str
+
+
+Failure = RetryLater | Unsupported | Gone | RefusedClient | RejectedRequest
+WindowAnswer = Window | HostileUri | Failure
+MemberAnswer = MemberRead | Failure

@@ -1,0 +1,139 @@
+"""The values that settings can hold beyond plain text: durations, caps, quiet hours, a mail server.
+
+Each ``parse_…`` takes the text a person wrote and returns a value, or raises ``ValueError`` with what was expected.
+"""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from datetime import time, timedelta
+from urllib.parse import parse_qs, unquote, urlsplit
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_DURATION = re.compile(r"(\d+)([smhdw])")
+_SMTP_PORTS = {"smtp": 587, "smtps": 465}
+
+
+def parse_duration(text: str) -> timedelta:
+    """``90s``, ``15m``, ``24h``, ``7d``, ``2w`` or sums of them (``1h30m``); ``0`` and nothing mean none at all."""
+    text = text.strip().lower()
+    if text in {"", "0"}:
+        return timedelta(0)
+    if not re.fullmatch(r"(\d+[smhdw])+", text):
+        raise ValueError("expected a duration such as 90s, 15m, 24h or 7d, or 0 for none")
+    try:
+        return sum((timedelta(**{_UNITS[unit]: int(n)}) for n, unit in _DURATION.findall(text)), timedelta(0))
+    except OverflowError:
+        raise ValueError("that is longer than a person lives") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """At most ``count`` messages to one person within any span of length ``within``."""
+
+    count: int
+    within: timedelta
+
+
+def parse_caps(text: str) -> tuple[Cap, ...]:
+    """``1/24h,3/7d``; nothing or ``0`` means no cap."""
+    if text.strip() in {"", "0"}:
+        return ()
+    caps = []
+    for part in text.split(","):
+        count, slash, within = part.strip().partition("/")
+        if not slash or not count.isdecimal() or int(count) < 1 or not (span := parse_duration(within)):
+            raise ValueError("expected caps such as 1/24h,3/7d: so many messages within such a time")
+        caps.append(Cap(int(count), span))
+    return tuple(caps)
+
+
+@dataclass(frozen=True, slots=True)
+class QuietHours:
+    """From ``start`` up to, not including, ``end`` on a person's own clock nobody is written to; may wrap midnight."""
+
+    start: time
+    end: time
+
+
+def parse_quiet_hours(text: str) -> QuietHours | None:
+    """``21:00-08:00``; nothing or ``0`` means that there are none."""
+    if text.strip() in {"", "0"}:
+        return None
+    match = re.fullmatch(r"\s*(\d{1,2}:\d{2})\s*-\s*(\d{1,2}:\d{2})\s*", text)
+    try:
+        start, end = (time.fromisoformat(part.zfill(5)) for part in match.groups()) if match else (None, None)
+    except ValueError:
+        start = end = None
+    if start is None or end is None or start == end:
+        raise ValueError("expected quiet hours such as 21:00-08:00, or nothing for none")
+    return QuietHours(start, end)
+
+
+def parse_days(text: str) -> tuple[int, ...]:
+    """``0,3,7,14,30``: days after the first message, ascending; the first is always 0. Nothing means the first message alone."""
+    parts = [part.strip() for part in text.split(",") if part.strip()] or ["0"]
+    if not all(part.isdecimal() for part in parts):
+        raise ValueError("expected days such as 0,3,7,14,30")
+    days = tuple(int(part) for part in parts)
+    if days[0] != 0 or sorted(set(days)) != list(days):
+        raise ValueError("expected days that start at 0 and grow, such as 0,3,7,14,30")
+    return days
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address can only be this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpServer:
+    """Where mail is handed over, and how."""
+
+    host: str
+    port: int
+    username: str | None
+    password: str | None
+    #: ``implicit`` (smtps), ``starttls`` (required, never opportunistic) or ``none`` (loopback only).
+    tls: str
+
+    def __repr__(self) -> str:
+        return f"SmtpServer({self.host}:{self.port}, tls={self.tls})"
+
+
+def parse_smtp_url(text: str) -> SmtpServer:
+    """``smtp://user:password@host:587?tls=required`` or ``smtps://…``; ``tls=none`` only towards this machine."""
+    expected = "expected smtp://user:password@host:587?tls=required, or smtps://…"
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError:
+        raise ValueError(expected) from None
+    if url.scheme not in _SMTP_PORTS or not url.hostname or url.path not in {"", "/"}:
+        raise ValueError(expected)
+    options = parse_qs(url.query, keep_blank_values=True)
+    if set(options) - {"tls"}:
+        raise ValueError(f"{expected}; the only option is tls")
+    wanted = options.get("tls", ["required"])[-1]
+    if wanted not in {"required", "none"}:
+        raise ValueError("tls must be required, or none on loopback")
+    if url.scheme == "smtps":
+        tls = "implicit"
+    elif wanted == "none":
+        if not is_loopback(url.hostname):
+            raise ValueError("tls=none would send mail and password in the clear; it is allowed on loopback only")
+        tls = "none"
+    else:
+        tls = "starttls"
+    return SmtpServer(
+        host=url.hostname,
+        port=port or _SMTP_PORTS[url.scheme],
+        username=unquote(url.username) if url.username else None,
+        password=unquote(url.password) if url.password else None,
+        tls=tls,
+    )

@@ -1,0 +1,333 @@
+"""Every setting, typed, with its reason. Read from the environment and from ``.env`` in the working directory.
+
+What is wrong is found when settings load and told in one line, all problems together; a secret's value is never repeated.
+"""
+
+import fnmatch
+from collections.abc import Callable
+from datetime import timedelta
+from functools import cache
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from cryptography.fernet import Fernet
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from worker.errors import SettingsError
+from worker.setting_types import (
+    Cap,
+    QuietHours,
+    SmtpServer,
+    is_loopback,
+    parse_caps,
+    parse_days,
+    parse_duration,
+    parse_quiet_hours,
+    parse_smtp_url,
+)
+
+#: Every ``connection_status`` that MX documents, in the order of their ids (0 to 21).
+CONNECTION_STATUSES = (
+    "CREATED", "PREVENTED", "DENIED", "CHALLENGED", "REJECTED", "LOCKED", "CONNECTED", "IMPEDED", "RECONNECTED",
+    "DEGRADED", "DISCONNECTED", "DISCONTINUED", "CLOSED", "DELAYED", "FAILED", "UPDATED", "DISABLED", "IMPORTED",
+    "RESUMED", "EXPIRED", "IMPAIRED", "PENDING",
+)  # fmt: skip
+
+#: Statuses of a healthy member; selecting them would write to people about nothing.
+_HEALTHY = frozenset({"CONNECTED", "RECONNECTED", "UPDATED", "RESUMED"})
+
+_URI_KEY_HELP = "make one with `reconnect init`"
+
+
+def _parsed(parse: Callable[[str], Any]) -> tuple[Any, Any]:
+    """Annotations for a setting whose text has a grammar of its own (pydantic-settings would expect JSON)."""
+    return NoDecode, BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _fernet_keys(value: object) -> object:
+    return tuple(SecretStr(word) for word in _words(value)) if isinstance(value, str) else value
+
+
+Duration = Annotated[timedelta, *_parsed(parse_duration)]
+Days = Annotated[tuple[int, ...], *_parsed(parse_days)]
+Caps = Annotated[tuple[Cap, ...], *_parsed(parse_caps)]
+Quiet = Annotated[QuietHours | None, *_parsed(parse_quiet_hours)]
+Words = Annotated[tuple[str, ...], *_parsed(_words)]
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_fernet_keys)]
+
+
+class Settings(BaseSettings):
+    """All of them. A field's description is what ``reconnect init`` writes above it."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True, case_sensitive=False
+    )
+
+    database_url: SecretStr = Field(
+        SecretStr("sqlite:///reconnect.db"),
+        description="Where members and all work are kept: sqlite:///file, or postgresql://user:password@host/name in "
+        "production. libpq's options pass through: ?sslmode=verify-full&sslrootcert=…",
+    )
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="Broker and pacing; rediss:// for TLS. `reconnect up` brings its own when this is unset.",
+    )
+
+    mx_api: Literal["atrium"] = Field("atrium", description="The flavour of MX's API.")
+    mx_base_url: str = Field(
+        "https://vestibule.mx.com",
+        description="MX's integration environment; https://atrium.mx.com in production. https, unless it is loopback.",
+    )
+    mx_api_key: SecretStr = Field(description="From MX's dashboard. Required.")
+    mx_client_id: SecretStr = Field(description="From MX's dashboard. Required.")
+    mx_referral_source: Literal["BROWSER", "APP"] = Field(
+        "BROWSER", description="APP only if OAuth starts from your mobile app; APP from a browser breaks the flow."
+    )
+    mx_client_redirect_url: str | None = Field(
+        None, description="Where MX sends the customer at the end of OAuth. Only with APP."
+    )
+    mx_ui_message_webview_url_scheme: str | None = Field(
+        None, description="The scheme that leads back into your app. Only with APP."
+    )
+    mx_skip_aggregation: bool = Field(
+        False, description="true: MX does not aggregate by itself after the customer comes back."
+    )
+    mx_max_connections: int = Field(
+        200, ge=1, le=2000, description="Requests in flight per process. MX allows 2,000 connections per address."
+    )
+    mx_requests_per_second: Annotated[float | None, BeforeValidator(lambda v: v or None)] = Field(
+        None, gt=0, description="Held across all workers together; unset for no limit."
+    )
+    mx_allowed_uri_hosts: Words = Field(
+        (),
+        description="Host patterns such as *.mx.com,*.moneydesktop.com; a URI to another host is quarantined. "
+        "Unset: every host, since banks use their own.",
+    )
+
+    reconnect_statuses: Words = Field(
+        ("DENIED", "IMPAIRED", "IMPORTED", "PREVENTED"),
+        description="The connection_status values that mean: OAuth again.",
+    )
+    sweep_schedule: str = Field("*/5 * * * *", description="When beat sweeps, as in a crontab, UTC.")
+    batch_size: int = Field(200, ge=1, le=5000, description="Rows claimed and settled at once.")
+    shift_seconds: int = Field(30, ge=1, le=200, description="How long one task goes on before it leaves a successor.")
+    lease_seconds: int = Field(
+        120, ge=10, le=86_400, description="How long a worker holds what it claimed; then it counts as dead."
+    )
+    max_attempts: int = Field(
+        8, ge=1, le=100, description="Failed fetches in a row before a reconnection is exhausted."
+    )
+    uri_keys: Secrets = Field(
+        description="Fernet keys, comma-separated: the first encrypts, all decrypt. Required; make one with `reconnect init`."
+    )
+
+    notify_after: Duration = Field(
+        timedelta(minutes=15), description="Grace between the break and the first message; 0 for none."
+    )
+    reminder_days: Days = Field(
+        (0, 3, 7, 14, 30),
+        description="Days after the first message on which a customer who is not back is written to; then exhausted.",
+    )
+    quiet_hours: Quiet = Field(
+        parse_quiet_hours("21:00-08:00"),
+        description="Nobody is written to in these hours, on the user's own clock; empty for none.",
+    )
+    time_zone: str = Field("UTC", description="For users without a time zone of their own.")
+    message_caps: Caps = Field(
+        parse_caps("1/24h,3/7d"), description="At most so many messages to one person; empty for no cap."
+    )
+    uri_max_age: Duration = Field(
+        timedelta(minutes=15), description="An older URI is minted anew before it is sent; 0 for never."
+    )
+    ambiguous_sends: Literal["hold", "resend"] = Field(
+        "hold",
+        description="A message whose answer was lost may have arrived: hold waits for the next reminder, resend sends again.",
+    )
+
+    smtp_url: SecretStr | None = Field(
+        None,
+        description="smtp://user:password@host:587?tls=required, or smtps://…; tls=none only on loopback. Unset: no email.",
+    )
+    smtp_connections: int = Field(10, ge=1, le=500, description="Connections to the mail server per process.")
+    email_from: str | None = Field(None, description="Sender: name@example.com or Name <name@example.com>.")
+    email_reply_to: str | None = Field(None, description="A mailbox that somebody reads.")
+    app_name: str | None = Field(None, description="What customers call your product; default: the sender's name.")
+    public_base_url: str | None = Field(
+        None, description="Reserved for durable links of your own; leave unset: messages carry MX's URI itself."
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _blank_is_unset(cls, value: object, info: Any) -> object:
+        """``NAME=`` in a ``.env`` means "not set", except where empty switches something off."""
+        if isinstance(value, str) and not value.strip():
+            field = cls.model_fields[info.field_name]
+            if info.field_name in _EMPTY_SWITCHES_OFF:
+                return ""
+            if field.is_required():
+                raise ValueError("is missing")
+            return field.default
+        return value
+
+    @field_validator("mx_base_url")
+    @classmethod
+    def _https_or_loopback(cls, value: str) -> str:
+        url = urlsplit(value)
+        if not url.hostname or url.query or url.fragment or url.username:
+            raise ValueError("expected a URL such as https://atrium.mx.com")
+        if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.hostname)):
+            raise ValueError("must be https: keys would cross the network in the clear (http only on loopback)")
+        return value.rstrip("/")
+
+    @field_validator("mx_api_key", "mx_client_id")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().isprintable() or not value.get_secret_value().isascii():
+            raise ValueError("has characters that no HTTP header can carry")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: SecretStr) -> SecretStr:
+        scheme = value.get_secret_value().partition("://")[0].partition("+")[0]
+        if scheme not in {"sqlite", "postgresql", "postgres"}:
+            raise ValueError("expected sqlite:///file or postgresql://user:password@host/name")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _known_broker(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value().partition("://")[0] not in {"redis", "rediss"}:
+            raise ValueError("expected redis://host:6379/0 or rediss://…")
+        return value
+
+    @field_validator("reconnect_statuses")
+    @classmethod
+    def _known_statuses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        value = tuple(dict.fromkeys(status.upper() for status in value))
+        for status in value:
+            if status not in CONNECTION_STATUSES:
+                raise ValueError(
+                    f"{status[:40]!r} is no connection_status of MX; known are {', '.join(CONNECTION_STATUSES)}"
+                )
+            if status in _HEALTHY:
+                raise ValueError(f"{status} means that the member is fine")
+        return value
+
+    @field_validator("sweep_schedule")
+    @classmethod
+    def _crontab(cls, value: str) -> str:
+        from celery.schedules import ParseException, crontab
+
+        try:
+            crontab.from_string(value)
+        except (ParseException, ValueError):
+            raise ValueError("expected a crontab line of five fields such as */5 * * * *") from None
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            raise ValueError("expected a time zone such as Europe/Madrid") from None
+        return value
+
+    @field_validator("uri_keys")
+    @classmethod
+    def _valid_keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if not value:
+            raise ValueError(f"is missing; {_URI_KEY_HELP}")
+        for place, key in enumerate(value, start=1):
+            try:
+                Fernet(key.get_secret_value())
+            except ValueError:
+                raise ValueError(
+                    f"key {place} is not a Fernet key (32 bytes, url-safe base64); {_URI_KEY_HELP}"
+                ) from None
+        return value
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _valid_smtp(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_smtp_url(value.get_secret_value())
+        return value
+
+    @field_validator("email_from", "email_reply_to")
+    @classmethod
+    def _one_mailbox(cls, value: str | None) -> str | None:
+        from email.utils import parseaddr
+
+        if value is not None:
+            _, address = parseaddr(value)
+            if not value.isprintable() or address.count("@") != 1 or not all(address.split("@")):
+                raise ValueError("expected name@example.com or Name <name@example.com>")
+        return value
+
+    @field_validator("public_base_url")
+    @classmethod
+    def _not_yet(cls, value: str | None) -> str | None:
+        if value is not None:
+            raise ValueError("durable links are not served by this version; leave it unset")
+        return value
+
+    @model_validator(mode="after")
+    def _what_belongs_together(self) -> Self:
+        if self.mx_referral_source != "APP":
+            for name in ("mx_client_redirect_url", "mx_ui_message_webview_url_scheme"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name.upper()} works only with MX_REFERRAL_SOURCE=APP; set that, or unset this")
+        if self.smtp_url is not None and self.email_from is None:
+            raise ValueError("EMAIL_FROM is missing: SMTP_URL is set, and every mail needs a sender")
+        return self
+
+    @property
+    def smtp_server(self) -> SmtpServer | None:
+        """``SMTP_URL``, parsed."""
+        return parse_smtp_url(self.smtp_url.get_secret_value()) if self.smtp_url else None
+
+    @property
+    def sender_name(self) -> str:
+        """What customers call the product."""
+        from email.utils import parseaddr
+
+        name, address = parseaddr(self.email_from or "")
+        return self.app_name or name or address.partition("@")[2] or "our app"
+
+    def uri_host_is_allowed(self, host: str) -> bool:
+        """Whether ``MX_ALLOWED_URI_HOSTS`` lets a URI to this host through."""
+        patterns = self.mx_allowed_uri_hosts
+        return not patterns or any(fnmatch.fnmatchcase(host.lower(), pattern.lower()) for pattern in patterns)
+
+
+_EMPTY_SWITCHES_OFF = {"notify_after", "reminder_days", "quiet_hours", "message_caps", "uri_max_age"}
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from the environment, ``.env`` and ``overrides``; raises :class:`SettingsError` with one line for all problems."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError("settings: " + "; ".join(_problem(item) for item in error.errors())) from None
+
+
+@cache
+def settings() -> Settings:
+    """The process's settings, loaded once."""
+    return load_settings()
+
+
+def _problem(item: Any) -> str:
+    name = str(item["loc"][0]).upper() if item["loc"] else ""
+    if item["type"] == "missing":
+        return f"{name} is missing; set it in the environment or in .env (`reconnect init` writes one)"
+    text = item["msg"].removeprefix("Value error, ")
+    return f"{name}: {text}" if name else text
