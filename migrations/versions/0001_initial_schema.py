@@ -1,0 +1,302 @@
+"""The first schema: the application's three tables, and ours beside them."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from worker.store.moments import Moment
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "devices",
+        sa.Column(
+            "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), sa.Identity(always=False), nullable=False
+        ),
+        sa.Column("user_guid", sa.String(length=128), nullable=False),
+        sa.Column("device_kind", sa.String(length=16), nullable=False),
+        sa.Column("device_address", sa.Text(), nullable=False),
+        sa.Column("disabled_at", Moment(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_devices")),
+        sa.UniqueConstraint("device_kind", "device_address", name=op.f("uq_devices_device_kind_device_address")),
+    )
+    op.create_index(op.f("ix_devices_user_guid"), "devices", ["user_guid"], unique=False)
+    op.create_table(
+        "members",
+        sa.Column("member_guid", sa.String(length=128), nullable=False),
+        sa.Column("user_guid", sa.String(length=128), nullable=False),
+        sa.Column("institution_code", sa.String(length=128), nullable=True),
+        sa.Column("institution_name", sa.Text(), nullable=True),
+        sa.Column("connection_status", sa.String(length=64), nullable=True),
+        sa.Column("is_oauth", sa.Boolean(), nullable=True),
+        sa.Column("error_code", sa.Integer(), nullable=True),
+        sa.Column("token_expires_at", Moment(), nullable=True),
+        sa.Column("token_revoked_at", Moment(), nullable=True),
+        sa.PrimaryKeyConstraint("member_guid", name=op.f("pk_members")),
+    )
+    op.create_index(
+        "ix_members_expiring",
+        "members",
+        ["token_expires_at", "member_guid"],
+        unique=False,
+        postgresql_where=sa.text("token_expires_at IS NOT NULL"),
+        sqlite_where=sa.text("token_expires_at IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_members_suspect",
+        "members",
+        ["member_guid"],
+        unique=False,
+        postgresql_where=sa.text(
+            "token_revoked_at IS NOT NULL OR error_code IS NOT NULL OR connection_status <> 'CONNECTED'"
+        ),
+        sqlite_where=sa.text(
+            "token_revoked_at IS NOT NULL OR error_code IS NOT NULL OR connection_status <> 'CONNECTED'"
+        ),
+    )
+    op.create_index(op.f("ix_members_user_guid"), "members", ["user_guid"], unique=False)
+    op.create_table(
+        "notifications",
+        sa.Column(
+            "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), sa.Identity(always=False), nullable=False
+        ),
+        sa.Column("user_guid", sa.String(length=128), nullable=False),
+        sa.Column("channel", sa.String(length=16), nullable=False),
+        sa.Column("step", sa.Integer(), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("message_key", sa.String(length=64), nullable=False),
+        sa.Column("created_at", Moment(), nullable=False),
+        sa.Column("next_attempt_at", Moment(), nullable=True),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("lease_holder", sa.String(length=128), nullable=True),
+        sa.Column("lease_expires_at", Moment(), nullable=True),
+        sa.Column("epoch", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("lost_leases", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("dispatched_at", Moment(), nullable=True),
+        sa.Column("sent_at", Moment(), nullable=True),
+        sa.Column("outcome", sa.String(length=64), nullable=True),
+        sa.Column("outcome_at", Moment(), nullable=True),
+        sa.CheckConstraint(
+            "state IN ('pending', 'sending', 'sent', 'failed', 'unknown', 'cancelled', 'suppressed')",
+            name=op.f("ck_notifications_state"),
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_notifications")),
+        sa.UniqueConstraint("message_key", name=op.f("uq_notifications_message_key")),
+    )
+    op.create_index(
+        "ix_notifications_pending",
+        "notifications",
+        ["next_attempt_at", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'pending'"),
+        sqlite_where=sa.text("state = 'pending'"),
+    )
+    op.create_index(
+        "ix_notifications_sending",
+        "notifications",
+        ["lease_expires_at"],
+        unique=False,
+        postgresql_where=sa.text("state = 'sending'"),
+        sqlite_where=sa.text("state = 'sending'"),
+    )
+    op.create_index("ix_notifications_user", "notifications", ["user_guid", "sent_at"], unique=False)
+    op.create_index(
+        "uq_notifications_live",
+        "notifications",
+        ["user_guid"],
+        unique=True,
+        postgresql_where=sa.text("state IN ('pending', 'sending')"),
+        sqlite_where=sa.text("state IN ('pending', 'sending')"),
+    )
+    op.create_table(
+        "pauses",
+        sa.Column("scope", sa.String(length=160), nullable=False),
+        sa.Column("reason", sa.String(length=200), nullable=False),
+        sa.Column("since", Moment(), nullable=False),
+        sa.Column("probe_at", Moment(), nullable=True),
+        sa.PrimaryKeyConstraint("scope", name=op.f("pk_pauses")),
+    )
+    op.create_table(
+        "reconnections",
+        sa.Column(
+            "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), sa.Identity(always=False), nullable=False
+        ),
+        sa.Column("member_guid", sa.String(length=128), nullable=False),
+        sa.Column("user_guid", sa.String(length=128), nullable=False),
+        sa.Column("institution_code", sa.String(length=128), nullable=True),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("reason", sa.String(length=32), nullable=False),
+        sa.Column("broken_since", Moment(), nullable=False),
+        sa.Column("opened_at", Moment(), nullable=False),
+        sa.Column("closed_at", Moment(), nullable=True),
+        sa.Column("reopen_at", Moment(), nullable=True),
+        sa.Column("next_attempt_at", Moment(), nullable=True),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("step", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("base_step", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("first_notified_at", Moment(), nullable=True),
+        sa.Column("notified_at", Moment(), nullable=True),
+        sa.Column("next_check_at", Moment(), nullable=True),
+        sa.Column("checks", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("lease_holder", sa.String(length=128), nullable=True),
+        sa.Column("lease_expires_at", Moment(), nullable=True),
+        sa.Column("epoch", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("lost_leases", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("outcome", sa.String(length=64), nullable=True),
+        sa.Column("outcome_at", Moment(), nullable=True),
+        sa.Column("moved_to", sa.String(length=128), nullable=True),
+        sa.CheckConstraint(
+            "state IN ('due', 'leased', 'ready', 'notified', 'reconnected', 'unsupported', 'gone', 'exhausted', 'cancelled', 'quarantined')",
+            name=op.f("ck_reconnections_state"),
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_reconnections")),
+    )
+    op.create_index(
+        "ix_reconnections_check",
+        "reconnections",
+        ["next_check_at"],
+        unique=False,
+        postgresql_where=sa.text("state = 'notified'"),
+        sqlite_where=sa.text("state = 'notified'"),
+    )
+    op.create_index(
+        "ix_reconnections_due",
+        "reconnections",
+        ["next_attempt_at", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'due'"),
+        sqlite_where=sa.text("state = 'due'"),
+    )
+    op.create_index(
+        "ix_reconnections_leased",
+        "reconnections",
+        ["lease_expires_at"],
+        unique=False,
+        postgresql_where=sa.text("state = 'leased'"),
+        sqlite_where=sa.text("state = 'leased'"),
+    )
+    op.create_index(op.f("ix_reconnections_member_guid"), "reconnections", ["member_guid"], unique=False)
+    op.create_index(
+        "ix_reconnections_reminder",
+        "reconnections",
+        ["next_attempt_at"],
+        unique=False,
+        postgresql_where=sa.text("state = 'notified'"),
+        sqlite_where=sa.text("state = 'notified'"),
+    )
+    op.create_index(
+        "ix_reconnections_reopen",
+        "reconnections",
+        ["member_guid"],
+        unique=False,
+        postgresql_where=sa.text("reopen_at IS NOT NULL"),
+        sqlite_where=sa.text("reopen_at IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_reconnections_user",
+        "reconnections",
+        ["user_guid"],
+        unique=False,
+        postgresql_where=sa.text("closed_at IS NULL"),
+        sqlite_where=sa.text("closed_at IS NULL"),
+    )
+    op.create_index(
+        "uq_reconnections_open",
+        "reconnections",
+        ["member_guid"],
+        unique=True,
+        postgresql_where=sa.text("closed_at IS NULL"),
+        sqlite_where=sa.text("closed_at IS NULL"),
+    )
+    op.create_table(
+        "sweeps",
+        sa.Column(
+            "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), sa.Identity(always=False), nullable=False
+        ),
+        sa.Column("slot", Moment(), nullable=True),
+        sa.Column("started_at", Moment(), nullable=False),
+        sa.Column("finished_at", Moment(), nullable=True),
+        sa.Column("opened", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("recovered", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("closed", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("reminded", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("exhausted", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("woken", sa.Integer(), server_default="0", nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_sweeps")),
+        sa.UniqueConstraint("slot", name=op.f("uq_sweeps_slot")),
+    )
+    op.create_table(
+        "users",
+        sa.Column("user_guid", sa.String(length=128), nullable=False),
+        sa.Column("email", sa.Text(), nullable=True),
+        sa.Column("locale", sa.String(length=35), nullable=True),
+        sa.Column("timezone", sa.String(length=64), nullable=True),
+        sa.Column("channel", sa.String(length=16), nullable=True),
+        sa.Column("refused_email", sa.Text(), nullable=True),
+        sa.Column("opted_out_at", Moment(), nullable=True),
+        sa.PrimaryKeyConstraint("user_guid", name=op.f("pk_users")),
+    )
+    op.create_table(
+        "windows",
+        sa.Column(
+            "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), sa.Identity(always=False), nullable=False
+        ),
+        sa.Column("reconnection_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("member_guid", sa.String(length=128), nullable=False),
+        sa.Column("uri", sa.Text(), nullable=True),
+        sa.Column("fetched_at", Moment(), nullable=False),
+        sa.Column("superseded_at", Moment(), nullable=True),
+        sa.ForeignKeyConstraint(["reconnection_id"], ["reconnections.id"], name=op.f("fk_windows_reconnection_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_windows")),
+        sa.UniqueConstraint("reconnection_id", "epoch", name=op.f("uq_windows_reconnection_id_epoch")),
+    )
+    op.create_index(
+        "uq_windows_live",
+        "windows",
+        ["reconnection_id"],
+        unique=True,
+        postgresql_where=sa.text("superseded_at IS NULL"),
+        sqlite_where=sa.text("superseded_at IS NULL"),
+    )
+    op.create_table(
+        "notification_reconnections",
+        sa.Column("notification_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("reconnection_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("window_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("step", sa.Integer(), nullable=False),
+        sa.Column("channel", sa.String(length=16), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["notification_id"], ["notifications.id"], name=op.f("fk_notification_reconnections_notification_id")
+        ),
+        sa.ForeignKeyConstraint(
+            ["reconnection_id"], ["reconnections.id"], name=op.f("fk_notification_reconnections_reconnection_id")
+        ),
+        sa.ForeignKeyConstraint(["window_id"], ["windows.id"], name=op.f("fk_notification_reconnections_window_id")),
+        sa.PrimaryKeyConstraint("notification_id", "reconnection_id", name=op.f("pk_notification_reconnections")),
+        sa.UniqueConstraint(
+            "reconnection_id",
+            "step",
+            "channel",
+            name=op.f("uq_notification_reconnections_reconnection_id_step_channel"),
+        ),
+    )
+
+
+def downgrade() -> None:
+    for table in (
+        "notification_reconnections",
+        "windows",
+        "notifications",
+        "reconnections",
+        "pauses",
+        "sweeps",
+        "members",
+        "devices",
+        "users",
+    ):
+        op.drop_table(table)

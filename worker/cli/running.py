@@ -1,0 +1,93 @@
+"""`up` and `sandbox`: the whole system, or a bank to develop against, on one machine."""
+
+import asyncio
+import os
+import shlex
+import sys
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from worker.cli.processes import STOP_PATIENCE, beat_command, bundled_broker, flower_command, worker_command
+from worker.cli.session import out
+from worker.settings import load_settings
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(up)
+    app.command()(sandbox)
+
+
+def up(
+    *,
+    children: int = typer.Option(os.cpu_count() or 1, "--children", help="Worker processes."),
+    flower_port: int = typer.Option(5555, "--flower-port", help="Where Flower listens, on loopback."),
+) -> None:
+    """The whole system on one machine: broker if none is configured, worker, beat, Flower."""
+    from honcho import manager as honcho
+
+    from worker.store import schema
+
+    settings = load_settings()
+    schema.migrate(settings)
+    honcho.KILL_WAIT = STOP_PATIENCE  # shifts end in their own time
+    manager: Any = honcho.Manager()
+    state = Path.cwd()
+    with ExitStack() as stack:
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        if "redis_url" not in settings.model_fields_set:
+            environment["REDIS_URL"] = stack.enter_context(bundled_broker())
+            out.print("REDIS_URL is not set: started a Valkey for as long as this runs.")
+        commands = {
+            "worker": worker_command(children),
+            "beat": beat_command(state / "celerybeat-schedule"),
+            "flower": flower_command(flower_port),
+        }
+        for name, command in commands.items():
+            manager.add_process(name, shlex.join(command), env=environment)
+        out.print(f"Flower: http://127.0.0.1:{flower_port}/   Stop with Ctrl-C.")
+        manager.loop()
+    sys.exit(0 if manager.returncode in {0, 130, 143} else 1)
+
+
+def sandbox(
+    population: Path | None = typer.Option(
+        None, "--population", help="Members, as JSON Lines; default: the demonstration's cast, with a file to import."
+    ),
+    mail_dir: Path = typer.Option(Path("mails"), "--mail-dir", help="Where mails are kept."),
+    http_port: int = typer.Option(8090, "--http-port", help="The bank; 0 for any free port."),
+    smtp_port: int = typer.Option(8025, "--smtp-port", help="The mail server; 0 for any free port."),
+    latency: float = typer.Option(0.05, "--latency", help="Seconds that each of the bank's answers takes."),
+) -> None:
+    """The MX look-alike and mailboxes alone."""
+    from worker.sandbox.server import DEFAULT_API_KEY, DEFAULT_CLIENT_ID, Addresses, SandboxConfig, serve
+
+    if population is None:
+        population = _cast(mail_dir.parent)
+    config = SandboxConfig(
+        population=population, mail_dir=mail_dir, http_port=http_port, smtp_port=smtp_port, latency=latency
+    )
+
+    def ready(addresses: Addresses) -> None:
+        out.print("Point the worker here:")
+        out.print(
+            f"  MX_BASE_URL={addresses.base_url}\n  MX_API_KEY={DEFAULT_API_KEY}\n  MX_CLIENT_ID={DEFAULT_CLIENT_ID}"
+        )
+        out.print(f"  SMTP_URL={addresses.smtp_url}\n  EMAIL_FROM=Sandbox <no-reply@sandbox.example>")
+        out.print(f"Mails: {addresses.mail_page}   Stop with Ctrl-C.")
+
+    asyncio.run(serve(config, ready))
+
+
+def _cast(folder: Path) -> Path:
+    """The demonstration's cast as files."""
+    from worker.sandbox.scenario import cast, write_import, write_population
+
+    players, population, members = cast(500), folder / "sandbox-population.jsonl", folder / "sandbox-members.csv"
+    write_population(players, population)
+    write_import(players, members, datetime.now(UTC))
+    out.print(f"Wrote {population} and, for `reconnect import`, {members}.")
+    return population

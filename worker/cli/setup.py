@@ -1,0 +1,98 @@
+"""`init`, `migrate`, `doctor`: getting it to run, and finding out why it does not."""
+
+import os
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import typer
+from cryptography.fernet import Fernet
+
+from worker.cli.session import AsJson, out, print_json
+from worker.errors import UsageError
+from worker.settings import Settings, load_settings
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(init)
+    app.command()(migrate)
+    app.command()(doctor)
+
+
+def init(path: Path = typer.Argument(Path(".env"), help="Where to write it.")) -> None:
+    """Write a .env with generated keys, every setting commented."""
+    text = dotenv()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise UsageError(
+            f"{path} is there already; it may hold keys that stored URIs need. Move it away first"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    out.print(f"Wrote {path}, readable by you alone. Fill in MX_API_KEY and MX_CLIENT_ID; then `reconnect migrate`.")
+
+
+def dotenv() -> str:
+    """The text of a ``.env``: what has a default stands commented with it, what is required stands open."""
+    lines = ["# Settings of the reconnection worker. What is commented shows its default.", ""]
+    for name, field in Settings.model_fields.items():
+        lines += [f"# {line}" for line in textwrap.wrap(field.description or "", 100)]
+        if name == "uri_keys":
+            lines.append(f"URI_KEYS={Fernet.generate_key().decode()}")
+        elif field.is_required():
+            lines.append(f"{name.upper()}=")
+        else:
+            lines.append(f"# {name.upper()}={_DEFAULTS.get(name, _shown(field.default))}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+#: Defaults that are written otherwise than Python shows them.
+_DEFAULTS = {
+    "database_url": "sqlite:///reconnect.db",
+    "redis_url": "redis://127.0.0.1:6379/0",
+    "notify_after": "15m",
+    "quiet_hours": "21:00-08:00",
+    "message_caps": "1/24h,3/7d",
+    "uri_max_age": "15m",
+}
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def migrate() -> None:
+    """Bring the database to the newest schema."""
+    from worker.store import schema
+
+    before, after = schema.migrate(load_settings())
+    out.print(
+        f"The schema is at {after} already." if before == after else f"Migrated from {before or 'nothing'} to {after}."
+    )
+
+
+def doctor(*, as_json: bool = AsJson) -> None:
+    """Check settings, database, schema, broker, workers, MX credentials, mail server and keys."""
+    from worker.cli.checks import examine
+
+    findings = examine(load_settings())
+    if as_json:
+        print_json(findings)
+    else:
+        _print(findings)
+    if any(finding["ok"] is False for finding in findings):
+        raise typer.Exit(1)
+
+
+def _print(findings: list[dict[str, Any]]) -> None:
+    marks = {True: "[green]ok[/]  ", False: "[red]FAIL[/]", None: "[yellow]--[/]  "}
+    for finding in findings:
+        out.print(f"{marks[finding['ok']]} {finding['check']:<9} {finding['says']}")

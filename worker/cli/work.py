@@ -1,0 +1,192 @@
+"""`sweep`, `pause`, `resume`, `retry`: moving the work."""
+
+import asyncio
+import re
+import time
+from dataclasses import asdict
+from typing import Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from worker.cli.session import AsJson, aside, out, print_json, run
+from worker.errors import UsageError, WorkerError
+from worker.policy.channel_choice import EMAIL, PUSH_KINDS
+from worker.runtime import Runtime
+from worker.stages.sweep import sweep as sweep_once
+from worker.stages.sweep import wake
+from worker.store.pauses import EVERYTHING, MX, PauseStore, channel_scope, delivery_scope
+from worker.store.reports import ReportStore
+from worker.store.retrying import RetryStore
+from worker.store.sweeping import SweepReport, SweepStore
+
+#: When nothing has moved for so long, `--wait` says why (seconds).
+PATIENCE = 10.0
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(sweep)
+    app.command()(pause)
+    app.command()(resume)
+    app.command()(retry)
+
+
+def sweep(
+    *,
+    dry_run: bool = typer.Option(False, "--dry-run", help="Show what it would do, and do nothing."),
+    wait: bool = typer.Option(False, "--wait", help="Follow the work with a progress bar until nothing is in hand."),
+    timeout: float = typer.Option(0, "--timeout", help="With --wait: give up after so many seconds; 0 for never."),
+    as_json: bool = AsJson,
+) -> None:
+    """One sweep, for cron."""
+    if dry_run:
+        found = run(_would_do)
+        if as_json:
+            print_json(found)
+        else:
+            _print_plan(found)
+        return
+
+    async def job(runtime: Runtime) -> SweepReport:
+        report = await sweep_once(runtime)
+        if wait:
+            await follow(runtime, give_up_after=timeout)
+        return report or SweepReport()
+
+    report = run(job)
+    if as_json:
+        print_json(asdict(report))
+    else:
+        out.print(f"Swept: {report.summary}.")
+
+
+async def _would_do(runtime: Runtime) -> dict[str, Any]:
+    now = await runtime.set_clock()
+    store = SweepStore(runtime.database, statuses=runtime.settings.reconnect_statuses)
+    return {
+        "would_open": await store.would_open(now),
+        "backlog": await ReportStore(runtime.database).backlog(now),
+        "pauses": [pause.scope for pause in await PauseStore(runtime.database).all()],
+    }
+
+
+def _print_plan(found: dict[str, Any]) -> None:
+    total = sum(found["would_open"].values())
+    by = ", ".join(f"{reason} {count}" for reason, count in found["would_open"].items() if count)
+    out.print(f"Would open {total} reconnections" + (f" ({by})." if by else "."))
+    backlog = found["backlog"]
+    out.print(
+        f"Would take back {backlog['leases_expired']} expired leases and wake workers for {backlog['due_now']} due "
+        f"reconnections and {backlog['to_deliver_now']} due notifications."
+    )
+    if found["pauses"]:
+        out.print(f"Paused: {', '.join(found['pauses'])}.")
+
+
+async def follow(runtime: Runtime, *, give_up_after: float = 0) -> None:
+    """Show progress until nothing that was due is still on its way. What waits for a later moment is not in hand.
+
+    Raises :class:`WorkerError` when work stands still because it is paused, or after ``give_up_after`` seconds.
+    """
+    reports, pauses = ReportStore(runtime.database), PauseStore(runtime.database)
+    since = await runtime.set_clock()
+    began = moved_at = time.monotonic()
+    before: dict[str, int] = {}
+    most, warned = 0, False
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=aside) as progress:
+        bar = progress.add_task("", total=None)
+        while True:
+            in_hand = await reports.in_hand(since, runtime.clock.now())
+            # A reconnection that is fetched turns into a message that is delivered: two steps of one way.
+            left = 2 * in_hand["to_fetch"] + in_hand["to_deliver"]
+            most = max(most, left)
+            says = f"to fetch {in_hand['to_fetch']}, to deliver {in_hand['to_deliver']}"
+            progress.update(bar, total=most, completed=most - left, description=says)
+            if not left:
+                return
+            now = time.monotonic()
+            if in_hand != before:
+                before, moved_at = in_hand, now
+            elif now - moved_at > PATIENCE:
+                if standing := await pauses.all():
+                    raise WorkerError(f"still in hand, but paused: {standing[0].scope}: {standing[0].reason}")
+                if not warned:
+                    warned = True
+                    aside.print(
+                        f"Nothing moved for {PATIENCE:.0f} s. Is a worker running? `celery -A worker.app worker`"
+                    )
+            if give_up_after and now - began > give_up_after:
+                raise WorkerError(
+                    f"still in hand after {give_up_after:.0f} s: {says}. The work goes on without this command"
+                )
+            await asyncio.sleep(0.2)
+
+
+def pause(
+    what: str = typer.Argument("everything", metavar="[everything | institution:CODE | channel:KIND]"),
+    reason: str = typer.Option("paused by hand", "--reason", help="What `status` will say."),
+) -> None:
+    """Let everything, one institution or one channel stand still until `resume`."""
+    scope = _scope(what)
+
+    async def job(runtime: Runtime) -> bool:
+        return await PauseStore(runtime.database).set(scope, reason[:200], now=await runtime.set_clock())
+
+    out.print(f"Paused {scope}." if run(job) else f"{scope} was paused already.")
+
+
+def resume(
+    what: str = typer.Argument("everything", metavar="[everything | institution:CODE | channel:KIND | mx]"),
+) -> None:
+    """End a pause; `mx` or `delivery:KIND` shuts a breaker that opened, before its next probe."""
+    scope = what if what == MX or what.startswith(delivery_scope("")) else _scope(what)
+
+    async def job(runtime: Runtime) -> bool:
+        lifted = await PauseStore(runtime.database).lift(scope)
+        await runtime.set_clock()
+        await wake(runtime)
+        return lifted
+
+    out.print(f"Resumed {scope}." if run(job) else f"{scope} was not paused.")
+
+
+def _scope(what: str) -> str:
+    kinds = (EMAIL, *PUSH_KINDS)
+    if what == EVERYTHING or re.fullmatch(r"institution:\S{1,128}", what) or what in map(channel_scope, kinds):
+        return what
+    raise UsageError(f"{what[:60]!r} is none of everything, institution:CODE, {', '.join(map(channel_scope, kinds))}")
+
+
+def retry(
+    members: list[str] = typer.Argument(None, metavar="[MBR-…]...", help="These members alone."),
+    *,
+    exhausted: bool = typer.Option(False, "--exhausted", help="Every exhausted reconnection."),
+    quarantined: bool = typer.Option(False, "--quarantined", help="Every quarantined reconnection."),
+    unsupported: bool = typer.Option(False, "--unsupported", help="Every unsupported reconnection."),
+    unknown: bool = typer.Option(
+        False, "--unknown", help="Every notification whose answer was lost: it may arrive twice."
+    ),
+    as_json: bool = AsJson,
+) -> None:
+    """Put work back that was given up: attempts start anew."""
+    chosen = {"exhausted": exhausted, "quarantined": quarantined, "unsupported": unsupported}
+    states = [state for state, wanted in chosen.items() if wanted]
+    if members and not states:
+        states = list(chosen)
+    if not states and not unknown:
+        raise UsageError("say what: a member's GUID, --exhausted, --quarantined, --unsupported or --unknown")
+
+    async def job(runtime: Runtime) -> dict[str, int]:
+        now = await runtime.set_clock()
+        store = RetryStore(runtime.database)
+        back = {"reconnections": await store.reconnections(states, members or None, now=now) if states else 0}
+        back["notifications"] = await store.unknown(members or None, now=now) if unknown else 0
+        await wake(runtime)
+        return back
+
+    back = run(job)
+    if as_json:
+        print_json(back)
+    else:
+        out.print(f"Put back {back['reconnections']} reconnections and {back['notifications']} notifications.")

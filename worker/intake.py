@@ -1,0 +1,249 @@
+"""Reading what `reconnect import` is given: CSV or JSON Lines, one member a row, every problem told by its line.
+
+Only ``user_guid`` and ``member_guid`` are required. A column that a file does not have leaves what is stored untouched; an empty
+cell empties it.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TextIO
+from zoneinfo import ZoneInfo
+
+from worker.errors import UsageError
+from worker.mx.identifiers import is_member_guid, is_user_guid
+from worker.policy.channel_choice import CHOICES, PUSH_KINDS
+from worker.settings import CONNECTION_STATUSES
+
+USER_COLUMNS = ("email", "locale", "timezone", "channel")
+MEMBER_COLUMNS = (
+    "institution_code",
+    "institution_name",
+    "connection_status",
+    "is_oauth",
+    "error_code",
+    "token_expires_at",
+    "token_revoked_at",
+)
+DEVICE_COLUMNS = ("device_kind", "device_address")
+COLUMNS = ("user_guid", "member_guid", *MEMBER_COLUMNS, *USER_COLUMNS, *DEVICE_COLUMNS)
+
+_TRUE, _FALSE = {"true", "t", "yes", "y", "1"}, {"false", "f", "no", "n", "0"}
+_LOCALE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
+_STATUS = re.compile(r"[A-Z_]{1,64}")
+_MAIL = re.compile(r"[^\s@<>,;:\"\\\[\]()]+@[^\s@<>,;:\"\\\[\]()]+\.[^\s@<>,;:\"\\\[\]().]+")
+_LONGEST = {"institution_code": 128, "institution_name": 200, "device_address": 4096, "email": 254}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a file: the columns it has, read."""
+
+    line: int
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A row that cannot be taken, in one line that names it. It quotes GUIDs and figures, never an address."""
+
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.text}"
+
+
+def read(path: Path) -> Iterator[Row | Problem]:
+    """The rows of a file and the problems in it, in order. Raises :class:`UsageError` if it is no such file at all."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = _json_lines(file) if path.suffix.lower() in {".jsonl", ".ndjson", ".json"} else _csv_lines(file)
+            for line, raw in lines:
+                yield raw if isinstance(raw, Problem) else _row(line, raw)
+    except OSError as error:
+        raise UsageError(f"import: {path.name}: {error.strerror or type(error).__name__}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"import: {path.name}: it is not UTF-8 text") from None
+
+
+def _csv_lines(file: TextIO) -> Iterator[tuple[int, Mapping[str, Any] | Problem]]:
+    reader = csv.reader(file, strict=True)
+    header = [name.strip().lower() for name in next(reader, [])]
+    _check_columns(header)
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield reader.line_num, Problem(reader.line_num, f"is no CSV: {error}")
+            continue
+        if not cells:
+            continue
+        if len(cells) != len(header):
+            yield (
+                reader.line_num,
+                Problem(reader.line_num, f"has {len(cells)} cells where the header has {len(header)}"),
+            )
+        else:
+            yield reader.line_num, dict(zip(header, cells, strict=True))
+
+
+def _json_lines(file: TextIO) -> Iterator[tuple[int, Mapping[str, Any] | Problem]]:
+    for number, text in enumerate(file, start=1):
+        if not text.strip():
+            continue
+        try:
+            raw = json.loads(text)
+        except ValueError:
+            yield number, Problem(number, "is no JSON")
+            continue
+        if not isinstance(raw, dict):
+            yield number, Problem(number, "is no JSON object")
+        elif unknown := sorted(set(raw) - set(COLUMNS)):
+            yield number, Problem(number, f"has unknown keys: {', '.join(unknown)[:80]}")
+        else:
+            yield number, raw
+
+
+def _check_columns(header: list[str]) -> None:
+    if missing := [name for name in ("user_guid", "member_guid") if name not in header]:
+        raise UsageError(f"import: line 1: the header lacks {' and '.join(missing)}; columns are {', '.join(COLUMNS)}")
+    if unknown := [name for name in header if name not in COLUMNS]:
+        raise UsageError(f"import: line 1: unknown column {unknown[0][:40]!r}; columns are {', '.join(COLUMNS)}")
+    if len(set(header)) < len(header):
+        raise UsageError("import: line 1: a column stands twice in the header")
+
+
+def _row(line: int, raw: Mapping[str, Any]) -> Row | Problem:
+    values: dict[str, Any] = {}
+    for name, cell in raw.items():
+        value = cell.strip() if isinstance(cell, str) else cell
+        try:
+            values[name] = None if value is None or value == "" else _READERS.get(name, _text)(value)
+        except ValueError as error:
+            return Problem(line, f"{name} {error}")
+        if isinstance(values[name], str) and len(values[name]) > _LONGEST.get(name, 128):
+            return Problem(line, f"{name} is longer than {_LONGEST.get(name, 128)} characters")
+    for name in ("user_guid", "member_guid"):
+        if values.get(name) is None:
+            return Problem(line, f"{name} is missing")
+    if (values.get("device_kind") is None) != (values.get("device_address") is None):
+        return Problem(line, "device_kind and device_address go together")
+    return Row(line, values)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be text")  # noqa: TRY004 - a bad cell is a ValueError like any other
+    if not value.isprintable():
+        raise ValueError("holds a control character")
+    return value
+
+
+def _user_guid(value: object) -> str:
+    if not isinstance(value, str) or not is_user_guid(value):
+        raise ValueError(f"{_shown(value)} is no user GUID; it starts with USR-")
+    return value
+
+
+def _member_guid(value: object) -> str:
+    if not isinstance(value, str) or not is_member_guid(value):
+        raise ValueError(f"{_shown(value)} is no member GUID; it starts with MBR-")
+    return value
+
+
+def _status(value: object) -> str:
+    """A name, known or not (MX adds new ones), or MX's number for one."""
+    if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()):
+        if int(value) < len(CONNECTION_STATUSES):
+            return CONNECTION_STATUSES[int(value)]
+    elif isinstance(value, str) and _STATUS.fullmatch(value.upper()):
+        return value.upper()
+    raise ValueError(f"{_shown(value)} is no status such as DENIED")
+
+
+def _truth(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() in _TRUE:
+        return True
+    if str(value).lower() in _FALSE:
+        return False
+    raise ValueError(f"{_shown(value)} is neither true nor false")
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, bool) or not re.fullmatch(r"\d{1,9}", str(value)):
+        raise ValueError(f"{_shown(value)} is no error code such as 2004")
+    return int(str(value))
+
+
+@lru_cache(maxsize=4096)
+def _moment(value: object) -> datetime:
+    """ISO 8601; without an offset it is UTC."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+        if moment is not None:
+            return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(f"{_shown(value)} is no moment such as 2026-11-01T09:30:00Z")
+
+
+def _email(value: object) -> str:
+    if not isinstance(value, str) or not value.isprintable() or not _MAIL.fullmatch(value):
+        raise ValueError("is no e-mail address")
+    return value
+
+
+def _locale(value: object) -> str:
+    if not isinstance(value, str) or not _LOCALE.fullmatch(value):
+        raise ValueError(f"{_shown(value)} is no locale such as fr-CA")
+    return value
+
+
+@lru_cache(maxsize=1024)
+def _timezone(value: object) -> str:
+    try:
+        return ZoneInfo(str(value)).key
+    except (KeyError, ValueError, OSError):
+        raise ValueError(f"{_shown(value)} is no time zone such as Europe/Madrid") from None
+
+
+def _channel(value: object) -> str:
+    if value not in CHOICES:
+        raise ValueError(f"{_shown(value)} is none of {', '.join(CHOICES)}")
+    return str(value)
+
+
+def _device_kind(value: object) -> str:
+    if value not in PUSH_KINDS:
+        raise ValueError(f"{_shown(value)} is none of {', '.join(PUSH_KINDS)}")
+    return str(value)
+
+
+def _shown(value: object) -> str:
+    return repr(str(value)[:40])
+
+
+_READERS: dict[str, Callable[[object], Any]] = {
+    "user_guid": _user_guid,
+    "member_guid": _member_guid,
+    "connection_status": _status,
+    "is_oauth": _truth,
+    "error_code": _integer,
+    "token_expires_at": _moment,
+    "token_revoked_at": _moment,
+    "email": _email,
+    "locale": _locale,
+    "timezone": _timezone,
+    "channel": _channel,
+    "device_kind": _device_kind,
+}

@@ -1,0 +1,62 @@
+"""On which channel, and to which address?"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+EMAIL = "email"
+PUSH_KINDS = ("fcm", "apns", "webpush")
+#: What ``users.channel`` may hold: a preference, or ``none`` for people who want no messages.
+CHOICES = (EMAIL, "push", *PUSH_KINDS, "none")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contact:
+    """How a user can be reached."""
+
+    preferred: str | None = None
+    email: str | None = None
+    #: The address that a mail server refused for good; writing there again would only harm the sender's name.
+    refused_email: str | None = None
+    opted_out: bool = False
+    #: (kind, address) of the devices that take push messages.
+    devices: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Route:
+    """A channel and an address on it."""
+
+    channel: str
+    address: str
+
+    def __repr__(self) -> str:
+        return f"Route({self.channel})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Nobody:
+    """There is no way to this user; ``code`` says why."""
+
+    code: str
+
+
+def choose(contact: Contact, *, configured: Collection[str], failed: Collection[str] = ()) -> Route | Nobody:
+    """The preferred channel if it can be used, else the other; ``failed`` names channels that refused for good."""
+    if contact.opted_out or contact.preferred == "none":
+        return Nobody(code="opted_out")
+    addresses = dict(reversed(contact.devices))
+    if contact.email and contact.email != contact.refused_email:
+        addresses[EMAIL] = contact.email
+    if not addresses:
+        return Nobody(code="address_refused" if contact.email else "no_address")
+    order: tuple[str, ...]
+    if contact.preferred in (EMAIL, None):
+        order = (EMAIL, *PUSH_KINDS)
+    elif contact.preferred == "push":
+        order = (*PUSH_KINDS, EMAIL)
+    else:
+        order = (str(contact.preferred), *PUSH_KINDS, EMAIL)
+    for channel in dict.fromkeys(order):
+        if channel in addresses and channel in configured and channel not in failed:
+            return Route(channel=channel, address=addresses[channel])
+    return Nobody(code="every_channel_failed" if failed else "channel_not_configured")

@@ -1,0 +1,26 @@
+"""When is a failed attempt made again?
+
+1 min, 5 min, 30 min, 2 h, 6 h, then 24 h each, with full jitter: the wait is drawn evenly between nothing and the figure, so
+that what failed together does not come back together. A wait that the other side asked for is a floor under the draw.
+"""
+
+from datetime import datetime, timedelta
+from random import Random
+
+SCHEDULE = tuple(timedelta(seconds=s) for s in (60, 300, 1_800, 7_200, 21_600, 86_400))
+
+#: No draw is shorter: a retry in the same breath meets the same fault.
+_FLOOR = timedelta(seconds=1)
+
+
+def next_attempt(
+    attempts: int, *, now: datetime, dice: Random, after: float | None = None, patient: bool = False
+) -> datetime:
+    """When to try again after the ``attempts``-th failure (1 for the first).
+
+    ``after`` is a wait in seconds that the other side asked for; ``patient`` starts one step later, for a service that says
+    it is being updated (503).
+    """
+    step = min(attempts - 1 + patient, len(SCHEDULE) - 1)
+    wait = max(SCHEDULE[step] * dice.random(), _FLOOR)
+    return now + timedelta(seconds=after or 0) + wait

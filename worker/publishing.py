@@ -1,0 +1,64 @@
+"""Waking workers: putting tasks into a stage's queue, no more than are needed there."""
+
+import asyncio
+from typing import Any
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from worker.errors import BrokerUnavailable
+
+log = structlog.get_logger()
+
+#: A task that nobody took for so long was needed by a state of things that has passed (seconds).
+EXPIRES = 900
+
+_RETRY = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.4, "interval_max": 1.0}
+
+
+def publish(app: Celery, stage: str, n: int) -> int:
+    """Bring the number of tasks that wait in a stage's queue to ``n``; returns how many were put there.
+
+    Raises :class:`BrokerUnavailable` when Redis is away: nothing is lost, since the next sweep does the same.
+    """
+    try:
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, timeout=5)
+            waiting = _waiting(connection.default_channel, stage)
+        missing = max(n - waiting, 0)
+        for _ in range(missing):
+            app.send_task(
+                f"reconnect.{stage}",
+                queue=stage,
+                expires=EXPIRES,
+                retry=True,
+                retry_policy=_RETRY,
+                argsrepr="()",
+                kwargsrepr="{}",
+            )
+    except (OperationalError, OSError, ConnectionError) as error:
+        raise BrokerUnavailable(
+            f"broker: {type(error).__name__}: no worker could be woken; see that Redis runs and REDIS_URL is right. "
+            "Nothing is lost: the next sweep wakes them"
+        ) from None
+    return missing
+
+
+def _waiting(channel: Any, queue: str) -> int:
+    return int(channel.client.llen(queue))
+
+
+class Waker:
+    """Wakes from within an event loop, without holding it up."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    async def __call__(self, stage: str, n: int) -> int:
+        """Put up to ``n`` tasks into a stage's queue. Redis being away is logged and waits for the next sweep."""
+        try:
+            return await asyncio.to_thread(publish, self._app, stage, n)
+        except BrokerUnavailable as error:
+            log.warning("nobody_woken", stage=stage, why=str(error))
+            return 0

@@ -1,0 +1,126 @@
+"""What one process owns: its event loop, its engine, its session with MX, its channels.
+
+A prefork child makes these after the fork, once, and keeps them: one loop in a thread of its own, on which every task of the child
+runs. Nothing here may be made before the fork.
+"""
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from datetime import datetime
+from random import SystemRandom
+from typing import Any, TypeVar
+
+from sqlalchemy import select
+
+from worker.channels import Channel
+from worker.channels.email.channel import EmailChannel
+from worker.clock import CarriedClock
+from worker.mx.client import MxClient
+from worker.policy.channel_choice import EMAIL
+from worker.settings import Settings
+from worker.store.database import Database, open_engine
+from worker.store.encryption import Vault
+from worker.store.moments import database_now
+
+T = TypeVar("T")
+
+#: Puts ``n`` tasks of a stage into its queue; returns how many were put.
+Wake = Callable[[str, int], Awaitable[int]]
+
+#: How long a cancelled task gets to settle and hand back what it holds (seconds).
+CANCEL_PATIENCE = 30.0
+
+
+class Runtime:
+    """Belongs to one event loop."""
+
+    def __init__(self, settings: Settings, *, wake: Wake) -> None:
+        self.settings = settings
+        self.wake = wake
+        self.database = Database(open_engine(settings))
+        self.vault = Vault(settings)
+        self.mx = MxClient(settings, deadline=min(45.0, settings.lease_seconds / 2))
+        self.channels: dict[str, Channel] = {EMAIL: EmailChannel(settings)} if settings.smtp_url else {}
+        self.clock = CarriedClock()
+        self.dice = SystemRandom()
+        self.stopping = asyncio.Event()
+        #: Who holds a lease, for the person who reads the table.
+        self.holder = f"{socket.gethostname()}:{os.getpid()}"
+
+    async def set_clock(self) -> datetime:
+        """Set the clock by the database's; returns the present moment."""
+
+        async def ask(connection: Any) -> datetime:
+            moment: datetime = await connection.scalar(select(database_now()))
+            return moment
+
+        self.clock.set(await self.database.transaction(ask))
+        return self.clock.now()
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        for channel in self.channels.values():
+            await channel.close()
+        await self.mx.close()
+        await self.database.close()
+
+
+class LoopThread:
+    """An event loop in a daemon thread, for code that is not asynchronous itself."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="event-loop", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run it to its end. What interrupts the caller (a soft time limit) cancels it and lets it tidy up."""
+        tidied_up = threading.Event()
+
+        async def job() -> T:
+            try:
+                return await coroutine
+            finally:
+                tidied_up.set()
+
+        future = asyncio.run_coroutine_threadsafe(job(), self.loop)
+        try:
+            return future.result()
+        except BaseException:
+            if future.cancel():
+                tidied_up.wait(CANCEL_PATIENCE)
+            raise
+
+    def close(self) -> None:
+        """Stop the loop."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(timeout=5)
+
+
+class ProcessRuntime:
+    """The runtime of this process, made at its first use, after the fork."""
+
+    def __init__(self, settings: Settings, *, wake: Wake) -> None:
+        self._threads = LoopThread()
+        self.runtime = self._threads.run(self._open(settings, wake))
+
+    async def _open(self, settings: Settings, wake: Wake) -> Runtime:
+        return Runtime(settings, wake=wake)
+
+    def run(self, job: Callable[[Runtime], Coroutine[Any, Any, T]]) -> T:
+        """Run a stage on the process's loop."""
+        return self._threads.run(job(self.runtime))
+
+    def stop(self) -> None:
+        """Ask what runs to come to an end; safe from any thread."""
+        self._threads.loop.call_soon_threadsafe(self.runtime.stopping.set)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        with suppress(Exception):
+            self._threads.run(self.runtime.close())
+        self._threads.close()

@@ -1,0 +1,1 @@
+"""The job, top to bottom: sweep, fetch, deliver, verify."""

@@ -1,0 +1,77 @@
+"""The breaker: a fault that concerns everyone stops everyone, spends nobody's attempts, and is tried again with one row.
+
+    closed ──refused──▶ open ──after a while──▶ probe (one worker, one row) ──well──▶ closed
+                          ▲                         │
+                          └────────still bad────────┘
+
+It is kept in the database, beside the pauses that people set by hand, so that every worker goes by it and `status` shows it.
+"""
+
+from datetime import datetime, timedelta
+from enum import Enum, auto
+
+import structlog
+
+from worker.store.pauses import PauseStore
+
+log = structlog.get_logger()
+
+#: While it is open, one row is let through this often.
+PROBE_EVERY = timedelta(minutes=1)
+
+
+class Gate(Enum):
+    """What a shift may do."""
+
+    #: Work.
+    CLOSED = auto()
+    #: Try one row; this worker alone may.
+    PROBE = auto()
+    #: Nothing.
+    OPEN = auto()
+
+
+class Breaker:
+    """One scope's breaker, as one shift sees it."""
+
+    def __init__(self, pauses: PauseStore, scope: str) -> None:
+        self._pauses = pauses
+        self._scope = scope
+        self._refused: str | None = None
+        self._was_well = False
+        #: Why it is open.
+        self.reason = ""
+
+    async def admit(self, now: datetime) -> Gate:
+        """Whether a shift may begin."""
+        pause = await self._pauses.get(self._scope)
+        if pause is None:
+            return Gate.CLOSED
+        self.reason = pause.reason
+        if await self._pauses.take_probe(self._scope, now=now, again_after=PROBE_EVERY):
+            return Gate.PROBE
+        return Gate.OPEN
+
+    def refused(self, code: str) -> None:
+        """The other side refused us as a whole."""
+        self._refused = code
+
+    def went_well(self) -> None:
+        """The other side served us."""
+        self._was_well = True
+
+    @property
+    def tripped(self) -> bool:
+        return self._refused is not None
+
+    async def settle(self, now: datetime, *, probe: bool) -> None:
+        """Put on record what was learnt since the last time; to be called before results are written."""
+        code, self._refused = self._refused, None
+        well, self._was_well = self._was_well, False
+        if code is not None:
+            if await self._pauses.set(self._scope, code, now=now, probe_after=PROBE_EVERY):
+                log.error(
+                    "stopped", scope=self._scope, why=code, what_to_do="see `reconnect doctor`; no attempts were spent"
+                )
+        elif probe and well and await self._pauses.lift(self._scope):
+            log.info("resumed", scope=self._scope)

@@ -1,0 +1,279 @@
+"""Deliver: tell the customer, once.
+
+Before a message leaves, its dispatch is put on record; after that, an answer that never comes leaves it ``unknown`` rather than
+sent again. How the episodes behind it go on is settled together with the message.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from worker.channels import BadAddress, Bank, ChannelDown, Failed, Message, Outcome, Sent, TryLater, Unknown
+from worker.errors import WorkerError
+from worker.mx.uris import check_uri
+from worker.policy.cadence import earliest, next_round, zone_of
+from worker.policy.channel_choice import Route, choose
+from worker.policy.recovery import next_look
+from worker.policy.retries import next_attempt
+from worker.policy.states import NotificationState, ReconnectionState
+from worker.runtime import Runtime
+from worker.stages.breaker import Breaker, Gate
+from worker.stages.shift import Shift, Slice, summary
+from worker.store.delivering import Delivered, DeliverStore, NextRound, Passage, Sending
+from worker.store.pauses import PauseStore, delivery_scope
+from worker.store.people import Person
+
+log = structlog.get_logger()
+
+_N, _R = NotificationState, ReconnectionState
+
+
+class LeaseLost(Exception):  # noqa: N818 - it names what happened
+    """The notification belongs to somebody else by now; nothing may be sent."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Errand:
+    """One message to one person."""
+
+    sending: Sending
+    person: Person
+
+
+class DispatchLog:
+    """Puts "dispatch begins" on record, for all messages that stand before that point at once (a group commit)."""
+
+    def __init__(self, store: DeliverStore) -> None:
+        self._store = store
+        self._queue: list[tuple[Sending, asyncio.Future[bool]]] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    async def begin(self, sending: Sending) -> None:
+        """Returns once it is on record; raises :class:`LeaseLost` if the message is not ours any more."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._queue.append((sending, future))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write())
+        if not await future:
+            raise LeaseLost
+
+    async def _write(self) -> None:
+        while self._queue:
+            group, self._queue = self._queue, []
+            try:
+                marked = await self._store.mark_dispatched([sending for sending, _ in group])
+            except WorkerError:
+                marked = set()
+            for sending, future in group:
+                if not future.done():
+                    future.set_result(sending.id in marked)
+
+
+class Deliver:
+    """The stage, as the shift sees it."""
+
+    def __init__(self, runtime: Runtime, breakers: dict[str, Breaker]) -> None:
+        self._runtime = runtime
+        self._settings = runtime.settings
+        self._store = DeliverStore(runtime.database)
+        self._dispatch = DispatchLog(self._store)
+        self._breakers = breakers
+        self.figures: Counter[str] = Counter()
+        self.shift = Shift(
+            stage=self,
+            slots=self._settings.smtp_connections,
+            batch=self._settings.batch_size,
+            seconds=self._settings.shift_seconds,
+            renew_every=self._settings.lease_seconds / 3,
+            stopping=runtime.stopping,
+        )
+
+    async def claim(self, n: int) -> Slice[Errand]:
+        """Take due notifications; those whose person may not be told right now go back for later."""
+        now = self._runtime.clock.now()
+        holder, lease = self._runtime.holder, self._settings.lease_seconds
+        sendings = await self._store.claim(n, holder=holder, lease_seconds=lease, now=now)
+        span = max((cap.within for cap in self._settings.message_caps), default=timedelta(0))
+        guids = {sending.user_guid for sending in sendings}
+        people = await self._store.people(guids, since=now - span) if guids else {}
+        errands, held_up = [], []
+        for sending in sendings:
+            person = people[sending.user_guid]
+            moment = self._moment(person, now)
+            if moment > now:
+                held_up.append(_later(sending, "held_up", moment))
+            else:
+                errands.append(Errand(sending=sending, person=person))
+        if held_up:
+            await self._store.settle(held_up, now=now)
+            self.figures["held up"] += len(held_up)
+        return Slice(taken=len(sendings), jobs=errands)
+
+    def _moment(self, person: Person, now: datetime) -> datetime:
+        settings = self._settings
+        zone = zone_of(person.timezone, settings.time_zone)
+        return earliest(now, zone=zone, quiet=settings.quiet_hours, caps=settings.message_caps, sent=person.sent)
+
+    async def work(self, job: Errand) -> Delivered:
+        """Send one message and judge what became of it."""
+        sending, person = job.sending, job.person
+        waiting = tuple(passage for passage in sending.passages if passage.waiting)
+        if not waiting:
+            return Delivered(sending=sending, state=_N.CANCELLED, outcome="overtaken")
+        route = choose(person.contact, configured={sending.channel} & self._runtime.channels.keys())
+        if not isinstance(route, Route):
+            return self._end(sending, waiting, _N.SUPPRESSED, route.code)
+        try:
+            banks = tuple(self._bank(passage) for passage in waiting)
+        except ValueError as refused:
+            return self._end(sending, waiting, _N.FAILED, str(refused))
+        message = Message(
+            key=sending.message_key,
+            address=route.address,
+            locale=person.locale,
+            time_zone=person.timezone or self._settings.time_zone,
+            step=sending.step,
+            banks=banks,
+        )
+        try:
+            outcome = await self._runtime.channels[sending.channel].send(message, lambda: self._dispatch.begin(sending))
+        except LeaseLost:
+            return Delivered(sending=sending, state=_N.PENDING, outcome="lease_lost")  # the fence discards it
+        return self._judge(sending, waiting, outcome, address=route.address)
+
+    def _bank(self, passage: Passage) -> Bank:
+        """What the message says of one bank; its URI is checked once more before it leaves."""
+        uri = self._runtime.vault.unlock(passage.locked_uri or "")
+        problem = check_uri(uri, host_is_allowed=self._settings.uri_host_is_allowed)
+        if problem is not None:
+            raise ValueError(problem)
+        name = passage.institution_name or passage.institution_code or "your bank"
+        return Bank(name=name, since=passage.broken_since, link=uri)
+
+    def _judge(  # noqa: PLR0911 - one return for each outcome
+        self, sending: Sending, waiting: Sequence[Passage], outcome: Outcome, *, address: str
+    ) -> Delivered:
+        """What an outcome does to the message and to the episodes behind it."""
+        now = self._runtime.clock.now()
+        match outcome:
+            case Sent():
+                return self._end(sending, waiting, _N.SENT, outcome.code, told=True)
+            case Unknown() if self._settings.ambiguous_sends == "resend":
+                return self._retry(sending, waiting, outcome.code, now, after=None)
+            case Unknown():
+                return self._end(sending, waiting, _N.UNKNOWN, outcome.code, told=True)
+            case BadAddress():
+                refused = address if sending.channel == "email" else None
+                return self._end(sending, waiting, _N.SUPPRESSED, outcome.code, at=now, refused_email=refused)
+            case Failed():
+                return self._end(sending, waiting, _N.FAILED, outcome.code)
+            case TryLater() if outcome.whole_channel:
+                wait = next_attempt(1, now=now, dice=self._runtime.dice, after=outcome.after)
+                return _later(sending, outcome.code, wait)
+            case TryLater():
+                return self._retry(sending, waiting, outcome.code, now, after=outcome.after)
+            case ChannelDown():
+                self._breakers[sending.channel].refused(outcome.code)
+                self.shift.halted = True
+                return _later(sending, outcome.code, sending.next_attempt_at)
+
+    def _retry(
+        self, sending: Sending, waiting: Sequence[Passage], code: str, now: datetime, *, after: float | None
+    ) -> Delivered:
+        attempts = sending.attempts + 1
+        if attempts >= self._settings.max_attempts:
+            return self._end(sending, waiting, _N.FAILED, code)
+        at = next_attempt(attempts, now=now, dice=self._runtime.dice, after=after)
+        return Delivered(sending=sending, state=_N.PENDING, outcome=code, next_attempt_at=at, attempts=attempts)
+
+    def _end(
+        self,
+        sending: Sending,
+        waiting: Sequence[Passage],
+        state: NotificationState,
+        code: str,
+        *,
+        told: bool = False,
+        at: datetime | None = None,
+        refused_email: str | None = None,
+    ) -> Delivered:
+        """The message is over; the episodes go into their next round, at ``at`` if given, else as the reminders are laid."""
+        rounds = onward(waiting, now=self._runtime.clock.now(), days=self._settings.reminder_days, told=told, at=at)
+        return Delivered(
+            sending=sending,
+            state=state,
+            outcome=code,
+            attempts=sending.attempts,
+            rounds=rounds,
+            refused_email=refused_email,
+        )
+
+    def crashed(self, job: Errand) -> Delivered:
+        """A fault of ours counts as an attempt."""
+        waiting = tuple(passage for passage in job.sending.passages if passage.waiting)
+        return self._retry(job.sending, waiting, "internal_error", self._runtime.clock.now(), after=None)
+
+    async def settle(self, done: Sequence[Delivered]) -> None:
+        """Write results."""
+        now = self._runtime.clock.now()
+        for breaker in self._breakers.values():
+            await breaker.settle(now, probe=False)
+        await self._store.settle(done, now=now)
+        self.figures.update("retry" if d.state is _N.PENDING else str(d.state) for d in done)
+
+    async def release(self, jobs: Sequence[Errand]) -> None:
+        """Hand back what was not dispatched."""
+        await self._store.release([job.sending for job in jobs])
+
+    async def renew(self, jobs: Sequence[Errand]) -> None:
+        """Mail servers may take minutes to take responsibility."""
+        await self._store.renew([job.sending for job in jobs], lease_seconds=self._settings.lease_seconds)
+
+
+def onward(
+    waiting: Sequence[Passage], *, now: datetime, days: Sequence[int], told: bool, at: datetime | None = None
+) -> tuple[NextRound, ...]:
+    """How episodes go on after a message about them: to the next reminder, or, where nobody was told, to another try.
+
+    With ``at`` the round does not count: the message never had a chance, so the cadence has not moved on.
+    """
+    rounds = []
+    for passage in waiting:
+        step, base = passage.step + 1, passage.base_step + (at is not None)
+        first = passage.first_notified_at or now
+        rounds.append(
+            NextRound(
+                reconnection_id=passage.reconnection_id,
+                state=_R.NOTIFIED if told else _R.DUE,
+                step=step,
+                base_step=base,
+                next_attempt_at=at or max(next_round(first, step - base, days), now),
+                told=told,
+                next_check_at=next_look(0, now) if told else None,
+            )
+        )
+    return tuple(rounds)
+
+
+def _later(sending: Sending, code: str, at: datetime) -> Delivered:
+    """Pending again, nothing spent."""
+    return Delivered(sending=sending, state=_N.PENDING, outcome=code, next_attempt_at=at, attempts=sending.attempts)
+
+
+async def deliver(runtime: Runtime) -> str:
+    """One shift of delivering; returns a short report."""
+    started = await runtime.set_clock()
+    pauses = PauseStore(runtime.database)
+    breakers = {kind: Breaker(pauses, delivery_scope(kind)) for kind in runtime.channels}
+    for kind, breaker in breakers.items():
+        if await breaker.admit(started) is Gate.PROBE:
+            await pauses.lift(delivery_scope(kind))  # the first refusal shuts it again, and costs nobody anything
+    stage = Deliver(runtime, breakers)
+    await stage.shift.run()
+    if stage.shift.has_more and not runtime.stopping.is_set():
+        await runtime.wake("deliver", 1)
+    return summary(stage.figures, runtime.clock.now() - started)

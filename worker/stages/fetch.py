@@ -1,0 +1,260 @@
+"""Fetch: a fresh OAuth window URI for every reconnection that is due, stored together with the message that follows from it.
+
+The unit of work is a person: what they have broken is fetched together and told in one message. Whether they may be told now
+is decided before anything is asked of MX, since every URI asked for is one that somebody should see.
+"""
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from worker.mx.answers import (
+    Gone,
+    HostileUri,
+    RefusedClient,
+    RejectedRequest,
+    RetryLater,
+    Unsupported,
+    Window,
+    WindowAnswer,
+)
+from worker.policy.cadence import earliest, is_quiet, zone_of
+from worker.policy.channel_choice import Nobody, Route, choose
+from worker.policy.recovery import is_back
+from worker.policy.retries import next_attempt
+from worker.policy.selection import judge
+from worker.policy.states import ReconnectionState
+from worker.runtime import Runtime
+from worker.stages.breaker import Breaker, Gate
+from worker.stages.shift import Shift, Slice, summary
+from worker.store.fetching import FetchStore
+from worker.store.moments import NEVER
+from worker.store.pauses import MX, PauseStore
+from worker.store.people import Person
+from worker.store.settling import TURN, Announcement, Claim, Fetched, Round
+
+log = structlog.get_logger()
+
+#: What a person has due within this time is told along with what is due now.
+SOON = timedelta(days=1)
+#: How long somebody who cannot be reached waits until their contact data is looked at again.
+UNREACHABLE_WAIT = timedelta(hours=1)
+#: MX registers clients and institutions anew; an unsupported member is asked for again after this.
+UNSUPPORTED_WAIT = timedelta(weeks=4)
+#: One person's banks are asked for side by side, but not without end.
+_AT_ONCE = 5
+
+_S = ReconnectionState
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Visit:
+    """One person, and what of theirs is to be fetched."""
+
+    person: Person
+    route: Route
+    claims: tuple[Claim, ...]
+
+
+class Fetch:
+    """The stage, as the shift sees it."""
+
+    def __init__(self, runtime: Runtime, breaker: Breaker, *, probe: bool) -> None:
+        self._runtime = runtime
+        self._settings = runtime.settings
+        self._store = FetchStore(runtime.database)
+        self._breaker = breaker
+        self._probe = probe
+        self.figures: Counter[str] = Counter()
+        self.shift = Shift(
+            stage=self,
+            slots=self._settings.mx_max_connections,
+            batch=1 if probe else self._settings.batch_size,
+            seconds=self._settings.shift_seconds,
+            renew_every=self._settings.lease_seconds / 3,
+            stopping=runtime.stopping,
+        )
+
+    async def claim(self, n: int) -> Slice[Visit]:
+        """Take due reconnections; those whose user cannot be told now are put off without asking MX for anything."""
+        now = self._runtime.clock.now()
+        claims = await self._store.claim(
+            n,
+            holder=self._runtime.holder,
+            lease_seconds=self._settings.lease_seconds,
+            now=now,
+            soon=now + SOON,
+            probe=self._probe,
+        )
+        span = max((cap.within for cap in self._settings.message_caps), default=timedelta(0))
+        people = await self._store.people({claim.user_guid for claim in claims}, since=now - span) if claims else {}
+        visits, put_off = [], []
+        for guid, person in people.items():
+            theirs = [claim for claim in claims if claim.user_guid == guid]
+            ended = [fetched for claim in theirs if (fetched := self._over(claim, now)) is not None]
+            left = [claim for claim in theirs if all(fetched.claim is not claim for fetched in ended)]
+            plan = self._plan(person, now)
+            if isinstance(plan, Route) and left:
+                visits.append(Visit(person=person, route=plan, claims=tuple(left)))
+            elif not isinstance(plan, Route):
+                ended += [_again(claim, plan[1], plan[0]) for claim in left]
+            if ended:
+                put_off.append((ended, None))
+        if put_off:
+            await self._store.settle(put_off, now=now)
+            self._count(put_off)
+        return Slice(taken=0 if self._probe else len(claims), jobs=visits)  # a probe is one claim and no more
+
+    def _over(self, claim: Claim, now: datetime) -> Fetched | None:
+        """What the application's own data says to end, before MX is asked."""
+        if claim.facts is None:
+            return Fetched(claim=claim, state=_S.GONE, outcome="member_deleted")
+        if not judge(claim.facts, statuses=self._settings.reconnect_statuses, now=now).broken:
+            state = _S.RECONNECTED if claim.facts.connection_status in {None, "CONNECTED"} else _S.CANCELLED
+            return Fetched(claim=claim, state=state, outcome="broken_no_more")
+        if claim.step - claim.base_step >= len(self._settings.reminder_days):
+            return Fetched(claim=claim, state=_S.EXHAUSTED, outcome="reminders_unheard", reopen_at=NEVER)
+        return None
+
+    def _plan(self, person: Person, now: datetime) -> Route | tuple[str, datetime]:
+        """The way to the person, or why not now, and until when."""
+        if person.message_under_way:
+            return "another_message_under_way", now + TURN
+        route = choose(person.contact, configured=self._runtime.channels.keys())
+        if isinstance(route, Nobody):
+            return route.code, now + UNREACHABLE_WAIT
+        zone = zone_of(person.timezone, self._settings.time_zone)
+        quiet = self._settings.quiet_hours
+        moment = earliest(now, zone=zone, quiet=quiet, caps=self._settings.message_caps, sent=person.sent)
+        if moment > now:
+            return "quiet_hours" if quiet and is_quiet(now, zone, quiet) else "message_cap", moment
+        return route
+
+    async def work(self, visit: Visit) -> Round:
+        """Ask MX for a window for everything this person has broken."""
+        limit = asyncio.Semaphore(_AT_ONCE)
+
+        async def ask(claim: Claim) -> Fetched:
+            async with limit:
+                answer = await self._runtime.mx.oauth_window(claim.user_guid, claim.asked_guid)
+            return self._judge(claim, answer)
+
+        if len(visit.claims) == 1:
+            results = [await ask(visit.claims[0])]
+        else:
+            results = list(await asyncio.gather(*map(ask, visit.claims)))
+        ready = [fetched.claim for fetched in results if fetched.state is _S.READY]
+        return results, self._announcement(visit, ready) if ready else None
+
+    def _announcement(self, visit: Visit, ready: Sequence[Claim]) -> Announcement:
+        lead = min(ready, key=lambda claim: claim.id)
+        identity = f"{lead.id} {lead.member_guid} {lead.step} {visit.route.channel}"
+        told_before = all(claim.first_notified_at is not None for claim in ready)
+        return Announcement(
+            user_guid=visit.person.user_guid,
+            channel=visit.route.channel,
+            step=min(claim.step - claim.base_step for claim in ready) if told_before else 0,
+            message_key=hashlib.sha256(identity.encode()).hexdigest()[:32],
+        )
+
+    def _judge(self, claim: Claim, answer: WindowAnswer) -> Fetched:
+        """What an answer of MX does to a reconnection."""
+        now = self._runtime.clock.now()
+        match answer:
+            case Window():
+                return self._welcome(claim, answer)
+            case RetryLater():
+                return self._retry(claim, answer, now)
+            case Unsupported():
+                return Fetched(claim=claim, state=_S.UNSUPPORTED, outcome=answer.code, reopen_at=now + UNSUPPORTED_WAIT)
+            case Gone():
+                return Fetched(claim=claim, state=_S.GONE, outcome=answer.code, reopen_at=NEVER)
+            case RefusedClient():
+                self._breaker.refused(answer.code)
+                self.shift.halted = True
+                return _again(claim, claim.next_attempt_at, answer.code)
+            case RejectedRequest() | HostileUri():
+                log.warning("quarantined", member=claim.member_guid, outcome=answer.code)
+                return Fetched(claim=claim, state=_S.QUARANTINED, outcome=answer.code, reopen_at=NEVER)
+
+    def _welcome(self, claim: Claim, window: Window) -> Fetched:
+        member = window.member
+        back = is_back(
+            connection_status=member.connection_status,
+            is_being_aggregated=member.is_being_aggregated,
+            successfully_aggregated_at=member.successfully_aggregated_at,
+            broken_since=claim.broken_since,
+            reason=claim.reason,
+            skip_aggregation=self._settings.mx_skip_aggregation,
+        )
+        if back:
+            return Fetched(claim=claim, state=_S.RECONNECTED, outcome="back_already")
+        if member.guid != claim.member_guid:
+            log.info("member_moved", member=claim.member_guid, to=member.guid)
+        uri = self._runtime.vault.lock(window.uri)
+        return Fetched(claim=claim, state=_S.READY, outcome="window", locked_uri=uri, window_guid=member.guid)
+
+    def _retry(self, claim: Claim, answer: RetryLater, now: datetime) -> Fetched:
+        attempts = claim.attempts + 1
+        if attempts >= self._settings.max_attempts:
+            return Fetched(claim=claim, state=_S.EXHAUSTED, outcome=answer.code, attempts=attempts, reopen_at=NEVER)
+        patient = answer.code == "http_503"
+        at = next_attempt(attempts, now=now, dice=self._runtime.dice, after=answer.after, patient=patient)
+        return Fetched(claim=claim, state=_S.DUE, outcome=answer.code, attempts=attempts, next_attempt_at=at)
+
+    def crashed(self, job: Visit) -> Round:
+        """A fault of ours counts as an attempt, so that it cannot go on for ever."""
+        now = self._runtime.clock.now()
+        return [self._retry(claim, RetryLater(code="internal_error"), now) for claim in job.claims], None
+
+    async def settle(self, done: Sequence[Round]) -> None:
+        """Write results; where MX refused the client, everybody stops asking until a probe is let through."""
+        now = self._runtime.clock.now()
+        if any(fetched.state is not _S.DUE for results, _ in done for fetched in results):
+            self._breaker.went_well()
+        await self._breaker.settle(now, probe=self._probe)
+        to_deliver = await self._store.settle(done, now=now)
+        self._count(done)
+        if to_deliver:
+            await self._runtime.wake("deliver", 1)
+
+    def _count(self, done: Sequence[Round]) -> None:
+        self.figures.update(_word(fetched) for results, _ in done for fetched in results)
+
+    async def release(self, jobs: Sequence[Visit]) -> None:
+        """Hand back."""
+        await self._store.release([claim for visit in jobs for claim in visit.claims])
+
+    async def renew(self, jobs: Sequence[Visit]) -> None:
+        """Nothing to do: a call to MX ends within half a lease."""
+
+
+def _again(claim: Claim, at: datetime, outcome: str) -> Fetched:
+    """Due again, nothing spent."""
+    return Fetched(claim=claim, state=_S.DUE, outcome=outcome, attempts=claim.attempts, next_attempt_at=at)
+
+
+def _word(fetched: Fetched) -> str:
+    """How a result is counted in the task's short report."""
+    if fetched.state is not _S.DUE:
+        return str(fetched.state)
+    return "retry" if fetched.attempts > fetched.claim.attempts else "put off"
+
+
+async def fetch(runtime: Runtime) -> str:
+    """One shift of fetching; returns a short report."""
+    started = await runtime.set_clock()
+    breaker = Breaker(PauseStore(runtime.database), MX)
+    gate = await breaker.admit(started)
+    if gate is Gate.OPEN:
+        return f"paused: {breaker.reason}"
+    stage = Fetch(runtime, breaker, probe=gate is Gate.PROBE)
+    await stage.shift.run()
+    if stage.shift.has_more and not runtime.stopping.is_set():
+        await runtime.wake("fetch", 1)
+    return summary(stage.figures, runtime.clock.now() - started)

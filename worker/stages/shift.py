@@ -1,0 +1,226 @@
+"""A shift: how fetch, deliver and verify get through their work.
+
+Claim a slice of due rows, work on it concurrently, settle results in one transaction, and claim on as soon as connections fall
+free, so that one slow answer never holds up the rest. It goes on until nothing is due or its time is over; what was claimed
+by then is finished, what was not begun when a stop is asked for is handed back at once.
+
+    claim ──▶ waiting ──▶ working (at most ``slots``) ──▶ done ──▶ settle
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Generic, Protocol, TypeVar
+
+import structlog
+
+Job = TypeVar("Job")
+Done = TypeVar("Done")
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+#: Results wait at most so long for others to be settled with (seconds).
+SETTLE_EVERY = 0.2
+
+
+@dataclass(frozen=True)
+class Slice(Generic[Job]):
+    """What one claim took: ``taken`` rows, of which ``jobs`` are to be worked on (the others were settled at once)."""
+
+    taken: int
+    jobs: Sequence[Job]
+
+
+class Stage(Protocol[Job, Done]):
+    """What a stage gives the shift to do."""
+
+    async def claim(self, n: int) -> Slice[Job]:
+        """Take up to ``n`` due rows; fewer mean that no more are due."""
+
+    async def work(self, job: Job) -> Done:
+        """Do one job. What the other side does is a result, not an exception."""
+
+    def crashed(self, job: Job) -> Done:
+        """The result of a job whose ``work`` raised: a fault of ours, which must not take the others along."""
+
+    async def settle(self, done: Sequence[Done]) -> None:
+        """Write results, in one transaction."""
+
+    async def release(self, jobs: Sequence[Job]) -> None:
+        """Hand jobs back that were not begun."""
+
+    async def renew(self, jobs: Sequence[Job]) -> None:
+        """Lengthen the leases of jobs that take long."""
+
+
+@dataclass(kw_only=True)
+class Shift(Generic[Job, Done]):
+    """One run of a stage."""
+
+    stage: Stage[Job, Done]
+    #: Jobs worked on at once.
+    slots: int
+    #: Rows claimed and settled at once.
+    batch: int
+    #: How long to go on claiming.
+    seconds: float
+    #: How often the leases of what is in hand are renewed.
+    renew_every: float
+    #: Set when the process is asked to stop.
+    stopping: asyncio.Event
+    #: How long jobs that are under way may go on after that.
+    grace: float = 20.0
+
+    #: Nothing more was due at the last claim.
+    drained: bool = False
+    #: Set by the stage when it makes no sense to go on, as when the breaker opened.
+    halted: bool = False
+
+    def __post_init__(self) -> None:
+        self._waiting: deque[Job] = deque()
+        self._working: dict[asyncio.Task[Done], Job] = {}
+        self._done: list[Done] = []
+        self._claiming: asyncio.Task[Slice[Job]] | None = None
+        self._settling: asyncio.Task[None] | None = None
+        self._something_to_do = asyncio.Event()
+        self._ended = False
+
+    async def run(self) -> None:
+        """Work until nothing is due, the time is over or a stop is asked for; then everything taken is settled or back."""
+        now = asyncio.get_running_loop().time
+        until, settle_at, renew_at = now() + self.seconds, now() + SETTLE_EVERY, now() + self.renew_every
+        leave_at = float("inf")
+        bell = asyncio.create_task(self._ring_when_stopping())
+        try:
+            while now() < leave_at:
+                if self.stopping.is_set():
+                    leave_at = min(leave_at, now() + self.grace)
+                if self.stopping.is_set() or self.halted:
+                    await self._hand_back_waiting()
+                elif self._claiming is None and not self.drained and now() < until and self._runs_low():
+                    self._claiming = self._start(self.stage.claim(self.batch))
+                self._fill_slots()
+                if (
+                    self._done
+                    and self._settling is None
+                    and (now() >= settle_at or len(self._done) >= self.batch or self._is_idle())
+                ):
+                    batch, self._done = self._done, []
+                    self._settling = self._start(self.stage.settle(batch))
+                    settle_at = now() + SETTLE_EVERY
+                if self._is_idle() and not self._done and self._claiming is None and self._settling is None:
+                    return
+                self._something_to_do.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._something_to_do.wait(), timeout=SETTLE_EVERY)
+                if self._settling is not None and self._settling.done():
+                    self._settling = self._settling.result()
+                if self._claiming is not None and self._claiming.done():
+                    self._take(self._claiming.result())
+                    self._claiming = None
+                if now() >= renew_at:
+                    renew_at = now() + self.renew_every
+                    await self.stage.renew([*self._working.values(), *self._waiting])
+        finally:
+            bell.cancel()
+            await self._leave()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether it ended although more may be due."""
+        return not self.drained and not self.halted
+
+    def _is_idle(self) -> bool:
+        return not self._working and not self._waiting
+
+    def _runs_low(self) -> bool:
+        """Claim ahead of need, so that no connection idles while the database answers, but never much."""
+        return len(self._waiting) <= self.batch // 2
+
+    def _start(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(coroutine)
+        task.add_done_callback(lambda _: self._something_to_do.set())
+        return task
+
+    async def _ring_when_stopping(self) -> None:
+        await self.stopping.wait()
+        self._something_to_do.set()
+
+    def _take(self, found: Slice[Job]) -> None:
+        self._waiting.extend(found.jobs)
+        self.drained = found.taken < self.batch
+
+    def _fill_slots(self) -> None:
+        while self._waiting and len(self._working) < self.slots:
+            job = self._waiting.popleft()
+            task = asyncio.create_task(self.stage.work(job))
+            self._working[task] = job
+            task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[Done]) -> None:
+        """A job is over: its slot goes to the next at once; the loop is woken only when it has something to do."""
+        if self._ended:
+            return
+        job = self._working.pop(task)
+        self._done.append(self._outcome(task, job))
+        self._fill_slots()
+        if (
+            self._is_idle()
+            or len(self._done) >= self.batch
+            or (self._claiming is None and not self.drained and self._runs_low())
+        ):
+            self._something_to_do.set()
+
+    def _outcome(self, task: asyncio.Task[Done], job: Job) -> Done:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None:
+            return task.result()
+        # The error's text may hold what no log may hold; its place is enough to find the fault.
+        log.error("job_crashed", error=type(error).__name__, where=_where(error))
+        return self.stage.crashed(job)
+
+    async def _hand_back_waiting(self) -> None:
+        if self._waiting:
+            jobs = list(self._waiting)
+            self._waiting.clear()
+            await self.stage.release(jobs)
+
+    async def _leave(self) -> None:
+        """Whatever ended the shift: settle what is done, hand back what is not."""
+        self._ended = True
+        interrupted = []
+        for task in self._working:
+            task.cancel()
+        if self._working:
+            await asyncio.wait(self._working)
+        for task, job in self._working.items():
+            if task.cancelled() or task.exception() is not None:
+                interrupted.append(job)
+            else:
+                self._done.append(task.result())
+        self._working.clear()
+        if self._claiming is not None:
+            with suppress(Exception):
+                self._waiting.extend((await self._claiming).jobs)
+        if self._settling is not None:
+            await asyncio.wait([self._settling])
+        if self._done:
+            await self.stage.settle(self._done)
+        if self._waiting or interrupted:
+            await self.stage.release([*self._waiting, *interrupted])
+
+
+def summary(figures: Mapping[str, int], took: timedelta) -> str:
+    """A shift in one short line, for Flower and the log: ``ready 3980, retry 12, 20.1 s``."""
+    return ", ".join([*(f"{word} {figures[word]}" for word in sorted(figures)), f"{took.total_seconds():.1f} s"])
+
+
+def _where(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace else "nowhere"

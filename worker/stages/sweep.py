@@ -1,0 +1,98 @@
+"""Sweep: find what broke, take back what a dead worker held, and wake as many workers as there is work for.
+
+1. Take back leases and sendings whose holder is gone.
+2. End the episodes of members that are broken no more.
+3. Make reminders due, and give up those past the last.
+4. Open a reconnection for every broken member that has none.
+5. Wake the workers.
+
+Every step may run twice or in two sweeps at once; what is missed today is found by the next sweep.
+"""
+
+from datetime import datetime
+from math import ceil
+
+import structlog
+
+from worker.policy.states import NotificationState
+from worker.runtime import Runtime
+from worker.stages.deliver import onward
+from worker.store.delivering import Delivered, DeliverStore
+from worker.store.fetching import FetchStore
+from worker.store.pauses import MX, PauseStore
+from worker.store.sweeping import SweepReport, SweepStore
+from worker.store.verifying import VerifyStore
+
+log = structlog.get_logger()
+
+#: No more tasks of one stage than this are put into its queue by one sweep.
+MOST_WOKEN = 16
+
+
+async def sweep(runtime: Runtime, *, slot: datetime | None = None) -> SweepReport | None:
+    """One sweep; ``None`` if ``slot`` (beat's minute) was swept already."""
+    settings = runtime.settings
+    now = await runtime.set_clock()
+    store = SweepStore(runtime.database, statuses=settings.reconnect_statuses)
+    sweep_id = await store.begin(slot, now)
+    if sweep_id is None:
+        return None
+    report = SweepReport()
+    report.recovered = await recover(runtime, store)
+    report.closed = await store.close_ended(now)
+    report.reminded, report.exhausted = await store.remind(now, rounds=len(settings.reminder_days))
+    report.opened = await store.open(now, grace_seconds=settings.notify_after.total_seconds())
+    report.woken = await wake(runtime)
+    await store.finish(sweep_id, report, runtime.clock.now())
+    if report.did_something:
+        log.info("swept", **{name: value for name, value in vars(report).items() if value})
+    return report
+
+
+async def recover(runtime: Runtime, store: SweepStore) -> int:
+    """Take back what dead workers held; returns how many rows."""
+    settings = runtime.settings
+    recovered = await store.recover_leases()
+    recovered += await store.recover_unsent(resend=settings.ambiguous_sends == "resend")
+    deliveries = DeliverStore(runtime.database)
+    while stale := await deliveries.abandoned(
+        holder=runtime.holder, lease_seconds=settings.lease_seconds, n=settings.batch_size
+    ):
+        now = runtime.clock.now()
+        unknown = []
+        for sending in stale:
+            waiting = [passage for passage in sending.passages if passage.waiting]
+            rounds = onward(waiting, now=now, days=settings.reminder_days, told=True)
+            unknown.append(
+                Delivered(
+                    sending=sending,
+                    state=NotificationState.UNKNOWN,
+                    outcome="worker_died",
+                    attempts=sending.attempts,
+                    rounds=rounds,
+                )
+            )
+        recovered += await deliveries.settle(unknown, now=now)
+    return recovered
+
+
+async def wake(runtime: Runtime) -> dict[str, int]:
+    """Put a task into a stage's queue for every slice that is due there; returns how many were put."""
+    now = runtime.clock.now()
+    database = runtime.database
+    at_most = MOST_WOKEN * runtime.settings.batch_size
+    due = {
+        "fetch": await FetchStore(database).due(now, at_most=at_most),
+        "deliver": await DeliverStore(database).due(now, at_most=at_most),
+        "verify": await VerifyStore(database).due(now, at_most=at_most),
+    }
+    for pause in await PauseStore(database).all():
+        if pause.probe_at is not None and pause.probe_at <= now:
+            stage = "fetch" if pause.scope == MX else "deliver"
+            due[stage] = max(due[stage], 1)  # somebody has to take the probe
+    woken = {}
+    for stage, rows in due.items():
+        tasks = min(ceil(rows / runtime.settings.batch_size), MOST_WOKEN)
+        if tasks and (put := await runtime.wake(stage, tasks)):
+            woken[stage] = put
+    return woken

@@ -1,0 +1,1 @@
+"""The queue of record: tables, claims and fences, encryption. The only place with SQL."""

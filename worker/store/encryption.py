@@ -1,0 +1,26 @@
+"""URIs at rest: Fernet under the first of ``URI_KEYS``, readable under any of them."""
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from worker.errors import SettingsError
+from worker.settings import Settings
+
+
+class Vault:
+    """Encrypts and decrypts window URIs."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._fernet = MultiFernet([Fernet(key.get_secret_value()) for key in settings.uri_keys])
+
+    def lock(self, uri: str) -> str:
+        """The URI as it is stored."""
+        return self._fernet.encrypt(uri.encode()).decode()
+
+    def unlock(self, stored: str) -> str:
+        """The URI that was stored; raises :class:`SettingsError` if no key of ``URI_KEYS`` fits."""
+        try:
+            return self._fernet.decrypt(stored).decode()
+        except InvalidToken:
+            raise SettingsError(
+                "settings: URI_KEYS: no key fits a stored URI; put the key that was in use back at the end"
+            ) from None

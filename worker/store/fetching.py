@@ -1,0 +1,175 @@
+"""What the fetch stage takes from the database and gives back: claims under a lease, results behind a fence."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Float,
+    Integer,
+    and_,
+    bindparam,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    union_all,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.policy.selection import MemberFacts
+from worker.policy.states import ReconnectionState
+from worker.store.database import Database
+from worker.store.moments import Moment, database_now
+from worker.store.pauses import EVERYTHING, MX, institution_scope
+from worker.store.people import People, Person
+from worker.store.rows import Rows
+from worker.store.settling import Claim, Round, Settling
+from worker.store.tables import members, pauses, reconnections, written
+
+r = reconnections.c
+
+
+class FetchStore:
+    """Claims, settles and releases reconnections."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._rows = rows = database.rows
+        self._people = People(rows)
+        self._claim = _claim_statement()
+        self._claim_probe = _claim_statement(probe=True)
+        self._context = _context_statement(rows)
+        self._release = _release_statement(rows)
+        self._settling = Settling(rows)
+
+    async def claim(
+        self, n: int, *, holder: str, lease_seconds: float, now: datetime, soon: datetime, probe: bool = False
+    ) -> list[Claim]:
+        """Take up to ``n`` due reconnections, and with each what else its user has due by ``soon``.
+
+        A ``probe`` is taken although requests to MX are paused.
+        """
+        statement = self._claim_probe if probe else self._claim
+        parameters = {"n": n, "holder": holder, "now": now, "soon": soon, "lease_seconds": lease_seconds}
+
+        async def work(connection: AsyncConnection) -> list[Claim]:
+            taken = (await connection.execute(statement, parameters)).scalars().all()
+            if not taken:
+                return []
+            given = self._rows.encode({"id": id_} for id_ in taken)
+            return [_claim_of(row) for row in await connection.execute(self._context, {"given": given})]
+
+        return await self._database.transaction(work)
+
+    async def people(self, guids: set[str], *, since: datetime) -> dict[str, Person]:
+        """The persons behind claims, with what they were sent after ``since``."""
+        return await self._database.transaction(lambda connection: self._people.load(connection, guids, since=since))
+
+    async def settle(self, rounds: Sequence[Round], *, now: datetime) -> int:
+        """Write the results of claims that are still held, in one transaction; the others are somebody else's by now.
+
+        A person to whom a message went under way meanwhile gets no second one: their reconnections wait for their turn.
+        Returns how many messages are to be delivered.
+        """
+        return await self._database.transaction(lambda connection: self._settling.run(connection, rounds, now))
+
+    async def release(self, claims: Sequence[Claim]) -> None:
+        """Hand leases back at once, nothing spent."""
+        given = self._rows.encode({"id": claim.id, "epoch": claim.epoch} for claim in claims)
+        await self._database.transaction(lambda connection: connection.execute(self._release, {"given": given}))
+
+    async def due(self, now: datetime, *, at_most: int) -> int:
+        """How many reconnections could be claimed now, counted no further than ``at_most``."""
+        found = select(reconnections.c.id).where(_claimable(literal(now, Moment()))).limit(at_most).subquery()
+
+        async def work(connection: AsyncConnection) -> int:
+            return int(await connection.scalar(select(func.count()).select_from(found)) or 0)
+
+        return await self._database.transaction(work)
+
+
+def _claimable(now: ColumnElement[datetime], *, probe: bool = False) -> ColumnElement[bool]:
+    scopes = pauses.c.scope.in_((EVERYTHING,) if probe else (EVERYTHING, MX))
+    paused = exists().where(or_(scopes, pauses.c.scope == institution_scope(r.institution_code)))
+    return and_(r.state == written("due"), r.next_attempt_at <= now, ~paused)
+
+
+def _claim_statement(*, probe: bool = False) -> Any:
+    """Rows are locked in a CTE, so that LIMIT holds and nobody waits for another's; SQLite has one writer at a time anyway."""
+    due = (
+        select(r.id, r.user_guid)
+        .where(_claimable(bindparam("now", type_=Moment()), probe=probe))
+        .order_by(r.next_attempt_at, r.id)
+        .limit(bindparam("n", type_=Integer()))
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    sibling = reconnections.alias("sibling")
+    along = (
+        select(sibling.c.id)
+        .where(
+            sibling.c.closed_at.is_(None),
+            sibling.c.user_guid.in_(select(due.c.user_guid)),
+            sibling.c.state.in_((written("due"), written("notified"))),
+            sibling.c.next_attempt_at <= bindparam("soon", type_=Moment()),
+            sibling.c.id.not_in(select(due.c.id)),
+        )
+        .with_for_update(skip_locked=True)
+        .cte("along")
+    )
+    return (
+        update(reconnections)
+        .where(r.id.in_(union_all(select(due.c.id), select(along.c.id))))
+        .values(
+            state=ReconnectionState.LEASED,
+            lease_holder=bindparam("holder"),
+            lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())),
+            epoch=r.epoch + 1,
+        )
+        .returning(r.id)
+    )
+
+
+def _context_statement(rows: Rows) -> Any:
+    given = rows.table("given", {"id": BigInteger()})
+    return (
+        select(reconnections, members.c.member_guid.label("known"), *(members.c[name] for name in _FACTS))
+        .join(given, r.id == given.c.id)
+        .outerjoin(members, members.c.member_guid == r.member_guid)
+        .order_by(r.user_guid, r.id)
+    )
+
+
+def _release_statement(rows: Rows) -> Any:
+    given = rows.table("given", {"id": BigInteger(), "epoch": BigInteger()})
+    return (
+        update(reconnections)
+        .where(r.id == given.c.id, r.epoch == given.c.epoch, r.state == written("leased"))
+        .values(state=ReconnectionState.DUE, lease_holder=None, lease_expires_at=None)
+    )
+
+
+_FACTS = ("is_oauth", "connection_status", "error_code", "token_expires_at", "token_revoked_at")
+
+
+def _claim_of(row: Any) -> Claim:
+    return Claim(
+        id=row.id,
+        epoch=row.epoch,
+        member_guid=row.member_guid,
+        user_guid=row.user_guid,
+        asked_guid=row.moved_to or row.member_guid,
+        reason=row.reason,
+        broken_since=row.broken_since,
+        next_attempt_at=row.next_attempt_at,
+        attempts=row.attempts,
+        step=row.step,
+        base_step=row.base_step,
+        first_notified_at=row.first_notified_at,
+        facts=MemberFacts(**{name: getattr(row, name) for name in _FACTS}) if row.known else None,
+    )

@@ -1,0 +1,109 @@
+"""Time in the database: UTC and aware everywhere, and the database's own clock for leases.
+
+PostgreSQL keeps ``timestamptz``. SQLite has no such type: moments are text, ``YYYY-MM-DD HH:MM:SS.ffffff`` in UTC, which sorts
+as time does; what an application wrote in another ISO 8601 form is understood when read, and normalised where it is compared.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import DateTime, Dialect, Float, String, literal
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import ColumnElement
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+#: Later than any plan: an ended reconnection that must not be opened again by itself carries it.
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+
+_SQLITE_FORMAT = "%Y-%m-%d %H:%M:%f"
+
+
+def as_text(moment: datetime) -> str:
+    """The form in which SQLite keeps a moment; PostgreSQL reads it as UTC when ``+00`` follows."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
+class Moment(TypeDecorator[datetime]):
+    """A point in time. Refuses naive values, gives aware ones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(String() if dialect.name == "sqlite" else DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a moment needs a time zone")
+        return as_text(value) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        if value is None or isinstance(value, datetime):
+            return value.astimezone(UTC) if value is not None else None
+        try:
+            moment = datetime.fromisoformat(value)
+        except (TypeError, ValueError):
+            return None  # an application's slip in its own column; the rule does not pick it either
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+class database_now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
+    """The database's clock, so many seconds from now."""
+
+    type = Moment()
+    inherit_cache = True
+
+    def __init__(self, seconds: ColumnElement[float] | float = 0) -> None:
+        super().__init__(seconds if isinstance(seconds, ColumnElement) else literal(seconds, Float()))
+
+
+@compiles(database_now, "postgresql")
+def _now_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"(clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **kw)}))"
+
+
+@compiles(database_now, "sqlite")
+def _now_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"strftime('{_SQLITE_FORMAT}', 'now', ({compiler.process(element.clauses, **kw)}) || ' seconds')"
+
+
+class normalised(FunctionElement[datetime]):  # noqa: N801
+    """A moment in a column that applications write, in the form that compares as time does."""
+
+    type = Moment()
+    inherit_cache = True
+
+
+@compiles(normalised)
+def _normalised(element: Any, compiler: Any, **kw: Any) -> str:
+    return str(compiler.process(element.clauses, **kw))
+
+
+@compiles(normalised, "sqlite")
+def _normalised_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"strftime('{_SQLITE_FORMAT}', {compiler.process(element.clauses, **kw)})"
+
+
+class later(FunctionElement[datetime]):  # noqa: N801
+    """A moment, so many seconds on."""
+
+    type = Moment()
+    inherit_cache = True
+
+    def __init__(self, moment: ColumnElement[datetime], seconds: ColumnElement[float]) -> None:
+        super().__init__(moment, seconds)
+
+
+@compiles(later, "postgresql")
+def _later_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
+    moment, seconds = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"({moment} + make_interval(secs => {seconds}))"
+
+
+@compiles(later, "sqlite")
+def _later_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    moment, seconds = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"strftime('{_SQLITE_FORMAT}', {moment}, ({seconds}) || ' seconds')"

@@ -1,0 +1,104 @@
+"""What stands still, since when and why: by hand (`reconnect pause`) or because the breaker opened.
+
+A row exists only while something is paused. Claims leave out what a row covers, so a pause holds for every worker at once and
+survives all of them. The breaker's rows carry ``probe_at``: from then on one worker may try a single row.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, bindparam, delete, func, literal, select, update
+
+from worker.store.database import Database
+from worker.store.moments import Moment
+from worker.store.tables import pauses
+
+#: Everything, by hand.
+EVERYTHING = "everything"
+#: Requests to MX, by the breaker.
+MX = "mx"
+
+
+def institution_scope(code: ColumnElement[str | None]) -> ColumnElement[str]:
+    """The scope of one institution, by hand."""
+    return literal("institution:") + func.coalesce(code, "")
+
+
+def channel_scope(kind: str) -> str:
+    """The scope of one channel, by hand."""
+    return f"channel:{kind}"
+
+
+def delivery_scope(kind: str) -> str:
+    """The scope of one channel, by the breaker."""
+    return f"delivery:{kind}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pause:
+    """One thing that stands still."""
+
+    scope: str
+    reason: str
+    since: datetime
+    probe_at: datetime | None
+
+    @property
+    def by_hand(self) -> bool:
+        return self.probe_at is None
+
+
+class PauseStore:
+    """Sets, lifts and lists pauses."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def all(self) -> list[Pause]:
+        """What stands still now."""
+
+        async def work(connection: Any) -> list[Pause]:
+            rows = await connection.execute(select(pauses).order_by(pauses.c.since, pauses.c.scope))
+            return [Pause(scope=row.scope, reason=row.reason, since=row.since, probe_at=row.probe_at) for row in rows]
+
+        return await self._database.transaction(work)
+
+    async def get(self, scope: str) -> Pause | None:
+        """The pause of this scope, if there is one."""
+        return next((pause for pause in await self.all() if pause.scope == scope), None)
+
+    async def set(self, scope: str, reason: str, *, now: datetime, probe_after: timedelta | None = None) -> bool:
+        """Pause a scope; one that is paused already keeps its ``since``. Returns whether it is new."""
+
+        async def work(connection: Any) -> bool:
+            probe_at = now + probe_after if probe_after is not None else None
+            insert = self._database.rows.insert(pauses).values(scope=scope, reason=reason, since=now, probe_at=probe_at)
+            inserted = (await connection.execute(insert.on_conflict_do_nothing())).rowcount
+            if not inserted:
+                again = update(pauses).where(pauses.c.scope == scope).values(reason=reason, probe_at=probe_at)
+                await connection.execute(again)
+            return bool(inserted)
+
+        return await self._database.transaction(work)
+
+    async def lift(self, scope: str) -> bool:
+        """End a pause; returns whether there was one."""
+
+        async def work(connection: Any) -> bool:
+            return bool((await connection.execute(delete(pauses).where(pauses.c.scope == scope))).rowcount)
+
+        return await self._database.transaction(work)
+
+    async def take_probe(self, scope: str, *, now: datetime, again_after: timedelta) -> bool:
+        """Take the right to one probe of a paused scope; one worker alone gets it."""
+        statement = (
+            update(pauses)
+            .where(pauses.c.scope == scope, pauses.c.probe_at <= bindparam("now", type_=Moment()))
+            .values(probe_at=bindparam("again_at", type_=Moment()))
+        )
+
+        async def work(connection: Any) -> bool:
+            return bool((await connection.execute(statement, {"now": now, "again_at": now + again_after})).rowcount)
+
+        return await self._database.transaction(work)

@@ -1,0 +1,87 @@
+"""Who is behind a reconnection: how a user can be reached, and when they were last written to."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Text, bindparam, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.policy.channel_choice import Contact
+from worker.policy.states import LIVE, NotificationState
+from worker.store.moments import Moment
+from worker.store.rows import Rows
+from worker.store.tables import devices, notifications, users
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Person:
+    """A user, as far as messages go."""
+
+    user_guid: str
+    contact: Contact
+    locale: str | None
+    timezone: str | None
+    #: When messages that may have arrived were sent, within the span that was asked for.
+    sent: tuple[datetime, ...]
+    #: Whether a message to this user is under way already.
+    message_under_way: bool
+
+
+class People:
+    """Loads persons by the slice."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        given = rows.table("given", {"user_guid": Text()})
+        self._users = select(users).join(given, users.c.user_guid == given.c.user_guid)
+        self._devices = (
+            select(devices.c.user_guid, devices.c.device_kind, devices.c.device_address)
+            .join(given, devices.c.user_guid == given.c.user_guid)
+            .where(devices.c.disabled_at.is_(None))
+            .order_by(devices.c.id)
+        )
+        spoken = (NotificationState.SENT, NotificationState.UNKNOWN)
+        self._history = (
+            select(notifications.c.user_guid, notifications.c.state, notifications.c.sent_at)
+            .join(given, notifications.c.user_guid == given.c.user_guid)
+            .where(
+                or_(
+                    notifications.c.state.in_(LIVE),
+                    notifications.c.state.in_(spoken) & (notifications.c.sent_at > bindparam("since", type_=Moment())),
+                )
+            )
+        )
+
+    async def load(self, connection: AsyncConnection, guids: Collection[str], *, since: datetime) -> dict[str, Person]:
+        """The persons behind these GUIDs; one whom the application has no row for can be reached on no channel."""
+        given = self._rows.encode({"user_guid": guid} for guid in sorted(guids))
+        found = {row.user_guid: row for row in await connection.execute(self._users, {"given": given})}
+        reachable: dict[str, list[tuple[str, str]]] = {}
+        for row in await connection.execute(self._devices, {"given": given}):
+            reachable.setdefault(row.user_guid, []).append((row.device_kind, row.device_address))
+        sent: dict[str, list[datetime]] = {}
+        under_way = set()
+        for row in await connection.execute(self._history, {"given": given, "since": since}):
+            if row.state in LIVE:
+                under_way.add(row.user_guid)
+            else:
+                sent.setdefault(row.user_guid, []).append(row.sent_at)
+        people = {}
+        for guid in guids:
+            user = found.get(guid)
+            people[guid] = Person(
+                user_guid=guid,
+                contact=Contact(
+                    preferred=user.channel if user else None,
+                    email=user.email if user else None,
+                    refused_email=user.refused_email if user else None,
+                    opted_out=bool(user and user.opted_out_at),
+                    devices=tuple(reachable.get(guid, ())),
+                ),
+                locale=user.locale if user else None,
+                timezone=user.timezone if user else None,
+                sent=tuple(sent.get(guid, ())),
+                message_under_way=guid in under_way,
+            )
+        return people

@@ -1,0 +1,183 @@
+"""What an operator asks: the funnel, the backlog, and the story of one member. No URI and no address is ever part of it."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Integer, and_, case, cast, func, literal, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.policy.states import NotificationState, ReconnectionState
+from worker.store.database import Database
+from worker.store.moments import Moment, database_now
+from worker.store.tables import (
+    devices,
+    members,
+    notification_reconnections,
+    notifications,
+    reconnections,
+    sweeps,
+    users,
+    windows,
+    written,
+)
+
+r, n = reconnections.c, notifications.c
+
+
+class ReportStore:
+    """Reads, never writes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def funnel(self) -> dict[str, dict[str, int]]:
+        """How many reconnections and notifications stand in each state."""
+
+        async def work(connection: AsyncConnection) -> dict[str, dict[str, int]]:
+            found = {"reconnections": dict.fromkeys(map(str, ReconnectionState), 0)}
+            found["notifications"] = dict.fromkeys(map(str, NotificationState), 0)
+            for name, table in (("reconnections", reconnections), ("notifications", notifications)):
+                for state, count in await connection.execute(
+                    select(table.c.state, func.count()).group_by(table.c.state)
+                ):
+                    found[name][state] = count
+            return found
+
+        return await self._database.transaction(work)
+
+    async def backlog(self, now: datetime) -> dict[str, Any]:
+        """What is in hand, what is late, and what waits for later."""
+        moment = literal(now, Moment())
+
+        def number(condition: Any) -> Any:
+            return func.coalesce(func.sum(cast(case((condition, 1), else_=0), Integer)), 0)
+
+        due, leased = r.state == written("due"), r.state == written("leased")
+        work_query = select(
+            number(and_(due, r.next_attempt_at <= moment)).label("due_now"),
+            number(and_(due, r.next_attempt_at > moment)).label("due_later"),
+            number(and_(due, r.attempts > 0)).label("retrying"),
+            number(leased).label("leased"),
+            number(and_(leased, r.lease_expires_at < database_now())).label("leases_expired"),
+            number(r.state == written("ready")).label("ready"),
+            func.min(case((due, r.next_attempt_at))).label("next_due_at"),
+        ).where(r.closed_at.is_(None))
+        pending, sending = n.state == written("pending"), n.state == written("sending")
+        message_query = select(
+            number(and_(pending, n.next_attempt_at <= moment)).label("to_deliver_now"),
+            number(and_(pending, n.next_attempt_at > moment)).label("to_deliver_later"),
+            number(sending).label("sending"),
+        ).where(or_(pending, sending))
+
+        async def work(connection: AsyncConnection) -> dict[str, Any]:
+            rows = [(await connection.execute(query)).mappings().one() for query in (work_query, message_query)]
+            return {**rows[0], **rows[1]}
+
+        return await self._database.transaction(work)
+
+    async def in_hand(self, since: datetime, now: datetime) -> dict[str, int]:
+        """What is still on its way of what was due at ``since``; what failed and waits for a retry is not."""
+        fetching = or_(
+            and_(r.state == written("due"), r.next_attempt_at <= literal(since, Moment())), r.state == written("leased")
+        )
+        telling = or_(
+            and_(n.state == written("pending"), n.next_attempt_at <= literal(now, Moment()), n.attempts == 0),
+            n.state == written("sending"),
+        )
+
+        async def work(connection: AsyncConnection) -> dict[str, int]:
+            counts = [
+                await connection.scalar(select(func.count()).select_from(table).where(condition))
+                for table, condition in ((reconnections, fetching), (notifications, telling))
+            ]
+            return {"to_fetch": int(counts[0] or 0), "to_deliver": int(counts[1] or 0)}
+
+        return await self._database.transaction(work)
+
+    async def outcomes(self) -> list[tuple[str, str, int]]:
+        """Why open and ended reconnections stand where they do: state, last outcome, count."""
+        query = select(r.state, r.outcome, func.count()).where(r.outcome.is_not(None)).group_by(r.state, r.outcome)
+
+        async def work(connection: AsyncConnection) -> list[tuple[str, str, int]]:
+            return sorted((row[0], row[1], row[2]) for row in await connection.execute(query))
+
+        return await self._database.transaction(work)
+
+    async def newest_uri(self) -> str | None:
+        """The newest stored URI, encrypted, to see whether the keys open it."""
+        query = select(windows.c.uri).where(windows.c.uri.is_not(None)).order_by(windows.c.id.desc()).limit(1)
+
+        async def work(connection: AsyncConnection) -> str | None:
+            stored: str | None = await connection.scalar(query)
+            return stored
+
+        return await self._database.transaction(work)
+
+    async def states(self) -> dict[str, str]:
+        """The state of each member's newest reconnection."""
+        newest = select(func.max(r.id)).group_by(r.member_guid)
+
+        async def work(connection: AsyncConnection) -> dict[str, str]:
+            rows = await connection.execute(select(r.member_guid, r.state).where(r.id.in_(newest)))
+            return {row[0]: row[1] for row in rows}
+
+        return await self._database.transaction(work)
+
+    async def mails(self) -> dict[str, int]:
+        """How many messages each user was sent."""
+        query = select(n.user_guid, func.count()).where(n.state == written("sent")).group_by(n.user_guid)
+
+        async def work(connection: AsyncConnection) -> dict[str, int]:
+            return {row[0]: row[1] for row in await connection.execute(query)}
+
+        return await self._database.transaction(work)
+
+    async def last_sweep(self) -> dict[str, Any] | None:
+        """The newest sweep."""
+
+        async def work(connection: AsyncConnection) -> dict[str, Any] | None:
+            row = (await connection.execute(select(sweeps).order_by(sweeps.c.id.desc()).limit(1))).mappings().first()
+            return dict(row) if row else None
+
+        return await self._database.transaction(work)
+
+    async def member(self, guid: str) -> dict[str, Any] | None:
+        """Everything on record about a member."""
+
+        async def work(connection: AsyncConnection) -> dict[str, Any] | None:
+            row = (await connection.execute(select(members).where(members.c.member_guid == guid))).mappings().first()
+            episodes = await connection.execute(
+                select(reconnections).where(r.member_guid == guid).order_by(r.id.desc()).limit(20)
+            )
+            found = [dict(episode) for episode in episodes.mappings()]
+            if row is None and not found:
+                return None
+            user_guid = row["user_guid"] if row else found[0]["user_guid"]
+            user = (await connection.execute(select(users).where(users.c.user_guid == user_guid))).mappings().first()
+            kinds = await connection.scalars(select(devices.c.device_kind).where(devices.c.user_guid == user_guid))
+            for episode in found:
+                await self._add_history(connection, episode)
+            return {
+                "member": dict(row) if row else None,
+                "user": dict(user) if user else None,
+                "devices": sorted(kinds),
+                "episodes": found,
+            }
+
+        return await self._database.transaction(work)
+
+    async def _add_history(self, connection: AsyncConnection, episode: dict[str, Any]) -> None:
+        minted = await connection.execute(
+            select(windows.c.fetched_at, windows.c.superseded_at)
+            .where(windows.c.reconnection_id == episode["id"])
+            .order_by(windows.c.id)
+        )
+        link = notification_reconnections.c
+        told = await connection.execute(
+            select(n.channel, link.step, n.state, n.created_at, n.sent_at, n.outcome, n.next_attempt_at, n.attempts)
+            .join(notification_reconnections, link.notification_id == n.id)
+            .where(link.reconnection_id == episode["id"])
+            .order_by(n.id)
+        )
+        episode["windows"] = [dict(row) for row in minted.mappings()]
+        episode["notifications"] = [dict(row) for row in told.mappings()]

@@ -1,0 +1,77 @@
+"""What `reconnect retry` puts back."""
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import exists, select, true, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.policy.states import NotificationState, ReconnectionState
+from worker.store.database import Database
+from worker.store.tables import notification_reconnections, notifications, reconnections
+
+r, n = reconnections.c, notifications.c
+
+
+class RetryStore:
+    """Reopens what was given up."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def _count(self, statement: Any) -> int:
+        async def work(connection: AsyncConnection) -> int:
+            return int((await connection.execute(statement)).rowcount)
+
+        return await self._database.transaction(work)
+
+    async def reconnections(self, states: Collection[str], members: Collection[str] | None, *, now: datetime) -> int:
+        """Reopen the latest ended reconnection of each member, unless another is open; its attempts start anew."""
+        other = reconnections.alias("other")
+        overtaken = exists().where(other.c.member_guid == r.member_guid, other.c.id > r.id)
+        statement = (
+            update(reconnections)
+            .where(r.state.in_(states), r.member_guid.in_(members) if members else true(), ~overtaken)
+            .values(
+                state=ReconnectionState.DUE,
+                closed_at=None,
+                reopen_at=None,
+                next_attempt_at=now,
+                attempts=0,
+                lost_leases=0,
+                # The cadence starts anew; the steps spoken stay spoken.
+                base_step=r.step,
+                first_notified_at=None,
+                outcome="put_back",
+                outcome_at=now,
+            )
+        )
+        return await self._count(statement)
+
+    async def unknown(self, members: Collection[str] | None, *, now: datetime) -> int:
+        """Send again what may or may not have arrived, to users to whom nothing was written since."""
+        link, newer = notification_reconnections.c, notifications.alias("newer")
+        about = select(link.notification_id).join(reconnections, r.id == link.reconnection_id)
+        theirs = n.id.in_(about.where(r.member_guid.in_(members))) if members else true()
+        overtaken = exists().where(newer.c.user_guid == n.user_guid, newer.c.id > n.id)
+        again = (
+            update(notifications)
+            .where(n.state == NotificationState.UNKNOWN, theirs, ~overtaken)
+            .values(
+                state=NotificationState.PENDING, next_attempt_at=now, attempts=0, epoch=n.epoch + 1, outcome="put_back"
+            )
+            .returning(n.id)
+        )
+
+        async def work(connection: AsyncConnection) -> int:
+            ids = (await connection.execute(again)).scalars().all()
+            behind = select(link.reconnection_id).where(link.notification_id.in_(ids))
+            await connection.execute(
+                update(reconnections)
+                .where(r.id.in_(behind), r.state == ReconnectionState.NOTIFIED)
+                .values(state=ReconnectionState.READY)
+            )
+            return len(ids)
+
+        return await self._database.transaction(work)

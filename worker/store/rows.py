@@ -1,0 +1,51 @@
+"""Many rows in one statement: a JSON array bound once, read as a table by the database.
+
+The statement's text does not depend on how many rows there are, so it is compiled once and one round trip writes a slice.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import FromClause, Text, bindparam, cast, column, func, select, type_coerce
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.types import TypeEngine
+
+from worker.store.moments import as_text
+
+
+class Rows:
+    """Row sets in the dialect of one database."""
+
+    def __init__(self, *, is_sqlite: bool) -> None:
+        self.is_sqlite = is_sqlite
+        #: ``INSERT`` with ``ON CONFLICT`` in that dialect.
+        self.insert: Any = sqlite.insert if is_sqlite else postgresql.insert
+
+    def table(self, name: str, columns: Mapping[str, TypeEngine[Any]]) -> FromClause:
+        """A table of the rows bound to the parameter ``name``, with these columns."""
+        given = bindparam(name, type_=Text())
+        if self.is_sqlite:
+            each = func.json_each(given).table_valued("value")
+            fields = (
+                type_coerce(func.json_extract(each.c.value, f"$.{key}"), type_).label(key)
+                for key, type_ in columns.items()
+            )
+            return select(*fields).subquery(name)
+        values = func.json_to_recordset(cast(given, JSON())).table_valued(
+            *(column(key, type_) for key, type_ in columns.items())
+        )
+        return values.render_derived(name, with_types=True)
+
+    def encode(self, rows: Iterable[Mapping[str, Any]]) -> str:
+        """Rows as the text that :meth:`table` reads."""
+        zone = "" if self.is_sqlite else "+00"
+
+        def moment(value: object) -> str:
+            if isinstance(value, datetime):
+                return as_text(value) + zone
+            raise TypeError(f"{type(value).__name__} cannot be stored")
+
+        return json.dumps(list(rows), default=moment, ensure_ascii=False, separators=(",", ":"))

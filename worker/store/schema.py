@@ -1,0 +1,51 @@
+"""Bringing the database to the newest schema, and telling whether it is there."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.exc import DBAPIError
+
+from worker.settings import Settings
+from worker.store.database import as_worker_error, open_sync_engine
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def _config() -> Config:
+    """The wheel carries the migrations inside the package; a checkout has them beside it."""
+    inside = _PACKAGE / "migrations"
+    config = Config()
+    config.set_main_option("script_location", str(inside if inside.is_dir() else _PACKAGE.parent / "migrations"))
+    return config
+
+
+def migrate(settings: Settings) -> tuple[str | None, str | None]:
+    """Bring the database to the newest schema in one transaction; returns the revisions before and after."""
+    engine = open_sync_engine(settings)
+    config = _config()
+    try:
+        with engine.begin() as connection:
+            before = MigrationContext.configure(connection).get_current_revision()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            return before, MigrationContext.configure(connection).get_current_revision()
+    except (DBAPIError, OSError) as error:
+        raise as_worker_error(error, engine.url) from None
+    finally:
+        engine.dispose()
+
+
+def revisions(settings: Settings) -> tuple[str | None, str | None]:
+    """The revision the database is at, and the newest one."""
+    engine = open_sync_engine(settings)
+    try:
+        with engine.connect() as connection:
+            current = MigrationContext.configure(connection).get_current_revision()
+    except (DBAPIError, OSError) as error:
+        raise as_worker_error(error, engine.url) from None
+    finally:
+        engine.dispose()
+    return current, ScriptDirectory.from_config(_config()).get_current_head()

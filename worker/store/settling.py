@@ -1,0 +1,243 @@
+"""The end of a fetch: windows, notifications and the reconnections' new states, all in one transaction or not at all."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import BigInteger, Integer, Text, and_, bindparam, func, literal, select, true, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.policy.selection import MemberFacts
+from worker.policy.states import ENDS, NotificationState, ReconnectionState
+from worker.store.members import mark_well
+from worker.store.moments import Moment
+from worker.store.rows import Rows
+from worker.store.tables import notification_reconnections, notifications, reconnections, windows, written
+
+r = reconnections.c
+
+#: How long what a person has broken waits while another message to them is under way.
+TURN = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """A reconnection that this worker holds."""
+
+    id: int
+    epoch: int
+    member_guid: str
+    user_guid: str
+    #: The GUID to ask MX for: the member's own, or the one it moved to.
+    asked_guid: str
+    reason: str
+    broken_since: datetime
+    next_attempt_at: datetime
+    attempts: int
+    step: int
+    base_step: int
+    first_notified_at: datetime | None
+    #: What the application says of the member now; ``None``: it has deleted it.
+    facts: MemberFacts | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fetched:
+    """What became of a claim. ``state`` is ready, due again, or an end."""
+
+    claim: Claim
+    state: ReconnectionState
+    outcome: str
+    next_attempt_at: datetime | None = None
+    attempts: int = 0
+    #: Ended: when a sweep may open another for the member. ``None``: at once, should it break again.
+    reopen_at: datetime | None = None
+    #: Ready: the encrypted URI, and the GUID that MX answered with.
+    locked_uri: str | None = None
+    window_guid: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Announcement:
+    """The message that follows from a person's fresh windows."""
+
+    user_guid: str
+    channel: str
+    step: int
+    message_key: str
+
+
+#: One person's share of a slice: what became of the claims, and the message if there is one.
+Round = tuple[Sequence[Fetched], Announcement | None]
+
+
+class Settling:
+    """Its statements, made once."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        now = bindparam("now", type_=Moment())
+
+        held = rows.table("given", {"id": BigInteger(), "epoch": BigInteger()})
+        self._held = (
+            select(r.id)
+            .join(held, and_(r.id == held.c.id, r.epoch == held.c.epoch))
+            .where(r.state == written("leased"))
+            .order_by(r.id)
+            .with_for_update(of=reconnections)
+        )
+
+        message = rows.table(
+            "given", {"user_guid": Text(), "channel": Text(), "step": Integer(), "message_key": Text()}
+        )
+        self._announce = (
+            rows.insert(notifications)
+            .from_select(
+                ["user_guid", "channel", "step", "message_key", "state", "created_at", "next_attempt_at"],
+                select(message, literal(str(NotificationState.PENDING)), now, now).where(true()),
+            )
+            .on_conflict_do_nothing()
+            .returning(notifications.c.id, notifications.c.user_guid)
+        )
+
+        over = rows.table("given", {"id": BigInteger()})
+        self._supersede = (
+            update(windows)
+            .where(windows.c.reconnection_id == over.c.id, windows.c.superseded_at.is_(None))
+            .values(superseded_at=now, uri=None)
+        )
+
+        fresh = rows.table("given", {"id": BigInteger(), "epoch": BigInteger(), "member_guid": Text(), "uri": Text()})
+        self._store = (
+            rows.insert(windows)
+            .from_select(["reconnection_id", "epoch", "member_guid", "uri", "fetched_at"], select(fresh, now))
+            .returning(windows.c.id, windows.c.reconnection_id)
+        )
+
+        link = rows.table(
+            "given",
+            {
+                "notification_id": BigInteger(),
+                "reconnection_id": BigInteger(),
+                "window_id": BigInteger(),
+                "step": Integer(),
+                "channel": Text(),
+            },
+        )
+        self._link = rows.insert(notification_reconnections).from_select(
+            [column.name for column in link.c], select(link)
+        )
+
+        result = rows.table(
+            "given",
+            {
+                "id": BigInteger(),
+                "state": Text(),
+                "outcome": Text(),
+                "next_attempt_at": Moment(),
+                "attempts": Integer(),
+                "reopen_at": Moment(),
+                "closed_at": Moment(),
+                "moved_to": Text(),
+            },
+        ).c
+        self._finish = (
+            update(reconnections)
+            .where(r.id == result.id)
+            .values(
+                state=result.state,
+                outcome=result.outcome,
+                outcome_at=now,
+                next_attempt_at=result.next_attempt_at,
+                attempts=result.attempts,
+                reopen_at=result.reopen_at,
+                closed_at=result.closed_at,
+                moved_to=func.coalesce(result.moved_to, r.moved_to),
+                lease_holder=None,
+                lease_expires_at=None,
+                lost_leases=0,
+            )
+        )
+
+    async def run(self, connection: AsyncConnection, rounds: Sequence[Round], now: datetime) -> int:
+        """Write what is still ours to write; returns how many messages are to be delivered."""
+
+        async def execute(statement: Any, given: Sequence[dict[str, Any]]) -> Any:
+            parameters = {"given": self._rows.encode(given), "now": now}
+            return await connection.execute(statement, parameters) if given else ()
+
+        claims = [fetched.claim for results, _ in rounds for fetched in results]
+        held = {row.id for row in await execute(self._held, [{"id": c.id, "epoch": c.epoch} for c in claims])}
+        ours = [([f for f in results if f.claim.id in held], message) for results, message in rounds]
+
+        speaking = {
+            message.user_guid: message
+            for results, message in ours
+            if message is not None and any(f.state is ReconnectionState.READY for f in results)
+        }
+        sent_for = {
+            row.user_guid: row.id
+            for row in await execute(self._announce, [asdict(message) for message in speaking.values()])
+        }
+        results = [
+            f if f.state is not ReconnectionState.READY or f.claim.user_guid in sent_for else _wait_for_turn(f, now)
+            for results, _ in ours
+            for f in results
+        ]
+
+        ready = [f for f in results if f.state is ReconnectionState.READY]
+        ended = [f for f in results if f.state in ENDS]
+        await execute(self._supersede, [{"id": f.claim.id} for f in (*ready, *ended)])
+        stored = {
+            row.reconnection_id: row.id
+            for row in await execute(
+                self._store,
+                [
+                    {"id": f.claim.id, "epoch": f.claim.epoch, "member_guid": f.window_guid, "uri": f.locked_uri}
+                    for f in ready
+                ],
+            )
+        }
+        await execute(
+            self._link,
+            [
+                {
+                    "notification_id": sent_for[f.claim.user_guid],
+                    "reconnection_id": f.claim.id,
+                    "window_id": stored[f.claim.id],
+                    "step": f.claim.step,
+                    "channel": speaking[f.claim.user_guid].channel,
+                }
+                for f in ready
+            ],
+        )
+        await execute(self._finish, [_row(f, now) for f in results])
+        well = [f.claim.member_guid for f in results if f.state is ReconnectionState.RECONNECTED]
+        await mark_well(connection, self._rows, well, now=now)
+        return len(sent_for)
+
+
+def _wait_for_turn(fetched: Fetched, now: datetime) -> Fetched:
+    claim = fetched.claim
+    return Fetched(
+        claim=claim,
+        state=ReconnectionState.DUE,
+        outcome="another_message_under_way",
+        next_attempt_at=now + TURN,
+        attempts=claim.attempts,
+    )
+
+
+def _row(fetched: Fetched, now: datetime) -> dict[str, Any]:
+    claim = fetched.claim
+    return {
+        "id": claim.id,
+        "state": fetched.state,
+        "outcome": fetched.outcome,
+        "next_attempt_at": fetched.next_attempt_at,
+        "attempts": fetched.attempts,
+        "reopen_at": fetched.reopen_at,
+        "closed_at": now if fetched.state in ENDS else None,
+        "moved_to": fetched.window_guid if fetched.window_guid != claim.member_guid else None,
+    }

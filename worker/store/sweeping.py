@@ -1,0 +1,262 @@
+"""What a sweep does to the database, one set-based statement a step. Every one may run twice, or in two sweeps at once."""
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    Text,
+    and_,
+    bindparam,
+    case,
+    exists,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+    type_coerce,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.policy.states import NotificationState, ReconnectionState
+from worker.store.database import Database
+from worker.store.moments import NEVER, Moment, database_now, later, normalised
+from worker.store.selection import is_broken, is_suspect, is_well, reason, since
+from worker.store.tables import members, notifications, reconnections, sweeps, written
+
+m, r, n = members.c, reconnections.c, notifications.c
+
+#: Members looked at in one statement: keeps transactions short, and a sweep of millions flat.
+PAGE = 10_000
+
+
+@dataclass(kw_only=True)
+class SweepReport:
+    """What one sweep did."""
+
+    opened: int = 0
+    #: Leases and sendings taken back from workers that are gone.
+    recovered: int = 0
+    #: Reconnections that ended because their member is broken no more, or is gone.
+    closed: int = 0
+    #: Reconnections whose next reminder is due.
+    reminded: int = 0
+    #: Reconnections given up after the last reminder.
+    exhausted: int = 0
+    #: Tasks put into the queues.
+    woken: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def did_something(self) -> bool:
+        return any((self.opened, self.recovered, self.closed, self.reminded, self.exhausted))
+
+    @property
+    def summary(self) -> str:
+        """In one short line: ``opened 12, woke fetch 1``, or ``nothing to do``."""
+        names = ("opened", "recovered", "closed", "reminded", "exhausted")
+        words = [f"{name} {getattr(self, name)}" for name in names if getattr(self, name)]
+        words += [f"woke {stage} {tasks}" for stage, tasks in self.woken.items()]
+        return ", ".join(words) or "nothing to do"
+
+
+class SweepStore:
+    """The steps of a sweep."""
+
+    def __init__(self, database: Database, *, statuses: Collection[str]) -> None:
+        self._database = database
+        self._statuses = statuses
+        self._now: ColumnElement[datetime] = bindparam("now", type_=Moment())
+
+    async def _count(self, statement: Any, **parameters: object) -> int:
+        async def work(connection: AsyncConnection) -> int:
+            return int((await connection.execute(statement, parameters)).rowcount)
+
+        return await self._database.transaction(work)
+
+    async def begin(self, slot: datetime | None, now: datetime) -> int | None:
+        """Put a sweep on record; ``None`` if its slot is taken, as by the other of two beats."""
+        statement = self._database.rows.insert(sweeps).values(slot=slot, started_at=now).on_conflict_do_nothing()
+
+        async def work(connection: AsyncConnection) -> int | None:
+            id_ = await connection.scalar(statement.returning(sweeps.c.id))
+            return int(id_) if id_ is not None else None
+
+        return await self._database.transaction(work)
+
+    async def finish(self, id_: int, report: SweepReport, now: datetime) -> None:
+        """Put on record what it did."""
+        figures = {**asdict(report), "woken": sum(report.woken.values())}
+        await self._count(update(sweeps).where(sweeps.c.id == id_).values(finished_at=now, **figures))
+
+    async def recover_leases(self) -> int:
+        """Reconnections whose holder let the lease run out are due again; the epoch keeps the holder from coming back late."""
+        statement = (
+            update(reconnections)
+            .where(r.state == written("leased"), r.lease_expires_at < database_now())
+            .values(
+                state=ReconnectionState.DUE,
+                epoch=r.epoch + 1,
+                lost_leases=r.lost_leases + 1,
+                lease_holder=None,
+                lease_expires_at=None,
+                outcome="lease_lost",
+                outcome_at=database_now(),
+            )
+        )
+        return await self._count(statement)
+
+    async def recover_unsent(self, *, resend: bool) -> int:
+        """Notifications whose holder is gone wait again if dispatch never began, or if doubles are wanted rather than gaps."""
+        statement = (
+            update(notifications)
+            .where(
+                n.state == written("sending"),
+                n.lease_expires_at < database_now(),
+                literal(True) if resend else n.dispatched_at.is_(None),
+            )
+            .values(
+                state=NotificationState.PENDING,
+                epoch=n.epoch + 1,
+                lost_leases=n.lost_leases + 1,
+                lease_holder=None,
+                lease_expires_at=None,
+                outcome="lease_lost",
+                outcome_at=database_now(),
+            )
+        )
+        return await self._count(statement)
+
+    async def close_ended(self, now: datetime) -> int:
+        """Episodes whose member is broken no more, or was deleted, end; ended ones no longer stand in the way of a new break."""
+        well = exists().where(m.member_guid == r.member_guid, is_well(self._statuses, self._now))
+        known = exists().where(m.member_guid == r.member_guid)
+        healthy = exists().where(
+            m.member_guid == r.member_guid,
+            or_(
+                m.connection_status.is_(None),
+                m.connection_status.in_(("CONNECTED", "RECONNECTED", "UPDATED", "RESUMED")),
+            ),
+        )
+        ended = (
+            update(reconnections)
+            .where(r.closed_at.is_(None), r.state != written("leased"), or_(well, ~known))
+            .values(
+                state=case(
+                    (~known, literal(str(ReconnectionState.GONE))),
+                    (healthy, literal(str(ReconnectionState.RECONNECTED))),
+                    else_=literal(str(ReconnectionState.CANCELLED)),
+                ),
+                closed_at=self._now,
+                outcome=case((~known, literal("member_deleted")), else_=literal("broken_no_more")),
+                outcome_at=self._now,
+            )
+        )
+        forgotten = update(reconnections).where(r.reopen_at.is_not(None), well).values(reopen_at=None)
+        closed = await self._count(ended, now=now)
+        await self._count(forgotten, now=now)
+        return closed
+
+    async def remind(self, now: datetime, *, rounds: int) -> tuple[int, int]:
+        """Who was told and is not back: due for the next reminder, or given up after ``rounds`` messages."""
+        waiting = and_(r.state == written("notified"), r.next_attempt_at <= self._now)
+        due = (
+            update(reconnections)
+            .where(waiting, r.step - r.base_step < rounds)
+            .values(state=ReconnectionState.DUE, attempts=0)
+        )
+        given_up = (
+            update(reconnections)
+            .where(waiting, r.step - r.base_step >= rounds)
+            .values(
+                state=ReconnectionState.EXHAUSTED,
+                closed_at=self._now,
+                reopen_at=NEVER,
+                outcome="reminders_unheard",
+                outcome_at=self._now,
+            )
+        )
+        return await self._count(due, now=now), await self._count(given_up, now=now)
+
+    async def open(self, now: datetime, *, grace_seconds: float) -> int:
+        """Open a reconnection for every broken member that has none, page by page, so that memory stays flat."""
+        parameters = {"now": now, "grace": grace_seconds}
+        opened = 0
+        for key, suspects in self._walks():
+            last: Any = None
+            while True:
+                page = suspects if last is None else and_(suspects, tuple_(*key) > tuple_(*last))
+                edge = select(*key).where(page).order_by(*key).limit(1).offset(PAGE - 1)
+                end = await self._one(edge, parameters)
+                if end is not None:
+                    page = and_(page, tuple_(*key) <= tuple_(*end))
+                opened += await self._count(self._opening(page), **parameters)
+                if end is None:
+                    break
+                last = end
+        return opened
+
+    async def _one(self, query: Any, parameters: dict[str, Any]) -> Any:
+        async def work(connection: AsyncConnection) -> Any:
+            row = (await connection.execute(query, parameters)).first()
+            return (
+                None
+                if row is None
+                else [literal(value, column.type) for value, column in zip(row, query.selected_columns, strict=True)]
+            )
+
+        return await self._database.transaction(work)
+
+    def _walks(self) -> list[tuple[list[Any], ColumnElement[bool]]]:
+        """Two walks, each along an index: by status, revocation or error, and by date of expiry."""
+        expired = and_(m.token_expires_at.is_not(None), normalised(m.token_expires_at) <= self._now)
+        # As SQLite keeps it, unread: an application's own form of a moment must compare with itself.
+        date = type_coerce(m.token_expires_at, Text()) if self._database.rows.is_sqlite else m.token_expires_at
+        return [([m.member_guid], is_suspect()), ([date, m.member_guid], expired)]
+
+    def _to_open(self) -> ColumnElement[bool]:
+        """Broken, and neither in hand nor at rest after an episode that ended without success. A newer date is a new break."""
+        newer = or_(
+            normalised(m.token_revoked_at) > r.closed_at,
+            and_(normalised(m.token_expires_at) > r.closed_at, normalised(m.token_expires_at) <= self._now),
+        )
+        at_rest = and_(r.reopen_at > self._now, ~func.coalesce(newer, false()))
+        in_the_way = exists().where(r.member_guid == m.member_guid, or_(r.closed_at.is_(None), at_rest))
+        return and_(is_broken(self._statuses, self._now), ~in_the_way)
+
+    def _opening(self, page: ColumnElement[bool]) -> Any:
+        known = since(self._now)
+        broken_since = case((and_(known.is_not(None), known < self._now), known), else_=self._now)
+        speak_at = later(broken_since, bindparam("grace", type_=Float()))
+        values = {
+            "member_guid": m.member_guid,
+            "user_guid": m.user_guid,
+            "institution_code": m.institution_code,
+            "state": literal(str(ReconnectionState.DUE)),
+            "reason": reason(self._now),
+            "broken_since": broken_since,
+            "opened_at": self._now,
+            "next_attempt_at": case((speak_at > self._now, speak_at), else_=self._now),
+        }
+        return (
+            self._database.rows.insert(reconnections)
+            .from_select(list(values), select(*values.values()).where(page, self._to_open()))
+            .on_conflict_do_nothing()
+        )
+
+    async def would_open(self, now: datetime) -> dict[str, int]:
+        """How many reconnections :meth:`open` would open now, by reason."""
+        why = reason(self._now)
+        seen = dict.fromkeys(("token_revoked", "token_expired", "error_code", "connection_status"), 0)
+        found = or_(is_suspect(), m.token_expires_at.is_not(None))
+        query = select(why, func.count()).where(found, self._to_open()).group_by(why)
+
+        async def work(connection: AsyncConnection) -> dict[str, int]:
+            return seen | {row[0]: row[1] for row in await connection.execute(query, {"now": now})}
+
+        return await self._database.transaction(work)

@@ -1,0 +1,233 @@
+"""The tables, and the partial indexes that make a sweep cost what is due and not what exists.
+
+``users``, ``devices`` and ``members`` are the application's to write as well: only the GUIDs are required, everything of ours in
+them has a default, and no foreign key of ours can refuse a write of theirs. The other tables are ours alone.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ColumnElement,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    literal_column,
+    text,
+)
+
+from worker.policy.states import LIVE, OPEN, NotificationState, ReconnectionState
+from worker.store.moments import Moment
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+# SQLite counts its rowid only for INTEGER PRIMARY KEY.
+_Id = BigInteger().with_variant(Integer(), "sqlite")
+_Guid = String(128)
+
+
+def _quoted(values: object) -> str:
+    return ", ".join(f"'{value}'" for value in values)  # type: ignore[attr-defined]
+
+
+def _partial(name: str, *columns: object, where: str, unique: bool = False) -> Index:
+    return Index(name, *columns, unique=unique, postgresql_where=text(where), sqlite_where=text(where))  # type: ignore[arg-type]
+
+
+users = Table(
+    "users",
+    metadata,
+    Column("user_guid", _Guid, primary_key=True),
+    Column("email", Text),
+    Column("locale", String(35)),
+    Column("timezone", String(64)),
+    Column("channel", String(16)),
+    # Ours: the address that a mail server refused for good, and the wish not to be written to.
+    Column("refused_email", Text),
+    Column("opted_out_at", Moment),
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("id", _Id, Identity(), primary_key=True),
+    Column("user_guid", _Guid, nullable=False, index=True),
+    Column("device_kind", String(16), nullable=False),
+    Column("device_address", Text, nullable=False),
+    # Ours: set when the push service says that nobody is there any more.
+    Column("disabled_at", Moment),
+    UniqueConstraint("device_kind", "device_address"),
+)
+
+members = Table(
+    "members",
+    metadata,
+    Column("member_guid", _Guid, primary_key=True),
+    Column("user_guid", _Guid, nullable=False, index=True),
+    Column("institution_code", String(128)),
+    Column("institution_name", Text),
+    Column("connection_status", String(64)),
+    Column("is_oauth", Boolean),
+    Column("error_code", Integer),
+    Column("token_expires_at", Moment),
+    Column("token_revoked_at", Moment),
+    # What a sweep walks: members that may be broken by status, revocation or error, in order of their GUID,
+    # and those whose token has a date, in order of that date.
+    _partial(
+        "ix_members_suspect",
+        "member_guid",
+        where="token_revoked_at IS NOT NULL OR error_code IS NOT NULL OR connection_status <> 'CONNECTED'",
+    ),
+    _partial("ix_members_expiring", "token_expires_at", "member_guid", where="token_expires_at IS NOT NULL"),
+)
+
+reconnections = Table(
+    "reconnections",
+    metadata,
+    Column("id", _Id, Identity(), primary_key=True),
+    Column("member_guid", _Guid, nullable=False, index=True),
+    Column("user_guid", _Guid, nullable=False),
+    Column("institution_code", String(128)),
+    Column("state", String(16), nullable=False),
+    # Why it was opened (policy.selection.Reason), and since when the member is broken.
+    Column("reason", String(32), nullable=False),
+    Column("broken_since", Moment, nullable=False),
+    Column("opened_at", Moment, nullable=False),
+    Column("closed_at", Moment),
+    # Ended without success: no sweep opens another for the member before this.
+    Column("reopen_at", Moment),
+    Column("next_attempt_at", Moment),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    # Messages tried so far; it never goes back, so that no step is ever spoken twice. The cadence counts from ``base_step``.
+    Column("step", Integer, nullable=False, server_default="0"),
+    Column("base_step", Integer, nullable=False, server_default="0"),
+    Column("first_notified_at", Moment),
+    Column("notified_at", Moment),
+    Column("next_check_at", Moment),
+    Column("checks", Integer, nullable=False, server_default="0"),
+    # The lease: who holds the row, until when by the database's clock, and the fence that grows with every claim.
+    Column("lease_holder", String(128)),
+    Column("lease_expires_at", Moment),
+    Column("epoch", BigInteger, nullable=False, server_default="0"),
+    # How often in a row its holder died: such rows are claimed in ever smaller slices.
+    Column("lost_leases", Integer, nullable=False, server_default="0"),
+    # A short word for how the last attempt ended, and when.
+    Column("outcome", String(64)),
+    Column("outcome_at", Moment),
+    # The GUID under which MX carries the member on, where it moved.
+    Column("moved_to", _Guid),
+    CheckConstraint(f"state IN ({_quoted(ReconnectionState)})", name="state"),
+    _partial("uq_reconnections_open", "member_guid", where="closed_at IS NULL", unique=True),
+    _partial("ix_reconnections_due", "next_attempt_at", "id", where="state = 'due'"),
+    _partial("ix_reconnections_leased", "lease_expires_at", where="state = 'leased'"),
+    _partial("ix_reconnections_reminder", "next_attempt_at", where="state = 'notified'"),
+    _partial("ix_reconnections_check", "next_check_at", where="state = 'notified'"),
+    _partial("ix_reconnections_user", "user_guid", where="closed_at IS NULL"),
+    _partial("ix_reconnections_reopen", "member_guid", where="reopen_at IS NOT NULL"),
+)
+
+windows = Table(
+    "windows",
+    metadata,
+    Column("id", _Id, Identity(), primary_key=True),
+    Column("reconnection_id", _Id, ForeignKey("reconnections.id"), nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    # The GUID that MX answered with.
+    Column("member_guid", _Guid, nullable=False),
+    # The URI under the first of URI_KEYS; forgotten when the window is superseded.
+    Column("uri", Text),
+    Column("fetched_at", Moment, nullable=False),
+    Column("superseded_at", Moment),
+    UniqueConstraint("reconnection_id", "epoch"),
+    _partial("uq_windows_live", "reconnection_id", where="superseded_at IS NULL", unique=True),
+)
+
+notifications = Table(
+    "notifications",
+    metadata,
+    Column("id", _Id, Identity(), primary_key=True),
+    Column("user_guid", _Guid, nullable=False),
+    Column("channel", String(16), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    # Identifies the message towards mail servers and push services, the same for every try.
+    Column("message_key", String(64), nullable=False, unique=True),
+    Column("created_at", Moment, nullable=False),
+    Column("next_attempt_at", Moment),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("lease_holder", String(128)),
+    Column("lease_expires_at", Moment),
+    Column("epoch", BigInteger, nullable=False, server_default="0"),
+    Column("lost_leases", Integer, nullable=False, server_default="0"),
+    Column("dispatched_at", Moment),
+    Column("sent_at", Moment),
+    Column("outcome", String(64)),
+    Column("outcome_at", Moment),
+    CheckConstraint(f"state IN ({_quoted(NotificationState)})", name="state"),
+    # One person, one message at a time: what else breaks meanwhile waits for its turn.
+    _partial("uq_notifications_live", "user_guid", where=f"state IN ({_quoted(LIVE)})", unique=True),
+    _partial("ix_notifications_pending", "next_attempt_at", "id", where="state = 'pending'"),
+    _partial("ix_notifications_sending", "lease_expires_at", where="state = 'sending'"),
+    Index("ix_notifications_user", "user_guid", "sent_at"),
+)
+
+notification_reconnections = Table(
+    "notification_reconnections",
+    metadata,
+    Column("notification_id", _Id, ForeignKey("notifications.id"), primary_key=True),
+    Column("reconnection_id", _Id, ForeignKey("reconnections.id"), primary_key=True),
+    Column("window_id", _Id, ForeignKey("windows.id"), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("channel", String(16), nullable=False),
+    # The key against doubles: an episode speaks once a step on a channel, whatever runs twice.
+    UniqueConstraint("reconnection_id", "step", "channel"),
+)
+
+pauses = Table(
+    "pauses",
+    metadata,
+    # `everything`, `institution:CODE`, `channel:KIND` by hand; `mx`, `delivery:KIND` by the breaker.
+    Column("scope", String(160), primary_key=True),
+    Column("reason", String(200), nullable=False),
+    Column("since", Moment, nullable=False),
+    # When the breaker lets one probe through; NULL: until `reconnect resume`.
+    Column("probe_at", Moment),
+)
+
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("id", _Id, Identity(), primary_key=True),
+    # Beat's minute: two beats fill it once. NULL for sweeps by hand or cron.
+    Column("slot", Moment, unique=True),
+    Column("started_at", Moment, nullable=False),
+    Column("finished_at", Moment),
+    Column("opened", Integer, nullable=False, server_default="0"),
+    Column("recovered", Integer, nullable=False, server_default="0"),
+    Column("closed", Integer, nullable=False, server_default="0"),
+    Column("reminded", Integer, nullable=False, server_default="0"),
+    Column("exhausted", Integer, nullable=False, server_default="0"),
+    Column("woken", Integer, nullable=False, server_default="0"),
+)
+
+assert set(OPEN) == {"due", "leased", "ready", "notified"}, "uq_reconnections_open says the same with closed_at"  # noqa: S101
+
+
+def written(state: str) -> ColumnElement[str]:
+    """A state as part of a statement's text, not a parameter: only so does the planner see that a partial index fits."""
+    return literal_column(f"'{state}'", String())

@@ -1,0 +1,83 @@
+"""One thin task per stage."""
+
+import os
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from typing import Any
+
+import structlog
+from celery import signals
+
+from worker.app import app
+from worker.errors import StageFailed, WorkerError
+from worker.publishing import Waker
+from worker.runtime import ProcessRuntime, Runtime
+from worker.settings import settings
+from worker.stages.deliver import deliver
+from worker.stages.fetch import fetch
+from worker.stages.sweep import sweep
+from worker.stages.verify import verify
+
+log = structlog.get_logger()
+
+_processes: dict[int, ProcessRuntime] = {}
+
+
+def process() -> ProcessRuntime:
+    """What this process owns, made at its first task: never before the fork."""
+    pid = os.getpid()
+    if pid not in _processes:
+        _processes.clear()  # a parent's, from before the fork, is not ours to use or to close
+        _processes[pid] = ProcessRuntime(settings(), wake=Waker(app))
+    return _processes[pid]
+
+
+def run(stage: str, job: Callable[[Runtime], Coroutine[Any, Any, str]]) -> str:
+    """Run a stage; what it cannot answer for becomes one coded line, since Celery shows an exception's text to everybody."""
+    try:
+        report = process().run(job)
+    except WorkerError as error:
+        log.error("stage_failed", stage=stage, why=str(error))  # noqa: TRY400 - a traceback may quote what no log may hold
+        raise StageFailed(f"{stage}: {error}") from None
+    except Exception as error:  # noqa: BLE001 - whatever it is, its text stays here
+        log.error("stage_failed", stage=stage, error=type(error).__name__)  # noqa: TRY400
+        raise StageFailed(f"{stage}: {type(error).__name__}") from None
+    log.info(stage, report=report)
+    return report
+
+
+@app.task(name="reconnect.sweep")
+def run_sweep(*, by_beat: bool = False) -> str:
+    """One sweep. Beat's are counted by the minute, so that two beats sweep once."""
+
+    async def job(runtime: Runtime) -> str:
+        now: datetime = await runtime.set_clock()
+        report = await sweep(runtime, slot=now.replace(second=0, microsecond=0) if by_beat else None)
+        return "swept already" if report is None else report.summary
+
+    return run("sweep", job)
+
+
+@app.task(name="reconnect.fetch")
+def run_fetch() -> str:
+    """One shift of fetching."""
+    return run("fetch", fetch)
+
+
+@app.task(name="reconnect.deliver")
+def run_deliver() -> str:
+    """One shift of delivering."""
+    return run("deliver", deliver)
+
+
+@app.task(name="reconnect.verify")
+def run_verify() -> str:
+    """One shift of verifying."""
+    return run("verify", verify)
+
+
+@signals.worker_process_shutdown.connect
+def _close(**_: object) -> None:
+    runtime = _processes.pop(os.getpid(), None)
+    if runtime is not None:
+        runtime.close()
