@@ -1,0 +1,7 @@
+"""``python -m worker.sandbox``."""
+
+import sys
+
+from worker.sandbox.server import main
+
+sys.exit(main())

@@ -1,0 +1,96 @@
+"""The bank's consent page: a person allows or denies, once a link. Looking changes nothing."""
+
+from http import HTTPStatus
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from aiohttp import web
+
+from worker.sandbox.ledger import Ledger
+from worker.sandbox.members import LinkUsed, Members, Window
+from worker.sandbox.pages import page
+
+_PATH = "/oauth/authorize"
+
+
+class Consent:
+    """``/oauth/authorize`` on the sandbox's own address."""
+
+    def __init__(self, members: Members, ledger: Ledger) -> None:
+        self._members = members
+        self._ledger = ledger
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.get(_PATH, self._ask), web.post(_PATH, self._decide)]
+
+    def decide(self, window: Window, *, allow: bool) -> None:
+        """Allow or deny as a person would; raises :class:`LinkUsed`."""
+        self._members.decide(window, allow=allow)
+        self._ledger.of(window.member.key).used += 1
+
+    async def _ask(self, request: web.Request) -> web.Response:
+        state = request.query.get("state", "")
+        window = self._members.window(state)
+        if window is None:
+            return _unknown()
+        if window.decision is not None:
+            return _used(window)
+        return page("consent.html", bank=window.member.record.institution_name, state=state)
+
+    async def _decide(self, request: web.Request) -> web.Response:
+        form = await request.post()
+        window = self._members.window(str(form.get("state", "")))
+        if window is None:
+            return _unknown()
+        decision = form.get("decision")
+        if decision not in {"allow", "deny"}:
+            return page(
+                "outcome.html",
+                status=HTTPStatus.BAD_REQUEST,
+                title="Allow or deny?",
+                text="The form came without a decision. Nothing has changed; go back and choose.",
+            )
+        try:
+            self.decide(window, allow=decision == "allow")
+        except LinkUsed:
+            return _used(window)
+        if window.redirect_url is not None:
+            return _redirect(window, window.redirect_url)
+        bank = window.member.record.institution_name
+        if decision == "allow":
+            return page(
+                "outcome.html", title="Connected", text=f"{bank} shares its data again. You can close this page."
+            )
+        return page("outcome.html", title="Not connected", text=f"You denied access. {bank} stays disconnected.")
+
+
+def _unknown() -> web.Response:
+    return page(
+        "outcome.html",
+        status=HTTPStatus.NOT_FOUND,
+        title="Unknown link",
+        text="This sandbox has handed out no such link. It forgets its links when it stops.",
+    )
+
+
+def _used(window: Window) -> web.Response:
+    return page(
+        "outcome.html",
+        status=HTTPStatus.GONE,
+        title="This link was already used",
+        text=f"Each link to {window.member.record.institution_name} is good for one decision, and access was already "
+        f"{window.decision} with this one. Ask for a new link.",
+    )
+
+
+def _redirect(window: Window, url: str) -> web.Response:
+    """Back to the client, with what MX adds at the end of OAuth."""
+    if window.decision == "allowed":
+        outcome = {"status": "success", "member_guid": window.member.guid}
+    else:
+        outcome = {"status": "error", "member_guid": window.member.guid, "error_reason": "DENIED"}
+    parts = urlsplit(url)
+    query = urlencode([*parse_qsl(parts.query, keep_blank_values=True), *outcome.items()])
+    return web.Response(
+        status=HTTPStatus.SEE_OTHER,
+        headers={"Location": urlunsplit(parts._replace(query=query)), "Referrer-Policy": "no-referrer"},
+    )

@@ -1,0 +1,196 @@
+"""The sandbox's own interface for tests and demonstrations, below ``/sandbox``: MX has nothing of the kind.
+
+``GET /sandbox/ledger`` (``?members=false`` for totals alone), ``GET /sandbox/ledger/seconds``, ``GET /sandbox/rate?window=1.0``
+and ``POST /sandbox/control`` with a JSON object of commands, see :class:`Command`. There is no password: the sandbox listens on
+loopback only, and a command must come as ``application/json``, which no foreign web page can send without being asked first.
+"""
+
+from http import HTTPStatus
+from typing import Annotated, Literal, Self
+
+from aiohttp import web
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from worker.sandbox.bank import Bank
+from worker.sandbox.consent import Consent
+from worker.sandbox.ledger import peak, per_second
+from worker.sandbox.mail_faults import MailRule
+from worker.sandbox.mail_server import MailServer
+from worker.sandbox.members import LinkUsed, Member
+from worker.sandbox.population import ConnectionStatus, Script
+from worker.sandbox.problems import one_line
+from worker.sandbox.script import Step, parse_step
+from worker.sandbox.upstream_fault import UpstreamFault
+
+
+def _step(text: str) -> str:
+    parse_step(text)
+    return text
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+StepText = Annotated[str, AfterValidator(_step)]
+#: One GUID or a list of them.
+Guids = Annotated[list[str], BeforeValidator(_listed)]
+Seconds = Annotated[float, Field(ge=0, le=600)]
+_STRICT = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class NewKeys(BaseModel):
+    """Other credentials than before."""
+
+    model_config = _STRICT
+
+    api_key: str
+    client_id: str
+
+
+class Command(BaseModel):
+    """What can be changed while the sandbox runs. Several commands may come together; all are checked before any is done."""
+
+    model_config = _STRICT
+
+    #: ``revoke``: every request is answered 401. ``restore``: the keys count again. Or new ones.
+    keys: Literal["revoke", "restore"] | NewKeys | None = None
+    #: A fault of the whole bank: a step (see :mod:`worker.sandbox.script`); null ends it.
+    fault: StepText | None = None
+    #: Several, one of which strikes; takes the place of ``fault``.
+    mix: Annotated[list[StepText], Field(min_length=1)] | None = None
+    #: The share of requests that it strikes, by dice that the same seed throws alike.
+    share: float = Field(1.0, gt=0, le=1)
+    seed: int = 0
+    on: Literal["window", "read", "all"] = "all"
+    #: Seconds that every answer of the bank takes.
+    latency: Seconds | None = None
+    #: Whom ``script`` and ``connection_status`` concern.
+    member: Guids | None = None
+    script: Script | None = None
+    connection_status: ConnectionStatus | None = None
+    #: Allow, as the customer would, in the newest window of each of these members.
+    consent: Guids | None = None
+    #: Replaces all mail rules; an empty list ends them.
+    mail_faults: list[MailRule] | None = None
+    #: Seconds before each reply of the mail server.
+    mail_latency: Seconds | None = None
+    #: Counts begin anew. Done last.
+    reset: Literal["ledger"] | None = None
+
+    @model_validator(mode="after")
+    def _what_belongs_together(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError(f"expected at least one command; known are {', '.join(type(self).model_fields)}")
+        if (self.script is None and self.connection_status is None) != (self.member is None):
+            raise ValueError("member goes with script or connection_status, and these with member")
+        if self.model_fields_set & {"share", "seed", "on"} and self.fault is None and self.mix is None:
+            raise ValueError("share, seed and on go with fault or mix")
+        return self
+
+    def upstream_fault(self) -> UpstreamFault | None:
+        steps: list[Step] = [parse_step(text) for text in self.mix or ([self.fault] if self.fault else [])]
+        return UpstreamFault(steps=tuple(steps), share=self.share, seed=self.seed, on=self.on) if steps else None
+
+
+class Control:
+    """Handlers of ledger and control."""
+
+    def __init__(self, bank: Bank, consent: Consent, mail: MailServer) -> None:
+        self._bank = bank
+        self._consent = consent
+        self._mail = mail
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/sandbox/ledger", self._ledger),
+            web.get("/sandbox/ledger/seconds", self._seconds),
+            web.get("/sandbox/rate", self._rate),
+            web.post("/sandbox/control", self._control),
+        ]
+
+    async def _ledger(self, request: web.Request) -> web.Response:
+        return web.json_response(self._bank.ledger.as_json(members=request.query.get("members") != "false"))
+
+    async def _seconds(self, request: web.Request) -> web.Response:
+        which = request.query.get("of", "all")
+        times = self._times(which)
+        return web.json_response({"of": which, "seconds": per_second(times), "peak": peak(times, 1.0)})
+
+    async def _rate(self, request: web.Request) -> web.Response:
+        which = request.query.get("of", "all")
+        try:
+            window = float(request.query.get("window", "1.0"))
+        except ValueError:
+            window = 0.0
+        if not 0 < window < float("inf"):
+            raise web.HTTPBadRequest(text="window: expected seconds above 0")
+        times = self._times(which)
+        return web.json_response({"of": which, "window": window, "peak": peak(times, window), "total": len(times)})
+
+    def _times(self, which: str) -> "list[float]":
+        try:
+            return list(self._bank.ledger.arrivals(which))
+        except KeyError:
+            raise web.HTTPBadRequest(text="of: expected all, window or read") from None
+
+    async def _control(self, request: web.Request) -> web.Response:
+        if request.content_type != "application/json":
+            return _problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json")
+        try:
+            command = Command.model_validate_json(await request.read())
+        except ValidationError as error:
+            return _problem(HTTPStatus.BAD_REQUEST, one_line(error, tuple(Command.model_fields)))
+        members = [self._bank.members.by_guid.get(guid) for guid in command.member or ()]
+        customers = [self._bank.members.by_guid.get(guid) for guid in command.consent or ()]
+        if None in members or None in customers:
+            return _problem(HTTPStatus.NOT_FOUND, "no such member")
+        self._change_bank(command, [member for member in members if member is not None])
+        self._change_mail(command)
+        refused = self._consent_to([member for member in customers if member is not None])
+        if command.reset:
+            self._bank.ledger.reset()
+        if refused:
+            return web.json_response(
+                {"error": "some consents were refused", "refused": refused}, status=HTTPStatus.CONFLICT
+            )
+        return web.json_response({"done": sorted(command.model_fields_set)})
+
+    def _change_bank(self, command: Command, members: list[Member]) -> None:
+        bank = self._bank
+        if isinstance(command.keys, NewKeys):
+            bank.keys.api_key, bank.keys.client_id = command.keys.api_key, command.keys.client_id
+        elif command.keys is not None:
+            bank.keys.revoked = command.keys == "revoke"
+        if command.model_fields_set & {"fault", "mix"}:
+            bank.fault = command.upstream_fault()
+        if command.latency is not None:
+            bank.latency = command.latency
+        for member in members:
+            if command.script is not None:
+                member.set_script(command.script)
+            if command.connection_status is not None:
+                member.set_status(command.connection_status)
+
+    def _change_mail(self, command: Command) -> None:
+        if command.mail_faults is not None:
+            self._mail.rules = tuple(command.mail_faults)
+        if command.mail_latency is not None:
+            self._mail.latency = command.mail_latency
+
+    def _consent_to(self, customers: list[Member]) -> dict[str, str]:
+        """Click for each; those who could not, with the reason."""
+        refused = {}
+        for member in customers:
+            if member.newest_window is None:
+                refused[member.key] = "no window was minted"
+                continue
+            try:
+                self._consent.decide(member.newest_window, allow=True)
+            except LinkUsed:
+                refused[member.key] = "the link was already used"
+        return refused
+
+
+def _problem(status: HTTPStatus, text: str) -> web.Response:
+    return web.json_response({"error": text}, status=status)

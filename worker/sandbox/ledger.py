@@ -1,0 +1,108 @@
+"""What the sandbox was asked and what it answered, for tests and measurements to read."""
+
+import time
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+#: ``window``: a request for an OAuth window. ``read``: a member, its status, or a list.
+Endpoint = Literal["window", "read"]
+
+
+def peak(times: Sequence[float], window: float) -> int:
+    """The most of ``times`` (ascending, seconds) that fall into any span ``[t, t + window)``."""
+    most = first = 0
+    for last, now in enumerate(times):
+        while now - times[first] >= window:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+def per_second(times: Sequence[float]) -> list[int]:
+    """How many of ``times`` fall into each whole second since the first, empty seconds included."""
+    counts = Counter(int(now - times[0]) for now in times)
+    return [counts[second] for second in range(max(counts) + 1)] if counts else []
+
+
+@dataclass(slots=True)
+class MemberCounts:
+    """One member's share of the ledger."""
+
+    #: Requests for a window, whatever was answered.
+    requests: int = 0
+    reads: int = 0
+    #: When each window was minted, seconds since 1970.
+    minted: list[float] = field(default_factory=list)
+    #: Windows in which somebody allowed or denied.
+    used: int = 0
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "requests": self.requests,
+            "reads": self.reads,
+            "minted": len(self.minted),
+            "minted_at": [datetime.fromtimestamp(moment, UTC).isoformat() for moment in self.minted],
+            "used": self.used,
+        }
+
+
+class Ledger:
+    """Counts since the start, or since the last reset."""
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew; members, windows and faults stay as they are."""
+        self._arrivals: dict[str, array[float]] = {"all": array("d"), "window": array("d"), "read": array("d")}
+        self.statuses: Counter[str] = Counter()
+        self.steps: Counter[str] = Counter()
+        self.members: dict[str, MemberCounts] = {}
+        self.in_flight_peak = self.in_flight
+
+    def of(self, key: str) -> MemberCounts:
+        """The counts of the member that was born with this GUID."""
+        counts = self.members.get(key)
+        if counts is None:
+            counts = self.members[key] = MemberCounts()
+        return counts
+
+    def arrivals(self, which: str) -> Sequence[float]:
+        """Arrival times on the monotonic clock: ``all``, ``window`` or ``read``; raises ``KeyError`` for others."""
+        return self._arrivals[which]
+
+    @contextmanager
+    def request(self, endpoint: Endpoint) -> Iterator[None]:
+        """Account for one request from its arrival until its answer is made."""
+        now = time.monotonic()
+        self._arrivals["all"].append(now)
+        self._arrivals[endpoint].append(now)
+        self.in_flight += 1
+        self.in_flight_peak = max(self.in_flight_peak, self.in_flight)
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+
+    def as_json(self, *, members: bool) -> dict[str, object]:
+        """The whole ledger; ``members`` false leaves the part out that grows with the population."""
+        totals: dict[str, object] = {
+            "requests": len(self._arrivals["all"]),
+            "window_requests": len(self._arrivals["window"]),
+            "reads": len(self._arrivals["read"]),
+            "in_flight": self.in_flight,
+            "in_flight_peak": self.in_flight_peak,
+            "windows_minted": sum(len(counts.minted) for counts in self.members.values()),
+            "states_used": sum(counts.used for counts in self.members.values()),
+            "statuses": dict(self.statuses),
+            "steps": dict(self.steps),
+        }
+        if members:
+            totals["members"] = {key: counts.as_json() for key, counts in self.members.items()}
+        return totals

@@ -1,0 +1,267 @@
+"""The sandbox as a process: bank and mailbox in one event loop, on loopback, until it is told to stop."""
+
+import argparse
+import asyncio
+import contextlib
+import ipaddress
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from aiohttp import web
+
+from worker.errors import UsageError, WorkerError
+from worker.sandbox.bank import Bank, Keys
+from worker.sandbox.consent import Consent
+from worker.sandbox.control import Control
+from worker.sandbox.mail_pages import MailPages
+from worker.sandbox.mail_server import MailServer
+from worker.sandbox.mailbox import Mailbox
+from worker.sandbox.population import load_population
+
+DEFAULT_API_KEY = "sandbox-api-key"
+DEFAULT_CLIENT_ID = "sandbox-client-id"
+
+_BACKLOG = 2048
+#: Files and sockets; MX allows 2,000 connections per address, and mail comes beside them.
+_OPEN_FILES = 8192
+#: How long requests in hand may finish once the sandbox stops. A ``slow:60`` has no claim on more.
+_STOP_SECONDS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxConfig:
+    """How to run a sandbox. Hosts must be loopback: the control interface has no password."""
+
+    #: JSON Lines, see :mod:`worker.sandbox.population`.
+    population: Path
+    #: Where mail is kept; made if missing. May be ``None`` only without bodies.
+    mail_dir: Path | None = None
+    #: ``False``: mails are counted and forgotten, for load tests.
+    keep_bodies: bool = True
+    host: str = "127.0.0.1"
+    #: 0 for any free port.
+    http_port: int = 0
+    smtp_port: int = 0
+    api_key: str = field(default=DEFAULT_API_KEY, repr=False)
+    client_id: str = field(default=DEFAULT_CLIENT_ID, repr=False)
+    #: Seconds that each answer of the bank takes.
+    latency: float = 0.0
+    #: Seconds before each reply of the mail server.
+    mail_latency: float = 0.0
+    #: The one login that the mail server accepts; ``None`` accepts any, and mail without.
+    mail_login: tuple[str, str] | None = field(default=None, repr=False)
+    #: Seconds from a consent until data is in.
+    aggregation_seconds: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addresses:
+    """Where a running sandbox is reached."""
+
+    #: What a client of MX takes as its base URL.
+    base_url: str
+    #: What a sender of mail takes, TLS off.
+    smtp_url: str
+    #: The pages for people.
+    mail_page: str
+    ledger: str
+    control: str
+
+    @classmethod
+    def of(cls, host: str, http_port: int, smtp_port: int) -> "Addresses":
+        shown = f"[{host}]" if ":" in host else host
+        base = f"http://{shown}:{http_port}"
+        return cls(
+            base_url=base,
+            smtp_url=f"smtp://{shown}:{smtp_port}?tls=none",
+            mail_page=f"{base}/sandbox/mail",
+            ledger=f"{base}/sandbox/ledger",
+            control=f"{base}/sandbox/control",
+        )
+
+
+async def serve(config: SandboxConfig, ready: Callable[[Addresses], None]) -> None:
+    """Run until cancelled or until SIGTERM; ``ready`` is called once both servers listen.
+
+    Raises :class:`WorkerError` for a population, an address or a folder that cannot be used.
+    """
+    _check(config)
+    bank = Bank(
+        load_population(config.population),
+        keys=Keys(api_key=config.api_key, client_id=config.client_id),
+        latency=config.latency,
+        aggregation_takes=timedelta(seconds=config.aggregation_seconds),
+    )
+    try:
+        mailbox = Mailbox(config.mail_dir if config.keep_bodies else None)
+    except OSError as error:
+        raise WorkerError(f"sandbox: {config.mail_dir} cannot hold mail: {error.strerror}") from None
+    mail = MailServer(mailbox, latency=config.mail_latency, login=config.mail_login)
+    pages = MailPages(mailbox)
+    _allow_many_connections()
+    with _told_to_stop() as stop:
+        runner = web.AppRunner(
+            _application(bank, mail, pages), access_log=None, handle_signals=False, shutdown_timeout=_STOP_SECONDS
+        )
+        await runner.setup()
+        try:
+            http_port = await _listen(runner, config)
+            try:
+                smtp_port = await mail.start(config.host, config.smtp_port)
+            except OSError as error:
+                raise _cannot_listen(config.host, config.smtp_port, error) from None
+            addresses = Addresses.of(config.host, http_port, smtp_port)
+            pages.base_url = addresses.base_url
+            ready(addresses)
+            await stop.wait()
+        finally:
+            await mail.stop()
+            await runner.cleanup()
+
+
+def _application(bank: Bank, mail: MailServer, pages: MailPages) -> web.Application:
+    consent = Consent(bank.members, bank.ledger)
+    application = web.Application()
+    for part in (bank, consent, Control(bank, consent, mail), pages):
+        application.router.add_routes(part.routes())
+    application.router.add_get("/", _front)
+    return application
+
+
+async def _front(_request: web.Request) -> web.Response:
+    raise web.HTTPSeeOther("/sandbox/mail")
+
+
+async def _listen(runner: web.AppRunner, config: SandboxConfig) -> int:
+    try:
+        await web.TCPSite(runner, config.host, config.http_port, backlog=_BACKLOG).start()
+    except OSError as error:
+        raise _cannot_listen(config.host, config.http_port, error) from None
+    port: int = runner.addresses[0][1]
+    return port
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> WorkerError:
+    return WorkerError(f"sandbox: cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}")
+
+
+def _check(config: SandboxConfig) -> None:
+    try:
+        loopback = ipaddress.ip_address(config.host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise UsageError("sandbox: the host must be a loopback address such as 127.0.0.1: control has no password")
+    if config.keep_bodies and config.mail_dir is None:
+        raise UsageError("sandbox: a folder for mail is missing; name one, or keep no bodies")
+
+
+def _allow_many_connections() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+@contextlib.contextmanager
+def _told_to_stop() -> Iterator[asyncio.Event]:
+    """An event that SIGTERM sets. Ctrl-C needs nothing: ``asyncio.run`` cancels on it."""
+    stop = asyncio.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    try:
+        yield stop
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, before)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``python -m worker.sandbox``; the exit code."""
+    chosen = _parser().parse_args(arguments)
+    ready_file: Path | None = chosen.ready_file
+    config = SandboxConfig(
+        population=chosen.population,
+        mail_dir=chosen.mail_dir,
+        keep_bodies=not chosen.drop_bodies,
+        host=chosen.host,
+        http_port=chosen.http_port,
+        smtp_port=chosen.smtp_port,
+        api_key=chosen.api_key,
+        client_id=chosen.client_id,
+        latency=chosen.latency,
+        mail_latency=chosen.mail_latency,
+        aggregation_seconds=chosen.aggregation_seconds,
+    )
+
+    def ready(addresses: Addresses) -> None:
+        if ready_file is not None:
+            unfinished = ready_file.with_name(f".{ready_file.name}.{os.getpid()}")
+            unfinished.write_text(json.dumps(asdict(addresses) | {"pid": os.getpid()}), encoding="utf-8")
+            unfinished.replace(ready_file)
+        sys.stdout.write(f"MX: {addresses.base_url}  mail: {addresses.smtp_url}  pages: {addresses.mail_page}\n")
+        sys.stdout.flush()
+
+    try:
+        if ready_file is not None:  # one of an earlier run would be taken for ours
+            ready_file.unlink(missing_ok=True)
+        asyncio.run(serve(config, ready))
+    except WorkerError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    except OSError as error:
+        sys.stderr.write(f"sandbox: {ready_file} cannot be written: {error.strerror}\n")
+        return 1
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m worker.sandbox", description="An MX look-alike and a mailbox.")
+    parser.add_argument("--population", type=Path, required=True, metavar="FILE", help="members, JSON Lines")
+    parser.add_argument("--mail-dir", type=Path, metavar="DIR", help="where mail is kept")
+    parser.add_argument("--drop-bodies", action="store_true", help="count mails and forget them")
+    parser.add_argument("--host", default="127.0.0.1", help="a loopback address (%(default)s)")
+    parser.add_argument("--http-port", type=_port, default=0, metavar="N", help="0 for any free one (%(default)s)")
+    parser.add_argument("--smtp-port", type=_port, default=0, metavar="N", help="0 for any free one (%(default)s)")
+    parser.add_argument("--api-key", default=DEFAULT_API_KEY, help="what MX-API-Key must be (%(default)s)")
+    parser.add_argument("--client-id", default=DEFAULT_CLIENT_ID, help="what MX-Client-ID must be (%(default)s)")
+    parser.add_argument("--latency", type=_seconds, default=0.0, metavar="SECONDS", help="of each answer")
+    parser.add_argument("--mail-latency", type=_seconds, default=0.0, metavar="SECONDS", help="of each SMTP reply")
+    parser.add_argument(
+        "--aggregation-seconds",
+        type=_seconds,
+        default=1.0,
+        metavar="SECONDS",
+        help="from consent to data (%(default)s)",
+    )
+    parser.add_argument("--ready-file", type=Path, metavar="PATH", help="the addresses as JSON, once both listen")
+    return parser
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port < 1 << 16:
+        raise ValueError
+    return port
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds <= 600:  # noqa: PLR2004 - the bound of control's latency
+        raise ValueError
+    return seconds
