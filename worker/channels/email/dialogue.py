@@ -1,0 +1,110 @@
+"""One mail over one connection: MAIL, RCPT, DATA, driven one by one so that we know whether DATA began.
+
+Commands go out raw rather than through aiosmtplib's ``mail`` and ``rcpt``: those raise errors that hold the address.
+"""
+
+import asyncio
+
+from aiosmtplib import SMTPDataError, SMTPException, SMTPResponse
+
+from worker.channels import BadAddress, Dispatching, Outcome, Sent, Unknown
+from worker.channels.email.connection import Connection
+from worker.channels.email.message import Mail
+from worker.channels.email.outcomes import COMPLETED, Stage, judge
+
+#: Seconds that a server may take over a mail once it has it (RFC 5321, 4.5.3.2.6): giving up sooner makes duplicates.
+DATA_PATIENCE = 600.0
+
+#: "The service is not available and the connection is being closed" (RFC 5321, 3.8).
+_CLOSING = 421
+
+_LOST = (SMTPException, OSError)
+
+
+class Stale(Exception):  # noqa: N818 - it names the state
+    """The server had let go of a connection that was kept; nothing was said of the mail, so a fresh connection may take it."""
+
+
+async def hand_over(connection: Connection, mail: Mail, dispatching: Dispatching, *, data_patience: float) -> Outcome:
+    """Send ``mail``, and say what became of it; raises :class:`Stale`, and whatever ``dispatching`` raises.
+
+    Whatever ends this early, a cancellation above all, leaves the connection out of step, and with that unusable.
+    """
+    smtp = connection.smtp
+    if mail.recipient.needs_smtputf8 and not smtp.supports_extension("smtputf8"):
+        return BadAddress(code="address_needs_smtputf8")
+    connection.in_step = False
+    try:
+        reply = await smtp.execute_command(b"MAIL", *_mail_arguments(mail))
+    except _LOST as error:
+        if connection.carried and isinstance(error, ConnectionError):
+            raise Stale from None
+        return judge(Stage.MAIL, error)
+    if not _accepted(reply):
+        return await _leave(connection, reply.code, judge(Stage.MAIL, reply))
+    refused = await _name_recipient(connection, mail, dispatching)
+    if refused is not None:
+        return refused
+    if not smtp.is_connected:  # lost while the dispatch was put on record: DATA was never sent
+        return judge(Stage.RCPT, ConnectionResetError())
+    return await _hand_over_content(connection, mail, data_patience)
+
+
+async def probe(connection: Connection) -> Outcome:
+    """Whether the server still answers; ``Sent`` with the code ``ready`` if it does."""
+    try:
+        reply = await connection.smtp.execute_command(b"NOOP")
+    except _LOST as error:
+        return judge(Stage.NOOP, error)
+    return Sent(code="ready") if _accepted(reply) else judge(Stage.NOOP, reply)
+
+
+async def _name_recipient(connection: Connection, mail: Mail, dispatching: Dispatching) -> Outcome | None:
+    """RCPT, and "dispatch began" put on record beside it, so that neither waits for the other; returns once both are done.
+
+    A refused recipient may thus be on record as dispatched. The outcome that is returned then is definitive, and corrects it.
+    """
+    reply, recorded = await asyncio.gather(
+        connection.smtp.execute_command(b"RCPT", b"TO:<" + mail.recipient.spec.encode() + b">"),
+        dispatching(),
+        return_exceptions=True,
+    )
+    if isinstance(recorded, BaseException):  # first: no mail goes out that is not on record
+        raise recorded
+    if isinstance(reply, _LOST):
+        return judge(Stage.RCPT, reply)
+    if isinstance(reply, BaseException):
+        raise reply
+    return None if _accepted(reply) else await _leave(connection, reply.code, judge(Stage.RCPT, reply))
+
+
+async def _hand_over_content(connection: Connection, mail: Mail, patience: float) -> Outcome:
+    try:
+        reply = await connection.smtp.data(mail.content, timeout=patience)
+    except SMTPDataError as refused:  # by a reply: to DATA itself, or to the content
+        outcome = judge(Stage.DATA, refused)
+        return outcome if isinstance(outcome, Unknown) else await _leave(connection, refused.code, outcome)
+    except _LOST as error:
+        return judge(Stage.DATA, error)
+    connection.in_step = True
+    return judge(Stage.DATA, reply)
+
+
+async def _leave(connection: Connection, code: int, outcome: Outcome) -> Outcome:
+    """End a refused transaction with RSET, so that the connection can carry the next mail; after 421 it is closed instead."""
+    if code != _CLOSING:
+        try:
+            reply = await connection.smtp.execute_command(b"RSET")
+            connection.in_step = _accepted(reply)
+        except _LOST:
+            pass  # it stays out of step, and is closed
+    return outcome
+
+
+def _mail_arguments(mail: Mail) -> list[bytes]:
+    sender = b"FROM:<" + mail.sender.spec.encode() + b">"
+    return [sender, b"SMTPUTF8", b"BODY=8BITMIME"] if mail.recipient.needs_smtputf8 else [sender]
+
+
+def _accepted(reply: SMTPResponse) -> bool:
+    return reply.code in COMPLETED
