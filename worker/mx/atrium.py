@@ -1,0 +1,55 @@
+"""The Atrium flavour (mx-atrium-oauth-window-uri.txt, *Generate OAuth Window URI*)."""
+
+from collections.abc import Mapping
+from urllib.parse import quote, urlencode
+
+from yarl import URL
+
+from worker.mx.flavours import HiddenHeader
+from worker.mx.judging import judge_member, judge_window
+from worker.settings import Settings
+
+
+class Atrium:
+    """Atrium, version 1: credentials in two headers, the whole member in every answer."""
+
+    judge_window = staticmethod(judge_window)
+    judge_member = staticmethod(judge_member)
+
+    def __init__(self, settings: Settings) -> None:
+        self.headers: Mapping[str, str] = {
+            "Accept": "application/vnd.mx.atrium.v1+json",
+            "MX-API-Key": HiddenHeader(settings.mx_api_key.get_secret_value()),
+            "MX-Client-ID": HiddenHeader(settings.mx_client_id.get_secret_value()),
+        }
+        self._users = f"{URL(settings.mx_base_url)}".rstrip("/") + "/users/"
+        self._window_query = urlencode(_window_parameters(settings), quote_via=quote, safe="")
+
+    def __repr__(self) -> str:
+        return f"Atrium({self._users})"
+
+    def window_url(self, user_guid: str, member_guid: str) -> URL:
+        """``GET /users/{user_guid}/members/{member_guid}/oauth_window_uri?…``."""
+        return URL(f"{self._member(user_guid, member_guid)}/oauth_window_uri?{self._window_query}", encoded=True)
+
+    def member_url(self, user_guid: str, member_guid: str) -> URL:
+        """``GET /users/{user_guid}/members/{member_guid}``."""
+        return URL(self._member(user_guid, member_guid), encoded=True)
+
+    def _member(self, user_guid: str, member_guid: str) -> str:
+        return f"{self._users}{quote(user_guid, safe='')}/members/{quote(member_guid, safe='')}"
+
+
+def _window_parameters(settings: Settings) -> dict[str, str]:
+    """The endpoint's four parameters.
+
+    ``skip_aggregation`` goes only when it is wanted: its page says what ``true`` does and nothing of ``false``, and a member
+    that is wrongly not aggregated stays without data. The last two are ``None`` unless the source is ``APP``.
+    """
+    parameters = {
+        "skip_aggregation": "true" if settings.mx_skip_aggregation else None,
+        "referral_source": settings.mx_referral_source,
+        "client_redirect_url": settings.mx_client_redirect_url,
+        "ui_message_webview_url_scheme": settings.mx_ui_message_webview_url_scheme,
+    }
+    return {name: value for name, value in parameters.items() if value is not None}

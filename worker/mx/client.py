@@ -1,0 +1,110 @@
+"""The client: asks MX, judges, tries again within seconds, and answers with a value whatever MX does.
+
+::
+
+    mx = MxClient(settings())
+    answer = await mx.oauth_window("USR-…", "MBR-…")
+    match answer:
+        case Window(): ...
+
+Nothing here logs, and nothing that leaves here carries a key or, but for :class:`~worker.mx.answers.Window`, a URI.
+"""
+
+import ssl
+import time
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from yarl import URL
+
+from worker.mx.answers import Failure, Gone, HostileUri, MemberAnswer, RetryLater, Window, WindowAnswer
+from worker.mx.atrium import Atrium
+from worker.mx.flavours import Flavour
+from worker.mx.persistence import persist, tries_for
+from worker.mx.transport import Reply, Transport
+from worker.settings import Settings
+
+_Answer = TypeVar("_Answer", WindowAnswer, MemberAnswer)
+
+#: By ``MX_API``.
+_FLAVOURS: dict[str, Callable[[Settings], Flavour]] = {"atrium": Atrium}
+
+#: Well-formed, and nobody's.
+_NO_USER = "USR-00000000-0000-0000-0000-000000000000"
+_NO_MEMBER = "MBR-00000000-0000-0000-0000-000000000000"
+
+
+class Mx(Protocol):
+    """What the stages ask of MX."""
+
+    async def oauth_window(self, user_guid: str, member_guid: str) -> WindowAnswer:
+        """A fresh OAuth window for a member. Each call may create OAuth state at MX: ask only for what will be used."""
+
+    async def read_member(self, user_guid: str, member_guid: str) -> MemberAnswer:
+        """A member as MX sees it now; at most every 3 s for one member."""
+
+
+class MxClient:
+    """The client of one process and one event loop; it opens its connections with the first call.
+
+    ``deadline``: seconds that one call may take at most, all tries and waits together (an answer under way at the end may
+    cost up to one more). ``ssl_context``: instead of the system's trust store.
+
+    Raises :class:`~worker.errors.SettingsError` if the environment names a proxy that is none.
+    """
+
+    def __init__(
+        self, settings: Settings, *, deadline: float = 45.0, ssl_context: ssl.SSLContext | None = None
+    ) -> None:
+        self._flavour = _FLAVOURS[settings.mx_api](settings)
+        self._host_is_allowed = settings.uri_host_is_allowed
+        self._deadline = deadline
+        self._transport = Transport(
+            settings.mx_base_url,
+            self._flavour.headers,
+            max_connections=settings.mx_max_connections,
+            ssl_context=ssl_context,
+        )
+
+    def __repr__(self) -> str:
+        return f"MxClient({self._flavour!r})"
+
+    async def oauth_window(self, user_guid: str, member_guid: str) -> WindowAnswer:
+        """A fresh OAuth window for a member. Each call may create OAuth state at MX: ask only for what will be used."""
+        return await self._ask(self._flavour.window_url(user_guid, member_guid), self._judge_window, member_guid)
+
+    async def read_member(self, user_guid: str, member_guid: str) -> MemberAnswer:
+        """A member as MX sees it now; at most every 3 s for one member."""
+        return await self._ask(self._flavour.member_url(user_guid, member_guid), self._judge_member, member_guid)
+
+    async def probe(self) -> Failure | None:
+        """Whether MX accepts us: ``None``, or what stands in the way.
+
+        Asks for the window of a member that nobody has, so nothing happens at MX. A 404 says that key, client id and address
+        were accepted (or that ``MX_BASE_URL`` leads to some other web server: the two cannot be told apart).
+        """
+        answer = await self.oauth_window(_NO_USER, _NO_MEMBER)
+        return None if isinstance(answer, Gone | Window | HostileUri) else answer
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._transport.close()
+
+    def _judge_window(self, reply: Reply, asked: str) -> WindowAnswer:
+        return self._flavour.judge_window(*reply, asked=asked, host_is_allowed=self._host_is_allowed)
+
+    def _judge_member(self, reply: Reply, asked: str) -> MemberAnswer:
+        return self._flavour.judge_member(*reply, asked=asked)
+
+    async def _ask(self, url: URL, judge: Callable[[Reply, str], _Answer], asked: str) -> _Answer:
+        deadline = time.monotonic() + self._deadline
+        reply = await self._transport.get(url, within=self._deadline)
+        answer = reply if isinstance(reply, RetryLater) else judge(reply, asked)
+        if tries_for(answer) == 1:
+            return answer  # as nearly every call does: nothing of the machinery below is built for it
+
+        async def again(within: float) -> _Answer:
+            reply = await self._transport.get(url, within=within)
+            return reply if isinstance(reply, RetryLater) else judge(reply, asked)
+
+        return await persist(answer, again, deadline=deadline)

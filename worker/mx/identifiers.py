@@ -1,0 +1,24 @@
+"""What an MX identifier looks like, as far as it may be relied on (facts: *Identifiers*).
+
+Usually a prefix and a UUID, but shorter and longer ones exist: prefix, alphabet and length are checked, nothing more.
+"""
+
+import re
+from typing import TypeGuard
+
+#: Characters, prefix included.
+MAX_LENGTH = 128
+
+_REST = rf"[A-Za-z0-9_-]{{1,{MAX_LENGTH - 4}}}"
+_USER = re.compile("USR-" + _REST)
+_MEMBER = re.compile("MBR-" + _REST)
+
+
+def is_user_guid(value: object) -> TypeGuard[str]:
+    """Whether it can name a user at MX: ``USR-…``, letters, digits, ``-`` and ``_``."""
+    return isinstance(value, str) and _USER.fullmatch(value) is not None
+
+
+def is_member_guid(value: object) -> TypeGuard[str]:
+    """Whether it can name a member at MX: ``MBR-…``, letters, digits, ``-`` and ``_``."""
+    return isinstance(value, str) and _MEMBER.fullmatch(value) is not None

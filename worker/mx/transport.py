@@ -1,0 +1,176 @@
+"""One exchange with MX: a request, a bounded answer, or a short word for why there is none.
+
+Nothing is followed, remembered or repeated here: no redirect, so that the keys go nowhere else; no cookie; no ``.netrc``; and
+none of aiohttp's own repeats, since each GET may mint a URI and repeating is decided in one place (:mod:`worker.mx.persistence`).
+"""
+
+import ssl
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+import worker
+from worker.errors import SettingsError
+from worker.mx.answers import RetryLater
+from worker.setting_types import is_loopback
+
+#: Seconds for one exchange, waiting for one of the pool's connections included.
+TOTAL = 30.0
+#: Seconds for TCP and TLS together.
+CONNECT = 5.0
+#: Seconds without a byte.
+READ = 20.0
+#: Octets, after decompression; a member takes one or two thousand.
+MAX_BODY = 256 * 1024
+
+
+class Reply(NamedTuple):
+    """A complete HTTP answer. Its body may hold a live URI."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"Reply({self.status})"
+
+
+class Transport:
+    """The process's one HTTP session towards MX, opened by the first request on the loop that is running then.
+
+    Callers keep at most ``max_connections`` requests in flight: what waits for a connection waits within its time limit.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        headers: Mapping[str, str],
+        *,
+        max_connections: int,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        # Not the session's default headers: aiohttp would show those to a proxy too, outside the tunnel.
+        # identity: answers are small, and nothing then needs to be unpacked; a server that packs all the same is understood.
+        self._headers = CIMultiDict(
+            {**headers, "User-Agent": f"reconnection-worker/{worker.__version__}", "Accept-Encoding": "identity"}
+        )
+        self._max_connections = max_connections
+        self._ssl_context = ssl_context
+        self._proxy = proxy_for(base_url)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def get(self, url: URL, *, within: float = TOTAL) -> Reply | RetryLater:
+        """One GET of a URL that is already encoded, within so many seconds (at most :data:`TOTAL`)."""
+        session = self._session or self._open()
+        try:
+            response = await session.get(url, headers=self._headers, allow_redirects=False, timeout=_timeout(within))
+            try:
+                body = await _read(response)
+            except BaseException:
+                response.close()
+                raise
+        except Exception as error:  # noqa: BLE001 - whatever the other side provokes is an answer
+            return RetryLater(code=code_of(error))
+        return RetryLater(code="too_large") if body is None else Reply(response.status, response.headers, body)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=self._max_connections, ssl=True if self._ssl_context is None else self._ssl_context
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            proxy=self._proxy,
+            trust_env=False,  # it would read .netrc and the environment anew for every request, in threads
+            middlewares=(_no_hidden_repeat,),
+        )
+        return self._session
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes | None:
+    """The whole body, so that the connection can serve again; ``None``, and the connection dropped, if it is too large."""
+    body = await response.content.readany()
+    if response.content.at_eof():
+        return body if len(body) <= MAX_BODY else None
+    parts = bytearray(body)
+    while chunk := await response.content.readany():
+        parts += chunk
+        if len(parts) > MAX_BODY:
+            response.close()
+            return None
+    return bytes(parts)
+
+
+_USUAL_TIMEOUT = aiohttp.ClientTimeout(total=TOTAL, sock_connect=CONNECT, sock_read=READ)
+
+
+def _timeout(within: float) -> aiohttp.ClientTimeout:
+    if within >= TOTAL:
+        return _USUAL_TIMEOUT
+    # To aiohttp, nothing left would mean no limit at all.
+    return aiohttp.ClientTimeout(total=max(within, 0.001), sock_connect=CONNECT, sock_read=READ)
+
+
+class _ConnectionLostError(aiohttp.ClientError):
+    """What aiohttp would answer with a second request of its own, were it left a ``ClientOSError``."""
+
+
+async def _no_hidden_repeat(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+        raise _ConnectionLostError from None
+
+
+#: The first that fits decides.
+_CODES: tuple[tuple[str, tuple[type[Exception], ...]], ...] = (
+    ("proxy_failed", (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)),
+    ("tls_failed", (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch, ssl.SSLError)),
+    ("dns_failed", (aiohttp.ClientConnectorDNSError,)),
+    ("connect_failed", (aiohttp.ClientConnectorError,)),
+    ("connect_timeout", (aiohttp.ConnectionTimeoutError,)),
+    ("timeout", (TimeoutError,)),
+    ("truncated", (aiohttp.ClientPayloadError, EOFError)),
+    ("not_http", (aiohttp.ClientResponseError,)),
+    ("connection_lost", (_ConnectionLostError, aiohttp.ClientConnectionError, OSError)),
+)
+
+
+def code_of(error: Exception) -> str:
+    """A short word for what went wrong in an exchange; never the error's text, which may hold a URL or a header."""
+    return next((code for code, types in _CODES if isinstance(error, types)), f"unexpected_{type(error).__name__}")
+
+
+def proxy_for(base_url: str) -> URL | None:
+    """The proxy that ``HTTPS_PROXY`` and ``NO_PROXY`` name, read once as urllib reads them.
+
+    Only for https, where a proxy tunnels and sees no key, and never towards this machine. Raises :class:`SettingsError`
+    if what they name is no HTTP proxy.
+    """
+    url = urlsplit(base_url)
+    host = url.hostname or ""
+    proxy = getproxies().get("https", "")
+    if not proxy or url.scheme != "https" or is_loopback(host) or proxy_bypass(host):
+        return None
+    try:
+        found = URL(proxy if "://" in proxy else f"http://{proxy}")
+    except ValueError:
+        found = URL()
+    if found.scheme not in {"http", "https"} or not found.host:
+        raise SettingsError("HTTPS_PROXY: expected a proxy such as http://proxy.example:3128, or unset it")
+    return found

@@ -1,0 +1,104 @@
+"""Which URIs may reach a customer (facts: *Links*).
+
+Parsers disagree about unusual URIs, and whoever controls the disagreement controls where a customer lands. So nothing
+unusual passes: a URI is fine only if ``urlsplit``, yarl and the WHATWG rules that browsers follow read the same host.
+"""
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+import idna
+import yarl
+
+#: Octets; far above what a bank needs and far below what a mail client chokes on.
+MAX_LENGTH = 8 * 1024
+
+#: A host name's 253 characters and a port; nothing longer is handed to the IDNA code.
+_MAX_AUTHORITY = 253 + len(":443")
+_AUTHORITY = re.compile(r"[^/?#]*")
+_HOST_NAME = re.compile(
+    r"(?=.{1,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+)
+#: WHATWG: a host whose last label is a number, in any notation, is an IPv4 address or an error, never a name.
+_ENDS_IN_A_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
+
+
+def check_uri(uri: str, *, host_is_allowed: Callable[[str], bool]) -> str | None:
+    """``None`` if the URI may be stored and sent, else a short code of the first rule that it breaks.
+
+    ``host_is_allowed`` is asked for the host in lower case and in its ASCII form (``xn--…``).
+    """
+    broken = _broken_characters(uri)
+    if broken:
+        return broken
+    if uri[:6].lower() != "https:":
+        return "uri_not_https"
+    if uri[6:8] != "//":
+        return "uri_host"
+    # Without white space, control characters and backslashes, every parser ends the authority at the same place.
+    match = _AUTHORITY.match(uri, 8)
+    host, broken = _judge_authority(match[0] if match else "")
+    if broken:
+        return broken
+    return None if host_is_allowed(host) else "uri_host_not_allowed"
+
+
+def _broken_characters(uri: str) -> str | None:
+    if len(uri) > MAX_LENGTH:
+        return "uri_too_long"
+    # Neither holds of any control, format, surrogate or unassigned character, nor of any space: the usual case in two looks.
+    if not uri.isprintable() or " " in uri:
+        return "uri_whitespace" if any(map(str.isspace, uri)) else "uri_control_character"
+    if not uri.isascii() and len(uri.encode()) > MAX_LENGTH:
+        return "uri_too_long"
+    return "uri_backslash" if "\\" in uri else None
+
+
+@lru_cache(maxsize=1024)  # hosts are few and their judgement is dear; an authority is no secret, the rest of a URI is
+def _judge_authority(authority: str) -> tuple[str, str | None]:
+    """The host in its ASCII form, and the rule it breaks, if any."""
+    name, colon, port = authority.partition(":")
+    if "@" in authority:
+        broken = "uri_user_info"
+    elif "[" in authority or "]" in authority:
+        broken = "uri_ip_literal"
+    elif len(authority) > _MAX_AUTHORITY:
+        broken = "uri_host"
+    elif colon and port != "443":
+        broken = "uri_port"
+    else:
+        return _judge_name(name)
+    return "", broken
+
+
+def _judge_name(written: str) -> tuple[str, str | None]:
+    name = written.lower()
+    try:
+        # What a browser makes of it first: full-width digits and ideographic full stops become plain ones.
+        if _ENDS_IN_A_NUMBER.fullmatch(name if name.isascii() else idna.uts46_remap(name, std3_rules=False)):
+            return "", "uri_ip_literal"
+        host = _ascii_host(name)
+    except UnicodeError:  # idna.IDNAError is one
+        return "", "uri_host"
+    if not _HOST_NAME.fullmatch(host):
+        return "", "uri_host"
+    try:
+        readings = (urlsplit(f"https://{written}/").hostname, yarl.URL(f"https://{written}/").raw_host)
+    except ValueError:
+        return "", "uri_unreadable"
+    return (host, None) if readings == (name, host) else ("", "uri_unreadable")
+
+
+def _ascii_host(name: str) -> str:
+    """The name as the network knows it; ``UnicodeError`` unless it is valid IDNA as it stands, without any mapping."""
+    if name.isascii():
+        for label in name.split("."):
+            if label.startswith("xn--"):
+                idna.ulabel(label)
+        return name
+    host = idna.encode(name).decode("ascii")
+    if idna.decode(host) != name:  # other full stops than the ASCII one
+        raise UnicodeError
+    return host
