@@ -12,6 +12,7 @@ from celery import Celery, signals
 from celery.schedules import crontab
 from kombu import Queue
 
+from worker import stopping
 from worker.errors import SettingsError
 from worker.logs import configure_logs
 from worker.settings import settings
@@ -84,6 +85,16 @@ def configuration() -> dict[str, Any]:
 
 app = Celery("reconnection-worker", set_as_current=True)
 app.add_defaults(configuration)
+
+
+@signals.worker_init.connect
+def _prepare_to_stop(**_: object) -> None:
+    stopping.prepare()
+
+
+@signals.worker_shutting_down.connect
+def _stop(**_: object) -> None:
+    stopping.announce()
 
 
 @signals.setup_logging.connect

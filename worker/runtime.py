@@ -31,6 +31,10 @@ T = TypeVar("T")
 #: Puts ``n`` tasks of a stage into its queue; returns how many were put.
 Wake = Callable[[str, int], Awaitable[int]]
 
+#: How long a mail server may take over a mail once it has it (seconds). RFC 5321 asks for ten minutes, a task lasts four at most:
+#: what is cut short is "unknown" and not sent again, so it costs a count its certainty but nobody a second mail.
+DATA_PATIENCE = 180.0
+
 #: How long a cancelled task gets to settle and hand back what it holds (seconds).
 CANCEL_PATIENCE = 30.0
 
@@ -44,12 +48,17 @@ class Runtime:
         self.database = Database(open_engine(settings))
         self.vault = Vault(settings)
         self.mx = MxClient(settings, deadline=min(45.0, settings.lease_seconds / 2))
-        self.channels: dict[str, Channel] = {EMAIL: EmailChannel(settings)} if settings.smtp_url else {}
+        self.channels: dict[str, Channel] = self._channels()
         self.clock = CarriedClock()
         self.dice = SystemRandom()
         self.stopping = asyncio.Event()
         #: Who holds a lease, for the person who reads the table.
         self.holder = f"{socket.gethostname()}:{os.getpid()}"
+
+    def _channels(self) -> dict[str, Channel]:
+        if self.settings.smtp_url is None:
+            return {}
+        return {EMAIL: EmailChannel(self.settings, data_patience=DATA_PATIENCE)}
 
     async def set_clock(self) -> datetime:
         """Set the clock by the database's; returns the present moment."""
@@ -115,9 +124,15 @@ class ProcessRuntime:
         """Run a stage on the process's loop."""
         return self._threads.run(job(self.runtime))
 
-    def stop(self) -> None:
-        """Ask what runs to come to an end; safe from any thread."""
-        self._threads.loop.call_soon_threadsafe(self.runtime.stopping.set)
+    def stop_when_readable(self, descriptor: int) -> None:
+        """Ask what runs to come to an end as soon as this pipe's end says so."""
+        loop = self._threads.loop
+
+        def stop() -> None:
+            loop.remove_reader(descriptor)
+            self.runtime.stopping.set()
+
+        loop.call_soon_threadsafe(loop.add_reader, descriptor, stop)
 
     def close(self) -> None:
         """Let go of everything."""

@@ -330,4 +330,6 @@ def _problem(item: Any) -> str:
     if item["type"] == "missing":
         return f"{name} is missing; set it in the environment or in .env (`reconnect init` writes one)"
     text = item["msg"].removeprefix("Value error, ")
+    if text == "is missing":
+        return _problem(item | {"type": "missing"})
     return f"{name}: {text}" if name else text

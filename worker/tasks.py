@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 from celery import signals
 
+from worker import stopping
 from worker.app import app
 from worker.errors import StageFailed, WorkerError
 from worker.publishing import Waker
@@ -28,7 +29,9 @@ def process() -> ProcessRuntime:
     pid = os.getpid()
     if pid not in _processes:
         _processes.clear()  # a parent's, from before the fork, is not ours to use or to close
-        _processes[pid] = ProcessRuntime(settings(), wake=Waker(app))
+        _processes[pid] = ours = ProcessRuntime(settings(), wake=Waker(app))
+        if (descriptor := stopping.watched()) is not None:
+            ours.stop_when_readable(descriptor)
     return _processes[pid]
 
 

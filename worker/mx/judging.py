@@ -32,6 +32,8 @@ from worker.mx.uris import check_uri
 #: Seconds; a longer Retry-After is cut to it: asking again after an hour costs one request, believing in a year costs a year.
 LONGEST_WAIT = 3600.0
 
+#: A load balancer's timeout, an early repeat, and too many requests: they pass.
+_PASSING = frozenset({408, 425, 429})
 _REFUSES_CLIENT = frozenset({401, 403, 406})
 _NO_OAUTH = re.compile(r"member\s+cannot\s+use\s+oauth", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]{0,200}>")
@@ -131,7 +133,7 @@ def _judge_status(status: int, headers: Mapping[str, str], body: bytes) -> Failu
         return RetryLater(code=code, after=_retry_after(headers), upstream=False)
     if status == 400 and _says_no_oauth(body):  # noqa: PLR2004
         return Unsupported()
-    if 300 <= status < 500 and status != 429:  # noqa: PLR2004
+    if 300 <= status < 500 and status not in _PASSING:  # noqa: PLR2004
         return RejectedRequest(code=code)
     return RetryLater(code=code, after=_retry_after(headers))
 

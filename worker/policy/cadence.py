@@ -13,8 +13,10 @@ from worker.setting_types import Cap, QuietHours
 #: How long after the last reminder an episode stays open before it is given up.
 PATIENCE_AFTER_LAST = timedelta(days=7)
 
-#: The finest grain of any time zone's change; a step that always leaves a gap of local time behind.
-_GRAIN = timedelta(minutes=15)
+_DAY = timedelta(days=1)
+#: Clocks change at these moments only: whole quarters of an hour, UTC.
+_QUARTER = timedelta(minutes=15)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def earliest(
@@ -66,13 +68,11 @@ def is_quiet(moment: datetime, zone: ZoneInfo, quiet: QuietHours) -> bool:
 
 
 def _after_quiet_hours(moment: datetime, zone: ZoneInfo, quiet: QuietHours | None) -> datetime:
-    if quiet is None or not is_quiet(moment, zone, quiet):
-        return moment
-    local = moment.astimezone(zone)
-    day = local.date() if local.time() < quiet.end else local.date() + timedelta(days=1)
-    end = datetime.combine(day, quiet.end, tzinfo=zone).astimezone(UTC)
-    # An end that the clocks skip, or pass twice, may lie a little off; from there the quarters are tried.
-    end = max(end, moment + timedelta(microseconds=1))
-    while is_quiet(end, zone, quiet):
-        end += _GRAIN
-    return end
+    while quiet is not None and is_quiet(moment, zone, quiet):
+        local = moment.astimezone(zone)
+        left = (datetime.combine(local.date(), quiet.end) - local.replace(tzinfo=None)) % _DAY
+        if (moment + left).astimezone(zone).utcoffset() != local.utcoffset():
+            # The clocks change on the way and may skip the end or pass it twice: no further than they surely stay as they are.
+            left = min(left, _QUARTER - (moment - _EPOCH) % _QUARTER)
+        moment += left
+    return moment

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from worker.channels import BadAddress, Bank, ChannelDown, Failed, Message, Outcome, Sent, TryLater, Unknown
-from worker.errors import WorkerError
+from worker.errors import SettingsError, WorkerError
 from worker.mx.uris import check_uri
 from worker.policy.cadence import earliest, next_round, zone_of
 from worker.policy.channel_choice import Route, choose
@@ -131,6 +131,9 @@ class Deliver:
             banks = tuple(self._bank(passage) for passage in waiting)
         except ValueError as refused:
             return self._end(sending, waiting, _N.FAILED, str(refused))
+        except SettingsError as error:
+            log.error("uri_unreadable", why=str(error))  # noqa: TRY400 - one line says it all
+            return self._end(sending, waiting, _N.CANCELLED, "uri_unreadable", at=self._runtime.clock.now())
         message = Message(
             key=sending.message_key,
             address=route.address,

@@ -74,7 +74,7 @@ class PauseStore:
         async def work(connection: Any) -> bool:
             probe_at = now + probe_after if probe_after is not None else None
             insert = self._database.rows.insert(pauses).values(scope=scope, reason=reason, since=now, probe_at=probe_at)
-            inserted = (await connection.execute(insert.on_conflict_do_nothing())).rowcount
+            inserted = (await connection.execute(insert.on_conflict_do_nothing().returning(pauses.c.scope))).first()
             if not inserted:
                 again = update(pauses).where(pauses.c.scope == scope).values(reason=reason, probe_at=probe_at)
                 await connection.execute(again)

@@ -75,7 +75,9 @@ class SweepStore:
 
     async def _count(self, statement: Any, **parameters: object) -> int:
         async def work(connection: AsyncConnection) -> int:
-            return int((await connection.execute(statement, parameters)).rowcount)
+            # SQLAlchemy does not keep an INSERT's row count unless it is told to.
+            counted = statement.execution_options(preserve_rowcount=True)
+            return int((await connection.execute(counted, parameters)).rowcount)
 
         return await self._database.transaction(work)
 

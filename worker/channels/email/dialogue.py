@@ -5,7 +5,7 @@ Commands go out raw rather than through aiosmtplib's ``mail`` and ``rcpt``: thos
 
 import asyncio
 
-from aiosmtplib import SMTPDataError, SMTPException, SMTPResponse
+from aiosmtplib import SMTPException, SMTPResponse
 
 from worker.channels import BadAddress, Dispatching, Outcome, Sent, Unknown
 from worker.channels.email.connection import Connection
@@ -17,6 +17,9 @@ DATA_PATIENCE = 600.0
 
 #: "The service is not available and the connection is being closed" (RFC 5321, 3.8).
 _CLOSING = 421
+
+#: "Start mail input" (RFC 5321, 4.3.2).
+_START_INPUT = 354
 
 _LOST = (SMTPException, OSError)
 
@@ -79,15 +82,32 @@ async def _name_recipient(connection: Connection, mail: Mail, dispatching: Dispa
 
 
 async def _hand_over_content(connection: Connection, mail: Mail, patience: float) -> Outcome:
+    """DATA in its two halves, which aiosmtplib's ``data`` does not tell apart: only what is lost in the second is unknown."""
     try:
-        reply = await connection.smtp.data(mail.content, timeout=patience)
-    except SMTPDataError as refused:  # by a reply: to DATA itself, or to the content
-        outcome = judge(Stage.DATA, refused)
-        return outcome if isinstance(outcome, Unknown) else await _leave(connection, refused.code, outcome)
+        reply = await connection.smtp.execute_command(b"DATA")
+    except _LOST as error:
+        return judge(Stage.START, error)
+    if reply.code != _START_INPUT:
+        return await _leave(connection, reply.code, judge(Stage.START, reply))
+    try:
+        protocol = connection.smtp.protocol
+        if protocol is None:  # gone in this very moment
+            return judge(Stage.START, ConnectionResetError())
+        protocol.write(_quoted(mail.content))
+        reply = await protocol.read_response(timeout=patience)
     except _LOST as error:
         return judge(Stage.DATA, error)
-    connection.in_step = True
-    return judge(Stage.DATA, reply)
+    outcome = judge(Stage.DATA, reply)
+    if isinstance(outcome, Sent):
+        connection.in_step = True
+        return outcome
+    return outcome if isinstance(outcome, Unknown) else await _leave(connection, reply.code, outcome)
+
+
+def _quoted(content: bytes) -> bytes:
+    """The content with its end: a line that begins with a full stop gets a second one (RFC 5321, 4.5.2)."""
+    ended = content if content.endswith(b"\r\n") else content + b"\r\n"
+    return (b"\r\n" + ended).replace(b"\r\n.", b"\r\n..")[2:] + b".\r\n"
 
 
 async def _leave(connection: Connection, code: int, outcome: Outcome) -> Outcome:

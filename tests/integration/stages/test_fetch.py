@@ -1,0 +1,264 @@
+"""Fetching against a bank over real sockets, on both databases."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from worker.stages.deliver import deliver
+from worker.stages.fetch import Fetch, fetch
+from worker.stages.sweep import sweep
+from worker.store.fetching import FetchStore
+from worker.store.pauses import MX, PauseStore
+
+
+async def _broken(bench: Any, *names: str, **columns: Any) -> None:
+    for name in names:
+        await bench.member(name, connection_status="DENIED", **columns)
+    await sweep(bench.runtime)
+
+
+async def test_a_window_is_stored_encrypted_together_with_its_notification(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await _broken(bench, "a")
+        assert (await fetch(bench.runtime)).startswith("ready 1, ")
+        assert await bench.states() == {"MBR-a": "ready"}
+        stored = await bench.one("SELECT uri FROM windows WHERE superseded_at IS NULL")
+        assert "http" not in stored
+        assert bench.runtime.vault.unlock(stored).startswith("https://")
+        rows = await bench.sql("SELECT user_guid, channel, state FROM notifications")
+        assert [tuple(row) for row in rows] == [("USR-a", "email", "pending")]
+        assert bench.woken[-1] == ("deliver", 1)
+
+
+@pytest.mark.parametrize(
+    ("script", "state", "outcome"),
+    [
+        (["unsupported"], "unsupported", "member_cannot_use_oauth"),
+        (["gone"], "gone", "not_found"),
+        (["rejected"], "quarantined", "http_422"),
+        (["hostile:userinfo"], "quarantined", "uri_user_info"),
+        (["hostile:http"], "quarantined", "uri_not_https"),
+        (["connected"], "reconnected", "back_already"),
+        (["500"], "due", "http_500"),
+        (["null_uri"], "due", "no_uri"),
+        (["html"], "due", "not_json"),
+    ],
+)
+async def test_what_mx_answers_decides_how_it_ends(
+    bench_for: Any, sandbox_for: Any, script: list[str], state: str, outcome: str
+) -> None:
+    async with sandbox_for({"a": script}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await _broken(bench, "a")
+        await fetch(bench.runtime)
+        row = (await bench.sql("SELECT state, outcome, attempts FROM reconnections"))[0]
+        assert (row[0], row[1]) == (state, outcome)
+        assert row[2] == (1 if state == "due" else 0)
+        assert await bench.one("SELECT count(*) FROM notifications") == 0
+        # Nothing more to do: a second sweep opens nothing anew.
+        again = await sweep(bench.runtime)
+        assert again is not None
+        assert again.opened == 0
+
+
+async def test_a_member_that_is_back_is_marked_well(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["connected"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await _broken(bench, "a", token_revoked_at=bench.moment(bench.runtime.clock.now() - timedelta(days=1)))
+        await fetch(bench.runtime)
+        row = (await bench.sql("SELECT connection_status, token_revoked_at FROM members"))[0]
+        assert tuple(row) == ("CONNECTED", None)
+
+
+async def test_a_moved_member_is_recorded_and_asked_for_under_its_new_guid(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["moved:MBR-other"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await _broken(bench, "a")
+        await fetch(bench.runtime)
+        assert await bench.one("SELECT moved_to FROM reconnections") == "MBR-other"
+        assert await bench.one("SELECT member_guid FROM windows") == "MBR-other"
+
+
+async def test_one_person_with_three_broken_banks_gets_one_message(bench_for: Any, sandbox_for: Any) -> None:
+    people = {name: {"user_guid": "USR-p", "script": ["ok"]} for name in ("a", "b", "c")}
+    async with sandbox_for(people) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        for name in people:
+            await bench.member(name, user="p", connection_status="DENIED")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        assert await bench.one("SELECT count(*) FROM notifications") == 1
+        assert await bench.one("SELECT count(*) FROM notification_reconnections") == 3
+        await deliver(bench.runtime)
+        assert len(await sandbox.mails()) == 1
+        assert set((await bench.states()).values()) == {"notified"}
+
+
+async def test_a_bank_still_in_its_grace_is_told_along_with_one_that_is_due(bench_for: Any, sandbox_for: Any) -> None:
+    people = {name: {"user_guid": "USR-p", "script": ["ok"]} for name in ("old", "new")}
+    async with sandbox_for(people) as sandbox:
+        bench = await bench_for(**sandbox.settings, notify_after="1h")
+        now = bench.runtime.clock.now()
+        await bench.member("old", user="p", token_revoked_at=bench.moment(now - timedelta(hours=2)))
+        await bench.member("new", user="p", token_revoked_at=bench.moment(now - timedelta(minutes=2)))
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        assert await bench.states() == {"MBR-old": "ready", "MBR-new": "ready"}
+        assert await bench.one("SELECT count(*) FROM notifications") == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "outcome"),
+    [({"email": None}, "no_address"), ({"channel": "none"}, "opted_out"), ({"refused": True}, "address_refused")],
+)
+async def test_nothing_is_minted_for_people_who_cannot_be_told(
+    bench_for: Any, sandbox_for: Any, columns: dict[str, Any], outcome: str
+) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await bench.member("a", connection_status="DENIED", email=columns.get("email", ""))
+        if "channel" in columns:
+            await bench.sql("UPDATE users SET channel = 'none'")
+        if "refused" in columns:
+            await bench.sql("UPDATE users SET refused_email = email")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        row = (await bench.sql("SELECT state, outcome, attempts FROM reconnections"))[0]
+        assert tuple(row) == ("due", outcome, 0)
+        assert (await sandbox.get("/sandbox/ledger"))["requests"] == 0
+
+
+async def test_in_quiet_hours_nothing_is_minted_and_the_reconnection_is_due_when_they_end(
+    bench_for: Any, sandbox_for: Any
+) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        now = bench.runtime.clock.now()
+        quiet = f"{now - timedelta(hours=1):%H:%M}-{now + timedelta(hours=1):%H:%M}"
+        bench = await bench_for(**sandbox.settings, quiet_hours=quiet)
+        await _broken(bench, "a")
+        await fetch(bench.runtime)
+        row = (await bench.sql("SELECT state, outcome FROM reconnections"))[0]
+        assert tuple(row) == ("due", "quiet_hours")
+        assert (await sandbox.get("/sandbox/ledger"))["requests"] == 0
+
+
+async def test_a_cap_puts_the_next_message_off(bench_for: Any, sandbox_for: Any) -> None:
+    people = {name: {"user_guid": "USR-p", "script": ["ok"]} for name in ("a", "b")}
+    async with sandbox_for(people) as sandbox:
+        bench = await bench_for(**sandbox.settings, message_caps="1/24h")
+        await bench.member("a", user="p", connection_status="DENIED")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        await deliver(bench.runtime)
+        await bench.member("b", user="p", connection_status="DENIED")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        rows = await bench.sql("SELECT outcome, state FROM reconnections WHERE member_guid = 'MBR-b'")
+        assert [tuple(row) for row in rows] == [("message_cap", "due")]
+        assert len(await sandbox.mails()) == 1
+
+
+async def test_a_refused_client_stops_everyone_and_spends_no_attempts(bench_for: Any, sandbox_for: Any) -> None:
+    names = [f"m{number}" for number in range(40)]
+    async with sandbox_for({name: ["ok"] for name in names}) as sandbox:
+        bench = await bench_for(**sandbox.settings, mx_api_key="wrong", mx_max_connections=4, batch_size=10)
+        await _broken(bench, *names)
+        await fetch(bench.runtime)
+        rows = await bench.sql("SELECT state, attempts, count(*) FROM reconnections GROUP BY state, attempts")
+        assert [tuple(row) for row in rows] == [("due", 0, 40)]
+        pause = await PauseStore(bench.runtime.database).get(MX)
+        assert pause is not None
+        assert pause.reason == "http_401"
+        asked = (await sandbox.get("/sandbox/ledger"))["requests"]
+        assert asked < 40
+        # While it is open nothing is asked; the sweep wakes nobody for it either.
+        assert await fetch(bench.runtime) == "paused: http_401"
+        bench.woken.clear()
+        await sweep(bench.runtime)
+        assert bench.woken == []
+        assert (await sandbox.get("/sandbox/ledger"))["requests"] == asked
+
+
+async def test_a_probe_with_good_keys_closes_the_breaker_and_the_work_goes_on(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["ok"], "b": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await _broken(bench, "a", "b")
+        await sandbox.control(keys="revoke")
+        await fetch(bench.runtime)
+        await sandbox.control(keys="restore")
+        await bench.sql("UPDATE pauses SET probe_at = '2020-01-01 00:00:00'")
+        await sweep(bench.runtime)
+        assert ("fetch", 1) in bench.woken
+        await fetch(bench.runtime)
+        assert await PauseStore(bench.runtime.database).get(MX) is None
+        assert ("fetch", 1) in bench.woken[-2:]
+        await fetch(bench.runtime)
+        assert set((await bench.states()).values()) == {"ready"}
+
+
+async def test_results_of_a_lost_lease_change_nothing(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await _broken(bench, "a")
+        stage = Fetch(bench.runtime, _NoBreaker(), probe=False)  # type: ignore[arg-type]
+        visits = (await stage.claim(10)).jobs
+        done = [await stage.work(visit) for visit in visits]
+        # Its lease ran out, and another worker took it over.
+        await bench.sql("UPDATE reconnections SET lease_expires_at = '2020-01-01 00:00:00'")
+        await sweep(bench.runtime)
+        taken = await FetchStore(bench.runtime.database).claim(
+            10, holder="other", lease_seconds=60, now=bench.runtime.clock.now(), soon=bench.runtime.clock.now()
+        )
+        assert len(taken) == 1
+        await stage.settle(done)
+        row = (await bench.sql("SELECT state, lease_holder FROM reconnections"))[0]
+        assert tuple(row) == ("leased", "other")
+        assert await bench.one("SELECT count(*) FROM windows") == 0
+        assert await bench.one("SELECT count(*) FROM notifications") == 0
+
+
+async def test_attempts_run_out_after_max_attempts(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["409"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings, max_attempts=2)
+        await _broken(bench, "a")
+        await fetch(bench.runtime)
+        await bench.sql("UPDATE reconnections SET next_attempt_at = '2020-01-01 00:00:00'")
+        await fetch(bench.runtime)
+        row = (await bench.sql("SELECT state, attempts FROM reconnections"))[0]
+        assert tuple(row) == ("exhausted", 2)
+
+
+async def test_paused_institutions_are_left_alone(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["ok"], "b": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await bench.member("a", connection_status="DENIED", institution_code="alder")
+        await bench.member("b", connection_status="DENIED", institution_code="cobalt")
+        await sweep(bench.runtime)
+        await PauseStore(bench.runtime.database).set("institution:alder", "maintenance", now=bench.runtime.clock.now())
+        await fetch(bench.runtime)
+        assert await bench.states() == {"MBR-a": "due", "MBR-b": "ready"}
+
+
+async def test_two_fetches_at_once_share_the_work(bench_for: Any, sandbox_for: Any) -> None:
+    import asyncio
+
+    names = [f"m{number}" for number in range(60)]
+    async with sandbox_for({name: ["ok"] for name in names}) as sandbox:
+        benches = [await bench_for(**sandbox.settings, batch_size=10) for _ in range(3)]
+        await _broken(benches[0], *names)
+        await asyncio.gather(*(fetch(bench.runtime) for bench in benches))
+        assert set((await benches[0].states()).values()) == {"ready"}
+        ledger = await sandbox.get("/sandbox/ledger")
+        assert ledger["windows_minted"] == 60
+        assert await benches[0].one("SELECT count(*) FROM notifications") == 60
+
+
+class _NoBreaker:
+    async def settle(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def went_well(self) -> None:
+        pass

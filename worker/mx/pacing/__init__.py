@@ -1,0 +1,21 @@
+"""How fast MX is asked: so many requests a second by all processes together, not before a moment that MX named, and by each
+process no more side by side than MX takes well.
+
+::
+
+    pacing = Pacing(settings())
+    async with pacing.turn(within=45.0) as turn:  # waits for a place and for its moment; raises NoTurn
+        answer = …
+        turn.heard(answer)
+
+====================  ==============================================================================================
+:mod:`.turns`         who may go, and when: the part that others use
+:mod:`.ledger`        what all processes share, in Redis
+:mod:`.schedule`      the moments at which this process may send
+:mod:`.places`        how many requests this process keeps in flight
+====================  ==============================================================================================
+"""
+
+from worker.mx.pacing.turns import NoTurn, Pacing, Turn
+
+__all__ = ["NoTurn", "Pacing", "Turn"]
