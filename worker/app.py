@@ -4,7 +4,6 @@ A message only says "there is work in this stage"; what the work is stands in th
 lost, late or doubled, and there is no result backend. Reasons for the figures: ``README.md``, "How it is made".
 """
 
-import os
 import sys
 from typing import Any
 
@@ -21,9 +20,6 @@ STAGES = ("sweep", "fetch", "deliver", "verify")
 
 #: A worker that is asked to stop ends its shift and has this long for it (seconds).
 STOP_GRACE = 60
-
-# A SIGTERM, as Procfile runners and containers send it, is to end shifts early and not only to stop taking new tasks.
-os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
 
 
 def configuration() -> dict[str, Any]:
@@ -90,6 +86,11 @@ app.add_defaults(configuration)
 @signals.worker_init.connect
 def _prepare_to_stop(**_: object) -> None:
     stopping.prepare()
+
+
+@signals.worker_process_init.connect
+def _stay_for_the_end_of_the_shift(**_: object) -> None:
+    stopping.outlive_first_sigterm()
 
 
 @signals.worker_shutting_down.connect
