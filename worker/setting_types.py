@@ -10,7 +10,8 @@ from datetime import time, timedelta
 from urllib.parse import parse_qs, unquote, urlsplit
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_DURATION = re.compile(r"(\d+)([smhdw])")
+_DURATION = re.compile(r"(\d{1,9})([smhdw])")
+_LONGEST = timedelta(days=36_500)
 _SMTP_PORTS = {"smtp": 587, "smtps": 465}
 
 
@@ -19,12 +20,15 @@ def parse_duration(text: str) -> timedelta:
     text = text.strip().lower()
     if text in {"", "0"}:
         return timedelta(0)
-    if not re.fullmatch(r"(\d+[smhdw])+", text):
+    if not re.fullmatch(rf"({_DURATION.pattern})+", text):
         raise ValueError("expected a duration such as 90s, 15m, 24h or 7d, or 0 for none")
     try:
-        return sum((timedelta(**{_UNITS[unit]: int(n)}) for n, unit in _DURATION.findall(text)), timedelta(0))
+        span = sum((timedelta(**{_UNITS[unit]: int(n)}) for n, unit in _DURATION.findall(text)), timedelta(0))
     except OverflowError:
-        raise ValueError("that is longer than a person lives") from None
+        span = timedelta.max
+    if span > _LONGEST:
+        raise ValueError("that is longer than a person lives")
+    return span
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ def parse_caps(text: str) -> tuple[Cap, ...]:
     caps = []
     for part in text.split(","):
         count, slash, within = part.strip().partition("/")
-        if not slash or not count.isdecimal() or int(count) < 1 or not (span := parse_duration(within)):
+        if not slash or not re.fullmatch(r"\d{1,9}", count) or int(count) < 1 or not (span := parse_duration(within)):
             raise ValueError("expected caps such as 1/24h,3/7d: so many messages within such a time")
         caps.append(Cap(int(count), span))
     return tuple(caps)
@@ -73,7 +77,7 @@ def parse_quiet_hours(text: str) -> QuietHours | None:
 def parse_days(text: str) -> tuple[int, ...]:
     """``0,3,7,14,30``: days after the first message, ascending; the first is always 0. Nothing means the first message alone."""
     parts = [part.strip() for part in text.split(",") if part.strip()] or ["0"]
-    if not all(part.isdecimal() for part in parts):
+    if not all(re.fullmatch(r"\d{1,5}", part) for part in parts):
         raise ValueError("expected days such as 0,3,7,14,30")
     days = tuple(int(part) for part in parts)
     if days[0] != 0 or sorted(set(days)) != list(days):
@@ -114,7 +118,7 @@ def parse_smtp_url(text: str) -> SmtpServer:
         port = url.port
     except ValueError:
         raise ValueError(expected) from None
-    if url.scheme not in _SMTP_PORTS or not url.hostname or url.path not in {"", "/"}:
+    if url.scheme not in _SMTP_PORTS or not url.hostname or url.path not in {"", "/"} or url.fragment:
         raise ValueError(expected)
     options = parse_qs(url.query, keep_blank_values=True)
     if set(options) - {"tls"}:

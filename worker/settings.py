@@ -4,15 +4,16 @@ What is wrong is found when settings load and told in one line, all problems tog
 """
 
 import fnmatch
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from cryptography.fernet import Fernet
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.errors import SettingsError
@@ -102,7 +103,7 @@ class Settings(BaseSettings):
         200, ge=1, le=2000, description="Requests in flight per process. MX allows 2,000 connections per address."
     )
     mx_requests_per_second: Annotated[float | None, BeforeValidator(lambda v: v or None)] = Field(
-        None, gt=0, description="Held across all workers together; unset for no limit."
+        None, gt=0, allow_inf_nan=False, description="Held across all workers together; unset for no limit."
     )
     mx_allowed_uri_hosts: Words = Field(
         (),
@@ -155,7 +156,9 @@ class Settings(BaseSettings):
         description="smtp://user:password@host:587?tls=required, or smtps://…; tls=none only on loopback. Unset: no email.",
     )
     smtp_connections: int = Field(10, ge=1, le=500, description="Connections to the mail server per process.")
-    email_from: str | None = Field(None, description="Sender: name@example.com or Name <name@example.com>.")
+    email_from: str | None = Field(
+        None, validate_default=True, description="Sender: name@example.com or Name <name@example.com>."
+    )
     email_reply_to: str | None = Field(None, description="A mailbox that somebody reads.")
     app_name: str | None = Field(None, description="What customers call your product; default: the sender's name.")
     public_base_url: str | None = Field(
@@ -178,12 +181,24 @@ class Settings(BaseSettings):
     @field_validator("mx_base_url")
     @classmethod
     def _https_or_loopback(cls, value: str) -> str:
-        url = urlsplit(value)
-        if not url.hostname or url.query or url.fragment or url.username:
-            raise ValueError("expected a URL such as https://atrium.mx.com")
-        if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.hostname)):
+        expected = "expected a URL such as https://atrium.mx.com"
+        try:
+            url = urlsplit(value)
+            host, _ = url.hostname, url.port  # a port that is none shows only when it is asked for
+        except ValueError:
+            raise ValueError(expected) from None
+        if not host or url.query or url.fragment or "@" in url.netloc or re.search(r"[^!-~]", value):
+            raise ValueError(expected)
+        if url.scheme != "https" and not (url.scheme == "http" and is_loopback(host)):
             raise ValueError("must be https: keys would cross the network in the clear (http only on loopback)")
         return value.rstrip("/")
+
+    @field_validator("mx_client_redirect_url", "mx_ui_message_webview_url_scheme")
+    @classmethod
+    def _only_from_an_app(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("mx_referral_source") == "BROWSER":
+            raise ValueError("works only with MX_REFERRAL_SOURCE=APP; set that, or unset this")
+        return value
 
     @field_validator("mx_api_key", "mx_client_id")
     @classmethod
@@ -264,12 +279,19 @@ class Settings(BaseSettings):
     @field_validator("email_from", "email_reply_to")
     @classmethod
     def _one_mailbox(cls, value: str | None) -> str | None:
-        from email.utils import parseaddr
+        from email.utils import getaddresses
 
         if value is not None:
-            _, address = parseaddr(value)
-            if not value.isprintable() or address.count("@") != 1 or not all(address.split("@")):
+            addresses = [address for _, address in getaddresses([value])]
+            if not value.isprintable() or len(addresses) != 1 or not re.fullmatch(r"[^@]+@[^@]+", addresses[0]):
                 raise ValueError("expected name@example.com or Name <name@example.com>")
+        return value
+
+    @field_validator("email_from")
+    @classmethod
+    def _every_mail_needs_a_sender(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("smtp_url") is not None:
+            raise ValueError("is missing: SMTP_URL is set, and every mail needs a sender")
         return value
 
     @field_validator("public_base_url")
@@ -278,16 +300,6 @@ class Settings(BaseSettings):
         if value is not None:
             raise ValueError("durable links are not served by this version; leave it unset")
         return value
-
-    @model_validator(mode="after")
-    def _what_belongs_together(self) -> Self:
-        if self.mx_referral_source != "APP":
-            for name in ("mx_client_redirect_url", "mx_ui_message_webview_url_scheme"):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"{name.upper()} works only with MX_REFERRAL_SOURCE=APP; set that, or unset this")
-        if self.smtp_url is not None and self.email_from is None:
-            raise ValueError("EMAIL_FROM is missing: SMTP_URL is set, and every mail needs a sender")
-        return self
 
     @property
     def smtp_server(self) -> SmtpServer | None:
@@ -332,4 +344,4 @@ def _problem(item: Any) -> str:
     text = item["msg"].removeprefix("Value error, ")
     if text == "is missing":
         return _problem(item | {"type": "missing"})
-    return f"{name}: {text}" if name else text
+    return f"{name} {text}" if text.startswith("is missing") else f"{name}: {text}"
