@@ -187,7 +187,7 @@ class Settings(BaseSettings):
             host, _ = url.hostname, url.port  # a port that is none shows only when it is asked for
         except ValueError:
             raise ValueError(expected) from None
-        if not host or url.query or url.fragment or "@" in url.netloc or re.search(r"[^!-~]", value):
+        if not host or url.query or url.fragment or "@" in url.netloc or not value.isprintable() or " " in value:
             raise ValueError(expected)
         if url.scheme != "https" and not (url.scheme == "http" and is_loopback(host)):
             raise ValueError("must be https: keys would cross the network in the clear (http only on loopback)")

@@ -255,6 +255,10 @@ def test_http_is_fine_towards_this_machine(load: Load, host: str) -> None:
     assert load({"MX_BASE_URL": f"http://{host}/"}).mx_base_url == f"http://{host}"
 
 
+def test_the_base_url_may_have_a_host_outside_ascii_and_a_path(load: Load) -> None:
+    assert load({"MX_BASE_URL": "https://b\u00fccher.example/mx/"}).mx_base_url == "https://b\u00fccher.example/mx"
+
+
 @pytest.mark.parametrize("status", CONNECTION_STATUSES)
 def test_every_status_is_known_and_all_but_the_healthy_can_be_chosen(load: Load, status: str) -> None:
     if status in {"CONNECTED", "RECONNECTED", "UPDATED", "RESUMED"}:
