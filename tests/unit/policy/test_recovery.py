@@ -1,0 +1,106 @@
+"""A customer is back when MX says so, and is looked for with growing patience."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.policy.recovery import is_back, next_look
+from worker.policy.selection import Reason
+from worker.settings import CONNECTION_STATUSES
+
+BROKEN = datetime(2026, 11, 23, 12, tzinfo=UTC)
+SINCE, BEFORE = BROKEN + timedelta(seconds=1), BROKEN - timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("status", "aggregating", "aggregated_at", "back"),
+    [
+        ("CONNECTED", False, SINCE, True),
+        # MX need not say whether it aggregates.
+        ("CONNECTED", None, SINCE, True),
+        ("CONNECTED", True, SINCE, False),
+        ("CONNECTED", False, BEFORE, False),
+        ("CONNECTED", False, BROKEN, False),
+        ("CONNECTED", False, None, False),
+        ("DENIED", False, SINCE, False),
+        ("RECONNECTED", False, SINCE, False),
+        ("A_NEW_STATUS", False, SINCE, False),
+        (None, False, SINCE, False),
+    ],
+)
+@pytest.mark.parametrize("reason", Reason)
+def test_back_means_connected_at_rest_and_aggregated_since_the_break(
+    reason: Reason, status: str | None, aggregating: bool | None, aggregated_at: datetime | None, back: bool
+) -> None:
+    assert back is is_back(
+        connection_status=status,
+        is_being_aggregated=aggregating,
+        successfully_aggregated_at=aggregated_at,
+        broken_since=BROKEN,
+        reason=reason,
+        skip_aggregation=False,
+    )
+
+
+@pytest.mark.parametrize("aggregated_at", [None, BEFORE])
+@pytest.mark.parametrize(
+    ("reason", "back"),
+    [
+        (Reason.STATUS, True),
+        (Reason.ERROR, True),
+        # The status was CONNECTED all along: it proves nothing of a token that was revoked or ran out.
+        (Reason.REVOKED, False),
+        (Reason.EXPIRED, False),
+    ],
+)
+def test_without_aggregation_the_status_alone_proves_what_the_status_showed(
+    reason: Reason, back: bool, aggregated_at: datetime | None
+) -> None:
+    assert back is is_back(
+        connection_status="CONNECTED",
+        is_being_aggregated=False,
+        successfully_aggregated_at=aggregated_at,
+        broken_since=BROKEN,
+        reason=str(reason),
+        skip_aggregation=True,
+    )
+
+
+@given(
+    status=st.none() | st.sampled_from([*CONNECTION_STATUSES, "A_NEW_STATUS"]),
+    aggregating=st.none() | st.booleans(),
+    offset=st.none() | st.integers(-3, 3),
+    reason=st.sampled_from(Reason),
+    skip=st.booleans(),
+)
+def test_nobody_is_back_who_is_not_connected_and_at_rest(
+    status: str | None, aggregating: bool | None, offset: int | None, reason: Reason, skip: bool
+) -> None:
+    at = None if offset is None else BROKEN + timedelta(seconds=offset)
+    back = is_back(
+        connection_status=status,
+        is_being_aggregated=aggregating,
+        successfully_aggregated_at=at,
+        broken_since=BROKEN,
+        reason=reason,
+        skip_aggregation=skip,
+    )
+    if back:
+        assert status == "CONNECTED"
+        assert not aggregating
+        assert skip or (at is not None and at > BROKEN)
+
+
+def test_looks_grow_rarer_until_there_is_one_a_day() -> None:
+    now, waits = BROKEN, [next_look(checks, BROKEN) - BROKEN for checks in range(12)]
+    minutes = [wait / timedelta(minutes=1) for wait in waits]
+    assert minutes == [1, 2, 5, 10, 20, 40, 60, 120, 240, 480, 1440, 1440]
+    assert next_look(10_000, now) == now + timedelta(days=1)
+
+
+@given(st.integers(0, 5_000))
+def test_no_look_comes_sooner_than_mx_allows(checks: int) -> None:
+    assert next_look(checks, BROKEN) - BROKEN >= timedelta(seconds=3)
+    assert next_look(checks, BROKEN) <= next_look(checks + 1, BROKEN)

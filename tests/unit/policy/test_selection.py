@@ -1,0 +1,126 @@
+"""Who is picked, why, and since when. That SQL says the same is tested with the store."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.policy.selection import MemberFacts, Reason, judge
+from worker.settings import CONNECTION_STATUSES
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+EARLIER, LATER = NOW - timedelta(days=2), NOW + timedelta(microseconds=1)
+STATUSES = ("DENIED", "IMPAIRED", "IMPORTED", "PREVENTED")
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason", "since"),
+    [
+        ({"token_revoked_at": EARLIER}, Reason.REVOKED, EARLIER),
+        # Revoked is revoked, even if a clock ahead of ours wrote it down.
+        ({"token_revoked_at": LATER}, Reason.REVOKED, LATER),
+        ({"token_expires_at": EARLIER}, Reason.EXPIRED, EARLIER),
+        ({"token_expires_at": NOW}, Reason.EXPIRED, NOW),
+        ({"error_code": 2004}, Reason.ERROR, None),
+        ({"error_code": 2005}, Reason.ERROR, None),
+        ({"connection_status": "DENIED"}, Reason.STATUS, None),
+        ({"connection_status": "IMPAIRED"}, Reason.STATUS, None),
+        ({"connection_status": "IMPORTED"}, Reason.STATUS, None),
+        ({"connection_status": "PREVENTED"}, Reason.STATUS, None),
+        # A token that broke is broken whatever the status says.
+        ({"connection_status": "CONNECTED", "token_revoked_at": EARLIER}, Reason.REVOKED, EARLIER),
+        ({"connection_status": "CONNECTED", "token_expires_at": NOW}, Reason.EXPIRED, NOW),
+    ],
+)
+@pytest.mark.parametrize("is_oauth", [None, True])
+def test_a_broken_member_is_picked_with_its_reason(
+    is_oauth: bool | None, facts: dict[str, Any], reason: Reason, since: datetime | None
+) -> None:
+    verdict = judge(MemberFacts(is_oauth=is_oauth, **facts), statuses=STATUSES, now=NOW)
+    assert (verdict.broken, verdict.reason, verdict.since) == (True, reason, since)
+    assert verdict.text.startswith("picked: ")
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {},
+        {"token_expires_at": LATER},
+        {"error_code": 0},
+        {"error_code": 2003},
+        {"connection_status": "CONNECTED"},
+        {"connection_status": "EXPIRED"},  # an MFA answer that came too late, not a token
+        {"connection_status": "PENDING"},
+        {"connection_status": "A_NEW_STATUS"},
+        {"connection_status": "denied"},
+        {"connection_status": ""},
+    ],
+)
+def test_a_member_that_is_not_broken_is_skipped_and_told_why(facts: dict[str, Any]) -> None:
+    verdict = judge(MemberFacts(**facts), statuses=STATUSES, now=NOW)
+    assert (verdict.broken, verdict.reason, verdict.since) == (False, None, None)
+    assert verdict.text.startswith("skipped: ")
+    assert (facts.get("connection_status") or "unknown") in verdict.text
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"token_revoked_at": EARLIER},
+        {"token_expires_at": EARLIER},
+        {"error_code": 2004},
+        {"connection_status": "DENIED"},
+    ],
+)
+def test_a_member_known_to_be_without_oauth_is_never_picked(facts: dict[str, Any]) -> None:
+    verdict = judge(MemberFacts(is_oauth=False, **facts), statuses=STATUSES, now=NOW)
+    assert not verdict.broken
+    assert "is_oauth is false" in verdict.text
+
+
+def test_of_several_reasons_the_first_counts() -> None:
+    facts: dict[str, Any] = {
+        "token_revoked_at": EARLIER, "token_expires_at": NOW, "error_code": 2004, "connection_status": "DENIED",
+    }  # fmt: skip
+    order = []
+    while verdict_reason := judge(MemberFacts(**facts), statuses=STATUSES, now=NOW).reason:
+        order.append(verdict_reason)
+        del facts[next(iter(facts))]
+    assert order == [Reason.REVOKED, Reason.EXPIRED, Reason.ERROR, Reason.STATUS] == list(Reason)
+
+
+def test_the_configured_statuses_are_the_ones_that_count() -> None:
+    locked, denied = (MemberFacts(connection_status=status) for status in ("LOCKED", "DENIED"))
+    assert judge(locked, statuses=("LOCKED",), now=NOW).reason is Reason.STATUS
+    assert not judge(denied, statuses=("LOCKED",), now=NOW).broken
+    assert not judge(denied, statuses=(), now=NOW).broken
+
+
+@given(
+    is_oauth=st.none() | st.booleans(),
+    status=st.none() | st.sampled_from(CONNECTION_STATUSES) | st.text(max_size=20),
+    error=st.none() | st.integers(2002, 2007),
+    expires=st.none() | st.integers(-3, 3),
+    revoked=st.none() | st.integers(-3, 3),
+)
+def test_a_member_is_picked_just_when_one_of_the_four_holds(
+    is_oauth: bool | None, status: str | None, error: int | None, expires: int | None, revoked: int | None
+) -> None:
+    verdict = judge(
+        MemberFacts(
+            is_oauth=is_oauth,
+            connection_status=status,
+            error_code=error,
+            token_expires_at=None if expires is None else NOW + timedelta(seconds=expires),
+            token_revoked_at=None if revoked is None else NOW + timedelta(seconds=revoked),
+        ),
+        statuses=STATUSES,
+        now=NOW,
+    )
+    holds = (revoked is not None, expires is not None and expires <= 0, error in {2004, 2005}, status in STATUSES)
+    assert verdict.broken is (is_oauth is not False and any(holds))
+    if verdict.broken:
+        assert verdict.reason is list(Reason)[holds.index(True)]
+    assert verdict.text.startswith("picked: " if verdict.broken else "skipped: ")

@@ -1,0 +1,96 @@
+"""Every state has its sentence, and what ended stays ended unless somebody puts it back."""
+
+import ast
+import re
+from enum import StrEnum
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from worker.policy import states
+from worker.policy.states import (
+    ENDS,
+    LIVE,
+    NOTIFICATION_STEPS,
+    OPEN,
+    RECONNECTION_STEPS,
+    NotificationState,
+    ReconnectionState,
+)
+
+R, N = ReconnectionState, NotificationState
+ALL = [*R, *N]
+
+
+def sentences() -> dict[str, str]:
+    """What stands directly above each state in the source, by ``Class.NAME``."""
+    source = Path(states.__file__).read_text(encoding="utf-8")
+    lines, found = source.splitlines(), {}
+    for cls in ast.parse(source).body:
+        if isinstance(cls, ast.ClassDef):
+            for item in cls.body:
+                if isinstance(item, ast.Assign) and isinstance(item.targets[0], ast.Name):
+                    found[f"{cls.name}.{item.targets[0].id}"] = lines[item.lineno - 2].strip()
+    return found
+
+
+@pytest.mark.parametrize("state", ALL, ids=lambda state: f"{type(state).__name__}.{state.name}")
+def test_a_sentence_stands_above_every_state(state: StrEnum) -> None:
+    assert re.fullmatch(r"#: [A-Z].+\.", sentences()[f"{type(state).__name__}.{state.name}"])
+
+
+def test_no_two_states_share_a_sentence() -> None:
+    assert len(set(sentences().values())) == len(sentences()) == len(ALL)
+
+
+def test_the_states_are_those_of_the_design() -> None:
+    assert [*R] == [
+        "due", "leased", "ready", "notified", "reconnected", "unsupported", "gone", "exhausted", "cancelled",
+        "quarantined",
+    ]  # fmt: skip
+    assert [*N] == ["pending", "sending", "sent", "failed", "unknown", "cancelled", "suppressed"]
+
+
+def test_every_state_says_what_may_follow() -> None:
+    assert set(RECONNECTION_STEPS) == set(R)
+    assert set(NOTIFICATION_STEPS) == set(N)
+
+
+def test_a_reconnection_is_open_or_has_ended() -> None:
+    assert set(OPEN) | ENDS == set(R)
+    assert not set(OPEN) & ENDS
+
+
+def test_what_ended_only_a_retry_brings_back() -> None:
+    for state in ENDS:
+        assert RECONNECTION_STEPS[state] <= {R.DUE}
+    assert {state for state in ENDS if RECONNECTION_STEPS[state]} == {R.EXHAUSTED, R.QUARANTINED, R.UNSUPPORTED}
+    for message in set(N) - set(LIVE):
+        assert NOTIFICATION_STEPS[message] == ({N.PENDING} if message is N.UNKNOWN else set())
+
+
+def test_what_is_open_can_end_and_can_go_on() -> None:
+    for state in OPEN:
+        assert RECONNECTION_STEPS[state] & ENDS
+        assert RECONNECTION_STEPS[state] & set(OPEN) - {state}
+        assert R.RECONNECTED in RECONNECTION_STEPS[state]
+    for message in LIVE:
+        assert NOTIFICATION_STEPS[message] - set(LIVE)
+
+
+def test_every_state_can_be_reached() -> None:
+    assert set().union(*RECONNECTION_STEPS.values()) == set(R)
+    assert set().union(*NOTIFICATION_STEPS.values()) | {N.PENDING} == set(N)
+
+
+def test_a_round_goes_the_way_of_the_design() -> None:
+    way = [R.DUE, R.LEASED, R.READY, R.NOTIFIED, R.DUE]
+    assert all(after in RECONNECTION_STEPS[before] for before, after in pairwise(way))
+    assert all(R.RECONNECTED in RECONNECTION_STEPS[state] for state in way)
+
+
+def test_no_message_that_may_have_left_is_called_failed_or_sent_by_guesswork() -> None:
+    assert N.SENT not in NOTIFICATION_STEPS[N.UNKNOWN]
+    assert N.FAILED not in NOTIFICATION_STEPS[N.UNKNOWN]
+    assert N.SENT not in NOTIFICATION_STEPS[N.PENDING]
