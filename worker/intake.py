@@ -7,8 +7,9 @@ cell empties it.
 import csv
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -37,6 +38,8 @@ _TRUE, _FALSE = {"true", "t", "yes", "y", "1"}, {"false", "f", "no", "n", "0"}
 _LOCALE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
 _STATUS = re.compile(r"[A-Z_]{1,64}")
 _MAIL = re.compile(r"[^\s@<>,;:\"\\\[\]()]+@[^\s@<>,;:\"\\\[\]()]+\.[^\s@<>,;:\"\\\[\]().]+")
+#: What a problem may quote: words and figures. Where columns have slipped, an address or a device's token stands in their place.
+_QUOTABLE = re.compile(r"[\w .:/+-]{1,40}")
 _LONGEST = {"institution_code": 128, "institution_name": 200, "device_address": 4096, "email": 254}
 
 
@@ -45,7 +48,7 @@ class Row:
     """One row of a file: the columns it has, read."""
 
     line: int
-    values: Mapping[str, Any]
+    values: Mapping[str, Any] = field(repr=False)  # addresses are among them
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +76,28 @@ def read(path: Path) -> Iterator[Row | Problem]:
 
 
 def _csv_lines(file: TextIO) -> Iterator[tuple[int, Mapping[str, Any] | Problem]]:
-    reader = csv.reader(file, strict=True)
-    header = [name.strip().lower() for name in next(reader, [])]
+    """Each line is read by itself: no column may hold a line break, and a quote left open spoils its own line only."""
+    try:
+        header = [name.strip().lower() for name in _cells(next(file, ""))]
+    except csv.Error as error:
+        raise UsageError(f"import: line 1: the header is no CSV: {error}") from None
     _check_columns(header)
-    while True:
+    for number, text in enumerate(file, start=2):
         try:
-            cells = next(reader)
-        except StopIteration:
-            return
+            cells = _cells(text)
         except csv.Error as error:
-            yield reader.line_num, Problem(reader.line_num, f"is no CSV: {error}")
+            yield number, Problem(number, f"is no CSV: {error}")
             continue
         if not cells:
             continue
         if len(cells) != len(header):
-            yield (
-                reader.line_num,
-                Problem(reader.line_num, f"has {len(cells)} cells where the header has {len(header)}"),
-            )
+            yield number, Problem(number, f"has {len(cells)} cells where the header has {len(header)}")
         else:
-            yield reader.line_num, dict(zip(header, cells, strict=True))
+            yield number, dict(zip(header, cells, strict=True))
+
+
+def _cells(line: str) -> list[str]:
+    return next(csv.reader([line], strict=True), [])
 
 
 def _json_lines(file: TextIO) -> Iterator[tuple[int, Mapping[str, Any] | Problem]]:
@@ -101,13 +106,13 @@ def _json_lines(file: TextIO) -> Iterator[tuple[int, Mapping[str, Any] | Problem
             continue
         try:
             raw = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             yield number, Problem(number, "is no JSON")
             continue
         if not isinstance(raw, dict):
             yield number, Problem(number, "is no JSON object")
         elif unknown := sorted(set(raw) - set(COLUMNS)):
-            yield number, Problem(number, f"has unknown keys: {', '.join(unknown)[:80]}")
+            yield number, Problem(number, f"has unknown keys: {', '.join(map(_shown, unknown[:5]))}")
         else:
             yield number, raw
 
@@ -116,7 +121,7 @@ def _check_columns(header: list[str]) -> None:
     if missing := [name for name in ("user_guid", "member_guid") if name not in header]:
         raise UsageError(f"import: line 1: the header lacks {' and '.join(missing)}; columns are {', '.join(COLUMNS)}")
     if unknown := [name for name in header if name not in COLUMNS]:
-        raise UsageError(f"import: line 1: unknown column {unknown[0][:40]!r}; columns are {', '.join(COLUMNS)}")
+        raise UsageError(f"import: line 1: unknown column {_shown(unknown[0])}; columns are {', '.join(COLUMNS)}")
     if len(set(header)) < len(header):
         raise UsageError("import: line 1: a column stands twice in the header")
 
@@ -124,6 +129,8 @@ def _check_columns(header: list[str]) -> None:
 def _row(line: int, raw: Mapping[str, Any]) -> Row | Problem:
     values: dict[str, Any] = {}
     for name, cell in raw.items():
+        if isinstance(cell, list | dict):
+            return Problem(line, f"{name} must be one value")
         value = cell.strip() if isinstance(cell, str) else cell
         try:
             values[name] = None if value is None or value == "" else _READERS.get(name, _text)(value)
@@ -142,7 +149,7 @@ def _row(line: int, raw: Mapping[str, Any]) -> Row | Problem:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("must be text")  # noqa: TRY004 - a bad cell is a ValueError like any other
-    if not value.isprintable():
+    if not all(letter.isprintable() or unicodedata.category(letter) == "Zs" for letter in value):
         raise ValueError("holds a control character")
     return value
 
@@ -161,9 +168,9 @@ def _member_guid(value: object) -> str:
 
 def _status(value: object) -> str:
     """A name, known or not (MX adds new ones), or MX's number for one."""
-    if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()):
-        if int(value) < len(CONNECTION_STATUSES):
-            return CONNECTION_STATUSES[int(value)]
+    if not isinstance(value, bool) and re.fullmatch(r"\d{1,3}", str(value)):
+        if int(str(value)) < len(CONNECTION_STATUSES):
+            return CONNECTION_STATUSES[int(str(value))]
     elif isinstance(value, str) and _STATUS.fullmatch(value.upper()):
         return value.upper()
     raise ValueError(f"{_shown(value)} is no status such as DENIED")
@@ -225,12 +232,13 @@ def _channel(value: object) -> str:
 
 def _device_kind(value: object) -> str:
     if value not in PUSH_KINDS:
-        raise ValueError(f"{_shown(value)} is none of {', '.join(PUSH_KINDS)}")
+        raise ValueError(f"is none of {', '.join(PUSH_KINDS)}")
     return str(value)
 
 
 def _shown(value: object) -> str:
-    return repr(str(value)[:40])
+    text = str(value)
+    return repr(text) if _QUOTABLE.fullmatch(text) else f"a text of {len(text)} characters"
 
 
 _READERS: dict[str, Callable[[object], Any]] = {
