@@ -24,6 +24,7 @@ from worker.runtime import Runtime
 from worker.sandbox.server import DEFAULT_API_KEY, DEFAULT_CLIENT_ID, Addresses, SandboxConfig, serve
 from worker.settings import Settings, load_settings
 from worker.store import schema
+from worker.store.moments import as_text
 
 URI_KEY = Fernet.generate_key().decode()
 
@@ -143,6 +144,10 @@ class Bench:
     def moment(self, moment: datetime) -> Any:
         """A moment as an application would hand it to its driver."""
         return moment.isoformat() if self.runtime.database.rows.is_sqlite else moment
+
+    def stored(self, moment: datetime) -> Any:
+        """A moment as our own tables hold it."""
+        return as_text(moment) if self.runtime.database.rows.is_sqlite else moment
 
     async def states(self) -> dict[str, str]:
         """Each member's newest state."""

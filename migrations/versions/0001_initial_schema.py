@@ -179,6 +179,7 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'leased'"),
         sqlite_where=sa.text("state = 'leased'"),
     )
+    op.create_index("ix_reconnections_opened", "reconnections", ["opened_at"], unique=False)
     op.create_index(op.f("ix_reconnections_member_guid"), "reconnections", ["member_guid"], unique=False)
     op.create_index(
         "ix_reconnections_reminder",

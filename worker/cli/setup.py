@@ -17,6 +17,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(init)
     app.command()(migrate)
     app.command()(doctor)
+    app.command()(rotate_keys)
 
 
 def init(path: Path = typer.Argument(Path(".env"), help="Where to write it.")) -> None:
@@ -77,6 +78,33 @@ def migrate() -> None:
     out.print(
         f"The schema is at {after} already." if before == after else f"Migrated from {before or 'nothing'} to {after}."
     )
+
+
+def rotate_keys(*, as_json: bool = AsJson) -> None:
+    """Put every stored URI under the first of URI_KEYS; may be interrupted and run again."""
+    from rich.progress import Progress
+
+    from worker.cli.session import aside, run
+    from worker.runtime import Runtime
+    from worker.store.rotating import RotationStore
+
+    async def job(runtime: Runtime) -> dict[str, int]:
+        store, last, rotated = RotationStore(runtime.database, runtime.vault), 0, 0
+        with Progress(console=aside) as progress:
+            bar = progress.add_task("re-encrypting", total=await store.remaining())
+            while True:
+                end, seen, changed = await store.rotate_after(last)
+                progress.advance(bar, seen)
+                rotated += changed
+                if end is None:
+                    return {"rotated": rotated}
+                last = end
+
+    done = run(job)
+    if as_json:
+        print_json(done)
+    else:
+        out.print(f"Re-encrypted {done['rotated']} URIs. Keys behind the first may now be taken out of URI_KEYS.")
 
 
 def doctor(*, as_json: bool = AsJson) -> None:

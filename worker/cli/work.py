@@ -15,7 +15,8 @@ from worker.policy.channel_choice import EMAIL, PUSH_KINDS
 from worker.runtime import Runtime
 from worker.stages.sweep import sweep as sweep_once
 from worker.stages.sweep import wake
-from worker.store.pauses import EVERYTHING, MX, PauseStore, channel_scope, delivery_scope
+from worker.store.outages import OutageStore
+from worker.store.pauses import EVERYTHING, MX, PauseStore, channel_scope, delivery_scope, outage_scope
 from worker.store.reports import ReportStore
 from worker.store.retrying import RetryStore
 from worker.store.sweeping import SweepReport, SweepStore
@@ -137,14 +138,21 @@ def pause(
 
 
 def resume(
-    what: str = typer.Argument("everything", metavar="[everything | institution:CODE | channel:KIND | mx]"),
+    what: str = typer.Argument(
+        "everything", metavar="[everything | institution:CODE | channel:KIND | mx | outage:CODE]"
+    ),
 ) -> None:
-    """End a pause; `mx` or `delivery:KIND` shuts a breaker that opened, before its next probe."""
-    scope = what if what == MX or what.startswith(delivery_scope("")) else _scope(what)
+    """End a pause; `mx` or `delivery:KIND` shuts a breaker that opened, `outage:CODE` lets go of what was held."""
+    own = (delivery_scope(""), outage_scope(""))
+    scope = what if what == MX or what.startswith(own) else _scope(what)
 
     async def job(runtime: Runtime) -> bool:
-        lifted = await PauseStore(runtime.database).lift(scope)
-        await runtime.set_clock()
+        pauses, now = PauseStore(runtime.database), await runtime.set_clock()
+        pause = await pauses.get(scope)
+        if pause is not None and pause.is_outage:
+            await OutageStore(runtime.database).release(scope.removeprefix(outage_scope("")), now)
+            return True
+        lifted = await pauses.lift(scope)
         await wake(runtime)
         return lifted
 

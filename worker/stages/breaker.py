@@ -1,12 +1,13 @@
 """The breaker: a fault that concerns everyone stops everyone, spends nobody's attempts, and is tried again with one row.
 
-    closed ──refused──▶ open ──after a while──▶ probe (one worker, one row) ──well──▶ closed
-                          ▲                         │
-                          └────────still bad────────┘
+    closed ──refused, or a run of failures──▶ open ──after a while──▶ probe (one worker, one row) ──well──▶ closed
+                                                ▲                         │
+                                                └────────still bad────────┘
 
 It is kept in the database, beside the pauses that people set by hand, so that every worker goes by it and `status` shows it.
 """
 
+from collections import deque
 from datetime import datetime, timedelta
 from enum import Enum, auto
 
@@ -18,6 +19,9 @@ log = structlog.get_logger()
 
 #: While it is open, one row is let through this often.
 PROBE_EVERY = timedelta(minutes=1)
+
+#: Failures of the other side as a whole, among the last so many calls of a process, that are a run.
+RUN, OUT_OF = 20, 25
 
 
 class Gate(Enum):
@@ -39,6 +43,7 @@ class Breaker:
         self._scope = scope
         self._refused: str | None = None
         self._was_well = False
+        self._last: deque[bool] = deque(maxlen=OUT_OF)
         #: Why it is open.
         self.reason = ""
 
@@ -56,8 +61,16 @@ class Breaker:
         """The other side refused us as a whole."""
         self._refused = code
 
+    def failed(self, code: str) -> bool:
+        """A call failed for a reason that is not this row's; returns whether that makes it a run, which opens the breaker."""
+        self._last.append(False)
+        if self._last.count(False) >= RUN:
+            self._refused = self._refused or f"a run of failures, the last {code}"
+        return self._refused is not None
+
     def went_well(self) -> None:
         """The other side served us."""
+        self._last.append(True)
         self._was_well = True
 
     @property

@@ -46,6 +46,7 @@ SOON = timedelta(days=1)
 UNREACHABLE_WAIT = timedelta(hours=1)
 #: MX registers clients and institutions anew; an unsupported member is asked for again after this.
 UNSUPPORTED_WAIT = timedelta(weeks=4)
+_TOO_MANY = "http_429"
 #: One person's banks are asked for side by side, but not without end.
 _AT_ONCE = 5
 
@@ -70,6 +71,10 @@ class Fetch:
         self._store = FetchStore(runtime.database)
         self._breaker = breaker
         self._probe = probe
+        #: How often MX served us in this shift, and where that count stood when a claim failed for MX's reasons.
+        self._served = 0
+        self._blaming_mx: dict[int, int] = {}
+        self._undecided: list[Round] = []
         self.figures: Counter[str] = Counter()
         self.shift = Shift(
             stage=self,
@@ -165,11 +170,14 @@ class Fetch:
     def _judge(self, claim: Claim, answer: WindowAnswer) -> Fetched:
         """What an answer of MX does to a reconnection."""
         now = self._runtime.clock.now()
+        if not isinstance(answer, RetryLater | RefusedClient):
+            self._breaker.went_well()
+            self._served += 1
         match answer:
             case Window():
                 return self._welcome(claim, answer)
             case RetryLater():
-                return self._retry(claim, answer, now)
+                return self._judge_failure(claim, answer, now)
             case Unsupported():
                 return Fetched(claim=claim, state=_S.UNSUPPORTED, outcome=answer.code, reopen_at=now + UNSUPPORTED_WAIT)
             case Gone():
@@ -199,6 +207,18 @@ class Fetch:
         uri = self._runtime.vault.lock(window.uri)
         return Fetched(claim=claim, state=_S.READY, outcome="window", locked_uri=uri, window_guid=member.guid)
 
+    def _judge_failure(self, claim: Claim, answer: RetryLater, now: datetime) -> Fetched:
+        """A fault of this member spends an attempt; a fault of MX as a whole belongs to pacing and breaker, and spends none."""
+        if answer.code == _TOO_MANY:
+            at = next_attempt(1, now=now, dice=self._runtime.dice, after=answer.after)
+            return _again(claim, at, answer.code)
+        if answer.upstream:
+            if self._breaker.failed(answer.code) or self._probe:
+                self.shift.halted = True
+                return _again(claim, claim.next_attempt_at, answer.code)
+            self._blaming_mx[claim.id] = self._served
+        return self._retry(claim, answer, now)
+
     def _retry(self, claim: Claim, answer: RetryLater, now: datetime) -> Fetched:
         attempts = claim.attempts + 1
         if attempts >= self._settings.max_attempts:
@@ -213,15 +233,39 @@ class Fetch:
         return [self._retry(claim, RetryLater(code="internal_error"), now) for claim in job.claims], None
 
     async def settle(self, done: Sequence[Round]) -> None:
-        """Write results; where MX refused the client, everybody stops asking until a probe is let through."""
+        """Write results. Failures that may turn out to be MX's wait until it serves somebody, or the breaker opens."""
+        await self._settle([*done, *self._take_undecided()], certain=False)
+
+    async def settle_undecided(self) -> None:
+        """Write what still waits at the end of the shift."""
+        if undecided := self._take_undecided():
+            await self._settle(undecided, certain=True)
+
+    def _take_undecided(self) -> list[Round]:
+        undecided, self._undecided = self._undecided, []
+        return undecided
+
+    async def _settle(self, done: Sequence[Round], *, certain: bool) -> None:
         now = self._runtime.clock.now()
-        if any(fetched.state is not _S.DUE for results, _ in done for fetched in results):
-            self._breaker.went_well()
+        if self._breaker.tripped:
+            done = [([self._unspent(fetched) for fetched in results], message) for results, message in done]
+        elif not certain:
+            self._undecided = [round_ for round_ in done if self._may_be_mx(round_)]
+            done = [round_ for round_ in done if not self._may_be_mx(round_)]
         await self._breaker.settle(now, probe=self._probe)
         to_deliver = await self._store.settle(done, now=now)
         self._count(done)
         if to_deliver:
             await self._runtime.wake("deliver", 1)
+
+    def _may_be_mx(self, round_: Round) -> bool:
+        """A failure that blames MX, since which MX has served nobody."""
+        return any(self._blaming_mx.get(fetched.claim.id) == self._served for fetched in round_[0])
+
+    def _unspent(self, fetched: Fetched) -> Fetched:
+        """The failures that made the run were MX's as well."""
+        claim = fetched.claim
+        return _again(claim, claim.next_attempt_at, fetched.outcome) if claim.id in self._blaming_mx else fetched
 
     def _count(self, done: Sequence[Round]) -> None:
         self.figures.update(_word(fetched) for results, _ in done for fetched in results)
@@ -255,6 +299,7 @@ async def fetch(runtime: Runtime) -> str:
         return f"paused: {breaker.reason}"
     stage = Fetch(runtime, breaker, probe=gate is Gate.PROBE)
     await stage.shift.run()
+    await stage.settle_undecided()
     if stage.shift.has_more and not runtime.stopping.is_set():
         await runtime.wake("fetch", 1)
     return summary(stage.figures, runtime.clock.now() - started)

@@ -4,7 +4,8 @@
 2. End the episodes of members that are broken no more.
 3. Make reminders due, and give up those past the last.
 4. Open a reconnection for every broken member that has none.
-5. Wake the workers.
+5. Hold the messages of an institution whose members break in a burst, and let go of those whose burst is over.
+6. Wake the workers.
 
 Every step may run twice or in two sweeps at once; what is missed today is found by the next sweep.
 """
@@ -14,12 +15,14 @@ from math import ceil
 
 import structlog
 
+from worker.policy.outage import LEAST_BREAKS, LEAST_HISTORY, WINDOW, is_burst
 from worker.policy.states import NotificationState
 from worker.runtime import Runtime
 from worker.stages.deliver import onward
 from worker.store.delivering import Delivered, DeliverStore
 from worker.store.fetching import FetchStore
-from worker.store.pauses import MX, PauseStore
+from worker.store.outages import OutageStore
+from worker.store.pauses import MX, PauseStore, outage_scope
 from worker.store.sweeping import SweepReport, SweepStore
 from worker.store.verifying import VerifyStore
 
@@ -42,6 +45,7 @@ async def sweep(runtime: Runtime, *, slot: datetime | None = None) -> SweepRepor
     report.closed = await store.close_ended(now)
     report.reminded, report.exhausted = await store.remind(now, rounds=len(settings.reminder_days))
     report.opened = await store.open(now, grace_seconds=settings.notify_after.total_seconds())
+    await watch_outages(runtime, now)
     report.woken = await wake(runtime)
     await store.finish(sweep_id, report, runtime.clock.now())
     if report.did_something:
@@ -73,7 +77,25 @@ async def recover(runtime: Runtime, store: SweepStore) -> int:
                 )
             )
         recovered += await deliveries.settle(unknown, now=now)
+    if poison := await store.set_aside(runtime.clock.now()):
+        log.error("set_aside", rows=poison, why="their workers died with them", what_to_do="see `reconnect status`")
     return recovered
+
+
+async def watch_outages(runtime: Runtime, now: datetime) -> None:
+    """Hold institutions whose members break far above their normal; a hold lasts as long as the burst, and an hour more."""
+    outages, pauses = OutageStore(runtime.database), PauseStore(runtime.database)
+    for burst in await outages.busy_institutions(now, at_least=LEAST_BREAKS):
+        normal = burst.per_window_normally
+        if burst.history < LEAST_HISTORY or not is_burst(burst.breaks, per_window_normally=normal):
+            continue
+        reason = f"{burst.breaks} of its members broke within an hour, its normal is {normal:.1f}"
+        if await pauses.set(outage_scope(burst.institution_code), reason, now=now, probe_after=WINDOW):
+            log.error("outage_suspected", institution=burst.institution_code, why=reason, what_to_do="see the runbook")
+    for pause in await pauses.all():
+        if pause.is_outage and pause.probe_at is not None and pause.probe_at <= now:
+            code = pause.scope.removeprefix(outage_scope(""))
+            log.warning("outage_over", institution=code, held=await outages.release(code, now))
 
 
 async def wake(runtime: Runtime) -> dict[str, int]:
@@ -87,7 +109,7 @@ async def wake(runtime: Runtime) -> dict[str, int]:
         "verify": await VerifyStore(database).due(now, at_most=at_most),
     }
     for pause in await PauseStore(database).all():
-        if pause.probe_at is not None and pause.probe_at <= now:
+        if pause.probe_at is not None and pause.probe_at <= now and not pause.is_outage:
             stage = "fetch" if pause.scope == MX else "deliver"
             due[stage] = max(due[stage], 1)  # somebody has to take the probe
     woken = {}

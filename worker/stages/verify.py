@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import structlog
 
-from worker.mx.answers import Gone, MemberRead, RefusedClient
+from worker.mx.answers import Gone, MemberRead, RefusedClient, RetryLater
 from worker.policy.recovery import is_back, next_look
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
@@ -53,6 +53,8 @@ class Verify:
         """Read one member."""
         answer = await self._runtime.mx.read_member(look.user_guid, look.asked_guid)
         now = self._runtime.clock.now()
+        if not isinstance(answer, RetryLater | RefusedClient):
+            self._breaker.went_well()
         match answer:
             case MemberRead(member=member):
                 back = is_back(
@@ -73,6 +75,8 @@ class Verify:
                 return Seen(look=look, state=ReconnectionState.GONE, outcome=answer.code)
             case RefusedClient():
                 self._breaker.refused(answer.code)
+                self.shift.halted = True
+            case RetryLater(upstream=True) if self._breaker.failed(answer.code):
                 self.shift.halted = True
         return Seen(look=look, outcome=answer.code, next_check_at=next_look(look.checks + 1, now))
 

@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.states import NotificationState, ReconnectionState
+from worker.policy.suspicion import slice_size
 from worker.store.database import Database
 from worker.store.moments import Moment, database_now
 from worker.store.pauses import EVERYTHING
@@ -116,6 +117,7 @@ class DeliverStore:
         self._rows = rows = database.rows
         self._people = People(rows)
         self._claim = _claim_statement()
+        self._claim_suspects = _claim_statement(suspects=True)
         self._load = _load_statement(rows)
         self._mark = _mark_statement(rows)
         self._release = _release_statement(rows)
@@ -128,6 +130,21 @@ class DeliverStore:
 
         async def work(connection: AsyncConnection) -> list[Sending]:
             taken = (await connection.execute(self._claim, parameters)).scalars().all()
+            return await self._sendings(connection, taken) if taken else []
+
+        return await self._database.transaction(work)
+
+    async def claim_suspects(self, n: int, *, holder: str, lease_seconds: float, now: datetime) -> list[Sending]:
+        """Take notifications whose holders died, the fewer together the more often they did."""
+        fewest = select(func.min(notifications.c.lost_leases)).where(_claimable(literal(now, Moment()), suspects=True))
+
+        async def work(connection: AsyncConnection) -> list[Sending]:
+            deaths = await connection.scalar(fewest)
+            if deaths is None:
+                return []
+            parameters = {"n": slice_size(n, deaths), "deaths": deaths, "holder": holder, "now": now}
+            statement = self._claim_suspects, parameters | {"lease_seconds": lease_seconds}
+            taken = (await connection.execute(*statement)).scalars().all()
             return await self._sendings(connection, taken) if taken else []
 
         return await self._database.transaction(work)
@@ -208,16 +225,22 @@ class DeliverStore:
         return await self._database.transaction(work)
 
 
-def _claimable(now: Any) -> Any:
+def _claimable(now: Any, *, suspects: bool | None = None) -> Any:
     scopes = (pauses.c.scope == literal(prefix) + n.channel for prefix in ("channel:", "delivery:"))
     paused = exists().where(or_(pauses.c.scope == EVERYTHING, *scopes))
-    return and_(n.state == written("pending"), n.next_attempt_at <= now, ~paused)
+    condition = and_(n.state == written("pending"), n.next_attempt_at <= now, ~paused)
+    if suspects is None:
+        return condition
+    return and_(condition, n.lost_leases > 0 if suspects else n.lost_leases == 0)
 
 
-def _claim_statement() -> Any:
+def _claim_statement(*, suspects: bool = False) -> Any:
+    claimable = _claimable(bindparam("now", type_=Moment()), suspects=suspects)
+    if suspects:
+        claimable = and_(claimable, n.lost_leases == bindparam("deaths", type_=Integer()))
     due = (
         select(n.id)
-        .where(_claimable(bindparam("now", type_=Moment())))
+        .where(claimable)
         .order_by(n.next_attempt_at, n.id)
         .limit(bindparam("n", type_=Integer()))
         .with_for_update(skip_locked=True)

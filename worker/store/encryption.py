@@ -10,11 +10,25 @@ class Vault:
     """Encrypts and decrypts window URIs."""
 
     def __init__(self, settings: Settings) -> None:
-        self._fernet = MultiFernet([Fernet(key.get_secret_value()) for key in settings.uri_keys])
+        fernets = [Fernet(key.get_secret_value()) for key in settings.uri_keys]
+        self._first = fernets[0]
+        self._fernet = MultiFernet(fernets)
 
     def lock(self, uri: str) -> str:
         """The URI as it is stored."""
         return self._fernet.encrypt(uri.encode()).decode()
+
+    def is_under_first_key(self, stored: str) -> bool:
+        """Whether a stored URI needs no rotation."""
+        try:
+            self._first.decrypt(stored)
+        except InvalidToken:
+            return False
+        return True
+
+    def rotate(self, stored: str) -> str:
+        """The same URI under the first key; raises :class:`SettingsError` if no key of ``URI_KEYS`` fits."""
+        return self.lock(self.unlock(stored))
 
     def unlock(self, stored: str) -> str:
         """The URI that was stored; raises :class:`SettingsError` if no key of ``URI_KEYS`` fits."""

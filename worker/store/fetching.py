@@ -23,9 +23,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.selection import MemberFacts
 from worker.policy.states import ReconnectionState
+from worker.policy.suspicion import slice_size
 from worker.store.database import Database
 from worker.store.moments import Moment, database_now
-from worker.store.pauses import EVERYTHING, MX, institution_scope
+from worker.store.pauses import EVERYTHING, MX, of_institution
 from worker.store.people import People, Person
 from worker.store.rows import Rows
 from worker.store.settling import Claim, Round, Settling
@@ -43,6 +44,7 @@ class FetchStore:
         self._people = People(rows)
         self._claim = _claim_statement()
         self._claim_probe = _claim_statement(probe=True)
+        self._claim_suspects = _claim_statement(suspects=True)
         self._context = _context_statement(rows)
         self._release = _release_statement(rows)
         self._settling = Settling(rows)
@@ -61,6 +63,22 @@ class FetchStore:
             taken = (await connection.execute(statement, parameters)).scalars().all()
             if not taken:
                 return []
+            given = self._rows.encode({"id": id_} for id_ in taken)
+            return [_claim_of(row) for row in await connection.execute(self._context, {"given": given})]
+
+        return await self._database.transaction(work)
+
+    async def claim_suspects(self, n: int, *, holder: str, lease_seconds: float, now: datetime) -> list[Claim]:
+        """Take rows whose holders died, those with the fewest deaths first and the fewer together the more often they did."""
+        fewest = select(func.min(r.lost_leases)).where(_claimable(literal(now, Moment()), suspects=True))
+
+        async def work(connection: AsyncConnection) -> list[Claim]:
+            deaths = await connection.scalar(fewest)
+            if deaths is None:
+                return []
+            parameters = {"n": slice_size(n, deaths), "deaths": deaths, "holder": holder, "now": now}
+            statement = self._claim_suspects, parameters | {"lease_seconds": lease_seconds}
+            taken = (await connection.execute(*statement)).scalars().all()
             given = self._rows.encode({"id": id_} for id_ in taken)
             return [_claim_of(row) for row in await connection.execute(self._context, {"given": given})]
 
@@ -93,17 +111,25 @@ class FetchStore:
         return await self._database.transaction(work)
 
 
-def _claimable(now: ColumnElement[datetime], *, probe: bool = False) -> ColumnElement[bool]:
+def _claimable(
+    now: ColumnElement[datetime], *, probe: bool = False, suspects: bool | None = None
+) -> ColumnElement[bool]:
     scopes = pauses.c.scope.in_((EVERYTHING,) if probe else (EVERYTHING, MX))
-    paused = exists().where(or_(scopes, pauses.c.scope == institution_scope(r.institution_code)))
-    return and_(r.state == written("due"), r.next_attempt_at <= now, ~paused)
+    paused = exists().where(or_(scopes, of_institution(r.institution_code)))
+    condition = and_(r.state == written("due"), r.next_attempt_at <= now, ~paused)
+    if suspects is None:
+        return condition
+    return and_(condition, r.lost_leases > 0 if suspects else r.lost_leases == 0)
 
 
-def _claim_statement(*, probe: bool = False) -> Any:
+def _claim_statement(*, probe: bool = False, suspects: bool = False) -> Any:
     """Rows are locked in a CTE, so that LIMIT holds and nobody waits for another's; SQLite has one writer at a time anyway."""
+    claimable = _claimable(bindparam("now", type_=Moment()), probe=probe, suspects=suspects)
+    if suspects:
+        claimable = and_(claimable, r.lost_leases == bindparam("deaths", type_=Integer()))
     due = (
         select(r.id, r.user_guid)
-        .where(_claimable(bindparam("now", type_=Moment()), probe=probe))
+        .where(claimable)
         .order_by(r.next_attempt_at, r.id)
         .limit(bindparam("n", type_=Integer()))
         .with_for_update(skip_locked=True)
@@ -118,13 +144,15 @@ def _claim_statement(*, probe: bool = False) -> Any:
             sibling.c.state.in_((written("due"), written("notified"))),
             sibling.c.next_attempt_at <= bindparam("soon", type_=Moment()),
             sibling.c.id.not_in(select(due.c.id)),
+            sibling.c.lost_leases == 0,
         )
         .with_for_update(skip_locked=True)
         .cte("along")
     )
+    taken = select(due.c.id) if suspects else union_all(select(due.c.id), select(along.c.id))
     return (
         update(reconnections)
-        .where(r.id.in_(union_all(select(due.c.id), select(along.c.id))))
+        .where(r.id.in_(taken))
         .values(
             state=ReconnectionState.LEASED,
             lease_holder=bindparam("holder"),

@@ -20,9 +20,14 @@ EVERYTHING = "everything"
 MX = "mx"
 
 
-def institution_scope(code: ColumnElement[str | None]) -> ColumnElement[str]:
-    """The scope of one institution, by hand."""
-    return literal("institution:") + func.coalesce(code, "")
+def of_institution(code: ColumnElement[str | None]) -> ColumnElement[bool]:
+    """Whether a pause holds the institution of this column, by hand or for its outage."""
+    return pauses.c.scope.in_([literal(prefix) + func.coalesce(code, "") for prefix in ("institution:", "outage:")])
+
+
+def outage_scope(code: str) -> str:
+    """The scope of one institution, by a burst of its breaks."""
+    return f"outage:{code}"
 
 
 def channel_scope(kind: str) -> str:
@@ -45,8 +50,12 @@ class Pause:
     probe_at: datetime | None
 
     @property
+    def is_outage(self) -> bool:
+        return self.scope.startswith(outage_scope(""))
+
+    @property
     def by_hand(self) -> bool:
-        return self.probe_at is None
+        return self.scope.startswith((EVERYTHING, "institution:", "channel:"))
 
 
 class PauseStore:

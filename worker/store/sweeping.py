@@ -25,10 +25,11 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.states import NotificationState, ReconnectionState
+from worker.policy.suspicion import MOST_DEATHS
 from worker.store.database import Database
 from worker.store.moments import NEVER, Moment, database_now, later, normalised
 from worker.store.selection import is_broken, is_suspect, is_well, reason, since
-from worker.store.tables import members, notifications, reconnections, sweeps, written
+from worker.store.tables import members, notification_reconnections, notifications, reconnections, sweeps, written
 
 m, r, n = members.c, reconnections.c, notifications.c
 
@@ -112,6 +113,42 @@ class SweepStore:
             )
         )
         return await self._count(statement)
+
+    async def set_aside(self, now: datetime) -> int:
+        """Rows that took their workers down, alone in the end, are not tried again by themselves."""
+        poison = (
+            update(reconnections)
+            .where(r.state == written("due"), r.lost_leases >= MOST_DEATHS)
+            .values(
+                state=ReconnectionState.QUARANTINED,
+                closed_at=self._now,
+                reopen_at=NEVER,
+                outcome="took_workers_down",
+                outcome_at=self._now,
+            )
+        )
+        unsendable = (
+            update(notifications)
+            .where(n.state == written("pending"), n.lost_leases >= MOST_DEATHS)
+            .values(state=NotificationState.FAILED, outcome="took_workers_down", outcome_at=self._now)
+            .returning(n.id)
+        )
+
+        async def work(connection: AsyncConnection) -> int:
+            reconnections_set = (await connection.execute(poison, {"now": now})).rowcount
+            ids = (await connection.execute(unsendable, {"now": now})).scalars().all()
+            link = notification_reconnections.c
+            behind = select(link.reconnection_id).where(link.notification_id.in_(ids))
+            values = {"state": ReconnectionState.QUARANTINED, "closed_at": now, "reopen_at": NEVER}
+            if ids:
+                await connection.execute(
+                    update(reconnections)
+                    .where(r.id.in_(behind), r.state == written("ready"))
+                    .values(**values, outcome="took_workers_down", outcome_at=now)
+                )
+            return int(reconnections_set) + len(ids)
+
+        return await self._database.transaction(work)
 
     async def recover_unsent(self, *, resend: bool) -> int:
         """Notifications whose holder is gone wait again if dispatch never began, or if doubles are wanted rather than gaps."""

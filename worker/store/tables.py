@@ -132,6 +132,7 @@ reconnections = Table(
     # The GUID under which MX carries the member on, where it moved.
     Column("moved_to", _Guid),
     CheckConstraint(f"state IN ({_quoted(ReconnectionState)})", name="state"),
+    Index("ix_reconnections_opened", "opened_at"),
     _partial("uq_reconnections_open", "member_guid", where="closed_at IS NULL", unique=True),
     _partial("ix_reconnections_due", "next_attempt_at", "id", where="state = 'due'"),
     _partial("ix_reconnections_leased", "lease_expires_at", where="state = 'leased'"),
@@ -201,11 +202,11 @@ notification_reconnections = Table(
 pauses = Table(
     "pauses",
     metadata,
-    # `everything`, `institution:CODE`, `channel:KIND` by hand; `mx`, `delivery:KIND` by the breaker.
+    # `everything`, `institution:CODE`, `channel:KIND` by hand; `mx`, `delivery:KIND` by the breaker; `outage:CODE`.
     Column("scope", String(160), primary_key=True),
     Column("reason", String(200), nullable=False),
     Column("since", Moment, nullable=False),
-    # When the breaker lets one probe through; NULL: until `reconnect resume`.
+    # When the breaker lets one probe through, or an outage is looked at again; NULL: until `reconnect resume`.
     Column("probe_at", Moment),
 )
 

@@ -209,15 +209,57 @@ async def test_results_of_a_lost_lease_change_nothing(bench_for: Any, sandbox_fo
         # Its lease ran out, and another worker took it over.
         await bench.sql("UPDATE reconnections SET lease_expires_at = '2020-01-01 00:00:00'")
         await sweep(bench.runtime)
-        taken = await FetchStore(bench.runtime.database).claim(
-            10, holder="other", lease_seconds=60, now=bench.runtime.clock.now(), soon=bench.runtime.clock.now()
-        )
+        now = bench.runtime.clock.now()
+        store = FetchStore(bench.runtime.database)
+        taken = await store.claim_suspects(10, holder="other", lease_seconds=60, now=now)
         assert len(taken) == 1
         await stage.settle(done)
         row = (await bench.sql("SELECT state, lease_holder FROM reconnections"))[0]
         assert tuple(row) == ("leased", "other")
         assert await bench.one("SELECT count(*) FROM windows") == 0
         assert await bench.one("SELECT count(*) FROM notifications") == 0
+
+
+async def test_a_run_of_failures_opens_the_breaker_and_spends_no_attempts(bench_for: Any, sandbox_for: Any) -> None:
+    names = [f"m{number:03}" for number in range(120)]
+    async with sandbox_for({name: ["ok"] for name in names}) as sandbox:
+        await sandbox.control(fault="503")
+        bench = await bench_for(**sandbox.settings, mx_max_connections=60, batch_size=60)
+        await _broken(bench, *names)
+        await fetch(bench.runtime)
+        pause = await PauseStore(bench.runtime.database).get(MX)
+        assert pause is not None
+        assert "http_503" in pause.reason
+        assert await bench.one("SELECT sum(attempts) FROM reconnections") == 0
+        assert set((await bench.states()).values()) == {"due"}
+        # Half open: a single member is asked for, and what it meets decides.
+        before = (await sandbox.get("/sandbox/ledger?members=true"))["members"]
+        await bench.sql("UPDATE pauses SET probe_at = '2020-01-01 00:00:00'")
+        await fetch(bench.runtime)
+        after = (await sandbox.get("/sandbox/ledger?members=true"))["members"]
+        asked = [
+            guid
+            for guid, counts in after.items()
+            if counts["requests"] != before.get(guid, {"requests": 0})["requests"]
+        ]
+        assert len(asked) == 1
+        assert await PauseStore(bench.runtime.database).get(MX) is not None
+        await sandbox.control(fault=None)
+        await bench.sql("UPDATE pauses SET probe_at = '2020-01-01 00:00:00'")
+        await fetch(bench.runtime)
+        assert await PauseStore(bench.runtime.database).get(MX) is None
+        await fetch(bench.runtime)
+        assert set((await bench.states()).values()) == {"ready"}
+        assert await bench.one("SELECT sum(attempts) FROM reconnections") == 0
+
+
+async def test_too_many_requests_spend_nobodys_attempts(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["429:120"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await _broken(bench, "a")
+        await fetch(bench.runtime)
+        row = (await bench.sql("SELECT state, attempts, outcome FROM reconnections"))[0]
+        assert tuple(row) == ("due", 0, "http_429")
 
 
 async def test_attempts_run_out_after_max_attempts(bench_for: Any, sandbox_for: Any) -> None:
@@ -257,6 +299,8 @@ async def test_two_fetches_at_once_share_the_work(bench_for: Any, sandbox_for: A
 
 
 class _NoBreaker:
+    tripped = False
+
     async def settle(self, *_: Any, **__: Any) -> None:
         pass
 

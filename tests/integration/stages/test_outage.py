@@ -1,0 +1,79 @@
+"""A burst of breaks at one institution is held, told, and let go on a ramp."""
+
+from datetime import timedelta
+from typing import Any
+
+from worker.policy.outage import RAMP, WINDOW
+from worker.stages.fetch import fetch
+from worker.stages.sweep import sweep
+from worker.store.fetching import FetchStore
+from worker.store.pauses import PauseStore
+
+
+async def _past(bench: Any, code: str, *, episodes: int, days: int) -> None:
+    """So many ended episodes of an institution, spread over the days before."""
+    now = bench.runtime.clock.now()
+    for number in range(episodes):
+        at = bench.stored(now - timedelta(days=days * (number + 1) / (episodes + 1)))
+        await bench.sql(
+            "INSERT INTO reconnections (member_guid, user_guid, institution_code, state, reason, broken_since, opened_at, closed_at) "
+            "VALUES (:m, :u, :c, 'reconnected', 'connection_status', :a, :a, :a)",
+            m=f"MBR-past-{code}-{number}", u=f"USR-past-{code}-{number}", c=code, a=at,
+        )  # fmt: skip
+
+
+async def _break(bench: Any, code: str, members: int) -> None:
+    for number in range(members):
+        await bench.member(f"{code}-{number}", connection_status="DENIED", institution_code=code)
+
+
+async def test_a_burst_far_above_normal_is_held_and_the_others_go_on(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"cobalt-0": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await _past(bench, "alder", episodes=20, days=10)
+        await _break(bench, "alder", 60)
+        await _break(bench, "cobalt", 1)
+        await sweep(bench.runtime)
+        pauses = await PauseStore(bench.runtime.database).all()
+        assert [pause.scope for pause in pauses] == ["outage:alder"]
+        assert pauses[0].reason.startswith("60 of its members broke within an hour, its normal is 0.1")
+        await fetch(bench.runtime)
+        states = await bench.states()
+        assert states["MBR-cobalt-0"] == "ready"
+        assert all(states[f"MBR-alder-{number}"] == "due" for number in range(60))
+
+
+async def test_when_the_burst_is_over_messages_go_out_on_a_ramp(bench_for: Any) -> None:
+    bench = await bench_for()
+    await _past(bench, "alder", episodes=20, days=10)
+    await _break(bench, "alder", 100)
+    await sweep(bench.runtime)
+    began = bench.runtime.clock.now()
+    await bench.sql("UPDATE pauses SET probe_at = '2020-01-01 00:00:00'")
+    await bench.sql(
+        "UPDATE reconnections SET opened_at = :at WHERE state = 'due'",
+        at=bench.stored(began - WINDOW - timedelta(minutes=1)),
+    )
+    await sweep(bench.runtime)
+    assert await PauseStore(bench.runtime.database).all() == []
+    store = FetchStore(bench.runtime.database)
+    ends_of_thirds = [began + RAMP * third / 3 + timedelta(seconds=30) for third in (1, 2, 3)]
+    counts = [await store.due(moment, at_most=1000) for moment in ends_of_thirds]
+    assert 8 <= counts[0] <= 13
+    assert 38 <= counts[1] <= 43
+    assert counts[2] == 100
+
+
+async def test_an_institution_whose_normal_is_not_known_is_not_held(bench_for: Any) -> None:
+    bench = await bench_for()
+    await _break(bench, "alder", 80)
+    await sweep(bench.runtime)
+    assert await PauseStore(bench.runtime.database).all() == []
+
+
+async def test_a_busy_institution_on_a_normal_day_is_not_held(bench_for: Any) -> None:
+    bench = await bench_for()
+    await _past(bench, "alder", episodes=1500, days=4)  # 15 an hour
+    await _break(bench, "alder", 60)
+    await sweep(bench.runtime)
+    assert await PauseStore(bench.runtime.database).all() == []

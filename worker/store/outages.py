@@ -1,0 +1,86 @@
+"""Bursts of breaks by institution: finding them, and letting go of what was held."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import BigInteger, and_, bindparam, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.policy.outage import HISTORY, WINDOW, on_the_ramp
+from worker.store.database import Database
+from worker.store.moments import Moment
+from worker.store.pauses import outage_scope
+from worker.store.tables import pauses, reconnections, written
+
+r = reconnections.c
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Burst:
+    """How an institution's last window compares with its past."""
+
+    institution_code: str
+    breaks: int
+    #: Breaks in the time before, and how long that time is.
+    before: int
+    history: timedelta
+
+    @property
+    def per_window_normally(self) -> float:
+        return self.before / max(self.history / WINDOW, 1.0)
+
+
+class OutageStore:
+    """Reads openings, lets go of holds."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def busy_institutions(self, now: datetime, *, at_least: int) -> list[Burst]:
+        """Institutions with so many breaks within the last window, beside what they had before."""
+        recent = (
+            select(r.institution_code, func.count().label("breaks"))
+            .where(r.opened_at > now - WINDOW, r.institution_code.is_not(None))
+            .group_by(r.institution_code)
+            .having(func.count() >= at_least)
+        )
+
+        async def work(connection: AsyncConnection) -> list[Burst]:
+            bursts = []
+            for code, breaks in (await connection.execute(recent)).all():
+                past = and_(r.institution_code == code, r.opened_at <= now - WINDOW, r.opened_at > now - HISTORY)
+                row = (await connection.execute(select(func.count(), func.min(r.opened_at)).where(past))).one()
+                first = row[1]
+                history = now - WINDOW - first if first is not None else timedelta(0)
+                bursts.append(Burst(institution_code=code, breaks=breaks, before=row[0], history=history))
+            return bursts
+
+        return await self._database.transaction(work)
+
+    async def release(self, institution_code: str, now: datetime) -> int:
+        """End a hold; those who were held are laid out along the ramp. Returns how many they are."""
+        held = (
+            select(r.id)
+            .where(r.institution_code == institution_code, r.state == written("due"), r.next_attempt_at <= now)
+            .order_by(r.next_attempt_at, r.id)
+        )
+        rows = self._database.rows
+        given = rows.table("given", {"id": BigInteger(), "at": Moment()})
+        spread = (
+            update(reconnections)
+            .where(r.id == given.c.id, r.state == written("due"))
+            .values(next_attempt_at=given.c["at"], outcome="outage_over", outcome_at=bindparam("now", type_=Moment()))
+        )
+
+        async def work(connection: AsyncConnection) -> int:
+            ids = (await connection.execute(held)).scalars().all()
+            plan: list[dict[str, Any]] = [
+                {"id": id_, "at": now + on_the_ramp(place / len(ids))} for place, id_ in enumerate(ids)
+            ]
+            if plan:
+                await connection.execute(spread, {"given": rows.encode(plan), "now": now})
+            await connection.execute(pauses.delete().where(pauses.c.scope == outage_scope(institution_code)))
+            return len(ids)
+
+        return await self._database.transaction(work)
