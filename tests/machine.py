@@ -1,0 +1,184 @@
+"""The real commands and real Celery processes, as a user would start them: what acceptance and fault tests share."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryptography.fernet import Fernet
+
+from worker.sandbox.server import DEFAULT_API_KEY, DEFAULT_CLIENT_ID
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def wait_until(condition: Callable[[], Any], *, seconds: float = 30.0, what: str = "it") -> Any:
+    """Wait on a condition with a deadline; returns what it gave."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.05)  # the grain of the wait; the condition decides
+    raise AssertionError(f"{what} did not happen within {seconds:.0f} s")
+
+
+def free_port() -> int:
+    """A port that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def get_json(url: str, *, authorization: str | None = None) -> Any:
+    """JSON from a page; ``None`` while nobody answers."""
+    request = urllib.request.Request(url, headers={"Authorization": authorization} if authorization else {})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as response:
+            return json.load(response)
+    except (urllib.error.URLError, ConnectionError, TimeoutError, ValueError):
+        return None
+
+
+@dataclass
+class Ran:
+    """A command that came to its end."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Machine:
+    """A working directory with an environment, and the processes that run in it."""
+
+    folder: Path
+    environment: dict[str, str]
+    stack: ExitStack
+    sandbox: dict[str, str] = field(default_factory=dict)
+    logs: list[Path] = field(default_factory=list)
+
+    def __call__(self, *arguments: str, environment: dict[str, str] | None = None, timeout: float = 60) -> Ran:
+        """``reconnect …``."""
+        ran = subprocess.run(
+            [sys.executable, "-m", "worker", *arguments],
+            cwd=self.folder,
+            env=self._env(environment),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        return Ran(ran.returncode, ran.stdout, ran.stderr)
+
+    def json(self, *arguments: str) -> Any:
+        """``reconnect … --json``, read."""
+        ran = self(*arguments, "--json")
+        assert ran.code == 0, ran.err
+        return json.loads(ran.out)
+
+    def _env(self, more: dict[str, str] | None = None) -> dict[str, str]:
+        bare = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
+        return bare | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | self.environment | (more or {})
+
+    def start(self, name: str, *command: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start a process that is ended with the test; its output goes to ``name.log``."""
+        log = self.folder / f"{name}.log"
+        self.logs.append(log)
+        return self.stack.enter_context(_running(list(command), self.folder, self._env(environment), log))
+
+    def celery(self, name: str, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """``celery -A worker.app …``."""
+        return self.start(name, sys.executable, "-m", "celery", "-A", "worker.app", *arguments, environment=environment)
+
+    def start_worker(self, children: int = 2, name: str = "worker") -> subprocess.Popen[bytes]:
+        """A worker with all queues, ready to take tasks."""
+        process = self.celery(
+            name, "worker", "-P", "prefork", "-c", str(children), "-Q", "sweep,fetch,deliver,verify",
+            "--without-gossip", "--without-mingle", "-n", f"{name}@%h",
+        )  # fmt: skip
+        log = self.folder / f"{name}.log"
+        wait_until(lambda: b" ready." in log.read_bytes() or process.poll() is not None, what="the worker's start")
+        assert process.poll() is None, log.read_text()
+        return process
+
+    def start_sandbox(self, rows: list[dict[str, Any]], *options: str) -> None:
+        """A bank with these members, and the settings that point here."""
+        population, ready = self.folder / "population.jsonl", self.folder / "sandbox.json"
+        population.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        self.start(
+            "sandbox", sys.executable, "-m", "worker.sandbox", "--population", str(population),
+            "--mail-dir", str(self.folder / "mails"), "--ready-file", str(ready), *options,
+        )  # fmt: skip
+        wait_until(ready.exists, what="the sandbox's start")
+        self.sandbox = json.loads(ready.read_text())
+        self.environment |= {"MX_BASE_URL": self.sandbox["base_url"], "SMTP_URL": self.sandbox["smtp_url"]}
+
+    def control(self, **orders: Any) -> None:
+        """Turn the sandbox's knobs."""
+        body = json.dumps(orders).encode()
+        request = urllib.request.Request(self.sandbox["control"], body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=10) as response:
+            assert response.status < 300
+
+    def ledger(self, *, members: bool = False) -> Any:
+        """What the bank was asked."""
+        return get_json(f"{self.sandbox['ledger']}?members={str(members).lower()}")
+
+    def mails(self, *, listed: bool = False) -> Any:
+        """What the mailbox holds."""
+        return get_json(f"{self.sandbox['base_url']}/sandbox/mail.json?mails={str(listed).lower()}")
+
+
+@contextmanager
+def _running(
+    command: list[str], folder: Path, environment: dict[str, str], log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def cast_of(count: int, **extra: Any) -> tuple[list[dict[str, Any]], str]:
+    """So many broken members, one a user: rows for the sandbox, and a file for `reconnect import`."""
+    rows = [{"user_guid": f"USR-{i:06}", "member_guid": f"MBR-{i:06}", **extra} for i in range(count)]
+    lines = [f"{row['user_guid']},{row['member_guid']},DENIED,person{i:06}@mail.example" for i, row in enumerate(rows)]
+    return rows, "\n".join(["user_guid,member_guid,connection_status,email", *lines]) + "\n"
+
+
+def environment_for(folder: Path, redis_url: str) -> dict[str, str]:
+    """SQLite in ``folder``, this broker, and settings that send messages at once."""
+    return {
+        "DATABASE_URL": f"sqlite:///{folder / 'reconnect.db'}",
+        "REDIS_URL": redis_url,
+        "MX_BASE_URL": "http://127.0.0.1:9",
+        "MX_API_KEY": DEFAULT_API_KEY,
+        "MX_CLIENT_ID": DEFAULT_CLIENT_ID,
+        "URI_KEYS": Fernet.generate_key().decode(),
+        "EMAIL_FROM": "Ledgerly <no-reply@ledgerly.example>",
+        "NOTIFY_AFTER": "0",
+        "QUIET_HOURS": "",
+    }
