@@ -7,7 +7,7 @@ sent again. How the episodes behind it go on is settled together with the messag
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -22,9 +22,11 @@ from worker.policy.retries import next_attempt
 from worker.policy.states import NotificationState, ReconnectionState
 from worker.runtime import Runtime
 from worker.stages.breaker import Breaker, Gate
+from worker.stages.freshness import Fresh, NotNow, refresh
 from worker.stages.shift import Shift, Slice, summary
-from worker.store.delivering import Delivered, DeliverStore, NextRound, Passage, Sending
-from worker.store.pauses import PauseStore, delivery_scope
+from worker.store.deliver_settling import Delivered, Ending, NextRound, Passage, Sending
+from worker.store.delivering import DeliverStore
+from worker.store.pauses import MX, PauseStore, delivery_scope
 from worker.store.people import Person
 
 log = structlog.get_logger()
@@ -76,12 +78,16 @@ class DispatchLog:
 class Deliver:
     """The stage, as the shift sees it."""
 
-    def __init__(self, runtime: Runtime, breakers: dict[str, Breaker]) -> None:
+    def __init__(
+        self, runtime: Runtime, breakers: dict[str, Breaker], *, mx_breaker: Breaker, mx_serves: bool = True
+    ) -> None:
         self._runtime = runtime
         self._settings = runtime.settings
         self._store = DeliverStore(runtime.database)
         self._dispatch = DispatchLog(self._store)
         self._breakers = breakers
+        self._mx_breaker = mx_breaker
+        self._mx_serves = mx_serves
         self.figures: Counter[str] = Counter()
         self.shift = Shift(
             stage=self,
@@ -119,11 +125,38 @@ class Deliver:
         return earliest(now, zone=zone, quiet=settings.quiet_hours, caps=settings.message_caps, sent=person.sent)
 
     async def work(self, job: Errand) -> Delivered:
-        """Send one message and judge what became of it."""
-        sending, person = job.sending, job.person
-        waiting = tuple(passage for passage in sending.passages if passage.waiting)
+        """Make sure of what a message says, send it, and judge what became of it."""
+        sending = job.sending
+        waiting = [passage for passage in sending.passages if passage.waiting]
         if not waiting:
             return Delivered(sending=sending, state=_N.CANCELLED, outcome="overtaken")
+        now, may_ask = self._runtime.clock.now(), self._mx_serves
+        looks = await asyncio.gather(*(refresh(self._runtime, passage, now, may_ask=may_ask) for passage in waiting))
+        endings = tuple(look for look in looks if isinstance(look, Ending))
+        fresh = [look for look in looks if isinstance(look, Fresh)]
+        result = self._without_mx(sending, looks, now) or (
+            await self._tell(job, tuple(look.passage for look in fresh))
+            if fresh
+            else Delivered(sending=sending, state=_N.CANCELLED, outcome="overtaken")
+        )
+        renewals = tuple(look.renewal for look in fresh if look.renewal is not None)
+        return replace(result, endings=endings, renewals=renewals)
+
+    def _without_mx(
+        self, sending: Sending, looks: Sequence[Fresh | Ending | NotNow], now: datetime
+    ) -> Delivered | None:
+        """The message waits if MX cannot be asked about part of it."""
+        for look in looks:
+            if isinstance(look, NotNow):
+                if look.refused:
+                    self._mx_breaker.refused(look.code)
+                    self._mx_serves = False
+                at = next_attempt(1, now=now, dice=self._runtime.dice, after=look.after)
+                return _later(sending, look.code, at)
+        return None
+
+    async def _tell(self, job: Errand, waiting: Sequence[Passage]) -> Delivered:
+        sending, person = job.sending, job.person
         route = choose(person.contact, configured={sending.channel} & self._runtime.channels.keys())
         if not isinstance(route, Route):
             return self._end(sending, waiting, _N.SUPPRESSED, route.code)
@@ -146,7 +179,7 @@ class Deliver:
             outcome = await self._runtime.channels[sending.channel].send(message, lambda: self._dispatch.begin(sending))
         except LeaseLost:
             return Delivered(sending=sending, state=_N.PENDING, outcome="lease_lost")  # the fence discards it
-        return self._judge(sending, waiting, outcome, address=route.address)
+        return self._judge(job, waiting, outcome, address=route.address)
 
     def _bank(self, passage: Passage) -> Bank:
         """What the message says of one bank; its URI is checked once more before it leaves."""
@@ -158,10 +191,10 @@ class Deliver:
         return Bank(name=name, since=passage.broken_since, link=uri)
 
     def _judge(  # noqa: PLR0911 - one return for each outcome
-        self, sending: Sending, waiting: Sequence[Passage], outcome: Outcome, *, address: str
+        self, job: Errand, waiting: Sequence[Passage], outcome: Outcome, *, address: str
     ) -> Delivered:
         """What an outcome does to the message and to the episodes behind it."""
-        now = self._runtime.clock.now()
+        now, sending = self._runtime.clock.now(), job.sending
         match outcome:
             case Sent():
                 return self._end(sending, waiting, _N.SENT, outcome.code, told=True)
@@ -170,10 +203,10 @@ class Deliver:
             case Unknown():
                 return self._end(sending, waiting, _N.UNKNOWN, outcome.code, told=True)
             case BadAddress():
-                refused = address if sending.channel == "email" else None
-                return self._end(sending, waiting, _N.SUPPRESSED, outcome.code, at=now, refused_email=refused)
+                return self._end(sending, waiting, _N.SUPPRESSED, outcome.code, at=now, refused_address=address)
             case Failed():
-                return self._end(sending, waiting, _N.FAILED, outcome.code)
+                at = now if self._has_another_way(job) else None
+                return self._end(sending, waiting, _N.FAILED, outcome.code, at=at)
             case TryLater() if outcome.whole_channel:
                 wait = next_attempt(1, now=now, dice=self._runtime.dice, after=outcome.after)
                 return _later(sending, outcome.code, wait)
@@ -183,6 +216,10 @@ class Deliver:
                 self._breakers[sending.channel].refused(outcome.code)
                 self.shift.halted = True
                 return _later(sending, outcome.code, sending.next_attempt_at)
+
+    def _has_another_way(self, job: Errand) -> bool:
+        failed = {*job.person.failed_channels, job.sending.channel}
+        return isinstance(choose(job.person.contact, configured=self._runtime.channels.keys(), failed=failed), Route)
 
     def _retry(
         self, sending: Sending, waiting: Sequence[Passage], code: str, now: datetime, *, after: float | None
@@ -202,7 +239,7 @@ class Deliver:
         *,
         told: bool = False,
         at: datetime | None = None,
-        refused_email: str | None = None,
+        refused_address: str | None = None,
     ) -> Delivered:
         """The message is over; the episodes go into their next round, at ``at`` if given, else as the reminders are laid."""
         rounds = onward(waiting, now=self._runtime.clock.now(), days=self._settings.reminder_days, told=told, at=at)
@@ -212,7 +249,7 @@ class Deliver:
             outcome=code,
             attempts=sending.attempts,
             rounds=rounds,
-            refused_email=refused_email,
+            refused_address=refused_address,
         )
 
     def crashed(self, job: Errand) -> Delivered:
@@ -223,7 +260,7 @@ class Deliver:
     async def settle(self, done: Sequence[Delivered]) -> None:
         """Write results."""
         now = self._runtime.clock.now()
-        for breaker in self._breakers.values():
+        for breaker in (*self._breakers.values(), self._mx_breaker):
             await breaker.settle(now, probe=False)
         await self._store.settle(done, now=now)
         self.figures.update("retry" if d.state is _N.PENDING else str(d.state) for d in done)
@@ -275,7 +312,8 @@ async def deliver(runtime: Runtime) -> str:
     for kind, breaker in breakers.items():
         if await breaker.admit(started) is Gate.PROBE:
             await pauses.lift(delivery_scope(kind))  # the first refusal shuts it again, and costs nobody anything
-    stage = Deliver(runtime, breakers)
+    mx_serves = await pauses.get(MX) is None
+    stage = Deliver(runtime, breakers, mx_breaker=Breaker(pauses, MX), mx_serves=mx_serves)
     await stage.shift.run()
     if stage.shift.has_more and not runtime.stopping.is_set():
         await runtime.wake("deliver", 1)

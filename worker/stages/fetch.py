@@ -32,11 +32,11 @@ from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
 from worker.stages.breaker import Breaker, Gate
 from worker.stages.shift import Shift, Slice, summary
+from worker.store.fetch_settling import TURN, Announcement, Claim, Fetched, Round
 from worker.store.fetching import FetchStore
 from worker.store.moments import NEVER
 from worker.store.pauses import MX, PauseStore
 from worker.store.people import Person
-from worker.store.settling import TURN, Announcement, Claim, Fetched, Round
 
 log = structlog.get_logger()
 
@@ -130,7 +130,10 @@ class Fetch:
         """The way to the person, or why not now, and until when."""
         if person.message_under_way:
             return "another_message_under_way", now + TURN
-        route = choose(person.contact, configured=self._runtime.channels.keys())
+        configured = self._runtime.channels.keys()
+        route = choose(person.contact, configured=configured, failed=person.failed_channels)
+        if isinstance(route, Nobody) and person.failed_channels:
+            route = choose(person.contact, configured=configured)  # better the channel that failed than none
         if isinstance(route, Nobody):
             return route.code, now + UNREACHABLE_WAIT
         zone = zone_of(person.timezone, self._settings.time_zone)

@@ -19,7 +19,8 @@ from worker.policy.outage import LEAST_BREAKS, LEAST_HISTORY, WINDOW, is_burst
 from worker.policy.states import NotificationState
 from worker.runtime import Runtime
 from worker.stages.deliver import onward
-from worker.store.delivering import Delivered, DeliverStore
+from worker.store.deliver_settling import Delivered
+from worker.store.delivering import DeliverStore
 from worker.store.fetching import FetchStore
 from worker.store.outages import OutageStore
 from worker.store.pauses import MX, PauseStore, outage_scope

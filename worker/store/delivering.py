@@ -1,7 +1,6 @@
 """What the deliver stage takes from the database and gives back."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +8,6 @@ from sqlalchemy import (
     BigInteger,
     Float,
     Integer,
-    Text,
     and_,
     bindparam,
     exists,
@@ -24,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.policy.states import NotificationState, ReconnectionState
 from worker.policy.suspicion import slice_size
 from worker.store.database import Database
+from worker.store.deliver_settling import Delivered, DeliverSettling, Passage, Sending
 from worker.store.moments import Moment, database_now
 from worker.store.pauses import EVERYTHING
 from worker.store.people import People, Person
@@ -34,79 +33,11 @@ from worker.store.tables import (
     notifications,
     pauses,
     reconnections,
-    users,
     windows,
     written,
 )
 
 n, r, w, link = notifications.c, reconnections.c, windows.c, notification_reconnections.c
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Passage:
-    """One broken bank in a message."""
-
-    reconnection_id: int
-    #: The episode still waits for this message; otherwise the bank is left out of it.
-    waiting: bool
-    step: int
-    base_step: int
-    first_notified_at: datetime | None
-    institution_name: str | None
-    institution_code: str | None
-    broken_since: datetime
-    #: ``None`` once the window was superseded.
-    locked_uri: str | None
-    fetched_at: datetime
-
-    def __repr__(self) -> str:
-        return f"Passage({self.reconnection_id})"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sending:
-    """A notification that this worker holds."""
-
-    id: int
-    epoch: int
-    user_guid: str
-    channel: str
-    message_key: str
-    attempts: int
-    step: int
-    next_attempt_at: datetime
-    passages: tuple[Passage, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NextRound:
-    """How an episode goes on after a message about it came to its end."""
-
-    reconnection_id: int
-    state: ReconnectionState
-    step: int
-    base_step: int
-    next_attempt_at: datetime
-    #: Whether the customer may now know.
-    told: bool = False
-    next_check_at: datetime | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Delivered:
-    """What became of a notification."""
-
-    sending: Sending
-    state: NotificationState
-    outcome: str
-    next_attempt_at: datetime | None = None
-    attempts: int = 0
-    rounds: tuple[NextRound, ...] = ()
-    #: The e-mail address that was refused for good.
-    refused_email: str | None = None
-
-    def __repr__(self) -> str:
-        return f"Delivered({self.sending.id}, {self.state})"
 
 
 class DeliverStore:
@@ -122,7 +53,7 @@ class DeliverStore:
         self._mark = _mark_statement(rows)
         self._release = _release_statement(rows)
         self._renew = _renew_statement(rows)
-        self._settling = _Settling(rows)
+        self._settling = DeliverSettling(rows)
 
     async def claim(self, n: int, *, holder: str, lease_seconds: float, now: datetime) -> list[Sending]:
         """Take up to ``n`` notifications that are due on channels that are not paused."""
@@ -277,6 +208,9 @@ def _load_statement(rows: Rows) -> Any:
             r.step,
             r.base_step,
             r.first_notified_at,
+            r.member_guid,
+            r.moved_to,
+            r.reason,
             r.broken_since,
             r.institution_code,
             members.c.institution_name,
@@ -310,6 +244,10 @@ def _sending_of(rows: Sequence[Any]) -> Sending:
                 step=row.step,
                 base_step=row.base_step,
                 first_notified_at=row.first_notified_at,
+                user_guid=row.user_guid,
+                member_guid=row.member_guid,
+                asked_guid=row.moved_to or row.member_guid,
+                reason=row.reason,
                 institution_name=row.institution_name,
                 institution_code=row.institution_code,
                 broken_since=row.broken_since,
@@ -357,120 +295,3 @@ def _renew_statement(rows: Rows) -> Any:
         .where(n.id == given.c.id, n.epoch == given.c.epoch, n.state == written("sending"))
         .values(lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())))
     )
-
-
-class _Settling:
-    """The end of a delivery: the message's own state, and how the episodes behind it go on."""
-
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-        now = bindparam("now", type_=Moment())
-        result = rows.table(
-            "given",
-            {
-                "id": BigInteger(),
-                "epoch": BigInteger(),
-                "state": Text(),
-                "outcome": Text(),
-                "next_attempt_at": Moment(),
-                "attempts": Integer(),
-                "sent_at": Moment(),
-            },
-        ).c
-        self._finish = (
-            update(notifications)
-            .where(n.id == result.id, n.epoch == result.epoch, n.state == written("sending"))
-            .values(
-                state=result.state,
-                outcome=result.outcome,
-                outcome_at=now,
-                next_attempt_at=result.next_attempt_at,
-                attempts=result.attempts,
-                sent_at=result.sent_at,
-                lease_holder=None,
-                lease_expires_at=None,
-                lost_leases=0,
-            )
-            .returning(n.id)
-        )
-        onward = rows.table(
-            "given",
-            {
-                "id": BigInteger(),
-                "state": Text(),
-                "step": Integer(),
-                "base_step": Integer(),
-                "next_attempt_at": Moment(),
-                "notified_at": Moment(),
-                "next_check_at": Moment(),
-            },
-        ).c
-        self._onward = (
-            update(reconnections)
-            .where(r.id == onward.id, r.state == written("ready"))
-            .values(
-                state=onward.state,
-                step=onward.step,
-                base_step=onward.base_step,
-                next_attempt_at=onward.next_attempt_at,
-                next_check_at=onward.next_check_at,
-                notified_at=func.coalesce(onward.notified_at, r.notified_at),
-                first_notified_at=func.coalesce(r.first_notified_at, onward.notified_at),
-                attempts=0,
-            )
-        )
-        refused = rows.table("given", {"user_guid": Text(), "email": Text()}).c
-        self._refuse = (
-            update(users)
-            .where(users.c.user_guid == refused.user_guid, users.c.email == refused.email)
-            .values(refused_email=refused.email)
-        )
-
-    async def run(self, connection: AsyncConnection, results: Sequence[Delivered], now: datetime) -> int:
-        """Write what is still ours to write."""
-
-        async def execute(statement: Any, given: Sequence[dict[str, Any]]) -> Any:
-            parameters = {"given": self._rows.encode(given), "now": now}
-            return await connection.execute(statement, parameters) if given else ()
-
-        spoken = (NotificationState.SENT, NotificationState.UNKNOWN)
-        finished = {
-            row.id
-            for row in await execute(
-                self._finish,
-                [
-                    {
-                        "id": d.sending.id,
-                        "epoch": d.sending.epoch,
-                        "state": d.state,
-                        "outcome": d.outcome,
-                        "next_attempt_at": d.next_attempt_at,
-                        "attempts": d.attempts,
-                        "sent_at": now if d.state in spoken else None,
-                    }
-                    for d in sorted(results, key=lambda d: d.sending.id)
-                ],
-            )
-        }
-        ours = [d for d in results if d.sending.id in finished]
-        await execute(
-            self._onward,
-            [
-                {
-                    "id": go.reconnection_id,
-                    "state": go.state,
-                    "step": go.step,
-                    "base_step": go.base_step,
-                    "next_attempt_at": go.next_attempt_at,
-                    "notified_at": now if go.told else None,
-                    "next_check_at": go.next_check_at,
-                }
-                for d in ours
-                for go in d.rounds
-            ],
-        )
-        await execute(
-            self._refuse,
-            [{"user_guid": d.sending.user_guid, "email": d.refused_email} for d in ours if d.refused_email],
-        )
-        return len(finished)

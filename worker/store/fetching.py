@@ -25,11 +25,11 @@ from worker.policy.selection import MemberFacts
 from worker.policy.states import ReconnectionState
 from worker.policy.suspicion import slice_size
 from worker.store.database import Database
+from worker.store.fetch_settling import Claim, Round, Settling
 from worker.store.moments import Moment, database_now
 from worker.store.pauses import EVERYTHING, MX, of_institution
 from worker.store.people import People, Person
 from worker.store.rows import Rows
-from worker.store.settling import Claim, Round, Settling
 from worker.store.tables import members, pauses, reconnections, written
 
 r = reconnections.c

@@ -2,16 +2,19 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Text, bindparam, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.channel_choice import Contact
 from worker.policy.states import LIVE, NotificationState
-from worker.store.moments import Moment
+from worker.store.moments import Moment, database_now
 from worker.store.rows import Rows
 from worker.store.tables import devices, notifications, users
+
+#: A channel that refused a message for good is passed over for so long, if there is another.
+FAILURE_COUNTS_FOR = timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +29,8 @@ class Person:
     sent: tuple[datetime, ...]
     #: Whether a message to this user is under way already.
     message_under_way: bool
+    #: Channels on which a message to this user was refused for good of late.
+    failed_channels: frozenset[str] = frozenset()
 
 
 class People:
@@ -43,12 +48,14 @@ class People:
         )
         spoken = (NotificationState.SENT, NotificationState.UNKNOWN)
         self._history = (
-            select(notifications.c.user_guid, notifications.c.state, notifications.c.sent_at)
+            select(notifications.c.user_guid, notifications.c.state, notifications.c.channel, notifications.c.sent_at)
             .join(given, notifications.c.user_guid == given.c.user_guid)
             .where(
                 or_(
                     notifications.c.state.in_(LIVE),
                     notifications.c.state.in_(spoken) & (notifications.c.sent_at > bindparam("since", type_=Moment())),
+                    (notifications.c.state == NotificationState.FAILED)
+                    & (notifications.c.outcome_at > database_now(-FAILURE_COUNTS_FOR.total_seconds())),
                 )
             )
         )
@@ -61,12 +68,15 @@ class People:
         for row in await connection.execute(self._devices, {"given": given}):
             reachable.setdefault(row.user_guid, []).append((row.device_kind, row.device_address))
         sent: dict[str, list[datetime]] = {}
+        failed: dict[str, set[str]] = {}
         under_way = set()
-        for row in await connection.execute(self._history, {"given": given, "since": since}):
-            if row.state in LIVE:
-                under_way.add(row.user_guid)
+        for told in await connection.execute(self._history, {"given": given, "since": since}):
+            if told.state in LIVE:
+                under_way.add(told.user_guid)
+            elif told.state == NotificationState.FAILED:
+                failed.setdefault(told.user_guid, set()).add(told.channel)
             else:
-                sent.setdefault(row.user_guid, []).append(row.sent_at)
+                sent.setdefault(told.user_guid, []).append(told.sent_at)
         people = {}
         for guid in guids:
             user = found.get(guid)
@@ -83,5 +93,6 @@ class People:
                 timezone=user.timezone if user else None,
                 sent=tuple(sent.get(guid, ())),
                 message_under_way=guid in under_way,
+                failed_channels=frozenset(failed.get(guid, ())),
             )
         return people

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
+from worker.stages.breaker import Breaker
 from worker.stages.deliver import Deliver, deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
 from worker.stages.verify import verify
+from worker.store.pauses import MX, PauseStore
 
 
 async def _told(bench: Any, *names: str) -> None:
@@ -144,7 +146,7 @@ async def test_a_sender_that_lost_its_lease_sends_nothing(bench_for: Any, sandbo
         await bench.member("a", connection_status="DENIED")
         await sweep(bench.runtime)
         await fetch(bench.runtime)
-        stage = Deliver(bench.runtime, {})
+        stage = Deliver(bench.runtime, {}, mx_breaker=Breaker(PauseStore(bench.runtime.database), MX))
         (errand,) = (await stage.claim(10)).jobs
         await bench.sql("UPDATE notifications SET lease_expires_at = '2020-01-01 00:00:00'")
         await sweep(bench.runtime)
@@ -163,7 +165,7 @@ async def test_a_sending_whose_worker_died_after_dispatch_is_held_or_sent_again(
             await bench.member(name, connection_status="DENIED")
         await sweep(bench.runtime)
         await fetch(bench.runtime)
-        stage = Deliver(bench.runtime, {})
+        stage = Deliver(bench.runtime, {}, mx_breaker=Breaker(PauseStore(bench.runtime.database), MX))
         await stage.claim(10)
         await bench.sql(
             "UPDATE notifications SET lease_expires_at = '2020-01-01 00:00:00', "
@@ -226,3 +228,92 @@ def _keep(bench: Any) -> Any:
         return bench.runtime.clock.now()
 
     return set_clock
+
+
+async def _ready_for(bench: Any, minutes: int) -> None:
+    """Messages that wait since so many minutes."""
+    bench.runtime.clock.set(bench.runtime.clock.now() + timedelta(minutes=minutes))
+    bench.runtime.set_clock = _keep(bench)
+
+
+async def test_a_uri_that_grew_old_while_delivery_was_held_up_is_minted_anew(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await bench.member("a", connection_status="DENIED")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        first = bench.runtime.vault.unlock(await bench.one("SELECT uri FROM windows"))
+        await _ready_for(bench, minutes=20)
+        await deliver(bench.runtime)
+        rows = await bench.sql("SELECT uri, superseded_at FROM windows ORDER BY id")
+        assert rows[0][0] is None
+        second = bench.runtime.vault.unlock(rows[1][0])
+        assert second != first
+        (mail,) = await sandbox.mails()
+        async with sandbox.session.get(f"{sandbox.addresses.base_url}/sandbox/mail/{mail['number']}.eml") as response:
+            sent = email.message_from_bytes(await response.read(), policy=policy.default)
+        text = sent.get_body(("plain",)).get_content()  # type: ignore[union-attr]
+        assert second in text
+        assert first not in text
+        newest = await bench.one("SELECT max(id) FROM windows")
+        assert await bench.one("SELECT window_id FROM notification_reconnections") == newest
+
+
+async def test_with_uri_max_age_off_an_old_uri_is_sent_as_it_is(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings, uri_max_age="0")
+        await bench.member("a", connection_status="DENIED")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        await _ready_for(bench, minutes=60)
+        await deliver(bench.runtime)
+        assert await bench.one("SELECT count(*) FROM windows") == 1
+        assert len(await sandbox.mails()) == 1
+
+
+async def test_who_came_back_while_the_message_waited_is_not_written_to(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["ok"]}, aggregation_seconds=0.0) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await bench.member("a", connection_status="DENIED")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        await sandbox.control(consent="MBR-a")
+        await _ready_for(bench, minutes=2)
+        await deliver(bench.runtime)
+        assert await sandbox.mails() == []
+        assert await bench.states() == {"MBR-a": "reconnected"}
+        assert await bench.one("SELECT state FROM notifications") == "cancelled"
+
+
+async def test_of_two_banks_the_one_that_is_back_is_left_out_of_the_message(bench_for: Any, sandbox_for: Any) -> None:
+    people = {name: {"user_guid": "USR-p", "script": ["ok"]} for name in ("a", "b")}
+    async with sandbox_for(people, aggregation_seconds=0.0) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        for name in people:
+            await bench.member(name, user="p", connection_status="DENIED", institution_name=f"Bank {name.upper()}")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        await sandbox.control(consent="MBR-a")
+        await _ready_for(bench, minutes=2)
+        await deliver(bench.runtime)
+        assert await bench.states() == {"MBR-a": "reconnected", "MBR-b": "notified"}
+        (mail,) = await sandbox.mails()
+        async with sandbox.session.get(f"{sandbox.addresses.base_url}/sandbox/mail/{mail['number']}.eml") as response:
+            text = (await response.read()).decode()
+        assert "Bank B" in text
+        assert "Bank A" not in text
+
+
+async def test_while_mx_fails_old_messages_wait_and_spend_nothing(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await bench.member("a", connection_status="DENIED")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        await sandbox.control(keys="revoke")
+        await _ready_for(bench, minutes=20)
+        await deliver(bench.runtime)
+        row = (await bench.sql("SELECT state, attempts, outcome FROM notifications"))[0]
+        assert tuple(row) == ("pending", 0, "http_401")
+        assert await bench.one("SELECT scope FROM pauses") == "mx"
+        assert await sandbox.mails() == []

@@ -1,0 +1,312 @@
+"""The end of a delivery: the message's own state, and how the episodes behind it go on, in one transaction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Integer, Text, bindparam, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.policy.channel_choice import EMAIL
+from worker.policy.states import NotificationState, ReconnectionState
+from worker.store.members import mark_well
+from worker.store.moments import Moment
+from worker.store.rows import Rows
+from worker.store.tables import (
+    devices,
+    notification_reconnections,
+    notifications,
+    reconnections,
+    users,
+    windows,
+    written,
+)
+
+n, r, w, link = notifications.c, reconnections.c, windows.c, notification_reconnections.c
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Passage:
+    """One broken bank in a message."""
+
+    reconnection_id: int
+    #: The episode still waits for this message; otherwise the bank is left out of it.
+    waiting: bool
+    step: int
+    base_step: int
+    first_notified_at: datetime | None
+    user_guid: str
+    member_guid: str
+    #: The GUID under which MX answered, and is to be asked again.
+    asked_guid: str
+    reason: str
+    institution_name: str | None
+    institution_code: str | None
+    broken_since: datetime
+    #: ``None`` once the window was superseded.
+    locked_uri: str | None
+    fetched_at: datetime
+
+    def __repr__(self) -> str:
+        return f"Passage({self.reconnection_id})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sending:
+    """A notification that this worker holds."""
+
+    id: int
+    epoch: int
+    user_guid: str
+    channel: str
+    message_key: str
+    attempts: int
+    step: int
+    next_attempt_at: datetime
+    passages: tuple[Passage, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NextRound:
+    """How an episode goes on after a message about it came to its end."""
+
+    reconnection_id: int
+    state: ReconnectionState
+    step: int
+    base_step: int
+    next_attempt_at: datetime
+    #: Whether the customer may now know.
+    told: bool = False
+    next_check_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ending:
+    """An episode that turned out to be over right before its message left."""
+
+    reconnection_id: int
+    member_guid: str
+    state: ReconnectionState
+    outcome: str
+    #: When a sweep may open another for the member; ``None``: at once, should it break again.
+    reopen_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Renewal:
+    """A window that was too old to be sent, and the one that took its place."""
+
+    reconnection_id: int
+    member_guid: str
+    locked_uri: str
+
+    def __repr__(self) -> str:
+        return f"Renewal({self.reconnection_id})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delivered:
+    """What became of a notification."""
+
+    sending: Sending
+    state: NotificationState
+    outcome: str
+    next_attempt_at: datetime | None = None
+    attempts: int = 0
+    rounds: tuple[NextRound, ...] = ()
+    endings: tuple[Ending, ...] = ()
+    renewals: tuple[Renewal, ...] = ()
+    #: The address that was refused for good: of a mailbox, or of a device.
+    refused_address: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Delivered({self.sending.id}, {self.state})"
+
+
+class DeliverSettling:
+    """The end of a delivery: the message's own state, and how the episodes behind it go on."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        now = bindparam("now", type_=Moment())
+        result = rows.table(
+            "given",
+            {
+                "id": BigInteger(),
+                "epoch": BigInteger(),
+                "state": Text(),
+                "outcome": Text(),
+                "next_attempt_at": Moment(),
+                "attempts": Integer(),
+                "sent_at": Moment(),
+            },
+        ).c
+        self._finish = (
+            update(notifications)
+            .where(n.id == result.id, n.epoch == result.epoch, n.state == written("sending"))
+            .values(
+                state=result.state,
+                outcome=result.outcome,
+                outcome_at=now,
+                next_attempt_at=result.next_attempt_at,
+                attempts=result.attempts,
+                sent_at=result.sent_at,
+                lease_holder=None,
+                lease_expires_at=None,
+                lost_leases=0,
+            )
+            .returning(n.id)
+        )
+        onward = rows.table(
+            "given",
+            {
+                "id": BigInteger(),
+                "state": Text(),
+                "step": Integer(),
+                "base_step": Integer(),
+                "next_attempt_at": Moment(),
+                "notified_at": Moment(),
+                "next_check_at": Moment(),
+            },
+        ).c
+        self._onward = (
+            update(reconnections)
+            .where(r.id == onward.id, r.state == written("ready"))
+            .values(
+                state=onward.state,
+                step=onward.step,
+                base_step=onward.base_step,
+                next_attempt_at=onward.next_attempt_at,
+                next_check_at=onward.next_check_at,
+                notified_at=func.coalesce(onward.notified_at, r.notified_at),
+                first_notified_at=func.coalesce(r.first_notified_at, onward.notified_at),
+                attempts=0,
+            )
+        )
+        over = rows.table("given", {"id": BigInteger(), "state": Text(), "outcome": Text(), "reopen_at": Moment()}).c
+        self._end = (
+            update(reconnections)
+            .where(r.id == over.id, r.state == written("ready"))
+            .values(
+                state=over.state,
+                outcome=over.outcome,
+                outcome_at=now,
+                closed_at=now,
+                reopen_at=over.reopen_at,
+            )
+        )
+        ids = rows.table("given", {"id": BigInteger()}).c
+        self._forget = (
+            update(windows)
+            .where(w.reconnection_id == ids.id, w.superseded_at.is_(None))
+            .values(superseded_at=now, uri=None)
+        )
+        self._next_epoch = update(reconnections).where(r.id == ids.id).values(epoch=r.epoch + 1)
+        fresh = rows.table("given", {"id": BigInteger(), "member_guid": Text(), "uri": Text()})
+        self._renew = rows.insert(windows).from_select(
+            ["reconnection_id", "epoch", "member_guid", "uri", "fetched_at"],
+            select(r.id, r.epoch, fresh.c.member_guid, fresh.c.uri, now).join(fresh, r.id == fresh.c.id),
+        )
+        live = (
+            select(w.id).where(w.reconnection_id == link.reconnection_id, w.superseded_at.is_(None)).scalar_subquery()
+        )
+        carried = rows.table("given", {"id": BigInteger(), "notification_id": BigInteger()}).c
+        self._relink = (
+            update(notification_reconnections)
+            .where(link.reconnection_id == carried.id, link.notification_id == carried.notification_id)
+            .values(window_id=live)
+        )
+        refused = rows.table("given", {"user_guid": Text(), "address": Text(), "channel": Text()}).c
+        self._refuse_mailbox = (
+            update(users)
+            .where(users.c.user_guid == refused.user_guid, users.c.email == refused.address)
+            .values(refused_email=refused.address)
+        )
+        self._refuse_device = (
+            update(devices)
+            .where(devices.c.device_kind == refused.channel, devices.c.device_address == refused.address)
+            .values(disabled_at=now)
+        )
+
+    async def run(self, connection: AsyncConnection, results: Sequence[Delivered], now: datetime) -> int:
+        """Write what is still ours to write."""
+
+        async def execute(statement: Any, given: Sequence[dict[str, Any]]) -> Any:
+            parameters = {"given": self._rows.encode(given), "now": now}
+            return await connection.execute(statement, parameters) if given else ()
+
+        spoken = (NotificationState.SENT, NotificationState.UNKNOWN)
+        finished = {
+            row.id
+            for row in await execute(
+                self._finish,
+                [
+                    {
+                        "id": d.sending.id,
+                        "epoch": d.sending.epoch,
+                        "state": d.state,
+                        "outcome": d.outcome,
+                        "next_attempt_at": d.next_attempt_at,
+                        "attempts": d.attempts,
+                        "sent_at": now if d.state in spoken else None,
+                    }
+                    for d in sorted(results, key=lambda d: d.sending.id)
+                ],
+            )
+        }
+        ours = [d for d in results if d.sending.id in finished]
+        await execute(
+            self._onward,
+            [
+                {
+                    "id": go.reconnection_id,
+                    "state": go.state,
+                    "step": go.step,
+                    "base_step": go.base_step,
+                    "next_attempt_at": go.next_attempt_at,
+                    "notified_at": now if go.told else None,
+                    "next_check_at": go.next_check_at,
+                }
+                for d in ours
+                for go in d.rounds
+            ],
+        )
+        await self._end_episodes(connection, execute, [ending for d in ours for ending in d.endings], now)
+        await self._renew_windows(execute, ours)
+        refused = [
+            {"user_guid": d.sending.user_guid, "address": d.refused_address, "channel": d.sending.channel}
+            for d in ours
+            if d.refused_address is not None
+        ]
+        await execute(self._refuse_mailbox, [row for row in refused if row["channel"] == EMAIL])
+        await execute(self._refuse_device, [row for row in refused if row["channel"] != EMAIL])
+        return len(finished)
+
+    async def _end_episodes(
+        self, connection: AsyncConnection, execute: Any, endings: Sequence[Ending], now: datetime
+    ) -> None:
+        await execute(
+            self._end,
+            [
+                {"id": e.reconnection_id, "state": e.state, "outcome": e.outcome, "reopen_at": e.reopen_at}
+                for e in endings
+            ],
+        )
+        await execute(self._forget, [{"id": e.reconnection_id} for e in endings])
+        well = [e.member_guid for e in endings if e.state is ReconnectionState.RECONNECTED]
+        await mark_well(connection, self._rows, well, now=now)
+
+    async def _renew_windows(self, execute: Any, ours: Sequence[Delivered]) -> None:
+        renewals = [(d.sending.id, renewal) for d in ours for renewal in d.renewals]
+        ids = [{"id": renewal.reconnection_id} for _, renewal in renewals]
+        await execute(self._forget, ids)
+        await execute(self._next_epoch, ids)
+        await execute(
+            self._renew,
+            [
+                {"id": fresh.reconnection_id, "member_guid": fresh.member_guid, "uri": fresh.locked_uri}
+                for _, fresh in renewals
+            ],
+        )
+        await execute(self._relink, [{"id": fresh.reconnection_id, "notification_id": id_} for id_, fresh in renewals])
