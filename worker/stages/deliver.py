@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from worker.channels import BadAddress, Bank, ChannelDown, Failed, Message, Outcome, Sent, TryLater, Unknown
-from worker.errors import SettingsError, WorkerError
+from worker.errors import SettingsError
 from worker.mx.uris import check_uri
 from worker.policy.cadence import earliest, next_round, zone_of
 from worker.policy.channel_choice import Route, choose
@@ -22,6 +22,7 @@ from worker.policy.retries import next_attempt
 from worker.policy.states import NotificationState, ReconnectionState
 from worker.runtime import Runtime
 from worker.stages.breaker import Breaker, Gate
+from worker.stages.dispatch_log import DispatchLog, LeaseLost
 from worker.stages.freshness import Fresh, NotNow, refresh
 from worker.stages.shift import Shift, Slice, summary
 from worker.store.deliver_settling import Delivered, Ending, NextRound, Passage, Sending
@@ -34,45 +35,12 @@ log = structlog.get_logger()
 _N, _R = NotificationState, ReconnectionState
 
 
-class LeaseLost(Exception):  # noqa: N818 - it names what happened
-    """The notification belongs to somebody else by now; nothing may be sent."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Errand:
     """One message to one person."""
 
     sending: Sending
     person: Person
-
-
-class DispatchLog:
-    """Puts "dispatch begins" on record, for all messages that stand before that point at once (a group commit)."""
-
-    def __init__(self, store: DeliverStore) -> None:
-        self._store = store
-        self._queue: list[tuple[Sending, asyncio.Future[bool]]] = []
-        self._writer: asyncio.Task[None] | None = None
-
-    async def begin(self, sending: Sending) -> None:
-        """Returns once it is on record; raises :class:`LeaseLost` if the message is not ours any more."""
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._queue.append((sending, future))
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write())
-        if not await future:
-            raise LeaseLost
-
-    async def _write(self) -> None:
-        while self._queue:
-            group, self._queue = self._queue, []
-            try:
-                marked = await self._store.mark_dispatched([sending for sending, _ in group])
-            except WorkerError:
-                marked = set()
-            for sending, future in group:
-                if not future.done():
-                    future.set_result(sending.id in marked)
 
 
 class Deliver:
