@@ -24,6 +24,7 @@ from worker.runtime import Runtime
 from worker.stages.breaker import Breaker, Gate
 from worker.stages.dispatch_log import DispatchLog, LeaseLost
 from worker.stages.freshness import Fresh, NotNow, refresh
+from worker.stages.mode import Mode
 from worker.stages.shift import Shift, Slice, summary
 from worker.store.deliver_settling import Delivered, Ending, NextRound, Passage, Sending
 from worker.store.delivering import DeliverStore
@@ -47,7 +48,14 @@ class Deliver:
     """The stage, as the shift sees it."""
 
     def __init__(
-        self, runtime: Runtime, breakers: dict[str, Breaker], *, mx_breaker: Breaker, mx_serves: bool = True
+        self,
+        runtime: Runtime,
+        breakers: dict[str, Breaker],
+        *,
+        mx_breaker: Breaker,
+        mx_serves: bool = True,
+        mode: Mode = Mode.WORK,
+        figures: Counter[str] | None = None,
     ) -> None:
         self._runtime = runtime
         self._settings = runtime.settings
@@ -56,7 +64,10 @@ class Deliver:
         self._breakers = breakers
         self._mx_breaker = mx_breaker
         self._mx_serves = mx_serves
-        self.figures: Counter[str] = Counter()
+        self._mode = mode
+        #: Rows that the last claim took.
+        self.taken = 0
+        self.figures: Counter[str] = Counter() if figures is None else figures
         self.shift = Shift(
             stage=self,
             slots=self._settings.smtp_connections,
@@ -70,7 +81,9 @@ class Deliver:
         """Take due notifications; those whose person may not be told right now go back for later."""
         now = self._runtime.clock.now()
         holder, lease = self._runtime.holder, self._settings.lease_seconds
-        sendings = await self._store.claim(n, holder=holder, lease_seconds=lease, now=now)
+        claim = self._store.claim_suspects if self._mode is Mode.SUSPECTS else self._store.claim
+        sendings = await claim(n, holder=holder, lease_seconds=lease, now=now)
+        self.taken = len(sendings)
         span = max((cap.within for cap in self._settings.message_caps), default=timedelta(0))
         guids = {sending.user_guid for sending in sendings}
         people = await self._store.people(guids, since=now - span) if guids else {}
@@ -85,7 +98,7 @@ class Deliver:
         if held_up:
             await self._store.settle(held_up, now=now)
             self.figures["held up"] += len(held_up)
-        return Slice(taken=len(sendings), jobs=errands)
+        return Slice(taken=len(sendings) if self._mode is Mode.WORK else 0, jobs=errands)
 
     def _moment(self, person: Person, now: datetime) -> datetime:
         settings = self._settings
@@ -281,8 +294,24 @@ async def deliver(runtime: Runtime) -> str:
         if await breaker.admit(started) is Gate.PROBE:
             await pauses.lift(delivery_scope(kind))  # the first refusal shuts it again, and costs nobody anything
     mx_serves = await pauses.get(MX) is None
-    stage = Deliver(runtime, breakers, mx_breaker=Breaker(pauses, MX), mx_serves=mx_serves)
+    mx_breaker = Breaker(pauses, MX)
+    stage = Deliver(runtime, breakers, mx_breaker=mx_breaker, mx_serves=mx_serves)
     await stage.shift.run()
-    if stage.shift.has_more and not runtime.stopping.is_set():
+    more = stage.shift.has_more
+    until = started + timedelta(seconds=runtime.settings.shift_seconds)
+    while not more and not stage.shift.halted and runtime.clock.now() < until and not runtime.stopping.is_set():
+        suspects = Deliver(
+            runtime,
+            breakers,
+            mx_breaker=mx_breaker,
+            mx_serves=mx_serves,
+            mode=Mode.SUSPECTS,
+            figures=stage.figures,
+        )
+        await suspects.shift.run()
+        if not suspects.taken:
+            break
+        more = runtime.clock.now() >= until
+    if more and not runtime.stopping.is_set():
         await runtime.wake("deliver", 1)
     return summary(stage.figures, runtime.clock.now() - started)

@@ -31,6 +31,7 @@ from worker.policy.selection import judge
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
 from worker.stages.breaker import Breaker, Gate
+from worker.stages.mode import Mode
 from worker.stages.shift import Shift, Slice, summary
 from worker.store.fetch_settling import TURN, Announcement, Claim, Fetched, Round
 from worker.store.fetching import FetchStore
@@ -65,21 +66,25 @@ class Visit:
 class Fetch:
     """The stage, as the shift sees it."""
 
-    def __init__(self, runtime: Runtime, breaker: Breaker, *, probe: bool) -> None:
+    def __init__(
+        self, runtime: Runtime, breaker: Breaker, *, mode: Mode = Mode.WORK, figures: Counter[str] | None = None
+    ) -> None:
         self._runtime = runtime
         self._settings = runtime.settings
         self._store = FetchStore(runtime.database)
         self._breaker = breaker
-        self._probe = probe
+        self._mode = mode
+        #: Rows that the last claim took.
+        self.taken = 0
         #: How often MX served us in this shift, and where that count stood when a claim failed for MX's reasons.
         self._served = 0
         self._blaming_mx: dict[int, int] = {}
         self._undecided: list[Round] = []
-        self.figures: Counter[str] = Counter()
+        self.figures: Counter[str] = Counter() if figures is None else figures
         self.shift = Shift(
             stage=self,
             slots=self._settings.mx_max_connections,
-            batch=1 if probe else self._settings.batch_size,
+            batch=1 if mode is Mode.PROBE else self._settings.batch_size,
             seconds=self._settings.shift_seconds,
             renew_every=self._settings.lease_seconds / 3,
             stopping=runtime.stopping,
@@ -88,19 +93,16 @@ class Fetch:
     async def claim(self, n: int) -> Slice[Visit]:
         """Take due reconnections; those whose user cannot be told now are put off without asking MX for anything."""
         now = self._runtime.clock.now()
-        claims = await self._store.claim(
-            n,
-            holder=self._runtime.holder,
-            lease_seconds=self._settings.lease_seconds,
-            now=now,
-            soon=now + SOON,
-            probe=self._probe,
-        )
+        claims = await self._take(n, now)
+        self.taken = len(claims)
         span = max((cap.within for cap in self._settings.message_caps), default=timedelta(0))
         people = await self._store.people({claim.user_guid for claim in claims}, since=now - span) if claims else {}
+        by_person: dict[str, list[Claim]] = {}
+        for claim in claims:
+            by_person.setdefault(claim.user_guid, []).append(claim)
         visits, put_off = [], []
-        for guid, person in people.items():
-            theirs = [claim for claim in claims if claim.user_guid == guid]
+        for guid, theirs in by_person.items():
+            person = people[guid]
             ended = [fetched for claim in theirs if (fetched := self._over(claim, now)) is not None]
             left = [claim for claim in theirs if all(fetched.claim is not claim for fetched in ended)]
             plan = self._plan(person, now)
@@ -113,7 +115,15 @@ class Fetch:
         if put_off:
             await self._store.settle(put_off, now=now)
             self._count(put_off)
-        return Slice(taken=0 if self._probe else len(claims), jobs=visits)  # a probe is one claim and no more
+        # Probes and suspects are one claim and no more.
+        return Slice(taken=len(claims) if self._mode is Mode.WORK else 0, jobs=visits)
+
+    async def _take(self, n: int, now: datetime) -> list[Claim]:
+        holder, lease = self._runtime.holder, self._settings.lease_seconds
+        if self._mode is Mode.SUSPECTS:
+            return await self._store.claim_suspects(n, holder=holder, lease_seconds=lease, now=now)
+        probe = self._mode is Mode.PROBE
+        return await self._store.claim(n, holder=holder, lease_seconds=lease, now=now, soon=now + SOON, probe=probe)
 
     def _over(self, claim: Claim, now: datetime) -> Fetched | None:
         """What the application's own data says to end, before MX is asked."""
@@ -216,7 +226,7 @@ class Fetch:
             at = next_attempt(1, now=now, dice=self._runtime.dice, after=answer.after)
             return _again(claim, at, answer.code)
         if answer.upstream:
-            if self._breaker.failed(answer.code) or self._probe:
+            if self._breaker.failed(answer.code) or self._mode is Mode.PROBE:
                 self.shift.halted = True
                 return _again(claim, claim.next_attempt_at, answer.code)
             self._blaming_mx[claim.id] = self._served
@@ -239,8 +249,9 @@ class Fetch:
         """Write results. Failures that may turn out to be MX's wait until it serves somebody, or the breaker opens."""
         await self._settle([*done, *self._take_undecided()], certain=False)
 
-    async def settle_undecided(self) -> None:
-        """Write what still waits at the end of the shift."""
+    async def work_shift(self) -> None:
+        """One shift, and what is left undecided at its end."""
+        await self.shift.run()
         if undecided := self._take_undecided():
             await self._settle(undecided, certain=True)
 
@@ -255,7 +266,7 @@ class Fetch:
         elif not certain:
             self._undecided = [round_ for round_ in done if self._may_be_mx(round_)]
             done = [round_ for round_ in done if not self._may_be_mx(round_)]
-        await self._breaker.settle(now, probe=self._probe)
+        await self._breaker.settle(now, probe=self._mode is Mode.PROBE)
         to_deliver = await self._store.settle(done, now=now)
         self._count(done)
         if to_deliver:
@@ -300,9 +311,16 @@ async def fetch(runtime: Runtime) -> str:
     gate = await breaker.admit(started)
     if gate is Gate.OPEN:
         return f"paused: {breaker.reason}"
-    stage = Fetch(runtime, breaker, probe=gate is Gate.PROBE)
-    await stage.shift.run()
-    await stage.settle_undecided()
-    if stage.shift.has_more and not runtime.stopping.is_set():
+    stage = Fetch(runtime, breaker, mode=Mode.PROBE if gate is Gate.PROBE else Mode.WORK)
+    await stage.work_shift()
+    more = stage.shift.has_more
+    until = started + timedelta(seconds=runtime.settings.shift_seconds)
+    while not more and gate is Gate.CLOSED and runtime.clock.now() < until and not runtime.stopping.is_set():
+        suspects = Fetch(runtime, breaker, mode=Mode.SUSPECTS, figures=stage.figures)
+        await suspects.work_shift()
+        if not suspects.taken:
+            break
+        more = runtime.clock.now() >= until
+    if (more or (gate is Gate.PROBE and not stage.shift.halted)) and not runtime.stopping.is_set():
         await runtime.wake("fetch", 1)
     return summary(stage.figures, runtime.clock.now() - started)

@@ -7,6 +7,7 @@ import pytest
 
 from worker.stages.deliver import deliver
 from worker.stages.fetch import Fetch, fetch
+from worker.stages.mode import Mode
 from worker.stages.sweep import sweep
 from worker.store.fetching import FetchStore
 from worker.store.pauses import MX, PauseStore
@@ -203,7 +204,7 @@ async def test_results_of_a_lost_lease_change_nothing(bench_for: Any, sandbox_fo
     async with sandbox_for({"a": ["ok"]}) as sandbox:
         bench = await bench_for(**sandbox.settings)
         await _broken(bench, "a")
-        stage = Fetch(bench.runtime, _NoBreaker(), probe=False)  # type: ignore[arg-type]
+        stage = Fetch(bench.runtime, _NoBreaker())  # type: ignore[arg-type]
         visits = (await stage.claim(10)).jobs
         done = [await stage.work(visit) for visit in visits]
         # Its lease ran out, and another worker took it over.
@@ -251,6 +252,49 @@ async def test_a_run_of_failures_opens_the_breaker_and_spends_no_attempts(bench_
         await fetch(bench.runtime)
         assert set((await bench.states()).values()) == {"ready"}
         assert await bench.one("SELECT sum(attempts) FROM reconnections") == 0
+
+
+async def test_a_row_that_takes_its_workers_down_is_set_aside_and_its_slice_mates_are_served(
+    bench_for: Any, sandbox_for: Any
+) -> None:
+    names = [f"m{number:02}" for number in range(40)]
+    async with sandbox_for({name: ["ok"] for name in names}) as sandbox:
+        bench = await bench_for(**sandbox.settings, batch_size=32)
+        await _broken(bench, *names)
+        slices = []
+        for _ in range(30):
+            # A worker claims, and dies with what it holds if the culprit is among it.
+            stage = Fetch(bench.runtime, _NoBreaker(), mode=Mode.WORK)  # type: ignore[arg-type]
+            visits = (await stage.claim(32)).jobs
+            if not visits:
+                stage = Fetch(bench.runtime, _NoBreaker(), mode=Mode.SUSPECTS)  # type: ignore[arg-type]
+                visits = (await stage.claim(32)).jobs
+            if not visits:
+                break
+            members = {claim.member_guid for visit in visits for claim in visit.claims}
+            if "MBR-m07" in members:
+                slices.append(len(members))
+                await bench.sql(
+                    "UPDATE reconnections SET lease_expires_at = '2020-01-01 00:00:00' WHERE state = 'leased'"
+                )
+                await sweep(bench.runtime)
+            else:
+                await stage.settle([await stage.work(visit) for visit in visits])
+        assert slices == [32, 4, 1, 1, 1, 1]
+        states = await bench.states()
+        assert states.pop("MBR-m07") == "quarantined"
+        assert set(states.values()) == {"ready"}
+        assert await bench.one("SELECT outcome FROM reconnections WHERE state = 'quarantined'") == "took_workers_down"
+
+
+async def test_rows_that_a_killed_worker_held_are_worked_off_in_the_same_task(bench_for: Any, sandbox_for: Any) -> None:
+    names = [f"m{number:02}" for number in range(40)]
+    async with sandbox_for({name: ["ok"] for name in names}) as sandbox:
+        bench = await bench_for(**sandbox.settings, batch_size=32)
+        await _broken(bench, *names)
+        await bench.sql("UPDATE reconnections SET lost_leases = 1 WHERE member_guid < 'MBR-m20'")
+        assert (await fetch(bench.runtime)).startswith("ready 40, ")
+        assert await bench.one("SELECT sum(lost_leases) FROM reconnections") == 0
 
 
 async def test_too_many_requests_spend_nobodys_attempts(bench_for: Any, sandbox_for: Any) -> None:
