@@ -123,15 +123,6 @@ class ReportStore:
 
         return await self._database.transaction(work)
 
-    async def mails(self) -> dict[str, int]:
-        """How many messages each user was sent."""
-        query = select(n.user_guid, func.count()).where(n.state == written("sent")).group_by(n.user_guid)
-
-        async def work(connection: AsyncConnection) -> dict[str, int]:
-            return {row[0]: row[1] for row in await connection.execute(query)}
-
-        return await self._database.transaction(work)
-
     async def last_sweep(self) -> dict[str, Any] | None:
         """The newest sweep."""
 
