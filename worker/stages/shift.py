@@ -10,7 +10,7 @@ by then is finished, what was not begun when a stop is asked for is handed back 
 import asyncio
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, Protocol, TypeVar
@@ -99,11 +99,11 @@ class Shift(Generic[Job, Done]):
             while now() < leave_at:
                 if self.stopping.is_set():
                     leave_at = min(leave_at, now() + self.grace)
-                if self.stopping.is_set() or self.halted:
+                self._fill_slots()
+                if self._winds_down():
                     await self._hand_back_waiting()
                 elif self._claiming is None and not self.drained and now() < until and self._runs_low():
                     self._claiming = self._start(self.stage.claim(self.batch))
-                self._fill_slots()
                 if (
                     self._done
                     and self._settling is None
@@ -116,7 +116,8 @@ class Shift(Generic[Job, Done]):
                     return
                 self._something_to_do.clear()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._something_to_do.wait(), timeout=SETTLE_EVERY)
+                    async with asyncio.timeout(SETTLE_EVERY):
+                        await self._something_to_do.wait()
                 if self._settling is not None and self._settling.done():
                     self._settling = self._settling.result()
                 if self._claiming is not None and self._claiming.done():
@@ -127,12 +128,20 @@ class Shift(Generic[Job, Done]):
                     await self.stage.renew([*self._working.values(), *self._waiting])
         finally:
             bell.cancel()
-            await self._leave()
+            leaving = asyncio.create_task(self._leave())
+            try:
+                await asyncio.wait([leaving])
+            finally:  # a cancellation that comes meanwhile leaves no job behind either
+                await leaving
 
     @property
     def has_more(self) -> bool:
         """Whether it ended although more may be due."""
         return not self.drained and not self.halted
+
+    def _winds_down(self) -> bool:
+        """Nothing is begun any more: what goes on is finished, what waits is handed back."""
+        return self.stopping.is_set() or self.halted
 
     def _is_idle(self) -> bool:
         return not self._working and not self._waiting
@@ -155,7 +164,7 @@ class Shift(Generic[Job, Done]):
         self.drained = found.taken < self.batch
 
     def _fill_slots(self) -> None:
-        while self._waiting and len(self._working) < self.slots:
+        while self._waiting and len(self._working) < self.slots and not self._winds_down():
             job = self._waiting.popleft()
             task = asyncio.create_task(self.stage.work(job))
             self._working[task] = job
@@ -170,6 +179,7 @@ class Shift(Generic[Job, Done]):
         self._fill_slots()
         if (
             self._is_idle()
+            or self._winds_down()
             or len(self._done) >= self.batch
             or (self._claiming is None and not self.drained and self._runs_low())
         ):
@@ -185,9 +195,8 @@ class Shift(Generic[Job, Done]):
 
     async def _hand_back_waiting(self) -> None:
         if self._waiting:
-            jobs = list(self._waiting)
+            await self.stage.release(list(self._waiting))
             self._waiting.clear()
-            await self.stage.release(jobs)
 
     async def _leave(self) -> None:
         """Whatever ended the shift: settle what is done, hand back what is not."""
@@ -206,12 +215,14 @@ class Shift(Generic[Job, Done]):
         if self._claiming is not None:
             with suppress(Exception):
                 self._waiting.extend((await self._claiming).jobs)
-        if self._settling is not None:
-            await asyncio.wait([self._settling])
-        if self._done:
-            await self.stage.settle(self._done)
-        if self._waiting or interrupted:
-            await self.stage.release([*self._waiting, *interrupted])
+        async with AsyncExitStack() as all_of_it:  # whichever of these fails, the others are done
+            if self._waiting or interrupted:
+                all_of_it.push_async_callback(self.stage.release, [*self._waiting, *interrupted])
+            if self._done:
+                all_of_it.push_async_callback(self.stage.settle, self._done)
+            if self._settling is not None:
+                await asyncio.wait([self._settling])
+                self._settling.result()
 
 
 def summary(figures: Mapping[str, int], took: timedelta) -> str:
