@@ -141,11 +141,12 @@ async def _work(runtime: Runtime, folder: Path) -> dict[str, Any]:
     report = await sweep(runtime)
     aside.print(f"Swept: {report.summary if report else 'nothing'}.")
     await follow(runtime, give_up_after=_PATIENCE)
-    again = await sweep(runtime)
-    aside.print(f"Swept again: {again.summary if again else 'nothing'}.")
     reports = ReportStore(runtime.database)
     outcomes = [{"state": s, "outcome": o, "count": n} for s, o, n in await reports.outcomes()]
-    return {"states": await reports.states(), "outcomes": outcomes, **await reports.funnel()}
+    found = {"states": await reports.states(), "outcomes": outcomes, **await reports.funnel()}
+    again = await sweep(runtime)  # may wake a worker for a retry whose time has come, and does nothing else
+    aside.print(f"Swept again: opened {again.opened if again else 0}.")
+    return found
 
 
 def _mailbox(bank: dict[str, str]) -> Counter[str]:
