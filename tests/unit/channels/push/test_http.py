@@ -1,0 +1,65 @@
+"""Retry-After, addresses of services, and words for what went wrong."""
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import aiohttp
+import pytest
+
+from worker.channels.push_http import Reply, lack, retry_after, service_url
+from worker.errors import SettingsError
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("0", 0.0), ("17", 17.0), (" 17 ", 17.0), ("86400", 86_400.0), ("999999", 86_400.0), ("9" * 400, 86_400.0)],
+)
+def test_seconds_to_wait(value, seconds):
+    assert retry_after({"Retry-After": value}) == seconds
+    assert retry_after({"retry-after": value}) == seconds
+
+
+@pytest.mark.parametrize("value", ["", "soon", "-5", "1.5", "1e3", "٣", "2026-03-03", "Mon, 99 Foo 2026"])
+def test_nonsense_is_no_wait(value):
+    assert retry_after({"Retry-After": value}) is None
+
+
+def test_no_header_is_no_wait():
+    assert retry_after({}) is None
+
+
+def test_a_date_to_wait_for():
+    now = datetime.now(UTC)
+    assert 58 < retry_after({"Retry-After": format_datetime(now + timedelta(seconds=60), usegmt=True)}) <= 60
+    assert retry_after({"Retry-After": format_datetime(now - timedelta(days=1), usegmt=True)}) == 0.0
+    assert retry_after({"Retry-After": format_datetime(now + timedelta(days=9), usegmt=True)}) == 86_400.0
+
+
+@pytest.mark.parametrize("url", ["https://fcm.googleapis.com", "https://fcm.googleapis.com/", "https://h:8443/a/b"])
+def test_https_is_fine(url):
+    assert service_url("X", url) == url.rstrip("/")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://localhost:8080", "http://[::1]:9"])
+def test_http_is_fine_towards_this_machine(url):
+    assert service_url("X", url) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "fcm.googleapis.com", "http://fcm.googleapis.com", "ftp://h", "https://u:secret@h", "https://h?q", "https://"],
+)
+def test_anything_else_is_a_settings_error_that_quotes_nothing(url):
+    with pytest.raises(SettingsError, match="settings: FCM_BASE_URL") as caught:
+        service_url("FCM_BASE_URL", url)
+    assert "secret" not in str(caught.value)
+
+
+def test_an_error_becomes_a_word_and_never_its_text():
+    assert lack(aiohttp.InvalidURL("https://secret")) == "connection_lost"
+    assert lack(TimeoutError("secret")) == "timeout"
+    assert lack(ValueError("secret")) == "unexpected"
+
+
+def test_a_reply_does_not_show_its_body():
+    assert repr(Reply(400, {"secret": "x"}, b"secret")) == "Reply(400)"

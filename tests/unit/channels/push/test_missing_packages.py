@@ -1,0 +1,49 @@
+"""Who installed without push is told so in one line."""
+
+import subprocess
+import sys
+
+import pytest
+
+_IMPORT = """
+import sys
+sys.modules[sys.argv[2]] = None
+from worker.errors import WorkerError
+try:
+    __import__(sys.argv[1])
+except WorkerError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "line"),
+    [
+        ("worker.channels.fcm.channel", "google.auth", "push by FCM needs: pip install 'reconnection-worker[push]'"),
+        ("worker.channels.fcm.channel", "requests", "push by FCM needs: pip install 'reconnection-worker[push]'"),
+        ("worker.channels.apns.channel", "httpx", "push by APNs needs: pip install 'reconnection-worker[push]'"),
+        ("worker.channels.apns.channel", "h2", "push by APNs needs: pip install 'reconnection-worker[push]'"),
+        (
+            "worker.channels.webpush.channel",
+            "pywebpush",
+            "push to browsers needs: pip install 'reconnection-worker[push]'",
+        ),
+        (
+            "worker.channels.webpush.channel",
+            "py_vapid",
+            "push to browsers needs: pip install 'reconnection-worker[push]'",
+        ),
+    ],
+)
+def test_a_missing_package_is_one_line(module, package, line):
+    ran = subprocess.run(
+        [sys.executable, "-c", _IMPORT, module, package], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ran.stdout.strip() == line
+
+
+@pytest.mark.parametrize("channel", ["fcm", "apns", "webpush"])
+def test_a_configuration_needs_no_package(channel):
+    script = "import sys\nfor name in ('google', 'httpx', 'h2', 'pywebpush', 'py_vapid', 'requests'): sys.modules[name] = None\n"
+    script += f"import worker.channels.{channel}.config"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

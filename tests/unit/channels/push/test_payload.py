@@ -1,0 +1,48 @@
+"""What travels beside the words."""
+
+import json
+
+import pytest
+
+from worker.channels.push_payload import data_for, fitting, link_for, message_id
+
+
+def test_a_key_that_fits_every_service_is_the_id():
+    assert message_id("5f0c1a2b3c4d5e6f708192a3b4c5d6e7") == "5f0c1a2b3c4d5e6f708192a3b4c5d6e7"
+
+
+@pytest.mark.parametrize("key", ["", "x" * 33, "episode-7/0", "a b", "ümlaut", "a\n"])
+def test_any_other_key_has_an_id_of_its_own_that_fits(key):
+    id_ = message_id(key)
+    assert len(id_) == 32
+    assert id_.isalnum()
+    assert id_ == message_id(key) != message_id(f"{key}!")
+
+
+def test_there_is_no_link_unless_it_was_chosen(make_message, link):
+    assert link_for(make_message(), include_link=False) is None
+    assert link_for(make_message(), include_link=True) == link
+
+
+def test_a_tap_cannot_open_two_pages(make_message):
+    assert link_for(make_message("First Bank", "Second Bank"), include_link=True) is None
+
+
+def test_the_app_always_gets_the_message_s_key(make_message, link):
+    message = make_message()
+    assert data_for(message, None) == {"message_key": message.key}
+    assert data_for(message, link) == {"message_key": message.key, "link": link}
+
+
+def test_a_link_that_is_too_long_is_left_out():
+    def build(link):
+        return {"link": link} if link else {"no": "link"}
+
+    room = len(b'{"link":""}')
+    assert json.loads(fitting(build, "x" * (50 - room), limit=50))["link"]
+    assert json.loads(fitting(build, "x" * (51 - room), limit=50)) == {"no": "link"}
+
+
+def test_octets_are_counted_and_not_characters():
+    assert fitting(lambda _: {"t": "é" * 22}, None, limit=52) is not None
+    assert fitting(lambda _: {"t": "é" * 23}, None, limit=52) is None

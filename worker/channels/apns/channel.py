@@ -1,0 +1,77 @@
+"""Push through APNs as a channel: says who we are, posts one message, judges the answer."""
+
+import ssl
+import time
+from collections.abc import Callable
+
+from worker.channels import BadAddress, Dispatching, Failed, Message, Outcome, Sent
+from worker.channels.apns.config import PRODUCTION, SANDBOX, ApnsConfig
+from worker.channels.apns.exchange import Exchange
+from worker.channels.apns.judging import EXPIRED_PROVIDER_TOKEN, SUSPECT_DEVICE, judge, reason_of
+from worker.channels.apns.message import Push, build, push_to
+from worker.channels.apns.provider_token import ProviderToken, load_key
+from worker.channels.push_http import Reply, service_url
+from worker.channels.push_pause import Pause
+from worker.errors import SettingsError
+
+#: A token that no device has: APNs refuses it only after it accepted who asks.
+_NOBODY = "0" * 64
+
+
+class ApnsChannel:
+    """Implements :class:`worker.channels.Channel`. Connects at the first send; belongs to the loop that this happens on."""
+
+    kind = "apns"
+
+    def __init__(
+        self,
+        config: ApnsConfig,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Raises :class:`~worker.errors.SettingsError` where the configuration allows no push."""
+        for setting, value in (("KEY_ID", config.key_id), ("TEAM_ID", config.team_id), ("TOPIC", config.topic)):
+            if not value or not value.isascii() or not value.isprintable():
+                raise SettingsError(f"settings: APNS_{setting} is missing, or has characters that it cannot have")
+        self._config = config
+        self._token = ProviderToken(
+            load_key(config.key_file), key_id=config.key_id, team_id=config.team_id, clock=clock
+        )
+        base_url = service_url("APNS_BASE_URL", config.base_url or (SANDBOX if config.sandbox else PRODUCTION))
+        self._exchange = Exchange(base_url, patience=config.patience, ssl_context=ssl_context)
+        self._pause = Pause()
+
+    async def send(self, message: Message, dispatching: Dispatching) -> Outcome:
+        """See :meth:`worker.channels.Channel.send`."""
+        push = build(message, self._config)
+        if isinstance(push, BadAddress | Failed):
+            return push
+        if held := self._pause.holds():
+            return held
+        await dispatching()
+        return self._pause.note(await self._deliver(push))
+
+    async def check(self) -> Outcome:
+        """Whether messages could be sent, without sending any: one to nobody; ``Sent`` means that all is well."""
+        push = push_to(_NOBODY, b'{"aps":{"alert":"check"}}', key="check", collapse_id="check", config=self._config)
+        outcome = await self._deliver(push)
+        about_nobody = isinstance(outcome, BadAddress) or outcome.code in SUSPECT_DEVICE
+        return Sent(code="ready") if isinstance(outcome, Sent) or about_nobody else outcome
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._exchange.close()
+
+    async def _deliver(self, push: Push) -> Outcome:
+        token = self._token.current()
+        reply = await self._post(push, token)
+        if isinstance(reply, Reply) and reason_of(reply) == EXPIRED_PROVIDER_TOKEN:
+            fresh = self._token.renewed(token)
+            if fresh is not None:
+                reply = await self._post(push, fresh)
+        return judge(reply) if isinstance(reply, Reply) else reply
+
+    async def _post(self, push: Push, token: str) -> Reply | Outcome:
+        headers = {**push.headers, "authorization": f"bearer {token}", "content-type": "application/json"}
+        return await self._exchange.post(push.path, headers=headers, body=push.payload)

@@ -1,0 +1,89 @@
+"""What an answer of APNs means for the message, as one pure function (Apple: *Handling notification responses from APNs*).
+
+| reason, or else the HTTP status | outcome |
+|---|---|
+| 200 | sent |
+| Unregistered, ExpiredToken, 410 | the address is bad: the app is gone from the device |
+| BadDeviceToken, DeviceTokenNotForTopic | failed, with a code of its own: see below |
+| ExpiredProviderToken | the channel is down, once a fresh token has been refused too |
+| BadTopic, MissingTopic, TopicDisallowed, 401, other 403, 3xx | the channel is down: key, team, topic or environment are not set up right |
+| TooManyRequests, other 429 | later: too many for this one device |
+| TooManyProviderTokenUpdates | later, and the whole channel waits for twenty minutes |
+| ServiceUnavailable, Shutdown, 503 | later; APNs is overloaded or leaves, so the whole channel |
+| IdleTimeout, InternalServerError, other 5xx | later |
+| PayloadTooLarge, any other 4xx | failed |
+
+BadDeviceToken says either that the token is rubbish or that it belongs to Apple's other environment, and one wrong setting
+(``APNS_SANDBOX``) would then mark every device as gone. So the address is not called bad here; whoever settles the outcome can
+disable the single device and report it by its code, :data:`SUSPECT_DEVICE`.
+
+Codes are made of the reasons listed here; nothing else of an answer leaves.
+"""
+
+import json
+import re
+
+from worker.channels import BadAddress, ChannelDown, Failed, Outcome, Sent, TryLater
+from worker.channels.apns.provider_token import LEAST_DISTANCE
+from worker.channels.push_http import Reply, retry_after
+
+#: The codes of a device token that APNs does not take here: rubbish, or of another environment or app.
+SUSPECT_DEVICE = frozenset({"bad_device_token", "device_token_not_for_topic"})
+
+EXPIRED_PROVIDER_TOKEN = "ExpiredProviderToken"  # noqa: S105 - Apple's word for it
+
+_GONE = frozenset({"Unregistered", "ExpiredToken"})
+_MISCONFIGURED = frozenset({
+    "BadCertificate", "BadCertificateEnvironment", "BadEnvironmentKeyIdInToken", EXPIRED_PROVIDER_TOKEN, "Forbidden",
+    "InvalidProviderToken", "MissingProviderToken", "UnrelatedKeyIdInToken",
+    "BadTopic", "MissingTopic", "TopicDisallowed",
+})  # fmt: skip
+_PASSING = frozenset({"TooManyRequests", "IdleTimeout", "InternalServerError"})
+_OVERLOADED = frozenset({"ServiceUnavailable", "Shutdown"})
+_REFUSED = frozenset({
+    "BadDeviceToken", "DeviceTokenNotForTopic", "BadCollapseId", "BadExpirationDate", "BadMessageId", "BadPath", "BadPriority",
+    "DuplicateHeaders", "InvalidPushType", "MethodNotAllowed", "MissingDeviceToken", "PayloadEmpty", "PayloadTooLarge",
+})  # fmt: skip
+
+
+def judge(reply: Reply) -> Outcome:  # noqa: PLR0911 - one return for each row of the table
+    """The outcome of a message that APNs answered."""
+    if reply.status == 200:  # noqa: PLR2004
+        return Sent()
+    reason = reason_of(reply)
+    code = re.sub(r"(?<!^)(?=[A-Z])", "_", reason).lower()
+    if reason in _GONE:
+        return BadAddress(code=code)
+    if reason in _REFUSED:
+        return Failed(code=code)
+    if reason in _MISCONFIGURED:
+        return ChannelDown(code=code)
+    if reason in _PASSING:
+        return TryLater(code=code, after=retry_after(reply.headers))
+    if reason in _OVERLOADED:
+        return TryLater(code=code, after=retry_after(reply.headers), whole_channel=True)
+    if reason == "TooManyProviderTokenUpdates":
+        return TryLater(code=code, after=retry_after(reply.headers) or LEAST_DISTANCE, whole_channel=True)
+    return _judge_status(reply)
+
+
+def reason_of(reply: Reply) -> str:
+    """Apple's word for what is wrong; empty where there is none."""
+    try:
+        answer = json.loads(reply.body)
+    except (ValueError, RecursionError):
+        return ""
+    reason = answer.get("reason") if isinstance(answer, dict) else None
+    return reason if isinstance(reason, str) else ""
+
+
+def _judge_status(reply: Reply) -> Outcome:
+    status = reply.status
+    code = f"http_{status}"
+    if status == 410:  # noqa: PLR2004
+        return BadAddress(code=code)
+    if status in {401, 403} or 300 <= status < 400:  # noqa: PLR2004
+        return ChannelDown(code=code)
+    if status == 429 or status >= 500:  # noqa: PLR2004
+        return TryLater(code=code, after=retry_after(reply.headers), whole_channel=status == 503)  # noqa: PLR2004
+    return Failed(code=code)

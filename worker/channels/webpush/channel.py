@@ -1,0 +1,123 @@
+"""Push to browsers as a channel: checks the subscription, has the message encrypted, posts it, judges the answer."""
+
+import ssl
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from worker.channels import Dispatching, Failed, Message, Outcome, Sent, TryLater, Unknown
+from worker.channels.push_http import PRIVATE_ADDRESS, Poster, Reply
+from worker.channels.push_payload import data_for, fitting, link_for, message_id
+from worker.channels.push_standing import Standing
+from worker.channels.push_text import word
+from worker.channels.webpush.config import WebPushConfig
+from worker.channels.webpush.judging import judge
+from worker.channels.webpush.public_resolver import PublicResolver
+from worker.channels.webpush.subscription import Subscription, parse
+from worker.channels.webpush.vapid import check_contact, load_vapid
+from worker.errors import WorkerError
+
+try:
+    from pywebpush import WebPushException, webpush_async  # type: ignore[import-untyped]
+except ImportError:
+    raise WorkerError("push to browsers needs: pip install 'reconnection-worker[push]'") from None
+
+#: Octets before encryption that make a body of 4,096, which every push service takes (RFC 8291, 4).
+_PLAINTEXT_LIMIT = 3993
+
+
+class WebPushChannel:
+    """Implements :class:`worker.channels.Channel`. Connects at the first send; belongs to the loop that this happens on."""
+
+    kind = "webpush"
+
+    def __init__(self, config: WebPushConfig, *, ssl_context: ssl.SSLContext | None = None) -> None:
+        """Raises :class:`~worker.errors.SettingsError` where the configuration allows no push."""
+        self._config = config
+        self._contact = check_contact(config.contact)
+        self._vapid = load_vapid(config.vapid_key_file)
+        self._standing = Standing()
+        resolver = PublicResolver(allow_loopback=config.allow_loopback)
+        self._poster = Poster(patience=config.patience, ssl_context=ssl_context, resolver=resolver)
+
+    async def send(self, message: Message, dispatching: Dispatching) -> Outcome:
+        """See :meth:`worker.channels.Channel.send`."""
+        if not message.banks:
+            return Failed(code="no_banks")
+        subscription = parse(message.address, self._config)
+        if not isinstance(subscription, Subscription):
+            return subscription
+        payload = self._payload(message)
+        if payload is None:
+            return Failed(code="payload_too_large")
+        return await self._post(subscription, payload, topic=message_id(message.key), dispatching=dispatching)
+
+    async def check(self) -> Outcome:
+        """All that can be known without a subscription is that key and contact can be used, and that is known since the start."""
+        return Sent(code="ready")
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._poster.close()
+
+    def _payload(self, message: Message) -> bytes | None:
+        """What the site's service worker gets and shows."""
+        text = word(message, app=self._config.app_name)
+
+        def body(carried: str | None) -> dict[str, Any]:
+            shown = {"title": text.title, "body": text.body, "lang": text.language, "tag": message_id(message.key)}
+            return {**shown, "data": data_for(message, carried)}
+
+        return fitting(body, link_for(message, include_link=self._config.include_link), limit=_PLAINTEXT_LIMIT)
+
+    async def _post(
+        self, subscription: Subscription, payload: bytes, *, topic: str, dispatching: Dispatching
+    ) -> Outcome:
+        courier = _Courier(self._poster, dispatching)
+        with suppress(WebPushException):  # for every refusal: the courier has the reply
+            await webpush_async(
+                subscription.info(),
+                payload,
+                vapid_private_key=self._vapid,
+                vapid_claims={"sub": self._contact, "aud": subscription.origin},
+                ttl=self._config.ttl,
+                timeout=self._config.patience,
+                headers={"Topic": topic, "Urgency": "normal"},
+                aiohttp_session=courier,
+            )
+        result = courier.result
+        outcome = judge(result) if isinstance(result, Reply) else result
+        return self._standing.weigh(subscription.origin, outcome)
+
+
+class _Courier:
+    """What pywebpush takes for an aiohttp session. A real one would follow redirects, and read an answer of any length."""
+
+    def __init__(self, poster: Poster, dispatching: Dispatching) -> None:
+        self._poster = poster
+        self._dispatching = dispatching
+        self.result: Reply | Outcome = Failed(code="not_encrypted")
+
+    async def post(self, endpoint: str, *, data: bytes, headers: Mapping[str, str], **_options: object) -> "_Answer":
+        await self._dispatching()
+        self.result = _settled(await self._poster.post(endpoint, headers=headers, body=data))
+        return _Answer(self.result)
+
+
+class _Answer:
+    """As much of an aiohttp response as pywebpush looks at."""
+
+    reason = ""
+
+    def __init__(self, result: Reply | Outcome) -> None:
+        self.status = result.status if isinstance(result, Reply) else 0
+
+    async def text(self) -> str:
+        return ""
+
+
+def _settled(result: Reply | TryLater | Unknown) -> Reply | Outcome:
+    """A name that leads into a private network will not become a push service by waiting."""
+    if isinstance(result, TryLater) and result.code == PRIVATE_ADDRESS:
+        return Failed(code="endpoint_private_address")
+    return result

@@ -1,0 +1,56 @@
+"""What an answer of a push service means for the message, as one pure function (RFC 8030; autopush: *Error codes*).
+
+| HTTP status | outcome |
+|---|---|
+| 2xx | sent |
+| 404, 410 | the address is bad: the subscription is over |
+| 429 | later; there are several push services, so this message alone |
+| 413, other 4xx | failed |
+| 401, 403 that name another VAPID key | failed, with a code of its own: see below |
+| 401, 403 | the channel is down: our VAPID key or contact is refused (but see :mod:`worker.channels.push_standing`) |
+| 5xx | later |
+| 3xx | failed: a redirect could lead anywhere |
+
+A subscription belongs to the VAPID key that it was made with. One that was made with another key, left over from before a
+change of keys or made up by somebody, would stop push for everybody if it counted as "channel down", and a wrong key file
+would wipe every subscription if it counted as a bad address. So it is neither. Three services say it in three ways.
+"""
+
+import json
+from typing import Any
+
+from worker.channels import BadAddress, ChannelDown, Failed, Outcome, Sent, TryLater
+from worker.channels.push_http import Reply, retry_after
+
+OTHER_KEY = "vapid_key_mismatch"
+
+_APPLE_OTHER_KEY = "VapidPkHashMismatch"
+_MOZILLA_OTHER_KEY = "VAPID public key mismatch"
+_GOOGLE_OTHER_KEY = b"do not correspond to the credentials used to create the subscription"
+
+
+def judge(reply: Reply) -> Outcome:
+    """The outcome of a message that a push service answered."""
+    status = reply.status
+    code = f"http_{status}"
+    if 200 <= status < 300:  # noqa: PLR2004
+        return Sent()
+    if status in {404, 410}:
+        return BadAddress(code=code)
+    if status in {401, 403}:
+        return Failed(code=OTHER_KEY) if _names_another_key(reply.body) else ChannelDown(code=code)
+    if status == 429 or status >= 500:  # noqa: PLR2004
+        return TryLater(code=code, after=retry_after(reply.headers))
+    return Failed(code=code)
+
+
+def _names_another_key(body: bytes) -> bool:
+    if _GOOGLE_OTHER_KEY in body:
+        return True
+    try:
+        answer: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(answer, dict):
+        return False
+    return answer.get("reason") == _APPLE_OTHER_KEY or answer.get("message") == _MOZILLA_OTHER_KEY

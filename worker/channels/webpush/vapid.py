@@ -1,0 +1,58 @@
+"""The key that says who we are to push services (VAPID, RFC 8292).
+
+Read here rather than by py_vapid, which makes a key of its own where the file is missing: a key that no browser has
+subscribed with.
+"""
+
+import base64
+import re
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from worker.errors import SettingsError, WorkerError
+
+try:
+    from py_vapid import Vapid02  # type: ignore[import-untyped]
+except ImportError:
+    raise WorkerError("push to browsers needs: pip install 'reconnection-worker[push]'") from None
+
+#: Octets of a private key on P-256 as a number.
+_SCALAR = 32
+
+#: Apple refuses whoever is at home on localhost.
+_CONTACT = re.compile(r"(mailto:[^@\s]+@|https://)[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+([/?][!-~]*)?")
+
+
+def load_vapid(file: Path) -> Vapid02:
+    """The key in ``file``; raises :class:`~worker.errors.SettingsError` where there is none that can be used."""
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"settings: WEBPUSH_VAPID_KEY_FILE: cannot be read ({error.strerror})") from None
+    try:
+        key = _from_pem(text) if b"-----BEGIN" in text else _from_number(text.strip())
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise SettingsError("settings: WEBPUSH_VAPID_KEY_FILE: expected a private key on P-256, as PEM or in base64url")
+    # Its own check of the contact takes no path in a URL; ours is done.
+    return Vapid02(private_key=key, conf={"no-strict": True})
+
+
+def check_contact(contact: str) -> str:
+    """``contact``, if a push service would take it; else :class:`~worker.errors.SettingsError`."""
+    if not _CONTACT.fullmatch(contact):
+        raise SettingsError("settings: WEBPUSH_CONTACT: expected mailto:you@example.com or https://example.com/contact")
+    return contact
+
+
+def _from_pem(text: bytes) -> object:
+    return serialization.load_pem_private_key(text, password=None)
+
+
+def _from_number(text: bytes) -> object:
+    number = base64.b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    return ec.derive_private_key(int.from_bytes(number, "big"), ec.SECP256R1()) if len(number) == _SCALAR else None
