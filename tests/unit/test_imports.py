@@ -1,0 +1,182 @@
+"""Who may know of whom: imports run downwards, decisions do no I/O, SQL stands in one place, and nothing needs the sandbox."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import worker
+
+ROOT = Path(worker.__file__).parent
+
+#: The parts of the package from the bottom up. A part imports from the floors below it.
+FLOORS = (
+    {"__init__", "errors", "setting_types", "settings", "clock", "logs", "stopping"},
+    {"policy", "store", "mx", "channels", "sandbox"},
+    {"runtime", "intake", "publishing"},
+    {"stages"},
+    {"app", "tasks", "web", "cli", "__main__"},
+)
+FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
+#: The floor of the four that must not know of one another.
+SEPARATE = 1
+#: What may be known sideways there, and why.
+SIDEWAYS = {
+    ("store", "worker.policy"): "rules and states are values; SQL says the same rule again",
+    ("channels", "worker.mx.uris"): "one rule for which URI is fit to be opened",
+}
+
+SQL = {"sqlalchemy", "alembic", "psycopg", "psycopg2", "asyncpg", "aiosqlite", "sqlite3"}
+#: Reads the database's clock in one ``SELECT`` when a process begins.
+SQL_ALLOWED = {"worker.runtime"}
+NETWORK = {
+    "aiohttp", "httpx", "httpcore", "h2", "requests", "yarl", "aiosmtplib", "smtplib", "socket", "ssl", "http",
+    "urllib.request", "redis", "google", "pywebpush",
+}  # fmt: skip
+#: Standard modules that reach out of the process, or that know what time it is.
+OUTSIDE = NETWORK | SQL | {
+    "asyncio", "concurrent", "io", "logging", "multiprocessing", "os", "pathlib", "select", "selectors", "shutil",
+    "signal", "subprocess", "tempfile", "threading", "time", "urllib",
+}  # fmt: skip
+MAY_START_THE_SANDBOX = {"worker.cli.demo", "worker.cli.running"}
+
+
+def module_of(path: Path) -> str:
+    return ".".join(("worker", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def imports_in(tree: ast.AST, module: str, *, is_package: bool = False) -> set[str]:
+    """Every module that is imported anywhere in it, in functions too; ``from a import b`` counts as ``a`` and as ``a.b``."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = module.split(".")[: len(module.split(".")) - node.level + is_package] if node.level else []
+            base = ".".join([*above, *(node.module or "").split(".")]).strip(".")
+            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return found
+
+
+SOURCES = {module_of(path): path for path in sorted(ROOT.rglob("*.py"))}
+TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in SOURCES.items()}
+IMPORTS = {
+    module: imports_in(tree, module, is_package=SOURCES[module].name == "__init__.py") for module, tree in TREES.items()
+}
+
+
+def part_of(name: str) -> str:
+    """``worker.store.tables`` belongs to ``store``; what ``worker`` itself holds, to ``__init__``."""
+    part = name.split(".")[1] if "." in name else "__init__"
+    return part if f"worker.{part}" in SOURCES else "__init__"
+
+
+def is_under(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def members(part: str) -> Iterator[tuple[str, set[str]]]:
+    return ((module, names) for module, names in IMPORTS.items() if part_of(module) == part)
+
+
+def own(names: set[str]) -> set[str]:
+    return {name for name in names if is_under(name, "worker") and name != "worker"}
+
+
+def test_every_part_of_the_package_has_its_floor() -> None:
+    assert {part_of(module) for module in IMPORTS} <= set(FLOOR), "place the new part in FLOORS"
+
+
+@pytest.mark.parametrize("module", IMPORTS)
+def test_imports_run_downwards(module: str) -> None:
+    here = part_of(module)
+    for name in own(IMPORTS[module]):
+        there = part_of(name)
+        if there == here or FLOOR[there] < FLOOR[here]:
+            continue
+        if FLOOR[here] == FLOOR[there] == SEPARATE:
+            assert any(here == who and is_under(name, whom) for who, whom in SIDEWAYS), f"{here} imports {name}"
+        else:
+            assert FLOOR[there] == FLOOR[here], f"{here} imports {name}"
+
+
+def test_no_two_parts_need_each_other() -> None:
+    graph: dict[str, set[str]] = {}
+    for module, names in IMPORTS.items():
+        here = part_of(module)
+        graph.setdefault(here, set()).update({part_of(name) for name in own(names)} - {here})
+    assert list(TopologicalSorter(graph).static_order())
+
+
+def test_no_modules_import_each_other_in_a_ring() -> None:
+    graph = {
+        module: {name for name in names if name in IMPORTS and name not in {module, "worker"}}
+        for module, names in IMPORTS.items()
+    }
+    assert list(TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize("module", [module for module, _ in members("policy")])
+def test_decisions_do_no_io(module: str) -> None:
+    for name in IMPORTS[module]:
+        top = name.split(".")[0]
+        assert top == "worker" or top in sys.stdlib_module_names, f"{name} is not of the standard library"
+        assert not any(is_under(name, outside) for outside in OUTSIDE), name
+        assert part_of(name) in {"__init__", "policy", "setting_types"} or top != "worker", name
+
+
+@pytest.mark.parametrize("module", [module for module, _ in members("policy")])
+def test_decisions_have_no_clock_and_no_files_of_their_own(module: str) -> None:
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            assert node.func.attr not in {"now", "utcnow", "today"}, f"line {node.lineno}"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in {"open", "print", "input"}, f"line {node.lineno}"
+
+
+@pytest.mark.parametrize("module", sorted(set(IMPORTS) - SQL_ALLOWED))
+def test_sql_stands_in_the_store_only(module: str) -> None:
+    if part_of(module) != "store":
+        assert not [name for name in IMPORTS[module] if name.split(".")[0] in SQL]
+
+
+def test_what_is_allowed_beside_the_store_is_one_select() -> None:
+    for module in SQL_ALLOWED:
+        assert {name for name in IMPORTS[module] if name.split(".")[0] in SQL} <= {"sqlalchemy", "sqlalchemy.select"}
+
+
+@pytest.mark.parametrize("part", ["store", "stages"])
+def test_the_store_and_the_stages_speak_to_no_network_themselves(part: str) -> None:
+    for module, names in members(part):
+        assert not [name for name in names if any(is_under(name, library) for library in NETWORK)], module
+
+
+def test_nothing_in_the_product_needs_the_sandbox() -> None:
+    importers = {module for module, names in IMPORTS.items() if any(is_under(name, "worker.sandbox") for name in names)}
+    assert {module for module in importers if part_of(module) != "sandbox"} <= MAY_START_THE_SANDBOX
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import worker.store.tables as t", "worker.store.tables"),
+        ("from worker import store", "worker.store"),
+        ("from worker.store import tables", "worker.store.tables"),
+        ("def f():\n    from worker.store.tables import users", "worker.store.tables"),
+        ("if TYPE_CHECKING:\n    import sqlalchemy.orm", "sqlalchemy.orm"),
+        ("try:\n    import a.b, socket\nexcept ImportError: ...", "socket"),
+        ("from . import states", "worker.policy.states"),
+        ("from .states import OPEN", "worker.policy.states"),
+        ("from ..store import tables", "worker.store.tables"),
+        ("from .. import store", "worker.store"),
+    ],
+)
+def test_no_way_to_import_is_overlooked(source: str, found: str) -> None:
+    assert found in imports_in(ast.parse(source), "worker.policy.cadence")
+
+
+def test_a_package_imports_relative_to_itself() -> None:
+    assert "worker.policy.states" in imports_in(ast.parse("from .states import OPEN"), "worker.policy", is_package=True)
