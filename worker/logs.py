@@ -9,7 +9,10 @@ import sys
 
 import structlog
 
-_TALKATIVE = ("aiosmtplib", "aiohttp", "asyncio", "sqlalchemy", "aiosqlite", "psycopg", "redis", "mail.log")
+_TALKATIVE = (
+    "aiohttp", "aiosmtplib", "aiosqlite", "asyncio", "google", "hpack", "httpcore", "httpx", "mail.log", "psycopg", "redis",
+    "sqlalchemy", "urllib3",
+)  # fmt: skip
 
 
 def configure_logs(level: int = logging.INFO) -> None:

@@ -16,11 +16,9 @@ from typing import Any, TypeVar
 
 from sqlalchemy import select
 
-from worker.channels import Channel
-from worker.channels.email.channel import EmailChannel
+from worker.channels.opening import open_channels
 from worker.clock import CarriedClock
 from worker.mx.client import MxClient
-from worker.policy.channel_choice import EMAIL
 from worker.settings import Settings
 from worker.store.database import Database, open_engine
 from worker.store.encryption import Vault
@@ -48,17 +46,12 @@ class Runtime:
         self.database = Database(open_engine(settings))
         self.vault = Vault(settings)
         self.mx = MxClient(settings, deadline=min(45.0, settings.lease_seconds / 2))
-        self.channels: dict[str, Channel] = self._channels()
+        self.channels = open_channels(settings, data_patience=DATA_PATIENCE)
         self.clock = CarriedClock()
         self.dice = SystemRandom()
         self.stopping = asyncio.Event()
         #: Who holds a lease, for the person who reads the table.
         self.holder = f"{socket.gethostname()}:{os.getpid()}"
-
-    def _channels(self) -> dict[str, Channel]:
-        if self.settings.smtp_url is None:
-            return {}
-        return {EMAIL: EmailChannel(self.settings, data_patience=DATA_PATIENCE)}
 
     async def set_clock(self) -> datetime:
         """Set the clock by the database's; returns the present moment."""

@@ -5,14 +5,29 @@ Each ``parse_…`` takes the text a person wrote and returns a value, or raises 
 
 import ipaddress
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import time, timedelta
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from pydantic import BeforeValidator
+from pydantic_settings import NoDecode
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DURATION = re.compile(r"(\d{1,9})([smhdw])")
 _LONGEST = timedelta(days=36_500)
 _SMTP_PORTS = {"smtp": 587, "smtps": 465}
+
+
+def parsed(parse: Callable[[str], Any]) -> tuple[Any, Any]:
+    """Annotations for a setting whose text has a grammar of its own (pydantic-settings would expect JSON)."""
+    return NoDecode, BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
+
+
+def parse_words(text: str) -> tuple[str, ...]:
+    """``a,b,c``; nothing means none."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def parse_duration(text: str) -> timedelta:

@@ -5,7 +5,6 @@ What is wrong is found when settings load and told in one line, all problems tog
 
 import fnmatch
 import re
-from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -17,6 +16,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, Validat
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.errors import SettingsError
+from worker.push_settings import PushSettings
 from worker.setting_types import (
     Cap,
     QuietHours,
@@ -27,6 +27,8 @@ from worker.setting_types import (
     parse_duration,
     parse_quiet_hours,
     parse_smtp_url,
+    parse_words,
+    parsed,
 )
 
 #: Every ``connection_status`` that MX documents, in the order of their ids (0 to 21).
@@ -42,28 +44,19 @@ _HEALTHY = frozenset({"CONNECTED", "RECONNECTED", "UPDATED", "RESUMED"})
 _URI_KEY_HELP = "make one with `reconnect init`"
 
 
-def _parsed(parse: Callable[[str], Any]) -> tuple[Any, Any]:
-    """Annotations for a setting whose text has a grammar of its own (pydantic-settings would expect JSON)."""
-    return NoDecode, BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
 def _fernet_keys(value: object) -> object:
-    return tuple(SecretStr(word) for word in _words(value)) if isinstance(value, str) else value
+    return tuple(SecretStr(word) for word in parse_words(value)) if isinstance(value, str) else value
 
 
-Duration = Annotated[timedelta, *_parsed(parse_duration)]
-Days = Annotated[tuple[int, ...], *_parsed(parse_days)]
-Caps = Annotated[tuple[Cap, ...], *_parsed(parse_caps)]
-Quiet = Annotated[QuietHours | None, *_parsed(parse_quiet_hours)]
-Words = Annotated[tuple[str, ...], *_parsed(_words)]
+Duration = Annotated[timedelta, *parsed(parse_duration)]
+Days = Annotated[tuple[int, ...], *parsed(parse_days)]
+Caps = Annotated[tuple[Cap, ...], *parsed(parse_caps)]
+Quiet = Annotated[QuietHours | None, *parsed(parse_quiet_hours)]
+Words = Annotated[tuple[str, ...], *parsed(parse_words)]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_fernet_keys)]
 
 
-class Settings(BaseSettings):
+class Settings(PushSettings, BaseSettings):
     """All of them. A field's description is what ``reconnect init`` writes above it."""
 
     model_config = SettingsConfigDict(

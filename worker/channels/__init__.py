@@ -105,5 +105,8 @@ class Channel(Protocol):
     async def send(self, message: Message, dispatching: Dispatching) -> Outcome:
         """Send one message; awaits ``dispatching`` before anything that cannot be undone. Never raises for the other side's doing."""
 
+    async def check(self) -> Outcome:
+        """Whether the other side would take messages from us, without sending one: ``Sent`` with the code ``ready`` if so."""
+
     async def close(self) -> None:
         """Let go of connections."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from worker.app import app
 from worker.channels import Sent
-from worker.channels.email.channel import EmailChannel
+from worker.channels.opening import open_channels
 from worker.errors import WorkerError
 from worker.mx.answers import RefusedClient
 from worker.mx.client import MxClient
@@ -33,7 +33,7 @@ async def _examine(settings: Settings) -> list[Finding]:
         "broker": _broker,
         "workers": _workers,
         "mx": _mx,
-        "email": _email,
+        "channels": _channels,
         "pauses": _pauses,
     }
     findings = []
@@ -129,18 +129,30 @@ _REFUSALS = {
 }
 
 
-async def _email(settings: Settings) -> tuple[bool | None, str]:
-    if settings.smtp_url is None:
-        return None, "SMTP_URL is not set: nobody can be told by email"
-    channel = EmailChannel(settings)
+async def _channels(settings: Settings) -> tuple[bool | None, str]:
+    channels = open_channels(settings, data_patience=30)
+    if not channels:
+        return None, "SMTP_URL is not set, nor any push service's key: nobody can be told"
+    found = {}
     try:
-        outcome = await channel.check()
+        for kind, channel in channels.items():
+            found[kind] = await channel.check()
     finally:
-        await channel.close()
-    server = settings.smtp_server
-    if isinstance(outcome, Sent):
-        return True, f"{server.host if server else ''} takes mail from us"
-    return False, f"the mail server does not take mail from us ({outcome.code}): see SMTP_URL"
+        for channel in channels.values():
+            await channel.close()
+    bad = {kind: outcome.code for kind, outcome in found.items() if not isinstance(outcome, Sent)}
+    if bad:
+        told = ", ".join(f"{kind} does not take messages from us ({code})" for kind, code in bad.items())
+        return False, f"{told}: see {', '.join(_WHERE[kind] for kind in bad)}"
+    return True, f"{', '.join(found)} take messages from us"
+
+
+_WHERE = {
+    "email": "SMTP_URL",
+    "fcm": "FCM_SERVICE_ACCOUNT_FILE",
+    "apns": "APNS_KEY_FILE",
+    "webpush": "WEBPUSH_VAPID_KEY_FILE",
+}
 
 
 async def _pauses(settings: Settings) -> tuple[bool | None, str]:

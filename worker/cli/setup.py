@@ -10,6 +10,7 @@ from cryptography.fernet import Fernet
 
 from worker.cli.session import AsJson, out, print_json
 from worker.errors import UsageError
+from worker.push_settings import PushSettings
 from worker.settings import Settings, load_settings
 
 
@@ -39,7 +40,8 @@ def init(path: Path = typer.Argument(Path(".env"), help="Where to write it.")) -
 def dotenv() -> str:
     """The text of a ``.env``: what has a default stands commented with it, what is required stands open."""
     lines = ["# Settings of the reconnection worker. What is commented shows its default.", ""]
-    for name, field in Settings.model_fields.items():
+    fields = sorted(Settings.model_fields.items(), key=lambda item: item[0] in PushSettings.model_fields)
+    for name, field in fields:
         lines += [f"# {line}" for line in textwrap.wrap(field.description or "", 100)]
         if name == "uri_keys":
             lines.append(f"URI_KEYS={Fernet.generate_key().decode()}")
@@ -59,6 +61,7 @@ _DEFAULTS = {
     "quiet_hours": "21:00-08:00",
     "message_caps": "1/24h,3/7d",
     "uri_max_age": "15m",
+    "push_ttl": "3d",
 }
 
 

@@ -16,7 +16,7 @@ from worker.channels import BadAddress, Bank, ChannelDown, Failed, Message, Outc
 from worker.errors import SettingsError
 from worker.mx.uris import check_uri
 from worker.policy.cadence import earliest, next_round, zone_of
-from worker.policy.channel_choice import Route, choose
+from worker.policy.channel_choice import EMAIL, Route, choose
 from worker.policy.recovery import next_look
 from worker.policy.retries import next_attempt
 from worker.policy.states import NotificationState, ReconnectionState
@@ -32,6 +32,9 @@ from worker.store.pauses import MX, PauseStore, delivery_scope
 from worker.store.people import Person
 
 log = structlog.get_logger()
+
+#: Push messages under way at once. Mails wait for a connection of their own; as many again stand ready for the next free one.
+PUSH_AT_ONCE = 100
 
 _N, _R = NotificationState, ReconnectionState
 
@@ -70,7 +73,7 @@ class Deliver:
         self.figures: Counter[str] = Counter() if figures is None else figures
         self.shift = Shift(
             stage=self,
-            slots=self._settings.smtp_connections,
+            slots=self._settings.smtp_connections * 2 + (PUSH_AT_ONCE if runtime.channels.keys() - {EMAIL} else 0),
             batch=self._settings.batch_size,
             seconds=self._settings.shift_seconds,
             renew_every=self._settings.lease_seconds / 3,

@@ -1,0 +1,79 @@
+"""The channels that are configured, by their kind; a channel's own packages are imported only when it is."""
+
+from worker.channels import Channel
+from worker.settings import Settings
+
+
+def open_channels(settings: Settings, *, data_patience: float) -> dict[str, Channel]:
+    """Make every configured channel for the running loop; nothing connects yet.
+
+    ``data_patience`` is how long a mail server may take over a mail, in seconds. Raises :class:`WorkerError` in one line where a
+    channel's packages or keys are missing.
+    """
+    channels: list[Channel] = []
+    if settings.smtp_url is not None:
+        from worker.channels.email.channel import EmailChannel
+
+        channels.append(EmailChannel(settings, data_patience=data_patience))
+    if settings.fcm_service_account_file is not None:
+        channels.append(_fcm(settings))
+    if settings.apns_key_file is not None:
+        channels.append(_apns(settings))
+    if settings.webpush_vapid_key_file is not None:
+        channels.append(_webpush(settings))
+    return {channel.kind: channel for channel in channels}
+
+
+def _fcm(settings: Settings) -> Channel:
+    from worker.channels.fcm.channel import FcmChannel
+    from worker.channels.fcm.config import FcmConfig
+
+    assert settings.fcm_service_account_file is not None  # noqa: S101 - the caller has looked
+    return FcmChannel(
+        FcmConfig(
+            service_account_file=settings.fcm_service_account_file,
+            app_name=settings.sender_name,
+            include_link=settings.push_link,
+            ttl=int(settings.push_ttl.total_seconds()),
+            base_url=settings.fcm_base_url,
+            token_uri=settings.fcm_token_uri,
+        )
+    )
+
+
+def _apns(settings: Settings) -> Channel:
+    from worker.channels.apns.channel import ApnsChannel
+    from worker.channels.apns.config import ApnsConfig
+
+    assert settings.apns_key_file is not None  # noqa: S101 - the caller has looked
+    return ApnsChannel(
+        ApnsConfig(
+            key_file=settings.apns_key_file,
+            key_id=settings.apns_key_id or "",
+            team_id=settings.apns_team_id or "",
+            topic=settings.apns_topic or "",
+            app_name=settings.sender_name,
+            sandbox=settings.apns_sandbox,
+            include_link=settings.push_link,
+            ttl=int(settings.push_ttl.total_seconds()),
+            base_url=settings.apns_base_url,
+        )
+    )
+
+
+def _webpush(settings: Settings) -> Channel:
+    from worker.channels.webpush.channel import WebPushChannel
+    from worker.channels.webpush.config import WebPushConfig
+
+    assert settings.webpush_vapid_key_file is not None  # noqa: S101 - the caller has looked
+    return WebPushChannel(
+        WebPushConfig(
+            vapid_key_file=settings.webpush_vapid_key_file,
+            contact=settings.webpush_contact or "",
+            app_name=settings.sender_name,
+            include_link=settings.push_link,
+            ttl=int(settings.push_ttl.total_seconds()),
+            hosts=settings.webpush_hosts,
+            allow_loopback=settings.webpush_allow_loopback,
+        )
+    )

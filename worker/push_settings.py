@@ -1,0 +1,56 @@
+"""The settings of push: FCM for Android, APNs for Apple, Web Push for browsers. Each is off until its key file is named."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from worker.setting_types import parse_duration, parse_words, parsed
+
+
+class PushSettings(BaseModel):
+    """A part of :class:`worker.settings.Settings`."""
+
+    fcm_service_account_file: Path | None = Field(
+        None,
+        description="Google's JSON key of a service account that may send; it names the project too. Unset: no FCM.",
+    )
+    fcm_base_url: str = Field("https://fcm.googleapis.com", description="Where FCM is; another only for a look-alike.")
+    fcm_token_uri: str | None = Field(None, description="Where FCM's tokens are had; unset: as the key file says.")
+    apns_key_file: Path | None = Field(None, description="Apple's .p8 key. Unset: no APNs.")
+    apns_key_id: str | None = Field(None, description="The ten characters by which Apple knows the key.")
+    apns_team_id: str | None = Field(None, description="The ten characters of the developer team.")
+    apns_topic: str | None = Field(None, description="The app's bundle identifier.")
+    apns_sandbox: bool = Field(
+        False, description="true: Apple's development environment, whose device tokens are others."
+    )
+    apns_base_url: str | None = Field(None, description="Where APNs is; another only for a look-alike.")
+    webpush_vapid_key_file: Path | None = Field(
+        None, description="The private VAPID key on P-256, PEM or base64url. Unset: no Web Push."
+    )
+    webpush_contact: str | None = Field(
+        None, description="mailto: or https: on a real domain, where a push service's operator finds you."
+    )
+    webpush_hosts: Annotated[tuple[str, ...], *parsed(parse_words)] = Field(
+        ("fcm.googleapis.com", "*.push.services.mozilla.com", "*.push.apple.com", "*.notify.windows.com"),
+        description="The only push services that are posted to: endpoints come from browsers, so from anybody.",
+    )
+    webpush_allow_loopback: bool = Field(False, description="true: endpoints on this machine too, to develop against.")
+    push_link: bool = Field(
+        False,
+        description="true: the payload carries the link itself, so MX's secret passes through Google's or Apple's hands.",
+    )
+    push_ttl: Annotated[timedelta, *parsed(parse_duration)] = Field(
+        timedelta(days=3), description="How long a push service keeps a message for a device that is offline."
+    )
+
+    @model_validator(mode="after")
+    def _push_is_whole(self) -> Self:
+        if self.apns_key_file is not None:
+            for name in ("apns_key_id", "apns_team_id", "apns_topic"):
+                if getattr(self, name) is None:
+                    raise ValueError(f"{name.upper()} is missing: APNS_KEY_FILE is set")
+        if self.webpush_vapid_key_file is not None and self.webpush_contact is None:
+            raise ValueError("WEBPUSH_CONTACT is missing: WEBPUSH_VAPID_KEY_FILE is set")
+        return self
