@@ -334,7 +334,9 @@ def _problem(item: Any) -> str:
     name = str(item["loc"][0]).upper() if item["loc"] else ""
     if item["type"] == "missing":
         return f"{name} is missing; set it in the environment or in .env (`reconnect init` writes one)"
-    text = item["msg"].removeprefix("Value error, ")
+    text = str(item["msg"]).removeprefix("Value error, ")
     if text == "is missing":
         return _problem(item | {"type": "missing"})
+    if not name:  # of several settings together
+        return text
     return f"{name} {text}" if text.startswith("is missing") else f"{name}: {text}"

@@ -1,6 +1,6 @@
 """`import`: users and members from a file."""
 
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,9 @@ async def import_rows(runtime: Runtime, file: Path) -> tuple[int, int]:
             if isinstance(item, Problem):
                 refused += 1
                 aside.print(f"{file.name}: {item}", markup=False)
-        # Rows of JSON Lines need not have the same keys; those that do are written together.
-        alike: dict[frozenset[str], list[Row]] = {}
-        for row in rows:
-            alike.setdefault(frozenset(row.values), []).append(row)
-        for group in alike.values():
-            await _write(store, group)
+        # Rows of JSON Lines need not have the same keys; those that follow each other and do are written together.
+        for _, alike in groupby(rows, key=lambda row: frozenset(row.values)):
+            await _write(store, list(alike))
         taken += len(rows)
     return taken, refused
 

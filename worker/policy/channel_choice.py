@@ -50,7 +50,7 @@ def choose(contact: Contact, *, configured: Collection[str], failed: Collection[
     if not addresses:
         return Nobody(code="address_refused" if contact.email else "no_address")
     order: tuple[str, ...]
-    if contact.preferred in (EMAIL, None):
+    if contact.preferred == EMAIL or not contact.preferred:
         order = (EMAIL, *PUSH_KINDS)
     elif contact.preferred == "push":
         order = (*PUSH_KINDS, EMAIL)
