@@ -12,28 +12,32 @@ import os
 import signal
 from contextlib import suppress
 
-_ends: list[tuple[int, int]] = []
+#: The pipe's two ends, and the process that made it.
+_ends: list[tuple[int, int, int]] = []
 
 
 def prepare() -> None:
     """In the main process, before the first fork."""
-    _ends[:] = [os.pipe()]
+    _ends[:] = [(*os.pipe(), os.getpid())]
 
 
 def announce() -> None:
     """In the main process, when a shutdown begins."""
-    for _, writing in _ends:
+    for _, writing, _ in _ends:
         with suppress(OSError):
             os.close(writing)
 
 
 def watched() -> int | None:
-    """In a child, once after the fork: the end that becomes readable when it is time to stop."""
+    """Once in each process that runs tasks: the end that becomes readable when it is time to stop."""
     if not _ends:
         return None
-    reading, writing = _ends[0]
-    with suppress(OSError):  # a copy of the writing end would keep the pipe open
-        os.close(writing)
+    reading, writing, maker = _ends[0]
+    if (
+        os.getpid() != maker
+    ):  # a child's copy of the writing end would keep the pipe open; pools without children have none
+        with suppress(OSError):
+            os.close(writing)
     return reading
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Coroutine
 from datetime import datetime
+from threading import Lock
 from typing import Any
 
 import structlog
@@ -22,17 +23,19 @@ from worker.stages.verify import verify
 log = structlog.get_logger()
 
 _processes: dict[int, ProcessRuntime] = {}
+_making = Lock()
 
 
 def process() -> ProcessRuntime:
     """What this process owns, made at its first task: never before the fork."""
     pid = os.getpid()
-    if pid not in _processes:
-        _processes.clear()  # a parent's, from before the fork, is not ours to use or to close
-        _processes[pid] = ours = ProcessRuntime(settings(), wake=Waker(app))
-        if (descriptor := stopping.watched()) is not None:
-            ours.stop_when_readable(descriptor)
-    return _processes[pid]
+    with _making:  # a pool of threads shares one
+        if pid not in _processes:
+            _processes.clear()  # a parent's, from before the fork, is not ours to use or to close
+            _processes[pid] = ProcessRuntime(settings(), wake=Waker(app))
+            if (descriptor := stopping.watched()) is not None:
+                _processes[pid].stop_when_readable(descriptor)
+        return _processes[pid]
 
 
 def run(stage: str, job: Callable[[Runtime], Coroutine[Any, Any, str]]) -> str:

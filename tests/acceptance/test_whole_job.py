@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import psycopg
+import pytest
 import redis
 
 
@@ -169,6 +170,18 @@ def test_a_worker_that_is_asked_to_stop_hands_back_what_it_has_not_begun(machine
     backlog = machine.json("status")["backlog"]
     assert backlog["leased"] == 0
     assert backlog["due_now"] > 0
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads"])
+def test_a_worker_without_children_does_the_whole_job_too(machine: Any, acceptance: Any, pool: str) -> None:
+    rows, csv = acceptance.cast_of(20)
+    machine("migrate")
+    (machine.folder / "members.csv").write_text(csv)
+    machine.start_sandbox(rows)
+    machine("import", "members.csv")
+    machine.celery("worker", "worker", "-P", pool, "-c", "2")
+    _settle(machine)
+    assert machine.mails()["count"] == 20
 
 
 def test_the_demo_runs_the_whole_job_and_says_where_to_look(machine: Any) -> None:
