@@ -172,7 +172,8 @@ def _is_away(error: BaseException) -> bool:
                 "full",
                 "disk i/o",
                 "unable to open",
-                "no such",
+                "no such table",  # not the "no such file" of a server's socket that is not there for a moment
+                "no such column",
                 "not a database",
                 "authentication",
                 "does not exist",
