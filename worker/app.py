@@ -88,11 +88,6 @@ def _prepare_to_stop(**_: object) -> None:
     stopping.prepare()
 
 
-@signals.worker_process_init.connect
-def _stay_for_the_end_of_the_shift(**_: object) -> None:
-    stopping.outlive_first_sigterm()
-
-
 @signals.worker_shutting_down.connect
 def _stop(**_: object) -> None:
     stopping.announce()

@@ -5,7 +5,8 @@ has not begun. So the main process holds the writing end of a pipe that every ch
 begins, and the kernel closes it should the process be killed.
 
 Those who start a worker in a process group (Procfile runners, containers) often send SIGTERM to all of it. A child that took
-it at its word would die in the middle of a message, so the first one only says what the pipe says.
+it at its word would die in the middle of a message, so the first one only says what the pipe says. (Celery's pool sets its own
+handlers after ``worker_process_init``, so ours comes with the first task.)
 """
 
 import os
@@ -29,22 +30,17 @@ def announce() -> None:
 
 
 def watched() -> int | None:
-    """Once in each process that runs tasks: the end that becomes readable when it is time to stop."""
+    """Once in each process that runs tasks, at its first: the end that becomes readable when it is time to stop."""
     if not _ends:
         return None
     reading, writing, maker = _ends[0]
-    if (
-        os.getpid() != maker
-    ):  # a child's copy of the writing end would keep the pipe open; pools without children have none
+    if os.getpid() != maker:  # a child; pools without children run tasks in the main process
         with suppress(OSError):
-            os.close(writing)
+            os.close(writing)  # a copy would keep the pipe open
+        signal.signal(signal.SIGTERM, _first_sigterm)
     return reading
 
 
-def outlive_first_sigterm() -> None:
-    """In a child, right after the fork: leave the first SIGTERM to the main process, obey the second."""
-
-    def first(_number: int, _frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    signal.signal(signal.SIGTERM, first)
+def _first_sigterm(_number: int, _frame: object) -> None:
+    """Left to the main process; the second is obeyed."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

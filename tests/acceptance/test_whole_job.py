@@ -2,7 +2,9 @@
 
 import base64
 import json
+import os
 import re
+import signal
 import time
 from typing import Any
 
@@ -153,7 +155,10 @@ def test_a_wrong_key_stops_fetching_and_is_told_by_status_and_doctor(machine: An
     assert "not-the-key" not in (machine.folder / "worker.log").read_text()
 
 
-def test_a_worker_that_is_asked_to_stop_hands_back_what_it_has_not_begun(machine: Any, acceptance: Any) -> None:
+@pytest.mark.parametrize("whom", ["the main process", "the whole group"])
+def test_a_worker_that_is_asked_to_stop_hands_back_what_it_has_not_begun(
+    machine: Any, acceptance: Any, whom: str
+) -> None:
     rows, csv = acceptance.cast_of(600, script=["slow:2"])
     machine("migrate")
     (machine.folder / "members.csv").write_text(csv)
@@ -164,12 +169,17 @@ def test_a_worker_that_is_asked_to_stop_hands_back_what_it_has_not_begun(machine
     machine("sweep")
     acceptance.wait_until(lambda: machine.ledger()["in_flight"] >= 20, what="the first requests")
     began = time.monotonic()
-    worker.terminate()
+    if whom == "the whole group":
+        os.killpg(worker.pid, signal.SIGTERM)
+    else:
+        worker.terminate()
     worker.wait(30)
     assert time.monotonic() - began < 25
-    backlog = machine.json("status")["backlog"]
-    assert backlog["leased"] == 0
-    assert backlog["due_now"] > 0
+    found = machine.json("status")
+    assert found["backlog"]["leased"] == 0
+    assert found["backlog"]["due_now"] > 0
+    assert found["reconnections"]["ready"] + found["reconnections"]["notified"] >= 20
+    assert "prematurely" not in (machine.folder / "worker.log").read_text()
 
 
 @pytest.mark.parametrize("pool", ["solo", "threads"])

@@ -47,7 +47,7 @@ def up(
             "flower": flower_command(flower_port),
         }
         for name, command in commands.items():
-            manager.add_process(name, shlex.join(command), env=environment)
+            manager.add_process(name, f"exec {shlex.join(command)}", env=environment)
         out.print(f"Flower: http://127.0.0.1:{flower_port}/   Stop with Ctrl-C.")
         manager.loop()
     sys.exit(0 if manager.returncode in {0, 130, 143} else 1)

@@ -313,7 +313,7 @@ TABLE = (
     {status: RejectedRequest(code=f"http_{status}") for status in range(300, 500)}
     | {status: RefusedClient(code=f"http_{status}") for status in (401, 403, 406)}
     | {404: Gone(), 409: RetryLater(code="http_409", upstream=False), 429: RetryLater(code="http_429")}
-    | {status: RetryLater(code=f"http_{status}") for status in (*range(500, 600), 0, 100, 199, 600, 999, -1)}
+    | {status: RetryLater(code=f"http_{status}") for status in (*range(500, 600), 408, 425, 0, 100, 199, 600, 999, -1)}
 )
 
 
