@@ -40,7 +40,7 @@ def open_engine(settings: Settings, *, pool_size: int = 5) -> AsyncEngine:
         engine = create_async_engine(url, hide_parameters=True, connect_args={"timeout": _SQLITE_BUSY_SECONDS})
         _prepare_sqlite(engine.sync_engine)
         return engine
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         hide_parameters=True,
         pool_size=pool_size,
@@ -48,6 +48,8 @@ def open_engine(settings: Settings, *, pool_size: int = 5) -> AsyncEngine:
         pool_pre_ping=True,
         connect_args={"connect_timeout": 5, "application_name": "reconnection-worker"},
     )
+    _prepare_postgresql(engine.sync_engine)
+    return engine
 
 
 def open_sync_engine(settings: Settings) -> Engine:
@@ -76,6 +78,19 @@ def _prepare_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _prepare_postgresql(engine: Engine) -> None:
+    """A claim reads an index from its front and stops. Right after a sweep opened many rows PostgreSQL does not know yet that they
+    are many, would fetch all of them by a bitmap, sort them, and take the first few: 90 ms instead of 2 with 100,000 due.
+    """
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute("SET enable_bitmapscan = off")
+        cursor.close()
+        connection.commit()
 
 
 class Database:

@@ -47,8 +47,8 @@ class DeliverStore:
         self._database = database
         self._rows = rows = database.rows
         self._people = People(rows)
-        self._claim = _claim_statement()
-        self._claim_suspects = _claim_statement(suspects=True)
+        self._claim = _claim_statement(rows)
+        self._claim_suspects = _claim_statement(rows, suspects=True)
         self._load = _load_statement(rows)
         self._mark = _mark_statement(rows)
         self._release = _release_statement(rows)
@@ -95,7 +95,7 @@ class DeliverStore:
         )
         statement = (
             update(notifications)
-            .where(notifications.c.id.in_(select(stale.c.id)))
+            .where(self._rows.among(notifications.c.id, select(stale.c.id)))
             .values(
                 lease_holder=holder,
                 lease_expires_at=database_now(lease_seconds),
@@ -165,7 +165,7 @@ def _claimable(now: Any, *, suspects: bool | None = None) -> Any:
     return and_(condition, n.lost_leases > 0 if suspects else n.lost_leases == 0)
 
 
-def _claim_statement(*, suspects: bool = False) -> Any:
+def _claim_statement(rows: Rows, *, suspects: bool = False) -> Any:
     claimable = _claimable(bindparam("now", type_=Moment()), suspects=suspects)
     if suspects:
         claimable = and_(claimable, n.lost_leases == bindparam("deaths", type_=Integer()))
@@ -179,7 +179,7 @@ def _claim_statement(*, suspects: bool = False) -> Any:
     )
     return (
         update(notifications)
-        .where(n.id.in_(select(due.c.id)))
+        .where(rows.among(n.id, select(due.c.id)))
         .values(
             state=NotificationState.SENDING,
             lease_holder=bindparam("holder"),

@@ -42,9 +42,9 @@ class FetchStore:
         self._database = database
         self._rows = rows = database.rows
         self._people = People(rows)
-        self._claim = _claim_statement()
-        self._claim_probe = _claim_statement(probe=True)
-        self._claim_suspects = _claim_statement(suspects=True)
+        self._claim = _claim_statement(rows)
+        self._claim_probe = _claim_statement(rows, probe=True)
+        self._claim_suspects = _claim_statement(rows, suspects=True)
         self._context = _context_statement(rows)
         self._release = _release_statement(rows)
         self._settling = Settling(rows)
@@ -122,7 +122,7 @@ def _claimable(
     return and_(condition, r.lost_leases > 0 if suspects else r.lost_leases == 0)
 
 
-def _claim_statement(*, probe: bool = False, suspects: bool = False) -> Any:
+def _claim_statement(rows: Rows, *, probe: bool = False, suspects: bool = False) -> Any:
     """Rows are locked in a CTE, so that LIMIT holds and nobody waits for another's; SQLite has one writer at a time anyway."""
     claimable = _claimable(bindparam("now", type_=Moment()), probe=probe, suspects=suspects)
     if suspects:
@@ -140,7 +140,7 @@ def _claim_statement(*, probe: bool = False, suspects: bool = False) -> Any:
         select(sibling.c.id)
         .where(
             sibling.c.closed_at.is_(None),
-            sibling.c.user_guid.in_(select(due.c.user_guid)),
+            rows.among(sibling.c.user_guid, select(due.c.user_guid)),
             sibling.c.state.in_((written("due"), written("notified"))),
             sibling.c.next_attempt_at <= bindparam("soon", type_=Moment()),
             sibling.c.id.not_in(select(due.c.id)),
@@ -152,7 +152,7 @@ def _claim_statement(*, probe: bool = False, suspects: bool = False) -> Any:
     taken = select(due.c.id) if suspects else union_all(select(due.c.id), select(along.c.id))
     return (
         update(reconnections)
-        .where(r.id.in_(taken))
+        .where(rows.among(r.id, taken))
         .values(
             state=ReconnectionState.LEASED,
             lease_holder=bindparam("holder"),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import FromClause, Text, bindparam, cast, column, func, select, type_coerce
+from sqlalchemy import ColumnElement, FromClause, SelectBase, Text, bindparam, cast, column, func, select, type_coerce
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.types import TypeEngine
@@ -38,6 +38,15 @@ class Rows:
             *(column(key, type_) for key, type_ in columns.items())
         )
         return values.render_derived(name, with_types=True)
+
+    def among(self, column: ColumnElement[Any], few: SelectBase) -> ColumnElement[bool]:
+        """Whether a column is among the few values of a query, so that its index is used.
+
+        PostgreSQL cannot know that a claim's rows are few, and would read the whole table for ``IN``; an array it takes for short.
+        """
+        if self.is_sqlite:
+            return column.in_(few)
+        return column == func.any(func.array(few.scalar_subquery()))
 
     def encode(self, rows: Iterable[Mapping[str, Any]]) -> str:
         """Rows as the text that :meth:`table` reads."""

@@ -17,6 +17,7 @@ from worker.store.database import Database
 from worker.store.members import mark_well
 from worker.store.moments import NEVER, Moment
 from worker.store.pauses import EVERYTHING, MX
+from worker.store.rows import Rows
 from worker.store.tables import pauses, reconnections, windows, written
 
 r = reconnections.c
@@ -54,7 +55,7 @@ class VerifyStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         rows = self._rows = database.rows
-        self._claim = _claim_statement()
+        self._claim = _claim_statement(rows)
         given = rows.table(
             "given",
             {
@@ -154,7 +155,7 @@ def _claimable(now: Any) -> Any:
     return (r.state == written("notified")) & (r.next_check_at <= now) & ~paused
 
 
-def _claim_statement() -> Any:
+def _claim_statement(rows: Rows) -> Any:
     due = (
         select(r.id)
         .where(_claimable(bindparam("now", type_=Moment())))
@@ -165,7 +166,7 @@ def _claim_statement() -> Any:
     )
     return (
         update(reconnections)
-        .where(r.id.in_(select(due.c.id)))
+        .where(rows.among(r.id, select(due.c.id)))
         .values(next_check_at=bindparam("again_at", type_=Moment()))
         .returning(*r)
     )
