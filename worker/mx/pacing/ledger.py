@@ -21,8 +21,8 @@ from redis.exceptions import ConnectionError as ConnectionLost
 
 KEY = "reconnect:pacing:mx"
 
-#: Nothing is granted further ahead than this (seconds). Once it has passed, all that was ever granted has passed.
-HORIZON = 1.5
+#: Nothing is granted further ahead than this (seconds), but for one moment to every process where the rate is slow.
+HORIZON = 1.25
 #: Seconds; a longer silence is cut to it.
 LONGEST_BLOCK = 3600.0
 #: A process that was not heard of for so long is not counted (seconds).
@@ -32,7 +32,7 @@ KEPT_FOR = 86_400
 
 _TIMEOUT = 1.0
 
-# Microseconds throughout: a double holds them exactly. The text is "next blocked id seen id seen …".
+# Microseconds throughout: a double holds them exactly. The text is "due blocked id seen id seen …".
 _SCRIPT = """
 local id, n, interval, block = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local careful, horizon, longest = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -42,20 +42,6 @@ local now = clock[1] * 1000000 + clock[2]
 local words = {}
 for word in string.gmatch(redis.call('GET', KEYS[1]) or '', '%d+') do words[#words + 1] = word end
 
--- Nobody reserves so far ahead: the server's clock was set back.
-local next = tonumber(words[1])
-if next and next > now + horizon + 2 * interval then next = nil end
--- What others still hold is not known if the text is gone, or if all of us were on our own.
-if not next and careful > 0 or next and next < now and careful > 1 then next = now + math.max(horizon, interval) end
-
-local blocked = math.min(tonumber(words[2]) or 0, now + longest)
-if block > 0 then blocked = math.max(blocked, now + math.min(block, longest)) end
-
-local first = math.max(next or 0, now, blocked)
-local granted = 0
-if n > 0 then granted = math.max(0, math.min(n, math.floor((now + horizon - first) / interval) + 1)) end
-if granted > 0 then next = first + granted * interval end
-
 local processes, seen = 1, {}
 for i = 3, #words - 1, 2 do
   if words[i] ~= id and tonumber(words[i + 1]) > now - tonumber(ARGV[8]) then
@@ -63,9 +49,25 @@ for i = 3, #words - 1, 2 do
     seen[#seen + 1] = words[i] .. ' ' .. words[i + 1]
   end
 end
+horizon = math.max(horizon, (processes + 1) * interval)
+
+-- Nobody reserves so far ahead: the server's clock was set back.
+local due = tonumber(words[1])
+if due and due > now + 2 * horizon + 10 * interval then due = nil end
+-- What others still hold is not known if the text is gone, or if all of us were on our own.
+if (not due and careful > 0) or (due and due < now and careful > 1) then due = now + horizon end
+
+local blocked = math.min(tonumber(words[2]) or 0, now + longest)
+if block > 0 then blocked = math.max(blocked, now + math.min(block, longest)) end
+
+local first = math.max(due or now, now, blocked)
+local granted = 0
+if n > 0 then granted = math.max(0, math.min(n, math.floor((now + horizon - first) / interval) + 1)) end
+if granted > 0 then due = first + granted * interval end
+
 if interval > 0 then seen[#seen + 1] = id .. string.format(' %.0f', now) end
 if interval > 0 or block > 0 then
-  local text = string.format('%.0f %.0f ', next or 0, blocked) .. table.concat(seen, ' ')
+  local text = string.format('%.0f %.0f ', due or now, blocked) .. table.concat(seen, ' ')
   redis.call('SET', KEYS[1], text, 'EX', ARGV[9])
 end
 return {now, first, granted, blocked, processes}
@@ -89,9 +91,12 @@ class Grant:
 class Ledger(Protocol):
     """What all processes share."""
 
-    async def reserve(self, n: int, *, interval: float, block: float = 0.0, careful: int = 0) -> Grant:
+    async def reserve(
+        self, n: int, *, interval: float, horizon: float = HORIZON, block: float = 0.0, careful: int = 0
+    ) -> Grant:
         """Up to ``n`` moments, ``interval`` seconds apart; one round trip.
 
+        ``horizon``: how far ahead others may have reserved, by what we know. Once it has passed, all that was granted has passed.
         ``block``: nobody is to send for so many seconds. ``careful``: 1 if others may hold moments that an emptied ledger has
         forgotten, 2 if they may be sending without it. Raises whatever went wrong.
         """
@@ -139,12 +144,23 @@ class RedisLedger:
         self._redis: Redis | None = None
         self._script: Any = None
 
-    async def reserve(self, n: int, *, interval: float, block: float = 0.0, careful: int = 0) -> Grant:
+    async def reserve(
+        self, n: int, *, interval: float, horizon: float = HORIZON, block: float = 0.0, careful: int = 0
+    ) -> Grant:
         """See :class:`Ledger`."""
         if self._redis is None:
             self._open()
         asked = self._clock()
-        figures = (n, interval * 1e6, block * 1e6, careful, HORIZON * 1e6, LONGEST_BLOCK * 1e6, SEEN_FOR * 1e6, KEPT_FOR)
+        figures = (
+            n,
+            interval * 1e6,
+            block * 1e6,
+            careful,
+            horizon * 1e6,
+            LONGEST_BLOCK * 1e6,
+            SEEN_FOR * 1e6,
+            KEPT_FOR,
+        )
         answer = await self._script(keys=[KEY], args=[self._id, *figures])
         now, first, granted, blocked, processes = (int(figure) for figure in answer)
         self._time.learn(now / 1e6, asked=asked, answered=self._clock())

@@ -40,6 +40,11 @@ class Places:
         """How many requests come to their end in so many seconds when all places are taken."""
         return int(self.limit) * seconds / max(self.seconds, 0.001)
 
+    @property
+    def flow(self) -> float:
+        """How many requests come to their end in a second, at present."""
+        return self.in_flight / max(self.seconds, 0.001)
+
     def leave(self, began: float) -> None:
         """A request that ``began`` then is over."""
         self.in_flight -= 1

