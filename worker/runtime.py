@@ -19,6 +19,7 @@ from sqlalchemy import select
 from worker.channels.opening import open_channels
 from worker.clock import CarriedClock
 from worker.mx.client import MxClient
+from worker.mx.pacing import Pacing
 from worker.settings import Settings
 from worker.store.database import Database, open_engine
 from worker.store.encryption import Vault
@@ -45,7 +46,10 @@ class Runtime:
         self.wake = wake
         self.database = Database(open_engine(settings))
         self.vault = Vault(settings)
-        self.mx = MxClient(settings, deadline=min(45.0, settings.lease_seconds / 2))
+        #: How long one call to MX may take: it is over well before the lease of the row it is made for (seconds).
+        self.mx_deadline = min(45.0, settings.lease_seconds / 2)
+        self.pacing = Pacing(settings)
+        self.mx = MxClient(settings, deadline=self.mx_deadline, pacing=self.pacing)
         self.channels = open_channels(settings, data_patience=DATA_PATIENCE)
         self.clock = CarriedClock()
         self.dice = SystemRandom()
@@ -68,6 +72,7 @@ class Runtime:
         for channel in self.channels.values():
             await channel.close()
         await self.mx.close()
+        await self.pacing.close()
         await self.database.close()
 
 

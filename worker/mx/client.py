@@ -20,7 +20,8 @@ from yarl import URL
 from worker.mx.answers import Failure, Gone, HostileUri, MemberAnswer, RetryLater, Window, WindowAnswer
 from worker.mx.atrium import Atrium
 from worker.mx.flavours import Flavour
-from worker.mx.persistence import persist, tries_for
+from worker.mx.pacing import NoTurn, Pacing
+from worker.mx.persistence import NOT_ASKED, persist, tries_for
 from worker.mx.transport import Reply, Transport
 from worker.settings import Settings
 
@@ -48,17 +49,24 @@ class MxClient:
     """The client of one process and one event loop; it opens its connections with the first call.
 
     ``deadline``: seconds that one call may take at most, all tries and waits together (an answer under way at the end may
-    cost up to one more). ``ssl_context``: instead of the system's trust store.
+    cost up to one more). ``pacing``: how fast all processes together may ask; without it, as fast as connections allow.
+    ``ssl_context``: instead of the system's trust store.
 
     Raises :class:`~worker.errors.SettingsError` if the environment names a proxy that is none.
     """
 
     def __init__(
-        self, settings: Settings, *, deadline: float = 45.0, ssl_context: ssl.SSLContext | None = None
+        self,
+        settings: Settings,
+        *,
+        deadline: float = 45.0,
+        pacing: Pacing | None = None,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._flavour = _FLAVOURS[settings.mx_api](settings)
         self._host_is_allowed = settings.uri_host_is_allowed
         self._deadline = deadline
+        self._pacing = pacing
         self._transport = Transport(
             settings.mx_base_url,
             self._flavour.headers,
@@ -98,13 +106,24 @@ class MxClient:
 
     async def _ask(self, url: URL, judge: Callable[[Reply, str], _Answer], asked: str) -> _Answer:
         deadline = time.monotonic() + self._deadline
-        reply = await self._transport.get(url, within=self._deadline)
-        answer = reply if isinstance(reply, RetryLater) else judge(reply, asked)
+        answer = await self._ask_once(url, judge, asked, self._deadline)
         if tries_for(answer) == 1:
             return answer  # as nearly every call does: nothing of the machinery below is built for it
+        return await persist(answer, lambda within: self._ask_once(url, judge, asked, within), deadline=deadline)
 
-        async def again(within: float) -> _Answer:
+    async def _ask_once(
+        self, url: URL, judge: Callable[[Reply, str], _Answer], asked: str, within: float
+    ) -> _Answer | RetryLater:
+        """One request, in its turn."""
+        if self._pacing is None:
             reply = await self._transport.get(url, within=within)
             return reply if isinstance(reply, RetryLater) else judge(reply, asked)
-
-        return await persist(answer, again, deadline=deadline)
+        until = time.monotonic() + within
+        try:
+            async with self._pacing.turn(within=within) as turn:
+                reply = await self._transport.get(url, within=until - time.monotonic())
+                answer = reply if isinstance(reply, RetryLater) else judge(reply, asked)
+                turn.heard(answer)
+                return answer
+        except NoTurn as late:
+            return RetryLater(code=NOT_ASKED, after=late.after or None, upstream=False)

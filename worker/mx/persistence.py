@@ -26,8 +26,10 @@ PATIENCE = 10.0
 
 #: Full jitter: up to 0.25 s, then up to 0.5 s, then up to 1 s.
 _BACKOFF = wait_random_exponential(multiplier=0.25, max=4)
+#: The code of a call that pacing did not let through in time: MX was not asked.
+NOT_ASKED = "not_asked"
 #: What a repeat seconds later would only find again.
-_LASTING = frozenset({"too_large", "tls_failed"})
+_LASTING = frozenset({"too_large", "tls_failed", NOT_ASKED})
 
 _Answer = TypeVar("_Answer")
 

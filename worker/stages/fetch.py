@@ -23,6 +23,7 @@ from worker.mx.answers import (
     Window,
     WindowAnswer,
 )
+from worker.mx.persistence import NOT_ASKED
 from worker.policy.cadence import earliest, is_quiet, zone_of
 from worker.policy.channel_choice import Nobody, Route, choose
 from worker.policy.recovery import is_back
@@ -47,7 +48,10 @@ SOON = timedelta(days=1)
 UNREACHABLE_WAIT = timedelta(hours=1)
 #: MX registers clients and institutions anew; an unsupported member is asked for again after this.
 UNSUPPORTED_WAIT = timedelta(weeks=4)
-_TOO_MANY = "http_429"
+#: What belongs to pacing: too many requests, and those that it did not let through in time.
+_PACED = frozenset({"http_429", NOT_ASKED})
+#: A silence that MX asked for and that lasts longer than this is not sat out by a shift (seconds).
+_SIT_OUT = 5.0
 #: One person's banks are asked for side by side, but not without end.
 _AT_ONCE = 5
 
@@ -93,7 +97,10 @@ class Fetch:
     async def claim(self, n: int) -> Slice[Visit]:
         """Take due reconnections; those whose user cannot be told now are put off without asking MX for anything."""
         now = self._runtime.clock.now()
-        claims = await self._take(n, now)
+        room = min(n, self._runtime.pacing.affordable(self._runtime.mx_deadline))
+        if room < 1:
+            return await self._wait_for_room(n)
+        claims = await self._take(room, now)
         self.taken = len(claims)
         span = max((cap.within for cap in self._settings.message_caps), default=timedelta(0))
         people = await self._store.people({claim.user_guid for claim in claims}, since=now - span) if claims else {}
@@ -116,7 +123,16 @@ class Fetch:
             await self._store.settle(put_off, now=now)
             self._count(put_off)
         # Probes and suspects are one claim and no more.
-        return Slice(taken=len(claims) if self._mode is Mode.WORK else 0, jobs=visits)
+        taken = n if len(claims) >= room else len(claims)  # as many as there was room for: there may be more
+        return Slice(taken=taken if self._mode is Mode.WORK else 0, jobs=visits)
+
+    async def _wait_for_room(self, n: int) -> Slice[Visit]:
+        """Pacing affords nothing right now: wait a moment, or, where MX asked for a long silence, leave it to the next sweep."""
+        if self._runtime.pacing.blocked_for > _SIT_OUT:
+            self.shift.halted = True
+        else:
+            await asyncio.sleep(0.2)
+        return Slice(taken=n, jobs=())
 
     async def _take(self, n: int, now: datetime) -> list[Claim]:
         holder, lease = self._runtime.holder, self._settings.lease_seconds
@@ -222,7 +238,7 @@ class Fetch:
 
     def _judge_failure(self, claim: Claim, answer: RetryLater, now: datetime) -> Fetched:
         """A fault of this member spends an attempt; a fault of MX as a whole belongs to pacing and breaker, and spends none."""
-        if answer.code == _TOO_MANY:
+        if answer.code in _PACED:
             at = next_attempt(1, now=now, dice=self._runtime.dice, after=answer.after)
             return _again(claim, at, answer.code)
         if answer.upstream:
