@@ -31,6 +31,17 @@ async def until(true: Callable[[], bool]) -> None:
         await asyncio.sleep(0.005)
 
 
+async def until_all_have_looked(port: int, processes: int) -> None:
+    with redis.Redis(port=port) as client:
+        await until(lambda: len((client.get(KEY) or b"").split()) == 2 + 2 * processes)
+
+
+async def all_know_each_other() -> None:
+    """By its next look, each knows of all that looked before."""
+    known = time.monotonic() + LOOK_EVERY + 0.3
+    await until(lambda: time.monotonic() > known)
+
+
 class Counter:
     """MX, as far as counting goes: the moments at which requests arrived, on this process's monotonic clock."""
 
@@ -177,7 +188,8 @@ async def test_a_redis_that_is_killed_and_comes_back_empty_lets_no_more_through(
         stack.callback(valkey.terminate)
         started = await stack.enter_async_context(processes(4, redis_url, url, RATE))
         await asyncio.gather(*(process.go() for process in started))
-        await counter.count(RATE // 2)
+        await until_all_have_looked(port, 4)
+        await all_know_each_other()
         await asyncio.to_thread(valkey.terminate)
         # Everybody finds out within a second or so, and waits until what the others hold has passed.
         own_from = time.monotonic() + LOOK_EVERY + HORIZON + 0.3
@@ -187,8 +199,7 @@ async def test_a_redis_that_is_killed_and_comes_back_empty_lets_no_more_through(
         valkey = ValkeyServer(port=port)
         await asyncio.to_thread(valkey.start)
         stack.callback(valkey.terminate)
-        with redis.Redis(port=port) as client:
-            await until(lambda: len((client.get(KEY) or b"").split()) == 2 + 2 * 4)
+        await until_all_have_looked(port, 4)
         await counter.count(len(counter.arrivals) + RATE)
     assert counter.most_in_a_second <= counter.most, counter.every_second
     assert counter.used(alone, alone + RATE) >= 0.9, counter.every_second

@@ -53,7 +53,7 @@ class Supply:
 
     @property
     def share(self) -> float | None:
-        """Requests a second that fall to this process if all that were seen lately are at work."""
+        """Requests a second that fall to this process if all that were seen at its last look are at work."""
         return None if self._rate is None else self._rate / self._processes
 
     @property
