@@ -280,7 +280,7 @@ async def test_a_row_that_takes_its_workers_down_is_set_aside_and_its_slice_mate
                 await sweep(bench.runtime)
             else:
                 await stage.settle([await stage.work(visit) for visit in visits])
-        assert slices == [32, 4, 1, 1, 1, 1]
+        assert slices == [32, 32, 4, 1, 1, 1]
         states = await bench.states()
         assert states.pop("MBR-m07") == "quarantined"
         assert set(states.values()) == {"ready"}
