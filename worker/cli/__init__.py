@@ -5,7 +5,7 @@ import sys
 import typer
 
 from worker import __version__
-from worker.cli import data, demo, inspect, running, setup, work
+from worker.cli import data, demo, inspect, messages, running, setup, work
 from worker.errors import WorkerError
 
 app = typer.Typer(
@@ -34,7 +34,7 @@ def _options(
     pass
 
 
-for module in (setup, data, work, inspect, running, demo):
+for module in (setup, data, work, inspect, messages, running, demo):
     module.add_to(app)
 
 

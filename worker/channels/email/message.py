@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from worker.channels import BadAddress, Failed, Message
 from worker.channels.email.addresses import Mailbox, NotAMailbox, parse_mailbox
+from worker.channels.email.texts import Texts, texts_for
 from worker.channels.email.wording import Wording, clean, word
 from worker.errors import SettingsError
 from worker.settings import Settings
@@ -46,8 +47,12 @@ class Mail:
 class Composer:
     """Builds mails; everything that all of them share is made once, from the settings."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Raises :class:`~worker.errors.SettingsError` where ``EMAIL_FROM`` or ``EMAIL_REPLY_TO`` cannot be used."""
+    def __init__(self, settings: Settings, *, texts: Texts | None = None) -> None:
+        """``texts`` are the templates, by default those of the settings.
+
+        Raises :class:`~worker.errors.SettingsError` where ``EMAIL_FROM``, ``EMAIL_REPLY_TO`` or a template cannot be used.
+        """
+        self._texts = texts or texts_for(settings)
         self.sender = _own_mailbox("EMAIL_FROM", settings.email_from)
         self._app = clean(settings.sender_name)
         self._time_zone = settings.time_zone
@@ -68,7 +73,7 @@ class Composer:
             recipient = parse_mailbox(message.address)
         except NotAMailbox:
             return BadAddress(code="address_syntax")
-        wording = word(message, app=self._app, time_zone=self._time_zone)
+        wording = word(message, app=self._app, time_zone=self._time_zone, texts=self._texts)
         headers = (
             f"{self._shared_headers}"
             f"To: {recipient.spec}\r\n"
@@ -85,7 +90,12 @@ class Composer:
 
 def message_id(key: str, domain: str) -> str:
     """The Message-ID of a key: the same for every try, so that a mail sent twice can be seen to be one (RFC 5322, 3.6.4)."""
-    return f"<{hashlib.sha256(key.encode()).hexdigest()[:32]}@{domain}>"
+    return f"<{message_token(key)}@{domain}>"
+
+
+def message_token(key: str) -> str:
+    """What stands before the ``@`` of a Message-ID: 32 hexadecimal digits, by which a delivery report is traced to its mail."""
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def _alternatives(wording: Wording) -> bytes:

@@ -67,8 +67,8 @@ _SLOW_DOWN = frozenset({421, 454})
 _NOT_AUTHENTICATED = frozenset({530, 534, 535, 538})
 #: At MAIL: too large for this server, or a parameter (SMTPUTF8) that it does not know (RFC 1870, RFC 5321).
 _OF_THIS_MAIL = frozenset({552, 555})
-#: RFC 3463, 3.2: no such mailbox, no such system, bad syntax, moved away; RFC 7505: the domain has a null MX.
-_BAD_ADDRESS = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10"})
+#: RFC 3463, 3.2, also in delivery reports: no such mailbox, no such system, bad syntax, moved away; RFC 7505: the domain has a null MX.
+BAD_ADDRESS_CODES = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10"})
 #: RFC 3463, 3.2: the *sender's* mailbox or system.
 _BAD_SENDER = frozenset({"5.1.7", "5.1.8"})
 _NO_MAIL_TAKEN = 556
@@ -116,7 +116,7 @@ def _refused_for_good(stage: Stage, code: int, text: str) -> Outcome:
     if stage is Stage.RCPT:
         found = _ENHANCED.match(text)
         enhanced = found[0] if found else None
-        if enhanced in _BAD_ADDRESS or code == _NO_MAIL_TAKEN:
+        if enhanced in BAD_ADDRESS_CODES or code == _NO_MAIL_TAKEN:
             return BadAddress(code=word)
         if enhanced in _BAD_SENDER:
             return ChannelDown(code=word)

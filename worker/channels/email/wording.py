@@ -1,24 +1,15 @@
-"""The words of a reconnect notice: templates, languages, dates.
-
-One language is one :class:`_Catalogue`: a gettext translation under the same templates, and its own way to write a date. To
-add one is to add an entry to ``_CATALOGUES``; templates mark every sentence with ``{% trans %}``, so that they need no change.
-"""
+"""The words of a reconnect notice, for one customer: their language, their calendar, their banks."""
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, tzinfo
+from datetime import UTC, tzinfo
 from functools import cache, lru_cache
-from gettext import NullTranslations
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, select_autoescape
-
 from worker.channels import Bank, Message
-
-_TEMPLATES = Path(__file__).parent / "templates"
-_FALLBACK = "en"
+from worker.channels.email.texts import Texts, values_for
+from worker.channels.wording import languages
+from worker.channels.wording.languages import Language
 
 #: A name longer than this is cut: it would push everything else out of the subject.
 _NAME_LIMIT = 100
@@ -41,54 +32,22 @@ class Wording:
         return f"Wording({self.language})"
 
 
-@dataclass(frozen=True, slots=True)
-class _Catalogue:
-    translations: NullTranslations
-    readable_date: Callable[[date], str]
+def word(message: Message, *, app: str, time_zone: str, texts: Texts | None = None) -> Wording:
+    """The notice in the customer's language and time zone; ``time_zone`` serves where the message's own is unknown.
 
-
-@dataclass(frozen=True, slots=True)
-class _Templates:
-    subject: Template
-    text: Template
-    html: Template
-
-
-def _english_date(day: date) -> str:
-    return f"{day.day} {day:%B %Y}"
-
-
-_CATALOGUES = {"en": _Catalogue(NullTranslations(), _english_date)}
-
-
-def word(message: Message, *, app: str, time_zone: str) -> Wording:
-    """The notice in the customer's language and time zone; ``time_zone`` serves where the message's own is unknown."""
-    language = language_for(message.locale)
+    ``texts`` are the templates, by default ours alone.
+    """
+    texts = texts or _ours()
+    language = texts.language(message.locale)
     zone = _zone(message.time_zone) or _zone(time_zone) or UTC
-    catalogue = _CATALOGUES[language]
-    values = {
-        "app": app,
-        "language": language,
-        "reminder": message.step > 0,
-        "banks": [_shown(bank, catalogue, zone) for bank in message.banks],
-    }
-    templates = _templates(language)
-    subject = " ".join(templates.subject.render(values).split())
-    return Wording(
-        language=language,
-        subject=subject,
-        text=templates.text.render(values),
-        html=templates.html.render(values, subject=subject),
-    )
+    banks = [_shown(bank, language, zone) for bank in message.banks]
+    rendered = texts.render(language, values_for(app, language, banks, reminder=message.step > 0))
+    return Wording(language=language.tag, subject=rendered.subject, text=rendered.text, html=rendered.html)
 
 
 def language_for(locale: str | None) -> str:
     """The catalogue for a BCP 47 tag: the tag itself, else its language, else English."""
-    tag = (locale or "").replace("_", "-").lower()
-    for candidate in (tag, tag.partition("-")[0]):
-        if candidate in _CATALOGUES:
-            return candidate
-    return _FALLBACK
+    return languages.language_for(locale).tag
 
 
 def clean(text: str) -> str:
@@ -97,29 +56,17 @@ def clean(text: str) -> str:
     return line if len(line) <= _NAME_LIMIT else line[: _NAME_LIMIT - 1].rstrip() + "…"
 
 
-def _shown(bank: Bank, catalogue: _Catalogue, zone: tzinfo) -> dict[str, str]:
+def _shown(bank: Bank, language: Language, zone: tzinfo) -> dict[str, str]:
     return {
-        "name": clean(bank.name) or catalogue.translations.gettext("your bank"),
-        "since": catalogue.readable_date(bank.since.astimezone(zone).date()),
+        "name": clean(bank.name) or language.translations.gettext("your bank"),
+        "since": language.date(bank.since.astimezone(zone).date()),
         "link": bank.link,
     }
 
 
 @cache
-def _templates(language: str) -> _Templates:
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES / "reconnect"),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        extensions=["jinja2.ext.i18n"],
-        newline_sequence="\r\n",  # as it goes on the wire
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
-    environment.policies["ext.i18n.trimmed"] = True
-    environment.install_gettext_translations(_CATALOGUES[language].translations, newstyle=True)  # type: ignore[attr-defined]
-    return _Templates(*(environment.get_template(name) for name in ("subject.txt", "body.txt", "body.html")))
+def _ours() -> Texts:
+    return Texts()
 
 
 @lru_cache(maxsize=1024)  # names come from users' rows

@@ -1,0 +1,68 @@
+"""The command itself, on a database of its own, and delivery reports to feed it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.machine import Machine, environment_for
+from worker.channels.email.message import message_id
+
+#: Anything: the sender's domain may have changed since the mail was sent.
+DOMAIN = "ledgerly.example"
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    """``reconnect …`` in a folder with a migrated SQLite database; there is no broker, and none is needed."""
+    with ExitStack() as stack:
+        machine = Machine(tmp_path, environment_for(tmp_path, "redis://127.0.0.1:9/0"), stack)
+        assert machine("migrate").code == 0
+        yield machine
+
+
+def _report(
+    address: str | None,
+    code: str,
+    *,
+    key: str | None = None,
+    message_id_: str | None = None,
+    action: str = "failed",
+) -> bytes:
+    recipient = f"Final-Recipient: rfc822; {address}\n" if address else ""
+    original = message_id_ or (message_id(key, DOMAIN) if key else None)
+    returned = f"--b\nContent-Type: text/rfc822-headers\n\nMessage-ID: {original}\n\n" if original else ""
+    text = (
+        'From: MAILER-DAEMON@mx.example\nContent-Type: multipart/report; report-type=delivery-status; boundary="b"\n\n'
+        "--b\nContent-Type: text/plain\n\nSorry.\n--b\nContent-Type: message/delivery-status\n\n"
+        f"Reporting-MTA: dns; mx.example\n\n{recipient}Action: {action}\nStatus: {code}\n\n{returned}--b--\n"
+    )
+    return text.encode()
+
+
+@pytest.fixture
+def report() -> Callable[..., bytes]:
+    """A delivery report about an address, naming the mail of a message key or not."""
+    return _report
+
+
+@pytest.fixture
+def told() -> Callable[..., Any]:
+    """Writes a user and a notification by email to them, as it stands after it was sent."""
+
+    async def write(
+        bench: Any, name: str, *, email: str | None = "", state: str = "sent", channel: str = "email"
+    ) -> str:
+        address = f"{name}@mail.example" if email == "" else email
+        await bench.sql("INSERT INTO users (user_guid, email) VALUES (:u, :e)", u=f"USR-{name}", e=address)
+        now = bench.stored(bench.runtime.clock.now())
+        await bench.sql(
+            "INSERT INTO notifications (user_guid, channel, step, state, message_key, created_at, sent_at, outcome) "
+            "VALUES (:u, :c, 0, :s, :k, :at, :at, 'sent')",
+            u=f"USR-{name}", c=channel, s=state, k=f"key-{name}", at=now,
+        )  # fmt: skip
+        return f"key-{name}"
+
+    return write

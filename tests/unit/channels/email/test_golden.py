@@ -1,0 +1,58 @@
+"""The notices as customers read them, word for word, in ``golden/``.
+
+A change of words shows as a change of those files. Write them anew, and read them, with::
+
+    REWRITE_GOLDEN=1 pytest tests/unit/channels/email/test_golden.py
+"""
+
+import os
+from datetime import UTC, datetime
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from worker.channels import Bank, Message
+from worker.channels.email.wording import word
+from worker.channels.wording.languages import languages
+
+GOLDEN = Path(__file__).parent / "golden"
+LOCALES = {"en": "en-US", "es": "es-MX", "fr": "fr-CA"}
+BANKS = ("Alder Bank", "Banco del Río & Hijos", "Caisse d'Épargne")
+CASES = list(product(languages(), ("first", "reminder"), ("one", "several")))
+
+
+def rendered(language, kind, count):
+    banks = tuple(
+        Bank(
+            name=name,
+            since=datetime(2026, 11, 2 + 7 * number, 4, 30, tzinfo=UTC),
+            link=f"https://bank.example/oauth/authorize?client_id=b8Oi&state=d273e4f7-{number}",
+        )
+        for number, name in enumerate(BANKS[: 1 if count == "one" else 3])
+    )
+    message = Message(
+        key="golden",
+        address="customer@example.com",
+        locale=LOCALES[language],
+        time_zone="America/Toronto",
+        step=0 if kind == "first" else 2,
+        banks=banks,
+    )
+    wording = word(message, app="Ledgerly", time_zone="UTC")
+    lines = {"subject": wording.subject + "\n", "txt": wording.text, "html": wording.html}
+    return {suffix: text.replace("\r\n", "\n") for suffix, text in lines.items()}
+
+
+@pytest.mark.parametrize(("language", "kind", "count"), CASES)
+def test_a_notice_reads_as_it_was_agreed(language, kind, count):
+    for suffix, text in rendered(language, kind, count).items():
+        path = GOLDEN / f"{language}-{kind}-{count}.{suffix}"
+        if os.environ.get("REWRITE_GOLDEN"):
+            path.write_text(text, encoding="utf-8")
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: see this file's docstring"
+
+
+def test_there_is_no_rendering_of_something_else():
+    expected = {"-".join(case) for case in CASES}
+    assert {path.stem for path in GOLDEN.iterdir()} == expected

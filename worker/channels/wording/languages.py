@@ -1,0 +1,96 @@
+"""Which language a customer reads, its translations, and how it writes a date.
+
+A locale falls back one subtag at a time, ``fr-CA`` to ``fr``, and then to the default. Dates are CLDR's long ones, in the form of
+the customer's own country where the locale names one; English that names none is the world's, which puts the day first.
+"""
+
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cache, lru_cache
+from gettext import GNUTranslations, NullTranslations
+from io import BytesIO
+from pathlib import Path
+
+from babel import Locale, UnknownLocaleError
+from babel.dates import format_date
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+
+#: The language of the msgids.
+SOURCE = "en"
+
+_CATALOGUES = Path(__file__).parent
+
+#: Where a locale names no country: CLDR's plain ``en`` means the United States.
+_WITHOUT_COUNTRY = {"en": "en_001"}
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """What a customer is told in."""
+
+    #: The BCP 47 tag of the catalogue.
+    tag: str
+    translations: NullTranslations = field(repr=False)
+    #: Whose dates.
+    locale: Locale = field(repr=False)
+
+    def date(self, day: date) -> str:
+        """``4 March 2026``, ``4 de marzo de 2026``, ``4 mars 2026``."""
+        return _date(day, self.locale)
+
+
+@cache
+def languages() -> tuple[str, ...]:
+    """The tags of all languages that there are, in alphabetical order."""
+    return tuple(sorted({SOURCE, *(path.stem for path in _CATALOGUES.glob("*.po"))}))
+
+
+@lru_cache(maxsize=1024)  # locales come from users' rows
+def language_for(locale: str | None, *, default: str = SOURCE) -> Language:
+    """The language for a BCP 47 tag as a user's row has it; ``default`` where there is none for it, English where none for that."""
+    for wanted in (locale or "", default, SOURCE):
+        for tag in _fallbacks(wanted):
+            if tag in languages():
+                return Language(tag, _translations(tag), _own_dates(wanted, tag))
+    raise AssertionError("unreachable")
+
+
+def has_language(locale: str) -> bool:
+    """Whether there is a catalogue for this locale itself, or for its language."""
+    return any(tag in languages() for tag in _fallbacks(locale))
+
+
+def _fallbacks(locale: str) -> list[str]:
+    subtags = locale.replace("_", "-").lower().split("-")
+    return ["-".join(subtags[:length]) for length in range(len(subtags), 0, -1)]
+
+
+def _own_dates(locale: str, tag: str) -> Locale:
+    """The customer's own locale if CLDR knows it and it is one of this language, else the language's."""
+    plain = Locale.parse(_WITHOUT_COUNTRY.get(tag, tag.replace("-", "_")))
+    try:
+        own = Locale.parse(locale.replace("-", "_"), resolve_likely_subtags=False)
+    except (ValueError, UnknownLocaleError):
+        return plain
+    return own if own.language == plain.language and own.territory else plain
+
+
+@lru_cache(maxsize=4096)
+def _date(day: date, locale: Locale) -> str:
+    if locale.language == "fr" and day.day == 1:  # CLDR writes "1 mars", French people do not
+        return format_date(day, "d'er' MMMM y", locale=locale)
+    return format_date(day, "long", locale=locale)
+
+
+@cache
+def _translations(tag: str) -> NullTranslations:
+    """The catalogue, by way of gettext's compiled form in memory: a few milliseconds, once in a process."""
+    if tag == SOURCE:
+        return NullTranslations()
+    with (_CATALOGUES / f"{tag}.po").open("rb") as file:
+        catalogue = read_po(file, locale=tag, abort_invalid=True)
+    compiled = BytesIO()
+    write_mo(compiled, catalogue)
+    compiled.seek(0)
+    return GNUTranslations(compiled)

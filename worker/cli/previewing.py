@@ -1,0 +1,186 @@
+"""What one user would be sent: the message as the deliver stage makes it, given to the channel's own builder, and not sent.
+
+Nothing is asked of MX, so where no window is stored a link stands in that says so. Who has nothing broken is shown how a notice
+about their banks would look.
+"""
+
+import email
+import email.policy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from worker.channels import Bank, Message
+from worker.channels.email.addresses import NotAMailbox, parse_mailbox
+from worker.channels.email.message import Composer, Mail
+from worker.channels.push_text import word
+from worker.cli.session import when
+from worker.errors import WorkerError
+from worker.mx.uris import check_uri
+from worker.policy.channel_choice import EMAIL, Route, choose
+from worker.policy.selection import judge
+from worker.runtime import Runtime
+from worker.stages.fetch import SOON
+from worker.store.delivering import DeliverStore
+from worker.store.people import Person
+from worker.store.previewing import Episode, KnownMember, Picture, PreviewStore
+
+#: Where no window is stored. The domain can lead nowhere (RFC 6761), and the words say why.
+PLACEHOLDER = "https://placeholder.invalid/the-link-is-asked-of-MX-when-the-message-is-sent"
+_NOBODY = "nobody@placeholder.invalid"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preview:
+    """A message, and what there is to know of it beside its words."""
+
+    channel: str
+    #: Mail has all of them; a push message has a title, which is the subject here, and a text.
+    subject: str
+    text: str
+    sender: str | None = None
+    recipient: str | None = None
+    language: str
+    html: str | None = None
+    #: Sentences for the person who looks at it.
+    notes: tuple[str, ...]
+
+    def __repr__(self) -> str:  # addresses and links are in it
+        return f"Preview({self.channel})"
+
+
+async def preview(runtime: Runtime, user_guid: str, channel: str | None) -> Preview:
+    """The message that this user would be sent, by default on the channel that would be taken; raises :class:`WorkerError`."""
+    now = await runtime.set_clock()
+    picture = await PreviewStore(runtime.database).picture(user_guid)
+    if picture is None:
+        raise WorkerError(f"{user_guid} is not in the database: import it, or let your application write it")
+    person = (await DeliverStore(runtime.database).people({user_guid}, since=now))[user_guid]
+    channel = channel or _channel(runtime, picture, person)
+    step, banks, notes = _content(runtime, picture, now)
+    route = choose(person.contact, configured={channel})
+    if not isinstance(route, Route):
+        notes.append(f"Nothing would be sent by {channel} now: {route.code}.")
+    elif channel not in runtime.channels:
+        notes.append(f"Nothing would be sent by {channel} now: it is not configured.")
+    message = Message(
+        key=picture.pending.message_key if picture.pending else "preview",
+        address=route.address if isinstance(route, Route) else person.contact.email or _NOBODY,
+        locale=person.locale,
+        time_zone=person.timezone or runtime.settings.time_zone,
+        step=step,
+        banks=tuple(banks),
+    )
+    return _mail(runtime, message, notes) if channel == EMAIL else _push(runtime, message, channel, notes)
+
+
+def _channel(runtime: Runtime, picture: Picture, person: Person) -> str:
+    if picture.pending is not None:
+        return picture.pending.channel
+    route = choose(person.contact, configured=runtime.channels.keys(), failed=person.failed_channels)
+    return route.channel if isinstance(route, Route) else EMAIL
+
+
+def _content(runtime: Runtime, picture: Picture, now: datetime) -> tuple[int, list[Bank], list[str]]:
+    """The step, the banks, and what to say of them: from the pending message, else the next one, else an imagined one."""
+    if picture.pending is not None:
+        waiting = [episode for episode in picture.episodes if episode.notification_id is not None]
+        if waiting:
+            banks, notes = _banks(runtime, waiting)
+            return picture.pending.step, banks, ["This message waits to be delivered.", *notes]
+    if picture.episodes:
+        together = _next_together(picture.episodes, now)
+        banks, notes = _banks(runtime, together)
+        dates = [episode.next_attempt_at for episode in together if episode.next_attempt_at]
+        at = f", {when(min(dates))} at the earliest" if dates and min(dates) > now else ""
+        return _step(together), banks, [f"No message waits to be delivered; this is the next one{at}.", *notes]
+    banks, said = _imagined(runtime, picture.members, now)
+    return 0, banks, [said, "The links are placeholders; nothing was asked of MX."]
+
+
+def _next_together(episodes: Sequence[Episode], now: datetime) -> list[Episode]:
+    """What the fetch stage will put into one message: what is due first, and what else is due soon after."""
+    dates = [episode.next_attempt_at for episode in episodes if episode.next_attempt_at is not None]
+    until = max(min(dates, default=now), now) + SOON
+    return [episode for episode in episodes if episode.next_attempt_at is None or episode.next_attempt_at <= until]
+
+
+def _step(episodes: Sequence[Episode]) -> int:
+    """As the fetch stage counts it: one bank that is told for the first time makes it a first message."""
+    if any(episode.first_notified_at is None for episode in episodes):
+        return 0
+    return min(episode.step - episode.base_step for episode in episodes)
+
+
+def _banks(runtime: Runtime, episodes: Sequence[Episode]) -> tuple[list[Bank], list[str]]:
+    banks, problems, stored = [], [], []
+    for episode in episodes:
+        link = PLACEHOLDER
+        if episode.locked_uri is not None:
+            link = runtime.vault.unlock(episode.locked_uri)
+            problem = check_uri(link, host_is_allowed=runtime.settings.uri_host_is_allowed)
+            if problem is None:
+                stored.append(episode.fetched_at)
+            else:
+                problems.append(f"A stored link would be refused ({problem}), and the message would not be sent.")
+                link = PLACEHOLDER
+        banks.append(_bank(episode, since=episode.broken_since, link=link))
+    notes = []
+    if stored:
+        oldest = min((at for at in stored if at is not None), default=None)
+        notes.append(f"The link is real, stored {when(oldest)}: whoever opens it uses it up.")
+    if any(bank.link == PLACEHOLDER for bank in banks):
+        notes.append("Links that are not stored are placeholders; nothing was asked of MX.")
+    return banks, [*notes, *problems]
+
+
+def _imagined(runtime: Runtime, members: Sequence[KnownMember], now: datetime) -> tuple[list[Bank], str]:
+    verdicts = [
+        (member, judge(member.facts, statuses=runtime.settings.reconnect_statuses, now=now)) for member in members
+    ]
+    broken = [
+        _bank(member, since=verdict.since or now, link=PLACEHOLDER) for member, verdict in verdicts if verdict.broken
+    ]
+    if broken:
+        return broken, "No reconnection is open yet; this is what follows from the next sweep."
+    if members:
+        banks = [_bank(member, since=now, link=PLACEHOLDER) for member in members]
+        return banks, "Nothing of theirs is broken; this is how a notice about all their banks would look."
+    example = Bank(name="Example Bank", since=now, link=PLACEHOLDER)
+    return [example], "They have no members; this is how a notice would look."
+
+
+def _bank(of: Episode | KnownMember, *, since: datetime, link: str) -> Bank:
+    return Bank(name=of.institution_name or of.institution_code or "", since=since, link=link)
+
+
+def _mail(runtime: Runtime, message: Message, notes: list[str]) -> Preview:
+    composer = Composer(runtime.settings)
+    try:
+        parse_mailbox(message.address)
+    except NotAMailbox:
+        notes.append("Their e-mail address is none that mail can be sent to; another stands in.")
+        message = replace(message, address=_NOBODY)
+    mail = composer.build(message)
+    if not isinstance(mail, Mail):
+        raise WorkerError(f"preview: no mail can be made of it ({mail.code})")
+    parsed = email.message_from_bytes(mail.content, policy=email.policy.SMTPUTF8)
+    parts = {}
+    for kind in ("plain", "html"):
+        part = parsed.get_body((kind,))
+        parts[kind] = str(part.get_content()).replace("\r\n", "\n") if part is not None else ""
+    return Preview(
+        channel=EMAIL,
+        sender=str(parsed["From"]),
+        recipient=str(parsed["To"]),
+        subject=str(parsed["Subject"]),
+        text=parts["plain"],
+        html=parts["html"],
+        language=str(parsed["Content-Language"]),
+        notes=tuple(notes),
+    )
+
+
+def _push(runtime: Runtime, message: Message, channel: str, notes: list[str]) -> Preview:
+    said = word(message, app=runtime.settings.sender_name)
+    return Preview(channel=channel, subject=said.title, text=said.body, language=said.language, notes=tuple(notes))

@@ -1,0 +1,142 @@
+"""Addresses that mail must not go to any more: refused for good, or of people who want no messages."""
+
+from collections.abc import AsyncIterator, Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Text, bindparam, exists, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.policy.channel_choice import EMAIL
+from worker.policy.states import NotificationState
+from worker.store.database import Database
+from worker.store.moments import Moment
+from worker.store.tables import notifications, users, written
+
+n, u = notifications.c, users.c
+
+#: Notifications read at once while reports are traced to them.
+_SLICE = 10_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MailUser:
+    """A user, as far as mail goes."""
+
+    user_guid: str
+    email: str | None
+    refused_email: str | None
+
+    def __repr__(self) -> str:
+        return f"MailUser({self.user_guid})"
+
+
+class AddressStore:
+    """Reads and writes ``refused_email`` and ``opted_out_at``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._rows = rows = database.rows
+        guids = rows.table("given", {"user_guid": Text()})
+        self._by_guid = select(u.user_guid, u.email, u.refused_email).join(guids, u.user_guid == guids.c.user_guid)
+        addresses = rows.table("given", {"address": Text()})
+        spoken = n.state.in_((written(NotificationState.SENT), written(NotificationState.UNKNOWN)))
+        self._by_address = (
+            select(u.user_guid, u.email, u.refused_email)
+            # IN, not a join: nothing indexes the addresses, so the table is read once and looked up in a hash of what is given.
+            .where(func.lower(u.email).in_(select(addresses.c.address)))
+            .where(exists().where(n.user_guid == u.user_guid, n.channel == EMAIL, spoken))
+        )
+        refused = rows.table("given", {"user_guid": Text(), "email": Text()}).c
+        self._refuse = (
+            update(users)
+            .where(
+                u.user_guid == refused.user_guid,
+                u.email == refused.email,
+                or_(u.refused_email.is_(None), u.refused_email != u.email),
+            )
+            .values(refused_email=u.email)
+            .returning(u.user_guid)
+        )
+        bounced = rows.table("given", {"id": BigInteger(), "outcome": Text()}).c
+        self._note = (
+            update(notifications)
+            .where(n.id == bounced.id, spoken, or_(n.outcome.is_(None), n.outcome != bounced.outcome))
+            .values(outcome=bounced.outcome, outcome_at=bindparam("now", type_=Moment()))
+        )
+        theirs = update(users).where(u.user_guid == guids.c.user_guid).returning(u.user_guid)
+        self._opt_out = theirs.values(opted_out_at=func.coalesce(u.opted_out_at, bindparam("now", type_=Moment())))
+        self._opt_in = theirs.values(opted_out_at=None)
+
+    async def mails(self) -> AsyncIterator[list[tuple[int, str, str]]]:
+        """Every notification by email, the newest first, by the slice: id, user, message key."""
+        last = None
+        while True:
+            query = select(n.id, n.user_guid, n.message_key).where(n.channel == EMAIL).order_by(n.id.desc())
+            found = await self._tuples(query.where(n.id < last) if last is not None else query)
+            if not found:
+                return
+            yield found
+            last = found[-1][0]
+
+    async def _tuples(self, query: Any) -> list[tuple[int, str, str]]:
+        async def work(connection: AsyncConnection) -> list[tuple[int, str, str]]:
+            rows = await connection.execute(query.limit(_SLICE))
+            return [(row[0], row[1], row[2]) for row in rows]
+
+        return await self._database.transaction(work)
+
+    async def users(self, guids: Iterable[str]) -> dict[str, MailUser]:
+        """These users."""
+        given = self._rows.encode({"user_guid": guid} for guid in sorted(set(guids)))
+
+        async def work(connection: AsyncConnection) -> dict[str, MailUser]:
+            rows = await connection.execute(self._by_guid, {"given": given})
+            return {row.user_guid: MailUser(**row._mapping) for row in rows}  # noqa: SLF001 - SQLAlchemy's public name for it
+
+        return await self._database.transaction(work)
+
+    async def users_at(self, addresses: Iterable[str]) -> list[MailUser]:
+        """Users with one of these addresses, in lower case, to whom a mail of ours has gone."""
+        given = self._rows.encode({"address": address} for address in sorted(set(addresses)))
+
+        async def work(connection: AsyncConnection) -> list[MailUser]:
+            rows = await connection.execute(self._by_address, {"given": given})
+            return [MailUser(**row._mapping) for row in rows]  # noqa: SLF001 - as above
+
+        return await self._database.transaction(work)
+
+    async def refuse(
+        self, refused: Collection[MailUser], *, bounced: Iterable[tuple[int, str]] = (), now: datetime
+    ) -> set[str]:
+        """Suppress addresses that are still their users', and note on notifications (id, code) that they came back.
+
+        Returns the users whose address was not suppressed before.
+        """
+        given = self._rows.encode(
+            {"user_guid": user.user_guid, "email": user.email} for user in sorted(refused, key=lambda r: r.user_guid)
+        )
+        notes = self._rows.encode({"id": id_, "outcome": code} for id_, code in sorted(set(bounced)))
+
+        async def work(connection: AsyncConnection) -> set[str]:
+            await connection.execute(self._note, {"given": notes, "now": now})
+            return set((await connection.execute(self._refuse, {"given": given})).scalars())
+
+        return await self._database.transaction(work)
+
+    async def opt_out(self, guids: Iterable[str], *, now: datetime) -> set[str]:
+        """Write to these users no more; returns those that there are. Who had opted out before keeps the date."""
+        return await self._opt(self._opt_out, guids, {"now": now})
+
+    async def opt_in(self, guids: Iterable[str]) -> set[str]:
+        """Write to these users again; returns those that there are."""
+        return await self._opt(self._opt_in, guids, {})
+
+    async def _opt(self, statement: Any, guids: Iterable[str], parameters: dict[str, Any]) -> set[str]:
+        given = self._rows.encode({"user_guid": guid} for guid in sorted(set(guids)))
+
+        async def work(connection: AsyncConnection) -> set[str]:
+            return set((await connection.execute(statement, {"given": given, **parameters})).scalars())
+
+        return await self._database.transaction(work)

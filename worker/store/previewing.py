@@ -1,0 +1,148 @@
+"""What a preview shows: what one user would be told about now. Reads, never writes."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.policy.selection import MemberFacts
+from worker.policy.states import LIVE, OPEN, ReconnectionState
+from worker.store.database import Database
+from worker.store.tables import (
+    members,
+    notification_reconnections,
+    notifications,
+    reconnections,
+    users,
+    windows,
+    written,
+)
+
+m, n, r, w, link = members.c, notifications.c, reconnections.c, windows.c, notification_reconnections.c
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Episode:
+    """An open reconnection."""
+
+    #: The notification that waits to be delivered about it, if one does.
+    notification_id: int | None
+    institution_name: str | None
+    institution_code: str | None
+    broken_since: datetime
+    step: int
+    base_step: int
+    first_notified_at: datetime | None
+    next_attempt_at: datetime | None
+    #: The newest window, encrypted.
+    locked_uri: str | None
+    fetched_at: datetime | None
+
+    def __repr__(self) -> str:
+        return f"Episode({self.step})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KnownMember:
+    """A member of the user, whether or not it is broken."""
+
+    institution_name: str | None
+    institution_code: str | None
+    facts: MemberFacts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pending:
+    """The message that waits to be delivered, or is being delivered."""
+
+    id: int
+    channel: str
+    message_key: str
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """Everything on record that a message to one user is made of."""
+
+    pending: Pending | None
+    episodes: tuple[Episode, ...]
+    members: tuple[KnownMember, ...]
+
+
+class PreviewStore:
+    """Loads a :class:`Picture`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def picture(self, user_guid: str) -> Picture | None:
+        """What is on record of a user; ``None``: nothing is."""
+
+        async def work(connection: AsyncConnection) -> Picture | None:
+            theirs = (await connection.execute(_members(user_guid))).all()
+            waiting = (await connection.execute(_pending(user_guid))).first()
+            episodes = (await connection.execute(_episodes(user_guid, waiting.id if waiting else None))).all()
+            known = await connection.scalar(select(users.c.user_guid).where(users.c.user_guid == user_guid))
+            if known is None and not theirs and not episodes:
+                return None
+            return Picture(
+                pending=Pending(**waiting._mapping) if waiting else None,  # noqa: SLF001 - SQLAlchemy's public name for it
+                episodes=tuple(Episode(**row._mapping) for row in episodes),  # noqa: SLF001
+                members=tuple(_member(row) for row in theirs),
+            )
+
+        return await self._database.transaction(work)
+
+
+def _pending(user_guid: str) -> Any:
+    return select(n.id, n.channel, n.message_key, n.step).where(
+        n.user_guid == user_guid, n.state.in_([written(state) for state in LIVE])
+    )
+
+
+def _episodes(user_guid: str, notification_id: int | None) -> Any:
+    """In the order in which a message names them. Those of the pending message carry its id while they wait for it."""
+    waits = (
+        (link.reconnection_id == r.id)
+        & (link.notification_id == notification_id)
+        & (r.state == written(ReconnectionState.READY))
+    )
+    return (
+        select(
+            link.notification_id,
+            m.institution_name,
+            r.institution_code,
+            r.broken_since,
+            r.step,
+            r.base_step,
+            r.first_notified_at,
+            r.next_attempt_at,
+            w.uri.label("locked_uri"),
+            w.fetched_at,
+        )
+        .select_from(reconnections)
+        .outerjoin(notification_reconnections, waits)
+        .outerjoin(windows, (w.reconnection_id == r.id) & w.superseded_at.is_(None))
+        .outerjoin(members, m.member_guid == r.member_guid)
+        .where(r.user_guid == user_guid, r.closed_at.is_(None), r.state.in_([written(state) for state in OPEN]))
+        .order_by(r.broken_since, r.id)
+    )
+
+
+_FACTS = ("is_oauth", "connection_status", "error_code", "token_expires_at", "token_revoked_at")
+
+
+def _members(user_guid: str) -> Any:
+    columns = (m[name] for name in ("institution_name", "institution_code", *_FACTS))
+    return select(*columns).where(m.user_guid == user_guid).order_by(m.member_guid)
+
+
+def _member(row: Any) -> KnownMember:
+    return KnownMember(
+        institution_name=row.institution_name,
+        institution_code=row.institution_code,
+        facts=MemberFacts(**{name: getattr(row, name) for name in _FACTS}),
+    )
