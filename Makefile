@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint up lock clean
+.PHONY: help demo test lint up mailcheck lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ lint: $(VENV)/dev ## ruff and mypy --strict
 
 up: $(VENV)/runtime ## broker, worker, beat and Flower on this machine, with your .env
 	@$(BIN)/python -m worker up $(ARGS)
+
+mailcheck: $(VENV)/dev ## real mail server and SpamAssassin against every mail (installs both where it may)
+	@$(BIN)/python -m ops.mailcheck $(ARGS)
 
 lock: $(VENV)/dev ## write requirements*.txt anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
