@@ -12,7 +12,7 @@ PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
 .PHONY: help demo test lint up mailcheck lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/runtime: requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 with venv found; install one or say make PYTHON=/path/to/python3" >&2; exit 2; }

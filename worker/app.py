@@ -26,6 +26,12 @@ def configuration() -> dict[str, Any]:
     """Celery's configuration, read when it is first needed, so that importing this module needs no settings."""
     try:
         ours = settings()
+        if (
+            ours.templates_dir is not None
+        ):  # a tenant's broken template is told when the worker starts, not with a customer's mail
+            from worker.channels.email.texts import texts_for
+
+            texts_for(ours)
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(error.exit_code) from None

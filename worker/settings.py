@@ -7,6 +7,7 @@ import fnmatch
 import re
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -154,6 +155,12 @@ class Settings(PushSettings, BaseSettings):
     )
     email_reply_to: str | None = Field(None, description="A mailbox that somebody reads.")
     app_name: str | None = Field(None, description="What customers call your product; default: the sender's name.")
+    templates_dir: Path | None = Field(
+        None, description="A folder with mail templates of your own; what it lacks is taken from ours."
+    )
+    default_locale: str | None = Field(
+        None, description="For users without a locale, or whose language there is no catalogue of: en, es or fr."
+    )
     public_base_url: str | None = Field(
         None, description="Reserved for durable links of your own; leave unset: messages carry MX's URI itself."
     )

@@ -16,7 +16,7 @@ ROOT = Path(worker.__file__).parent
 FLOORS = (
     {"__init__", "errors", "setting_types", "push_settings", "settings", "clock", "logs", "stopping"},
     {"policy", "store", "mx", "channels", "sandbox"},
-    {"runtime", "intake", "publishing"},
+    {"runtime", "intake", "bounces", "publishing"},
     {"stages"},
     {"app", "tasks", "web", "cli", "__main__"},
 )

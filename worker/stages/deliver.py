@@ -171,7 +171,7 @@ class Deliver:
         problem = check_uri(uri, host_is_allowed=self._settings.uri_host_is_allowed)
         if problem is not None:
             raise ValueError(problem)
-        name = passage.institution_name or passage.institution_code or "your bank"
+        name = passage.institution_name or passage.institution_code or ""
         return Bank(name=name, since=passage.broken_since, link=uri)
 
     def _judge(  # noqa: PLR0911 - one return for each outcome

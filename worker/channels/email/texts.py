@@ -102,8 +102,7 @@ class Texts:
 
 def texts_for(settings: Settings) -> Texts:
     """The templates that the settings ask for: ``TEMPLATES_DIR``, ``DEFAULT_LOCALE``. Raises :class:`~worker.errors.SettingsError`."""
-    folder = getattr(settings, "templates_dir", None)
-    return Texts(Path(folder) if folder else None, default_locale=getattr(settings, "default_locale", None))
+    return Texts(settings.templates_dir, default_locale=settings.default_locale)
 
 
 def _environment(folder: Path | None, language: Language) -> ImmutableSandboxedEnvironment:
