@@ -4,6 +4,7 @@ A message only says "there is work in this stage"; what the work is stands in th
 lost, late or doubled, and there is no result backend. Reasons for the figures: ``README.md``, "How it is made".
 """
 
+import ssl
 import sys
 from typing import Any
 
@@ -35,8 +36,11 @@ def configuration() -> dict[str, Any]:
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(error.exit_code) from None
-    return {
-        "broker_url": ours.redis_url.get_secret_value(),
+    broker = ours.redis_url.get_secret_value()
+    # Kombu verifies no certificate unless it is told to.
+    verified = {"broker_use_ssl": {"ssl_cert_reqs": ssl.CERT_REQUIRED}} if broker.startswith("rediss:") else {}
+    return verified | {
+        "broker_url": broker,
         "imports": ("worker.tasks",),
         "task_queues": tuple(Queue(stage) for stage in STAGES),
         "task_routes": {f"reconnect.{stage}": {"queue": stage} for stage in STAGES},

@@ -144,7 +144,7 @@ async def _channels(settings: Settings) -> tuple[bool | None, str]:
     if bad:
         told = ", ".join(f"{kind} does not take messages from us ({code})" for kind, code in bad.items())
         return False, f"{told}: see {', '.join(_WHERE[kind] for kind in bad)}"
-    return True, f"{', '.join(found)} take messages from us"
+    return True, f"messages are taken by {', '.join(found)}"
 
 
 _WHERE = {

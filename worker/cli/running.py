@@ -63,6 +63,7 @@ def sandbox(
     latency: float = typer.Option(0.05, "--latency", help="Seconds that each of the bank's answers takes."),
 ) -> None:
     """The MX look-alike and mailboxes alone."""
+    mail_dir.mkdir(parents=True, exist_ok=True)
     from worker.sandbox.server import DEFAULT_API_KEY, DEFAULT_CLIENT_ID, Addresses, SandboxConfig, serve
 
     if population is None:

@@ -166,6 +166,7 @@ _MEANINGS = {
     "file is not a database": "the file is no SQLite database; see DATABASE_URL",
     "locked": "another process holds it for too long",
     "password authentication failed": "user or password refused; see DATABASE_URL",
+    "already exists": "a table of ours is there already and is not ours; give this worker a schema or database of its own",
     "does not exist": "the database or role does not exist; see DATABASE_URL",
     "connection refused": "nobody listens there; start it or see DATABASE_URL",
     "timeout": "it does not answer",

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Float,
     Text,
@@ -29,7 +30,15 @@ from worker.policy.suspicion import MOST_DEATHS
 from worker.store.database import Database
 from worker.store.moments import NEVER, Moment, database_now, later, normalised
 from worker.store.selection import is_broken, is_suspect, is_well, reason, since
-from worker.store.tables import members, notification_reconnections, notifications, reconnections, sweeps, written
+from worker.store.tables import (
+    members,
+    notification_reconnections,
+    notifications,
+    reconnections,
+    sweeps,
+    windows,
+    written,
+)
 
 m, r, n = members.c, reconnections.c, notifications.c
 
@@ -197,9 +206,28 @@ class SweepStore:
             )
         )
         forgotten = update(reconnections).where(r.reopen_at.is_not(None), well).values(reopen_at=None)
-        closed = await self._count(ended, now=now)
+        closed = await self._close(ended, now)
         await self._count(forgotten, now=now)
         return closed
+
+    async def _close(self, ending: Any, now: datetime) -> int:
+        """End episodes, and forget the URIs of their windows: nobody will be sent there any more."""
+        given = self._database.rows.table("given", {"id": BigInteger()}).c
+        w = windows.c
+        forget = (
+            update(windows)
+            .where(w.reconnection_id == given.id, w.superseded_at.is_(None))
+            .values(superseded_at=self._now, uri=None)
+        )
+
+        async def work(connection: AsyncConnection) -> int:
+            ids = (await connection.execute(ending.returning(r.id), {"now": now})).scalars().all()
+            if ids:
+                rows = self._database.rows.encode({"id": id_} for id_ in ids)
+                await connection.execute(forget, {"given": rows, "now": now})
+            return len(ids)
+
+        return await self._database.transaction(work)
 
     async def remind(self, now: datetime, *, rounds: int) -> tuple[int, int]:
         """Who was told and is not back: due for the next reminder, or given up after ``rounds`` messages."""
@@ -220,7 +248,7 @@ class SweepStore:
                 outcome_at=self._now,
             )
         )
-        return await self._count(due, now=now), await self._count(given_up, now=now)
+        return await self._count(due, now=now), await self._close(given_up, now)
 
     async def open(self, now: datetime, *, grace_seconds: float) -> int:
         """Open a reconnection for every broken member that has none, page by page, so that memory stays flat."""
