@@ -1,0 +1,102 @@
+"""What every measure has at hand."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from ops.bench.forms import Form
+from ops.bench.results import Results, Row
+from ops.bench.servers import Broker, Postgres, Upstream, environment
+from ops.bench.whole_job import Site, migrated_template, site_on_postgres
+
+
+@dataclass
+class Bench:
+    """The servers, the form and the results."""
+
+    form: Form
+    postgres: Postgres
+    broker: Broker
+    upstream: Upstream
+    results: Results
+    _templates: dict[int, str] = field(default_factory=dict)
+    _sites: int = 0
+
+    def add(self, *rows: Row) -> None:
+        """Put rows into the table, and say so."""
+        for row in rows:
+            print(f"  {row.what}: {row.shown} {row.wanted} {row.detail}", flush=True)
+            self.results.rows.append(row)
+
+    def template(self, broken: int) -> str:
+        """A filled database with so many broken members and as many that are well."""
+        if broken not in self._templates:
+            name = f"filled_{broken}"
+            self._templates[broken] = migrated_template(self.postgres, members=2 * broken, broken=broken, name=name)
+        return self._templates[broken]
+
+    @contextmanager
+    def site(self, *, broken: int, children: int = 1, **settings: Any) -> Iterator[Site]:
+        """A worker at work on PostgreSQL."""
+        self._sites += 1
+        number = self._sites
+        with site_on_postgres(
+            self.postgres,
+            self.template(broken),
+            name=f"site_{number}",
+            broker=self.broker,
+            number=number % 16,
+            upstream=self.upstream,
+            broken=broken,
+            children=children,
+            **settings,
+        ) as site:
+            yield site
+
+    def bare(self, *, requests: int, in_flight: int, stop_after: float = 3600.0, **knobs: float) -> "Bare":
+        """Bare aiohttp against the same server."""
+        self.upstream.set(**knobs)
+        cpu = self.upstream.stats()["cpu"]
+        options = {"--requests": requests, "--in-flight": in_flight, "--stop-after": stop_after}
+        found = run_module(
+            "ops.bench.bare", self.upstream.url, *(str(word) for option in options.items() for word in option)
+        )
+        stats = self.upstream.stats()
+        return Bare(
+            requests=requests,
+            seconds=found["seconds"],
+            cpu=found["cpu"],
+            upstream_cpu=stats["cpu"] - cpu,
+            course=tuple(map(tuple, stats["course"])),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bare:
+    """One run of bare aiohttp."""
+
+    requests: int
+    seconds: float
+    #: CPU seconds of the client, and of MX.
+    cpu: float
+    upstream_cpu: float
+    course: tuple[tuple[float, int, int], ...]
+
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return self.requests / self.seconds
+
+
+def run_module(*arguments: str) -> Any:
+    """Run a module of ours that prints JSON."""
+    ran = subprocess.run(
+        [sys.executable, "-m", *arguments], env=environment(), capture_output=True, text=True, check=False
+    )
+    if ran.returncode:
+        raise RuntimeError(f"{arguments[0]}: {ran.stderr[-2000:]}")
+    return json.loads(ran.stdout)

@@ -1,0 +1,76 @@
+"""The two forms of the benchmark: how much of everything, how often."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """One form."""
+
+    name: str
+    rounds: int
+    #: Members of one run of the whole job.
+    members: int
+    #: Members of one run of a rival.
+    rival_members: int
+    rival_rounds: int
+    #: Rival settings are tried out first, rather than the best of the last time taken.
+    tries_rivals: bool
+    #: Requests in flight for the curve; none: no curve.
+    curve: tuple[int, ...]
+    #: Sizes of the members table for a sweep; the last is compared with the first.
+    tables: tuple[int, ...]
+    #: Reconnections opened at once for the memory of a sweep: few, then many.
+    openings: tuple[int, int]
+    import_rows: int
+    import_rounds: int
+    mails: int
+    mail_connections: tuple[int, ...]
+    #: Seconds that the slow tail is watched for, once the first slow answers have come.
+    tail_seconds: int
+    tail_rounds: int
+    #: Whether bare aiohttp is watched too.
+    tail_of_bare: bool
+    #: Members after which a child's memory is compared: few, then many.
+    memory: tuple[int, int]
+
+
+SHORT = Form(
+    name="bench",
+    rounds=3,
+    members=6_000,
+    rival_members=1_500,
+    rival_rounds=1,
+    tries_rivals=False,
+    curve=(),
+    tables=(100_000, 1_000_000),
+    openings=(20_000, 200_000),
+    import_rows=100_000,
+    import_rounds=2,
+    mails=800,
+    mail_connections=(10,),
+    tail_seconds=10,
+    tail_rounds=1,
+    tail_of_bare=False,
+    memory=(5_000, 20_000),
+)
+
+FULL = Form(
+    name="bench-full",
+    rounds=5,
+    members=30_000,
+    rival_members=6_000,
+    rival_rounds=5,
+    tries_rivals=True,
+    curve=(50, 100, 200, 400, 800),
+    tables=(100_000, 1_000_000, 10_000_000),
+    openings=(50_000, 1_000_000),
+    import_rows=1_000_000,
+    import_rounds=5,
+    mails=3_000,
+    mail_connections=(10, 20, 40),
+    tail_seconds=60,
+    tail_rounds=5,
+    tail_of_bare=True,
+    memory=(50_000, 1_000_000),
+)

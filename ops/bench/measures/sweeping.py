@@ -1,0 +1,130 @@
+"""What a sweep costs: by the size of the members table, and in memory."""
+
+import asyncio
+import time
+from contextlib import ExitStack
+from statistics import median
+
+import psycopg
+
+from ops.bench.bench import Bench
+from ops.bench.peak import peak_of
+from ops.bench.plotting import Curve
+from ops.bench.population import WORK_TABLES, fill_well, set_status
+from ops.bench.processes import reconnect, settings_of
+from ops.bench.results import Row, in_turns, ratios, row_of
+from worker.runtime import Runtime
+from worker.settings import load_settings
+from worker.stages.sweep import sweep
+
+#: How many are due in a table of any size.
+DUE = 10_000
+
+
+class Table:
+    """A database with so many members, and a runtime that sweeps it."""
+
+    def __init__(self, bench: Bench, size: int) -> None:
+        self.size = size
+        self._url = bench.postgres.create(f"table_{size}")
+        given = settings_of(database_url=self._url, redis_url="redis://127.0.0.1:9/0", mx_url="http://127.0.0.1:9")
+        reconnect(given, "migrate")
+        fill_well(self._url, size)
+        self._settings = load_settings(_env_file=None, **{name.lower(): value for name, value in given.items()})
+        self._turn = 0
+
+    def sweeps(self) -> tuple[float, float]:
+        """Break some members, sweep twice; the seconds of the sweep that opens and of the next, which finds them open."""
+        self._turn += 1
+        among = {"first": self._turn, "step": self.size // DUE, "count": DUE}
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            set_status(connection, "DENIED", **among)
+            connection.execute("CHECKPOINT")
+            took = asyncio.run(self._sweep_twice())
+            set_status(connection, "CONNECTED", **among)
+            connection.execute(f"TRUNCATE {', '.join(WORK_TABLES)}")
+        return took
+
+    async def _sweep_twice(self) -> tuple[float, float]:
+        async def nobody(_stage: str, _n: int) -> int:
+            return 0
+
+        runtime = Runtime(self._settings, wake=nobody)
+        try:
+            await runtime.set_clock()  # connects
+            moments = [time.perf_counter()]
+            opened = []
+            for _ in range(2):
+                report = await sweep(runtime)
+                opened.append(report.opened if report else None)
+                moments.append(time.perf_counter())
+            if opened != [DUE, 0]:
+                raise RuntimeError(f"the sweeps opened {opened}")
+            return moments[1] - moments[0], moments[2] - moments[1]
+        finally:
+            await runtime.close()
+
+
+def table_size(bench: Bench) -> None:
+    """Ten thousand due among few and among many."""
+    form = bench.form
+    tables = {f"{size:,}": Table(bench, size) for size in form.tables}
+    in_turns({name: table.sweeps for name, table in tables.items()}, 1)
+    found = in_turns({name: table.sweeps for name, table in tables.items()}, form.rounds)
+    for size in form.tables:
+        bench.postgres.drop(f"table_{size}")
+    few, many = (f"{size:,}" for size in (form.tables[0], form.tables[-1]))
+    for place, what in enumerate(("a sweep that opens 10,000", "the next sweep, which finds 10,000 open")):
+        seconds = {name: [took[place] for took in ran] for name, ran in found.items()}
+        bench.add(
+            row_of(
+                f"{what}: among {many} members ÷ among {few}",
+                ratios(seconds[many], seconds[few]),
+                at_most=1.3,
+                detail=", ".join(f"{median(took):.2f} s among {name}" for name, took in seconds.items()),
+            )
+        )
+    if len(form.tables) > 2:  # noqa: PLR2004
+        lines = {
+            label: [(size, median(took[place] for took in found[f"{size:,}"])) for size in form.tables]
+            for place, label in enumerate(("opens 10,000", "finds them open"))
+        }
+        bench.results.curves.append(
+            Curve(name="table-size", title="A sweep, 10,000 due", x="members", y="seconds", lines=lines, log_x=True)
+        )
+
+
+def memory(bench: Bench) -> None:
+    """The most memory of `reconnect sweep` that opens few and many reconnections."""
+    peaks = {}
+    for broken in bench.form.openings:
+        with ExitStack() as stack:
+            name = f"opening_{broken}"
+            url = bench.postgres.create(name)
+            stack.callback(bench.postgres.drop, name)
+            given = settings_of(database_url=url, redis_url=bench.broker.url(13), mx_url="http://127.0.0.1:9")
+            reconnect(given, "migrate")
+            fill_well(url, broken)
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute("UPDATE members SET connection_status = 'DENIED'")
+                connection.execute("VACUUM ANALYZE members")
+            peaks[broken] = peak_of(given, "sweep")
+            bench.broker.empty(13)
+            with psycopg.connect(url) as connection:
+                found = connection.execute("SELECT count(*) FROM reconnections").fetchone()
+                if found != (broken,):
+                    raise RuntimeError(f"the sweep opened {found}")
+    (few, (least, _)), (many, (most, seconds)) = peaks.items()
+    bench.add(
+        Row(
+            what=f"peak memory of a sweep that opens {many:,}",
+            value=most,
+            unit="MiB",
+            at_most=150,
+            samples=(most,),
+            detail=f"{least:.0f} MiB for {few:,}; it took {seconds:.1f} s, the command's start included",
+        ),
+        Row(
+            what=f"the same ÷ that of one that opens {few:,}", value=most / least, at_most=1.1, samples=(most / least,)
+        ),
+    )

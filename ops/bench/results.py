@@ -1,0 +1,141 @@
+"""What came out: rows with what was wanted of them, curves, the printed table and ``RESULTS.md``."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ops.bench.plotting import Curve
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "RESULTS.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table."""
+
+    what: str
+    #: The median.
+    value: float
+    unit: str = ""
+    at_least: float | None = None
+    at_most: float | None = None
+    #: The figures behind it, in words.
+    detail: str = ""
+    samples: Sequence[float] = ()
+
+    @property
+    def wanted(self) -> str:
+        """What the issue asks for."""
+        if self.at_least is not None:
+            return f"≥ {self.at_least:g}"
+        return f"≤ {self.at_most:g}" if self.at_most is not None else ""
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether it is; ``None`` where nothing is asked for."""
+        if self.at_least is not None:
+            return self.value >= self.at_least
+        return self.value <= self.at_most if self.at_most is not None else None
+
+    @property
+    def shown(self) -> str:
+        """The figure with its unit."""
+        digits = 0 if abs(self.value) >= 100 else 1 if abs(self.value) >= 10 else 2 if abs(self.value) >= 0.2 else 3  # noqa: PLR2004
+        return f"{self.value:,.{digits}f} {self.unit}".strip()
+
+    @property
+    def spread(self) -> str:
+        """From the least to the most of its samples."""
+        if len(self.samples) < 2:  # noqa: PLR2004
+            return "one run" if self.samples else ""
+        least, most = (Row(what="", value=value).shown for value in (min(self.samples), max(self.samples)))
+        return f"{least} to {most} ({len(self.samples)})"
+
+
+def row_of(what: str, samples: Sequence[float], **more: Any) -> Row:
+    """A row for the median of samples."""
+    return Row(what=what, value=median(samples), samples=tuple(samples), **more)
+
+
+def ratios(ours: Iterable[float], theirs: Iterable[float]) -> list[float]:
+    """Pair by pair: what ran in the same turn is compared."""
+    return [a / b for a, b in zip(ours, theirs, strict=True)]
+
+
+def in_turns(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
+    """Run all of them in turns, the order reversed every other round, so that a drift of the machine hits all alike."""
+    found: dict[str, list[Any]] = {name: [] for name in runs}
+    for turn in range(rounds):
+        for name in runs if turn % 2 == 0 else reversed(list(runs)):
+            found[name].append(runs[name]())
+    return found
+
+
+@dataclass(kw_only=True)
+class Results:
+    """All that one form of the benchmark found."""
+
+    form: str
+    rounds: int
+    machine: Mapping[str, str]
+    seconds: float = 0.0
+    rows: list[Row] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
+
+    def print(self) -> None:
+        """The table."""
+        table = Table("what", "figure", "wanted", "", "least to most", "behind it", title=f"make {self.form}")
+        for row in self.rows:
+            mark = {True: "[green]yes[/]", False: "[red]no[/]", None: ""}[row.reached]
+            table.add_row(row.what, row.shown, row.wanted, mark, row.spread, escape(row.detail))
+        console = Console(highlight=False, emoji=False)
+        if not console.is_terminal:
+            console.width = 200
+        console.print(table)
+
+    def write(self) -> None:
+        """Keep them, draw the curves, and write ``RESULTS.md`` anew from the last results of both forms."""
+        kept = HERE / "results"
+        kept.mkdir(exist_ok=True)
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        (kept / f"{self.form}.json").write_text(text + "\n", encoding="utf-8")
+        for curve in self.curves:
+            (kept / f"{curve.name}.svg").write_text(curve.svg(), encoding="utf-8")
+        parts = [_INTRODUCTION]
+        files = (kept / f"{form}.json" for form in ("bench-full", "bench"))
+        parts += [_section(json.loads(file.read_text(encoding="utf-8"))) for file in files if file.exists()]
+        parts.append((HERE / "NOTES.md").read_text(encoding="utf-8"))
+        RESULTS.write_text("\n".join(parts), encoding="utf-8")
+
+
+_INTRODUCTION = """# How fast, how light, against what
+
+Written by `make bench` and `make bench-full`; what is said in words at the end stands in `NOTES.md`. What is compared ran in
+turns in one run; a figure is the median, with the least, the most and the number of samples beside it. Durability is on
+everywhere: PostgreSQL with every setting as it comes (fsync included), fences, encryption, outbox and late acknowledgements.
+"""
+
+
+def _section(found: Mapping[str, Any]) -> str:
+    rows = [Row(**row) for row in found["rows"]]
+    lines = [
+        f"## `make {found['form']}`\n",
+        *(f"- {name}: {value}" for name, value in found["machine"].items()),
+        f"- {found['rounds']} rounds, {found['seconds'] / 60:.0f} minutes in all\n",
+        "| what | figure | wanted | reached | least to most (samples) | behind it |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        reached = {True: "yes", False: "**no**", None: ""}[row.reached]
+        lines.append(f"| {row.what} | {row.shown} | {row.wanted} | {reached} | {row.spread} | {row.detail} |")
+    lines.append("")
+    lines += [f"![{curve['title']}](results/{curve['name']}.svg)\n" for curve in found["curves"]]
+    return "\n".join(lines)

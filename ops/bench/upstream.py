@@ -1,0 +1,155 @@
+"""A lean MX: HTTP/1.1 with keep-alive on a raw protocol under uvloop, every answer after a fixed time.
+
+It parses no more of a request than it answers from, so that the client is what is measured. Its answer is a valid Atrium body
+for the member that was asked for, with a ``state`` of its own each time.
+
+``GET /bench/set?…`` turns its knobs and empties its figures, ``GET /bench/stats`` shows them.
+"""
+
+import asyncio
+import json
+import re
+import secrets
+import socket
+import time
+from collections import deque
+from itertools import count
+from typing import cast
+from urllib.parse import parse_qsl
+
+#: How often the course of requests is noted down (seconds).
+NOTE_EVERY = 0.05
+
+_ASKED = re.compile(rb"GET /users/([^/ ]+)/members/([^/? ]+)")
+
+_BODY = (
+    b'{"member":{"aggregated_at":"2016-10-13T18:07:57+00:00","connection_status":"DENIED","guid":"%b",'
+    b'"identifier":"unique_id","institution_code":"mx_bank_oauth","is_being_aggregated":false,'
+    b'"metadata":"{\\"credentials_last_refreshed_at\\": \\"2015-10-15\\"}","name":"MX Bank (OAuth)",'
+    b'"oauth_window_uri":"https://mxbank.mx.com/oauth/authorize?client_id=b8OikQ4Ep3NuSUrQ13DdvFuwpNx-qqoAsJDVAQCyLkQ'
+    b"&redirect_uri=https%%3A%%2F%%2Fint-app.moneydesktop.com%%2Foauth%%2Fredirect_from&response_type=code&scope=openid"
+    b'&state=%b","status":"COMPLETED","successfully_aggregated_at":"2016-10-13T17:57:38+00:00","user_guid":"%b"}}'
+)
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.mx.atrium.v1+json\r\nContent-Length: %d\r\n\r\n"
+
+
+class Bank:
+    """What all connections share: the knobs, the figures, and the answers that wait for their moment."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._due: deque[tuple[float, asyncio.Transport, bytes]] = deque()
+        self._armed = False
+        self._states = (b"%032x" % number for number in count(secrets.randbits(96) << 24))
+        self.set({})
+
+    def set(self, knobs: dict[str, str]) -> None:
+        """``delay`` and ``slow_delay`` in seconds; ``slow_every``: each so-manieth answer is slow (0: none)."""
+        self.delay = float(knobs.get("delay", "0.05"))
+        self.slow_every = int(knobs.get("slow_every", "0"))
+        self.slow_delay = float(knobs.get("slow_delay", "10"))
+        self.begun = self.answered = 0
+        self.first_at: float | None = None
+        self.last_at: float | None = None
+        self._course: list[tuple[float, int, int]] = []
+
+    def stats(self) -> dict[str, object]:
+        """Moments are on the machine's monotonic clock, which all its processes share."""
+        return {
+            "begun": self.begun,
+            "answered": self.answered,
+            "first_at": self.first_at,
+            "last_at": self.last_at,
+            "cpu": time.process_time(),
+            "course": self._course,
+        }
+
+    async def note_course(self) -> None:
+        """Write down now and then how many requests have come and how many were answered."""
+        while True:
+            if self.begun and (not self._course or self._course[-1][1:] != (self.begun, self.answered)):
+                self._course.append((time.monotonic(), self.begun, self.answered))
+            await asyncio.sleep(NOTE_EVERY)
+
+    def ask(self, transport: asyncio.Transport, user: bytes, member: bytes) -> None:
+        """A request came; its answer goes out in time."""
+        now = time.monotonic()
+        if self.first_at is None:
+            self.first_at = now
+        self.begun += 1
+        body = _BODY % (member, next(self._states), user)
+        answer = _HEAD % len(body) + body
+        if self.slow_every and self.begun % self.slow_every == 0:
+            self._loop.call_later(self.slow_delay, self._answer, transport, answer)
+        elif not self.delay:
+            self._answer(transport, answer)
+        else:
+            self._due.append((now + self.delay, transport, answer))
+            if not self._armed:
+                self._armed = True
+                self._loop.call_later(self.delay, self._answer_due)
+
+    def _answer_due(self) -> None:
+        """One timer serves all answers of the same delay."""
+        now = time.monotonic()
+        due = self._due
+        while due and due[0][0] <= now:
+            _, transport, answer = due.popleft()
+            self._answer(transport, answer)
+        self._armed = bool(due)
+        if due:
+            self._loop.call_later(max(due[0][0] - now, 0.0005), self._answer_due)
+
+    def _answer(self, transport: asyncio.Transport, answer: bytes) -> None:
+        self.answered += 1
+        self.last_at = time.monotonic()
+        transport.write(answer)
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection; a client sends its next request when it has its answer."""
+
+    def __init__(self, bank: Bank) -> None:
+        self._bank = bank
+        self._rest = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        data = self._rest + data
+        while True:
+            request, end, rest = data.partition(b"\r\n\r\n")
+            if not end:
+                self._rest = data
+                return
+            self._request(request)
+            data = rest
+
+    def _request(self, request: bytes) -> None:
+        asked = _ASKED.match(request)
+        if asked is not None:
+            self._bank.ask(self._transport, asked[1], asked[2])
+            return
+        path, _, query = request.split(b" ", 2)[1].decode().partition("?")
+        if path == "/bench/set":
+            self._bank.set(dict(parse_qsl(query)))
+        body = json.dumps(self._bank.stats() if path == "/bench/stats" else {}).encode()
+        self._transport.write(_HEAD % len(body) + body)
+
+
+async def serve() -> None:
+    """Listen on a free port, print it, go on for ever."""
+    loop = asyncio.get_running_loop()
+    bank = Bank()
+    listening = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    server = await loop.create_server(lambda: Connection(bank), sock=listening)
+    print(listening.getsockname()[1], flush=True)
+    async with server:
+        await bank.note_course()
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    uvloop.run(serve())

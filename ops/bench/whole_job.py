@@ -1,0 +1,209 @@
+"""The worker's whole job on one database: sweep, fetch, windows and notification rows stored; and what it took.
+
+Mail stands still meanwhile (`reconnect pause channel:email`), so that no delivery runs beside what is measured.
+"""
+
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from ops.bench.population import WORK_TABLES, fill_postgres, fill_sqlite
+from ops.bench.processes import Celeries, celery_worker, cpu_of, failures, reconnect, settings_of, wait_until
+from ops.bench.servers import Broker, Postgres, Upstream
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """One run of the whole job."""
+
+    members: int
+    #: From the moment at which the sweep's task was sent until the last row was stored.
+    seconds: float
+    #: From the first request that MX saw until the last row was stored.
+    fetch_seconds: float
+    #: CPU seconds of the worker's processes, and of the database's and MX's.
+    worker_cpu: float
+    database_cpu: float
+    upstream_cpu: float
+    #: What MX saw: (moment, requests begun, requests answered), on the machine's monotonic clock.
+    course: tuple[tuple[float, int, int], ...]
+
+    @property
+    def rate(self) -> float:
+        """Members a second, sweep included."""
+        return self.members / self.seconds
+
+    @property
+    def fetch_rate(self) -> float:
+        """Members a second once MX is being asked."""
+        return self.members / self.fetch_seconds
+
+
+class Database:
+    """What a run asks of either database."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    @contextmanager
+    def connected(self) -> Iterator[Any]:
+        """A connection in autocommit mode."""
+        if self.url.startswith("sqlite"):
+            with closing(sqlite3.connect(self.url.removeprefix("sqlite:///"), isolation_level=None, timeout=30)) as it:
+                yield it
+        else:
+            with psycopg.connect(self.url, autocommit=True) as connection:
+                yield connection
+
+    def one(self, query: str) -> Any:
+        """The first column of the only row."""
+        with self.connected() as connection:
+            return connection.execute(query).fetchone()[0]
+
+    def empty_work(self) -> None:
+        """As before the first sweep."""
+        with self.connected() as connection:
+            if self.url.startswith("sqlite"):
+                for table in WORK_TABLES:
+                    connection.execute(f"DELETE FROM {table}")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            else:
+                connection.execute(f"TRUNCATE {', '.join(WORK_TABLES)}")
+                connection.execute("CHECKPOINT")
+
+    def wait_until_fetched(self, seconds: float) -> float:
+        """The moment at which nothing is due or leased any more."""
+        in_hand = "SELECT EXISTS (SELECT 1 FROM reconnections WHERE state = 'leased') OR EXISTS (SELECT 1 FROM reconnections WHERE state = 'due')"
+        with self.connected() as connection:
+            wait_until(
+                lambda: not connection.execute(in_hand).fetchone()[0], seconds=seconds, every=0.01, what="the end"
+            )
+        return time.monotonic()
+
+    def check_stored(self, members: int) -> None:
+        """Every member has its window, encrypted, and its pending notification: nothing was left out."""
+        checks = {
+            "reconnections that are ready": "SELECT count(*) FROM reconnections WHERE state = 'ready'",
+            "encrypted URIs": "SELECT count(*) FROM windows WHERE uri LIKE 'gAAAA%' AND superseded_at IS NULL",
+            "notifications": "SELECT count(*) FROM notifications WHERE state = 'pending'",
+            "links": "SELECT count(*) FROM notification_reconnections",
+        }
+        for what, query in checks.items():
+            if (found := self.one(query)) != members:
+                raise RuntimeError(f"{found} {what} where {members} must be: this run counts for nothing")
+
+
+@dataclass
+class Site:
+    """A worker at work on a database of its own."""
+
+    worker: Celeries
+    database: Database
+    upstream: Upstream
+    postgres: Postgres | None
+    broken: int
+
+    def run(self, **knobs: float) -> Ran:
+        """Break everybody, sweep, and wait until everything is stored."""
+        self.database.empty_work()
+        self.upstream.set(**knobs)
+        processes = [self.worker.main, *self.worker.children]
+        cpu = sum(map(cpu_of, processes))
+        database_cpu = self.postgres.cpu() if self.postgres else 0.0
+        upstream_cpu = self.upstream.stats()["cpu"]
+        began = time.monotonic()
+        self.worker.send("sweep")
+        patience = 60 + self.broken / 100
+        wait_until(
+            lambda: self.upstream.stats()["answered"] >= self.broken, seconds=patience, every=0.1, what="fetching"
+        )
+        ended = self.database.wait_until_fetched(patience)
+        ran = Ran(
+            members=self.broken,
+            seconds=ended - began,
+            fetch_seconds=ended - self.upstream.stats()["first_at"],
+            worker_cpu=sum(map(cpu_of, processes)) - cpu,
+            database_cpu=self.postgres.cpu() - database_cpu if self.postgres else 0.0,
+            upstream_cpu=self.upstream.stats()["cpu"] - upstream_cpu,
+            course=tuple(map(tuple, self.upstream.stats()["course"])),
+        )
+        self.database.check_stored(self.broken)
+        if complaints := failures(self.worker.log):
+            raise RuntimeError(f"the worker complains: {complaints[0]}")
+        return ran
+
+    def course_of(self, seconds: float, **knobs: float) -> tuple[tuple[float, int, int], ...]:
+        """Work for so many seconds from the first request on, then stop; what MX saw meanwhile."""
+        self.database.empty_work()
+        self.upstream.set(**knobs)
+        self.worker.send("sweep")
+        patience = 60 + self.broken / 1000
+        wait_until(lambda: self.upstream.stats()["begun"], seconds=patience, every=0.1, what="the first request")
+        time.sleep(seconds)
+        course = tuple(map(tuple, self.upstream.stats()["course"]))
+        with self.database.connected() as connection:
+            connection.execute("INSERT INTO pauses (scope, reason, since) VALUES ('everything', 'bench', now())")
+            in_hand = "SELECT EXISTS (SELECT 1 FROM reconnections WHERE state = 'leased')"
+            wait_until(
+                lambda: not connection.execute(in_hand).fetchone()[0], every=0.2, what="the end of what is in hand"
+            )
+            connection.execute(f"TRUNCATE {', '.join(WORK_TABLES)}")
+            connection.execute("DELETE FROM pauses WHERE scope = 'everything'")
+        return course
+
+
+def migrated_template(postgres: Postgres, *, members: int, broken: int, name: str = "filled") -> str:
+    """A filled database that others are copied from, its mail paused; returns its name."""
+    url = postgres.create(name)
+    settings = settings_of(database_url=url, redis_url="redis://127.0.0.1:9/0", mx_url="http://127.0.0.1:9")
+    reconnect(settings, "migrate")
+    reconnect(settings, "pause", "channel:email")
+    fill_postgres(url, members=members, broken=broken)
+    return name
+
+
+@contextmanager
+def site_on_postgres(
+    postgres: Postgres,
+    template: str,
+    *,
+    name: str,
+    broker: Broker,
+    number: int,
+    upstream: Upstream,
+    broken: int,
+    children: int = 1,
+    **settings: Any,
+) -> Iterator[Site]:
+    """A worker with a copy of a filled database and a broker database of its own."""
+    url = postgres.create(name, template=template)
+    given = settings_of(database_url=url, redis_url=broker.url(number), mx_url=upstream.url, **settings)
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as folder,
+        celery_worker(given, children=children, folder=Path(folder)) as worker,
+    ):
+        yield Site(worker, Database(url), upstream, postgres, broken)
+    postgres.drop(name)
+
+
+@contextmanager
+def site_on_sqlite(
+    *, broker: Broker, number: int, upstream: Upstream, members: int, broken: int, children: int = 1, **settings: Any
+) -> Iterator[Site]:
+    """The same on SQLite."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        path = Path(folder) / "reconnect.db"
+        url = f"sqlite:///{path}"
+        given = settings_of(database_url=url, redis_url=broker.url(number), mx_url=upstream.url, **settings)
+        reconnect(given, "migrate")
+        reconnect(given, "pause", "channel:email")
+        fill_sqlite(path, members=members, broken=broken)
+        with celery_worker(given, children=children, folder=Path(folder)) as worker:
+            yield Site(worker, Database(url), upstream, None, broken)
