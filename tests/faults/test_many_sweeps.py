@@ -1,0 +1,80 @@
+"""Two beats and ten cron jobs sweep in the same second: the work is done once."""
+
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.comparison import compare
+from tests.faults.crew import Worker
+from tests.faults.schedule import LONG, Schedule
+from tests.machine import Machine, wait_until
+
+CRON_JOBS, MEMBERS, ROUNDS = (10, 5_000, 5) if LONG else (10, 600, 1)
+_FINISHED = "SELECT count(*) FROM sweeps WHERE finished_at IS NOT NULL"
+WALL_CLOCK = Path(__file__).parent / "wall_clock"
+
+
+@pytest.mark.timeout(900 if LONG else 180)
+def test_two_beats_and_ten_cron_sweeps_in_one_second_open_every_episode_once(
+    machine: Machine, populated: Any, postgres: Any, schedule: Schedule
+) -> None:
+    records = populated(MEMBERS, "--drop-bodies", url=postgres.database())
+    with Worker(machine, schedule):
+        for round_ in range(ROUNDS):
+            _sweep_at_once(machine, schedule, round_)
+            wait_until(
+                lambda done=(CRON_JOBS + 1) * (round_ + 1): records.one(_FINISHED) == done,
+                what="the end of ten sweeps and one of two beats",
+            )
+            records.wait_until_nothing_is_in_hand(seconds=60)
+    assert records.one("SELECT count(*) FROM sweeps WHERE slot IS NOT NULL") == ROUNDS
+    log = (machine.folder / "worker.log").read_text()
+    assert log.count('"report": "swept already"') == ROUNDS, "the second beat's sweep did not stand back"
+    figures = compare(machine, records, broken=MEMBERS, schedule=schedule, ends=())
+    assert figures.reconnections == {"notified": MEMBERS}
+    assert figures.notifications == {"sent": MEMBERS}
+    assert figures.minted == MEMBERS
+    assert records.one("SELECT sum(opened) FROM sweeps") == MEMBERS
+
+
+def _sweep_at_once(machine: Machine, schedule: Schedule, round_: int) -> None:
+    """Start everybody, name a moment when all are ready, and wait until it has passed."""
+    start = machine.folder / f"start-{round_}"
+    jobs = [
+        machine.start(f"cron-{round_}-{number}", sys.executable, "-m", "tests.faults.sweep_at", str(start))
+        for number in range(CRON_JOBS)
+    ]
+    wait_until(lambda: len(list(start.parent.glob(f"{start.name}.*"))) == CRON_JOBS, seconds=90, what="ten cron jobs")
+    moment = math.ceil(time.time()) + 8
+    if moment % 60 > 55:  # a slot is a minute by the database's clock; both beats are to tick in one
+        moment += 8
+    # To the beats, the moment is the beginning of a minute.
+    clock = machine.folder / f"clock-{round_}"
+    clock.write_text(str(60 - moment % 60))
+    environment = {
+        "SWEEP_SCHEDULE": "* * * * *",
+        "CLOCK_FILE": str(clock),
+        "PYTHONPATH": f"{WALL_CLOCK}:{WALL_CLOCK.parents[2]}",
+    }
+    beats = [
+        machine.celery(f"beat-{round_}-{n}", "beat", "--schedule", f"beat-{round_}-{n}", environment=environment)
+        for n in (1, 2)
+    ]
+    start.write_text(str(moment))
+    schedule.note(f"two beats and {CRON_JOBS} cron jobs sweep at {moment}")
+    for n in (1, 2):
+        log = machine.folder / f"beat-{round_}-{n}.log"
+        wait_until(lambda log=log: "beat: Starting" in log.read_text(), seconds=20, what="the beats' start")
+    assert time.time() < moment, "the beats started too late for the moment"
+    for job in jobs:
+        assert job.wait(60) == 0
+    for n in (1, 2):
+        log = machine.folder / f"beat-{round_}-{n}.log"
+        wait_until(lambda log=log: "Sending due task" in log.read_text(), seconds=20, what="the beats' tick")
+    for beat in beats:
+        beat.terminate()
+        beat.wait(20)

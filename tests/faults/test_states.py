@@ -1,0 +1,453 @@
+"""Whatever happens in whatever order, every state is followed by one that ``policy/states.py`` names.
+
+A state machine of Hypothesis sweeps, fetches, delivers, looks, dies in the middle, comes back late, lets time pass, and plays the
+application and the operator, on a real database that records every change of a state. What MX and the mail server say is drawn
+as values at the two seams (:class:`worker.mx.client.Mx` and :class:`worker.channels.Channel`); how they say it over a wire is the
+business of the tests with processes.
+"""
+
+import asyncio
+import shutil
+from collections.abc import Callable, Coroutine, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import cycle
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from tests.faults.records import PAST, Records
+from tests.faults.schedule import LONG, Schedule
+from worker.channels import BadAddress, ChannelDown, Dispatching, Failed, Message, Outcome, Sent, TryLater, Unknown
+from worker.mx import answers as mx
+from worker.policy.states import ReconnectionState
+from worker.runtime import Runtime
+from worker.settings import Settings
+from worker.stages.deliver import deliver
+from worker.stages.fetch import fetch
+from worker.stages.sweep import sweep
+from worker.stages.verify import verify
+from worker.store import schema
+from worker.store.delivering import DeliverStore
+from worker.store.fetching import FetchStore
+from worker.store.pauses import PauseStore
+from worker.store.retrying import RetryStore
+
+T = TypeVar("T")
+
+#: Members by number, two to a user.
+MEMBERS = 6
+_NAMES = [(f"MBR-{n}", f"USR-{n // 2}") for n in range(MEMBERS)]
+
+
+def _state(guid: str, **fields: Any) -> mx.MemberState:
+    return mx.MemberState(guid=guid, **fields)
+
+
+def _back(guid: str) -> mx.MemberState:
+    soon = datetime.now(UTC) + timedelta(days=1)
+    return _state(guid, connection_status="CONNECTED", is_being_aggregated=False, successfully_aggregated_at=soon)
+
+
+_URI = "https://bank.example/oauth/authorize?state=0123456789abcdef"
+_FAILURES: dict[str, Callable[[str], Any]] = {
+    "busy": lambda _: mx.RetryLater(code="http_409", upstream=False),
+    "too many": lambda _: mx.RetryLater(code="http_429", after=1.0),
+    "down": lambda _: mx.RetryLater(code="http_503"),
+    "gone": lambda _: mx.Gone(),
+    "refused": lambda _: mx.RefusedClient(code="http_401"),
+    "rejected": lambda _: mx.RejectedRequest(code="http_422"),
+}
+_WINDOWS: dict[str, Callable[[str], Any]] = {
+    "window": lambda guid: mx.Window(uri=_URI, member=_state(guid)),
+    "window ": lambda guid: mx.Window(uri=_URI, member=_state(guid)),  # drawn more often
+    "moved": lambda guid: mx.Window(uri=_URI, member=_state(f"{guid}-moved")),
+    "back": lambda guid: mx.Window(uri=_URI, member=_back(guid)),
+    "hostile": lambda _: mx.HostileUri(code="uri_user_info"),
+    "no uri": lambda _: mx.RetryLater(code="no_uri", upstream=False),
+    "unsupported": lambda _: mx.Unsupported(),
+    "crash": lambda _: 1 / 0,
+    **_FAILURES,
+}
+_LOOKS: dict[str, Callable[[str], Any]] = {
+    "not back": lambda guid: mx.MemberRead(member=_state(guid, connection_status="DENIED")),
+    "back": lambda guid: mx.MemberRead(member=_back(guid)),
+    **_FAILURES,
+}
+_OUTCOMES: dict[str, Any] = {
+    "sent": Sent(),
+    "stalled": Sent(),
+    "crash": None,
+    "later": TryLater(code="rcpt_450"),
+    "slow down": TryLater(code="mail_421", whole_channel=True),
+    "bad address": BadAddress(code="rcpt_550"),
+    "failed": Failed(code="data_554"),
+    "down": ChannelDown(code="auth_refused"),
+    "unknown": Unknown(code="data_timeout"),
+}
+
+
+def _some(of: dict[str, Any]) -> st.SearchStrategy[list[str]]:
+    return st.lists(st.sampled_from(sorted(of)), min_size=1, max_size=4)
+
+
+class Answers:
+    """MX, as Hypothesis says: the drawn answers in turn."""
+
+    def __init__(self) -> None:
+        self.windows: Iterator[str] = cycle(["window"])
+        self.looks: Iterator[str] = cycle(["not back"])
+
+    async def oauth_window(self, _user_guid: str, member_guid: str) -> Any:
+        return _WINDOWS[next(self.windows)](member_guid)
+
+    async def read_member(self, _user_guid: str, member_guid: str) -> Any:
+        return _LOOKS[next(self.looks)](member_guid)
+
+    async def probe(self) -> None:
+        return None
+
+    async def close(self) -> None:
+        pass
+
+
+class Post:
+    """A channel, as Hypothesis says."""
+
+    kind = "email"
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self.outcomes: Iterator[str] = cycle(["sent"])
+        self.sent: list[str] = []
+
+    async def send(self, message: Message, dispatching: Dispatching) -> Outcome:
+        word = next(self.outcomes)
+        if word == "stalled":  # the process stood still until its lease was over, and no sweep has noticed yet
+            past = PAST[self._records.kind]
+            self._records.run("UPDATE notifications SET lease_expires_at = :past WHERE state = 'sending'", past=past)
+        outcome = _OUTCOMES[word] or 1 / 0
+        if not isinstance(outcome, TryLater | ChannelDown):
+            await dispatching()
+        if isinstance(outcome, Sent):
+            self.sent.append(message.key)
+        return outcome
+
+    async def close(self) -> None:
+        pass
+
+
+class System(RuleBasedStateMachine):
+    """Everything that happens to the database."""
+
+    #: Gives the URL of a fresh, migrated database.
+    database: Callable[[], str]
+    settings_for: Callable[..., Settings]
+
+    def __init__(self) -> None:
+        super().__init__()
+        url = type(self).database()
+        self.records = Records(url)
+        self.records.watch_states()
+        self.past = PAST[self.records.kind]
+        self.loop = asyncio.Runner()
+        self.mx, self.post = Answers(), Post(self.records)
+        self.runtime = self.run(self._open(url))
+        self.fetch_store, self.deliver_store = FetchStore(self.runtime.database), DeliverStore(self.runtime.database)
+        self.dead_fetchers: list[Any] = []
+        self.dead_deliverers: list[Any] = []
+
+    async def _open(self, url: str) -> Runtime:
+        async def nobody(_stage: str, n: int) -> int:
+            return n
+
+        made = type(self).settings_for(
+            database_url=url,
+            batch_size=3,
+            max_attempts=3,
+            reminder_days="0,3",
+            shift_seconds=1,
+            redis_url="redis://127.0.0.1:9",
+        )
+        runtime = Runtime(made, wake=nobody)
+        await runtime.mx.close()
+        runtime.mx = self.mx  # type: ignore[assignment]
+        runtime.channels = {"email": self.post}
+        await runtime.set_clock()
+        return runtime
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run(coroutine)
+
+    def teardown(self) -> None:
+        self.run(self.runtime.close())
+        self.loop.close()
+        self.records.close()
+
+    # --- The application ---
+
+    @initialize()
+    def everybody_is_there(self) -> None:
+        for member, user in _NAMES:
+            self.records.run(
+                "INSERT INTO users (user_guid, email) VALUES (:u, :e) ON CONFLICT DO NOTHING",
+                u=user,
+                e=f"{user}@mail.example",
+            )
+            self.records.run(
+                "INSERT INTO members (member_guid, user_guid, institution_code, connection_status)"
+                " VALUES (:m, :u, 'alder', 'DENIED')",
+                m=member, u=user,
+            )  # fmt: skip
+
+    @rule(who=st.sampled_from(_NAMES), status=st.sampled_from(["DENIED", "CONNECTED", "CHALLENGED"]))
+    def the_application_learns_a_status(self, who: tuple[str, str], status: str) -> None:
+        self.records.run("UPDATE members SET connection_status = :s WHERE member_guid = :m", s=status, m=who[0])
+
+    @rule(who=st.sampled_from(_NAMES))
+    def the_application_deletes_a_member(self, who: tuple[str, str]) -> None:
+        self.records.run("DELETE FROM members WHERE member_guid = :m", m=who[0])
+
+    @rule(who=st.sampled_from(_NAMES), email=st.sampled_from([None, "new@mail.example", "other@mail.example"]))
+    def the_application_changes_an_address(self, who: tuple[str, str], email: str | None) -> None:
+        self.records.run("UPDATE users SET email = :e WHERE user_guid = :u", e=email, u=who[1])
+
+    # --- Workers that live ---
+
+    @rule()
+    def sweeps(self) -> None:
+        self.run(sweep(self.runtime))
+
+    @rule(answers=_some(_WINDOWS))
+    def fetches(self, answers: list[str]) -> None:
+        self.mx.windows = cycle(answers)
+        self.run(fetch(self.runtime))
+
+    @rule(
+        outcomes=_some(_OUTCOMES),
+        windows=_some(_WINDOWS),
+        looks=_some(_LOOKS),
+        old=st.booleans(),
+        fetch_first=st.booleans(),
+    )
+    def delivers(
+        self, outcomes: list[str], windows: list[str], looks: list[str], *, old: bool, fetch_first: bool
+    ) -> None:
+        if fetch_first:  # else there is seldom anything to deliver
+            self.mx.windows = cycle(["window"])
+            self.time_passes("retries")
+            self.sweeps()
+            self.run(fetch(self.runtime))
+        if old:
+            self.windows_grow_old()
+        self.post.outcomes, self.mx.windows, self.mx.looks = cycle(outcomes), cycle(windows), cycle(looks)
+        self.run(deliver(self.runtime))
+
+    @rule(days=st.integers(1, 3))
+    def all_goes_well_for_a_round(self, days: int) -> None:
+        """So that what comes late in an episode comes up often enough."""
+        self.mx.windows, self.mx.looks, self.post.outcomes = cycle(["window"]), cycle(["not back"]), cycle(["sent"])
+        for _ in range(days):
+            self.sweeps()
+            self.run(fetch(self.runtime))
+            self.run(deliver(self.runtime))
+            self.time_passes("reminders")
+
+    @rule(looks=_some(_LOOKS))
+    def verifies(self, looks: list[str]) -> None:
+        self.mx.looks = cycle(looks)
+        self.run(verify(self.runtime))
+
+    # --- Workers that die, and those that come back late ---
+
+    @rule(n=st.integers(1, 4))
+    def a_fetcher_dies(self, n: int) -> None:
+        self.run(self._die_fetching(n))
+
+    async def _die_fetching(self, n: int) -> None:
+        now = await self.runtime.set_clock()
+        soon = now + timedelta(days=1)
+        store = self.fetch_store
+        claims = await store.claim(n, holder="dead", lease_seconds=60, now=now, soon=soon)
+        claims = claims or await store.claim_suspects(n, holder="dead", lease_seconds=60, now=now)
+        self.dead_fetchers.append(claims)
+
+    @rule(n=st.integers(1, 3), dispatched=st.booleans())
+    def a_deliverer_dies(self, n: int, *, dispatched: bool) -> None:
+        self.run(self._die_delivering(n, dispatched=dispatched))
+
+    async def _die_delivering(self, n: int, *, dispatched: bool) -> None:
+        now = await self.runtime.set_clock()
+        store = self.deliver_store
+        sendings = await store.claim(n, holder="dead", lease_seconds=60, now=now)
+        sendings = sendings or await store.claim_suspects(n, holder="dead", lease_seconds=60, now=now)
+        if dispatched and sendings:
+            await store.mark_dispatched(sendings)
+        self.dead_deliverers.append(sendings)
+
+    @rule()
+    def leases_run_out(self) -> None:
+        self.records.run(
+            "UPDATE reconnections SET lease_expires_at = :past WHERE state = 'leased'",
+            "UPDATE notifications SET lease_expires_at = :past WHERE state = 'sending'",
+            past=self.past,
+        )
+
+    @rule(deaths=st.integers(1, 6))
+    def holders_died_of_these_rows_before(self, deaths: int) -> None:
+        """As if it had happened so often: row by row it would take most of the time that there is."""
+        self.records.run(
+            "UPDATE reconnections SET lost_leases = :n WHERE state = 'leased'",
+            "UPDATE notifications SET lost_leases = :n WHERE state = 'sending'",
+            n=deaths,
+        )
+
+    @rule(release=st.booleans())
+    def the_dead_come_back(self, *, release: bool) -> None:
+        """A process that was only stopped writes what it has; where its lease was taken over, that changes nothing."""
+        self.run(self._come_back(release=release))
+
+    async def _come_back(self, *, release: bool) -> None:
+        deliverer, fetcher = self.deliver_store, self.fetch_store
+        for sendings in self.dead_deliverers:
+            marked = await deliverer.mark_dispatched(sendings) if sendings else set()
+            assert marked <= {s.id for s in sendings}
+            if release and sendings:
+                await deliverer.release(sendings)
+        for claims in self.dead_fetchers:
+            if release and claims:
+                await fetcher.release(claims)
+        self.dead_deliverers.clear()
+        self.dead_fetchers.clear()
+
+    # --- Time, and the operator ---
+
+    @rule(what=st.sampled_from(["retries", "messages", "looks", "pauses", "reminders"]))
+    def time_passes(self, what: str) -> None:
+        if what == "reminders":
+            self.records.run(
+                "UPDATE reconnections SET next_attempt_at = :past WHERE state = 'notified'", past=self.past
+            )
+        else:
+            self.records.pass_time(what)
+
+    @rule()
+    def windows_grow_old(self) -> None:
+        self.records.run("UPDATE windows SET fetched_at = :past", past=self.past)
+
+    @rule(
+        state=st.sampled_from(
+            [ReconnectionState.EXHAUSTED, ReconnectionState.QUARANTINED, ReconnectionState.UNSUPPORTED]
+        )
+    )
+    def the_operator_retries(self, state: ReconnectionState) -> None:
+        now = self.run(self.runtime.set_clock())
+        self.run(RetryStore(self.runtime.database).reconnections([state], None, now=now))
+
+    @rule()
+    def the_operator_retries_what_is_unknown(self) -> None:
+        now = self.run(self.runtime.set_clock())
+        self.run(RetryStore(self.runtime.database).unknown(None, now=now))
+
+    @rule(scope=st.sampled_from(["everything", "institution:alder", "channel:email"]), on=st.booleans())
+    def the_operator_pauses(self, scope: str, *, on: bool) -> None:
+        now = self.run(self.runtime.set_clock())
+        pauses = PauseStore(self.runtime.database)
+        self.run(pauses.set(scope, "by hand", now=now) if on else pauses.lift(scope))
+
+    # --- What holds whatever happened ---
+
+    @invariant()
+    def all_is_in_order(self) -> None:
+        wrong = {kind: rows for kind, query in _OUT_OF_ORDER.items() if (rows := self.records.all(query))}
+        steps, sent = self.records.undocumented_steps(), self.post.sent
+        assert not wrong
+        assert not steps, "steps that policy/states.py does not name"
+        assert len(sent) == len(set(sent)), "a key was mailed twice"
+
+
+_OUT_OF_ORDER = {
+    "two open reconnections": "SELECT member_guid FROM reconnections WHERE closed_at IS NULL GROUP BY 1 HAVING count(*) > 1",
+    "two live windows": "SELECT reconnection_id FROM windows WHERE superseded_at IS NULL GROUP BY 1 HAVING count(*) > 1",
+    "two live notifications": (
+        "SELECT user_guid FROM notifications WHERE state IN ('pending', 'sending') GROUP BY 1 HAVING count(*) > 1"
+    ),
+    "open and closed at once": (
+        "SELECT id, state FROM reconnections WHERE (closed_at IS NULL) <> (state IN ('due', 'leased', 'ready', 'notified'))"
+    ),
+    "due or notified, but never": (
+        "SELECT id, state, outcome FROM reconnections WHERE state IN ('due', 'notified') AND next_attempt_at IS NULL"
+    ),
+    "pending, but never": "SELECT id, outcome FROM notifications WHERE state = 'pending' AND next_attempt_at IS NULL",
+    "ready, but nobody will say so": (
+        "SELECT r.id, r.outcome FROM reconnections r WHERE r.state = 'ready' AND NOT EXISTS (SELECT 1 FROM notifications n"
+        " JOIN notification_reconnections l ON l.notification_id = n.id"
+        " WHERE l.reconnection_id = r.id AND n.state IN ('pending', 'sending'))"
+    ),
+    "held by nobody, or by somebody for nothing": (
+        "SELECT id, state FROM reconnections WHERE (lease_holder IS NULL) = (state = 'leased')"
+        " UNION ALL SELECT id, state FROM notifications WHERE (lease_holder IS NULL) = (state = 'sending')"
+    ),
+    "a window that outlives its episode": (
+        "SELECT r.id, r.state, r.outcome FROM reconnections r JOIN windows w ON w.reconnection_id = r.id"
+        " WHERE r.closed_at IS NOT NULL AND w.superseded_at IS NULL"
+    ),
+    "a step that was spoken twice": (
+        "SELECT l.reconnection_id, l.step FROM notification_reconnections l JOIN notifications n ON n.id = l.notification_id"
+        " WHERE n.state IN ('sent', 'unknown') GROUP BY 1, 2 HAVING count(*) > 1"
+    ),
+}
+
+
+@pytest.fixture
+def fresh_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Callable[[], str]]:
+    """``fresh_database("sqlite")()``: the URL of a migrated database that nobody has used."""
+
+    def of(kind: str) -> Callable[[], str]:
+        if kind == "postgresql":
+            made: Callable[[], str] = request.getfixturevalue("postgres").database
+            return made
+        template = tmp_path / "template.db"
+        schema.migrate(request.getfixturevalue("settings_for")(database_url=f"sqlite:///{template}"))
+        numbers = iter(range(1_000_000))
+
+        def copy() -> str:
+            path = tmp_path / f"{next(numbers)}.db"
+            shutil.copy(template, path)
+            return f"sqlite:///{path}"
+
+        return copy
+
+    return of
+
+
+@pytest.mark.timeout(7200 if LONG else 180)
+@pytest.mark.parametrize(
+    ("kind", "examples"), [("sqlite", 2_000), ("postgresql", 500)] if LONG else [("sqlite", 30), ("postgresql", 5)]
+)
+def test_every_state_is_followed_by_one_that_the_policy_names(
+    kind: str,
+    examples: int,
+    fresh_database: Callable[[str], Callable[[], str]],
+    settings_for: Callable[..., Settings],
+    schedule: Schedule,
+) -> None:
+    machine = type(
+        "System",
+        (System,),
+        {"database": staticmethod(fresh_database(kind)), "settings_for": staticmethod(settings_for)},
+    )
+    run_state_machine_as_test(
+        seed(schedule.seed)(machine),
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=40,
+            deadline=None,
+            phases=[Phase.explicit, Phase.generate, *([Phase.shrink] if LONG else [])],
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
