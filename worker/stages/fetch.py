@@ -329,6 +329,9 @@ async def fetch(runtime: Runtime) -> str:
         return f"paused: {breaker.reason}"
     stage = Fetch(runtime, breaker, mode=Mode.PROBE if gate is Gate.PROBE else Mode.WORK)
     await stage.work_shift()
+    if gate is Gate.PROBE and not stage.taken and await runtime.mx.probe() is None:
+        breaker.went_well()  # nobody was due to try it with, and others wait for MX as well: messages, and who may be back
+        await breaker.settle(runtime.clock.now(), probe=True)
     more = stage.shift.has_more
     until = started + timedelta(seconds=runtime.settings.shift_seconds)
     while not more and gate is Gate.CLOSED and runtime.clock.now() < until and not runtime.stopping.is_set():

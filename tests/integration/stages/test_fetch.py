@@ -200,6 +200,20 @@ async def test_a_probe_with_good_keys_closes_the_breaker_and_the_work_goes_on(be
         assert set((await bench.states()).values()) == {"ready"}
 
 
+async def test_with_nobody_due_the_breaker_is_closed_by_a_request_for_nobody(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        pauses, now = PauseStore(bench.runtime.database), bench.runtime.clock.now()
+        await pauses.set(MX, "http_401", now=now, probe_after=timedelta(0))
+        await sandbox.control(keys="revoke")
+        await fetch(bench.runtime)
+        assert await pauses.get(MX) is not None
+        await sandbox.control(keys="restore")
+        await bench.sql("UPDATE pauses SET probe_at = '2020-01-01 00:00:00'")
+        await fetch(bench.runtime)
+        assert await pauses.get(MX) is None
+
+
 async def test_results_of_a_lost_lease_change_nothing(bench_for: Any, sandbox_for: Any) -> None:
     async with sandbox_for({"a": ["ok"]}) as sandbox:
         bench = await bench_for(**sandbox.settings)
