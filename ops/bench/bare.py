@@ -36,7 +36,7 @@ async def ask(base_url: str, *, requests: int, in_flight: int, stop_after: float
             url = URL(base_url + path, encoded=True)
             async with session.get(url, headers=_HEADERS, allow_redirects=False) as response:
                 await response.read()
-                if response.status != 200:  # noqa: PLR2004
+                if response.status != 200:
                     raise RuntimeError(f"the upstream answered {response.status}")
 
     connector = aiohttp.TCPConnector(limit=in_flight)

@@ -101,6 +101,6 @@ def _apart(places: Sequence[float], gap: float = 15.0) -> list[float]:
 
 
 def _short(x: float) -> str:
-    if x >= 1_000_000:  # noqa: PLR2004
+    if x >= 1_000_000:
         return f"{x / 1e6:g} M"
-    return f"{x / 1000:g} k" if x >= 10_000 else f"{x:g}"  # noqa: PLR2004
+    return f"{x / 1000:g} k" if x >= 10_000 else f"{x:g}"

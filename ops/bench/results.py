@@ -48,13 +48,13 @@ class Row:
     @property
     def shown(self) -> str:
         """The figure with its unit."""
-        digits = 0 if abs(self.value) >= 100 else 1 if abs(self.value) >= 10 else 2 if abs(self.value) >= 0.2 else 3  # noqa: PLR2004
+        digits = 0 if abs(self.value) >= 100 else 1 if abs(self.value) >= 10 else 2 if abs(self.value) >= 0.2 else 3
         return f"{self.value:,.{digits}f} {self.unit}".strip()
 
     @property
     def spread(self) -> str:
         """From the least to the most of its samples."""
-        if len(self.samples) < 2:  # noqa: PLR2004
+        if len(self.samples) < 2:
             return "one run" if self.samples else ""
         least, most = (Row(what="", value=value).shown for value in (min(self.samples), max(self.samples)))
         return f"{least} to {most} ({len(self.samples)})"

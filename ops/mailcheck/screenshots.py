@@ -104,7 +104,7 @@ async def take(page: Page, picture: Picture) -> bytes:
     """The picture, as PNG: the whole mail."""
     html = word(picture.shows, app="Ledgerly", time_zone="UTC").html
     await page("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": picture.scheme}])
-    screen = {"width": picture.width, "deviceScaleFactor": picture.scale, "mobile": picture.width < 500}  # noqa: PLR2004
+    screen = {"width": picture.width, "deviceScaleFactor": picture.scale, "mobile": picture.width < 500}
     await page("Emulation.setDeviceMetricsOverride", height=100, **screen)
     frame = (await page("Page.getFrameTree"))["frameTree"]["frame"]["id"]
     await page("Page.setDocumentContent", frameId=frame, html=html)

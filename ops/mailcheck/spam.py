@@ -36,7 +36,7 @@ def version() -> str:
 def works() -> bool:
     """Whether it has rules at all: without, every mail would pass. Asked with the mail that every filter knows (GTUBE)."""
     gtube = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
-    return score(f"From: a@mail.example\nSubject: test\n\n{gtube}\n".encode()).points > 100  # noqa: PLR2004 - it gives 1,000
+    return score(f"From: a@mail.example\nSubject: test\n\n{gtube}\n".encode()).points > 100
 
 
 def score(mail: bytes) -> Score:

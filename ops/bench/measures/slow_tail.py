@@ -50,7 +50,7 @@ def slow_tail(bench: Bench) -> None:
 def _steady_rate(course: Sequence[tuple[float, int, int]]) -> float:
     """Requests begun a second, from the moment at which the tail is full until the end or until the last has begun."""
     steady = [(at, begun) for at, begun, _ in course if at >= course[0][0] + STEADY_AFTER]
-    if len(steady) < 2:  # noqa: PLR2004
+    if len(steady) < 2:
         raise RuntimeError("the run ended before the tail was full")
     ended, last = next((at, begun) for at, begun in steady if begun == steady[-1][1])
     return (last - steady[0][1]) / (ended - steady[0][0])

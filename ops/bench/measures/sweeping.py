@@ -84,7 +84,7 @@ def table_size(bench: Bench) -> None:
                 detail=", ".join(f"{median(took):.2f} s among {name}" for name, took in seconds.items()),
             )
         )
-    if len(form.tables) > 2:  # noqa: PLR2004
+    if len(form.tables) > 2:
         lines = {
             label: [(size, median(took[place] for took in found[f"{size:,}"])) for size in form.tables]
             for place, label in enumerate(("opens 10,000", "finds them open"))
