@@ -162,7 +162,8 @@ class Deliver:
         try:
             outcome = await self._runtime.channels[sending.channel].send(message, lambda: self._dispatch.begin(sending))
         except LeaseLost:
-            return Delivered(sending=sending, state=_N.PENDING, outcome="lease_lost")  # the fence discards it
+            # Whoever took it over has raised the epoch, and the fence discards this; if nobody has, it waits for its turn again.
+            return _later(sending, "lease_lost", sending.next_attempt_at)
         return self._judge(job, waiting, outcome, address=route.address)
 
     def _bank(self, passage: Passage) -> Bank:

@@ -40,8 +40,9 @@ class RetryStore:
                 next_attempt_at=now,
                 attempts=0,
                 lost_leases=0,
-                # The cadence starts anew; the steps spoken stay spoken.
-                base_step=r.step,
+                # The cadence starts anew; the steps spoken stay spoken, and so does one whose message was over before it was sent.
+                step=r.step + 1,
+                base_step=r.step + 1,
                 first_notified_at=None,
                 outcome="put_back",
                 outcome_at=now,
