@@ -125,17 +125,14 @@ class SweepStore:
 
     async def set_aside(self, now: datetime) -> int:
         """Rows that took their workers down, alone in the end, are not tried again by themselves."""
-        poison = (
-            update(reconnections)
-            .where(r.state == written("due"), r.lost_leases >= MOST_DEATHS)
-            .values(
-                state=ReconnectionState.QUARANTINED,
-                closed_at=self._now,
-                reopen_at=NEVER,
-                outcome="took_workers_down",
-                outcome_at=self._now,
-            )
+        quarantined = update(reconnections).values(
+            state=ReconnectionState.QUARANTINED,
+            closed_at=self._now,
+            reopen_at=NEVER,
+            outcome="took_workers_down",
+            outcome_at=self._now,
         )
+        poison = quarantined.where(r.state == written("due"), r.lost_leases >= MOST_DEATHS)
         unsendable = (
             update(notifications)
             .where(n.state == written("pending"), n.lost_leases >= MOST_DEATHS)
@@ -144,18 +141,15 @@ class SweepStore:
         )
 
         async def work(connection: AsyncConnection) -> int:
-            reconnections_set = (await connection.execute(poison, {"now": now})).rowcount
+            alone = await self._close_within(connection, poison, now)
             ids = (await connection.execute(unsendable, {"now": now})).scalars().all()
             link = notification_reconnections.c
             behind = select(link.reconnection_id).where(link.notification_id.in_(ids))
-            values = {"state": ReconnectionState.QUARANTINED, "closed_at": now, "reopen_at": NEVER}
             if ids:
-                await connection.execute(
-                    update(reconnections)
-                    .where(r.id.in_(behind), r.state == written("ready"))
-                    .values(**values, outcome="took_workers_down", outcome_at=now)
+                await self._close_within(
+                    connection, quarantined.where(r.id.in_(behind), r.state == written("ready")), now
                 )
-            return int(reconnections_set) + len(ids)
+            return alone + len(ids)
 
         return await self._database.transaction(work)
 
@@ -211,6 +205,9 @@ class SweepStore:
         return closed
 
     async def _close(self, ending: Any, now: datetime) -> int:
+        return await self._database.transaction(lambda connection: self._close_within(connection, ending, now))
+
+    async def _close_within(self, connection: AsyncConnection, ending: Any, now: datetime) -> int:
         """End episodes, and forget the URIs of their windows: nobody will be sent there any more."""
         given = self._database.rows.table("given", {"id": BigInteger()}).c
         w = windows.c
@@ -219,15 +216,11 @@ class SweepStore:
             .where(w.reconnection_id == given.id, w.superseded_at.is_(None))
             .values(superseded_at=self._now, uri=None)
         )
-
-        async def work(connection: AsyncConnection) -> int:
-            ids = (await connection.execute(ending.returning(r.id), {"now": now})).scalars().all()
-            if ids:
-                rows = self._database.rows.encode({"id": id_} for id_ in ids)
-                await connection.execute(forget, {"given": rows, "now": now})
-            return len(ids)
-
-        return await self._database.transaction(work)
+        ids = (await connection.execute(ending.returning(r.id), {"now": now})).scalars().all()
+        if ids:
+            rows = self._database.rows.encode({"id": id_} for id_ in ids)
+            await connection.execute(forget, {"given": rows, "now": now})
+        return len(ids)
 
     async def remind(self, now: datetime, *, rounds: int) -> tuple[int, int]:
         """Who was told and is not back: due for the next reminder, or given up after ``rounds`` messages."""
