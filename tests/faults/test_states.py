@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from sqlalchemy import text
 
 from tests.faults.records import PAST, Records
 from tests.faults.schedule import LONG, Schedule
@@ -31,6 +32,7 @@ from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
 from worker.stages.verify import verify
 from worker.store import schema
+from worker.store.database import Database
 from worker.store.delivering import DeliverStore
 from worker.store.fetching import FetchStore
 from worker.store.pauses import PauseStore
@@ -119,16 +121,18 @@ class Post:
 
     kind = "email"
 
-    def __init__(self, records: Records) -> None:
-        self._records = records
+    def __init__(self, past: str) -> None:
+        self._stall = text("UPDATE notifications SET lease_expires_at = :past WHERE state = 'sending'").bindparams(
+            past=past
+        )
+        self.database: Database
         self.outcomes: Iterator[str] = cycle(["sent"])
         self.sent: list[str] = []
 
     async def send(self, message: Message, dispatching: Dispatching) -> Outcome:
         word = next(self.outcomes)
         if word == "stalled":  # the process stood still until its lease was over, and no sweep has noticed yet
-            past = PAST[self._records.kind]
-            self._records.run("UPDATE notifications SET lease_expires_at = :past WHERE state = 'sending'", past=past)
+            await self.database.transaction(lambda connection: connection.execute(self._stall))
         outcome = _OUTCOMES[word] or 1 / 0
         if not isinstance(outcome, TryLater | ChannelDown):
             await dispatching()
@@ -154,7 +158,7 @@ class System(RuleBasedStateMachine):
         self.records.watch_states()
         self.past = PAST[self.records.kind]
         self.loop = asyncio.Runner()
-        self.mx, self.post = Answers(), Post(self.records)
+        self.mx, self.post = Answers(), Post(self.past)
         self.runtime = self.run(self._open(url))
         self.fetch_store, self.deliver_store = FetchStore(self.runtime.database), DeliverStore(self.runtime.database)
         self.dead_fetchers: list[Any] = []
@@ -176,6 +180,7 @@ class System(RuleBasedStateMachine):
         await runtime.mx.close()
         runtime.mx = self.mx  # type: ignore[assignment]
         runtime.channels = {"email": self.post}
+        self.post.database = runtime.database
         await runtime.set_clock()
         return runtime
 
