@@ -11,14 +11,14 @@ from worker.errors import BrokerUnavailable
 
 log = structlog.get_logger()
 
-#: A task that nobody took for so long was needed by a state of things that has passed (seconds).
-EXPIRES = 900
-
 _RETRY = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.4, "interval_max": 1.0}
 
 
 def publish(app: Celery, stage: str, n: int) -> int:
     """Bring the number of tasks that wait in a stage's queue to ``n``; returns how many were put there.
+
+    They do not expire: a queue never holds more than are needed, rows are claimed when a task runs, and a worker whose clock is
+    ahead would throw them away.
 
     Raises :class:`BrokerUnavailable` when Redis is away: nothing is lost, since the next sweep does the same.
     """
@@ -31,7 +31,6 @@ def publish(app: Celery, stage: str, n: int) -> int:
             app.send_task(
                 f"reconnect.{stage}",
                 queue=stage,
-                expires=EXPIRES,
                 retry=True,
                 retry_policy=_RETRY,
                 argsrepr="()",
