@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,10 +68,16 @@ class Machine:
     sandbox: dict[str, str] = field(default_factory=dict)
     logs: list[Path] = field(default_factory=list)
 
-    def __call__(self, *arguments: str, environment: dict[str, str] | None = None, timeout: float = 60) -> Ran:
-        """``reconnect …``."""
+    def __call__(
+        self,
+        *arguments: str,
+        environment: dict[str, str] | None = None,
+        timeout: float = 60,
+        under: Sequence[str] = (),
+    ) -> Ran:
+        """``reconnect …``, run by the command ``under`` where one is given."""
         ran = subprocess.run(
-            [sys.executable, "-m", "worker", *arguments],
+            [*under, sys.executable, "-m", "worker", *arguments],
             cwd=self.folder,
             env=self._env(environment),
             capture_output=True,
@@ -103,14 +109,20 @@ class Machine:
         return self.start(name, sys.executable, "-m", "celery", "-A", "worker.app", *arguments, environment=environment)
 
     def start_worker(
-        self, children: int = 2, name: str = "worker", *, wait: bool = True, environment: dict[str, str] | None = None
+        self,
+        children: int = 2,
+        name: str = "worker",
+        *,
+        wait: bool = True,
+        environment: dict[str, str] | None = None,
+        loglevel: str | None = None,
     ) -> subprocess.Popen[bytes]:
         """A worker with all queues; unless told not to ``wait``, it is ready to take tasks."""
         log = self.folder / f"{name}.log"
         before = log.stat().st_size if log.exists() else 0  # of a worker of this name that is no more
         process = self.celery(
             name, "worker", "-P", "prefork", "-c", str(children), "-Q", "sweep,fetch,deliver,verify",
-            "--without-gossip", "--without-mingle", "-n", f"{name}@%h", environment=environment,
+            "--without-gossip", "--without-mingle", "-n", f"{name}@%h", *(["-l", loglevel] if loglevel else []), environment=environment,
         )  # fmt: skip
         if wait:
             wait_until(

@@ -4,6 +4,7 @@ A message only says "there is work in this stage"; what the work is stands in th
 lost, late or doubled, and there is no result backend. Reasons for the figures: ``README.md``, "How it is made".
 """
 
+import logging
 import ssl
 import sys
 from typing import Any
@@ -104,5 +105,6 @@ def _stop(**_: object) -> None:
 
 
 @signals.setup_logging.connect
-def _logs(**_: object) -> None:
-    configure_logs()
+def _logs(loglevel: int | None = None, **_: object) -> None:
+    # Celery's own default is WARNING, which would hide what a shift did; only `-l DEBUG` asks for something else.
+    configure_logs(logging.DEBUG if loglevel == logging.DEBUG else logging.INFO)

