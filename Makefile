@@ -9,10 +9,10 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint up faults mailcheck lock clean
+.PHONY: help demo test lint up faults mailcheck bench bench-full lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/runtime: requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 with venv found; install one or say make PYTHON=/path/to/python3" >&2; exit 2; }
@@ -44,11 +44,27 @@ faults: $(VENV)/dev ## kills, outages and bad days against real processes (FAULT
 mailcheck: $(VENV)/dev ## real mail server and SpamAssassin against every mail (installs both where it may)
 	@$(BIN)/python -m ops.mailcheck $(ARGS)
 
+# An environment of its own: what the worker is compared with has no business beside it.
+$(VENV)/bench/ready: requirements-dev.txt ops/bench/requirements.txt
+	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 with venv found; install one or say make PYTHON=/path/to/python3" >&2; exit 2; }
+	@echo "Setting up $(VENV)/bench (once; about a minute)"
+	@test -x $(VENV)/bench/bin/python || "$(PYTHON)" -m venv $(VENV)/bench
+	@$(VENV)/bench/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements-dev.txt -r ops/bench/requirements.txt
+	@touch $@
+
+bench: $(VENV)/bench/ready ## how fast it is, and against what: one table, in some minutes (ARGS=--profile: where the time goes)
+	@$(VENV)/bench/bin/python -m ops.bench $(ARGS)
+
+bench-full: $(VENV)/bench/ready ## the same at full size, with curves; the better part of an hour
+	@$(VENV)/bench/bin/python -m ops.bench --full $(ARGS)
+
 lock: $(VENV)/dev ## write requirements*.txt anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		pyproject.toml -o requirements.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		pyproject.toml --extra push --group dev -o requirements-dev.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		ops/bench/requirements.in -c requirements-dev.txt -o ops/bench/requirements.txt
 
 clean: ## remove what make made
 	@rm -rf $(VENV) demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
