@@ -5,6 +5,7 @@ runs. Nothing here may be made before the fork.
 """
 
 import asyncio
+import gc
 import os
 import socket
 import threading
@@ -33,6 +34,8 @@ Wake = Callable[[str, int], Awaitable[int]]
 #: How long a mail server may take over a mail once it has it (seconds). RFC 5321 asks for ten minutes, a task lasts four at most:
 #: what is cut short is "unknown" and not sent again, so it costs a count its certainty but nobody a second mail.
 DATA_PATIENCE = 180.0
+
+GC_THRESHOLD = 10_000
 
 #: How long a cancelled task gets to settle and hand back what it holds (seconds).
 CANCEL_PATIENCE = 30.0
@@ -112,6 +115,9 @@ class ProcessRuntime:
     """The runtime of this process, made at its first use, after the fork."""
 
     def __init__(self, settings: Settings, *, wake: Wake) -> None:
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD, 20, 20)
         self._threads = LoopThread()
         self.runtime = self._threads.run(self._open(settings, wake))
 

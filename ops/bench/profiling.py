@@ -34,6 +34,7 @@ _PURPOSES: tuple[tuple[str, str], ...] = (
     ("logging (structlog)", r"structlog/|logging/"),
 )
 _LOOP = "event loop (asyncio)"
+_WAITS = re.compile(r"_worker \(concurrent/|wait \(threading|poll \(billiard/")
 
 #: Enough that the child is never idle.
 IN_FLIGHT = 400
@@ -97,8 +98,8 @@ class _Profile:
     """Samples, and the CPU time that they share."""
 
     def __init__(self, stacks: list[tuple[list[str], int]], micros: float) -> None:
-        # A pool's thread that waits for work counts as busy with py-spy.
-        self.stacks = [(frames, count) for frames, count in stacks if not frames[-1].startswith("_worker (concurrent/")]
+        # Threads that wait for work or for another thread count as busy with py-spy.
+        self.stacks = [(frames, count) for frames, count in stacks if not _WAITS.search(frames[-1])]
         self.micros = micros
         self.total = sum(count for _, count in self.stacks)
 

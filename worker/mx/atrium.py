@@ -6,6 +6,7 @@ from urllib.parse import quote, urlencode
 from yarl import URL
 
 from worker.mx.flavours import HiddenHeader
+from worker.mx.identifiers import is_member_guid, is_user_guid
 from worker.mx.judging import judge_member, judge_window
 from worker.settings import Settings
 
@@ -37,7 +38,10 @@ class Atrium:
         return URL(self._member(user_guid, member_guid), encoded=True)
 
     def _member(self, user_guid: str, member_guid: str) -> str:
-        return f"{self._users}{quote(user_guid, safe='')}/members/{quote(member_guid, safe='')}"
+        # Applications write what they like into their columns; what is an identifier of MX's needs no quoting.
+        user = user_guid if is_user_guid(user_guid) else quote(user_guid, safe="")
+        member = member_guid if is_member_guid(member_guid) else quote(member_guid, safe="")
+        return f"{self._users}{user}/members/{member}"
 
 
 def _window_parameters(settings: Settings) -> dict[str, str]:

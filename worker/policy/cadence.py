@@ -53,6 +53,8 @@ def zone_of(name: str | None, default: str) -> ZoneInfo:
 
 def _after_caps(moment: datetime, caps: Sequence[Cap], sent: Sequence[datetime]) -> datetime:
     for cap in caps:
+        if len(sent) < cap.count:
+            continue
         latest = sorted((at for at in sent if at > moment - cap.within), reverse=True)
         if len(latest) >= cap.count:
             moment = max(moment, latest[cap.count - 1] + cap.within)

@@ -62,7 +62,7 @@ class Deliver:
     ) -> None:
         self._runtime = runtime
         self._settings = runtime.settings
-        self._store = DeliverStore(runtime.database)
+        self._store = runtime.database.store(DeliverStore)
         self._dispatch = DispatchLog(self._store)
         self._breakers = breakers
         self._mx_breaker = mx_breaker
@@ -292,7 +292,7 @@ def _later(sending: Sending, code: str, at: datetime) -> Delivered:
 async def deliver(runtime: Runtime) -> str:
     """One shift of delivering; returns a short report."""
     started = await runtime.set_clock()
-    pauses = PauseStore(runtime.database)
+    pauses = runtime.database.store(PauseStore)
     breakers = {kind: Breaker(pauses, delivery_scope(kind)) for kind in runtime.channels}
     for kind, breaker in breakers.items():
         if await breaker.admit(started) is Gate.PROBE:

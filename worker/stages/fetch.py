@@ -6,6 +6,7 @@ is decided before anything is asked of MX, since every URI asked for is one that
 
 import asyncio
 import hashlib
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ UNSUPPORTED_WAIT = timedelta(weeks=4)
 _PACED = frozenset({"http_429", NOT_ASKED})
 #: A silence that MX asked for and that lasts longer than this is not sat out by a shift (seconds).
 _SIT_OUT = 5.0
+#: Deliverers that are at work find new messages by themselves: no more than one is woken in so many seconds.
+_WAKE_EVERY = 1.0
 #: One person's banks are asked for side by side, but not without end.
 _AT_ONCE = 5
 
@@ -75,7 +78,7 @@ class Fetch:
     ) -> None:
         self._runtime = runtime
         self._settings = runtime.settings
-        self._store = FetchStore(runtime.database)
+        self._store = runtime.database.store(FetchStore)
         self._breaker = breaker
         self._mode = mode
         #: Rows that the last claim took.
@@ -84,6 +87,9 @@ class Fetch:
         self._served = 0
         self._blaming_mx: dict[int, int] = {}
         self._undecided: list[Round] = []
+        #: Messages were stored since a deliverer was woken last, and when that was.
+        self._to_deliver = False
+        self._woken_at = float("-inf")
         self.figures: Counter[str] = Counter() if figures is None else figures
         self.shift = Shift(
             stage=self,
@@ -171,19 +177,21 @@ class Fetch:
 
     async def work(self, visit: Visit) -> Round:
         """Ask MX for a window for everything this person has broken."""
-        limit = asyncio.Semaphore(_AT_ONCE)
-
-        async def ask(claim: Claim) -> Fetched:
-            async with limit:
-                answer = await self._runtime.mx.oauth_window(claim.user_guid, claim.asked_guid)
-            return self._judge(claim, answer)
-
-        if len(visit.claims) == 1:
-            results = [await ask(visit.claims[0])]
+        if len(visit.claims) == 1:  # as most people have
+            results = [await self._ask(visit.claims[0])]
         else:
+            limit = asyncio.Semaphore(_AT_ONCE)
+
+            async def ask(claim: Claim) -> Fetched:
+                async with limit:
+                    return await self._ask(claim)
+
             results = list(await asyncio.gather(*map(ask, visit.claims)))
         ready = [fetched.claim for fetched in results if fetched.state is _S.READY]
         return results, self._announcement(visit, ready) if ready else None
+
+    async def _ask(self, claim: Claim) -> Fetched:
+        return self._judge(claim, await self._runtime.mx.oauth_window(claim.user_guid, claim.asked_guid))
 
     def _announcement(self, visit: Visit, ready: Sequence[Claim]) -> Announcement:
         lead = min(ready, key=lambda claim: claim.id)
@@ -270,6 +278,8 @@ class Fetch:
         await self.shift.run()
         if undecided := self._take_undecided():
             await self._settle(undecided, certain=True)
+        if self._to_deliver:
+            await self._runtime.wake("deliver", 1)
 
     def _take_undecided(self) -> list[Round]:
         undecided, self._undecided = self._undecided, []
@@ -283,9 +293,10 @@ class Fetch:
             self._undecided = [round_ for round_ in done if self._may_be_mx(round_)]
             done = [round_ for round_ in done if not self._may_be_mx(round_)]
         await self._breaker.settle(now, probe=self._mode is Mode.PROBE)
-        to_deliver = await self._store.settle(done, now=now)
+        self._to_deliver |= await self._store.settle(done, now=now) > 0
         self._count(done)
-        if to_deliver:
+        if self._to_deliver and time.monotonic() >= self._woken_at + _WAKE_EVERY:
+            self._to_deliver, self._woken_at = False, time.monotonic()
             await self._runtime.wake("deliver", 1)
 
     def _may_be_mx(self, round_: Round) -> bool:
@@ -323,7 +334,7 @@ def _word(fetched: Fetched) -> str:
 async def fetch(runtime: Runtime) -> str:
     """One shift of fetching; returns a short report."""
     started = await runtime.set_clock()
-    breaker = Breaker(PauseStore(runtime.database), MX)
+    breaker = Breaker(runtime.database.store(PauseStore), MX)
     gate = await breaker.admit(started)
     if gate is Gate.OPEN:
         return f"paused: {breaker.reason}"

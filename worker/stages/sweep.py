@@ -59,7 +59,7 @@ async def recover(runtime: Runtime, store: SweepStore) -> int:
     settings = runtime.settings
     recovered = await store.recover_leases()
     recovered += await store.recover_unsent(resend=settings.ambiguous_sends == "resend")
-    deliveries = DeliverStore(runtime.database)
+    deliveries = runtime.database.store(DeliverStore)
     while stale := await deliveries.abandoned(
         holder=runtime.holder, lease_seconds=settings.lease_seconds, n=settings.batch_size
     ):
@@ -85,7 +85,7 @@ async def recover(runtime: Runtime, store: SweepStore) -> int:
 
 async def watch_outages(runtime: Runtime, now: datetime) -> None:
     """Hold institutions whose members break far above their normal; a hold lasts as long as the burst, and an hour more."""
-    outages, pauses = OutageStore(runtime.database), PauseStore(runtime.database)
+    outages, pauses = runtime.database.store(OutageStore), runtime.database.store(PauseStore)
     for burst in await outages.busy_institutions(now, at_least=LEAST_BREAKS):
         normal = burst.per_window_normally
         if burst.history < LEAST_HISTORY or not is_burst(burst.breaks, per_window_normally=normal):
@@ -105,11 +105,11 @@ async def wake(runtime: Runtime) -> dict[str, int]:
     database = runtime.database
     at_most = MOST_WOKEN * runtime.settings.batch_size
     due = {
-        "fetch": await FetchStore(database).due(now, at_most=at_most),
-        "deliver": await DeliverStore(database).due(now, at_most=at_most),
-        "verify": await VerifyStore(database).due(now, at_most=at_most),
+        "fetch": await database.store(FetchStore).due(now, at_most=at_most),
+        "deliver": await database.store(DeliverStore).due(now, at_most=at_most),
+        "verify": await database.store(VerifyStore).due(now, at_most=at_most),
     }
-    for pause in await PauseStore(database).all():
+    for pause in await database.store(PauseStore).all():
         if pause.probe_at is not None and pause.probe_at <= now and not pause.is_outage:
             stage = "fetch" if pause.scope == MX else "deliver"
             due[stage] = max(due[stage], 1)  # somebody has to take the probe

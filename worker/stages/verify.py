@@ -31,7 +31,7 @@ class Verify:
     def __init__(self, runtime: Runtime, breaker: Breaker) -> None:
         self._runtime = runtime
         self._settings = runtime.settings
-        self._store = VerifyStore(runtime.database)
+        self._store = runtime.database.store(VerifyStore)
         self._breaker = breaker
         self.figures: Counter[str] = Counter()
         self.shift = Shift(
@@ -103,8 +103,8 @@ class Verify:
 async def verify(runtime: Runtime) -> str:
     """One shift of verifying; returns a short report."""
     started = await runtime.set_clock()
-    breaker = Breaker(PauseStore(runtime.database), MX)
-    if await PauseStore(runtime.database).get(MX) is not None:
+    breaker = Breaker(runtime.database.store(PauseStore), MX)
+    if await runtime.database.store(PauseStore).get(MX) is not None:
         return "paused"  # the fetch stage's probe finds out when MX serves us again
     stage = Verify(runtime, breaker)
     await stage.shift.run()

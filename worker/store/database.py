@@ -20,6 +20,7 @@ from worker.settings import Settings
 from worker.store.rows import Rows
 
 T = TypeVar("T")
+Store = TypeVar("Store")
 
 #: How long a transaction is tried again while the database is away: a restart takes seconds; longer is the sweep's business.
 RETRY_SECONDS = 15.0
@@ -99,6 +100,14 @@ class Database:
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
         self.rows = Rows(is_sqlite=engine.dialect.name == "sqlite")
+        self._stores: dict[Any, Any] = {}
+
+    def store(self, kind: Callable[["Database"], Store]) -> Store:
+        """The one store of this kind. Its statements are made once a process: making them costs more than a small shift."""
+        if kind not in self._stores:
+            self._stores[kind] = kind(self)
+        found: Store = self._stores[kind]
+        return found
 
     async def transaction(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Run ``work`` in one transaction and commit it; again from the start while the database is away.

@@ -166,7 +166,9 @@ def _claim_statement(rows: Rows, *, probe: bool = False, suspects: bool = False)
 def _context_statement(rows: Rows) -> Any:
     given = rows.table("given", {"id": BigInteger()})
     return (
-        select(reconnections, members.c.member_guid.label("known"), *(members.c[name] for name in _FACTS))
+        select(
+            *(r[name] for name in _CLAIMED), members.c.member_guid.label("known"), *(members.c[name] for name in _FACTS)
+        )
         .join(given, r.id == given.c.id)
         .outerjoin(members, members.c.member_guid == r.member_guid)
         .order_by(r.user_guid, r.id)
@@ -182,6 +184,20 @@ def _release_statement(rows: Rows) -> Any:
     )
 
 
+_CLAIMED = (
+    "id",
+    "epoch",
+    "member_guid",
+    "user_guid",
+    "moved_to",
+    "reason",
+    "broken_since",
+    "next_attempt_at",
+    "attempts",
+    "step",
+    "base_step",
+    "first_notified_at",
+)
 _FACTS = ("is_oauth", "connection_status", "error_code", "token_expires_at", "token_revoked_at")
 
 
