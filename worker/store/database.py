@@ -46,7 +46,7 @@ def open_engine(settings: Settings, *, pool_size: int = 5) -> AsyncEngine:
         hide_parameters=True,
         pool_size=pool_size,
         max_overflow=0,
-        pool_pre_ping=True,
+        # No ping before each transaction: one that meets a dead connection is run again as a whole, see Database.transaction.
         connect_args={"connect_timeout": 5, "application_name": "reconnection-worker"},
     )
     _prepare_postgresql(engine.sync_engine)

@@ -1,7 +1,7 @@
 """The end of a fetch: windows, notifications and the reconnections' new states, all in one transaction or not at all."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -178,7 +178,7 @@ class Settling:
         }
         sent_for = {
             row.user_guid: row.id
-            for row in await execute(self._announce, [asdict(message) for message in speaking.values()])
+            for row in await execute(self._announce, [_message(message) for message in speaking.values()])
         }
         results = [
             f if f.state is not ReconnectionState.READY or f.claim.user_guid in sent_for else _wait_for_turn(f, now)
@@ -188,7 +188,8 @@ class Settling:
 
         ready = [f for f in results if f.state is ReconnectionState.READY]
         ended = [f for f in results if f.state in ENDS]
-        await execute(self._supersede, [{"id": f.claim.id} for f in (*ready, *ended)])
+        # An episode that was never claimed before has no window yet.
+        await execute(self._supersede, [{"id": f.claim.id} for f in (*ready, *ended) if f.claim.epoch > 1])
         stored = {
             row.reconnection_id: row.id
             for row in await execute(
@@ -227,6 +228,15 @@ def _wait_for_turn(fetched: Fetched, now: datetime) -> Fetched:
         next_attempt_at=now + TURN,
         attempts=claim.attempts,
     )
+
+
+def _message(message: Announcement) -> dict[str, Any]:
+    return {
+        "user_guid": message.user_guid,
+        "channel": message.channel,
+        "step": message.step,
+        "message_key": message.message_key,
+    }
 
 
 def _row(fetched: Fetched, now: datetime) -> dict[str, Any]:

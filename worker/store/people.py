@@ -3,8 +3,9 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Text, bindparam, or_, select
+from sqlalchemy import Text, and_, bindparam, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.channel_choice import Contact
@@ -39,11 +40,13 @@ class People:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
         given = rows.table("given", {"user_guid": Text()})
-        self._users = select(users).join(given, users.c.user_guid == given.c.user_guid)
-        self._devices = (
-            select(devices.c.user_guid, devices.c.device_kind, devices.c.device_address)
-            .join(given, devices.c.user_guid == given.c.user_guid)
-            .where(devices.c.disabled_at.is_(None))
+        theirs = and_(devices.c.user_guid == given.c.user_guid, devices.c.disabled_at.is_(None))
+        #: A row for each device, and one for who has none. Devices may stand there before their user does.
+        self._users = (
+            select(given.c.user_guid.label("guid"), users, devices.c.device_kind, devices.c.device_address)
+            .select_from(given)
+            .outerjoin(users, users.c.user_guid == given.c.user_guid)
+            .outerjoin(devices, theirs)
             .order_by(devices.c.id)
         )
         spoken = (NotificationState.SENT, NotificationState.UNKNOWN)
@@ -63,10 +66,12 @@ class People:
     async def load(self, connection: AsyncConnection, guids: Collection[str], *, since: datetime) -> dict[str, Person]:
         """The persons behind these GUIDs; one whom the application has no row for can be reached on no channel."""
         given = self._rows.encode({"user_guid": guid} for guid in sorted(guids))
-        found = {row.user_guid: row for row in await connection.execute(self._users, {"given": given})}
+        found: dict[str, Any] = {}
         reachable: dict[str, list[tuple[str, str]]] = {}
-        for row in await connection.execute(self._devices, {"given": given}):
-            reachable.setdefault(row.user_guid, []).append((row.device_kind, row.device_address))
+        for row in await connection.execute(self._users, {"given": given}):
+            found[row.guid] = row
+            if row.device_kind is not None:
+                reachable.setdefault(row.guid, []).append((row.device_kind, row.device_address))
         sent: dict[str, list[datetime]] = {}
         failed: dict[str, set[str]] = {}
         under_way = set()
@@ -79,18 +84,18 @@ class People:
                 sent.setdefault(told.user_guid, []).append(told.sent_at)
         people = {}
         for guid in guids:
-            user = found.get(guid)
+            user = found[guid]
             people[guid] = Person(
                 user_guid=guid,
                 contact=Contact(
-                    preferred=user.channel if user else None,
-                    email=user.email if user else None,
-                    refused_email=user.refused_email if user else None,
-                    opted_out=bool(user and user.opted_out_at),
+                    preferred=user.channel,
+                    email=user.email,
+                    refused_email=user.refused_email,
+                    opted_out=user.opted_out_at is not None,
                     devices=tuple(reachable.get(guid, ())),
                 ),
-                locale=user.locale if user else None,
-                timezone=user.timezone if user else None,
+                locale=user.locale,
+                timezone=user.timezone,
                 sent=tuple(sent.get(guid, ())),
                 message_under_way=guid in under_way,
                 failed_channels=frozenset(failed.get(guid, ())),
