@@ -1,6 +1,7 @@
 """The channels that are configured, by their kind; a channel's own packages are imported only when it is."""
 
 from worker.channels import Channel
+from worker.channels.wording.languages import checked_default
 from worker.settings import Settings
 
 
@@ -33,6 +34,7 @@ def _fcm(settings: Settings) -> Channel:
         FcmConfig(
             service_account_file=settings.fcm_service_account_file,
             app_name=settings.sender_name,
+            default_locale=checked_default(settings.default_locale),
             include_link=settings.push_link,
             ttl=int(settings.push_ttl.total_seconds()),
             base_url=settings.fcm_base_url,
@@ -53,6 +55,7 @@ def _apns(settings: Settings) -> Channel:
             team_id=settings.apns_team_id or "",
             topic=settings.apns_topic or "",
             app_name=settings.sender_name,
+            default_locale=checked_default(settings.default_locale),
             sandbox=settings.apns_sandbox,
             include_link=settings.push_link,
             ttl=int(settings.push_ttl.total_seconds()),
@@ -71,6 +74,7 @@ def _webpush(settings: Settings) -> Channel:
             vapid_key_file=settings.webpush_vapid_key_file,
             contact=settings.webpush_contact or "",
             app_name=settings.sender_name,
+            default_locale=checked_default(settings.default_locale),
             include_link=settings.push_link,
             ttl=int(settings.push_ttl.total_seconds()),
             hosts=settings.webpush_hosts,

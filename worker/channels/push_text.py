@@ -1,17 +1,14 @@
 """The words of a push message: a title and a sentence, fit for a lock screen.
 
 Whoever picks up the phone can read them, so they name the app and the bank at most: no amount, no date, no account, no link.
-One language is one gettext catalogue; to add one is to add an entry to ``_CATALOGUES``: every sentence below goes through
-gettext and so needs no change.
+Every sentence goes through the catalogues that mail is translated by, :mod:`worker.channels.wording`.
 """
 
 from dataclasses import dataclass
-from gettext import NullTranslations
 
 from worker.channels import Message
 from worker.channels.email.wording import clean
-
-_FALLBACK = "en"
+from worker.channels.wording.languages import SOURCE, language_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +23,13 @@ class PushText:
         return f"PushText({self.language})"
 
 
-_CATALOGUES = {"en": NullTranslations()}
+def word(message: Message, *, app: str, default_locale: str | None = None) -> PushText:
+    """The notice in the customer's language, else in that of ``default_locale``, else in English.
 
-
-def word(message: Message, *, app: str) -> PushText:
-    """The notice in the customer's language; the message names one bank or more, and ``app`` is what customers call the product."""
-    language = language_for(message.locale)
-    t = _CATALOGUES[language]
+    The message names one bank or more, and ``app`` is what customers call the product.
+    """
+    language = language_for(message.locale, default=default_locale or SOURCE)
+    t = language.translations
     count = len(message.banks)
     names = {
         "app": clean(app),
@@ -52,13 +49,4 @@ def word(message: Message, *, app: str) -> PushText:
             "{app} no longer receives data from {count} of your banks. Open {app} to connect them again.",
             count,
         )
-    return PushText(language=language, title=title.format(**names), body=body.format(**names))
-
-
-def language_for(locale: str | None) -> str:
-    """The catalogue for a BCP 47 tag: the tag itself, else its language, else English."""
-    tag = (locale or "").replace("_", "-").lower()
-    for candidate in (tag, tag.partition("-")[0]):
-        if candidate in _CATALOGUES:
-            return candidate
-    return _FALLBACK
+    return PushText(language=language.tag, title=title.format(**names), body=body.format(**names))

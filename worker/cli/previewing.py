@@ -182,5 +182,5 @@ def _mail(runtime: Runtime, message: Message, notes: list[str]) -> Preview:
 
 
 def _push(runtime: Runtime, message: Message, channel: str, notes: list[str]) -> Preview:
-    said = word(message, app=runtime.settings.sender_name)
+    said = word(message, app=runtime.settings.sender_name, default_locale=runtime.settings.default_locale)
     return Preview(channel=channel, subject=said.title, text=said.body, language=said.language, notes=tuple(notes))

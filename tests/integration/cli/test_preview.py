@@ -117,6 +117,25 @@ async def test_a_push_message_has_a_title_and_a_text(bench_for: Any) -> None:
     assert "Nothing would be sent by fcm now: channel_not_configured." in shown.notes
 
 
+@pytest.mark.parametrize("channel", ["fcm", "apns", "webpush"])
+@pytest.mark.parametrize(
+    ("locale", "default", "title"),
+    [
+        ("fr-CA", None, "Reconnectez Alder Bank"),
+        ("es-MX", None, "Vuelva a conectar Alder Bank"),
+        ("de-AT", "fr", "Reconnectez Alder Bank"),
+        (None, None, "Reconnect Alder Bank"),
+    ],
+)
+async def test_a_push_message_is_shown_in_the_users_language(
+    bench_for: Any, channel: str, locale: str | None, default: str | None, title: str
+) -> None:
+    bench = await bench_for(**MAIL, **({"default_locale": default} if default else {}))
+    await _broken(bench, "a", "a", "Alder Bank")
+    await bench.sql("UPDATE users SET locale = :l", l=locale)
+    assert (await preview(bench.runtime, "USR-a", channel)).subject == title
+
+
 async def test_a_stored_link_that_must_not_leave_is_not_shown_either(bench_for: Any, sandbox_for: Any) -> None:
     async with sandbox_for({"a": ["ok"]}) as sandbox:
         bench = await bench_for(**sandbox.settings)

@@ -19,6 +19,8 @@ class ApnsConfig:
     topic: str
     #: What customers call the product.
     app_name: str
+    #: Serves customers whose own language there is not; ``None``: English.
+    default_locale: str | None = None
     #: Apple's development environment: its device tokens are others than those of production.
     sandbox: bool = False
     #: Whether the payload carries the message's link. MX's own URI is a secret that Apple would see.

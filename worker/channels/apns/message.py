@@ -36,7 +36,7 @@ def build(message: Message, config: ApnsConfig) -> Push | BadAddress | Failed:
         return Failed(code="no_banks")
     if not _TOKEN.fullmatch(message.address):
         return BadAddress(code="address_syntax")
-    text = word(message, app=config.app_name)
+    text = word(message, app=config.app_name, default_locale=config.default_locale)
     same = message_id(message.key)
 
     def body(carried: str | None) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from jinja2 import (
 )
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from worker.channels.wording.languages import SOURCE, Language, has_language, language_for, languages
+from worker.channels.wording.languages import Language, checked_default, language_for, languages
 from worker.errors import SettingsError
 from worker.settings import Settings
 
@@ -77,11 +77,7 @@ class Texts:
 
         Raises :class:`~worker.errors.SettingsError`, in one line, for what could not be sent.
         """
-        self._default = default_locale or SOURCE
-        if not has_language(self._default):
-            raise SettingsError(
-                f"settings: DEFAULT_LOCALE: there is no catalogue for it; there are {', '.join(languages())}"
-            )
+        self._default = checked_default(default_locale)
         if folder is not None:
             _check_names(folder)
         self._templates = {}

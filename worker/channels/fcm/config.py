@@ -12,6 +12,8 @@ class FcmConfig:
     service_account_file: Path
     #: What customers call the product.
     app_name: str
+    #: Serves customers whose own language there is not; ``None``: English.
+    default_locale: str | None = None
     #: Whether the payload carries the message's link. MX's own URI is a secret that Google would see.
     include_link: bool = False
     #: Seconds that FCM keeps the message for a device that is offline; at most four weeks. A device is given at most four

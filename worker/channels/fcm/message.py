@@ -19,7 +19,7 @@ def build(message: Message, config: FcmConfig) -> bytes | BadAddress | Failed:
         return Failed(code="no_banks")
     if not _TOKEN.fullmatch(message.address):
         return BadAddress(code="address_syntax")
-    text = word(message, app=config.app_name)
+    text = word(message, app=config.app_name, default_locale=config.default_locale)
     link = link_for(message, include_link=config.include_link)
 
     def body(carried: str | None) -> dict[str, Any]:

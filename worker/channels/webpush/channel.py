@@ -62,7 +62,7 @@ class WebPushChannel:
 
     def _payload(self, message: Message) -> bytes | None:
         """What the site's service worker gets and shows."""
-        text = word(message, app=self._config.app_name)
+        text = word(message, app=self._config.app_name, default_locale=self._config.default_locale)
 
         def body(carried: str | None) -> dict[str, Any]:
             shown = {"title": text.title, "body": text.body, "lang": text.language, "tag": message_id(message.key)}

@@ -17,6 +17,8 @@ class WebPushConfig:
     contact: str
     #: What customers call the product.
     app_name: str
+    #: Serves customers whose own language there is not; ``None``: English.
+    default_locale: str | None = None
     #: Whether the (encrypted) payload carries the message's link. The push service cannot read it, the browser's own
     #: storage and every script of the site can.
     include_link: bool = False

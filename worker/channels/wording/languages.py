@@ -16,6 +16,8 @@ from babel.dates import format_date
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
+from worker.errors import SettingsError
+
 #: The language of the msgids.
 SOURCE = "en"
 
@@ -54,6 +56,16 @@ def language_for(locale: str | None, *, default: str = SOURCE) -> Language:
             if tag in languages():
                 return Language(tag, _translations(tag), _own_dates(wanted, tag))
     raise AssertionError("unreachable")
+
+
+def checked_default(locale: str | None) -> str:
+    """The language that DEFAULT_LOCALE asks for; raises :class:`~worker.errors.SettingsError` where there is no catalogue for it."""
+    default = locale or SOURCE
+    if not has_language(default):
+        raise SettingsError(
+            f"settings: DEFAULT_LOCALE: there is no catalogue for it; there are {', '.join(languages())}"
+        )
+    return default
 
 
 def has_language(locale: str) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.channels.push_text import language_for, word
+from worker.channels.push_text import word
 
 
 def test_the_first_message_names_the_app_and_the_bank(make_message):
@@ -48,8 +48,19 @@ def test_a_long_name_is_cut(make_message):
 
 
 @pytest.mark.parametrize("locale", [None, "", "en", "en-GB", "EN_us", "tlh", "x" * 100])
-def test_whoever_speaks_what_we_do_not_reads_english(locale):
-    assert language_for(locale) == "en"
+def test_whoever_speaks_what_we_do_not_reads_english(make_message, locale):
+    assert word(make_message(locale=locale), app="Acme").language == "en"
+
+
+@pytest.mark.parametrize(
+    ("locale", "default", "language"), [("fr-CA", None, "fr"), ("tlh", "es-MX", "es"), ("fr", "es", "fr")]
+)
+def test_a_locale_falls_back_to_its_language_and_then_to_the_default(make_message, locale, default, language):
+    assert word(make_message(locale=locale), app="Acme", default_locale=default).language == language
+
+
+def test_a_bank_without_a_name_is_your_bank_in_every_language(make_message):
+    assert word(make_message("", locale="es"), app="Acme").title == "Vuelva a conectar su banco"
 
 
 def test_its_repr_tells_nobody_where_a_customer_banks(make_message):
