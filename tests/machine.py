@@ -65,7 +65,7 @@ class Machine:
     folder: Path
     environment: dict[str, str]
     stack: ExitStack
-    sandbox: dict[str, str] = field(default_factory=dict)
+    sandbox: dict[str, Any] = field(default_factory=dict)
     logs: list[Path] = field(default_factory=list)
 
     def __call__(
@@ -142,6 +142,21 @@ class Machine:
         wait_until(ready.exists, what="the sandbox's start")
         self.sandbox = json.loads(ready.read_text())
         self.environment |= {"MX_BASE_URL": self.sandbox["base_url"], "SMTP_URL": self.sandbox["smtp_url"]}
+        self.environment |= self.sandbox["push"]
+
+    def sign_up(self, *tokens: str) -> None:
+        """Android phones with these tokens; the sandbox needs ``--phones``."""
+        body = json.dumps({"devices": [{"kind": "fcm", "token": token} for token in tokens]}).encode()
+        url = f"{self.sandbox['base_url']}/sandbox/phones"
+        with urllib.request.urlopen(
+            urllib.request.Request(url, body, {"Content-Type": "application/json"}), timeout=10
+        ) as response:
+            assert response.status < 300
+
+    def pushes(self) -> dict[str, int]:
+        """Messages by the address of the device that got them; who got none is left out."""
+        told = get_json(f"{self.sandbox['base_url']}/sandbox/phones.json")["told"]
+        return {address: count for address, count in told.items() if count}
 
     def control(self, **orders: Any) -> None:
         """Turn the sandbox's knobs."""

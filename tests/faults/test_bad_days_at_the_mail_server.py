@@ -7,7 +7,6 @@ import pytest
 
 from tests.faults.comparison import compare
 from tests.faults.crew import Cron, Worker
-from tests.faults.phones import Phones
 from tests.faults.schedule import LONG, Schedule
 from tests.faults.wire import Wire
 from tests.machine import Machine, wait_until
@@ -37,14 +36,14 @@ def test_whatever_the_mail_server_does_nobody_is_mailed_twice_and_the_counts_agr
         "device_kind": lambda n: "fcm" if n % 2 else "",
         "device_address": lambda n: f"phone-{n:06}" if n % 2 else "",
     }
-    records = populated(MEMBERS, "--drop-bodies", columns=phone)
+    records = populated(MEMBERS, "--drop-bodies", "--phones", str(machine.folder / "phones"), columns=phone)
+    machine.sign_up(*(f"phone-{n:06}" for n in range(1, MEMBERS, 2)))
     server = urlsplit(machine.sandbox["smtp_url"]).port
     assert server is not None
     rules = [
         {"fault": fault, "share": share, "seed": schedule.dice.randrange(1_000_000)} for fault, share in _FAULTS.items()
     ]
-    with Wire(server, schedule.dice) as wire, Phones(machine.folder) as phones:
-        machine.environment |= phones.settings
+    with Wire(server, schedule.dice) as wire:
         machine.environment |= {"SMTP_URL": f"smtp://127.0.0.1:{wire.port}?tls=none", "SMTP_CONNECTIONS": "5"}
         wire.disconnect()  # the day begins with a port that is closed
         with Worker(machine, schedule), Cron(machine, every=1) as cron:
@@ -91,5 +90,5 @@ def test_whatever_the_mail_server_does_nobody_is_mailed_twice_and_the_counts_agr
         for row in records.all("SELECT user_guid FROM notifications WHERE state IN ('failed', 'suppressed')")
         if int(row.user_guid[-6:]) % 2
     }
-    assert phones.pushed == dict.fromkeys(refused, 1)
+    assert machine.pushes() == dict.fromkeys(refused, 1)
     assert by_channel["fcm", "sent"] == len(refused)

@@ -11,9 +11,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -25,6 +27,9 @@ from worker.sandbox.mail_pages import MailPages
 from worker.sandbox.mail_server import MailServer
 from worker.sandbox.mailbox import Mailbox
 from worker.sandbox.population import load_population
+
+if TYPE_CHECKING:
+    from worker.sandbox.phones.network import Phones
 
 DEFAULT_API_KEY = "sandbox-api-key"
 DEFAULT_CLIENT_ID = "sandbox-client-id"
@@ -60,6 +65,8 @@ class SandboxConfig:
     mail_login: tuple[str, str] | None = field(default=None, repr=False)
     #: Seconds from a consent until data is in.
     aggregation_seconds: float = 1.0
+    #: Where the keys of a push sender are put; ``None``: no phones. They need the packages of the ``push`` extra.
+    phones: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +81,8 @@ class Addresses:
     mail_page: str
     ledger: str
     control: str
+    #: The settings that let a sender of push messages reach the phones; empty where there are none.
+    push: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, host: str, http_port: int, smtp_port: int) -> "Addresses":
@@ -106,10 +115,17 @@ async def serve(config: SandboxConfig, ready: Callable[[Addresses], None]) -> No
         raise WorkerError(f"sandbox: {config.mail_dir} cannot hold mail: {error.strerror}") from None
     mail = MailServer(mailbox, latency=config.mail_latency, login=config.mail_login)
     pages = MailPages(mailbox)
+    phones = _phones(config.phones)
     _allow_many_connections()
-    with _told_to_stop() as stop:
+    async with AsyncExitStack() as stack:
+        stop = stack.enter_context(_told_to_stop())
+        if phones is not None:
+            await stack.enter_async_context(phones.running())
         runner = web.AppRunner(
-            _application(bank, mail, pages), access_log=None, handle_signals=False, shutdown_timeout=_STOP_SECONDS
+            _application(bank, mail, pages, phones),
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=_STOP_SECONDS,
         )
         await runner.setup()
         try:
@@ -120,6 +136,9 @@ async def serve(config: SandboxConfig, ready: Callable[[Addresses], None]) -> No
                 raise _cannot_listen(config.host, config.smtp_port, error) from None
             addresses = Addresses.of(config.host, http_port, smtp_port)
             pages.base_url = addresses.base_url
+            if phones is not None:
+                phones.base_url = addresses.base_url
+                addresses = replace(addresses, push=phones.settings())
             ready(addresses)
             await stop.wait()
         finally:
@@ -127,11 +146,27 @@ async def serve(config: SandboxConfig, ready: Callable[[Addresses], None]) -> No
             await runner.cleanup()
 
 
-def _application(bank: Bank, mail: MailServer, pages: MailPages) -> web.Application:
+def _phones(folder: Path | None) -> "Phones | None":
+    """Phones and browsers, if they are wanted: only then are the packages of push needed."""
+    if folder is None:
+        return None
+    try:
+        from worker.sandbox.phones.network import Phones
+    except ImportError:
+        raise WorkerError("sandbox: phones need: pip install 'reconnection-worker[push]'") from None
+    try:
+        return Phones(folder)
+    except OSError as error:
+        raise WorkerError(f"sandbox: {folder} cannot hold keys: {error.strerror}") from None
+
+
+def _application(bank: Bank, mail: MailServer, pages: MailPages, phones: "Phones | None") -> web.Application:
     consent = Consent(bank.members, bank.ledger)
     application = web.Application()
     for part in (bank, consent, Control(bank, consent, mail), pages):
         application.router.add_routes(part.routes())
+    if phones is not None:
+        application.router.add_routes(phones.routes())
     application.router.add_get("/", _front)
     return application
 
@@ -205,6 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         latency=chosen.latency,
         mail_latency=chosen.mail_latency,
         aggregation_seconds=chosen.aggregation_seconds,
+        phones=chosen.phones,
     )
 
     def ready(addresses: Addresses) -> None:
@@ -249,6 +285,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="from consent to data (%(default)s)",
     )
+    parser.add_argument("--phones", type=Path, metavar="DIR", help="phones and browsers too, the sender's keys in DIR")
     parser.add_argument("--ready-file", type=Path, metavar="PATH", help="the addresses as JSON, once both listen")
     return parser
 

@@ -5,8 +5,8 @@ import ssl
 
 import pytest
 
-from tests.integration.channels.apns.apple import DROP, HALF, HANG, LEAVE, LEAVE_UNSEEN, REFUSE, RESET
 from worker.channels import Sent, TryLater, Unknown
+from worker.sandbox.phones.apple import DROP, HALF, HANG, LEAVE, LEAVE_UNSEEN, REFUSE, RESET
 
 
 @pytest.mark.parametrize("fault", [DROP, RESET, LEAVE])

@@ -9,9 +9,9 @@ import uuid
 
 import pytest
 
-from tests.integration.channels.apns.apple import DEVICE, HANG, KEY_ID, STATUS_OF, TOPIC
 from tests.integration.channels.apns.conftest import LINK
 from worker.channels import BadAddress, ChannelDown, Failed, Sent, TryLater
+from worker.sandbox.phones.apple import DEVICE, HANG, KEY_ID, STATUS_OF, TOPIC
 
 
 async def test_a_message_reaches_the_device(apple, connect, make_message, record):

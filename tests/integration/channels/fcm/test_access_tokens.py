@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from tests.integration.channels.fcm.google import DROP, HANG, PROJECT
 from worker.channels import ChannelDown, Sent, TryLater
 from worker.channels.fcm.access_token import AccessToken
 from worker.errors import SettingsError
+from worker.sandbox.phones.google import DROP, HANG, PROJECT
 
 
 class Clock:

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from tests.integration.channels.fcm.conftest import LINK
-from tests.integration.channels.fcm.google import DEVICE, DROP, HANG, error
 from worker.channels import BadAddress, Bank, ChannelDown, Failed, Sent, TryLater, Unknown
+from worker.sandbox.phones.google import DEVICE, DROP, HANG, error
 
 
 async def test_a_message_reaches_the_device(google, connect, make_message, record):

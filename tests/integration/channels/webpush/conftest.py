@@ -14,10 +14,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.integration.channels.webpush.push_service import Browser, PushService, point_of
 from worker.channels import Bank, Message
 from worker.channels.webpush.channel import WebPushChannel
 from worker.channels.webpush.config import WebPushConfig
+from worker.sandbox.phones.browser import Browser, point_of
+from worker.sandbox.phones.push_service import PushService
 
 LINK = "https://mxbank.mx.com/oauth/authorize?client_id=b8Oi&state=d273e4f71bc095cf16c4acbee011caf4"
 

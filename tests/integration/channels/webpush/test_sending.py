@@ -11,9 +11,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.integration.channels.webpush.conftest import LINK, pem_of
-from tests.integration.channels.webpush.push_service import DROP, HANG, OTHER_KEY_ANSWERS, Browser, encoded
 from worker.channels import BadAddress, ChannelDown, Failed, Sent, TryLater, Unknown
 from worker.errors import SettingsError
+from worker.sandbox.phones.browser import Browser, encoded
+from worker.sandbox.phones.push_service import DROP, HANG, OTHER_KEY_ANSWERS
 
 
 async def test_a_message_reaches_the_browser_and_nobody_else_can_read_it(

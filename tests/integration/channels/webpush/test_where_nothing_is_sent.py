@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.integration.channels.webpush.push_service import Browser
 from worker.channels import BadAddress, Failed
 from worker.channels.push_http import PRIVATE_ADDRESS, Poster, RefusedAddress
 from worker.channels.webpush.public_resolver import PublicResolver
+from worker.sandbox.phones.browser import Browser
 
 
 @pytest.mark.parametrize(

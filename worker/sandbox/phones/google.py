@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import time
+from collections import Counter
 from typing import Any
 
 from aiohttp import web
@@ -45,6 +46,8 @@ class Google:
         self.answers: list[Any] = []
         self.devices = {DEVICE}
         self.gone: set[str] = set()
+        #: Accepted messages by the device's token.
+        self.told: Counter[str] = Counter()
         self.expires_in: Any = 3600
         self.issued: dict[str, float] = {}
         self.token_requests = 0
@@ -133,14 +136,19 @@ class Google:
             return error(404, "NOT_FOUND", "UNREGISTERED")
         if message["token"] not in self.devices:
             return error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", field="message.token")
-        (self.dry_runs if asked.get("validate_only") else self.messages).append(message)
+        if asked.get("validate_only"):
+            self.dry_runs.append(message)
+        else:
+            self.messages.append(message)
+            self.told[message["token"]] += 1
         return 200, json.dumps({"name": f"projects/{PROJECT}/messages/{next(self._numbers)}"}), {}
 
     async def _scripted(self, request: web.Request, answer: Any) -> web.StreamResponse:
         if answer == HANG:
             await self.closing.wait()
         if answer in (DROP, HANG):
-            request.transport.abort()
+            if request.transport is not None:
+                request.transport.abort()
             return web.Response()
         status, body, headers = answer
         content_type = "application/json" if body.startswith("{") else "text/html"

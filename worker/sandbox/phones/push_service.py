@@ -1,20 +1,19 @@
-"""A browser, and the push service behind it, which checks what real ones check (RFC 8030, 8188, 8291, 8292)."""
+"""The push service behind a browser, which checks what real ones check (RFC 8030, 8188, 8292)."""
 
 import asyncio
-import base64
 import json
-import os
 import re
 import time
+from collections import Counter
 from typing import Any
 
-import http_ece
 from aiohttp import web
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from worker.sandbox.phones.browser import decoded
 
 #: In place of an answer: close the connection; say nothing until the client gives up.
 DROP, HANG = "DROP", "HANG"
@@ -28,36 +27,6 @@ OTHER_KEY_ANSWERS = [
 ]
 
 
-def encoded(octets: bytes) -> str:
-    return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
-
-
-def decoded(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-
-
-def point_of(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-
-
-class Browser:
-    """One subscription, and the keys that only the browser has."""
-
-    def __init__(self, endpoint: str) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._secret = os.urandom(16)
-        self.endpoint = endpoint
-
-    def subscription(self, **overrides: Any) -> str:
-        """As ``JSON.stringify(subscription)`` gives it."""
-        keys = {"p256dh": encoded(point_of(self._key)), "auth": encoded(self._secret)}
-        return json.dumps({"endpoint": self.endpoint, "expirationTime": None, "keys": keys} | overrides)
-
-    def read(self, body: bytes) -> dict[str, Any]:
-        """What the service worker gets."""
-        return json.loads(http_ece.decrypt(body, private_key=self._key, auth_secret=self._secret, version="aes128gcm"))
-
-
 class PushService:
     """``answers`` are used up one a request, before what the checks would say."""
 
@@ -68,6 +37,8 @@ class PushService:
         self.headers_of_answers: dict[str, str] = {}
         self.tokens = {"t0ken"}
         self.gone: set[str] = set()
+        #: Accepted messages by the token at the end of the endpoint.
+        self.told: Counter[str] = Counter()
         self.requests: list[web.Request] = []
         self.bodies: list[bytes] = []
         self.claims: list[dict[str, Any]] = []
@@ -87,7 +58,8 @@ class PushService:
         if answer == HANG:
             await self.closing.wait()
         if answer in (DROP, HANG):
-            request.transport.abort()
+            if request.transport is not None:
+                request.transport.abort()
             return web.Response()
         status, text = answer
         return web.Response(status=status, text=text, headers=self.headers_of_answers)
@@ -111,6 +83,7 @@ class PushService:
         if len(body) > 4096:
             return 413, '{"errno": 104}'
         self.bodies.append(body)
+        self.told[token] += 1
         return 201, ""
 
     def _problem_of_vapid(self, request: web.Request) -> str | None:

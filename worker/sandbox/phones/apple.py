@@ -7,7 +7,8 @@ import re
 import ssl
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -56,24 +57,28 @@ STATUS_OF = {reason: status for status, reasons in STATUSES.items() for reason i
 class Apple:
     """``answers`` are used up one a request, before what the checks would say: a reason, or one of the words above."""
 
-    def __init__(self, public_key: ec.EllipticCurvePublicKey, tls: ssl.SSLContext) -> None:
+    def __init__(self, public_key: ec.EllipticCurvePublicKey, tls: ssl.SSLContext | None = None) -> None:
+        """Without ``tls`` it speaks HTTP/2 in the clear, to clients that know so beforehand (RFC 9113, 3.3)."""
         self._public_key = public_key
         self._tls = tls
         self.answers: list[Any] = []
         self.devices = {DEVICE}
         self.gone: set[str] = set()
+        #: Accepted messages by the device's token.
+        self.told: Counter[str] = Counter()
         self.headers_of_answers: list[tuple[str, str]] = []
         self.requests: list[dict[str, str]] = []
         self.payloads: list[dict[str, Any]] = []
         self.tokens: list[str] = []
         self.connections = 0
         self.asked = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Apple"]:
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
-        self.url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        scheme = "https" if self._tls is not None else "http"
+        self.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         try:
             yield self
         finally:
@@ -84,6 +89,7 @@ class Apple:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine of a server's runs in one
         self._tasks.add(task)
         self.connections += 1
         try:
@@ -103,7 +109,7 @@ class Apple:
         while data := await reader.read(65_536):
             for event in h2.receive_data(data):
                 if isinstance(event, RequestReceived):
-                    requests[event.stream_id] = dict(event.headers), bytearray()
+                    requests[event.stream_id] = _text(event.headers), bytearray()
                 elif isinstance(event, DataReceived):
                     requests[event.stream_id][1].extend(event.data)
                     h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
@@ -140,7 +146,7 @@ class Apple:
         if body:
             h2.send_data(stream, body.encode(), end_stream=True)
 
-    def _judge(self, headers: dict[str, str], body: bytes) -> str | None:  # noqa: PLR0911 - one return for each reason
+    def _judge(self, headers: dict[str, str], body: bytes) -> str | None:  # noqa: C901, PLR0911, PLR0912 - one branch for each reason
         if headers[":method"] != "POST":
             return "MethodNotAllowed"
         if not (path := re.fullmatch(r"/3/device/([0-9a-fA-F]+)", headers[":path"])):
@@ -170,6 +176,7 @@ class Apple:
         if path[1] not in self.devices:
             return "BadDeviceToken"
         self.payloads.append(json.loads(body))
+        self.told[path[1]] += 1
         return None
 
     def _problem_of_token(self, authorization: str) -> str | None:
@@ -193,6 +200,10 @@ class Apple:
             return "ExpiredProviderToken"
         self.tokens.append(token)
         return None
+
+
+def _text(headers: Iterable[Any]) -> dict[str, str]:
+    return {str(name): str(value) for name, value in headers}
 
 
 def _decoded(text: str) -> bytes:

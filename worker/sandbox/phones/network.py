@@ -1,0 +1,131 @@
+"""All phones and browsers of a sandbox: they sign up here, and what reached them is counted here.
+
+``POST /sandbox/phones`` with ``{"devices": [{"kind": "fcm"}, …]}`` gives each device an address, as an app gets one from its
+provider; ``"gone": true`` makes one whose app is no longer there. ``GET /sandbox/phones.json`` counts messages by address.
+"""
+
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from worker.sandbox.phones.apple import KEY_ID, TEAM_ID, TOPIC, Apple
+from worker.sandbox.phones.browser import Browser, point_of
+from worker.sandbox.phones.credentials import make_credentials
+from worker.sandbox.phones.google import Google
+from worker.sandbox.phones.push_service import PushService
+from worker.sandbox.problems import one_line
+
+_STRICT = ConfigDict(extra="forbid", hide_input_in_errors=True)
+_ENDPOINTS = "/wpush/v2/"
+
+
+class Device(BaseModel):
+    """One device that signs up."""
+
+    model_config = _STRICT
+
+    kind: Literal["fcm", "apns", "webpush"]
+    #: The app was removed: messages are answered as the provider answers then.
+    gone: bool = False
+    #: A token to have instead of a fresh one. A browser's subscription holds keys, so that is always fresh.
+    token: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+
+    @model_validator(mode="after")
+    def _token_is_possible(self) -> Self:
+        if self.kind == "webpush" and self.token is not None:
+            raise ValueError("a browser's subscription is always fresh: no token")
+        return self
+
+
+class _SignUp(BaseModel):
+    model_config = _STRICT
+
+    devices: list[Device]
+
+
+class Phones:
+    """FCM, APNs and a Web Push service, each told apart by its kind. ``base_url`` is the sandbox's own address."""
+
+    def __init__(self, folder: Path) -> None:
+        """Makes the sender's keys in ``folder``; raises ``OSError`` where they cannot be kept."""
+        self._keys = make_credentials(folder)
+        self._google = Google(self._keys.service_account.public_key())
+        self._apple = Apple(self._keys.apns.public_key())
+        self._push_service = PushService(point_of(self._keys.vapid))
+        #: (kind, token) of an address.
+        self._known: dict[str, tuple[str, str]] = {}
+        self.base_url = ""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Apple's own server; the others answer on the sandbox's."""
+        async with self._apple.running():
+            try:
+                yield
+            finally:
+                self._google.closing.set()
+                self._push_service.closing.set()
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.post("/sandbox/phones", self._sign_up),
+            web.get("/sandbox/phones.json", self._count),
+            web.post("/token", self._google.token),
+            web.post("/v1/projects/{project}/messages:send", self._google.send),
+            web.post(f"{_ENDPOINTS}{{token}}", self._push_service.handle),
+        ]
+
+    def settings(self) -> dict[str, str]:
+        """What points a worker here."""
+        return {
+            "FCM_SERVICE_ACCOUNT_FILE": str(self._keys.service_account_file.resolve()),
+            "FCM_BASE_URL": self.base_url,
+            "FCM_TOKEN_URI": f"{self.base_url}/token",
+            "APNS_KEY_FILE": str(self._keys.apns_key_file.resolve()),
+            "APNS_KEY_ID": KEY_ID,
+            "APNS_TEAM_ID": TEAM_ID,
+            "APNS_TOPIC": TOPIC,
+            "APNS_BASE_URL": self._apple.url,
+            "WEBPUSH_VAPID_KEY_FILE": str(self._keys.vapid_key_file.resolve()),
+            "WEBPUSH_CONTACT": "mailto:push@ledgerly.example",
+            "WEBPUSH_ALLOW_LOOPBACK": "true",
+        }
+
+    def sign_up(self, device: Device) -> str:
+        """The address of a new device."""
+        token = device.token or secrets.token_hex(32)
+        address = token
+        match device.kind:
+            case "fcm":
+                (self._google.gone if device.gone else self._google.devices).add(token)
+            case "apns":
+                (self._apple.gone if device.gone else self._apple.devices).add(token)
+            case "webpush":
+                (self._push_service.gone if device.gone else self._push_service.tokens).add(token)
+                address = Browser(f"{self.base_url}{_ENDPOINTS}{token}").subscription()
+        self._known[address] = device.kind, token
+        return address
+
+    def told(self) -> Counter[str]:
+        """Messages that each device got, by its address."""
+        by_kind = {"fcm": self._google.told, "apns": self._apple.told, "webpush": self._push_service.told}
+        return Counter({address: by_kind[kind][token] for address, (kind, token) in self._known.items()})
+
+    async def _sign_up(self, request: web.Request) -> web.Response:
+        if request.content_type != "application/json":  # which no foreign web page can send without being asked first
+            raise web.HTTPUnsupportedMediaType(text="application/json is expected")
+        try:
+            asked = _SignUp.model_validate_json(await request.read())
+        except ValidationError as error:
+            raise web.HTTPBadRequest(text=one_line(error, ("devices",))) from None
+        return web.json_response({"addresses": [self.sign_up(device) for device in asked.devices]})
+
+    async def _count(self, _request: web.Request) -> web.Response:
+        told = self.told()
+        return web.json_response({"count": told.total(), "told": told})
