@@ -195,12 +195,50 @@ def test_a_worker_without_children_does_the_whole_job_too(machine: Any, acceptan
 
 
 def test_the_demo_runs_the_whole_job_and_says_where_to_look(machine: Any) -> None:
-    ran = machine("demo", "--members", "200", timeout=120)
+    ran = machine("demo", "--members", "100", timeout=150)
     assert ran.code == 0, ran.err
     assert "must end" in ran.out
     assert "Flower" in ran.out
     assert "mails lie in demo/mails" in ran.out
     assert list((machine.folder / "demo" / "mails").glob("*.eml"))
+    assert "given up after the last reminder went unheard" in ran.err
+
+
+def test_in_the_demos_forty_days_everybody_is_told_exactly_as_often_as_they_must_be(machine: Any) -> None:
+    ran = machine("demo", "--members", "200", "--json", timeout=150)
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    assert (found["members"], found["wrong"]) == (200, 0)
+    kinds = {row["kind"]: row for row in found["kinds"]}
+    assert all(row["members"] for row in kinds.values())
+    for name, ended, mails, pushes in (
+        ("status DENIED", "exhausted", 5, 0),
+        ("three banks, one message", "exhausted", 5, 0),
+        ("clicks the link, allows", "reconnected", 1, 0),
+        ("clicks the reminder's link", "reconnected", 2, 0),
+        ("three banks, clicks all", "reconnected", 1, 0),
+        ("Android, no mail", "exhausted", 0, 5),
+        ("iPhone, no mail", "exhausted", 0, 5),
+        ("browser, no mail", "exhausted", 0, 5),
+        ("mail and phone, wants push", "exhausted", 0, 5),
+        ("old phone gone, new one", "exhausted", 0, 5),
+        ("iPhone gone, mail instead", "exhausted", 5, 0),
+        ("browser gone, mail instead", "exhausted", 5, 0),
+        ("in quiet hours", "exhausted", 5, 0),
+        ("opted out", "due", 0, 0),
+        ("neither mail nor phone", "due", 0, 0),
+    ):
+        row = kinds[name]
+        assert row["did"] == {ended: row["members"]}, name
+        assert (row["mails_a_user"], row["pushes_a_user"]) == ([mails], [pushes]), name
+    assert kinds["in quiet hours"]["first_day"].keys() == {"due"}
+    told = [day["day"] for day in found["days"] if day["mails"] or day["pushes"]]
+    assert told == [0, 0.12, 3.17, 7.17, 14.17, 30.17]
+    (end,) = [day for day in found["days"] if day["exhausted"]]
+    assert end["day"] == 37.17
+    assert end["exhausted"] == sum(
+        row["members"] for row in kinds.values() if row["must_end"] == "exhausted" and sum(row["must_get"].values())
+    )
 
 
 def test_up_runs_everything_and_brings_its_own_broker(machine: Any, acceptance: Any) -> None:

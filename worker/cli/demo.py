@@ -1,4 +1,4 @@
-"""`demo`: a sandbox bank, five hundred members, the whole job with real processes, a summary."""
+"""`demo`: a sandbox bank, five hundred members, the whole job with real processes over forty days, a summary."""
 
 import asyncio
 import json
@@ -6,33 +6,27 @@ import os
 import shutil
 import sys
 import time
-import urllib.request
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import typer
 from cryptography.fernet import Fernet
-from rich.table import Table
 
-from worker.cli.data import import_rows
+from worker.cli.demo_days import live_through
+from worker.cli.demo_summary import kinds_of, summary_table
 from worker.cli.inspect import funnel_table
 from worker.cli.processes import bundled_broker, flower_command, running, worker_command
-from worker.cli.session import aside, out, run
-from worker.cli.work import follow
+from worker.cli.session import AsJson, aside, out, print_json, run
 from worker.errors import WorkerError
-from worker.runtime import Runtime
-from worker.sandbox.scenario import KINDS, Player, cast, write_import, write_population
+from worker.sandbox.scenario import cast, write_population
 from worker.settings import Settings, load_settings
-from worker.stages.sweep import sweep
 from worker.store import schema
-from worker.store.reports import ReportStore
 
-#: The work itself takes seconds; what takes longer than this has gone wrong.
-_PATIENCE = 90.0
+#: What the phones need, from the extra `push`.
+_PACKAGES = ("google.auth", "httpx", "h2", "pywebpush")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -41,18 +35,20 @@ def add_to(app: typer.Typer) -> None:
 
 def demo(
     *,
-    members: int = typer.Option(500, "--members", min=60, max=20_000, help="How many."),
+    members: int = typer.Option(500, "--members", min=100, max=20_000, help="How many."),
     folder: Path = typer.Option(Path("demo"), "--dir", help="Where database, mails and logs are put; emptied first."),
     stay: bool = typer.Option(False, "--stay", help="Keep everything running afterwards, with Flower, until Ctrl-C."),
     flower_port: int = typer.Option(5555, "--flower-port", help="With --stay: where Flower listens."),
+    as_json: bool = AsJson,
 ) -> None:
-    """The whole job against a sandbox bank; exit 0 only if every member ended as it must."""
+    """The whole job against a sandbox bank, and forty days of it; exit 0 only if every member ended as it must."""
     began = time.monotonic()
+    if not all(map(_is_installed, _PACKAGES)):
+        raise WorkerError("demo: its phones need: pip install 'reconnection-worker[push]'")
     folder = folder.resolve()
     _empty(folder)
     players = cast(members)
     write_population(players, folder / "population.jsonl")
-    write_import(players, folder / "members.csv", datetime.now(UTC))
     with ExitStack() as stack:
         stack.enter_context(_own_settings())
         broker = stack.enter_context(bundled_broker())
@@ -69,16 +65,29 @@ def demo(
         aside.print(
             f"{len(players)} members at {len({p.institution_code for p in players})} banks, {children} workers, SQLite, Valkey."
         )
-        found = run(lambda runtime: _work(runtime, folder), settings)
-        wrong = _summary(players, found, _mailbox(bank))
-        _where_to_look(folder, bank, flower_port if stay else None)
-        out.print(f"Done in {time.monotonic() - began:.1f} s.")
+        story = run(lambda runtime: live_through(runtime, players, bank["base_url"], folder), settings)
+        kinds = kinds_of(story)
+        wrong = sum(kind["wrong"] for kind in kinds)
+        if as_json:
+            print_json({"members": len(players), "wrong": wrong, "kinds": kinds, "days": story.days} | story.report)
+        else:
+            out.print(summary_table(kinds))
+            out.print(funnel_table(story.report))
+            _where_to_look(folder, bank, flower_port if stay else None)
+            out.print(f"Done in {time.monotonic() - began:.1f} s.")
         if stay:
             _until_interrupted()
     if wrong:
         raise WorkerError(
             f"demo: {wrong} of {len(players)} members did not end as they must; see {folder.name}/worker.log"
         )
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ImportError:  # the package above it is missing
+        return False
 
 
 @contextmanager
@@ -104,21 +113,22 @@ def _empty(folder: Path) -> None:
     marker.touch()
 
 
-def _start_bank(stack: ExitStack, folder: Path) -> dict[str, str]:
+def _start_bank(stack: ExitStack, folder: Path) -> dict[str, Any]:
     ready = folder / "sandbox.json"
     command = [sys.executable, "-m", "worker.sandbox", "--population", str(folder / "population.jsonl")]
     command += ["--mail-dir", str(folder / "mails"), "--latency", "0.05", "--ready-file", str(ready)]
+    command += ["--phones", str(folder / "keys"), "--aggregation-seconds", "0"]
     process = stack.enter_context(running(command, folder=folder, log="sandbox.log", kill=True))
     deadline = time.monotonic() + 20
     while not ready.exists():
         if process.poll() is not None or time.monotonic() > deadline:
             raise WorkerError(f"demo: the sandbox does not start; see {folder.name}/sandbox.log")
         time.sleep(0.05)
-    addresses: dict[str, str] = json.loads(ready.read_text(encoding="utf-8"))
+    addresses: dict[str, Any] = json.loads(ready.read_text(encoding="utf-8"))
     return addresses
 
 
-def _environment(folder: Path, broker: str, bank: dict[str, str]) -> dict[str, str]:
+def _environment(folder: Path, broker: str, bank: dict[str, Any]) -> dict[str, str]:
     return {
         "DATABASE_URL": f"sqlite:///{folder / 'reconnect.db'}",
         "REDIS_URL": broker,
@@ -129,56 +139,13 @@ def _environment(folder: Path, broker: str, bank: dict[str, str]) -> dict[str, s
         "SMTP_URL": bank["smtp_url"],
         "EMAIL_FROM": "Ledgerly <no-reply@ledgerly.example>",
         "EMAIL_REPLY_TO": "help@ledgerly.example",
-        # Nobody waits for a demonstration until the morning.
         "NOTIFY_AFTER": "0",
-        "QUIET_HOURS": "",
+        # Quiet hours, caps and reminders are as they are by default.
+        **bank["push"],
     }
 
 
-async def _work(runtime: Runtime, folder: Path) -> dict[str, Any]:
-    taken, refused = await import_rows(runtime, folder / "members.csv")
-    aside.print(f"Imported {taken} members" + (f", refused {refused}." if refused else "."))
-    report = await sweep(runtime)
-    aside.print(f"Swept: {report.summary if report else 'nothing'}.")
-    await follow(runtime, give_up_after=_PATIENCE)
-    reports = ReportStore(runtime.database)
-    outcomes = [{"state": s, "outcome": o, "count": n} for s, o, n in await reports.outcomes()]
-    found = {"states": await reports.states(), "outcomes": outcomes, **await reports.funnel()}
-    again = await sweep(runtime)  # may wake a worker for a retry whose time has come, and does nothing else
-    aside.print(f"Swept again: opened {again.opened if again else 0}.")
-    return found
-
-
-def _mailbox(bank: dict[str, str]) -> Counter[str]:
-    """How many mails really arrived for each address."""
-    with urllib.request.urlopen(f"{bank['base_url']}/sandbox/mail.json?mails=false", timeout=10) as answer:  # noqa: S310 - loopback
-        return Counter(json.load(answer)["recipients"])
-
-
-def _summary(players: list[Player], found: dict[str, Any], mailbox: Counter[str]) -> int:
-    """Print what became of whom; returns how many did not end as they must."""
-    table = Table(
-        "kind", "members", "must end", "did", "mails a user", title="What became of whom", title_justify="left"
-    )
-    wrong = 0
-    for kind in KINDS:
-        those = [player for player in players if player.kind is kind]
-        ended = Counter(found["states"].get(player.member_guid) for player in those)
-        mails = Counter(mailbox[email] for email in {player.email or "" for player in those})
-        bad = sum(n for state, n in ended.items() if state != kind.ends) or sum(
-            n for k, n in mails.items() if k != kind.mails
-        )
-        wrong += bad
-        did = ", ".join(f"{n} {state or 'left alone'}" for state, n in ended.most_common())
-        told = ", ".join(str(n) for n in sorted(mails))
-        mark = "[red]" if bad else "[green]"
-        table.add_row(kind.name, str(len(those)), kind.ends or "left alone", f"{mark}{did}[/]", told)
-    out.print(table)
-    out.print(funnel_table(found))
-    return wrong
-
-
-def _where_to_look(folder: Path, bank: dict[str, str], flower_port: int | None) -> None:
+def _where_to_look(folder: Path, bank: dict[str, Any], flower_port: int | None) -> None:
     shown = os.path.relpath(folder)
     mails = sum(1 for _ in (folder / "mails").glob("*.eml"))
     out.print(f"{mails} mails lie in {shown}/mails (.eml); logs and database lie in {shown}.")

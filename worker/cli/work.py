@@ -84,8 +84,8 @@ def _print_plan(found: dict[str, Any]) -> None:
         out.print(f"Paused: {', '.join(found['pauses'])}.")
 
 
-async def follow(runtime: Runtime, *, give_up_after: float = 0) -> None:
-    """Show progress until nothing that was due is still on its way. What waits for a later moment is not in hand.
+async def follow(runtime: Runtime, *, give_up_after: float = 0, bar: bool = True) -> None:
+    """Wait until nothing that was due is still on its way, with a progress bar. What waits for a later moment is not in hand.
 
     Raises :class:`WorkerError` when work stands still because it is paused, or after ``give_up_after`` seconds.
     """
@@ -95,15 +95,15 @@ async def follow(runtime: Runtime, *, give_up_after: float = 0) -> None:
     before: dict[str, int] = {}
     most, warned = 0, False
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=aside) as progress:
-        bar = progress.add_task("", total=None)
+    with Progress(*columns, console=aside, disable=not bar) as progress:
+        shown = progress.add_task("", total=None)
         while True:
             in_hand = await reports.in_hand(since, runtime.clock.now())
             # A reconnection that is fetched turns into a message that is delivered: two steps of one way.
             left = 2 * in_hand["to_fetch"] + in_hand["to_deliver"]
             most = max(most, left)
             says = f"to fetch {in_hand['to_fetch']}, to deliver {in_hand['to_deliver']}"
-            progress.update(bar, total=most, completed=most - left, description=says)
+            progress.update(shown, total=most, completed=most - left, description=says)
             if not left:
                 return
             now = time.monotonic()

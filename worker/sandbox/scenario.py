@@ -5,12 +5,12 @@ The same cast is the population of `reconnect sandbox` when none is given.
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID, uuid5
 
 _NAMESPACE = UUID("7c6f361b-e582-45b6-80c0-358f12466b4b")
@@ -24,6 +24,13 @@ BANKS = (
 )
 
 
+#: The hour on the clocks of those who sleep, one to two hours before quiet hours end, and of all others.
+NIGHT, NOON = 6, 11
+
+#: Messages to somebody who never answers: on days 0, 3, 7, 14 and 30.
+_WHOLE_CADENCE = 5
+
+
 @dataclass(frozen=True, kw_only=True)
 class Kind:
     """Members that are alike."""
@@ -31,10 +38,16 @@ class Kind:
     name: str
     #: Share of the whole cast.
     weight: int
-    #: The state their reconnection must end in; ``None``: none may be opened.
-    ends: str | None
-    #: Messages that each of their users must get.
-    mails: int
+    #: Never more of them than this.
+    at_most: int | None = None
+    #: The state of their reconnection on the first day, and forty days later; ``None``: none may be opened.
+    at_first: str | None = "notified"
+    ends: str | None = "exhausted"
+    #: Messages that each of their users must get in forty days, and how.
+    messages: int = _WHOLE_CADENCE
+    by: Literal["mail", "push"] = "mail"
+    #: They open the link in this message of theirs (1 is the first), and allow.
+    clicks: int | None = None
     #: What MX answers, request by request (worker/sandbox/script.py).
     script: tuple[str, ...] = ("ok",)
     #: What the application's database says of them.
@@ -42,35 +55,87 @@ class Kind:
     #: Banks that each user of this kind has broken.
     banks_each: int = 1
     has_email: bool = True
+    #: Their devices, in the order in which they came; ``gone``: the app was removed.
+    devices: tuple[str, ...] = ()
+    #: What they wish, as ``users.channel`` has it.
+    channel: str = ""
+    #: It is night where they are, but not for long.
+    asleep: bool = False
+
+    @property
+    def hour(self) -> int:
+        """What their clocks show as the demonstration begins."""
+        return NIGHT if self.asleep else NOON
+
+
+def _told_nothing(state: str, **fields: Any) -> dict[str, Any]:
+    """Of a kind that gets no message, and stays as it is on the first day."""
+    return {"at_first": state, "ends": state, "messages": 0, **fields}
 
 
 KINDS = (
-    Kind(name="status DENIED", weight=5, ends="notified", mails=1),
-    Kind(name="status IMPAIRED", weight=2, ends="notified", mails=1, facts={"connection_status": "IMPAIRED"}),
-    Kind(name="token revoked", weight=3, ends="notified", mails=1, facts={"token_revoked_at": -2}),
-    Kind(name="token expired", weight=3, ends="notified", mails=1, facts={"token_expires_at": -1}),
-    Kind(name="error code 2004", weight=2, ends="notified", mails=1, facts={"error_code": 2004}),
-    Kind(name="three banks, one message", weight=3, ends="notified", mails=1, banks_each=3),
-    Kind(name="MX: 429, Retry-After 1 s, then fine", weight=2, ends="notified", mails=1, script=("429:1", "ok")),
-    Kind(name="MX: 500, then fine", weight=2, ends="notified", mails=1, script=("500", "ok")),
-    Kind(name="MX: 503, then fine", weight=2, ends="notified", mails=1, script=("503", "ok")),
-    Kind(name="MX: slow, 3 s", weight=2, ends="notified", mails=1, script=("slow:3", "ok")),
-    Kind(name="MX: connection reset, then fine", weight=2, ends="notified", mails=1, script=("reset", "ok")),
-    Kind(name="MX: truncated, then fine", weight=2, ends="notified", mails=1, script=("truncated", "ok")),
-    Kind(name="MX: HTML, then fine", weight=2, ends="notified", mails=1, script=("html", "ok")),
-    Kind(name="MX: null URI, then fine", weight=2, ends="notified", mails=1, script=("null_uri", "ok")),
-    Kind(name="MX: moved to another GUID", weight=1, ends="notified", mails=1, script=("moved",)),
-    Kind(name="MX: 500 for good", weight=1, ends="due", mails=0, script=("500",)),
-    Kind(name="MX: null URI for good", weight=1, ends="due", mails=0, script=("null_uri",)),
-    Kind(name="MX: hostile URI", weight=1, ends="quarantined", mails=0, script=("hostile:userinfo",)),
-    Kind(name="MX: cannot use OAuth", weight=2, ends="unsupported", mails=0, script=("unsupported",)),
-    Kind(name="MX: knows it no more", weight=2, ends="gone", mails=0, script=("gone",)),
-    Kind(name="back already", weight=2, ends="reconnected", mails=0, script=("connected",)),
-    Kind(name="no address", weight=1, ends="due", mails=0, has_email=False),
+    Kind(name="status DENIED", weight=4),
+    Kind(name="status IMPAIRED", weight=2, facts={"connection_status": "IMPAIRED"}),
+    Kind(name="token revoked", weight=2, facts={"token_revoked_at": -2}),
+    Kind(name="token expired", weight=2, facts={"token_expires_at": -1}),
+    Kind(name="error code 2004", weight=2, facts={"error_code": 2004}),
+    Kind(name="clicks the link, allows", weight=4, ends="reconnected", messages=1, clicks=1),
+    Kind(name="clicks the reminder's link", weight=2, ends="reconnected", messages=2, clicks=2),
+    Kind(name="three banks, one message", weight=3, banks_each=3),
+    Kind(name="three banks, clicks all", weight=1, banks_each=3, ends="reconnected", messages=1, clicks=1),
+    Kind(name="Android, no mail", weight=2, has_email=False, by="push", devices=("fcm",)),
+    Kind(name="iPhone, no mail", weight=2, has_email=False, by="push", devices=("apns",)),
+    Kind(name="browser, no mail", weight=2, has_email=False, by="push", devices=("webpush",)),
+    Kind(name="three banks, one push", weight=1, has_email=False, by="push", devices=("apns",), banks_each=3),
+    Kind(name="mail and phone, no wish", weight=1, devices=("fcm",)),
+    Kind(name="mail and phone, wants push", weight=2, by="push", devices=("apns",), channel="push"),
+    Kind(name="old phone gone, new one", weight=1, by="push", devices=("fcm gone", "fcm"), channel="push"),
+    Kind(name="iPhone gone, mail instead", weight=1, devices=("apns gone",), channel="push"),
+    Kind(name="browser gone, mail instead", weight=1, devices=("webpush gone",), channel="push"),
+    Kind(name="in quiet hours", weight=2, at_first="due", asleep=True),
     Kind(
-        name="healthy", weight=4, ends=None, mails=0, facts={"connection_status": "CONNECTED", "token_expires_at": 30}
+        name="in quiet hours, iPhone",
+        weight=1,
+        at_first="due",
+        asleep=True,
+        by="push",
+        devices=("apns",),
+        channel="push",
     ),
-    Kind(name="without OAuth", weight=1, ends=None, mails=0, facts={"connection_status": "DENIED", "is_oauth": False}),
+    Kind(name="opted out", weight=1, channel="none", devices=("fcm",), **_told_nothing("due")),
+    Kind(name="neither mail nor phone", weight=1, has_email=False, **_told_nothing("due")),
+    Kind(name="MX: 429, then fine", weight=2, script=("429:1", "ok")),
+    Kind(name="MX: 500, then fine", weight=2, script=("500", "ok")),
+    Kind(name="MX: 503, then fine", weight=1, script=("503", "ok")),
+    Kind(name="MX: slow, 3 s", weight=1, script=("slow:3", "ok")),
+    Kind(name="MX: reset, then fine", weight=2, script=("reset", "ok")),
+    Kind(name="MX: truncated, then fine", weight=1, script=("truncated", "ok")),
+    Kind(name="MX: HTML, then fine", weight=1, script=("html", "ok")),
+    Kind(name="MX: null URI, then fine", weight=1, script=("null_uri", "ok")),
+    Kind(name="MX: moved to another GUID", weight=1, script=("moved",)),
+    # Few enough that they are never taken for an outage of MX: that would hold up everybody.
+    Kind(name="MX: 500 for good", weight=1, at_most=10, script=("500",), at_first="due", messages=0),
+    Kind(name="MX: null URI for good", weight=1, script=("null_uri",), at_first="due", messages=0),
+    Kind(name="MX: hostile URI", weight=1, script=("hostile:userinfo",), **_told_nothing("quarantined")),
+    Kind(name="MX: cannot use OAuth", weight=1, script=("unsupported",), **_told_nothing("unsupported")),
+    Kind(name="MX: knows it no more", weight=1, script=("gone",), **_told_nothing("gone")),
+    Kind(name="back already", weight=1, script=("connected",), **_told_nothing("reconnected")),
+    Kind(
+        name="healthy",
+        weight=3,
+        at_first=None,
+        ends=None,
+        messages=0,
+        facts={"connection_status": "CONNECTED", "token_expires_at": 90},
+    ),
+    Kind(
+        name="without OAuth",
+        weight=1,
+        at_first=None,
+        ends=None,
+        messages=0,
+        facts={"connection_status": "DENIED", "is_oauth": False},
+    ),
 )
 
 
@@ -84,6 +149,8 @@ class Player:
     email: str | None
     institution_code: str
     institution_name: str
+    #: (kind, address) of the user's devices, known once they have signed up.
+    devices: tuple[tuple[str, str], ...] = ()
 
     def population_row(self) -> dict[str, Any]:
         """As the sandbox's population file has it."""
@@ -97,13 +164,13 @@ class Player:
             "script": script,
         }
 
-    def import_row(self, now: datetime) -> dict[str, Any]:
-        """As `reconnect import` takes it; days in the kind's facts become moments."""
+    def import_rows(self, now: datetime) -> list[dict[str, Any]]:
+        """As `reconnect import` takes them, one a device; days in the kind's facts become moments."""
         facts = {
             name: (now + timedelta(days=value)).isoformat() if name.endswith("_at") else value
             for name, value in self.kind.facts.items()
         }
-        return {
+        row = {
             "user_guid": self.user_guid,
             "member_guid": self.member_guid,
             "institution_code": self.institution_code,
@@ -114,7 +181,18 @@ class Player:
             "token_expires_at": facts.get("token_expires_at", ""),
             "token_revoked_at": facts.get("token_revoked_at", ""),
             "email": self.email or "",
+            "channel": self.kind.channel,
+            "timezone": zone_where_it_is(self.kind.hour, now),
         }
+        devices = self.devices or (("", ""),)
+        return [row | {"device_kind": kind, "device_address": address} for kind, address in devices]
+
+
+def zone_where_it_is(hour: int, now: datetime) -> str:
+    """A time zone, without daylight saving, where it is now between ``hour`` and an hour later."""
+    hour %= 24
+    ahead = (hour - now.hour + 11) % 24 - 11  # UTC-11 to UTC+12
+    return "Etc/UTC" if not ahead else f"Etc/GMT{'-' if ahead > 0 else '+'}{abs(ahead)}"  # POSIX: west is positive
 
 
 def _guid(prefix: str, name: str) -> str:
@@ -123,8 +201,21 @@ def _guid(prefix: str, name: str) -> str:
 
 def cast(size: int) -> list[Player]:
     """So many members, every kind in its share; the same for the same size."""
-    users = cycle(kind for kind in KINDS for _ in range(kind.weight))
-    return list(islice(_players(users), size))
+    return list(islice(_players(_users()), size))
+
+
+def _users() -> Iterator[Kind]:
+    """In turn, so that a small cast has every kind too."""
+    left = {kind.name: kind.at_most for kind in KINDS}
+    # The first of each kind, then the second of each that has a second share, and so on.
+    rounds = [kind for share in range(max(kind.weight for kind in KINDS)) for kind in KINDS if share < kind.weight]
+    for kind in cycle(rounds):
+        most = left[kind.name]
+        if most == 0:
+            continue
+        if most is not None:
+            left[kind.name] = most - 1
+        yield kind
 
 
 def _players(kinds: Iterator[Kind]) -> Iterator[Player]:
@@ -142,6 +233,26 @@ def _players(kinds: Iterator[Kind]) -> Iterator[Player]:
             )
 
 
+def devices_of(players: Sequence[Player]) -> list[dict[str, Any]]:
+    """What the cast's devices sign up as (worker/sandbox/phones/network.py), user by user."""
+    return [
+        {"kind": device.removesuffix(" gone"), "gone": device.endswith(" gone")}
+        for kind in {player.user_guid: player.kind for player in players}.values()
+        for device in kind.devices
+    ]
+
+
+def with_devices(players: Sequence[Player], addresses: Sequence[str]) -> list[Player]:
+    """The cast with the addresses that its devices got, in the order of :func:`devices_of`."""
+    given = iter(addresses)
+    kinds = {player.user_guid: player.kind for player in players}
+    devices = {
+        guid: tuple((device.removesuffix(" gone"), next(given)) for device in kind.devices)
+        for guid, kind in kinds.items()
+    }
+    return [replace(player, devices=devices[player.user_guid]) for player in players]
+
+
 def write_population(players: list[Player], path: Path) -> None:
     """The file for the sandbox."""
     path.write_text("".join(json.dumps(player.population_row()) + "\n" for player in players), encoding="utf-8")
@@ -149,8 +260,25 @@ def write_population(players: list[Player], path: Path) -> None:
 
 def write_import(players: list[Player], path: Path, now: datetime) -> None:
     """The file for `reconnect import`."""
-    rows = [player.import_row(now) for player in players]
+    rows = [row for player in players for row in player.import_rows(now)]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def write_zones(players: Sequence[Player], path: Path, began: datetime, passed: timedelta) -> None:
+    """A file for `reconnect import` that has everybody's clock show what it shows so long after ``began``, in whole hours.
+
+    Where time is accelerated by moving the record, clocks stay; so it is the zones that move.
+    """
+    hours = round(passed / timedelta(hours=1))
+    rows = {
+        player.user_guid: {
+            "user_guid": player.user_guid,
+            "member_guid": player.member_guid,
+            "timezone": zone_where_it_is(player.kind.hour + hours, began),
+        }
+        for player in players
+    }
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows.values()), encoding="utf-8")

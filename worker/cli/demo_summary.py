@@ -1,0 +1,78 @@
+"""What became of whom, kind by kind, beside what must have."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from worker.cli.demo_days import Story, Told
+from worker.sandbox.scenario import KINDS, Kind, Player
+
+
+def kinds_of(story: Story) -> list[dict[str, Any]]:
+    """One row a kind: what must be and what was."""
+    return [_row(story, kind, [p for p in story.players if p.kind is kind]) for kind in KINDS]
+
+
+def _row(story: Story, kind: Kind, those: list[Player]) -> dict[str, Any]:
+    at_first = Counter(story.at_first.get(p.member_guid) for p in those)
+    ended = Counter(story.ended.get(p.member_guid) for p in those)
+    told = [story.told.get(guid, Told()) for guid in dict.fromkeys(p.user_guid for p in those)]
+    wrong = {
+        p.member_guid
+        for p in those
+        if story.at_first.get(p.member_guid) != kind.at_first
+        or story.ended.get(p.member_guid) != kind.ends
+        or p.user_guid in story.mistold
+    }
+    return {
+        "kind": kind.name,
+        "members": len(those),
+        "users": len(told),
+        "first_day": _by_name(at_first),
+        "must_end": _name(kind.ends),
+        "did": _by_name(ended),
+        "must_get": {"mails": kind.messages * (kind.by == "mail"), "pushes": kind.messages * (kind.by == "push")},
+        "mails_a_user": sorted({t.mails for t in told}),
+        "pushes_a_user": sorted({t.pushes for t in told}),
+        "wrong": len(wrong),
+    }
+
+
+def summary_table(rows: Iterable[dict[str, Any]]) -> Table:
+    """The rows for people, in eighty columns; red where something is not as it must be."""
+    table = Table(
+        title="What became of whom in forty days",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("kind")
+    for name in ("first day", "must end", "did", "got"):
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        mark = "[red]" if row["wrong"] else "[green]"
+        did = ", ".join(f"{count} {state}" for state, count in row["did"].items())
+        table.add_row(row["kind"], ", ".join(row["first_day"]), row["must_end"], f"{mark}{did}[/]", _got(row))
+    return table
+
+
+def _got(row: dict[str, Any]) -> str:
+    """What each user got: one figure where all got the same."""
+    words = []
+    for one, many in (("mail", "mails"), ("push", "pushes")):
+        figures = row[f"{many}_a_user"]
+        if any(figures):
+            words.append(f"{'/'.join(map(str, figures))} {one if figures == [1] else many}")
+    return ", ".join(words) or "nothing"
+
+
+def _name(state: str | None) -> str:
+    return state or "left alone"
+
+
+def _by_name(states: Counter[str | None]) -> dict[str, int]:
+    return {_name(state): count for state, count in states.most_common()}
