@@ -100,6 +100,19 @@ def parse_days(text: str) -> tuple[int, ...]:
     return days
 
 
+def parse_notice_days(text: str) -> tuple[int, ...]:
+    """``7,2``: days ahead of a token's expiry, the largest first; nothing or ``0`` means no notice."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if parts in ([], ["0"]):
+        return ()
+    if not all(re.fullmatch(r"[1-9]\d{0,2}", part) for part in parts):
+        raise ValueError("expected days before a token expires such as 7,2, or nothing for no notice")
+    days = tuple(int(part) for part in parts)
+    if sorted(set(days), reverse=True) != list(days):
+        raise ValueError("expected days that shrink, such as 7,2")
+    return days
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host name or address can only be this machine."""
     if host == "localhost":

@@ -26,6 +26,7 @@ from worker.setting_types import (
     parse_caps,
     parse_days,
     parse_duration,
+    parse_notice_days,
     parse_quiet_hours,
     parse_smtp_url,
     parse_words,
@@ -51,6 +52,7 @@ def _fernet_keys(value: object) -> object:
 
 Duration = Annotated[timedelta, *parsed(parse_duration)]
 Days = Annotated[tuple[int, ...], *parsed(parse_days)]
+NoticeDays = Annotated[tuple[int, ...], *parsed(parse_notice_days)]
 Caps = Annotated[tuple[Cap, ...], *parsed(parse_caps)]
 Quiet = Annotated[QuietHours | None, *parsed(parse_quiet_hours)]
 Words = Annotated[tuple[str, ...], *parsed(parse_words)]
@@ -128,6 +130,11 @@ class Settings(PushSettings, BaseSettings):
     reminder_days: Days = Field(
         (0, 3, 7, 14, 30),
         description="Days after the first message on which a customer who is not back is written to; then exhausted.",
+    )
+    expiry_notice_days: NoticeDays = Field(
+        (),
+        description="Days before a token expires on which its user is told to renew it, such as 7,2. Needs token_expires_at, "
+        "kept up to date by your application. Unset: nobody is written to before something broke.",
     )
     quiet_hours: Quiet = Field(
         parse_quiet_hours("21:00-08:00"),

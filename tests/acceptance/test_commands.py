@@ -2,6 +2,7 @@
 
 import json
 import stat
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -119,6 +120,30 @@ def test_a_dry_run_shows_what_a_sweep_would_do_and_does_nothing(machine: Any) ->
     assert sum(machine.json("status")["reconnections"].values()) == 0
     assert machine.json("sweep")["opened"] == 2
     assert machine.json("sweep")["opened"] == 0
+
+
+def test_a_notice_ahead_of_an_expiry_is_counted_explained_and_shown(machine: Any) -> None:
+    machine("migrate")
+    soon = datetime.now(UTC) + timedelta(days=3)
+    (machine.folder / "m.csv").write_text(
+        "user_guid,member_guid,institution_name,connection_status,token_expires_at,email\n"
+        f"USR-1,MBR-1,Alder Bank,CONNECTED,{soon.isoformat()},a@mail.example\n"
+    )
+    machine("import", "m.csv")
+    assert "expires_soon" not in machine.json("sweep", "--dry-run")["would_open"]
+    on = {"EXPIRY_NOTICE_DAYS": "7,2"}
+    assert machine.json("sweep", "--dry-run", environment=on)["would_open"]["expires_soon"] == 1
+    assert "Would open 1 reconnections (expires_soon 1)." in machine("sweep", "--dry-run", environment=on).out
+    shown = machine("preview", "--user", "USR-1", environment=on)
+    assert "will stop receiving data from Alder Bank on" in shown.out
+    assert "the notice ahead of an expiry" in shown.err
+    assert machine.json("sweep", environment=on)["opened"] == 1
+    explained = machine("explain", "MBR-1", environment=on).out
+    assert f"picked for a notice: its token expires at {soon:%Y-%m-%d %H:%M}" in explained
+    assert f"its token expires {soon:%Y-%m-%d %H:%M}" in explained
+    assert machine.json("status")["open_by_reason"] == {"expires_soon": 1}
+    assert "Of the open reconnections, 1 are notices ahead of an expiry" in machine("status").out
+    assert "will stop receiving data from Alder Bank on" in machine("preview", "--user", "USR-1").out
 
 
 def test_explain_tells_why_a_member_was_picked_or_skipped(machine: Any) -> None:

@@ -60,6 +60,7 @@ SWITCHED_OFF: dict[str, object] = {
     "QUIET_HOURS": None,
     "MESSAGE_CAPS": (),
     "URI_MAX_AGE": timedelta(0),
+    "EXPIRY_NOTICE_DAYS": (),
 }
 
 Load = Callable[..., Settings]
@@ -109,8 +110,20 @@ def test_a_default_is_the_one_of_the_contract(load: Load, name: str) -> None:
 
 
 def test_the_contract_names_every_setting_there_is() -> None:
-    beyond = {*PushSettings.model_fields, "templates_dir", "default_locale"}  # these came after it
+    beyond = {
+        *PushSettings.model_fields,
+        "templates_dir",
+        "default_locale",
+        "expiry_notice_days",
+    }  # these came after it
     assert {name.upper() for name in set(Settings.model_fields) - beyond} == set(CONTRACT) | set(REQUIRED)
+
+
+def test_nobody_is_told_ahead_of_an_expiry_unless_asked_for(load: Load, complaint: Complaint) -> None:
+    assert load({}).expiry_notice_days == ()
+    assert load({"EXPIRY_NOTICE_DAYS": " 7, 2 "}).expiry_notice_days == (7, 2)
+    for wrong in ("2,7", "7,7", "7,0", "-7", "a week", "7.5", "1000"):
+        assert "EXPIRY_NOTICE_DAYS: expected days" in complaint({"EXPIRY_NOTICE_DAYS": wrong})
 
 
 def test_push_is_told_what_it_lacks(complaint: Complaint) -> None:

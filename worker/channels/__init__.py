@@ -16,7 +16,7 @@ class Bank:
 
     #: What the customer calls the institution.
     name: str
-    #: Since when data has not come through.
+    #: Since when data has not come through; in a message ahead of that, when it will stop.
     since: datetime
     #: Where the customer reconnects. A secret where it is MX's own URI.
     link: str
@@ -38,6 +38,8 @@ class Message:
     #: 0 for the first message of an episode, then 1, 2, … for its reminders.
     step: int
     banks: tuple[Bank, ...]
+    #: Nothing is broken yet: the permission runs out soon, and the customer may renew it before.
+    ahead: bool = False
 
     def __repr__(self) -> str:
         return f"Message({self.key})"

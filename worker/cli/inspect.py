@@ -8,7 +8,8 @@ from rich.table import Table
 
 from worker.cli.session import AsJson, out, print_json, run, when
 from worker.errors import UsageError, WorkerError
-from worker.policy.selection import MemberFacts, judge
+from worker.policy.notices import is_near
+from worker.policy.selection import MemberFacts, Reason, judge
 from worker.runtime import Runtime
 from worker.settings import Settings
 from worker.store.pauses import PauseStore
@@ -38,6 +39,7 @@ def status(*, as_json: bool = AsJson) -> None:
                 {"scope": p.scope, "reason": p.reason, "since": p.since, "probe_at": p.probe_at}
                 for p in await PauseStore(runtime.database).all()
             ],
+            "open_by_reason": await reports.open_by_reason(),
             "last_sweep": await reports.last_sweep(),
         }
 
@@ -55,6 +57,8 @@ def status(*, as_json: bool = AsJson) -> None:
         f"{backlog['sending']} being sent. For later: {backlog['due_later']} reconnections ({backlog['retrying']} of them "
         f"retries), {backlog['to_deliver_later']} notifications; the next is due {when(backlog['next_due_at'])}."
     )
+    if ahead := found["open_by_reason"].get(str(Reason.EXPIRES_SOON)):
+        out.print(f"Of the open reconnections, {ahead} are notices ahead of an expiry: their members are well.")
     sweep = found["last_sweep"]
     if sweep is None:
         out.print("No sweep yet: run `reconnect sweep`, or start beat.")
@@ -112,6 +116,9 @@ def _told(found: dict[str, Any], pauses: list[str], settings: Settings, now: dat
     else:
         facts = MemberFacts(**{name: member[name] for name in MemberFacts.__dataclass_fields__})
         verdict = judge(facts, statuses=settings.reconnect_statuses, now=now).text
+        days = settings.expiry_notice_days
+        if is_near(facts, statuses=settings.reconnect_statuses, days=days, now=now):
+            verdict = f"picked for a notice: its token expires at {when(facts.token_expires_at)} (EXPIRY_NOTICE_DAYS)"
         institution = member["institution_name"] or member["institution_code"] or ""
     ways = [*(["email"] if user and user["email"] else []), *found["devices"]]
     contact = f"can be reached by {', '.join(ways)}" if ways else "has no address, so nobody can be told"
@@ -140,7 +147,8 @@ def _told(found: dict[str, Any], pauses: list[str], settings: Settings, now: dat
 
 
 def _history(episode: dict[str, Any]) -> list[tuple[datetime, str]]:
-    events = [(episode["opened_at"], f"opened; broken since {when(episode['broken_since'])}")]
+    of = "its token expires" if episode["reason"] == Reason.EXPIRES_SOON else "broken since"
+    events = [(episode["opened_at"], f"opened; {of} {when(episode['broken_since'])}")]
     events += [(window["fetched_at"], "a fresh window was stored") for window in episode["windows"]]
     for told in episode["notifications"]:
         at = told["sent_at"] or told["created_at"]
@@ -166,6 +174,9 @@ def _next(  # noqa: PLR0911 - one return for each state
     match episode["state"]:
         case "due" if at and at <= now:
             return "a worker fetches a window as soon as one is free" + held
+        case "notified" | "due" if episode["reason"] == Reason.EXPIRES_SOON:
+            ends = f"its expiry {when(episode['broken_since'])}, or a later token_expires_at, ends this notice"
+            return (f"the next notice is due {when(at)}; {ends}" if at else f"no further notice; {ends}") + held
         case "due":
             return f"a window is fetched at {when(at)}" + held
         case "leased":

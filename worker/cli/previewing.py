@@ -18,7 +18,8 @@ from worker.cli.session import when
 from worker.errors import WorkerError
 from worker.mx.uris import check_uri
 from worker.policy.channel_choice import EMAIL, Route, choose
-from worker.policy.selection import judge
+from worker.policy.notices import is_near
+from worker.policy.selection import Reason, judge
 from worker.runtime import Runtime
 from worker.stages.fetch import SOON
 from worker.store.delivering import DeliverStore
@@ -57,7 +58,8 @@ async def preview(runtime: Runtime, user_guid: str, channel: str | None) -> Prev
         raise WorkerError(f"{user_guid} is not in the database: import it, or let your application write it")
     person = (await DeliverStore(runtime.database).people({user_guid}, since=now))[user_guid]
     channel = channel or _channel(runtime, picture, person)
-    step, banks, notes = _content(runtime, picture, now)
+    content = _content(runtime, picture, now)
+    notes = content.notes
     route = choose(person.contact, configured={channel})
     if not isinstance(route, Route):
         notes.append(f"Nothing would be sent by {channel} now: {route.code}.")
@@ -68,8 +70,9 @@ async def preview(runtime: Runtime, user_guid: str, channel: str | None) -> Prev
         address=route.address if isinstance(route, Route) else person.contact.email or _NOBODY,
         locale=person.locale,
         time_zone=person.timezone or runtime.settings.time_zone,
-        step=step,
-        banks=tuple(banks),
+        step=content.step,
+        banks=tuple(content.banks),
+        ahead=content.ahead,
     )
     return _mail(runtime, message, notes) if channel == EMAIL else _push(runtime, message, channel, notes)
 
@@ -81,28 +84,47 @@ def _channel(runtime: Runtime, picture: Picture, person: Person) -> str:
     return route.channel if isinstance(route, Route) else EMAIL
 
 
-def _content(runtime: Runtime, picture: Picture, now: datetime) -> tuple[int, list[Bank], list[str]]:
-    """The step, the banks, and what to say of them: from the pending message, else the next one, else an imagined one."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Content:
+    """What a message says, and what to say of it."""
+
+    banks: list[Bank]
+    notes: list[str]
+    step: int = 0
+    ahead: bool = False
+
+    def __repr__(self) -> str:
+        return f"_Content({self.step})"
+
+
+def _content(runtime: Runtime, picture: Picture, now: datetime) -> _Content:
+    """From the pending message, else the next one, else an imagined one."""
     if picture.pending is not None:
         waiting = [episode for episode in picture.episodes if episode.notification_id is not None]
         if waiting:
             banks, notes = _banks(runtime, waiting)
-            return picture.pending.step, banks, ["This message waits to be delivered.", *notes]
-    if picture.episodes:
-        together = _next_together(picture.episodes, now)
+            notes = ["This message waits to be delivered.", *notes]
+            return _Content(banks=banks, notes=notes, step=picture.pending.step, ahead=_are_ahead(waiting))
+    if together := _next_together(picture.episodes, now):
         banks, notes = _banks(runtime, together)
         dates = [episode.next_attempt_at for episode in together if episode.next_attempt_at]
         at = f", {when(min(dates))} at the earliest" if dates and min(dates) > now else ""
-        return _step(together), banks, [f"No message waits to be delivered; this is the next one{at}.", *notes]
-    banks, said = _imagined(runtime, picture.members, now)
-    return 0, banks, [said, "The links are placeholders; nothing was asked of MX."]
+        notes = [f"No message waits to be delivered; this is the next one{at}.", *notes]
+        return _Content(banks=banks, notes=notes, step=_step(together), ahead=_are_ahead(together))
+    return _imagined(runtime, picture.members, now)
+
+
+def _are_ahead(episodes: Sequence[Episode]) -> bool:
+    return all(episode.reason == Reason.EXPIRES_SOON for episode in episodes)
 
 
 def _next_together(episodes: Sequence[Episode], now: datetime) -> list[Episode]:
-    """What the fetch stage will put into one message: what is due first, and what else is due soon after."""
+    """What the fetch stage will put into one message: what is due first, and what else is due soon after; what broke goes first."""
+    episodes = [e for e in episodes if e.next_attempt_at is not None or e.reason != Reason.EXPIRES_SOON]
     dates = [episode.next_attempt_at for episode in episodes if episode.next_attempt_at is not None]
     until = max(min(dates, default=now), now) + SOON
-    return [episode for episode in episodes if episode.next_attempt_at is None or episode.next_attempt_at <= until]
+    soon = [episode for episode in episodes if episode.next_attempt_at is None or episode.next_attempt_at <= until]
+    return [episode for episode in soon if episode.reason != Reason.EXPIRES_SOON] or soon
 
 
 def _step(episodes: Sequence[Episode]) -> int:
@@ -134,20 +156,30 @@ def _banks(runtime: Runtime, episodes: Sequence[Episode]) -> tuple[list[Bank], l
     return banks, [*notes, *problems]
 
 
-def _imagined(runtime: Runtime, members: Sequence[KnownMember], now: datetime) -> tuple[list[Bank], str]:
-    verdicts = [
-        (member, judge(member.facts, statuses=runtime.settings.reconnect_statuses, now=now)) for member in members
-    ]
+def _imagined(runtime: Runtime, members: Sequence[KnownMember], now: datetime) -> _Content:
+    statuses, days = runtime.settings.reconnect_statuses, runtime.settings.expiry_notice_days
+    nothing_asked = "The links are placeholders; nothing was asked of MX."
+    verdicts = [(member, judge(member.facts, statuses=statuses, now=now)) for member in members]
     broken = [
         _bank(member, since=verdict.since or now, link=PLACEHOLDER) for member, verdict in verdicts if verdict.broken
     ]
     if broken:
-        return broken, "No reconnection is open yet; this is what follows from the next sweep."
+        said = "No reconnection is open yet; this is what follows from the next sweep."
+        return _Content(banks=broken, notes=[said, nothing_asked])
+    near = [
+        _bank(member, since=member.facts.token_expires_at or now, link=PLACEHOLDER)
+        for member in members
+        if is_near(member.facts, statuses=statuses, days=days, now=now)
+    ]
+    if near:
+        said = "Nothing of theirs is broken; this is the notice ahead of an expiry (EXPIRY_NOTICE_DAYS)."
+        return _Content(banks=near, notes=[said, nothing_asked], ahead=True)
     if members:
         banks = [_bank(member, since=now, link=PLACEHOLDER) for member in members]
-        return banks, "Nothing of theirs is broken; this is how a notice about all their banks would look."
+        said = "Nothing of theirs is broken; this is how a notice about all their banks would look."
+        return _Content(banks=banks, notes=[said, nothing_asked])
     example = Bank(name="Example Bank", since=now, link=PLACEHOLDER)
-    return [example], "They have no members; this is how a notice would look."
+    return _Content(banks=[example], notes=["They have no members; this is how a notice would look.", nothing_asked])
 
 
 def _bank(of: Episode | KnownMember, *, since: datetime, link: str) -> Bank:

@@ -63,7 +63,8 @@ def sweep(
 
 async def _would_do(runtime: Runtime) -> dict[str, Any]:
     now = await runtime.set_clock()
-    store = SweepStore(runtime.database, statuses=runtime.settings.reconnect_statuses)
+    settings = runtime.settings
+    store = SweepStore(runtime.database, statuses=settings.reconnect_statuses, notice_days=settings.expiry_notice_days)
     return {
         "would_open": await store.would_open(now),
         "backlog": await ReportStore(runtime.database).backlog(now),

@@ -13,6 +13,9 @@ from enum import StrEnum
 #: 2004 REAUTHORIZATION_REQUIRED and 2005 INVALID_CREDENTIALS of MX's newer member objects.
 ERROR_CODES = (2004, 2005)
 
+#: Statuses of a member that is well.
+HEALTHY = ("CONNECTED", "RECONNECTED", "UPDATED", "RESUMED")
+
 
 class Reason(StrEnum):
     """Why a member was picked; where several hold, the first of these."""
@@ -21,6 +24,8 @@ class Reason(StrEnum):
     EXPIRED = "token_expired"
     ERROR = "error_code"
     STATUS = "connection_status"
+    #: It is well; its user is told ahead of the date of its token (``policy/notices.py``).
+    EXPIRES_SOON = "expires_soon"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,12 +15,15 @@ import structlog
 from worker.channels import BadAddress, Bank, ChannelDown, Failed, Message, Outcome, Sent, TryLater, Unknown
 from worker.errors import SettingsError
 from worker.mx.uris import check_uri
+from worker.policy import notices
 from worker.policy.cadence import earliest, next_round, zone_of
 from worker.policy.channel_choice import EMAIL, Route, choose
 from worker.policy.recovery import next_look
 from worker.policy.retries import next_attempt
+from worker.policy.selection import Reason
 from worker.policy.states import NotificationState, ReconnectionState
 from worker.runtime import Runtime
+from worker.settings import Settings
 from worker.stages.breaker import Breaker, Gate
 from worker.stages.dispatch_log import DispatchLog, LeaseLost
 from worker.stages.freshness import Fresh, NotNow, refresh
@@ -158,6 +161,7 @@ class Deliver:
             time_zone=person.timezone or self._settings.time_zone,
             step=sending.step,
             banks=banks,
+            ahead=all(passage.reason == Reason.EXPIRES_SOON for passage in waiting),
         )
         try:
             outcome = await self._runtime.channels[sending.channel].send(message, lambda: self._dispatch.begin(sending))
@@ -227,7 +231,7 @@ class Deliver:
         refused_address: str | None = None,
     ) -> Delivered:
         """The message is over; the episodes go into their next round, at ``at`` if given, else as the reminders are laid."""
-        rounds = onward(waiting, now=self._runtime.clock.now(), days=self._settings.reminder_days, told=told, at=at)
+        rounds = onward(waiting, now=self._runtime.clock.now(), settings=self._settings, told=told, at=at)
         return Delivered(
             sending=sending,
             state=state,
@@ -260,25 +264,31 @@ class Deliver:
 
 
 def onward(
-    waiting: Sequence[Passage], *, now: datetime, days: Sequence[int], told: bool, at: datetime | None = None
+    waiting: Sequence[Passage], *, now: datetime, settings: Settings, told: bool, at: datetime | None = None
 ) -> tuple[NextRound, ...]:
     """How episodes go on after a message about them: to the next reminder, or, where nobody was told, to another try.
 
-    With ``at`` the round does not count: the message never had a chance, so the cadence has not moved on.
+    With ``at`` the round does not count: the message never had a chance, so the cadence has not moved on. After the last notice
+    ahead of an expiry there is no next one, and nobody looks whether the customer is back: the expiry or a new date ends it.
     """
     rounds = []
     for passage in waiting:
         step, base = passage.step + 1, passage.base_step + (at is not None)
-        first = passage.first_notified_at or now
+        ahead = passage.reason == Reason.EXPIRES_SOON
+        next_at: datetime | None
+        if ahead:
+            next_at = notices.next_notice(passage.broken_since, settings.expiry_notice_days, told_at=now)
+        else:
+            next_at = max(next_round(passage.first_notified_at or now, step - base, settings.reminder_days), now)
         rounds.append(
             NextRound(
                 reconnection_id=passage.reconnection_id,
                 state=_R.NOTIFIED if told else _R.DUE,
                 step=step,
                 base_step=base,
-                next_attempt_at=at or max(next_round(first, step - base, days), now),
+                next_attempt_at=at or next_at,
                 told=told,
-                next_check_at=next_look(0, now) if told else None,
+                next_check_at=next_look(0, now) if told and not ahead else None,
             )
         )
     return tuple(rounds)

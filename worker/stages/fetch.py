@@ -25,11 +25,12 @@ from worker.mx.answers import (
     WindowAnswer,
 )
 from worker.mx.persistence import NOT_ASKED
+from worker.policy import notices
 from worker.policy.cadence import earliest, is_quiet, zone_of
 from worker.policy.channel_choice import Nobody, Route, choose
 from worker.policy.recovery import is_back
 from worker.policy.retries import next_attempt
-from worker.policy.selection import judge
+from worker.policy.selection import Reason, judge
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
 from worker.stages.breaker import Breaker, Gate
@@ -120,7 +121,9 @@ class Fetch:
             left = [claim for claim in theirs if all(fetched.claim is not claim for fetched in ended)]
             plan = self._plan(person, now)
             if isinstance(plan, Route) and left:
-                visits.append(Visit(person=person, route=plan, claims=tuple(left)))
+                first, second = _broken_first(left)
+                visits.append(Visit(person=person, route=plan, claims=tuple(first)))
+                ended += [_again(c, max(c.next_attempt_at, now + SOON), "broken_bank_first") for c in second]
             elif not isinstance(plan, Route):
                 ended += [_again(claim, plan[1], plan[0]) for claim in left]
             if ended:
@@ -151,6 +154,15 @@ class Fetch:
         """What the application's own data says to end, before MX is asked."""
         if claim.facts is None:
             return Fetched(claim=claim, state=_S.GONE, outcome="member_deleted")
+        if claim.reason == Reason.EXPIRES_SOON:
+            end = notices.ending(
+                claim.facts,
+                expires_at=claim.broken_since,
+                statuses=self._settings.reconnect_statuses,
+                days=self._settings.expiry_notice_days,
+                now=now,
+            )
+            return Fetched(claim=claim, state=end[0], outcome=end[1]) if end else None
         if not judge(claim.facts, statuses=self._settings.reconnect_statuses, now=now).broken:
             state = _S.RECONNECTED if claim.facts.connection_status in {None, "CONNECTED"} else _S.CANCELLED
             return Fetched(claim=claim, state=state, outcome="broken_no_more")
@@ -317,6 +329,13 @@ class Fetch:
 
     async def renew(self, jobs: Sequence[Visit]) -> None:
         """Nothing to do: a call to MX ends within half a lease."""
+
+
+def _broken_first(claims: Sequence[Claim]) -> tuple[list[Claim], list[Claim]]:
+    """What a person is told now, and what another day: a message says that something stopped, or that it will, never both."""
+    broken = [claim for claim in claims if claim.reason != Reason.EXPIRES_SOON]
+    ahead = [claim for claim in claims if claim.reason == Reason.EXPIRES_SOON]
+    return (broken, ahead) if broken else (ahead, [])
 
 
 def _again(claim: Claim, at: datetime, outcome: str) -> Fetched:

@@ -19,6 +19,7 @@ from worker.mx.answers import (
     Window,
 )
 from worker.policy.recovery import is_back
+from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
 from worker.stages.fetch import UNSUPPORTED_WAIT
@@ -49,6 +50,14 @@ class NotNow:
 
 async def refresh(runtime: Runtime, passage: Passage, now: datetime, *, may_ask: bool) -> Fresh | Ending | NotNow:
     """Make sure of one passage right before it is spoken; where MX may not be asked, what is not fresh waits."""
+    if passage.reason == Reason.EXPIRES_SOON and passage.broken_since <= now:
+        return _ending(
+            passage, ReconnectionState.CANCELLED, "expired_after_notice"
+        )  # the next sweep opens what it became
+    return await _look(runtime, passage, now, may_ask=may_ask)
+
+
+async def _look(runtime: Runtime, passage: Passage, now: datetime, *, may_ask: bool) -> Fresh | Ending | NotNow:
     age = now - passage.fetched_at
     limit = runtime.settings.uri_max_age
     if age <= TRUSTED_FOR:

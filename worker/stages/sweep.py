@@ -3,7 +3,7 @@
 1. Take back leases and sendings whose holder is gone.
 2. End the episodes of members that are broken no more.
 3. Make reminders due, and give up those past the last.
-4. Open a reconnection for every broken member that has none.
+4. Open a reconnection for every broken member that has none, and a notice for every member whose token runs out soon.
 5. Hold the messages of an institution whose members break in a burst, and let go of those whose burst is over.
 6. Wake the workers.
 
@@ -37,7 +37,7 @@ async def sweep(runtime: Runtime, *, slot: datetime | None = None) -> SweepRepor
     """One sweep; ``None`` if ``slot`` (beat's minute) was swept already."""
     settings = runtime.settings
     now = await runtime.set_clock()
-    store = SweepStore(runtime.database, statuses=settings.reconnect_statuses)
+    store = SweepStore(runtime.database, statuses=settings.reconnect_statuses, notice_days=settings.expiry_notice_days)
     sweep_id = await store.begin(slot, now)
     if sweep_id is None:
         return None
@@ -46,6 +46,7 @@ async def sweep(runtime: Runtime, *, slot: datetime | None = None) -> SweepRepor
     report.closed = await store.close_ended(now)
     report.reminded, report.exhausted = await store.remind(now, rounds=len(settings.reminder_days))
     report.opened = await store.open(now, grace_seconds=settings.notify_after.total_seconds())
+    report.opened += await store.open_notices(now)
     await watch_outages(runtime, now)
     report.woken = await wake(runtime)
     await store.finish(sweep_id, report, runtime.clock.now())
@@ -67,7 +68,7 @@ async def recover(runtime: Runtime, store: SweepStore) -> int:
         unknown = []
         for sending in stale:
             waiting = [passage for passage in sending.passages if passage.waiting]
-            rounds = onward(waiting, now=now, days=settings.reminder_days, told=True)
+            rounds = onward(waiting, now=now, settings=settings, told=True)
             unknown.append(
                 Delivered(
                     sending=sending,

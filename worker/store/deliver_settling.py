@@ -75,7 +75,8 @@ class NextRound:
     state: ReconnectionState
     step: int
     base_step: int
-    next_attempt_at: datetime
+    #: ``None``: no round follows.
+    next_attempt_at: datetime | None
     #: Whether the customer may now know.
     told: bool = False
     next_check_at: datetime | None = None

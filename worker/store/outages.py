@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.policy.outage import HISTORY, WINDOW, on_the_ramp
 from worker.store.database import Database
 from worker.store.moments import Moment
+from worker.store.noticing import IS_NOTICE
 from worker.store.pauses import outage_scope
 from worker.store.tables import pauses, reconnections, written
 
@@ -41,7 +42,7 @@ class OutageStore:
         """Institutions with so many breaks within the last window, beside what they had before."""
         recent = (
             select(r.institution_code, func.count().label("breaks"))
-            .where(r.opened_at > now - WINDOW, r.institution_code.is_not(None))
+            .where(r.opened_at > now - WINDOW, r.institution_code.is_not(None), ~IS_NOTICE)
             .group_by(r.institution_code)
             .having(func.count() >= at_least)
         )
@@ -49,7 +50,9 @@ class OutageStore:
         async def work(connection: AsyncConnection) -> list[Burst]:
             bursts = []
             for code, breaks in (await connection.execute(recent)).all():
-                past = and_(r.institution_code == code, r.opened_at <= now - WINDOW, r.opened_at > now - HISTORY)
+                past = and_(
+                    r.institution_code == code, r.opened_at <= now - WINDOW, r.opened_at > now - HISTORY, ~IS_NOTICE
+                )
                 row = (await connection.execute(select(func.count(), func.min(r.opened_at)).where(past))).one()
                 first = row[1]
                 history = now - WINDOW - first if first is not None else timedelta(0)

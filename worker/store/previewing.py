@@ -31,6 +31,7 @@ class Episode:
     notification_id: int | None
     institution_name: str | None
     institution_code: str | None
+    reason: str
     broken_since: datetime
     step: int
     base_step: int
@@ -115,6 +116,7 @@ def _episodes(user_guid: str, notification_id: int | None) -> Any:
             link.notification_id,
             m.institution_name,
             r.institution_code,
+            r.reason,
             r.broken_since,
             r.step,
             r.base_step,

@@ -103,6 +103,15 @@ class ReportStore:
 
         return await self._database.transaction(work)
 
+    async def open_by_reason(self) -> dict[str, int]:
+        """How many open reconnections there are for each reason."""
+        query = select(r.reason, func.count()).where(r.closed_at.is_(None)).group_by(r.reason)
+
+        async def work(connection: AsyncConnection) -> dict[str, int]:
+            return {row[0]: row[1] for row in await connection.execute(query)}
+
+        return await self._database.transaction(work)
+
     async def newest_uri(self) -> str | None:
         """The newest stored URI, encrypted, to see whether the keys open it."""
         query = select(windows.c.uri).where(windows.c.uri.is_not(None)).order_by(windows.c.id.desc()).limit(1)

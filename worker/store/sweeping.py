@@ -1,12 +1,11 @@
 """What a sweep does to the database, one set-based statement a step. Every one may run twice, or in two sweeps at once."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     Float,
     Text,
@@ -25,10 +24,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.policy.selection import HEALTHY, Reason
 from worker.policy.states import NotificationState, ReconnectionState
 from worker.policy.suspicion import MOST_DEATHS
+from worker.store.closing import Closing
 from worker.store.database import Database
 from worker.store.moments import NEVER, Moment, database_now, later, normalised
+from worker.store.noticing import IS_NOTICE, Noticing
 from worker.store.selection import is_broken, is_suspect, is_well, reason, since
 from worker.store.tables import (
     members,
@@ -36,7 +38,6 @@ from worker.store.tables import (
     notifications,
     reconnections,
     sweeps,
-    windows,
     written,
 )
 
@@ -50,6 +51,7 @@ PAGE = 10_000
 class SweepReport:
     """What one sweep did."""
 
+    #: Reconnections, notices ahead of an expiry among them.
     opened: int = 0
     #: Leases and sendings taken back from workers that are gone.
     recovered: int = 0
@@ -78,9 +80,11 @@ class SweepReport:
 class SweepStore:
     """The steps of a sweep."""
 
-    def __init__(self, database: Database, *, statuses: Collection[str]) -> None:
+    def __init__(self, database: Database, *, statuses: Collection[str], notice_days: Sequence[int] = ()) -> None:
         self._database = database
         self._statuses = statuses
+        self._noticing = Noticing(database.rows, statuses=statuses, days=notice_days)
+        self._closing = Closing(database.rows)
         self._now: ColumnElement[datetime] = bindparam("now", type_=Moment())
 
     async def _count(self, statement: Any, **parameters: object) -> int:
@@ -141,12 +145,12 @@ class SweepStore:
         )
 
         async def work(connection: AsyncConnection) -> int:
-            alone = await self._close_within(connection, poison, now)
+            alone = await self._closing.run(connection, poison, now)
             ids = (await connection.execute(unsendable, {"now": now})).scalars().all()
             link = notification_reconnections.c
             behind = select(link.reconnection_id).where(link.notification_id.in_(ids))
             if ids:
-                await self._close_within(
+                await self._closing.run(
                     connection, quarantined.where(r.id.in_(behind), r.state == written("ready")), now
                 )
             return alone + len(ids)
@@ -182,12 +186,13 @@ class SweepStore:
             m.member_guid == r.member_guid,
             or_(
                 m.connection_status.is_(None),
-                m.connection_status.in_(("CONNECTED", "RECONNECTED", "UPDATED", "RESUMED")),
+                m.connection_status.in_(HEALTHY),
             ),
         )
         ended = (
             update(reconnections)
-            .where(r.closed_at.is_(None), r.state != written("leased"), or_(well, ~known))
+            # The member of a notice is well for as long as the notice goes on.
+            .where(r.closed_at.is_(None), r.state != written("leased"), or_(and_(well, ~IS_NOTICE), ~known))
             .values(
                 state=case(
                     (~known, literal(str(ReconnectionState.GONE))),
@@ -200,39 +205,27 @@ class SweepStore:
             )
         )
         forgotten = update(reconnections).where(r.reopen_at.is_not(None), well).values(reopen_at=None)
-        closed = await self._close(ended, now)
+        closed = await self._close(ended, now) + await self._close(self._noticing.ending(), now)
         await self._count(forgotten, now=now)
         return closed
 
     async def _close(self, ending: Any, now: datetime) -> int:
-        return await self._database.transaction(lambda connection: self._close_within(connection, ending, now))
-
-    async def _close_within(self, connection: AsyncConnection, ending: Any, now: datetime) -> int:
-        """End episodes, and forget the URIs of their windows: nobody will be sent there any more."""
-        given = self._database.rows.table("given", {"id": BigInteger()}).c
-        w = windows.c
-        forget = (
-            update(windows)
-            .where(w.reconnection_id == given.id, w.superseded_at.is_(None))
-            .values(superseded_at=self._now, uri=None)
-        )
-        ids = (await connection.execute(ending.returning(r.id), {"now": now})).scalars().all()
-        if ids:
-            rows = self._database.rows.encode({"id": id_} for id_ in ids)
-            await connection.execute(forget, {"given": rows, "now": now})
-        return len(ids)
+        return await self._database.transaction(lambda connection: self._closing.run(connection, ending, now))
 
     async def remind(self, now: datetime, *, rounds: int) -> tuple[int, int]:
-        """Who was told and is not back: due for the next reminder, or given up after ``rounds`` messages."""
+        """Who was told and is not back: due for the next reminder, or given up after ``rounds`` messages.
+
+        Notices have rounds of their own: where there is a next one it has a date, and they end with what they speak of.
+        """
         waiting = and_(r.state == written("notified"), r.next_attempt_at <= self._now)
         due = (
             update(reconnections)
-            .where(waiting, r.step - r.base_step < rounds)
+            .where(waiting, or_(r.step - r.base_step < rounds, IS_NOTICE))
             .values(state=ReconnectionState.DUE, attempts=0)
         )
         given_up = (
             update(reconnections)
-            .where(waiting, r.step - r.base_step >= rounds)
+            .where(waiting, r.step - r.base_step >= rounds, ~IS_NOTICE)
             .values(
                 state=ReconnectionState.EXHAUSTED,
                 closed_at=self._now,
@@ -245,21 +238,33 @@ class SweepStore:
 
     async def open(self, now: datetime, *, grace_seconds: float) -> int:
         """Open a reconnection for every broken member that has none, page by page, so that memory stays flat."""
-        parameters = {"now": now, "grace": grace_seconds}
-        opened = 0
-        for key, suspects in self._walks():
-            last: Any = None
-            while True:
-                page = suspects if last is None else and_(suspects, tuple_(*key) > tuple_(*last))
-                edge = select(*key).where(page).order_by(*key).limit(1).offset(PAGE - 1)
-                end = await self._one(edge, parameters)
-                if end is not None:
-                    page = and_(page, tuple_(*key) <= tuple_(*end))
-                opened += await self._count(self._opening(page), **parameters)
-                if end is None:
-                    break
-                last = end
-        return opened
+        parameters: dict[str, object] = {"now": now, "grace": grace_seconds}
+        return sum([await self._walk(key, suspects, self._opening, parameters) for key, suspects in self._walks()])
+
+    async def open_notices(self, now: datetime) -> int:
+        """Open a notice for every member whose token runs out soon, if they are asked for at all."""
+        if not self._noticing.days:
+            return 0
+        return await self._walk(*self._noticing.walk(), self._noticing.opening, self._noticing.parameters(now))
+
+    async def _walk(
+        self,
+        key: list[Any],
+        suspects: ColumnElement[bool],
+        opening: Callable[[ColumnElement[bool]], Any],
+        parameters: dict[str, object],
+    ) -> int:
+        opened, last = 0, None
+        while True:
+            page = suspects if last is None else and_(suspects, tuple_(*key) > tuple_(*last))
+            edge = select(*key).where(page).order_by(*key).limit(1).offset(PAGE - 1)
+            end = await self._one(edge, parameters)
+            if end is not None:
+                page = and_(page, tuple_(*key) <= tuple_(*end))
+            opened += await self._count(opening(page), **parameters)
+            if end is None:
+                return opened
+            last = end
 
     async def _one(self, query: Any, parameters: dict[str, Any]) -> Any:
         async def work(connection: AsyncConnection) -> Any:
@@ -285,7 +290,7 @@ class SweepStore:
             normalised(m.token_revoked_at) > r.closed_at,
             and_(normalised(m.token_expires_at) > r.closed_at, normalised(m.token_expires_at) <= self._now),
         )
-        at_rest = and_(r.reopen_at > self._now, ~func.coalesce(newer, false()))
+        at_rest = and_(r.reopen_at > self._now, ~func.coalesce(newer, false()), ~IS_NOTICE)
         in_the_way = exists().where(r.member_guid == m.member_guid, or_(r.closed_at.is_(None), at_rest))
         return and_(is_broken(self._statuses, self._now), ~in_the_way)
 
@@ -310,13 +315,17 @@ class SweepStore:
         )
 
     async def would_open(self, now: datetime) -> dict[str, int]:
-        """How many reconnections :meth:`open` would open now, by reason."""
+        """How many reconnections :meth:`open` and :meth:`open_notices` would open now, by reason."""
         why = reason(self._now)
         seen = dict.fromkeys(("token_revoked", "token_expired", "error_code", "connection_status"), 0)
         found = or_(is_suspect(), m.token_expires_at.is_not(None))
         query = select(why, func.count()).where(found, self._to_open()).group_by(why)
 
         async def work(connection: AsyncConnection) -> dict[str, int]:
-            return seen | {row[0]: row[1] for row in await connection.execute(query, {"now": now})}
+            found = seen | {row[0]: row[1] for row in await connection.execute(query, {"now": now})}
+            if self._noticing.days:
+                notices = await connection.scalar(self._noticing.counting(), self._noticing.parameters(now))
+                found[str(Reason.EXPIRES_SOON)] = int(notices or 0)
+            return found
 
         return await self._database.transaction(work)

@@ -1,12 +1,13 @@
 """The templates of a notice, ours and those that a tenant puts in their place.
 
 A tenant's folder (``TEMPLATES_DIR``) mirrors ours: ``reconnect/subject.txt``, ``reconnect/body.txt`` and ``reconnect/body.html``, any of
-them, stand in for ours in every language; ``reconnect/fr/body.txt`` does so in French alone. A name that begins with ``_`` is a
-part for ``{% include %}``. Ours stay within reach as ``ours/…``, so that ``{% extends "ours/reconnect/body.html" %}`` can replace one block
+them, stand in for ours in every language; ``reconnect/fr/body.txt`` does so in French alone. Notices ahead of an expiry are
+``expiring/…`` in the same way. A name that begins with ``_`` is a part for ``{% include %}``. Ours stay within reach as ``ours/…``, so that ``{% extends "ours/reconnect/body.html" %}`` can replace one block
 and keep the rest.
 
 Templates have ``app``, ``language``, ``reminder`` (true from the second message on), ``banks`` (each with ``name``, ``since``, ``link``), and
-of the first of them ``bank`` and ``since``; ``body.html`` has ``subject`` too. They run in Jinja's sandbox, and a name that is none is an
+of the first of them ``bank`` and ``since``; ``body.html`` has ``subject`` too. Those of ``expiring`` have ``until``, the date, in the
+place of ``since``. They run in Jinja's sandbox, and a name that is none is an
 error. All of them are tried when they are loaded, in every language and for every kind of message, so that a mistake is one line
 at the start and never a notice that could not be sent.
 """
@@ -36,8 +37,10 @@ from worker.channels.wording.languages import Language, checked_default, languag
 from worker.errors import SettingsError
 from worker.settings import Settings
 
-#: The one kind of mail there is; a folder under ``templates/``.
-KIND = "reconnect"
+#: The kinds of mail that there are, each a folder under ``templates/``: what stopped, and what will.
+RECONNECT, EXPIRING = KINDS = ("reconnect", "expiring")
+#: What the date of a bank is called in each kind.
+DATES = {RECONNECT: "since", EXPIRING: "until"}
 SUBJECT, TEXT, HTML = NAMES = ("subject.txt", "body.txt", "body.html")
 
 _OURS = Path(__file__).parent / "templates"
@@ -82,18 +85,20 @@ class Texts:
             _check_names(folder)
         self._templates = {}
         for tag in languages():
-            self._templates[tag] = _load(_environment(folder, language_for(tag)), tag)
+            environment = _environment(folder, language_for(tag))
+            for kind in KINDS:
+                self._templates[tag, kind] = _load(environment, tag, kind)
         if folder is not None:
-            for tag, templates in self._templates.items():
-                _try_out(templates, language_for(tag))
+            for (tag, kind), templates in self._templates.items():
+                _try_out(templates, language_for(tag), kind)
 
     def language(self, locale: str | None) -> Language:
         """The language for a customer."""
         return language_for(locale, default=self._default)
 
-    def render(self, language: Language, values: Mapping[str, Any]) -> Rendered:
+    def render(self, language: Language, values: Mapping[str, Any], *, kind: str = RECONNECT) -> Rendered:
         """A notice in this language."""
-        return self._templates[language.tag].render(values)
+        return self._templates[language.tag, kind].render(values)
 
 
 def texts_for(settings: Settings) -> Texts:
@@ -118,17 +123,17 @@ def _environment(folder: Path | None, language: Language) -> ImmutableSandboxedE
     return environment
 
 
-def _load(environment: ImmutableSandboxedEnvironment, tag: str) -> _Templates:
+def _load(environment: ImmutableSandboxedEnvironment, tag: str, kind: str) -> _Templates:
     def load(name: str) -> Template:
-        candidates = [f"{KIND}/{tag}/{name}", f"{KIND}/{name}"]
+        candidates = [f"{kind}/{tag}/{name}", f"{kind}/{name}"]
         try:
             return environment.select_template(candidates)
         except TemplateSyntaxError as error:
             raise _mistake(f"{error.name}, line {error.lineno}: {error.message}") from None
         except UnicodeDecodeError:
-            raise _mistake(f"{KIND}/…/{name}: it is not UTF-8 text") from None
+            raise _mistake(f"{kind}/…/{name}: it is not UTF-8 text") from None
         except OSError as error:
-            raise _mistake(f"{KIND}/…/{name}: {error.strerror}") from None
+            raise _mistake(f"{kind}/…/{name}: {error.strerror}") from None
 
     return _Templates(*map(load, NAMES))
 
@@ -142,11 +147,11 @@ def _check_names(folder: Path) -> None:
         if any(part.startswith((".", "_")) for part in name.parts):
             continue
         *folders, file = name.parts
-        known = folders == [KIND] or (folders[:1] == [KIND] and len(folders) == 2 and folders[1] in languages())  # noqa: PLR2004 - the kind and the language
+        known = len(folders) in {1, 2} and folders[0] in KINDS and set(folders[1:]) <= set(languages())
         if not known or file not in NAMES:
             raise _mistake(
-                f"{name} is none of {', '.join(f'{KIND}/{each}' for each in NAMES)}, nor one of them under "
-                f"{' or '.join(f'{KIND}/{tag}/' for tag in languages())}; a part to include has a name that begins with _"
+                f"{name} is none of {', '.join(f'{kind}/{each}' for kind in KINDS for each in NAMES)}, nor one of them in a "
+                f"folder {' or '.join(f'{tag}/' for tag in languages())} there; a part to include has a name that begins with _"
             )
 
 
@@ -157,33 +162,33 @@ def _files(folder: Path) -> Iterator[Path]:
         raise _mistake(str(error.strerror)) from None
 
 
-def _try_out(templates: _Templates, language: Language) -> None:
+def _try_out(templates: _Templates, language: Language, kind: str) -> None:
     """Fill in every kind of message as it may come, and see that each part can do its work."""
     for count in (1, 3):
         for reminder in (False, True):
             banks = [
                 {
                     "name": f"Bank {number} & <Sons>",
-                    "since": language.date(date(2026, 3, number)),
+                    DATES[kind]: language.date(date(2026, 3, number)),
                     "link": f"https://bank.example/oauth?number={number}&state=x",
                 }
                 for number in range(1, count + 1)
             ]
-            _try(templates, language, values_for("App & <Co>", language, banks, reminder=reminder))
+            _try(templates, language, kind, values_for("App & <Co>", language, banks, reminder=reminder))
 
 
-def _try(templates: _Templates, language: Language, values: Mapping[str, Any]) -> None:
+def _try(templates: _Templates, language: Language, kind: str, values: Mapping[str, Any]) -> None:
     where = f"in {language.tag}"
     try:
         rendered = templates.render(values)
     except Exception as error:  # noqa: BLE001 - a template can raise whatever it likes
-        raise _mistake(f"{_place(error)}: {_one_line(str(error)) or type(error).__name__} ({where})") from None
+        raise _mistake(f"{_place(error, kind)}: {_one_line(str(error)) or type(error).__name__} ({where})") from None
     if not rendered.subject or len(rendered.subject) > _SUBJECT_LIMIT:
-        raise _mistake(f"{KIND}/{SUBJECT} gives {'no' if not rendered.subject else 'too long a'} subject ({where})")
+        raise _mistake(f"{kind}/{SUBJECT} gives {'no' if not rendered.subject else 'too long a'} subject ({where})")
     shown = {TEXT: rendered.text.split(), HTML: _unquoted(rendered.html)}
     for name, links in shown.items():
         if any(bank["link"] not in links for bank in values["banks"]):
-            raise _mistake(f"{KIND}/{name} does not show the link of every bank ({where})")
+            raise _mistake(f"{kind}/{name} does not show the link of every bank ({where})")
 
 
 def values_for(app: str, language: Language, banks: list[dict[str, str]], *, reminder: bool) -> dict[str, Any]:
@@ -195,7 +200,7 @@ def values_for(app: str, language: Language, banks: list[dict[str, str]], *, rem
         "reminder": reminder,
         "banks": banks,
         "bank": first["name"],
-        "since": first["since"],
+        **{name: first[name] for name in DATES.values() if name in first},
     }
 
 
@@ -207,17 +212,18 @@ def _unquoted(html: str) -> set[str]:
     return {unescape(found) for pair in re.findall(r"""href\s*=\s*(?:"([^"]*)"|'([^']*)')""", html) for found in pair}
 
 
-def _place(error: BaseException) -> str:
+def _place(error: BaseException, kind: str) -> str:
     """Where in the templates it happened: Jinja writes its own files and lines into the traceback."""
     frames = [
         frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith((".txt", ".html"))
     ]
-    return f"{_shown(Path(frames[-1].filename))}, line {frames[-1].lineno}" if frames else KIND
+    return f"{_shown(Path(frames[-1].filename))}, line {frames[-1].lineno}" if frames else kind
 
 
 def _shown(path: Path) -> str:
     parts = path.parts
-    return "/".join(parts[len(parts) - parts[::-1].index(KIND) - 1 :]) if KIND in parts else path.name
+    kind = next((part for part in reversed(parts) if part in KINDS), None)
+    return "/".join(parts[len(parts) - parts[::-1].index(kind) - 1 :]) if kind else path.name
 
 
 def _one_line(text: str) -> str:

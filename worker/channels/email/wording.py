@@ -7,7 +7,7 @@ from functools import cache, lru_cache
 from zoneinfo import ZoneInfo
 
 from worker.channels import Bank, Message
-from worker.channels.email.texts import Texts, values_for
+from worker.channels.email.texts import DATES, EXPIRING, RECONNECT, Texts, values_for
 from worker.channels.wording import languages
 from worker.channels.wording.languages import Language
 
@@ -40,8 +40,9 @@ def word(message: Message, *, app: str, time_zone: str, texts: Texts | None = No
     texts = texts or _ours()
     language = texts.language(message.locale)
     zone = _zone(message.time_zone) or _zone(time_zone) or UTC
-    banks = [_shown(bank, language, zone) for bank in message.banks]
-    rendered = texts.render(language, values_for(app, language, banks, reminder=message.step > 0))
+    kind = EXPIRING if message.ahead else RECONNECT
+    banks = [_shown(bank, language, zone, DATES[kind]) for bank in message.banks]
+    rendered = texts.render(language, values_for(app, language, banks, reminder=message.step > 0), kind=kind)
     return Wording(language=language.tag, subject=rendered.subject, text=rendered.text, html=rendered.html)
 
 
@@ -56,10 +57,10 @@ def clean(text: str) -> str:
     return line if len(line) <= _NAME_LIMIT else line[: _NAME_LIMIT - 1].rstrip() + "…"
 
 
-def _shown(bank: Bank, language: Language, zone: tzinfo) -> dict[str, str]:
+def _shown(bank: Bank, language: Language, zone: tzinfo, date: str) -> dict[str, str]:
     return {
         "name": clean(bank.name) or language.translations.gettext("your bank"),
-        "since": language.date(bank.since.astimezone(zone).date()),
+        date: language.date(bank.since.astimezone(zone).date()),
         "link": bank.link,
     }
 

@@ -19,7 +19,7 @@ from worker.channels.wording.languages import languages
 GOLDEN = Path(__file__).parent / "golden"
 LOCALES = {"en": "en-US", "es": "es-MX", "fr": "fr-CA"}
 BANKS = ("Alder Bank", "Banco del Río & Hijos", "Caisse d'Épargne")
-CASES = list(product(languages(), ("first", "reminder"), ("one", "several")))
+CASES = list(product(languages(), ("first", "reminder", "ahead"), ("one", "several")))
 
 
 def rendered(language, kind, count):
@@ -36,8 +36,9 @@ def rendered(language, kind, count):
         address="customer@example.com",
         locale=LOCALES[language],
         time_zone="America/Toronto",
-        step=0 if kind == "first" else 2,
+        step=2 if kind == "reminder" else 0,
         banks=banks,
+        ahead=kind == "ahead",
     )
     wording = word(message, app="Ledgerly", time_zone="UTC")
     lines = {"subject": wording.subject + "\n", "txt": wording.text, "html": wording.html}

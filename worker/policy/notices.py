@@ -1,0 +1,58 @@
+"""Who is told before a connection breaks, and when?
+
+A notice is an episode like any other, but of a member that is well: its token has a date, and some days ahead of that date
+(``EXPIRY_NOTICE_DAYS``) its user is told that the connection will stop unless they renew it. Its ``broken_since`` is that date, so
+it lies ahead. Because of that nothing that MX says of the member makes it "back", and nobody looks at it: a notice ends when the
+application moves the date, or when the member breaks. ``store/noticing.py`` says the same in SQL; a property test holds the two
+together.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+
+from worker.policy.selection import HEALTHY, MemberFacts, Reason, judge
+from worker.policy.states import ReconnectionState
+
+#: A date that moves by less is the same date: applications reckon it anew from "expires in so many seconds".
+DRIFT = timedelta(hours=1)
+#: A notice speaks for the next day as well where that begins this soon: it was held up by a night, or found late.
+_APART = timedelta(hours=12)
+
+
+def horizon(now: datetime, days: Sequence[int]) -> datetime:
+    """Tokens that run out by then are worth a notice; ``days`` is ``EXPIRY_NOTICE_DAYS``, the largest first."""
+    return now + timedelta(days=days[0]) if days else now
+
+
+def is_near(member: MemberFacts, *, statuses: Collection[str], days: Sequence[int], now: datetime) -> bool:
+    """Whether a member is well, and its token runs out within the first of the days."""
+    date = member.token_expires_at
+    if date is None or not now < date <= horizon(now, days) or member.is_oauth is False:
+        return False
+    return member.connection_status in {None, *HEALTHY} and not judge(member, statuses=statuses, now=now).broken
+
+
+def next_notice(expires_at: datetime, days: Sequence[int], *, told_at: datetime) -> datetime | None:
+    """When the next notice is due after one at ``told_at``; ``None``: that was the last."""
+    dates = [expires_at - timedelta(days=day) for day in days]
+    return min((date for date in dates if date > told_at + _APART), default=None)
+
+
+def ending(
+    member: MemberFacts, *, expires_at: datetime, statuses: Collection[str], days: Sequence[int], now: datetime
+) -> tuple[ReconnectionState, str] | None:
+    """How the notice of this date ends by what the application says of its member now: state and outcome; ``None``: it goes on."""
+    verdict = judge(member, statuses=statuses, now=now)
+    date = member.token_expires_at
+    if verdict.broken:
+        code = "expired_after_notice" if verdict.reason is Reason.EXPIRED else "broke_after_notice"
+        return ReconnectionState.CANCELLED, code
+    if not days:
+        return ReconnectionState.CANCELLED, "notices_off"
+    if member.is_oauth is False:
+        return ReconnectionState.CANCELLED, "not_oauth"
+    if date is None or date > expires_at + DRIFT:
+        return ReconnectionState.RECONNECTED, "renewed"
+    if date < expires_at - DRIFT:
+        return ReconnectionState.CANCELLED, "expiry_moved"
+    return None
