@@ -19,7 +19,6 @@ import psycopg
 import pytest
 
 from tests.faults.crew import Cron, Worker
-from tests.faults.phones import Phones
 from tests.faults.schedule import LONG, Schedule
 from tests.faults.servers import OwnPostgres, OwnValkey
 from tests.machine import Machine, free_port, get_json, wait_until
@@ -29,7 +28,7 @@ MEMBERS = 2_000 if LONG else 200
 #: Who may be named where: addresses are the application's own, in the columns that it writes them to.
 _ADDRESS_COLUMNS = {("users", "email"), ("users", "refused_email"), ("devices", "device_address")}
 #: What the run was given, and what stands for the outside world: not what it wrote.
-_GIVEN = {"members.csv", "population.jsonl", "sandbox.json", "service-account.json", "sandbox.log"}
+_GIVEN = {"members.csv", "population.jsonl", "sandbox.json", "sandbox.log"}
 
 
 @pytest.fixture
@@ -80,18 +79,19 @@ def test_no_secret_and_nobodys_address_is_found_in_anything_that_a_bad_day_wrote
     }
     machine.environment |= {"MX_API_KEY": "canary-api-key", "MX_CLIENT_ID": "canary-client-id"}
     machine.environment |= {"MX_ALLOWED_URI_HOSTS": "*.sandbox.example", "BATCH_SIZE": "50"}
-    records = populated(MEMBERS, "--drop-bodies", url=url, columns=phone)
+    records = populated(MEMBERS, "--drop-bodies", "--phones", str(machine.folder / "phones"), url=url, columns=phone)
+    machine.sign_up(*(f"canary-device-{n:06}" for n in range(1, MEMBERS, 4)))
     machine.control(keys={"api_key": "canary-api-key", "client_id": "canary-client-id"})
     smtp = machine.sandbox["smtp_url"].replace("smtp://", "smtp://canary-mail-user:canary-mail-password@")
     seen = Monitor(own_valkey)
     printed = []
-    with Phones(machine.folder) as phones:
-        machine.environment |= phones.settings | {"SMTP_URL": smtp}
-        flower = _start_flower(machine)
-        with Worker(machine, schedule, loglevel="DEBUG") as worker, Cron(machine, every=1) as cron:
-            _a_bad_day(machine, records, own_postgres, worker, schedule)
-            pages = _pages_of(flower)
-        printed += [ran.out + ran.err for ran in cron.ran]
+    machine.environment["SMTP_URL"] = smtp
+    flower = _start_flower(machine)
+    with Worker(machine, schedule, loglevel="DEBUG") as worker, Cron(machine, every=1) as cron:
+        _a_bad_day(machine, records, own_postgres, worker, schedule)
+        pages = _pages_of(flower)
+    printed += [ran.out + ran.err for ran in cron.ran]
+    assert machine.pushes(), "nobody was told by push"
     (machine.folder / "bad.csv").write_text(
         "user_guid,member_guid,email,device_kind,device_address\n"
         "USR-x,MBR-x,not an address @mail.example,,\nUSR-y,WRONG,canary@mail.example,fcm,canary-device-x\n"
@@ -191,16 +191,16 @@ def _pages_of(base: str) -> str:
 def _written(folder: Path) -> list[Path]:
     return [
         path for path in folder.rglob("*")
-        if path.is_file() and path.name not in _GIVEN | {"bad.csv"} and "mails" not in path.parts
+        if path.is_file() and path.name not in _GIVEN | {"bad.csv"} and not {"mails", "phones"} & set(path.parts)
     ]  # fmt: skip
 
 
 def _canaries(machine: Machine) -> list[str]:
     """What is planted, and parts of the sandbox's URIs."""
-    account = json.loads((machine.folder / "service-account.json").read_text())
+    account = json.loads((machine.folder / "phones" / "service-account.json").read_text())
     lines = [line for line in account["private_key"].splitlines() if not line.startswith("-")]
     return [
-        "canary-", "@mail.example", "oauth/authorize", "oauth%2Fauthorize", "response_type=code", "b8OikQ4Ep3", "fault-suite-access-token",
+        "canary-", "@mail.example", "oauth/authorize", "oauth%2Fauthorize", "response_type=code", "b8OikQ4Ep3",
         machine.environment["URI_KEYS"], lines[1], lines[-2],
     ]  # fmt: skip
 
