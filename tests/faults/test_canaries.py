@@ -200,7 +200,7 @@ def _canaries(machine: Machine) -> list[str]:
     account = json.loads((machine.folder / "phones" / "service-account.json").read_text())
     lines = [line for line in account["private_key"].splitlines() if not line.startswith("-")]
     return [
-        "canary-", "@mail.example", "oauth/authorize", "oauth%2Fauthorize", "response_type=code", "b8OikQ4Ep3",
+        "canary-", "@mail.example", "ya29.", "oauth/authorize", "oauth%2Fauthorize", "response_type=code", "b8OikQ4Ep3",
         machine.environment["URI_KEYS"], lines[1], lines[-2],
     ]  # fmt: skip
 
