@@ -65,9 +65,11 @@ class TryLater:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BadAddress:
-    """The address does not exist (any more): it is suppressed, and another channel may be tried."""
+    """The address does not exist (any more): it is suppressed, and another address or channel may be tried."""
 
     code: str
+    #: Our settings may be to blame instead: it is suppressed all the same, and somebody is told.
+    suspect: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -192,6 +192,11 @@ class Deliver:
             case Unknown():
                 return self._end(sending, waiting, _N.UNKNOWN, outcome.code, told=True)
             case BadAddress():
+                if outcome.suspect:
+                    why = (
+                        "the push service does not take it here; if there are more, look at APNS_SANDBOX and APNS_TOPIC"
+                    )
+                    log.warning("device_disabled", channel=sending.channel, outcome=outcome.code, why=why)
                 return self._end(sending, waiting, _N.SUPPRESSED, outcome.code, at=now, refused_address=address)
             case Failed():
                 at = now if self._has_another_way(job) else None

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from worker.channels import BadAddress, Dispatching, Failed, Message, Outcome, Sent
 from worker.channels.apns.config import PRODUCTION, SANDBOX, ApnsConfig
 from worker.channels.apns.exchange import Exchange
-from worker.channels.apns.judging import EXPIRED_PROVIDER_TOKEN, SUSPECT_DEVICE, judge, reason_of
+from worker.channels.apns.judging import EXPIRED_PROVIDER_TOKEN, judge, reason_of
 from worker.channels.apns.message import Push, build, push_to
 from worker.channels.apns.provider_token import ProviderToken, load_key
+from worker.channels.apns.suspects import Suspects
 from worker.channels.push_http import Reply, service_url
 from worker.channels.push_pause import Pause
 from worker.errors import SettingsError
@@ -41,6 +42,7 @@ class ApnsChannel:
         base_url = service_url("APNS_BASE_URL", config.base_url or (SANDBOX if config.sandbox else PRODUCTION))
         self._exchange = Exchange(base_url, patience=config.patience, ssl_context=ssl_context)
         self._pause = Pause()
+        self._suspects = Suspects()
 
     async def send(self, message: Message, dispatching: Dispatching) -> Outcome:
         """See :meth:`worker.channels.Channel.send`."""
@@ -50,14 +52,13 @@ class ApnsChannel:
         if held := self._pause.holds():
             return held
         await dispatching()
-        return self._pause.note(await self._deliver(push))
+        return self._suspects.weigh(self._pause.note(await self._deliver(push)))
 
     async def check(self) -> Outcome:
         """Whether messages could be sent, without sending any: one to nobody; ``Sent`` means that all is well."""
         push = push_to(_NOBODY, b'{"aps":{"alert":"check"}}', key="check", collapse_id="check", config=self._config)
         outcome = await self._deliver(push)
-        about_nobody = isinstance(outcome, BadAddress) or outcome.code in SUSPECT_DEVICE
-        return Sent(code="ready") if isinstance(outcome, Sent) or about_nobody else outcome
+        return Sent(code="ready") if isinstance(outcome, Sent | BadAddress) else outcome
 
     async def close(self) -> None:
         """Let go of connections."""

@@ -4,7 +4,7 @@
 |---|---|
 | 200 | sent |
 | Unregistered, ExpiredToken, 410 | the address is bad: the app is gone from the device |
-| BadDeviceToken, DeviceTokenNotForTopic | failed, with a code of its own: see below |
+| BadDeviceToken, DeviceTokenNotForTopic | the address is bad, or our settings are: see below |
 | ExpiredProviderToken | the channel is down, once a fresh token has been refused too |
 | BadTopic, MissingTopic, TopicDisallowed, 401, other 403, 3xx | the channel is down: key, team, topic or environment are not set up right |
 | TooManyRequests, other 429 | later: too many for this one device |
@@ -14,8 +14,8 @@
 | PayloadTooLarge, any other 4xx | failed |
 
 BadDeviceToken says either that the token is rubbish or that it belongs to Apple's other environment, and one wrong setting
-(``APNS_SANDBOX``) would then mark every device as gone. So the address is not called bad here; whoever settles the outcome can
-disable the single device and report it by its code, :data:`SUSPECT_DEVICE`.
+(``APNS_SANDBOX``) would then mark every device as gone. So the address is called bad as a suspect: the single device is disabled
+and reported, and where one after the other is refused so, the channel goes down instead (:mod:`worker.channels.apns.suspects`).
 
 Codes are made of the reasons listed here; nothing else of an answer leaves.
 """
@@ -27,12 +27,11 @@ from worker.channels import BadAddress, ChannelDown, Failed, Outcome, Sent, TryL
 from worker.channels.apns.provider_token import LEAST_DISTANCE
 from worker.channels.push_http import Reply, retry_after
 
-#: The codes of a device token that APNs does not take here: rubbish, or of another environment or app.
-SUSPECT_DEVICE = frozenset({"bad_device_token", "device_token_not_for_topic"})
-
 EXPIRED_PROVIDER_TOKEN = "ExpiredProviderToken"  # noqa: S105 - Apple's word for it
 
 _GONE = frozenset({"Unregistered", "ExpiredToken"})
+#: A device token that APNs does not take here: rubbish, or of another environment or app.
+_SUSPECT = frozenset({"BadDeviceToken", "DeviceTokenNotForTopic"})
 _MISCONFIGURED = frozenset({
     "BadCertificate", "BadCertificateEnvironment", "BadEnvironmentKeyIdInToken", EXPIRED_PROVIDER_TOKEN, "Forbidden",
     "InvalidProviderToken", "MissingProviderToken", "UnrelatedKeyIdInToken",
@@ -41,7 +40,7 @@ _MISCONFIGURED = frozenset({
 _PASSING = frozenset({"TooManyRequests", "IdleTimeout", "InternalServerError"})
 _OVERLOADED = frozenset({"ServiceUnavailable", "Shutdown"})
 _REFUSED = frozenset({
-    "BadDeviceToken", "DeviceTokenNotForTopic", "BadCollapseId", "BadExpirationDate", "BadMessageId", "BadPath", "BadPriority",
+    "BadCollapseId", "BadExpirationDate", "BadMessageId", "BadPath", "BadPriority",
     "DuplicateHeaders", "InvalidPushType", "MethodNotAllowed", "MissingDeviceToken", "PayloadEmpty", "PayloadTooLarge",
 })  # fmt: skip
 
@@ -52,8 +51,8 @@ def judge(reply: Reply) -> Outcome:  # noqa: PLR0911 - one return for each row o
         return Sent()
     reason = reason_of(reply)
     code = re.sub(r"(?<!^)(?=[A-Z])", "_", reason).lower()
-    if reason in _GONE:
-        return BadAddress(code=code)
+    if reason in _GONE | _SUSPECT:
+        return BadAddress(code=code, suspect=reason in _SUSPECT)
     if reason in _REFUSED:
         return Failed(code=code)
     if reason in _MISCONFIGURED:

@@ -55,9 +55,9 @@ class Phones:
     def __init__(self, folder: Path) -> None:
         """Makes the sender's keys in ``folder``; raises ``OSError`` where they cannot be kept."""
         self._keys = make_credentials(folder)
-        self._google = Google(self._keys.service_account.public_key())
-        self._apple = Apple(self._keys.apns.public_key())
-        self._push_service = PushService(point_of(self._keys.vapid))
+        self.google = Google(self._keys.service_account.public_key())
+        self.apple = Apple(self._keys.apns.public_key())
+        self.push_service = PushService(point_of(self._keys.vapid))
         #: (kind, token) of an address.
         self._known: dict[str, tuple[str, str]] = {}
         self.base_url = ""
@@ -65,20 +65,20 @@ class Phones:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Apple's own server; the others answer on the sandbox's."""
-        async with self._apple.running():
+        async with self.apple.running():
             try:
                 yield
             finally:
-                self._google.closing.set()
-                self._push_service.closing.set()
+                self.google.closing.set()
+                self.push_service.closing.set()
 
     def routes(self) -> list[web.RouteDef]:
         return [
             web.post("/sandbox/phones", self._sign_up),
             web.get("/sandbox/phones.json", self._count),
-            web.post("/token", self._google.token),
-            web.post("/v1/projects/{project}/messages:send", self._google.send),
-            web.post(f"{_ENDPOINTS}{{token}}", self._push_service.handle),
+            web.post("/token", self.google.token),
+            web.post("/v1/projects/{project}/messages:send", self.google.send),
+            web.post(f"{_ENDPOINTS}{{token}}", self.push_service.handle),
         ]
 
     def settings(self) -> dict[str, str]:
@@ -91,7 +91,7 @@ class Phones:
             "APNS_KEY_ID": KEY_ID,
             "APNS_TEAM_ID": TEAM_ID,
             "APNS_TOPIC": TOPIC,
-            "APNS_BASE_URL": self._apple.url,
+            "APNS_BASE_URL": self.apple.url,
             "WEBPUSH_VAPID_KEY_FILE": str(self._keys.vapid_key_file.resolve()),
             "WEBPUSH_CONTACT": "mailto:push@ledgerly.example",
             "WEBPUSH_ALLOW_LOOPBACK": "true",
@@ -103,18 +103,18 @@ class Phones:
         address = token
         match device.kind:
             case "fcm":
-                (self._google.gone if device.gone else self._google.devices).add(token)
+                (self.google.gone if device.gone else self.google.devices).add(token)
             case "apns":
-                (self._apple.gone if device.gone else self._apple.devices).add(token)
+                (self.apple.gone if device.gone else self.apple.devices).add(token)
             case "webpush":
-                (self._push_service.gone if device.gone else self._push_service.tokens).add(token)
+                (self.push_service.gone if device.gone else self.push_service.tokens).add(token)
                 address = Browser(f"{self.base_url}{_ENDPOINTS}{token}").subscription()
         self._known[address] = device.kind, token
         return address
 
     def told(self) -> Counter[str]:
         """Messages that each device got, by its address."""
-        by_kind = {"fcm": self._google.told, "apns": self._apple.told, "webpush": self._push_service.told}
+        by_kind = {"fcm": self.google.told, "apns": self.apple.told, "webpush": self.push_service.told}
         return Counter({address: by_kind[kind][token] for address, (kind, token) in self._known.items()})
 
     async def _sign_up(self, request: web.Request) -> web.Response:

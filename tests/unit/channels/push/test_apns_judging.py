@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.channels import BadAddress, ChannelDown, Failed, Sent, TryLater
-from worker.channels.apns.judging import SUSPECT_DEVICE, judge, reason_of
+from worker.channels.apns.judging import judge, reason_of
 from worker.channels.push_http import Reply
 
 
@@ -16,10 +16,13 @@ def reply(status: int, reason: object) -> Reply:
 
 
 @pytest.mark.parametrize("reason", ["BadDeviceToken", "DeviceTokenNotForTopic"])
-def test_a_suspect_device_can_be_told_by_its_code(reason):
-    outcome = judge(reply(400, reason))
-    assert isinstance(outcome, Failed)
-    assert outcome.code in SUSPECT_DEVICE
+def test_a_token_that_is_not_taken_here_makes_a_suspect(reason):
+    assert judge(reply(400, reason)).suspect
+
+
+@pytest.mark.parametrize("reason", ["Unregistered", "ExpiredToken"])
+def test_an_app_that_was_removed_is_no_suspect(reason):
+    assert judge(reply(410, reason)).suspect is False
 
 
 def test_the_reason_decides_before_the_status():

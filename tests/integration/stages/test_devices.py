@@ -1,0 +1,198 @@
+"""People with several devices: a dead one is never tried again, the next one is, and nobody is told twice."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from worker.sandbox.phones import apple, google, push_service
+from worker.sandbox.phones.network import Device, Phones
+from worker.stages.deliver import deliver
+from worker.stages.fetch import fetch
+from worker.stages.sweep import sweep
+
+KINDS = ("fcm", "apns", "webpush")
+#: Answers by which a provider says that nobody is there any more.
+DEAD = [
+    ("fcm", google.error(404, "NOT_FOUND", "UNREGISTERED")),
+    ("fcm", google.error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", field="message.token")),
+    ("apns", "Unregistered"),
+    ("apns", "ExpiredToken"),
+    ("apns", "BadDeviceToken"),
+    ("apns", "DeviceTokenNotForTopic"),
+    ("webpush", (404, "")),
+    ("webpush", (410, "")),
+]
+#: Answers that refuse the message and say nothing of the device.
+REFUSED = [
+    ("fcm", google.error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT")),
+    ("apns", "PayloadEmpty"),
+    ("webpush", (413, "")),
+]
+#: Answers that are lost after the message left.
+LOST = [("fcm", google.DROP), ("apns", apple.DROP), ("webpush", push_service.DROP)]
+
+
+#: What is written is written by the same statements on both; only some tests take the time to see it.
+ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+ON_BOTH = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+
+
+@dataclass
+class Stage:
+    """A worker's settings towards a bank, a mailbox and phones, and the three stages by hand."""
+
+    bench: Any
+    sandbox: Any
+    phones: Phones
+    devices: list[str] = field(default_factory=list)
+
+    def answer(self, kind: str, *answers: Any) -> None:
+        """What the provider says next, before it looks at anything."""
+        services = {"fcm": self.phones.google, "apns": self.phones.apple, "webpush": self.phones.push_service}
+        services[kind].answers = list(answers)
+
+    async def customer(self, name: str, *kinds: str, email: str | None = None) -> None:
+        """A broken member whose user prefers push and has these devices, the oldest first."""
+        await self.bench.member(name, connection_status="DENIED", email=email)
+        await self.bench.sql("UPDATE users SET channel = 'push'")
+        for kind in kinds:
+            address = self.phones.sign_up(Device(kind=kind))
+            self.devices.append(address)
+            await self.bench.sql(
+                "INSERT INTO devices (user_guid, device_kind, device_address) VALUES (:u, :k, :a)",
+                u=f"USR-{name}",
+                k=kind,
+                a=address,
+            )
+
+    async def work(self, times: int = 1) -> None:
+        for _ in range(times):
+            await sweep(self.bench.runtime)
+            await fetch(self.bench.runtime)
+            await deliver(self.bench.runtime)
+
+    def told(self) -> list[int]:
+        """Messages by device, in the order in which they were added."""
+        return [self.phones.told()[address] for address in self.devices]
+
+    async def disabled(self) -> list[bool]:
+        """Whether each device is."""
+        return [bool(row[0]) for row in await self.bench.sql("SELECT disabled_at IS NOT NULL FROM devices ORDER BY id")]
+
+    async def notifications(self) -> list[tuple[str, str]]:
+        rows = await self.bench.sql("SELECT channel, state FROM notifications ORDER BY id")
+        return [(row[0], row[1]) for row in rows]
+
+    async def spoken(self) -> Any:
+        """Steps of the cadence that are behind each episode."""
+        return [row[0] for row in await self.bench.sql("SELECT step - base_step FROM reconnections ORDER BY id")]
+
+
+@pytest.fixture
+async def stage(bench_for: Any, sandbox_for: Any, tmp_path: Path) -> AsyncIterator[Stage]:
+    phones = Phones(tmp_path / "keys")
+    application = web.Application()
+    application.router.add_routes(phones.routes())
+    async with TestServer(application) as server, phones.running():
+        phones.base_url = str(server.make_url("")).rstrip("/")
+        settings = {name.lower(): value for name, value in phones.settings().items()}
+        async with sandbox_for({name: ["ok"] for name in ("a", *(f"b{n}" for n in range(8)))}) as sandbox:
+            yield Stage(await bench_for(**sandbox.settings, **settings), sandbox, phones)
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(("kind", "answer"), DEAD)
+async def test_the_next_device_is_tried_in_the_same_step_and_tells_them_once(
+    stage: Stage, kind: str, answer: Any
+) -> None:
+    await stage.customer("a", kind, kind, email="a@mail.example")
+    stage.answer(kind, answer)
+    await stage.work(times=4)
+    assert stage.told() == [0, 1]
+    assert await stage.disabled() == [True, False]
+    assert await stage.notifications() == [(kind, "suppressed"), (kind, "sent")]
+    assert await stage.spoken() == [1]
+    assert await stage.sandbox.mails() == []
+
+
+@ON_BOTH
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_dead_device_of_one_is_no_second_message_to_another(stage: Stage, kind: str) -> None:
+    await stage.customer("b0", kind)
+    await stage.work()
+    await stage.customer("a", kind, kind)
+    stage.answer(kind, next(answer for of, answer in DEAD if of == kind))
+    await stage.work(times=4)
+    assert stage.told() == [1, 0, 1]
+    assert await stage.spoken() == [1, 1]
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("kind", KINDS)
+async def test_without_another_device_mail_follows_once(stage: Stage, kind: str) -> None:
+    answer = next(answer for of, answer in DEAD if of == kind)
+    await stage.customer("a", kind, kind, email="a@mail.example")
+    stage.answer(kind, answer, answer)
+    await stage.work(times=5)
+    assert stage.told() == [0, 0]
+    assert await stage.disabled() == [True, True]
+    assert await stage.notifications() == [(kind, "suppressed"), (kind, "suppressed"), ("email", "sent")]
+    assert [mail["recipients"] for mail in await stage.sandbox.mails()] == [["a@mail.example"]]
+    assert await stage.spoken() == [1]
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("kind", KINDS)
+async def test_without_another_device_another_kind_of_push_comes_before_mail(stage: Stage, kind: str) -> None:
+    other = KINDS[KINDS.index(kind) - 1]
+    await stage.customer("a", kind, other, email="a@mail.example")
+    await stage.bench.sql("UPDATE users SET channel = :k", k=kind)
+    stage.answer(kind, next(answer for of, answer in DEAD if of == kind))
+    await stage.work(times=4)
+    assert await stage.notifications() == [(kind, "suppressed"), (other, "sent")]
+    assert stage.told() == [0, 1]
+    assert await stage.sandbox.mails() == []
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(("kind", "answer"), REFUSED)
+async def test_a_refused_message_blames_no_device_and_falls_back_on_mail(stage: Stage, kind: str, answer: Any) -> None:
+    await stage.customer("a", kind, email="a@mail.example")
+    stage.answer(kind, answer)
+    await stage.work(times=4)
+    assert await stage.disabled() == [False]
+    assert await stage.notifications() == [(kind, "failed"), ("email", "sent")]
+    assert len(await stage.sandbox.mails()) == 1
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(("kind", "answer"), LOST)
+async def test_a_lost_answer_is_unknown_and_nobody_tries_another_way(stage: Stage, kind: str, answer: Any) -> None:
+    await stage.customer("a", kind, kind, email="a@mail.example")
+    stage.answer(kind, answer)
+    await stage.work(times=4)
+    assert await stage.notifications() == [(kind, "unknown")]
+    assert await stage.disabled() == [False, False]
+    assert stage.told() == [0, 0]
+    assert await stage.sandbox.mails() == []
+
+
+@ON_BOTH
+async def test_a_wrong_apns_setting_costs_a_few_devices_and_not_all(stage: Stage) -> None:
+    for number in range(8):
+        await stage.customer(f"b{number}", "apns")
+    stage.phones.apple.devices.clear()  # as Apple's other environment knows none of them
+    await stage.work()
+    assert sum(await stage.disabled()) == 5
+    assert await stage.bench.one("SELECT reason FROM pauses WHERE scope = 'delivery:apns'") == "bad_device_token"
+    stage.phones.apple.devices.update(stage.devices)  # the setting is put right
+    await stage.bench.sql("UPDATE devices SET disabled_at = NULL")
+    await stage.bench.sql("UPDATE pauses SET probe_at = '2020-01-01 00:00:00'")
+    await stage.bench.sql("UPDATE reconnections SET next_attempt_at = '2020-01-01 00:00:00' WHERE state = 'due'")
+    await stage.work(times=2)
+    assert stage.told() == [1] * 8
