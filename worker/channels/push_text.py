@@ -37,7 +37,14 @@ def word(message: Message, *, app: str, default_locale: str | None = None) -> Pu
         "count": count,
     }
     title = t.ngettext("Reconnect {bank}", "Reconnect {count} of your banks", count)
-    if message.step:
+    if message.ahead:
+        title = t.ngettext("Renew your connection to {bank}", "Renew {count} of your connections", count)
+        body = t.ngettext(
+            "{app} will soon stop receiving data from {bank}. Open {app} to renew the connection before that.",
+            "{app} will soon stop receiving data from {count} of your banks. Open {app} to renew the connections before that.",
+            count,
+        )
+    elif message.step:
         body = t.ngettext(
             "{app} still receives no data from {bank}. Open {app} to connect it again.",
             "{app} still receives no data from {count} of your banks. Open {app} to connect them again.",
