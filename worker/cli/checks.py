@@ -125,6 +125,7 @@ async def _mx(settings: Settings) -> tuple[bool, str]:
 _REFUSALS = {
     "http_401": "see MX_API_KEY and MX_CLIENT_ID",
     "http_403": "in production MX takes requests only from addresses that you have registered with it",
+    "not_mx": "whoever answers there says 404 to everything; see MX_BASE_URL",
     "http_406": "it does not speak this version of the API; see MX_API and MX_BASE_URL",
 }
 

@@ -7,7 +7,7 @@ from yarl import URL
 
 from worker.mx.flavours import HiddenHeader
 from worker.mx.identifiers import is_member_guid, is_user_guid
-from worker.mx.judging import judge_member, judge_window
+from worker.mx.judging import judge_member, judge_users, judge_window
 from worker.settings import Settings
 
 
@@ -16,6 +16,7 @@ class Atrium:
 
     judge_window = staticmethod(judge_window)
     judge_member = staticmethod(judge_member)
+    judge_users = staticmethod(judge_users)
 
     def __init__(self, settings: Settings) -> None:
         self.headers: Mapping[str, str] = {
@@ -36,6 +37,10 @@ class Atrium:
     def member_url(self, user_guid: str, member_guid: str) -> URL:
         """``GET /users/{user_guid}/members/{member_guid}``."""
         return URL(self._member(user_guid, member_guid), encoded=True)
+
+    def users_url(self) -> URL:
+        """``GET /users``, as few as may be."""
+        return URL(f"{self._users.rstrip('/')}?page=1&records_per_page=10", encoded=True)
 
     def _member(self, user_guid: str, member_guid: str) -> str:
         # Applications write what they like into their columns; what is an identifier of MX's needs no quoting.

@@ -10,6 +10,7 @@
 Nothing here logs, and nothing that leaves here carries a key or, but for :class:`~worker.mx.answers.Window`, a URI.
 """
 
+import asyncio
 import ssl
 import time
 from collections.abc import Callable
@@ -17,7 +18,18 @@ from typing import Protocol, TypeVar
 
 from yarl import URL
 
-from worker.mx.answers import Failure, Gone, HostileUri, MemberAnswer, RetryLater, Window, WindowAnswer
+from worker.mx.answers import (
+    Failure,
+    Gone,
+    HostileUri,
+    MemberAnswer,
+    MemberRead,
+    RefusedClient,
+    RetryLater,
+    Unsupported,
+    Window,
+    WindowAnswer,
+)
 from worker.mx.atrium import Atrium
 from worker.mx.flavours import Flavour
 from worker.mx.pacing import NoTurn, Pacing
@@ -25,7 +37,12 @@ from worker.mx.persistence import NOT_ASKED, persist, tries_for
 from worker.mx.transport import Reply, Transport
 from worker.settings import Settings
 
-_Answer = TypeVar("_Answer", WindowAnswer, MemberAnswer)
+_Answer = TypeVar("_Answer", WindowAnswer, MemberAnswer, Failure | None)
+
+#: Any web server says 404. MX's own is believed for so long (seconds) after it said something that only MX says.
+BELIEVED_FOR = 60.0
+#: The code of a 404 from a server that is not MX: ``MX_BASE_URL`` leads elsewhere.
+NOT_MX = "not_mx"
 
 #: By ``MX_API``.
 _FLAVOURS: dict[str, Callable[[Settings], Flavour]] = {"atrium": Atrium}
@@ -67,6 +84,8 @@ class MxClient:
         self._host_is_allowed = settings.uri_host_is_allowed
         self._deadline = deadline
         self._pacing = pacing
+        self._believed_until = 0.0
+        self._doubt = asyncio.Lock()
         self._transport = Transport(
             settings.mx_base_url,
             self._flavour.headers,
@@ -79,17 +98,19 @@ class MxClient:
 
     async def oauth_window(self, user_guid: str, member_guid: str) -> WindowAnswer:
         """A fresh OAuth window for a member. Each call may create OAuth state at MX: ask only for what will be used."""
-        return await self._ask(self._flavour.window_url(user_guid, member_guid), self._judge_window, member_guid)
+        url = self._flavour.window_url(user_guid, member_guid)
+        return await self._believed(await self._ask(url, self._judge_window, member_guid))
 
     async def read_member(self, user_guid: str, member_guid: str) -> MemberAnswer:
         """A member as MX sees it now; at most every 3 s for one member."""
-        return await self._ask(self._flavour.member_url(user_guid, member_guid), self._judge_member, member_guid)
+        url = self._flavour.member_url(user_guid, member_guid)
+        return await self._believed(await self._ask(url, self._judge_member, member_guid))
 
     async def probe(self) -> Failure | None:
         """Whether MX accepts us: ``None``, or what stands in the way.
 
-        Asks for the window of a member that nobody has, so nothing happens at MX. A 404 says that key, client id and address
-        were accepted (or that ``MX_BASE_URL`` leads to some other web server: the two cannot be told apart).
+        Asks for the window of a member that nobody has, so nothing happens at MX. MX's own 404 says that key, client id and
+        address were accepted.
         """
         answer = await self.oauth_window(_NO_USER, _NO_MEMBER)
         return None if isinstance(answer, Gone | Window | HostileUri) else answer
@@ -97,6 +118,30 @@ class MxClient:
     async def close(self) -> None:
         """Close every connection."""
         await self._transport.close()
+
+    async def _believed(self, answer: _Answer) -> _Answer | Failure:
+        """The answer, unless it is a 404 that may not be MX's.
+
+        A wrong ``MX_BASE_URL`` would mark every member as gone. So before a member is, MX must have said something that only MX
+        says within the last minute; else its list of users is asked for, once for all who wait.
+        """
+        if isinstance(answer, Window | HostileUri | MemberRead | Unsupported):
+            self._believed_until = time.monotonic() + BELIEVED_FOR
+        if not isinstance(answer, Gone):
+            return answer
+        async with self._doubt:
+            if time.monotonic() < self._believed_until:
+                return answer
+            found = await self._ask(self._flavour.users_url(), self._judge_users, "")
+            if isinstance(found, Gone):
+                return RefusedClient(code=NOT_MX)
+            if isinstance(found, RetryLater | RefusedClient):
+                return found
+            self._believed_until = time.monotonic() + BELIEVED_FOR
+        return answer
+
+    def _judge_users(self, reply: Reply, _asked: str) -> Failure | None:
+        return self._flavour.judge_users(*reply)
 
     def _judge_window(self, reply: Reply, asked: str) -> WindowAnswer:
         return self._flavour.judge_window(*reply, asked=asked, host_is_allowed=self._host_is_allowed)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from yarl import URL
 
-from worker.mx.answers import MemberAnswer, WindowAnswer
+from worker.mx.answers import Failure, MemberAnswer, WindowAnswer
 
 
 class HiddenHeader(str):
@@ -33,6 +33,9 @@ class Flavour(Protocol):
     def member_url(self, user_guid: str, member_guid: str) -> URL:
         """Where a member is read, ready to be sent."""
 
+    def users_url(self) -> URL:
+        """Where MX lists users: what there always is, whoever is gone."""
+
     def judge_window(
         self,
         status: int,
@@ -43,6 +46,9 @@ class Flavour(Protocol):
         host_is_allowed: Callable[[str], bool],
     ) -> WindowAnswer:
         """What :meth:`window_url` answered."""
+
+    def judge_users(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure | None:
+        """What :meth:`users_url` answered; ``None``: a list of users, whoever is on it."""
 
     def judge_member(self, status: int, headers: Mapping[str, str], body: bytes, *, asked: str) -> MemberAnswer:
         """What :meth:`member_url` answered."""

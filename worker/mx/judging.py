@@ -67,6 +67,17 @@ def judge_member(status: int, headers: Mapping[str, str], body: bytes, *, asked:
     return MemberRead(member=seen[0]) if isinstance(seen, tuple) else seen
 
 
+def judge_users(status: int, headers: Mapping[str, str], body: bytes) -> Failure | None:
+    """The answer to the list of users: ``None`` where it is one."""
+    if not 200 <= status < 300:  # noqa: PLR2004 - HTTP's own figures
+        return _judge_status(status, headers, body)
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return Gone()
+    return None if isinstance(answer, dict) and isinstance(answer.get("users"), list) else Gone()
+
+
 def _member(
     status: int, headers: Mapping[str, str], body: bytes, asked: str
 ) -> tuple[MemberState, dict[str, Any]] | Failure:

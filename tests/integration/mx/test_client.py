@@ -78,7 +78,6 @@ async def test_an_identifier_stays_in_its_place_in_the_path(web_mx):
         (401, "", RefusedClient(code="http_401")),
         (403, "", RefusedClient(code="http_403")),
         (406, "", RefusedClient(code="http_406")),
-        (404, "", Gone()),
         (429, "", RetryLater(code="http_429")),
         (200, '{"member": {"oauth_window_uri": "https://127.1/"}}', HostileUri(code="uri_ip_literal")),
     ],
@@ -242,7 +241,6 @@ async def test_a_client_can_be_closed_before_its_first_call_and_twice(web_mx):
 @pytest.mark.parametrize(
     ("status", "found"),
     [
-        (404, None),
         (200, None),
         (401, RefusedClient(code="http_401")),
         (403, RefusedClient(code="http_403")),
@@ -255,6 +253,52 @@ async def test_a_probe_finds_out_whether_mx_accepts_us(web_mx, status, found):
     assert await client.probe() == found
     assert mx.requests[0].path.endswith("/oauth_window_uri")
     assert MEMBER not in mx.requests[0].path
+
+
+USERS = saying(200, '{"users": [], "pagination": {"current_page": 1}}')
+
+
+async def test_a_404_counts_for_a_member_once_mx_is_known_to_say_it(web_mx):
+    async def mx_without_members(request: web.Request) -> web.Response:
+        return await (USERS if request.path == "/users" else saying(404))(request)
+
+    mx, client = await web_mx(mx_without_members)
+    answers = await asyncio.gather(*(client.oauth_window(USER, MEMBER) for _ in range(20)))
+    assert answers == [Gone()] * 20
+    assert await client.read_member(USER, MEMBER) == Gone()
+    assert await client.probe() is None
+    lists = [request.path_qs for request in mx.requests if request.path == "/users"]
+    assert lists == ["/users?page=1&records_per_page=10"]  # for all of them
+
+
+async def test_whoever_just_served_us_is_believed_without_a_question(web_mx):
+    mx, client = await web_mx(saying(), saying(404))
+    await client.oauth_window(USER, MEMBER)
+    assert await client.oauth_window(USER, MEMBER) == Gone()
+    assert len(mx.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("says", "answer"),
+    [
+        (saying(404), RefusedClient(code="not_mx")),
+        (saying(200, "<html>Welcome</html>"), RefusedClient(code="not_mx")),
+        (saying(200, "[]"), RefusedClient(code="not_mx")),
+        (saying(200, '{"users": null}'), RefusedClient(code="not_mx")),
+        (saying(401), RefusedClient(code="http_401")),
+        (saying(429), RetryLater(code="http_429")),
+        (saying(405), Gone()),
+    ],
+)
+async def test_a_server_that_answers_404_to_everything_is_not_mx(web_mx, says, answer):
+    _, client = await web_mx(saying(404), says)
+    assert await client.oauth_window(USER, MEMBER) == answer
+
+
+async def test_what_is_not_mx_today_is_asked_again_tomorrow(web_mx):
+    _, client = await web_mx(saying(404), saying(404), saying(404), USERS)
+    assert await client.probe() == RefusedClient(code="not_mx")
+    assert await client.probe() is None
 
 
 async def test_a_probe_of_nobody_says_so(client_for, unused_tcp_port):

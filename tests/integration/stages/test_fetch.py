@@ -364,3 +364,30 @@ class _NoBreaker:
 
     def went_well(self) -> None:
         pass
+
+
+async def test_a_wrong_address_of_mx_marks_nobody_as_gone(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"m0": ["ok"]}) as sandbox:
+        bench = await bench_for(**(sandbox.settings | {"mx_base_url": f"{sandbox.addresses.base_url}/v9"}))
+        for number in range(30):
+            await bench.member(f"m{number}", connection_status="DENIED")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        rows = await bench.sql("SELECT DISTINCT state, attempts FROM reconnections")
+        assert [tuple(row) for row in rows] == [("due", 0)]
+        assert await bench.one("SELECT reason FROM pauses WHERE scope = 'mx'") == "not_mx"
+        # The probe finds the same, and the right address ends it.
+        await bench.sql("UPDATE pauses SET probe_at = '2020-01-01 00:00:00'")
+        await fetch(bench.runtime)
+        assert await bench.one("SELECT count(*) FROM pauses") == 1
+        assert await bench.one("SELECT count(*) FROM reconnections WHERE state = 'gone'") == 0
+
+
+async def test_the_few_members_of_a_small_tenant_that_are_gone_end_so(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({name: ["gone"] for name in "abc"}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        for name in "abc":
+            await bench.member(name, connection_status="DENIED")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        assert set((await bench.states()).values()) == {"gone"}
