@@ -233,6 +233,8 @@ class Settings(PushSettings, BaseSettings):
     @classmethod
     def _known_statuses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         value = tuple(dict.fromkeys(status.upper() for status in value))
+        if not value:
+            raise ValueError("names no status; name those that mean OAuth again, or leave it unset")
         for status in value:
             if status not in CONNECTION_STATUSES:
                 raise ValueError(

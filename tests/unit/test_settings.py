@@ -119,6 +119,11 @@ def test_the_contract_names_every_setting_there_is() -> None:
     assert {name.upper() for name in set(Settings.model_fields) - beyond} == set(CONTRACT) | set(REQUIRED)
 
 
+@pytest.mark.parametrize("nothing", [",", " , ,"])
+def test_statuses_that_name_none_are_no_silent_way_to_pick_nobody(complaint: Complaint, nothing: str) -> None:
+    assert "RECONNECT_STATUSES: names no status" in complaint({"RECONNECT_STATUSES": nothing})
+
+
 def test_nobody_is_told_ahead_of_an_expiry_unless_asked_for(load: Load, complaint: Complaint) -> None:
     assert load({}).expiry_notice_days == ()
     assert load({"EXPIRY_NOTICE_DAYS": " 7, 2 "}).expiry_notice_days == (7, 2)

@@ -11,6 +11,7 @@ from datetime import timedelta
 import structlog
 
 from worker.mx.answers import Gone, MemberRead, RefusedClient, RetryLater
+from worker.mx.persistence import NOT_ASKED
 from worker.policy.recovery import is_back, next_look
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
@@ -21,7 +22,7 @@ from worker.store.verifying import Look, Seen, VerifyStore
 
 log = structlog.get_logger()
 
-#: A look that never came back is made again after this.
+#: A look that never came back, or that could not be made, is made again after this.
 AGAIN_AFTER = timedelta(minutes=5)
 
 
@@ -76,6 +77,9 @@ class Verify:
             case RefusedClient():
                 self._breaker.refused(answer.code)
                 self.shift.halted = True
+                return Seen(look=look, outcome=answer.code, next_check_at=now + AGAIN_AFTER, counts=False)
+            case RetryLater(code=code) if code == NOT_ASKED:
+                return Seen(look=look, outcome=answer.code, next_check_at=now + AGAIN_AFTER, counts=False)
             case RetryLater(upstream=True) if self._breaker.failed(answer.code):
                 self.shift.halted = True
         return Seen(look=look, outcome=answer.code, next_check_at=next_look(look.checks + 1, now))

@@ -47,6 +47,8 @@ class Seen:
     state: ReconnectionState | None = None
     next_check_at: datetime | None = None
     moved_to: str | None = None
+    #: The member was read, or failed to be; what was not asked at all costs it none of its growing intervals.
+    counts: bool = True
 
 
 class VerifyStore:
@@ -124,7 +126,7 @@ class VerifyStore:
                 "outcome": s.outcome,
                 "next_check_at": s.next_check_at,
                 "moved_to": s.moved_to,
-                "checks": s.look.checks + 1,
+                "checks": s.look.checks + s.counts,
             }
             for s in seen
         )

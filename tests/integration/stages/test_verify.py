@@ -1,0 +1,57 @@
+"""Looks at members: what counts as one, and what does not."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from worker.mx.answers import MemberAnswer, RefusedClient, RetryLater
+from worker.mx.persistence import NOT_ASKED
+from worker.stages.sweep import sweep
+from worker.stages.verify import AGAIN_AFTER, verify
+
+
+class Answering:
+    """MX, with one answer to everything."""
+
+    def __init__(self, answer: MemberAnswer) -> None:
+        self.answer = answer
+
+    async def read_member(self, _user: str, _member: str) -> MemberAnswer:
+        return self.answer
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("answer", "checks", "wait"),
+    [
+        (RetryLater(code=NOT_ASKED, upstream=False), 9, AGAIN_AFTER),
+        (RefusedClient(code="http_401"), 9, AGAIN_AFTER),
+        (RetryLater(code="http_500"), 10, timedelta(days=1)),
+    ],
+)
+async def test_a_look_that_was_not_made_costs_no_interval(
+    bench_for: Any, answer: MemberAnswer, checks: int, wait: timedelta
+) -> None:
+    bench = await bench_for()
+    await bench.member("a", connection_status="DENIED")
+    await sweep(bench.runtime)
+    await bench.sql(
+        "UPDATE reconnections SET state = 'notified', checks = 9, next_check_at = '2020-01-01 00:00:00', "
+        "next_attempt_at = '2099-01-01 00:00:00'"
+    )
+    await bench.runtime.mx.close()
+    bench.runtime.mx = Answering(answer)
+    await verify(bench.runtime)
+    row = (await bench.sql("SELECT checks, outcome FROM reconnections"))[0]
+    assert tuple(row) == (checks, answer.code)  # type: ignore[union-attr]
+    now = bench.runtime.clock.now()
+    later = await bench.one(
+        "SELECT count(*) FROM reconnections WHERE next_check_at > :at", at=bench.stored(now + wait / 2)
+    )
+    too_late = await bench.one(
+        "SELECT count(*) FROM reconnections WHERE next_check_at > :at", at=bench.stored(now + wait)
+    )
+    assert (later, too_late) == (1, 0)
