@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TextIO
 from zoneinfo import ZoneInfo
@@ -40,10 +40,13 @@ _STATUS = re.compile(r"[A-Z_]{1,64}")
 _MAIL = re.compile(r"[^\s@<>,;:\"\\\[\]()]+@[^\s@<>,;:\"\\\[\]()]+\.[^\s@<>,;:\"\\\[\]().]+")
 #: What a problem may quote: words and figures. Where columns have slipped, an address or a device's token stands in their place.
 _QUOTABLE = re.compile(r"[\w .:/+-]{1,40}")
+#: Cells of a column that are remembered at most, and columns of which none are.
+_REMEMBERED = 10_000
+_SELDOM_TWICE = {"user_guid", "member_guid", "email", "device_address"}
 _LONGEST = {"institution_code": 128, "institution_name": 200, "device_address": 4096, "email": 254}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: a million of them are made, and a frozen one takes three times as long
 class Row:
     """One row of a file: the columns it has, read."""
 
@@ -66,55 +69,63 @@ def read(path: Path) -> Iterator[Row | Problem]:
     """The rows of a file and the problems in it, in order. Raises :class:`UsageError` if it is no such file at all."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = _json_lines(file) if path.suffix.lower() in {".jsonl", ".ndjson", ".json"} else _csv_lines(file)
-            for line, raw in lines:
-                yield raw if isinstance(raw, Problem) else _row(line, raw)
+            yield from _json_rows(file) if path.suffix.lower() in {".jsonl", ".ndjson", ".json"} else _csv_rows(file)
     except OSError as error:
         raise UsageError(f"import: {path.name}: {error.strerror or type(error).__name__}") from None
     except UnicodeDecodeError:
         raise UsageError(f"import: {path.name}: it is not UTF-8 text") from None
 
 
-def _csv_lines(file: TextIO) -> Iterator[tuple[int, Mapping[str, Any] | Problem]]:
+def _csv_rows(file: TextIO) -> Iterator[Row | Problem]:
     """Each line is read by itself: no column may hold a line break, and a quote left open spoils its own line only."""
     try:
         header = [name.strip().lower() for name in _cells(next(file, ""))]
     except csv.Error as error:
         raise UsageError(f"import: line 1: the header is no CSV: {error}") from None
     _check_columns(header)
+    columns = [(name, _reader(name)) for name in header]
     for number, text in enumerate(file, start=2):
         try:
             cells = _cells(text)
         except csv.Error as error:
-            yield number, Problem(number, f"is no CSV: {error}")
+            yield Problem(number, f"is no CSV: {error}")
             continue
         if not cells:
             continue
         if len(cells) != len(header):
-            yield number, Problem(number, f"has {len(cells)} cells where the header has {len(header)}")
+            yield Problem(number, f"has {len(cells)} cells where the header has {len(header)}")
+            continue
+        try:
+            values = {name: read(cell) for (name, read), cell in zip(columns, cells, strict=True)}
+        except ValueError:
+            yield _row(number, dict(zip(header, cells, strict=True)))  # which names the cell
         else:
-            yield number, dict(zip(header, cells, strict=True))
+            yield _whole(number, values)
 
 
 def _cells(line: str) -> list[str]:
-    return next(csv.reader([line], strict=True), [])
+    """The cells of a line; where nothing is quoted, a comma is a comma, and no reader needs to be made for it."""
+    if '"' in line or len(line) > csv.field_size_limit():
+        return next(csv.reader([line], strict=True), [])
+    line = line.rstrip("\r\n")
+    return line.split(",") if line else []
 
 
-def _json_lines(file: TextIO) -> Iterator[tuple[int, Mapping[str, Any] | Problem]]:
+def _json_rows(file: TextIO) -> Iterator[Row | Problem]:
     for number, text in enumerate(file, start=1):
         if not text.strip():
             continue
         try:
             raw = json.loads(text)
         except (ValueError, RecursionError):
-            yield number, Problem(number, "is no JSON")
+            yield Problem(number, "is no JSON")
             continue
         if not isinstance(raw, dict):
-            yield number, Problem(number, "is no JSON object")
+            yield Problem(number, "is no JSON object")
         elif unknown := sorted(set(raw) - set(COLUMNS)):
-            yield number, Problem(number, f"has unknown keys: {', '.join(map(_shown, unknown[:5]))}")
+            yield Problem(number, f"has unknown keys: {', '.join(map(_shown, unknown[:5]))}")
         else:
-            yield number, raw
+            yield _row(number, raw)
 
 
 def _check_columns(header: list[str]) -> None:
@@ -129,21 +140,53 @@ def _check_columns(header: list[str]) -> None:
 def _row(line: int, raw: Mapping[str, Any]) -> Row | Problem:
     values: dict[str, Any] = {}
     for name, cell in raw.items():
-        if isinstance(cell, list | dict):
-            return Problem(line, f"{name} must be one value")
-        value = cell.strip() if isinstance(cell, str) else cell
         try:
-            values[name] = None if value is None or value == "" else _READERS.get(name, _text)(value)
+            values[name] = _value(name, cell)
         except ValueError as error:
             return Problem(line, f"{name} {error}")
-        if isinstance(values[name], str) and len(values[name]) > _LONGEST.get(name, 128):
-            return Problem(line, f"{name} is longer than {_LONGEST.get(name, 128)} characters")
+    return _whole(line, values)
+
+
+def _whole(line: int, values: Mapping[str, Any]) -> Row | Problem:
+    """What no single cell can tell."""
     for name in ("user_guid", "member_guid"):
         if values.get(name) is None:
             return Problem(line, f"{name} is missing")
     if (values.get("device_kind") is None) != (values.get("device_address") is None):
         return Problem(line, "device_kind and device_address go together")
     return Row(line, values)
+
+
+def _value(name: str, cell: object) -> Any:
+    """What a cell of a column says; ``ValueError`` if it says nothing that the column may hold."""
+    if isinstance(cell, list | dict):
+        raise ValueError("must be one value")  # noqa: TRY004 - a bad cell is a ValueError like any other
+    value = cell.strip() if isinstance(cell, str) else cell
+    if value is None or value == "":
+        return None
+    read = _READERS.get(name, _text)(value)
+    if isinstance(read, str) and len(read) > _LONGEST.get(name, 128):
+        raise ValueError(f"is longer than {_LONGEST.get(name, 128)} characters")
+    return read
+
+
+class _Memory(dict[str, Any]):
+    """What the cells of one column say, for columns whose cells are few: statuses, banks, time zones, moments by the day."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def __missing__(self, cell: str) -> Any:
+        value = _value(self._name, cell)
+        if len(self) < _REMEMBERED:
+            self[cell] = value
+        return value
+
+
+def _reader(name: str) -> Callable[[str], Any]:
+    """Reads the cells of a CSV's column."""
+    return partial(_value, name) if name in _SELDOM_TWICE else _Memory(name).__getitem__
 
 
 def _text(value: object) -> str:

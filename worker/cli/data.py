@@ -1,18 +1,15 @@
 """`import`: users and members from a file."""
 
+import asyncio
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from worker.cli.session import AsJson, aside, out, print_json, run
-from worker.intake import DEVICE_COLUMNS, MEMBER_COLUMNS, USER_COLUMNS, Problem, Row, read
+from worker.intake import Problem, Row, read
 from worker.runtime import Runtime
 from worker.store.importing import ImportStore
-
-#: Rows written in one transaction.
-BATCH = 1_000
 
 
 def add_to(app: typer.Typer) -> None:
@@ -37,27 +34,22 @@ def import_file(
 async def import_rows(runtime: Runtime, file: Path) -> tuple[int, int]:
     """Write what can be taken and name what cannot; returns how many rows were taken and refused."""
     store, items, taken, refused = ImportStore(runtime.database), read(file), 0, 0
-    while batch := list(islice(items, BATCH)):
-        rows = [item for item in batch if isinstance(item, Row)]
-        for item in batch:
+
+    def read_on() -> list[Row | Problem]:
+        return list(islice(items, store.slice))
+
+    part = read_on()
+    while part:
+        # The next rows are read while the database takes these.
+        following = asyncio.create_task(asyncio.to_thread(read_on))
+        for item in part:
             if isinstance(item, Problem):
                 refused += 1
                 aside.print(f"{file.name}: {item}", markup=False)
+        rows = [item.values for item in part if isinstance(item, Row)]
         # Rows of JSON Lines need not have the same keys; those that follow each other and do are written together.
-        for _, alike in groupby(rows, key=lambda row: frozenset(row.values)):
-            await _write(store, list(alike))
+        for _, alike in groupby(rows, key=lambda values: values.keys()):
+            await store.upsert(list(alike))
         taken += len(rows)
+        part = await following
     return taken, refused
-
-
-async def _write(store: ImportStore, rows: list[Row]) -> None:
-    def columns(row: Row, *names: str) -> dict[str, Any]:
-        return {name: row.values[name] for name in names if name in row.values}
-
-    await store.upsert(
-        user_rows=[columns(row, "user_guid", *USER_COLUMNS) for row in rows],
-        member_rows=[columns(row, "member_guid", "user_guid", *MEMBER_COLUMNS) for row in rows],
-        device_rows=[
-            columns(row, "user_guid", *DEVICE_COLUMNS) for row in rows if row.values.get("device_address") is not None
-        ],
-    )
