@@ -1,6 +1,7 @@
 """The ``reconnect`` command as a person meets it."""
 
 import json
+import sqlite3
 import stat
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -208,3 +209,43 @@ def test_doctor_names_what_is_wrong_and_fails(machine: Any) -> None:
     assert ran.code == 1
     assert "refuses us (http_401): see MX_API_KEY" in ran.out
     assert "wrong" not in ran.out.replace("what is wrong", "")
+
+
+def test_status_and_explain_tell_who_came_back_how_fast_and_who_was_given_up(machine: Any) -> None:
+    machine("migrate")
+    assert "Nobody came back in the last 30 days." in machine("status").out
+    (machine.folder / "members.csv").write_text(
+        "user_guid,member_guid,connection_status\nUSR-1,MBR-told,CONNECTED\nUSR-2,MBR-alone,CONNECTED\n"
+    )
+    machine("import", "members.csv")
+    now = datetime.now(UTC).replace(tzinfo=None)
+    rows = [  # member, state, outcome, hours from the opening to the end, hours from the newest message to the end
+        ("MBR-told", "reconnected", "back", 50.5, 2),
+        ("MBR-alone", "reconnected", "broken_no_more", 1, None),
+        ("MBR-unheard", "exhausted", "reminders_unheard", 888, 168),
+        ("MBR-failed", "exhausted", "http_500", 60, None),
+    ]
+    with sqlite3.connect(machine.folder / "reconnect.db") as database:
+        for member, state, outcome, took, told in rows:
+            opened, notified = now - timedelta(hours=took), now - timedelta(hours=told) if told else None
+            database.execute(
+                "INSERT INTO reconnections (member_guid, user_guid, state, reason, broken_since, opened_at, notified_at, closed_at,"
+                " outcome, outcome_at) VALUES (?, 'USR-1', ?, 'connection_status', ?, ?, ?, ?, ?, ?)",
+                (member, state, str(opened), str(opened), notified and str(notified), str(now), outcome, str(now)),
+            )
+    database.close()
+    returns = machine.json("status")["returns"]
+    assert returns == {
+        "days": 30,
+        "reconnected": 2,
+        "after_a_message": 1,
+        "median_seconds": pytest.approx((50.5 + 1) / 2 * 3_600, abs=1),
+        "median_seconds_after_message": pytest.approx(7_200, abs=1),
+    }
+    shown = machine("status").out
+    assert "In the last 30 days 2 came back, half of them within 1 d 1 h of being found broken; 1 (50 %) after" in shown
+    assert "1 given up after the last reminder went unheard" in shown
+    assert "1 given up after every attempt failed" in shown
+    explained = machine("explain", "MBR-told").out
+    assert "ended as reconnected, 2 d 2 h after it was opened and 2 h after the newest message" in explained
+    assert "ended as reconnected, 1 h after it was opened and without a message" in machine("explain", "MBR-alone").out

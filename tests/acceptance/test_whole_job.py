@@ -231,6 +231,11 @@ def test_in_the_demos_forty_days_everybody_is_told_exactly_as_often_as_they_must
         row = kinds[name]
         assert row["did"] == {ended: row["members"]}, name
         assert (row["mails_a_user"], row["pushes_a_user"]) == ([mails], [pushes]), name
+    dead = ("old phone gone, new one", "iPhone gone, mail instead", "browser gone, mail instead")
+    assert found["notifications"]["suppressed"] == sum(kinds[name]["users"] for name in dead)
+    assert found["returns"]["after_a_message"] == sum(
+        row["members"] for row in kinds.values() if row["must_end"] == "reconnected" and row["must_get"]["mails"]
+    )
     assert kinds["in quiet hours"]["first_day"].keys() == {"due"}
     told = [day["day"] for day in found["days"] if day["mails"] or day["pushes"]]
     assert told == [0, 0.12, 3.17, 7.17, 14.17, 30.17]

@@ -19,11 +19,13 @@ from worker.cli.demo_days import live_through
 from worker.cli.demo_summary import kinds_of, summary_table
 from worker.cli.inspect import funnel_table
 from worker.cli.processes import bundled_broker, flower_command, running, worker_command
+from worker.cli.reporting import came_back
 from worker.cli.session import AsJson, aside, out, print_json, run
 from worker.errors import WorkerError
 from worker.sandbox.scenario import cast, write_population
 from worker.settings import Settings, load_settings
 from worker.store import schema
+from worker.store.returns import Returns
 
 #: What the phones need, from the extra `push`.
 _PACKAGES = ("google.auth", "httpx", "h2", "pywebpush")
@@ -73,6 +75,7 @@ def demo(
         else:
             out.print(summary_table(kinds))
             out.print(funnel_table(story.report))
+            out.print(came_back(Returns(**story.report["returns"])))
             _where_to_look(folder, bank, flower_port if stay else None)
             out.print(f"Done in {time.monotonic() - began:.1f} s.")
         if stay:

@@ -9,7 +9,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from worker.sandbox.customers import Customers
 from worker.sandbox.scenario import Player, devices_of, with_devices, write_import, write_zones
 from worker.stages.sweep import sweep
 from worker.store.reports import ReportStore
+from worker.store.returns import ReturnStore
 from worker.store.setting_back import set_back
 from worker.store.sweeping import SweepReport
 
@@ -38,6 +39,7 @@ _SWEEPS = 6
 #: All stops are whole hours apart, as zones are.
 _MORNING, _LATE = timedelta(hours=3), timedelta(hours=4)
 _JUST_BEFORE = timedelta(hours=1)
+_A_DAY = timedelta(days=1)
 _QUIET_DAYS = (1, 5, 10, 22, 40)
 
 
@@ -123,7 +125,8 @@ class FortyDays:
             await self._stop(stop)
         story.ended = await self._reports.states()
         outcomes = [{"state": s, "outcome": o, "count": n} for s, o, n in await self._reports.outcomes()]
-        story.report = {"outcomes": outcomes, **await self._reports.funnel()}
+        returns = await ReturnStore(self._runtime.database).lately(self._runtime.clock.now(), within=now + _A_DAY)
+        story.report = {"outcomes": outcomes, "returns": asdict(returns), **await self._reports.funnel()}
         return story
 
     async def _stop(self, stop: Stop, *, bar: bool = False) -> None:

@@ -1,19 +1,24 @@
 """`status` and `explain`: what is in hand, why, and what comes next."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import typer
 from rich.table import Table
 
+from worker.cli.reporting import came_back, given_up, never_told, span
 from worker.cli.session import AsJson, out, print_json, run, when
 from worker.errors import UsageError, WorkerError
 from worker.policy.notices import is_near
 from worker.policy.selection import MemberFacts, Reason, judge
+from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
 from worker.settings import Settings
 from worker.store.pauses import PauseStore
 from worker.store.reports import ReportStore
+from worker.store.returns import Returns, ReturnStore
 
 
 def add_to(app: typer.Typer) -> None:
@@ -40,6 +45,7 @@ def status(*, as_json: bool = AsJson) -> None:
                 for p in await PauseStore(runtime.database).all()
             ],
             "open_by_reason": await reports.open_by_reason(),
+            "returns": asdict(await ReturnStore(runtime.database).lately(now)),
             "last_sweep": await reports.last_sweep(),
         }
 
@@ -59,11 +65,26 @@ def status(*, as_json: bool = AsJson) -> None:
     )
     if ahead := found["open_by_reason"].get(str(Reason.EXPIRES_SOON)):
         out.print(f"Of the open reconnections, {ahead} are notices ahead of an expiry: their members are well.")
+    out.print(came_back(Returns(**found["returns"])))
+    for line in _given_up(found["outcomes"]):
+        out.print(line)
     sweep = found["last_sweep"]
     if sweep is None:
         out.print("No sweep yet: run `reconnect sweep`, or start beat.")
     else:
-        out.print(f"Last sweep {when(sweep['started_at'])}: opened {sweep['opened']}, recovered {sweep['recovered']}.")
+        out.print(
+            f"Last sweep {when(sweep['started_at'])}: opened {sweep['opened']}, recovered {sweep['recovered']}, closed "
+            f"{sweep['closed']}, reminded {sweep['reminded']}, exhausted {sweep['exhausted']}."
+        )
+
+
+def _given_up(outcomes: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The report lines for what ended ``exhausted``."""
+    counts = {item["outcome"]: item["count"] for item in outcomes if item["state"] == ReconnectionState.EXHAUSTED}
+    if unheard := counts.pop("reminders_unheard", 0):
+        yield f"{given_up(unheard)}."
+    if failed := sum(counts.values()):
+        yield f"{never_told(failed)}."
 
 
 def funnel_table(found: dict[str, Any]) -> Table:
@@ -131,6 +152,7 @@ def _told(found: dict[str, Any], pauses: list[str], settings: Settings, now: dat
                 for k in ("id", "state", "reason", "broken_since", "opened_at", "closed_at", "attempts", "outcome")
             },
             "moved_to": e["moved_to"],
+            "notified_at": e["notified_at"],
             "history": _history(e),
         }
         for e in found["episodes"]
@@ -159,8 +181,17 @@ def _history(episode: dict[str, Any]) -> list[tuple[datetime, str]]:
     if episode["moved_to"]:
         events.append((episode["outcome_at"] or episode["opened_at"], f"MX carries it on as {episode['moved_to']}"))
     if episode["closed_at"]:
-        events.append((episode["closed_at"], f"ended as {episode['state']}"))
+        events.append((episode["closed_at"], f"ended as {episode['state']}{_how_long(episode)}"))
     return sorted(events, key=lambda event: event[0])
+
+
+def _how_long(episode: dict[str, Any]) -> str:
+    """For those who came back: how long it took, and whether a message had prompted it."""
+    if episode["state"] != ReconnectionState.RECONNECTED:
+        return ""
+    told = episode["notified_at"]
+    prompted = f"{span(episode['closed_at'] - told)} after the newest message" if told else "without a message"
+    return f", {span(episode['closed_at'] - episode['opened_at'])} after it was opened and {prompted}"
 
 
 def _next(  # noqa: PLR0911 - one return for each state

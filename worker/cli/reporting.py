@@ -1,6 +1,42 @@
 """Sentences about the work that more than one command says."""
 
+from datetime import timedelta
+from itertools import pairwise
+
+from worker.store.returns import Returns
+
+_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+
 
 def given_up(count: int) -> str:
-    """The report line for reconnections that ended ``exhausted``."""
+    """The report line for reconnections that ended ``exhausted`` in the cadence's course."""
     return f"{count} given up after the last reminder went unheard; `reconnect retry --exhausted` puts them back"
+
+
+def never_told(count: int) -> str:
+    """The report line for those that ended ``exhausted`` because every attempt failed."""
+    return f"{count} given up after every attempt failed; `reconnect retry --exhausted` puts them back"
+
+
+def came_back(returns: Returns) -> str:
+    """How many came back, how fast, and how many of them after a message."""
+    if not returns.reconnected:
+        return f"Nobody came back in the last {returns.days} days."
+    share = round(100 * returns.after_a_message / returns.reconnected)
+    text = f"In the last {returns.days} days {returns.reconnected} came back"
+    if returns.median_seconds is not None:
+        text += f", half of them within {span(returns.median_seconds)} of being found broken"
+    text += f"; {returns.after_a_message} ({share} %) after a message"
+    if returns.median_seconds_after_message is not None:
+        text += f", half of them within {span(returns.median_seconds_after_message)} of it"
+    return f"{text}."
+
+
+def span(seconds: float | timedelta) -> str:
+    """A length of time in its two largest units: ``2 d 3 h``, ``41 min 5 s``, ``0 s``."""
+    left = round(seconds.total_seconds() if isinstance(seconds, timedelta) else seconds)
+    for (unit, size), (smaller, small) in pairwise(_UNITS):
+        if left >= size:
+            rest = left % size // small
+            return f"{left // size} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{left} s"

@@ -235,11 +235,17 @@ def _players(kinds: Iterator[Kind]) -> Iterator[Player]:
 
 def devices_of(players: Sequence[Player]) -> list[dict[str, Any]]:
     """What the cast's devices sign up as (worker/sandbox/phones/network.py), user by user."""
+    kinds = {player.user_guid: player.kind for player in players}
     return [
-        {"kind": device.removesuffix(" gone"), "gone": device.endswith(" gone")}
-        for kind in {player.user_guid: player.kind for player in players}.values()
-        for device in kind.devices
+        _device(device, f"{guid}-{place}" if len(kind.devices) > 1 else None)
+        for guid, kind in kinds.items()
+        for place, device in enumerate(kind.devices)
     ]
+
+
+def _device(device: str, token: str | None) -> dict[str, Any]:
+    """``token`` is for those who have several: `reconnect import` writes them in the order of their addresses."""
+    return {"kind": device.removesuffix(" gone"), "gone": device.endswith(" gone"), "token": token}
 
 
 def with_devices(players: Sequence[Player], addresses: Sequence[str]) -> list[Player]:

@@ -50,6 +50,13 @@ async def sweep(runtime: Runtime, *, slot: datetime | None = None) -> SweepRepor
     await watch_outages(runtime, now)
     report.woken = await wake(runtime)
     await store.finish(sweep_id, report, runtime.clock.now())
+    if report.exhausted:
+        log.warning(
+            "given_up",
+            reconnections=report.exhausted,
+            why="the last reminder went unheard",
+            what_to_do="`reconnect retry --exhausted` puts them back",
+        )
     if report.did_something:
         log.info("swept", **{name: value for name, value in vars(report).items() if value})
     return report

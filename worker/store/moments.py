@@ -87,6 +87,25 @@ def _normalised_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
     return f"strftime('{_SQLITE_FORMAT}', {compiler.process(element.clauses, **kw)})"
 
 
+class seconds_between(FunctionElement[float]):  # noqa: N801
+    """How long after the first moment the second is, in seconds."""
+
+    type = Float()
+    inherit_cache = True
+
+
+@compiles(seconds_between, "postgresql")
+def _between_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
+    first, second = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"EXTRACT(epoch FROM ({second} - {first}))::float8"
+
+
+@compiles(seconds_between, "sqlite")
+def _between_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    first, second = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"((julianday({second}) - julianday({first})) * 86400.0)"
+
+
 class later(FunctionElement[datetime]):  # noqa: N801
     """A moment, so many seconds on."""
 
