@@ -54,6 +54,7 @@ def up(
 
 
 def sandbox(
+    *,
     population: Path | None = typer.Option(
         None, "--population", help="Members, as JSON Lines; default: the demonstration's cast, with a file to import."
     ),
@@ -61,15 +62,23 @@ def sandbox(
     http_port: int = typer.Option(8090, "--http-port", help="The bank; 0 for any free port."),
     smtp_port: int = typer.Option(8025, "--smtp-port", help="The mail server; 0 for any free port."),
     latency: float = typer.Option(0.05, "--latency", help="Seconds that each of the bank's answers takes."),
+    phones: Path | None = typer.Option(
+        None, "--phones", help="Phones and browsers too: where the sender's keys for FCM, APNs and Web Push are put."
+    ),
 ) -> None:
-    """The MX look-alike and mailboxes alone."""
+    """The MX look-alike and mailboxes alone, with phones where they are wanted."""
     mail_dir.mkdir(parents=True, exist_ok=True)
     from worker.sandbox.server import DEFAULT_API_KEY, DEFAULT_CLIENT_ID, Addresses, SandboxConfig, serve
 
     if population is None:
         population = _cast(mail_dir.parent)
     config = SandboxConfig(
-        population=population, mail_dir=mail_dir, http_port=http_port, smtp_port=smtp_port, latency=latency
+        population=population,
+        mail_dir=mail_dir,
+        http_port=http_port,
+        smtp_port=smtp_port,
+        latency=latency,
+        phones=phones,
     )
 
     def ready(addresses: Addresses) -> None:
@@ -78,6 +87,8 @@ def sandbox(
             f"  MX_BASE_URL={addresses.base_url}\n  MX_API_KEY={DEFAULT_API_KEY}\n  MX_CLIENT_ID={DEFAULT_CLIENT_ID}"
         )
         out.print(f"  SMTP_URL={addresses.smtp_url}\n  EMAIL_FROM=Sandbox <no-reply@sandbox.example>")
+        for name, value in addresses.push.items():
+            out.print(f"  {name}={value}")
         out.print(f"Mails: {addresses.mail_page}   Stop with Ctrl-C.")
 
     asyncio.run(serve(config, ready))

@@ -154,7 +154,8 @@ class ReportStore:
                 return None
             user_guid = row["user_guid"] if row else found[0]["user_guid"]
             user = (await connection.execute(select(users).where(users.c.user_guid == user_guid))).mappings().first()
-            kinds = await connection.scalars(select(devices.c.device_kind).where(devices.c.user_guid == user_guid))
+            alive = and_(devices.c.user_guid == user_guid, devices.c.disabled_at.is_(None))
+            kinds = await connection.scalars(select(devices.c.device_kind).where(alive))
             for episode in found:
                 await self._add_history(connection, episode)
             return {
