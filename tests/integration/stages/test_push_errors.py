@@ -1,0 +1,183 @@
+"""What each error of a push service does to the message, to the device, to the channel and to the episode behind it.
+
+That a service's words lead to these outcomes over a real connection is tried in ``tests/integration/channels``; here the same
+judgements go through the deliver stage.
+"""
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from worker.channels import Dispatching, Message, Outcome, Unknown
+from worker.channels.apns import judging as apns
+from worker.channels.fcm import judging as fcm
+from worker.channels.push_http import Reply
+from worker.channels.webpush import judging as webpush
+from worker.stages.deliver import deliver
+from worker.stages.fetch import fetch
+from worker.stages.sweep import sweep
+from worker.store.tables import devices, notifications, pauses, reconnections
+
+MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
+#: As MX's windows and our retries have it: nobody is told at once, and a first retry is drawn within a minute.
+SECOND = timedelta(seconds=1)
+
+
+def _fcm(status: int, code: str, *, field: str | None = None, after: str | None = None) -> Outcome:
+    details: list[dict[str, Any]] = [{"errorCode": code}]
+    if field:
+        details.append({"fieldViolations": [{"field": field}]})
+    headers = {"retry-after": after} if after else {}
+    return fcm.judge(Reply(status, headers, json.dumps({"error": {"details": details}}).encode()))
+
+
+def _apns(status: int, reason: str = "", after: str | None = None) -> Outcome:
+    headers = {"retry-after": after} if after else {}
+    return apns.judge(Reply(status, headers, json.dumps({"reason": reason}).encode()))
+
+
+def _webpush(status: int, body: str = "", after: str | None = None) -> Outcome:
+    return webpush.judge(Reply(status, {"retry-after": after} if after else {}, body.encode()))
+
+
+class Answering:
+    """A channel that everything is sent on, to one end."""
+
+    def __init__(self, kind: str, outcome: Outcome) -> None:
+        self.kind, self.outcome, self.sends = kind, outcome, 0
+
+    async def send(self, _message: Message, dispatching: Dispatching) -> Outcome:
+        self.sends += 1
+        await dispatching()
+        return self.outcome
+
+    async def check(self) -> Outcome:
+        return self.outcome
+
+    async def close(self) -> None:
+        pass
+
+
+#: By the name of the error: what the service says, and what must follow.
+DROPPED = {
+    "fcm UNREGISTERED": _fcm(404, "UNREGISTERED"),
+    "fcm INVALID_ARGUMENT of the token": _fcm(400, "INVALID_ARGUMENT", field="message.token"),
+    "apns Unregistered": _apns(410, "Unregistered"),
+    "apns ExpiredToken": _apns(410, "ExpiredToken"),
+    "apns BadDeviceToken": _apns(400, "BadDeviceToken"),
+    "apns DeviceTokenNotForTopic": _apns(400, "DeviceTokenNotForTopic"),
+    "webpush 404": _webpush(404),
+    "webpush 410": _webpush(410),
+}
+REFUSED = {
+    "fcm INVALID_ARGUMENT of something else": _fcm(400, "INVALID_ARGUMENT", field="message.data"),
+    "apns PayloadTooLarge": _apns(413, "PayloadTooLarge"),
+    "webpush 413": _webpush(413),
+    "webpush of another key": _webpush(403, '{"reason": "VapidPkHashMismatch"}'),
+}
+#: With how much is spent, and no earlier than when it is tried again.
+LATER = {
+    "fcm QUOTA_EXCEEDED": (_fcm(429, "QUOTA_EXCEEDED", after="300"), 0, 300 * SECOND),
+    "fcm 429": (_fcm(429, "", after="120"), 0, 120 * SECOND),
+    "fcm UNAVAILABLE": (_fcm(503, "UNAVAILABLE", after="30"), 0, 30 * SECOND),
+    "fcm INTERNAL": (_fcm(500, "INTERNAL"), 1, SECOND),
+    "apns TooManyRequests": (_apns(429, "TooManyRequests"), 1, SECOND),
+    "apns TooManyProviderTokenUpdates": (_apns(429, "TooManyProviderTokenUpdates"), 0, 20 * MINUTE),
+    "apns InternalServerError": (_apns(500, "InternalServerError"), 1, SECOND),
+    "apns ServiceUnavailable": (_apns(503, "ServiceUnavailable", after="7"), 0, 7 * SECOND),
+    "apns Shutdown": (_apns(503, "Shutdown"), 0, SECOND),
+    "webpush 429": (_webpush(429, after="90"), 1, 90 * SECOND),
+    "webpush 503": (_webpush(503), 1, SECOND),
+}
+STOPPED = {
+    "fcm SENDER_ID_MISMATCH": _fcm(403, "SENDER_ID_MISMATCH"),
+    "fcm THIRD_PARTY_AUTH_ERROR": _fcm(401, "THIRD_PARTY_AUTH_ERROR"),
+    "fcm 401": _fcm(401, ""),
+    "apns ExpiredProviderToken": _apns(403, "ExpiredProviderToken"),
+    "apns InvalidProviderToken": _apns(403, "InvalidProviderToken"),
+    "apns TopicDisallowed": _apns(400, "TopicDisallowed"),
+    "webpush 401": _webpush(401),
+    "webpush 403": _webpush(403),
+}
+
+Told = Callable[..., Any]
+
+
+@pytest.fixture
+def told(bench_for: Any, sandbox_for: Any) -> Told:
+    """Lets one person with one device be told, to this end; returns the rows as they stand then, and the moment."""
+
+    async def tell(kind: str, outcome: Outcome, **config: Any) -> dict[str, Any]:
+        async with sandbox_for({"a": ["ok"]}) as sandbox:
+            bench = await bench_for(mx_base_url=sandbox.addresses.base_url, **config)
+            bench.runtime.channels = {kind: Answering(kind, outcome)}
+            await bench.member("a", email=None, connection_status="DENIED")
+            await bench.sql(
+                "INSERT INTO devices (user_guid, device_kind, device_address) VALUES ('USR-a', :k, 'token')", k=kind
+            )
+            await sweep(bench.runtime)
+            await fetch(bench.runtime)
+            now: datetime = bench.runtime.clock.now()
+            await deliver(bench.runtime)
+            found: dict[str, Any] = {"now": now, "until": bench.runtime.clock.now()}
+            async with bench.runtime.database.engine.begin() as connection:
+                for table in (notifications, reconnections, devices, pauses):
+                    found[table.name] = (await connection.execute(select(table))).mappings().first()
+            return found
+
+    return tell
+
+
+@pytest.mark.parametrize("error", DROPPED)
+async def test_a_device_that_is_gone_is_disabled(told: Told, error: str) -> None:
+    found = await told(error.split(maxsplit=1)[0], DROPPED[error])
+    assert found["devices"]["disabled_at"] is not None
+    assert found["notifications"]["state"] == "suppressed"
+    assert found["notifications"]["outcome"] == DROPPED[error].code
+    assert (found["reconnections"]["state"], found["reconnections"]["attempts"]) == ("due", 0)
+    assert found["reconnections"]["next_attempt_at"] <= found["until"]  # for another way
+    assert found["pauses"] is None
+
+
+@pytest.mark.parametrize("error", REFUSED)
+async def test_a_message_that_is_refused_for_good_leaves_the_device_alone(told: Told, error: str) -> None:
+    found = await told(error.split(maxsplit=1)[0], REFUSED[error])
+    assert found["devices"]["disabled_at"] is None
+    assert found["notifications"]["state"] == "failed"
+    assert found["reconnections"]["state"] == "due"
+    wait = found["reconnections"]["next_attempt_at"] - found["now"]
+    assert 3 * DAY <= wait < 3 * DAY + MINUTE  # no other channel: the next reminder's day
+    assert found["pauses"] is None
+
+
+@pytest.mark.parametrize("error", LATER)
+async def test_what_passes_is_tried_later(told: Told, error: str) -> None:
+    outcome, spent, least = LATER[error]
+    found = await told(error.split(maxsplit=1)[0], outcome)
+    assert found["devices"]["disabled_at"] is None
+    assert (found["notifications"]["state"], found["notifications"]["attempts"]) == ("pending", spent)
+    assert found["reconnections"]["state"] == "ready"
+    wait = found["notifications"]["next_attempt_at"] - found["now"]
+    assert least <= wait <= least + MINUTE + (found["until"] - found["now"])
+    assert found["pauses"] is None
+
+
+@pytest.mark.parametrize("error", STOPPED)
+async def test_what_concerns_us_as_a_whole_stops_the_channel_and_spends_nothing(told: Told, error: str) -> None:
+    kind = error.split(maxsplit=1)[0]
+    found = await told(kind, STOPPED[error])
+    assert (found["pauses"]["scope"], found["pauses"]["reason"]) == (f"delivery:{kind}", STOPPED[error].code)
+    assert (found["notifications"]["state"], found["notifications"]["attempts"]) == ("pending", 0)
+    assert found["reconnections"]["state"] == "ready"
+    assert found["devices"]["disabled_at"] is None
+
+
+@pytest.mark.parametrize("kind", ["fcm", "apns", "webpush"])
+async def test_a_lost_answer_is_not_sent_again_by_guesswork(told: Told, kind: str) -> None:
+    found = await told(kind, Unknown(code="connection_lost"))
+    assert found["notifications"]["state"] == "unknown"
+    assert found["reconnections"]["state"] == "notified"
