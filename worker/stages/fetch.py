@@ -56,6 +56,7 @@ _PACED = frozenset({"http_429", NOT_ASKED})
 _SIT_OUT = 5.0
 #: Deliverers that are at work find new messages by themselves: no more than one is woken in so many seconds.
 _WAKE_EVERY = 1.0
+_CLAIMS_AT_ONCE = 4
 #: One person's banks are asked for side by side, but not without end.
 _AT_ONCE = 5
 
@@ -99,6 +100,8 @@ class Fetch:
             seconds=self._settings.shift_seconds,
             renew_every=self._settings.lease_seconds / 3,
             stopping=runtime.stopping,
+            # Where a rate is set, how much is claimed follows from it, and that count is only right for one claim at a time.
+            claims_at_once=1 if self._settings.mx_requests_per_second or mode is not Mode.WORK else _CLAIMS_AT_ONCE,
         )
 
     async def claim(self, n: int) -> Slice[Visit]:

@@ -74,6 +74,9 @@ class Shift(Generic[Job, Done]):
     stopping: asyncio.Event
     #: How long jobs that are under way may go on after that.
     grace: float = 20.0
+    #: Claims under way at once, from the first full slice on. One is a handful of questions to the database, each of which waits
+    #: for its turn on a busy loop: alone it brings 200 rows in 0.1 s, which is less than the connections could take.
+    claims_at_once: int = 1
 
     #: Nothing more was due at the last claim.
     drained: bool = False
@@ -84,7 +87,8 @@ class Shift(Generic[Job, Done]):
         self._waiting: deque[Job] = deque()
         self._working: dict[asyncio.Task[Done], Job] = {}
         self._done: list[Done] = []
-        self._claiming: asyncio.Task[Slice[Job]] | None = None
+        self._claims: set[asyncio.Task[Slice[Job]]] = set()
+        self._there_is_much = False
         self._settling: asyncio.Task[None] | None = None
         self._something_to_do = asyncio.Event()
         self._ended = False
@@ -102,8 +106,9 @@ class Shift(Generic[Job, Done]):
                 self._fill_slots()
                 if self._winds_down():
                     await self._hand_back_waiting()
-                elif self._claiming is None and not self.drained and now() < until and self._runs_low():
-                    self._claiming = self._start(self.stage.claim(self.batch))
+                else:
+                    while not self.drained and now() < until and self._runs_low():
+                        self._claims.add(self._start(self.stage.claim(self.batch)))
                 if (
                     self._done
                     and self._settling is None
@@ -112,7 +117,7 @@ class Shift(Generic[Job, Done]):
                     batch, self._done = self._done, []
                     self._settling = self._start(self.stage.settle(batch))
                     settle_at = now() + SETTLE_EVERY
-                if self._is_idle() and not self._done and self._claiming is None and self._settling is None:
+                if self._is_idle() and not self._done and not self._claims and self._settling is None:
                     return
                 self._something_to_do.clear()
                 with suppress(TimeoutError):
@@ -120,9 +125,9 @@ class Shift(Generic[Job, Done]):
                         await self._something_to_do.wait()
                 if self._settling is not None and self._settling.done():
                     self._settling = self._settling.result()
-                if self._claiming is not None and self._claiming.done():
-                    self._take(self._claiming.result())
-                    self._claiming = None
+                for claim in [claim for claim in self._claims if claim.done()]:
+                    self._claims.remove(claim)
+                    self._take(claim.result())
                 if now() >= renew_at:
                     renew_at = now() + self.renew_every
                     await self.stage.renew([*self._working.values(), *self._waiting])
@@ -148,7 +153,11 @@ class Shift(Generic[Job, Done]):
 
     def _runs_low(self) -> bool:
         """Claim ahead of need, so that no connection idles while the database answers, but never much."""
-        return len(self._waiting) <= self.batch // 2
+        if not self._claims:
+            return len(self._waiting) <= self.batch // 2
+        coming = len(self._claims) * self.batch
+        most = self.claims_at_once if self._there_is_much else 1
+        return len(self._claims) < most and len(self._waiting) + coming <= self.slots + self.batch // 2
 
     def _start(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(coroutine)
@@ -161,7 +170,8 @@ class Shift(Generic[Job, Done]):
 
     def _take(self, found: Slice[Job]) -> None:
         self._waiting.extend(found.jobs)
-        self.drained = found.taken < self.batch
+        self._there_is_much = found.taken >= self.batch
+        self.drained = self.drained or not self._there_is_much
 
     def _fill_slots(self) -> None:
         while self._waiting and len(self._working) < self.slots and not self._winds_down():
@@ -181,7 +191,7 @@ class Shift(Generic[Job, Done]):
             self._is_idle()
             or self._winds_down()
             or len(self._done) >= self.batch
-            or (self._claiming is None and not self.drained and self._runs_low())
+            or (not self.drained and self._runs_low())
         ):
             self._something_to_do.set()
 
@@ -212,9 +222,9 @@ class Shift(Generic[Job, Done]):
             else:
                 self._done.append(task.result())
         self._working.clear()
-        if self._claiming is not None:
+        for claim in self._claims:
             with suppress(Exception):
-                self._waiting.extend((await self._claiming).jobs)
+                self._waiting.extend((await claim).jobs)
         async with AsyncExitStack() as all_of_it:  # whichever of these fails, the others are done
             if self._waiting or interrupted:
                 all_of_it.push_async_callback(self.stage.release, [*self._waiting, *interrupted])

@@ -14,10 +14,13 @@ from worker.stages.shift import Slice, summary
 pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
 
 
+@pytest.mark.parametrize("claims_at_once", [1, 3])
 @pytest.mark.parametrize(("slots", "batch"), [(1, 1), (1, 10), (7, 10), (10, 7), (200, 200), (3, 1_000)])
-async def test_all_the_work_is_done_and_never_more_than_the_slots_at_once(slots: int, batch: int) -> None:
+async def test_all_the_work_is_done_and_never_more_than_the_slots_at_once(
+    slots: int, batch: int, claims_at_once: int
+) -> None:
     desk = Desk(150, ticks=lambda job: job % 5)
-    shift = make_shift(desk, slots=slots, batch=batch)
+    shift = make_shift(desk, slots=slots, batch=batch, claims_at_once=claims_at_once)
     await shift.run()
     assert desk.peak <= slots
     assert desk.results == dict.fromkeys(range(150), "done")
@@ -35,6 +38,41 @@ async def test_every_slot_is_used_however_small_the_slices(slots: int, batch: in
     desk.let_go()
     await run
     assert desk.peak == slots
+
+
+@pytest.mark.usefixtures("endless")
+async def test_slices_are_claimed_side_by_side_once_one_was_full_and_no_further_ahead_than_there_are_slots() -> None:
+    desk = Desk(10_000)
+    desk.hold(*range(10_000))
+    answer = desk.slow["claim"] = asyncio.Event()
+    shift = make_shift(desk, slots=40, batch=10, claims_at_once=3)
+    run = asyncio.create_task(shift.run())
+    await until(lambda: desk.calls["claim"] == 1)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert desk.calls["claim"] == 1  # there may be little to do
+    answer.set()
+    await until(lambda: len(desk.working) == 40)
+    answer.clear()
+    desk.let_go(*range(40))
+    await until(lambda: desk.calls["claim"] >= len(desk.claimed) // 10 + 3)
+    assert desk.calls["claim"] == len(desk.claimed) // 10 + 3
+    answer.set()
+    shift.stopping.set()
+    desk.let_go()
+    await run
+    assert desk.everything_ended_once()
+
+
+@pytest.mark.usefixtures("endless")
+async def test_when_one_of_several_claims_fails_what_the_others_take_goes_back() -> None:
+    desk = Desk(1_000)
+    desk.fails["claim", 2] = OSError("no database")
+    with pytest.raises(OSError, match="no database"):
+        await make_shift(desk, slots=40, batch=10, claims_at_once=4).run()
+    assert desk.calls["claim"] >= 4
+    assert desk.everything_ended_once()
+    assert len(desk.claimed) > 20
 
 
 @pytest.mark.usefixtures("endless")
