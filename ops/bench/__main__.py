@@ -37,7 +37,9 @@ def main() -> int:
     """Measure; 1 if a measure could not be taken."""
     parser = argparse.ArgumentParser(prog="python -m ops.bench")
     parser.add_argument("--full", action="store_true", help="everything, at full size; the better part of an hour")
-    parser.add_argument("--only", nargs="+", choices=MEASURES, help="these alone; nothing is written")
+    parser.add_argument(
+        "--only", nargs="+", choices=MEASURES, help="these alone; of what they find only the curves are kept"
+    )
     parser.add_argument(
         "--profile", action="store_true", help="show where the CPU time of one child goes; nothing else"
     )
@@ -64,6 +66,7 @@ def main() -> int:
             print(f"  ({time.monotonic() - at:.0f} s)", flush=True)
         results.seconds = time.monotonic() - began
     results.print()
+    results.draw()
     if not given.only:
         results.write()
         print("Written to ops/bench/RESULTS.md.")

@@ -37,9 +37,9 @@ class Form:
 
 SHORT = Form(
     name="bench",
-    rounds=3,
-    members=6_000,
-    rival_members=1_500,
+    rounds=5,
+    members=4_000,
+    rival_members=1_000,
     rival_rounds=1,
     tries_rivals=False,
     curve=(),
@@ -47,12 +47,12 @@ SHORT = Form(
     openings=(20_000, 200_000),
     import_rows=100_000,
     import_rounds=2,
-    mails=800,
+    mails=400,
     mail_connections=(10,),
-    tail_seconds=10,
+    tail_seconds=5,
     tail_rounds=1,
     tail_of_bare=False,
-    memory=(5_000, 20_000),
+    memory=(10_000, 20_000),
 )
 
 FULL = Form(

@@ -15,6 +15,7 @@ from ops.bench.plotting import Curve
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "RESULTS.md"
+KEPT = HERE / "results"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,16 +102,19 @@ class Results:
             console.width = 200
         console.print(table)
 
-    def write(self) -> None:
-        """Keep them, draw the curves, and write ``RESULTS.md`` anew from the last results of both forms."""
-        kept = HERE / "results"
-        kept.mkdir(exist_ok=True)
-        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
-        (kept / f"{self.form}.json").write_text(text + "\n", encoding="utf-8")
+    def draw(self) -> None:
+        """Draw the curves."""
+        KEPT.mkdir(exist_ok=True)
         for curve in self.curves:
-            (kept / f"{curve.name}.svg").write_text(curve.svg(), encoding="utf-8")
+            (KEPT / f"{curve.name}.svg").write_text(curve.svg(), encoding="utf-8")
+
+    def write(self) -> None:
+        """Keep them, and write ``RESULTS.md`` anew from the last results of both forms."""
+        KEPT.mkdir(exist_ok=True)
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        (KEPT / f"{self.form}.json").write_text(text + "\n", encoding="utf-8")
         parts = [_INTRODUCTION]
-        files = (kept / f"{form}.json" for form in ("bench-full", "bench"))
+        files = (KEPT / f"{form}.json" for form in ("bench-full", "bench"))
         parts += [_section(json.loads(file.read_text(encoding="utf-8"))) for file in files if file.exists()]
         parts.append((HERE / "NOTES.md").read_text(encoding="utf-8"))
         RESULTS.write_text("\n".join(parts), encoding="utf-8")

@@ -111,7 +111,7 @@ def children(bench: Bench) -> None:
             }
             runs = {name: site.run for name, site in sites.items()}
             in_turns(runs, 2)  # twice, so that each child has its first task behind it
-            found = in_turns(runs, form.rounds)
+            found = in_turns(runs, max(form.rounds - 2, 3))
         one, two = found["1"], found["2"]
         busy = median((r.worker_cpu + r.database_cpu + r.upstream_cpu) / r.fetch_seconds for r in two)
         bench.add(
