@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -195,10 +196,19 @@ def _running(
         process.wait()
 
 
-def cast_of(count: int, **extra: Any) -> tuple[list[dict[str, Any]], str]:
-    """So many broken members, one a user: rows for the sandbox, and a file for `reconnect import`."""
-    rows = [{"user_guid": f"USR-{i:06}", "member_guid": f"MBR-{i:06}", **extra} for i in range(count)]
-    lines = [f"{row['user_guid']},{row['member_guid']},DENIED,person{i:06}@mail.example" for i, row in enumerate(rows)]
+def cast_of(count: int, *, users: int | None = None, **extra: Any) -> tuple[list[dict[str, Any]], str]:
+    """So many broken members of so many users, one each unless told: rows for the sandbox, and a file for `reconnect import`.
+
+    A user's banks lie anywhere in the order of the members.
+    """
+    whose = [n % (users or count) for n in range(count)]
+    if users:
+        random.Random(count).shuffle(whose)
+    rows = [{"user_guid": f"USR-{u:06}", "member_guid": f"MBR-{n:06}", **extra} for n, u in enumerate(whose)]
+    lines = [
+        f"{row['user_guid']},{row['member_guid']},DENIED,person{u:06}@mail.example"
+        for row, u in zip(rows, whose, strict=True)
+    ]
     return rows, "\n".join(["user_guid,member_guid,connection_status,email", *lines]) + "\n"
 
 

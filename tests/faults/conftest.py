@@ -67,10 +67,12 @@ def populated(machine: Machine) -> Any:
     A column is a name and a function of the member's number.
     """
 
-    def populate(count: int, *options: str, url: str | None = None, columns: Columns | None = None) -> Records:
+    def populate(
+        count: int, *options: str, url: str | None = None, columns: Columns | None = None, users: int | None = None
+    ) -> Records:
         if url is not None:
             machine.environment["DATABASE_URL"] = url
-        rows, csv = cast_of(count)
+        rows, csv = cast_of(count, users=users)
         if columns:
             head, *lines = csv.splitlines()
             lines = [",".join([line, *(of(n) for of in columns.values())]) for n, line in enumerate(lines)]
