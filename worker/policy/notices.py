@@ -15,8 +15,8 @@ from worker.policy.states import ReconnectionState
 
 #: A date that moves by less is the same date: applications reckon it anew from "expires in so many seconds".
 DRIFT = timedelta(hours=1)
-#: A notice speaks for the next day as well where that begins this soon: it was held up by a night, or found late.
-_APART = timedelta(hours=12)
+#: A notice speaks for the next day as well where that begins this soon: it was held up by a night, found late, or taken along.
+APART = timedelta(hours=12)
 
 
 def horizon(now: datetime, days: Sequence[int]) -> datetime:
@@ -35,7 +35,7 @@ def is_near(member: MemberFacts, *, statuses: Collection[str], days: Sequence[in
 def next_notice(expires_at: datetime, days: Sequence[int], *, told_at: datetime) -> datetime | None:
     """When the next notice is due after one at ``told_at``; ``None``: that was the last."""
     dates = [expires_at - timedelta(days=day) for day in days]
-    return min((date for date in dates if date > told_at + _APART), default=None)
+    return min((date for date in dates if date > told_at + APART), default=None)
 
 
 def ending(

@@ -124,9 +124,10 @@ class Fetch:
             left = [claim for claim in theirs if all(fetched.claim is not claim for fetched in ended)]
             plan = self._plan(person, now)
             if isinstance(plan, Route) and left:
-                first, second = _broken_first(left)
-                visits.append(Visit(person=person, route=plan, claims=tuple(first)))
-                ended += [_again(c, max(c.next_attempt_at, now + SOON), "broken_bank_first") for c in second]
+                spoken, later = broken_first(left, now)
+                if spoken:
+                    visits.append(Visit(person=person, route=plan, claims=tuple(spoken)))
+                ended += [_again(claim, at, outcome) for claim, at, outcome in later]
             elif not isinstance(plan, Route):
                 ended += [_again(claim, plan[1], plan[0]) for claim in left]
             if ended:
@@ -334,11 +335,19 @@ class Fetch:
         """Nothing to do: a call to MX ends within half a lease."""
 
 
-def _broken_first(claims: Sequence[Claim]) -> tuple[list[Claim], list[Claim]]:
-    """What a person is told now, and what another day: a message says that something stopped, or that it will, never both."""
+def broken_first(claims: Sequence[Claim], now: datetime) -> tuple[list[Claim], list[tuple[Claim, datetime, str]]]:
+    """What a person is told now, and what another day: when, and why.
+
+    A message says that something stopped, or that it will, never both. A notice is taken along only so early that it speaks for its
+    own day as well.
+    """
     broken = [claim for claim in claims if claim.reason != Reason.EXPIRES_SOON]
     ahead = [claim for claim in claims if claim.reason == Reason.EXPIRES_SOON]
-    return (broken, ahead) if broken else (ahead, [])
+    if broken:
+        return broken, [(claim, max(claim.next_attempt_at, now + SOON), "broken_bank_first") for claim in ahead]
+    early = [claim for claim in ahead if claim.next_attempt_at > now + notices.APART]
+    spoken = [claim for claim in ahead if claim not in early]
+    return spoken, [(claim, claim.next_attempt_at, "its_own_day") for claim in early]
 
 
 def _again(claim: Claim, at: datetime, outcome: str) -> Fetched:
