@@ -52,7 +52,7 @@ SHORT = Form(
     tail_seconds=5,
     tail_rounds=1,
     tail_of_bare=False,
-    memory=(10_000, 20_000),
+    memory=(16_000, 24_000),
 )
 
 FULL = Form(
