@@ -9,7 +9,7 @@ from worker.channels import Sent
 from worker.channels.opening import open_channels
 from worker.errors import WorkerError
 from worker.mx.answers import RefusedClient
-from worker.mx.client import MxClient
+from worker.mx.client import NOT_MX, MxClient
 from worker.settings import Settings
 from worker.store import schema
 from worker.store.database import Database, open_engine
@@ -106,7 +106,7 @@ async def _workers(_: Settings) -> tuple[bool | None, str]:
     return True, f"{len(answers)} running"
 
 
-async def _mx(settings: Settings) -> tuple[bool, str]:
+async def _mx(settings: Settings) -> tuple[bool | None, str]:
     client = MxClient(settings, deadline=15)
     try:
         failure = await client.probe()
@@ -116,7 +116,7 @@ async def _mx(settings: Settings) -> tuple[bool, str]:
         return True, f"{settings.mx_base_url} accepts the credentials"
     if isinstance(failure, RefusedClient):
         return (
-            False,
+            None if failure.code == NOT_MX else False,
             f"{settings.mx_base_url} refuses us ({failure.code}): {_REFUSALS.get(failure.code, 'see the credentials')}",
         )
     return False, f"{settings.mx_base_url} does not serve us now ({failure.code})"
@@ -125,7 +125,7 @@ async def _mx(settings: Settings) -> tuple[bool, str]:
 _REFUSALS = {
     "http_401": "see MX_API_KEY and MX_CLIENT_ID",
     "http_403": "in production MX takes requests only from addresses that you have registered with it",
-    "not_mx": "whoever answers there says 404 to everything; see MX_BASE_URL",
+    NOT_MX: "it answers 404 even to the list of users, so it may not be MX; see MX_BASE_URL",
     "http_406": "it does not speak this version of the API; see MX_API and MX_BASE_URL",
 }
 

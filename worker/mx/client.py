@@ -39,8 +39,8 @@ from worker.settings import Settings
 
 _Answer = TypeVar("_Answer", WindowAnswer, MemberAnswer, Failure | None)
 
-#: Any web server says 404. MX's own is believed for so long (seconds) after it said something that only MX says.
-BELIEVED_FOR = 60.0
+#: Any web server says 404. So many in a row are believed; then MX is asked for something that it has, whoever is gone.
+MOST_GONE = 20
 #: The code of a 404 from a server that is not MX: ``MX_BASE_URL`` leads elsewhere.
 NOT_MX = "not_mx"
 
@@ -84,8 +84,8 @@ class MxClient:
         self._host_is_allowed = settings.uri_host_is_allowed
         self._deadline = deadline
         self._pacing = pacing
-        self._believed_until = 0.0
-        self._doubt = asyncio.Lock()
+        self._gone_in_a_row = 0
+        self._asking = asyncio.Lock()
         self._transport = Transport(
             settings.mx_base_url,
             self._flavour.headers,
@@ -112,8 +112,14 @@ class MxClient:
         Asks for the window of a member that nobody has, so nothing happens at MX. MX's own 404 says that key, client id and
         address were accepted.
         """
+        self.doubt()
         answer = await self.oauth_window(_NO_USER, _NO_MEMBER)
+        self._gone_in_a_row = 0
         return None if isinstance(answer, Gone | Window | HostileUri) else answer
+
+    def doubt(self) -> None:
+        """Believe the next 404 only if MX lists its users."""
+        self._gone_in_a_row = MOST_GONE
 
     async def close(self) -> None:
         """Close every connection."""
@@ -122,22 +128,23 @@ class MxClient:
     async def _believed(self, answer: _Answer) -> _Answer | Failure:
         """The answer, unless it is a 404 that may not be MX's.
 
-        A wrong ``MX_BASE_URL`` would mark every member as gone. So before a member is, MX must have said something that only MX
-        says within the last minute; else its list of users is asked for, once for all who wait.
+        A wrong ``MX_BASE_URL`` would mark every member as gone. So after :data:`MOST_GONE` in a row, between which MX said nothing
+        that only MX says, its list of users is asked for, once for all who wait.
         """
         if isinstance(answer, Window | HostileUri | MemberRead | Unsupported):
-            self._believed_until = time.monotonic() + BELIEVED_FOR
+            self._gone_in_a_row = 0
         if not isinstance(answer, Gone):
             return answer
-        async with self._doubt:
-            if time.monotonic() < self._believed_until:
+        self._gone_in_a_row += 1
+        async with self._asking:
+            if self._gone_in_a_row <= MOST_GONE:
                 return answer
             found = await self._ask(self._flavour.users_url(), self._judge_users, "")
             if isinstance(found, Gone):
                 return RefusedClient(code=NOT_MX)
             if isinstance(found, RetryLater | RefusedClient):
                 return found
-            self._believed_until = time.monotonic() + BELIEVED_FOR
+            self._gone_in_a_row = 0
         return answer
 
     def _judge_users(self, reply: Reply, _asked: str) -> Failure | None:

@@ -24,6 +24,7 @@ from worker.mx.answers import (
     Window,
     WindowAnswer,
 )
+from worker.mx.client import NOT_MX
 from worker.mx.persistence import NOT_ASKED
 from worker.policy import notices
 from worker.policy.cadence import earliest, is_quiet, zone_of
@@ -362,6 +363,13 @@ def _word(fetched: Fetched) -> str:
     return "retry" if fetched.attempts > fetched.claim.attempts else "put off"
 
 
+async def _is_served(runtime: Runtime, breaker: Breaker) -> bool:
+    """Whether MX serves us again, asked with nobody's member."""
+    failure = await runtime.mx.probe()
+    # That it lists users is only asked for where that was the fault.
+    return failure is None or (failure == RefusedClient(code=NOT_MX) and breaker.reason != NOT_MX)
+
+
 async def fetch(runtime: Runtime) -> str:
     """One shift of fetching; returns a short report."""
     started = await runtime.set_clock()
@@ -369,9 +377,11 @@ async def fetch(runtime: Runtime) -> str:
     gate = await breaker.admit(started)
     if gate is Gate.OPEN:
         return f"paused: {breaker.reason}"
+    if breaker.reason == NOT_MX:
+        runtime.mx.doubt()  # whichever process takes the probe
     stage = Fetch(runtime, breaker, mode=Mode.PROBE if gate is Gate.PROBE else Mode.WORK)
     await stage.work_shift()
-    if gate is Gate.PROBE and not stage.taken and await runtime.mx.probe() is None:
+    if gate is Gate.PROBE and not stage.taken and await _is_served(runtime, breaker):
         breaker.went_well()  # nobody was due to try it with, and others wait for MX as well: messages, and who may be back
         await breaker.settle(runtime.clock.now(), probe=True)
     more = stage.shift.has_more

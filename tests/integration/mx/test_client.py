@@ -19,6 +19,7 @@ from worker.mx.answers import (
     Unsupported,
     Window,
 )
+from worker.mx.client import MOST_GONE
 from worker.mx.client import Mx as MxProtocol
 
 WINDOW = Window(uri=URI, member=MemberState(guid=MEMBER, connection_status="DENIED"))
@@ -258,24 +259,29 @@ async def test_a_probe_finds_out_whether_mx_accepts_us(web_mx, status, found):
 USERS = saying(200, '{"users": [], "pagination": {"current_page": 1}}')
 
 
-async def test_a_404_counts_for_a_member_once_mx_is_known_to_say_it(web_mx):
+async def test_after_many_404s_in_a_row_mx_is_asked_for_what_it_always_has(web_mx):
     async def mx_without_members(request: web.Request) -> web.Response:
         return await (USERS if request.path == "/users" else saying(404))(request)
 
     mx, client = await web_mx(mx_without_members)
-    answers = await asyncio.gather(*(client.oauth_window(USER, MEMBER) for _ in range(20)))
-    assert answers == [Gone()] * 20
+
+    def lists() -> int:
+        return sum(request.path_qs == "/users?page=1&records_per_page=10" for request in mx.requests)
+
+    answers = await asyncio.gather(*(client.oauth_window(USER, MEMBER) for _ in range(MOST_GONE)))
+    assert answers == [Gone()] * MOST_GONE
+    assert lists() == 0
     assert await client.read_member(USER, MEMBER) == Gone()
-    assert await client.probe() is None
-    lists = [request.path_qs for request in mx.requests if request.path == "/users"]
-    assert lists == ["/users?page=1&records_per_page=10"]  # for all of them
+    assert await client.read_member(USER, MEMBER) == Gone()
+    assert lists() == 1
 
 
-async def test_whoever_just_served_us_is_believed_without_a_question(web_mx):
-    mx, client = await web_mx(saying(), saying(404))
-    await client.oauth_window(USER, MEMBER)
+async def test_whoever_serves_somebody_in_between_is_believed_without_a_question(web_mx):
+    mx, client = await web_mx(*([saying(404)] * MOST_GONE), saying(), saying(404))
+    for _ in range(MOST_GONE + 1):
+        await client.oauth_window(USER, MEMBER)
     assert await client.oauth_window(USER, MEMBER) == Gone()
-    assert len(mx.requests) == 2
+    assert len(mx.requests) == MOST_GONE + 2
 
 
 @pytest.mark.parametrize(
@@ -292,6 +298,7 @@ async def test_whoever_just_served_us_is_believed_without_a_question(web_mx):
 )
 async def test_a_server_that_answers_404_to_everything_is_not_mx(web_mx, says, answer):
     _, client = await web_mx(saying(404), says)
+    client.doubt()
     assert await client.oauth_window(USER, MEMBER) == answer
 
 
