@@ -1,0 +1,335 @@
+"""A person over sixty days: banks that break and mend, tokens that run out, nights, caps, failures, clocks that disagree.
+
+The stages' own pure decisions are put together here as the stages put them together, with neither database nor network, and what
+the person gets is judged: nothing at night, nothing above a cap, nothing that is not so any more, and everything in the end.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time, timedelta
+from random import Random
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import make_settings
+from tests.unit.policy.test_cadence import CHANGES, is_capped, many_caps, reads_quiet, zones
+from worker.policy import notices
+from worker.policy.cadence import earliest, end_of_grace
+from worker.policy.retries import next_attempt
+from worker.policy.selection import MemberFacts, Reason, judge
+from worker.policy.states import ReconnectionState
+from worker.setting_types import Cap, QuietHours
+from worker.settings import Settings
+from worker.stages.deliver import onward
+from worker.stages.fetch import SOON, broken_first
+from worker.store.deliver_settling import Passage
+from worker.store.fetch_settling import TURN, Claim
+
+DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
+SPAN, TICK = 60 * DAY, 30 * MINUTE
+#: Messages and fetches fail so often in a row at most.
+MOST_FAILURES = 3
+#: How far the clocks of two processes lie apart.
+SKEW = 90
+
+_R = ReconnectionState
+
+
+@dataclass
+class Bank:
+    """A member: from when until when it is revoked, and when its token runs out unless it is renewed."""
+
+    revoked: list[tuple[datetime, datetime]]
+    expires_at: datetime | None
+    renewed_at: datetime | None
+
+    def facts(self, now: datetime) -> MemberFacts:
+        since = next((start for start, end in self.revoked if start <= now < end), None)
+        date = self.expires_at
+        if date is not None and self.renewed_at is not None and self.renewed_at <= now:
+            date = self.renewed_at + 90 * DAY
+        return MemberFacts(connection_status="CONNECTED", token_revoked_at=since, token_expires_at=date)
+
+
+@dataclass
+class Episode:
+    """A row of ``reconnections``, as far as planning goes."""
+
+    bank: int
+    reason: Reason
+    broken_since: datetime
+    opened_at: datetime
+    next_at: datetime | None
+    state: ReconnectionState = _R.DUE
+    step: int = 0
+    base_step: int = 0
+    first_notified_at: datetime | None = None
+    closed_at: datetime | None = None
+    told: list[tuple[datetime, int]] = field(default_factory=list)
+    #: A message was refused for good, which counts as a round.
+    refused: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        return self.closed_at is None
+
+    def end(self, state: ReconnectionState, now: datetime) -> None:
+        self.state, self.closed_at, self.next_at = state, now, None
+
+
+@dataclass
+class Pending:
+    """The message under way."""
+
+    about: list[Episode]
+    at: datetime
+
+
+class Life:
+    """Sixty days."""
+
+    def __init__(self, config: Settings, zone: ZoneInfo, began: datetime, banks: Sequence[Bank], dice: Random) -> None:
+        self.config, self.zone, self.banks, self.dice = config, zone, banks, dice
+        self.began = began
+        self.episodes: list[Episode] = []
+        self.pending: Pending | None = None
+        self.failures = 0
+        #: When the person was written to, and about what.
+        self.sent: list[tuple[datetime, list[Episode]]] = []
+
+    def clock(self, moment: datetime) -> datetime:
+        """What some process takes it for."""
+        return moment + timedelta(seconds=self.dice.uniform(-SKEW, SKEW))
+
+    def fails(self) -> bool:
+        self.failures = self.failures + 1 if self.failures < MOST_FAILURES and self.dice.random() < 0.2 else 0
+        return self.failures > 0
+
+    def run(self) -> None:
+        for tick in range(SPAN // TICK):
+            moment = self.began + tick * TICK
+            self.sweep(self.clock(moment))
+            self.fetch(self.clock(moment))
+            self.deliver(self.clock(moment))
+
+    def facts(self, episode: Episode, now: datetime) -> MemberFacts:
+        return self.banks[episode.bank].facts(now)
+
+    def over(self, episode: Episode, now: datetime) -> ReconnectionState | None:
+        facts = self.facts(episode, now)
+        statuses, days = self.config.reconnect_statuses, self.config.expiry_notice_days
+        if episode.reason is Reason.EXPIRES_SOON:
+            end = notices.ending(facts, expires_at=episode.broken_since, statuses=statuses, days=days, now=now)
+            return end[0] if end else None
+        return None if judge(facts, statuses=statuses, now=now).broken else _R.RECONNECTED
+
+    def sweep(self, now: datetime) -> None:
+        for episode in self.episodes:
+            if episode.is_open and (state := self.over(episode, now)) is not None:
+                episode.end(state, now)
+            elif episode.state is _R.NOTIFIED and episode.next_at is not None and episode.next_at <= now:
+                rounds = episode.step - episode.base_step
+                if rounds >= len(self.config.reminder_days) and episode.reason is not Reason.EXPIRES_SOON:
+                    episode.end(_R.EXHAUSTED, now)
+                else:
+                    episode.state = _R.DUE
+        if self.pending is not None and not any(e.state is _R.READY for e in self.pending.about):
+            self.pending = None
+        for number, bank in enumerate(self.banks):
+            self.open(number, bank.facts(now), now)
+
+    def open(self, number: int, facts: MemberFacts, now: datetime) -> None:
+        theirs = [episode for episode in self.episodes if episode.bank == number]
+        if any(episode.is_open for episode in theirs):
+            return
+        statuses, days = self.config.reconnect_statuses, self.config.expiry_notice_days
+        verdict = judge(facts, statuses=statuses, now=now)
+        if verdict.reason is not None:
+            since = verdict.since or now
+            given_up = [e.closed_at for e in theirs if e.state is _R.EXHAUSTED and e.closed_at]
+            if given_up and since <= max(given_up):
+                return
+            at = max(end_of_grace(since, self.config.notify_after), now)
+            self.episodes.append(Episode(number, verdict.reason, since, now, at))
+        elif notices.is_near(facts, statuses=statuses, days=days, now=now) and facts.token_expires_at:
+            first_day = facts.token_expires_at - days[0] * DAY
+            if not any(e.closed_at and e.closed_at > first_day for e in theirs):
+                self.episodes.append(Episode(number, Reason.EXPIRES_SOON, facts.token_expires_at, now, now))
+
+    def allowed(self, now: datetime) -> datetime:
+        span = max((cap.within for cap in self.config.message_caps), default=timedelta(0))
+        sent = [at for at, _ in self.sent if at > now - span]
+        quiet, caps = self.config.quiet_hours, self.config.message_caps
+        return earliest(now, zone=self.zone, quiet=quiet, caps=caps, sent=sent)
+
+    def fetch(self, now: datetime) -> None:
+        def is_due(episode: Episode, states: set[ReconnectionState], by: datetime) -> bool:
+            return episode.state in states and episode.next_at is not None and episode.next_at <= by
+
+        if not any(is_due(e, {_R.DUE}, now) for e in self.episodes):
+            return
+        claimed = [e for e in self.episodes if is_due(e, {_R.DUE}, now) or is_due(e, {_R.DUE, _R.NOTIFIED}, now + SOON)]
+        for episode in claimed:
+            rounds = episode.step - episode.base_step
+            if (state := self.over(episode, now)) is not None:
+                episode.end(state, now)
+            elif rounds >= len(self.config.reminder_days) and episode.reason is not Reason.EXPIRES_SOON:
+                episode.end(_R.EXHAUSTED, now)
+        left = [episode for episode in claimed if episode.is_open]
+        for episode in left:
+            episode.state = _R.DUE
+        moment = now + TURN if self.pending is not None else self.allowed(now)
+        if moment > now:
+            for episode in left:
+                episode.next_at = moment
+            return
+        by_id = {id(episode): episode for episode in left}
+        spoken, later = broken_first([_claim(episode, now) for episode in left], now)
+        for claim, at, _ in later:
+            by_id[claim.id].next_at = at
+        ready = [by_id[claim.id] for claim in spoken]
+        for episode in list(ready):
+            if self.fails():
+                ready.remove(episode)
+                episode.next_at = next_attempt(1, now=now, dice=self.dice)
+            else:
+                episode.state = _R.READY
+        if ready:
+            self.pending = Pending(ready, now)
+
+    def deliver(self, now: datetime) -> None:
+        message = self.pending
+        if message is None or message.at > now:
+            return
+        if self.fails():
+            message.at = now + self.dice.uniform(0, 6) * HOUR  # the mail server, or the channel's breaker
+            return
+        if (moment := self.allowed(now)) > now:
+            message.at = moment
+            return
+        for episode in message.about:
+            if episode.reason is Reason.EXPIRES_SOON and episode.broken_since <= now and episode.is_open:
+                episode.end(_R.CANCELLED, now)
+        waiting = [episode for episode in message.about if episode.state is _R.READY]
+        self.pending = None
+        told = bool(waiting) and not self.fails()
+        if told:
+            self.sent.append((now, waiting))
+        another_channel = None if told or self.dice.random() < 0.5 else now
+        rounds = onward([_passage(e) for e in waiting], now=now, settings=self.config, told=told, at=another_channel)
+        for episode, following in zip(waiting, rounds, strict=True):
+            episode.told += [(now, episode.step)] if told else []
+            episode.refused |= not told and another_channel is None
+            episode.state, episode.next_at = following.state, following.next_attempt_at
+            episode.step, episode.base_step = following.step, following.base_step
+            episode.first_notified_at = episode.first_notified_at or (now if told else None)
+
+
+def _claim(episode: Episode, now: datetime) -> Claim:
+    return Claim(
+        id=id(episode), epoch=0, member_guid="MBR-1", user_guid="USR-1", asked_guid="MBR-1", reason=episode.reason,
+        broken_since=episode.broken_since, next_attempt_at=episode.next_at or now, attempts=0, step=episode.step,
+        base_step=episode.base_step, first_notified_at=episode.first_notified_at, facts=None,
+    )  # fmt: skip
+
+
+def _passage(episode: Episode) -> Passage:
+    return Passage(
+        reconnection_id=1, waiting=True, step=episode.step, base_step=episode.base_step,
+        first_notified_at=episode.first_notified_at, user_guid="USR-1", member_guid="MBR-1", asked_guid="MBR-1",
+        reason=episode.reason, institution_name=None, institution_code=None, broken_since=episode.broken_since,
+        locked_uri="x", fetched_at=episode.opened_at,
+    )  # fmt: skip
+
+
+_CONFIG = make_settings()
+
+hours = st.integers(0, SPAN // HOUR).map(lambda number: number * HOUR)
+breaks = st.lists(st.tuples(hours, st.integers(1, 45 * 24).map(lambda number: number * HOUR)), max_size=3)
+banks = st.lists(st.tuples(breaks, st.none() | hours, st.none() | hours), min_size=1, max_size=4)
+nights = st.none() | st.just(QuietHours(time(21), time(8))) | st.just(QuietHours(time(14), time(9, 30)))
+configs = st.fixed_dictionaries(
+    {
+        "notify_after": st.sampled_from([timedelta(0), 15 * MINUTE, 6 * HOUR]),
+        "reminder_days": st.sampled_from([(0,), (0, 3, 7, 14, 30), (0, 1, 2)]),
+        "quiet_hours": nights,
+        "message_caps": st.sampled_from([(), (Cap(1, DAY), Cap(3, 7 * DAY))]) | many_caps.map(tuple),
+        "expiry_notice_days": st.sampled_from([(), (7, 2), (30, 14, 1), (2, 1)]),
+    }
+)
+
+
+# Not shrunk: a life is long, and its example is read as it is.
+@settings(deadline=None, max_examples=60, phases=[Phase.explicit, Phase.generate], report_multiple_bugs=False)
+@given(
+    config=configs, zone=zones, change=st.sampled_from(CHANGES), offset=st.integers(0, 50), people=banks,
+    seed=st.integers(0, 10_000),
+)  # fmt: skip
+def test_a_person_is_told_at_the_right_time_not_too_often_and_in_the_end(
+    *, config: dict[str, Any], zone: ZoneInfo, change: datetime, offset: int, people: Any, seed: int
+) -> None:
+    began = (change - offset * DAY).replace(tzinfo=UTC)
+    theirs = [
+        Bank(
+            [(began + start, began + start + length) for start, length in broken],
+            began + expires if expires is not None else None,
+            began + renewed if renewed is not None else None,
+        )
+        for broken, expires, renewed in people
+    ]
+    life = Life(_CONFIG.model_copy(update=config), zone, began, theirs, Random(seed))
+    life.run()
+    _nothing_at_night_nor_above_a_cap(life)
+    _nothing_that_is_not_so(life)
+    _each_round_once(life)
+    _everything_in_the_end(life)
+
+
+def _nothing_at_night_nor_above_a_cap(life: Life) -> None:
+    times = [at for at, _ in life.sent]
+    quiet = life.config.quiet_hours
+    for number, at in enumerate(times):
+        assert quiet is None or not reads_quiet(at, life.zone, quiet)
+        assert not is_capped(at, life.config.message_caps, times[:number])
+
+
+def _nothing_that_is_not_so(life: Life) -> None:
+    for at, about in life.sent:
+        kinds = {episode.reason is Reason.EXPIRES_SOON for episode in about}
+        assert len(kinds) == 1, "a message says that something stopped, or that it will"
+        for episode in about:
+            assert episode.opened_at - timedelta(seconds=2 * SKEW) <= at
+            assert episode.closed_at is None or at <= episode.closed_at + timedelta(seconds=2 * SKEW)
+            if episode.reason is Reason.EXPIRES_SOON:
+                assert at < episode.broken_since
+            else:
+                # At a sweep before it was broken still: nobody hears of what mended before that.
+                looks = (at, at - TICK / 2, at - TICK - timedelta(seconds=2 * SKEW))
+                assert any(judge(life.facts(episode, look), statuses=("DENIED",), now=look).broken for look in looks)
+
+
+def _each_round_once(life: Life) -> None:
+    for episode in life.episodes:
+        steps = [step for _, step in episode.told]
+        assert steps == sorted(set(steps)), "a step is never spoken twice"
+        ahead = episode.reason is Reason.EXPIRES_SOON
+        assert len(steps) <= len(life.config.expiry_notice_days if ahead else life.config.reminder_days)
+        assert life.config.expiry_notice_days or not ahead
+
+
+def _everything_in_the_end(life: Life) -> None:
+    """Within two waits for the caps and the nights: one may be for a message that was under way and said nothing of it."""
+    longest = max((cap.within for cap in life.config.message_caps), default=timedelta(0))
+    bound = life.config.notify_after + 2 * (longest + 2 * DAY) + 2 * MOST_FAILURES * DAY
+    ended = life.began + SPAN
+    alone = not any(bank.revoked for bank in life.banks) and len(life.banks) == 1
+    for episode in life.episodes:
+        until = min(episode.closed_at or ended, ended)
+        if episode.refused or (episode.reason is Reason.EXPIRES_SOON and not alone):
+            continue  # what is broken goes first, as long as there is any
+        if until - max(episode.opened_at, episode.broken_since if not alone else episode.opened_at) > bound:
+            assert episode.told, episode
+            assert episode.told[0][0] - episode.opened_at <= bound
