@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.store.database import Database
 from worker.store.moments import Moment, seconds_between
+from worker.store.noticing import IS_NOTICE
 from worker.store.tables import reconnections, written
 
 r = reconnections.c
@@ -38,8 +39,9 @@ class ReturnStore:
         self._database = database
 
     async def lately(self, now: datetime, *, within: timedelta = SPAN) -> Returns:
-        """Who came back within this time before ``now``."""
-        back = and_(r.state == written("reconnected"), r.closed_at > literal(now - within, Moment()))
+        """Who came back within this time before ``now``; whoever renewed ahead of an expiry was never away."""
+        lately = r.closed_at > literal(now - within, Moment())
+        back = and_(r.state == written("reconnected"), lately, ~IS_NOTICE)
         prompted = and_(back, r.notified_at <= r.closed_at)
         counts = select(func.count(), func.count(r.notified_at).filter(prompted)).where(back)
 

@@ -28,6 +28,8 @@ async def test_where_nobody_came_back_there_is_nothing_to_tell(bench_for: Any) -
     bench = await bench_for()
     await _episode(bench, "a", took=1, told=0.5, state="exhausted")
     await _episode(bench, "b", took=1, told=0.5, ago=31)
+    await _episode(bench, "c", took=1, told=0.5)
+    await bench.sql("UPDATE reconnections SET reason = 'expires_soon' WHERE member_guid = 'c'")
     assert await ReturnStore(bench.runtime.database).lately(bench.runtime.clock.now()) == Returns(
         days=30, reconnected=0, after_a_message=0, median_seconds=None, median_seconds_after_message=None
     )
