@@ -406,7 +406,7 @@ def mx_too_many(scene: Scene) -> None:
 
 @situation
 def wrong_base_url(scene: Scene) -> None:
-    """Everything is 404; nobody becomes gone."""
+    """Everything is 404; twenty for each process become gone, and no more."""
     scene.members(100)
     right = scene.machine.environment["MX_BASE_URL"]
     scene.set(MX_BASE_URL=f"{right}/v1")

@@ -67,7 +67,7 @@ class Monitor:
         return "\n".join([text, *bodies])
 
 
-@pytest.mark.timeout(900 if LONG else 180)
+@pytest.mark.timeout(900 if LONG else 300)
 def test_no_secret_and_nobodys_address_is_found_in_anything_that_a_bad_day_wrote(
     machine: Machine, populated: Any, own_valkey: OwnValkey, own_postgres: OwnPostgres, schedule: Schedule
 ) -> None:
@@ -153,7 +153,7 @@ def _a_bad_day(machine: Machine, records: Any, database: OwnPostgres, worker: Wo
         on_the_way = "SELECT count(*) FROM reconnections WHERE state IN ('due', 'leased', 'ready') AND outcome <> 'address_refused'"
         return not records.one(on_the_way)
 
-    wait_until(over, seconds=300 if LONG else 90, what="the end of the work", grain=1)
+    wait_until(over, seconds=300 if LONG else 150, what="the end of the work", grain=1)
 
 
 def _start_flower(machine: Machine) -> str:
