@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import aiosqlite
 from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -38,7 +39,11 @@ def open_engine(settings: Settings, *, pool_size: int = 5) -> AsyncEngine:
     """An engine for the running loop. Parameters stay out of its errors: they hold addresses and encrypted URIs."""
     url = database_url(settings)
     if url.get_backend_name() == "sqlite":
-        engine = create_async_engine(url, hide_parameters=True, connect_args={"timeout": _SQLITE_BUSY_SECONDS})
+        engine = create_async_engine(
+            url,
+            hide_parameters=True,
+            connect_args={"timeout": _SQLITE_BUSY_SECONDS, "async_creator_fn": _connect_sqlite},
+        )
         _prepare_sqlite(engine.sync_engine)
         return engine
     engine = create_async_engine(
@@ -61,6 +66,17 @@ def open_sync_engine(settings: Settings) -> Engine:
         _prepare_sqlite(engine)
         return engine
     return create_engine(url, hide_parameters=True, connect_args={"connect_timeout": 5})
+
+
+async def _connect_sqlite(*args: Any, **options: Any) -> aiosqlite.Connection:
+    """Where the file cannot be opened, wait for the connection's thread: it would answer to an event loop that a command closed."""
+    connection = aiosqlite.connect(*args, **options)
+    connection._thread.daemon = True  # noqa: SLF001 - as SQLAlchemy's own creator does
+    try:
+        return await connection
+    except Exception:
+        await asyncio.to_thread(connection._thread.join, 5)  # noqa: SLF001
+        raise
 
 
 def _prepare_sqlite(engine: Engine) -> None:
