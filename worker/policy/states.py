@@ -56,9 +56,10 @@ LIVE = (_N.PENDING, _N.SENDING)
 
 ENDS = frozenset({_R.RECONNECTED, _R.GONE, _R.EXHAUSTED, _R.CANCELLED, _R.QUARANTINED, _R.UNSUPPORTED})
 
-#: From each state, the states that may follow it. What ended stays ended, but for what `reconnect retry` puts back.
+#: From each state, the states that may follow it. What ended stays ended, but for what `reconnect retry` puts back. A row that
+#: took its workers down is quarantined by the sweep, out of ``due``, where recovery has put it.
 RECONNECTION_STEPS: dict[ReconnectionState, set[ReconnectionState]] = {
-    _R.DUE: {_R.LEASED, _R.RECONNECTED, _R.GONE, _R.EXHAUSTED, _R.CANCELLED},
+    _R.DUE: {_R.LEASED, _R.RECONNECTED, _R.GONE, _R.EXHAUSTED, _R.CANCELLED, _R.QUARANTINED},
     _R.LEASED: {_R.DUE, _R.READY, *ENDS},
     _R.READY: {_R.NOTIFIED, _R.DUE, *ENDS},
     _R.NOTIFIED: {_R.DUE, _R.LEASED, _R.READY, *ENDS},
