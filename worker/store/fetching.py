@@ -114,19 +114,45 @@ class FetchStore:
 def _claimable(
     now: ColumnElement[datetime], *, probe: bool = False, suspects: bool | None = None
 ) -> ColumnElement[bool]:
-    scopes = pauses.c.scope.in_((EVERYTHING,) if probe else (EVERYTHING, MX))
-    paused = exists().where(or_(scopes, of_institution(r.institution_code)))
-    condition = and_(r.state == written("due"), r.next_attempt_at <= now, ~paused)
+    condition = and_(r.state == written("due"), r.next_attempt_at <= now, ~_paused(r, probe=probe))
     if suspects is None:
         return condition
     return and_(condition, r.lost_leases > 0 if suspects else r.lost_leases == 0)
 
 
+def _paused(episode: Any, *, probe: bool) -> ColumnElement[bool]:
+    scopes = pauses.c.scope.in_((EVERYTHING,) if probe else (EVERYTHING, MX))
+    return exists().where(or_(scopes, of_institution(episode.institution_code)))
+
+
+def _is_first_of_its_person(now: ColumnElement[datetime], *, probe: bool) -> ColumnElement[bool]:
+    """Whether nothing of the same person could be claimed before it.
+
+    A person is claimed by their first episode alone, and the others come along: of claims that run side by side only one can
+    lock it, so that nobody's banks are told in two messages. It counts rather than asking whether one exists, since PostgreSQL
+    would turn the latter into a join, and may think it best to go through all episodes for it.
+    """
+    earlier = reconnections.alias("earlier")
+    e = earlier.c
+    before = or_(e.next_attempt_at < r.next_attempt_at, and_(e.next_attempt_at == r.next_attempt_at, e.id < r.id))
+    count = (
+        select(func.count())
+        .select_from(earlier)
+        .where(e.user_guid == r.user_guid, e.closed_at.is_(None), e.state == written("due"), e.lost_leases == 0)
+        .where(e.next_attempt_at <= now, before, ~_paused(e, probe=probe))
+        .correlate(reconnections)
+    )
+    return count.scalar_subquery() == 0
+
+
 def _claim_statement(rows: Rows, *, probe: bool = False, suspects: bool = False) -> Any:
     """Rows are locked in a CTE, so that LIMIT holds and nobody waits for another's; SQLite has one writer at a time anyway."""
-    claimable = _claimable(bindparam("now", type_=Moment()), probe=probe, suspects=suspects)
+    now = bindparam("now", type_=Moment())
+    claimable = _claimable(now, probe=probe, suspects=suspects)
     if suspects:
         claimable = and_(claimable, r.lost_leases == bindparam("deaths", type_=Integer()))
+    elif not rows.is_sqlite:
+        claimable = and_(claimable, _is_first_of_its_person(now, probe=probe))
     due = (
         select(r.id, r.user_guid)
         .where(claimable)
