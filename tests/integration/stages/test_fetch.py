@@ -1,5 +1,6 @@
 """Fetching against a bank over real sockets, on both databases."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -234,6 +235,36 @@ async def test_results_of_a_lost_lease_change_nothing(bench_for: Any, sandbox_fo
         assert tuple(row) == ("leased", "other")
         assert await bench.one("SELECT count(*) FROM windows") == 0
         assert await bench.one("SELECT count(*) FROM notifications") == 0
+
+
+async def test_claims_side_by_side_bring_each_person_in_one_piece(bench_for: Any) -> None:
+    bench = await bench_for()
+    # A person's banks lie far apart in the order in which they are claimed.
+    for bank in range(3):
+        for person in range(40):
+            await bench.member(f"{bank}-{person:02}", user=f"p{person:02}", connection_status="DENIED")
+    await sweep(bench.runtime)
+    store, now = FetchStore(bench.runtime.database), bench.runtime.clock.now()
+    lease = {"holder": "me", "lease_seconds": 60, "now": now, "soon": now + timedelta(days=1)}
+    claims = await asyncio.gather(*(store.claim(10, **lease) for _ in range(5)))
+    while left := await store.claim(10, **lease):
+        claims.append(left)
+    owners = [{claim.user_guid for claim in taken} for taken in claims]
+    assert sum(map(len, claims)) == 120
+    assert sum(map(len, owners)) == 40
+
+
+@pytest.mark.parametrize("scope", ["institution:birch", "outage:birch"])
+async def test_a_bank_that_is_held_holds_up_no_other_bank_of_its_person(bench_for: Any, scope: str) -> None:
+    bench = await bench_for()
+    await bench.member("first", user="p", institution_code="birch", connection_status="DENIED")
+    await bench.member("second", user="p", connection_status="DENIED")
+    await sweep(bench.runtime)
+    now = bench.runtime.clock.now()
+    await PauseStore(bench.runtime.database).set(scope, "held", now=now, probe_after=timedelta(hours=1))
+    store = FetchStore(bench.runtime.database)
+    taken = await store.claim(1, holder="me", lease_seconds=60, now=now, soon=now - timedelta(days=1))
+    assert [claim.member_guid for claim in taken] == ["MBR-second"]
 
 
 async def test_a_run_of_failures_opens_the_breaker_and_spends_no_attempts(bench_for: Any, sandbox_for: Any) -> None:
