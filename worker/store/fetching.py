@@ -130,7 +130,8 @@ def _is_first_of_its_person(now: ColumnElement[datetime], *, probe: bool) -> Col
 
     A person is claimed by their first episode alone, and the others come along: of claims that run side by side only one can
     lock it, so that nobody's banks are told in two messages. It counts rather than asking whether one exists, since PostgreSQL
-    would turn the latter into a join, and may think it best to go through all episodes for it.
+    would turn the latter into a join, and may think it best to go through all episodes for it; and it hides the state from the
+    planner, for whom the index of what is due looks as good as that of users while it does not know how much is due.
     """
     earlier = reconnections.alias("earlier")
     e = earlier.c
@@ -138,7 +139,9 @@ def _is_first_of_its_person(now: ColumnElement[datetime], *, probe: bool) -> Col
     count = (
         select(func.count())
         .select_from(earlier)
-        .where(e.user_guid == r.user_guid, e.closed_at.is_(None), e.state == written("due"), e.lost_leases == 0)
+        .where(
+            e.user_guid == r.user_guid, e.closed_at.is_(None), func.coalesce(e.state, "") == "due", e.lost_leases == 0
+        )
         .where(e.next_attempt_at <= now, before, ~_paused(e, probe=probe))
         .correlate(reconnections)
     )
