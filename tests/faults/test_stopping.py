@@ -9,7 +9,7 @@ from tests.faults.crew import Worker
 from tests.faults.schedule import LONG, Schedule
 from tests.machine import Machine, wait_until
 
-STOPS, MEMBERS = (30, 15_000) if LONG else (2, 1_000)
+STOPS, MEMBERS = (30, 15_000) if LONG else (2, 2_000)
 #: The short form leaves PostgreSQL to the tests that kill.
 DATABASES = ["sqlite", "postgresql"] if LONG else ["sqlite"]
 
