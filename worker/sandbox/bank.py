@@ -119,7 +119,11 @@ class Bank:
         step = self.fault.strike(endpoint) if self.fault is not None else None
         if step is None:
             return None
-        self.ledger.steps[str(step)] += 1
+        where = request.match_info
+        if self.members.find(where.get("user_guid", ""), where.get("member_guid", "")) is not None:
+            self.ledger.steps[str(step)] += (
+                1  # which says what members met with; a client may also ask for nobody's, to try us
+            )
         if step.kind == "slow":
             await asyncio.sleep(step.seconds or 0)
             return None
@@ -139,7 +143,8 @@ class Bank:
             raise _Refused(HTTPStatus.NOT_ACCEPTABLE, f"Accept must name {ACCEPTED}")
 
     def _asked_for(self, request: web.Request) -> Member:
-        member = self.members.find(request.match_info["user_guid"], request.match_info["member_guid"])
+        where = request.match_info
+        member = self.members.find(where.get("user_guid", ""), where.get("member_guid", ""))
         if member is None:
             raise _Refused(HTTPStatus.NOT_FOUND, "Resource not found")
         return member
