@@ -10,8 +10,8 @@ import re
 import socket
 import threading
 import urllib.request
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +53,16 @@ class Monitor:
         while piece := self._socket.recv(1 << 16):
             self._heard += piece
 
-    def end(self) -> str:
-        """What was seen, with the bodies that Kombu wraps in base64 unwrapped."""
-        self._socket.shutdown(socket.SHUT_RDWR)
+    def close(self) -> None:
+        """Watch no more."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(10)
         self._socket.close()
+
+    def end(self) -> str:
+        """What was seen, with the bodies that Kombu wraps in base64 unwrapped."""
+        self.close()
         text = self._heard.decode(errors="replace").replace('\\"', '"')
         wrapped = re.findall(r"[A-Za-z0-9+/]{24,}={0,2}", text)
         bodies = []
@@ -67,9 +72,21 @@ class Monitor:
         return "\n".join([text, *bodies])
 
 
+@pytest.fixture
+def monitor() -> Iterator[Callable[[OwnValkey], Monitor]]:
+    """Watches a Redis; ended with the test."""
+    with ExitStack() as stack:
+        yield lambda server: stack.enter_context(closing(Monitor(server)))
+
+
 @pytest.mark.timeout(900 if LONG else 300)
-def test_no_secret_and_nobodys_address_is_found_in_anything_that_a_bad_day_wrote(
-    machine: Machine, populated: Any, own_valkey: OwnValkey, own_postgres: OwnPostgres, schedule: Schedule
+def test_no_secret_and_nobodys_address_is_found_in_anything_that_a_bad_day_wrote(  # noqa: PLR0917 - fixtures
+    machine: Machine,
+    populated: Any,
+    own_valkey: OwnValkey,
+    own_postgres: OwnPostgres,
+    schedule: Schedule,
+    monitor: Callable[[OwnValkey], Monitor],
 ) -> None:
     url = own_postgres.url.replace("postgres:@", "postgres:canary-database-password@")
     phone = {
@@ -83,7 +100,7 @@ def test_no_secret_and_nobodys_address_is_found_in_anything_that_a_bad_day_wrote
     machine.sign_up(*(f"canary-device-{n:06}" for n in range(1, MEMBERS, 4)))
     machine.control(keys={"api_key": "canary-api-key", "client_id": "canary-client-id"})
     smtp = machine.sandbox["smtp_url"].replace("smtp://", "smtp://canary-mail-user:canary-mail-password@")
-    seen = Monitor(own_valkey)
+    seen = monitor(own_valkey)
     printed = []
     machine.environment["SMTP_URL"] = smtp
     flower = _start_flower(machine)
@@ -147,13 +164,26 @@ def _a_bad_day(machine: Machine, records: Any, database: OwnPostgres, worker: Wo
     wait_until(lambda: records.one("SELECT count(*) FROM pauses WHERE scope = 'mx'"), what="the breaker", grain=0.3)
     machine.control(keys="restore")
 
+    left: dict[str, Any] = {}
+
     def over() -> bool:
         records.pass_time("retries", "pauses", "messages")
         # Whose address was refused, and has no phone, stays due until the application knows another.
-        on_the_way = "SELECT count(*) FROM reconnections WHERE state IN ('due', 'leased', 'ready') AND outcome <> 'address_refused'"
-        return not records.one(on_the_way)
+        rows = records.all(
+            "SELECT state, outcome, count(*) AS n FROM reconnections WHERE state IN ('due', 'leased', 'ready')"
+            " AND coalesce(outcome, '') <> 'address_refused' GROUP BY 1, 2"
+        )
+        left.clear()
+        left.update({f"{row.state}, {row.outcome}": row.n for row in rows})
+        return not left
 
-    wait_until(over, seconds=300 if LONG else 150, what="the end of the work", grain=1)
+    try:
+        wait_until(over, seconds=300 if LONG else 150, what="the end of the work", grain=1)
+    except AssertionError as error:
+        messages = records.all("SELECT channel, state, outcome, count(*) FROM notifications GROUP BY 1, 2, 3")
+        raise AssertionError(
+            f"{error}: left are {left}, messages {messages}, {records.all('SELECT * FROM pauses')}"
+        ) from None
 
 
 def _start_flower(machine: Machine) -> str:
