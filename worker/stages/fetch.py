@@ -84,8 +84,9 @@ class Fetch:
         self._store = runtime.database.store(FetchStore)
         self._breaker = breaker
         self._mode = mode
-        #: Rows that the last claim took.
+        #: Rows that the last claim took, and people for whom MX is asked.
         self.taken = 0
+        self.asked = 0
         #: How often MX served us in this shift, and where that count stood when a claim failed for MX's reasons.
         self._served = 0
         self._blaming_mx: dict[int, int] = {}
@@ -136,6 +137,7 @@ class Fetch:
         if put_off:
             await self._store.settle(put_off, now=now)
             self._count(put_off)
+        self.asked += len(visits)
         # Probes and suspects are one claim and no more.
         taken = n if len(claims) >= room else len(claims)  # as many as there was room for: there may be more
         return Slice(taken=taken if self._mode is Mode.WORK else 0, jobs=visits)
@@ -381,8 +383,9 @@ async def fetch(runtime: Runtime) -> str:
         runtime.mx.doubt()  # whichever process takes the probe
     stage = Fetch(runtime, breaker, mode=Mode.PROBE if gate is Gate.PROBE else Mode.WORK)
     await stage.work_shift()
-    if gate is Gate.PROBE and not stage.taken and await _is_served(runtime, breaker):
-        breaker.went_well()  # nobody was due to try it with, and others wait for MX as well: messages, and who may be back
+    if gate is Gate.PROBE and not stage.asked and await _is_served(runtime, breaker):
+        # Nobody was there to try it with: none due, or one who cannot be told now. Others wait for MX as well.
+        breaker.went_well()
         await breaker.settle(runtime.clock.now(), probe=True)
     more = stage.shift.has_more
     until = started + timedelta(seconds=runtime.settings.shift_seconds)

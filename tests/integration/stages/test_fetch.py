@@ -216,6 +216,20 @@ async def test_with_nobody_due_the_breaker_is_closed_by_a_request_for_nobody(ben
         assert await pauses.get(MX) is None
 
 
+async def test_the_breaker_is_closed_by_a_request_for_nobody_where_whoever_is_first_cannot_be_told_now(
+    bench_for: Any, sandbox_for: Any
+) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await _broken(bench, "a")
+        await bench.sql("UPDATE users SET email = NULL")
+        pauses, now = PauseStore(bench.runtime.database), bench.runtime.clock.now()
+        await pauses.set(MX, "http_401", now=now, probe_after=timedelta(0))
+        await fetch(bench.runtime)
+        assert await pauses.get(MX) is None
+        assert await bench.one("SELECT outcome FROM reconnections") == "no_address"
+
+
 async def test_results_of_a_lost_lease_change_nothing(bench_for: Any, sandbox_for: Any) -> None:
     async with sandbox_for({"a": ["ok"]}) as sandbox:
         bench = await bench_for(**sandbox.settings)
