@@ -431,7 +431,7 @@ def fresh_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[
 
 @pytest.mark.timeout(7200 if LONG else 180)
 @pytest.mark.parametrize(
-    ("kind", "examples"), [("sqlite", 2_000), ("postgresql", 500)] if LONG else [("sqlite", 30), ("postgresql", 5)]
+    ("kind", "examples"), [("sqlite", 2_000), ("postgresql", 500)] if LONG else [("sqlite", 15), ("postgresql", 3)]
 )
 def test_every_state_is_followed_by_one_that_the_policy_names(
     kind: str,
