@@ -204,11 +204,9 @@ async def test_a_redis_that_is_killed_and_comes_back_empty_lets_no_more_through(
     assert counter.most_in_a_second <= counter.most, counter.every_second
     assert counter.used(alone, alone + RATE) >= 0.9, counter.every_second
     for process in started:
-        assert process.said.count("pacing_alone") in {
-            1,
-            2,
-        }  # a connection may break once more while the new server starts
-        assert process.said.count("pacing_shared") == 1
+        # A connection may break once more while the new server starts.
+        assert 1 <= process.said.count("pacing_alone") <= 2
+        assert process.said.count("pacing_shared") == process.said.count("pacing_alone")
 
 
 async def test_one_retry_after_silences_all_processes(mx, redis_url):
