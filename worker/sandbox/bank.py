@@ -119,8 +119,7 @@ class Bank:
         step = self.fault.strike(endpoint) if self.fault is not None else None
         if step is None:
             return None
-        where = request.match_info
-        if self.members.find(where.get("user_guid", ""), where.get("member_guid", "")) is not None:
+        if self._found(request) is not None:
             self.ledger.steps[str(step)] += (
                 1  # which says what members met with; a client may also ask for nobody's, to try us
             )
@@ -142,9 +141,13 @@ class Bank:
         if accept != ACCEPTED and ACCEPTED not in (part.partition(";")[0].strip() for part in accept.split(",")):
             raise _Refused(HTTPStatus.NOT_ACCEPTABLE, f"Accept must name {ACCEPTED}")
 
-    def _asked_for(self, request: web.Request) -> Member:
+    def _found(self, request: web.Request) -> Member | None:
+        """The member in the path, if it has one and we know it."""
         where = request.match_info
-        member = self.members.find(where.get("user_guid", ""), where.get("member_guid", ""))
+        return self.members.find(where.get("user_guid", ""), where.get("member_guid", ""))
+
+    def _asked_for(self, request: web.Request) -> Member:
+        member = self._found(request)
         if member is None:
             raise _Refused(HTTPStatus.NOT_FOUND, "Resource not found")
         return member

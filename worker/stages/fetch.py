@@ -57,6 +57,7 @@ _PACED = frozenset({"http_429", NOT_ASKED})
 _SIT_OUT = 5.0
 #: Deliverers that are at work find new messages by themselves: no more than one is woken in so many seconds.
 _WAKE_EVERY = 1.0
+#: Claims that wait for the database side by side.
 _CLAIMS_AT_ONCE = 4
 #: One person's banks are asked for side by side, but not without end.
 _AT_ONCE = 5
