@@ -85,7 +85,10 @@ class Shift(Generic[Job, Done]):
 
     def __post_init__(self) -> None:
         self._waiting: deque[Job] = deque()
-        self._working: dict[asyncio.Task[Done], Job] = {}
+        self._working: dict[int, Job] = {}
+        #: How many were begun, by which each is known while it is worked on.
+        self._begun = 0
+        self._slots: set[asyncio.Task[None]] = set()
         self._done: list[Done] = []
         self._claims: set[asyncio.Task[Slice[Job]]] = set()
         self._there_is_much = False
@@ -174,34 +177,49 @@ class Shift(Generic[Job, Done]):
         self.drained = self.drained or not self._there_is_much
 
     def _fill_slots(self) -> None:
-        while self._waiting and len(self._working) < self.slots and not self._winds_down():
-            job = self._waiting.popleft()
-            task = asyncio.create_task(self.stage.work(job))
-            self._working[task] = job
-            task.add_done_callback(self._finished)
+        while self._may_begin():
+            slot = asyncio.create_task(self._work_on(*self._begin()))
+            self._slots.add(slot)
+            slot.add_done_callback(self._slots.discard)
 
-    def _finished(self, task: asyncio.Task[Done]) -> None:
-        """A job is over: its slot goes to the next at once; the loop is woken only when it has something to do."""
-        if self._ended:
-            return
-        job = self._working.pop(task)
-        self._done.append(self._outcome(task, job))
-        self._fill_slots()
-        if (
-            self._is_idle()
+    def _may_begin(self) -> bool:
+        return bool(self._waiting) and len(self._working) < self.slots and not self._winds_down() and not self._ended
+
+    def _begin(self) -> tuple[int, Job]:
+        self._begun += 1
+        self._working[self._begun] = job = self._waiting.popleft()
+        return self._begun, job
+
+    async def _work_on(self, number: int, job: Job) -> None:
+        """One slot: job after job, for as long as some wait."""
+        while True:
+            try:
+                done = await self.stage.work(job)
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it is, the others go on
+                if self._ended:
+                    return  # and hands it back
+                # The error's text may hold what no log may hold; its place is enough to find the fault.
+                log.error("job_crashed", error=type(error).__name__, where=_where(error))  # noqa: TRY400
+                done = self.stage.crashed(job)
+            del self._working[number]
+            self._done.append(done)
+            goes_on = self._may_begin()
+            if goes_on:
+                number, job = self._begin()
+            if self._has_something_to_do():
+                self._something_to_do.set()
+                await asyncio.sleep(0)  # jobs that wait for nothing leave the shift's own loop its turn
+            if not goes_on:
+                return
+
+    def _has_something_to_do(self) -> bool:
+        """The shift's own loop: to settle, to claim, or to come to an end."""
+        return (
+            len(self._done) >= self.batch
+            or self._is_idle()
             or self._winds_down()
-            or len(self._done) >= self.batch
             or (not self.drained and self._runs_low())
-        ):
-            self._something_to_do.set()
-
-    def _outcome(self, task: asyncio.Task[Done], job: Job) -> Done:
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if error is None:
-            return task.result()
-        # The error's text may hold what no log may hold; its place is enough to find the fault.
-        log.error("job_crashed", error=type(error).__name__, where=_where(error))
-        return self.stage.crashed(job)
+        )
 
     async def _hand_back_waiting(self) -> None:
         if self._waiting:
@@ -211,23 +229,17 @@ class Shift(Generic[Job, Done]):
     async def _leave(self) -> None:
         """Whatever ended the shift: settle what is done, hand back what is not."""
         self._ended = True
-        interrupted = []
-        for task in self._working:
-            task.cancel()
-        if self._working:
-            await asyncio.wait(self._working)
-        for task, job in self._working.items():
-            if task.cancelled() or task.exception() is not None:
-                interrupted.append(job)
-            else:
-                self._done.append(task.result())
-        self._working.clear()
+        slots = list(self._slots)
+        for slot in slots:
+            slot.cancel()
+        if slots:
+            await asyncio.wait(slots)
         for claim in self._claims:
             with suppress(Exception):
                 self._waiting.extend((await claim).jobs)
         async with AsyncExitStack() as all_of_it:  # whichever of these fails, the others are done
-            if self._waiting or interrupted:
-                all_of_it.push_async_callback(self.stage.release, [*self._waiting, *interrupted])
+            if interrupted := [*self._waiting, *self._working.values()]:
+                all_of_it.push_async_callback(self.stage.release, interrupted)
             if self._done:
                 all_of_it.push_async_callback(self.stage.settle, self._done)
             if self._settling is not None:

@@ -143,8 +143,8 @@ async def test_a_slow_database_does_not_hold_up_the_work() -> None:
 
 
 async def test_it_claims_ahead_of_need_but_never_much() -> None:
-    desk, most = Desk(300), 0
-    desk.ticks = lambda _: random.Random(1).randrange(3)
+    desk, dice, most = Desk(300), random.Random(1), 0
+    desk.ticks = lambda _: dice.randrange(3)
 
     async def claim(n: int) -> Slice[int]:
         nonlocal most
