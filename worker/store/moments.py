@@ -40,9 +40,13 @@ class Moment(TypeDecorator[datetime]):
             raise ValueError("a moment needs a time zone")
         return as_text(value) if dialect.name == "sqlite" else value
 
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        """PostgreSQL's moments come as they should be: its sessions are set to UTC (``store/database.py``)."""
+        return super().result_processor(dialect, coltype) if dialect.name == "sqlite" else None
+
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        if value is None or isinstance(value, datetime):
-            return value.astimezone(UTC) if value is not None else None
+        if value is None:
+            return None
         try:
             moment = datetime.fromisoformat(value)
         except (TypeError, ValueError):
