@@ -135,7 +135,7 @@ def _told(found: dict[str, Any], pauses: list[str], settings: Settings, now: dat
     if member is None:
         verdict, institution = "the application has deleted this member", ""
     else:
-        facts = MemberFacts(**{name: member[name] for name in MemberFacts.__dataclass_fields__})
+        facts = MemberFacts(**{name: member[name] for name in MemberFacts.__struct_fields__})
         verdict = judge(facts, statuses=settings.reconnect_statuses, now=now).text
         days = settings.expiry_notice_days
         if is_near(facts, statuses=settings.reconnect_statuses, days=days, now=now):

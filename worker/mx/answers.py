@@ -4,12 +4,12 @@ A call to MX never raises for what MX did: every answer, and every lack of one, 
 carries a ``code``, a short word for logs, status and the database; none carries a URI, a key or text from a body.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MemberState:
+
+class MemberState(msgspec.Struct, frozen=True, kw_only=True):
     """What MX says of a member, as far as this worker cares; anything may be missing and is then ``None``."""
 
     guid: str
@@ -20,8 +20,7 @@ class MemberState:
     error_code: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True, kw_only=True):
     """A checked ``oauth_window_uri``. ``member.guid`` differs from the one asked for where MX moved the member."""
 
     uri: str
@@ -31,15 +30,13 @@ class Window:
         return f"Window(member={self.member.guid})"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MemberRead:
+class MemberRead(msgspec.Struct, frozen=True, kw_only=True):
     """A member, read."""
 
     member: MemberState
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RetryLater:
+class RetryLater(msgspec.Struct, frozen=True, kw_only=True):
     """MX's fault or a busy member: 409, 429, 5xx, a timeout, a broken or unusable body. Retried in minutes to days."""
 
     code: str
@@ -49,36 +46,31 @@ class RetryLater:
     upstream: bool = True
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Unsupported:
+class Unsupported(msgspec.Struct, frozen=True, kw_only=True):
     """400 ``Member cannot use OAuth``: the institution has none, or the client is not registered for it there."""
 
     code: str = "member_cannot_use_oauth"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Gone:
+class Gone(msgspec.Struct, frozen=True, kw_only=True):
     """404: MX knows the user or the member no more."""
 
     code: str = "not_found"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RefusedClient:
+class RefusedClient(msgspec.Struct, frozen=True, kw_only=True):
     """401, 403 or 406: key, client id, IP address or API version refused. It concerns everyone; nobody's attempt is spent."""
 
     code: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RejectedRequest:
+class RejectedRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Another 4xx, or a redirect: the request itself is wrong for this member, so a person must look."""
 
     code: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HostileUri:
+class HostileUri(msgspec.Struct, frozen=True, kw_only=True):
     """MX answered with a URI that must not reach a customer; ``code`` says which rule it broke. Quarantined and reported."""
 
     code: str

@@ -44,6 +44,8 @@ MOST_GONE = 20
 #: The code of a 404 from a server that is not MX: ``MX_BASE_URL`` leads elsewhere.
 NOT_MX = "not_mx"
 
+_ONLY_MX_SAYS = (Window, HostileUri, MemberRead, Unsupported)
+
 #: By ``MX_API``.
 _FLAVOURS: dict[str, Callable[[Settings], Flavour]] = {"atrium": Atrium}
 
@@ -99,12 +101,14 @@ class MxClient:
     async def oauth_window(self, user_guid: str, member_guid: str) -> WindowAnswer:
         """A fresh OAuth window for a member. Each call may create OAuth state at MX: ask only for what will be used."""
         url = self._flavour.window_url(user_guid, member_guid)
-        return await self._believed(await self._ask(url, self._judge_window, member_guid))
+        answer = await self._ask(url, self._judge_window, member_guid)
+        return answer if self._is_plain(answer) else await self._believed(answer)
 
     async def read_member(self, user_guid: str, member_guid: str) -> MemberAnswer:
         """A member as MX sees it now; at most every 3 s for one member."""
         url = self._flavour.member_url(user_guid, member_guid)
-        return await self._believed(await self._ask(url, self._judge_member, member_guid))
+        answer = await self._ask(url, self._judge_member, member_guid)
+        return answer if self._is_plain(answer) else await self._believed(answer)
 
     async def probe(self) -> Failure | None:
         """Whether MX accepts us: ``None``, or what stands in the way.
@@ -125,16 +129,18 @@ class MxClient:
         """Close every connection."""
         await self._transport.close()
 
+    def _is_plain(self, answer: WindowAnswer | MemberAnswer) -> bool:
+        """Whether it is no 404; what only MX says ends a row of those."""
+        if isinstance(answer, _ONLY_MX_SAYS):
+            self._gone_in_a_row = 0
+        return not isinstance(answer, Gone)
+
     async def _believed(self, answer: _Answer) -> _Answer | Failure:
-        """The answer, unless it is a 404 that may not be MX's.
+        """A 404, unless it may not be MX's.
 
         A wrong ``MX_BASE_URL`` would mark every member as gone. So after :data:`MOST_GONE` in a row, between which MX said nothing
         that only MX says, its list of users is asked for, once for all who wait.
         """
-        if isinstance(answer, Window | HostileUri | MemberRead | Unsupported):
-            self._gone_in_a_row = 0
-        if not isinstance(answer, Gone):
-            return answer
         self._gone_in_a_row += 1
         async with self._asking:
             if self._gone_in_a_row <= MOST_GONE:

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import msgspec
+
 from worker.mx.answers import (
     Failure,
     Gone,
@@ -72,10 +74,18 @@ def judge_users(status: int, headers: Mapping[str, str], body: bytes) -> Failure
     if not 200 <= status < 300:  # noqa: PLR2004 - HTTP's own figures
         return _judge_status(status, headers, body)
     try:
-        answer = json.loads(body)
+        answer = _parsed(body)
     except (ValueError, RecursionError):
         return Gone()
     return None if isinstance(answer, dict) and isinstance(answer.get("users"), list) else Gone()
+
+
+def _parsed(body: bytes) -> Any:
+    """JSON by a reader that is strict and fast; what that refuses, a byte-order mark or a NaN, as leniently as Python reads it."""
+    try:
+        return msgspec.json.decode(body)
+    except ValueError:
+        return json.loads(body)
 
 
 def _member(
@@ -85,7 +95,7 @@ def _member(
     if not 200 <= status < 300:  # noqa: PLR2004 - HTTP's own figures
         return _judge_status(status, headers, body)
     try:
-        answer = json.loads(body)
+        answer = _parsed(body)
     except (ValueError, RecursionError):
         return RetryLater(code="not_json")
     fields = answer.get("member") if isinstance(answer, dict) else None
@@ -159,7 +169,7 @@ def _strings(body: bytes) -> list[str]:
     """Every string in a JSON text, with its escapes undone."""
     found: list[str] = []
     try:
-        todo: list[Any] = [json.loads(body)]
+        todo: list[Any] = [_parsed(body)]
     except (ValueError, RecursionError):
         return found
     while todo:

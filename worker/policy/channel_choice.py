@@ -1,7 +1,8 @@
 """On which channel, and to which address?"""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 EMAIL = "email"
 PUSH_KINDS = ("fcm", "apns", "webpush")
@@ -9,8 +10,7 @@ PUSH_KINDS = ("fcm", "apns", "webpush")
 CHOICES = (EMAIL, "push", *PUSH_KINDS, "none")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Contact:
+class Contact(msgspec.Struct, frozen=True, kw_only=True):
     """How a user can be reached."""
 
     preferred: str | None = None
@@ -22,8 +22,7 @@ class Contact:
     devices: Sequence[tuple[str, str]] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True, kw_only=True):
     """A channel and an address on it."""
 
     channel: str
@@ -33,8 +32,7 @@ class Route:
         return f"Route({self.channel})"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Nobody:
+class Nobody(msgspec.Struct, frozen=True, kw_only=True):
     """There is no way to this user; ``code`` says why."""
 
     code: str

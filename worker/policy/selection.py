@@ -6,9 +6,10 @@ SQL; a property test holds the two together.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+
+import msgspec
 
 #: 2004 REAUTHORIZATION_REQUIRED and 2005 INVALID_CREDENTIALS of MX's newer member objects.
 ERROR_CODES = (2004, 2005)
@@ -28,8 +29,7 @@ class Reason(StrEnum):
     EXPIRES_SOON = "expires_soon"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MemberFacts:
+class MemberFacts(msgspec.Struct, frozen=True):
     """What the database says of a member, as far as the rule asks."""
 
     is_oauth: bool | None = None
@@ -39,8 +39,7 @@ class MemberFacts:
     token_revoked_at: datetime | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a member is broken, and why or why not."""
 
     reason: Reason | None

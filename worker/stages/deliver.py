@@ -7,9 +7,10 @@ sent again. How the episodes behind it go on is settled together with the messag
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import msgspec
 import structlog
 
 from worker.channels import BadAddress, Bank, ChannelDown, Failed, Message, Outcome, Sent, TryLater, Unknown
@@ -127,7 +128,7 @@ class Deliver:
             else Delivered(sending=sending, state=_N.CANCELLED, outcome="overtaken")
         )
         renewals = tuple(look.renewal for look in fresh if look.renewal is not None)
-        return replace(result, endings=endings, renewals=renewals)
+        return msgspec.structs.replace(result, endings=endings, renewals=renewals)
 
     def _without_mx(
         self, sending: Sending, looks: Sequence[Fresh | Ending | NotNow], now: datetime

@@ -9,9 +9,9 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import msgspec
 import structlog
 
 from worker.mx.answers import (
@@ -65,8 +65,7 @@ _AT_ONCE = 5
 _S = ReconnectionState
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Visit:
+class Visit(msgspec.Struct, frozen=True, kw_only=True):
     """One person, and what of theirs is to be fetched."""
 
     person: Person
@@ -321,7 +320,9 @@ class Fetch:
 
     def _may_be_mx(self, round_: Round) -> bool:
         """A failure that blames MX, since which MX has served nobody."""
-        return any(self._blaming_mx.get(fetched.claim.id) == self._served for fetched in round_[0])
+        return bool(self._blaming_mx) and any(
+            self._blaming_mx.get(fetched.claim.id) == self._served for fetched in round_[0]
+        )
 
     def _unspent(self, fetched: Fetched) -> Fetched:
         """The failures that made the run were MX's as well."""

@@ -4,8 +4,10 @@ A message may wait between the fetch and its delivery: for a mail server, for th
 window older than ``URI_MAX_AGE`` is minted anew, and a member whose last answer is older than a minute is read once more.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+import msgspec
 
 from worker.mx.answers import (
     Gone,
@@ -78,7 +80,7 @@ async def _look(runtime: Runtime, passage: Passage, now: datetime, *, may_ask: b
 def _renewed(runtime: Runtime, passage: Passage, window: Window, now: datetime) -> Fresh:
     locked = runtime.vault.lock(window.uri)
     renewal = Renewal(reconnection_id=passage.reconnection_id, member_guid=window.member.guid, locked_uri=locked)
-    return Fresh(passage=replace(passage, locked_uri=locked, fetched_at=now), renewal=renewal)
+    return Fresh(passage=msgspec.structs.replace(passage, locked_uri=locked, fetched_at=now), renewal=renewal)
 
 
 def _ending_if_back(runtime: Runtime, passage: Passage, member: MemberState) -> Ending | None:

@@ -1,10 +1,10 @@
 """The end of a delivery: the message's own state, and how the episodes behind it go on, in one transaction."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import BigInteger, Integer, Text, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -26,8 +26,7 @@ from worker.store.tables import (
 n, r, w, link = notifications.c, reconnections.c, windows.c, notification_reconnections.c
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Passage:
+class Passage(msgspec.Struct, frozen=True, kw_only=True):
     """One broken bank in a message."""
 
     reconnection_id: int
@@ -52,8 +51,7 @@ class Passage:
         return f"Passage({self.reconnection_id})"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sending:
+class Sending(msgspec.Struct, frozen=True, kw_only=True):
     """A notification that this worker holds."""
 
     id: int
@@ -67,8 +65,7 @@ class Sending:
     passages: tuple[Passage, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NextRound:
+class NextRound(msgspec.Struct, frozen=True, kw_only=True):
     """How an episode goes on after a message about it came to its end."""
 
     reconnection_id: int
@@ -82,8 +79,7 @@ class NextRound:
     next_check_at: datetime | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """An episode that turned out to be over right before its message left."""
 
     reconnection_id: int
@@ -94,8 +90,7 @@ class Ending:
     reopen_at: datetime | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Renewal:
+class Renewal(msgspec.Struct, frozen=True, kw_only=True):
     """A window that was too old to be sent, and the one that took its place."""
 
     reconnection_id: int
@@ -106,8 +101,7 @@ class Renewal:
         return f"Renewal({self.reconnection_id})"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Delivered:
+class Delivered(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a notification."""
 
     sending: Sending

@@ -1,10 +1,10 @@
 """The end of a fetch: windows, notifications and the reconnections' new states, all in one transaction or not at all."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 from sqlalchemy import BigInteger, Integer, Text, and_, bindparam, func, literal, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -21,8 +21,7 @@ r = reconnections.c
 TURN = timedelta(minutes=10)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     """A reconnection that this worker holds."""
 
     id: int
@@ -42,8 +41,7 @@ class Claim:
     facts: MemberFacts | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Fetched:
+class Fetched(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a claim. ``state`` is ready, due again, or an end."""
 
     claim: Claim
@@ -58,8 +56,7 @@ class Fetched:
     window_guid: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Announcement:
+class Announcement(msgspec.Struct, frozen=True, kw_only=True):
     """The message that follows from a person's fresh windows."""
 
     user_guid: str

@@ -196,9 +196,7 @@ def _claim_statement(rows: Rows, *, probe: bool = False, suspects: bool = False)
 def _context_statement(rows: Rows) -> Any:
     given = rows.table("given", {"id": BigInteger()})
     return (
-        select(
-            *(r[name] for name in _CLAIMED), members.c.member_guid.label("known"), *(members.c[name] for name in _FACTS)
-        )
+        select(*_CLAIMED, members.c.member_guid.label("known"), *_FACTS)
         .join(given, r.id == given.c.id)
         .outerjoin(members, members.c.member_guid == r.member_guid)
         .order_by(r.user_guid, r.id)
@@ -214,36 +212,32 @@ def _release_statement(rows: Rows) -> Any:
     )
 
 
+#: In the order of :class:`~worker.store.fetch_settling.Claim`.
 _CLAIMED = (
-    "id",
-    "epoch",
-    "member_guid",
-    "user_guid",
-    "moved_to",
-    "reason",
-    "broken_since",
-    "next_attempt_at",
-    "attempts",
-    "step",
-    "base_step",
-    "first_notified_at",
+    r.id,
+    r.epoch,
+    r.member_guid,
+    r.user_guid,
+    func.coalesce(r.moved_to, r.member_guid),
+    r.reason,
+    r.broken_since,
+    r.next_attempt_at,
+    r.attempts,
+    r.step,
+    r.base_step,
+    r.first_notified_at,
 )
-_FACTS = ("is_oauth", "connection_status", "error_code", "token_expires_at", "token_revoked_at")
+#: In the order of :class:`~worker.policy.selection.MemberFacts`.
+_FACTS = (
+    members.c.is_oauth,
+    members.c.connection_status,
+    members.c.error_code,
+    members.c.token_expires_at,
+    members.c.token_revoked_at,
+)
 
 
 def _claim_of(row: Any) -> Claim:
-    return Claim(
-        id=row.id,
-        epoch=row.epoch,
-        member_guid=row.member_guid,
-        user_guid=row.user_guid,
-        asked_guid=row.moved_to or row.member_guid,
-        reason=row.reason,
-        broken_since=row.broken_since,
-        next_attempt_at=row.next_attempt_at,
-        attempts=row.attempts,
-        step=row.step,
-        base_step=row.base_step,
-        first_notified_at=row.first_notified_at,
-        facts=MemberFacts(**{name: getattr(row, name) for name in _FACTS}) if row.known else None,
-    )
+    known, *facts = row[len(_CLAIMED) :]
+    claimed: tuple[Any, ...] = (*row[: len(_CLAIMED)], MemberFacts(*facts) if known else None)
+    return Claim(*claimed)

@@ -1,10 +1,10 @@
 """Who is behind a reconnection: how a user can be reached, and when they were last written to."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 from sqlalchemy import Text, and_, bindparam, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,8 +18,7 @@ from worker.store.tables import devices, notifications, users
 FAILURE_COUNTS_FOR = timedelta(days=1)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Person:
+class Person(msgspec.Struct, frozen=True, kw_only=True):
     """A user, as far as messages go."""
 
     user_guid: str

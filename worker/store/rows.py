@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import ColumnElement, FromClause, SelectBase, Text, bindparam, cast, column, func, select, type_coerce
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSON
@@ -50,11 +51,12 @@ class Rows:
 
     def encode(self, rows: Iterable[Mapping[str, Any]]) -> str:
         """Rows as the text that :meth:`table` reads."""
-        zone = "" if self.is_sqlite else "+00"
+        if self.is_sqlite:  # whose moments have a form of their own
+            return json.dumps(list(rows), default=_moment, ensure_ascii=False, separators=(",", ":"))
+        return msgspec.json.encode(list(rows)).decode()
 
-        def moment(value: object) -> str:
-            if isinstance(value, datetime):
-                return as_text(value) + zone
-            raise TypeError(f"{type(value).__name__} cannot be stored")
 
-        return json.dumps(list(rows), default=moment, ensure_ascii=False, separators=(",", ":"))
+def _moment(value: object) -> str:
+    if isinstance(value, datetime):
+        return as_text(value)
+    raise TypeError(f"{type(value).__name__} cannot be stored")

@@ -5,10 +5,10 @@ overtaken by a reminder is discarded by the epoch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import BigInteger, Integer, Text, bindparam, case, exists, func, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -23,8 +23,7 @@ from worker.store.tables import pauses, reconnections, windows, written
 r = reconnections.c
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Look:
+class Look(msgspec.Struct, frozen=True, kw_only=True):
     """A notified reconnection whose member is to be read."""
 
     id: int
@@ -37,8 +36,7 @@ class Look:
     checks: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What a look showed."""
 
     look: Look

@@ -41,7 +41,7 @@ async def test_notices_begin_and_end_in_sql_as_in_python(bench_for: Any, days: t
                 await connection.execute(text(f"DELETE FROM {table}"))
             rows = [
                 {"member_guid": f"MBR-{n}", "user_guid": "USR-1"}
-                | {f: getattr(m, f) for f in MemberFacts.__dataclass_fields__}
+                | {f: getattr(m, f) for f in MemberFacts.__struct_fields__}
                 for n, m in enumerate(many)
             ]
             await connection.execute(insert(members), rows)

@@ -44,8 +44,7 @@ async def test_the_rule_in_sql_says_what_the_rule_in_python_says(bench_for: Any)
         async with bench.runtime.database.engine.begin() as connection:
             await connection.execute(text("DELETE FROM members"))
             rows = [
-                {"member_guid": name, "user_guid": "USR-1"}
-                | {f: getattr(m, f) for f in MemberFacts.__dataclass_fields__}
+                {"member_guid": name, "user_guid": "USR-1"} | {f: getattr(m, f) for f in MemberFacts.__struct_fields__}
                 for name, m in zip(names, many, strict=True)
             ]
             await connection.execute(insert(members), rows)
