@@ -23,19 +23,21 @@ def publish(app: Celery, stage: str, n: int) -> int:
     Raises :class:`BrokerUnavailable` when Redis is away: nothing is lost, since the next sweep does the same.
     """
     try:
-        with app.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, timeout=5)
-            waiting = _waiting(connection.default_channel, stage)
-        missing = max(n - waiting, 0)
-        for _ in range(missing):
-            app.send_task(
-                f"reconnect.{stage}",
-                queue=stage,
-                retry=True,
-                retry_policy=_RETRY,
-                argsrepr="()",
-                kwargsrepr="{}",
-            )
+        with app.producer_or_acquire() as producer:
+            producer.connection.ensure_connection(max_retries=1, timeout=5)
+            # The pool's connection may be one to a Redis that is gone: once more, then.
+            count = producer.connection.ensure(producer, lambda: _waiting(producer.channel, stage), max_retries=1)
+            missing = max(n - int(count()), 0)
+            for _ in range(missing):
+                app.send_task(
+                    f"reconnect.{stage}",
+                    queue=stage,
+                    producer=producer,
+                    retry=True,
+                    retry_policy=_RETRY,
+                    argsrepr="()",
+                    kwargsrepr="{}",
+                )
     except (OperationalError, OSError, ConnectionError) as error:
         raise BrokerUnavailable(
             f"broker: {type(error).__name__}: no worker could be woken; see that Redis runs and REDIS_URL is right. "

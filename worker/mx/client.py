@@ -13,8 +13,8 @@ Nothing here logs, and nothing that leaves here carries a key or, but for :class
 import asyncio
 import ssl
 import time
-from collections.abc import Callable
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
 
 from yarl import URL
 
@@ -98,17 +98,13 @@ class MxClient:
     def __repr__(self) -> str:
         return f"MxClient({self._flavour!r})"
 
-    async def oauth_window(self, user_guid: str, member_guid: str) -> WindowAnswer:
+    def oauth_window(self, user_guid: str, member_guid: str) -> Coroutine[Any, Any, WindowAnswer]:
         """A fresh OAuth window for a member. Each call may create OAuth state at MX: ask only for what will be used."""
-        url = self._flavour.window_url(user_guid, member_guid)
-        answer = await self._ask(url, self._judge_window, member_guid)
-        return answer if self._is_plain(answer) else await self._believed(answer)
+        return self._ask(self._flavour.window_url(user_guid, member_guid), self._judge_window, member_guid)
 
-    async def read_member(self, user_guid: str, member_guid: str) -> MemberAnswer:
+    def read_member(self, user_guid: str, member_guid: str) -> Coroutine[Any, Any, MemberAnswer]:
         """A member as MX sees it now; at most every 3 s for one member."""
-        url = self._flavour.member_url(user_guid, member_guid)
-        answer = await self._ask(url, self._judge_member, member_guid)
-        return answer if self._is_plain(answer) else await self._believed(answer)
+        return self._ask(self._flavour.member_url(user_guid, member_guid), self._judge_member, member_guid)
 
     async def probe(self) -> Failure | None:
         """Whether MX accepts us: ``None``, or what stands in the way.
@@ -128,12 +124,6 @@ class MxClient:
     async def close(self) -> None:
         """Close every connection."""
         await self._transport.close()
-
-    def _is_plain(self, answer: WindowAnswer | MemberAnswer) -> bool:
-        """Whether it is no 404; what only MX says ends a row of those."""
-        if isinstance(answer, _ONLY_MX_SAYS):
-            self._gone_in_a_row = 0
-        return not isinstance(answer, Gone)
 
     async def _believed(self, answer: _Answer) -> _Answer | Failure:
         """A 404, unless it may not be MX's.
@@ -162,12 +152,15 @@ class MxClient:
     def _judge_member(self, reply: Reply, asked: str) -> MemberAnswer:
         return self._flavour.judge_member(*reply, asked=asked)
 
-    async def _ask(self, url: URL, judge: Callable[[Reply, str], _Answer], asked: str) -> _Answer:
+    async def _ask(self, url: URL, judge: Callable[[Reply, str], _Answer], asked: str) -> _Answer | Failure:
+        """``asked``: the member; empty where it is the list of users, whose 404 is the caller's to judge."""
         deadline = time.monotonic() + self._deadline
-        answer = await self._ask_once(url, judge, asked, self._deadline)
-        if tries_for(answer) == 1:
-            return answer  # as nearly every call does: nothing of the machinery below is built for it
-        return await persist(answer, lambda within: self._ask_once(url, judge, asked, within), deadline=deadline)
+        answer: _Answer | Failure = await self._ask_once(url, judge, asked, self._deadline)
+        if tries_for(answer) > 1:  # as hardly any does: the machinery is built for those alone
+            answer = await persist(answer, lambda within: self._ask_once(url, judge, asked, within), deadline=deadline)
+        if isinstance(answer, _ONLY_MX_SAYS):
+            self._gone_in_a_row = 0
+        return await self._believed(answer) if asked and isinstance(answer, Gone) else answer
 
     async def _ask_once(
         self, url: URL, judge: Callable[[Reply, str], _Answer], asked: str, within: float

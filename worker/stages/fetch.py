@@ -123,7 +123,7 @@ class Fetch:
         for guid, theirs in by_person.items():
             person = people[guid]
             ended = [fetched for claim in theirs if (fetched := self._over(claim, now)) is not None]
-            left = [claim for claim in theirs if all(fetched.claim is not claim for fetched in ended)]
+            left = [claim for claim in theirs if all(fetched.claim is not claim for fetched in ended)] if ended else theirs
             plan = self._plan(person, now)
             if isinstance(plan, Route) and left:
                 spoken, later = broken_first(left, now)
@@ -196,21 +196,20 @@ class Fetch:
 
     async def work(self, visit: Visit) -> Round:
         """Ask MX for a window for everything this person has broken."""
+        mx = self._runtime.mx
         if len(visit.claims) == 1:  # as most people have
-            results = [await self._ask(visit.claims[0])]
+            claim = visit.claims[0]
+            results = [self._judge(claim, await mx.oauth_window(claim.user_guid, claim.asked_guid))]
         else:
             limit = asyncio.Semaphore(_AT_ONCE)
 
             async def ask(claim: Claim) -> Fetched:
                 async with limit:
-                    return await self._ask(claim)
+                    return self._judge(claim, await mx.oauth_window(claim.user_guid, claim.asked_guid))
 
             results = list(await asyncio.gather(*map(ask, visit.claims)))
         ready = [fetched.claim for fetched in results if fetched.state is _S.READY]
         return results, self._announcement(visit, ready) if ready else None
-
-    async def _ask(self, claim: Claim) -> Fetched:
-        return self._judge(claim, await self._runtime.mx.oauth_window(claim.user_guid, claim.asked_guid))
 
     def _announcement(self, visit: Visit, ready: Sequence[Claim]) -> Announcement:
         lead = min(ready, key=lambda claim: claim.id)
