@@ -212,7 +212,7 @@ class Fetch:
         return results, self._announcement(visit, ready) if ready else None
 
     def _announcement(self, visit: Visit, ready: Sequence[Claim]) -> Announcement:
-        lead = min(ready, key=lambda claim: claim.id)
+        lead = ready[0] if len(ready) == 1 else min(ready, key=lambda claim: claim.id)
         identity = f"{lead.id} {lead.member_guid} {lead.step} {visit.route.channel}"
         told_before = all(claim.first_notified_at is not None for claim in ready)
         return Announcement(

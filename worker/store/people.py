@@ -33,6 +33,16 @@ class Person(msgspec.Struct, frozen=True, kw_only=True):
     failed_channels: frozenset[str] = frozenset()
 
 
+_USER = (
+    users.c.channel,
+    users.c.email,
+    users.c.refused_email,
+    users.c.opted_out_at,
+    users.c.locale,
+    users.c.timezone,
+)
+
+
 class People:
     """Loads persons by the slice."""
 
@@ -42,7 +52,7 @@ class People:
         theirs = and_(devices.c.user_guid == given.c.user_guid, devices.c.disabled_at.is_(None))
         #: A row for each device, and one for who has none. Devices may stand there before their user does.
         self._users = (
-            select(given.c.user_guid.label("guid"), users, devices.c.device_kind, devices.c.device_address)
+            select(given.c.user_guid, *_USER, devices.c.device_kind, devices.c.device_address)
             .select_from(given)
             .outerjoin(users, users.c.user_guid == given.c.user_guid)
             .outerjoin(devices, theirs)
@@ -65,12 +75,12 @@ class People:
     async def load(self, connection: AsyncConnection, guids: Collection[str], *, since: datetime) -> dict[str, Person]:
         """The persons behind these GUIDs; one whom the application has no row for can be reached on no channel."""
         given = self._rows.encode({"user_guid": guid} for guid in sorted(guids))
-        found: dict[str, Any] = {}
+        found: dict[str, tuple[Any, ...]] = {}
         reachable: dict[str, list[tuple[str, str]]] = {}
-        for row in await connection.execute(self._users, {"given": given}):
-            found[row.guid] = row
-            if row.device_kind is not None:
-                reachable.setdefault(row.guid, []).append((row.device_kind, row.device_address))
+        for guid, *user, kind, address in await connection.execute(self._users, {"given": given}):
+            found[guid] = tuple(user)
+            if kind is not None:
+                reachable.setdefault(guid, []).append((kind, address))
         sent: dict[str, list[datetime]] = {}
         failed: dict[str, set[str]] = {}
         under_way = set()
@@ -82,19 +92,18 @@ class People:
             else:
                 sent.setdefault(told.user_guid, []).append(told.sent_at)
         people = {}
-        for guid in guids:
-            user = found[guid]
+        for guid, (channel, email, refused_email, opted_out_at, locale, timezone) in found.items():
             people[guid] = Person(
                 user_guid=guid,
                 contact=Contact(
-                    preferred=user.channel,
-                    email=user.email,
-                    refused_email=user.refused_email,
-                    opted_out=user.opted_out_at is not None,
+                    preferred=channel,
+                    email=email,
+                    refused_email=refused_email,
+                    opted_out=opted_out_at is not None,
                     devices=tuple(reachable.get(guid, ())),
                 ),
-                locale=user.locale,
-                timezone=user.timezone,
+                locale=locale,
+                timezone=timezone,
                 sent=tuple(sent.get(guid, ())),
                 message_under_way=guid in under_way,
                 failed_channels=frozenset(failed.get(guid, ())),
