@@ -3,13 +3,17 @@
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, case, literal, literal_column, null, or_
+from sqlalchemy import ColumnElement, and_, case, func, literal, literal_column, null, or_, select
 
-from worker.policy.selection import ERROR_CODES, Reason
+from worker.policy.selection import ERROR_CODES, HEALTHY, Reason
+from worker.policy.states import ReconnectionState
 from worker.store.moments import Moment, normalised
 from worker.store.tables import members
 
 m = members.c
+
+#: What :func:`standing` says of a member that is broken still.
+BROKEN = "broken"
 
 
 def _revoked() -> ColumnElement[bool]:
@@ -56,4 +60,27 @@ def is_suspect() -> ColumnElement[bool]:
     """The predicate of ``ix_members_suspect``, word for word and without parameters, so that the index is used."""
     return or_(
         m.token_revoked_at.is_not(None), m.error_code.is_not(None), m.connection_status != literal_column("'CONNECTED'")
+    )
+
+
+def standing(
+    member_guid: ColumnElement[str], statuses: Collection[str], now: ColumnElement[datetime]
+) -> ColumnElement[str]:
+    """How an episode's member stands: ``broken``, or the state that the episode ends in: reconnected, cancelled or gone.
+
+    Nearly all of them are broken still, and those are found in the small index of suspects. By the primary key each would be on
+    a page of its own among millions, which then is read, marked and logged as a whole; only who is left is looked up there.
+    Scalar queries, one row at most, since PostgreSQL makes no join of them: it cannot tell how many suspects there are.
+    """
+    this = m.member_guid == member_guid
+    healthy = or_(m.connection_status.is_(None), m.connection_status.in_(HEALTHY))
+    end = case(
+        (is_broken(statuses, now), literal(BROKEN)),
+        (healthy, literal(str(ReconnectionState.RECONNECTED))),
+        else_=literal(str(ReconnectionState.CANCELLED)),
+    )
+    return func.coalesce(
+        select(literal(BROKEN)).where(this, is_suspect(), is_broken(statuses, now)).scalar_subquery(),
+        select(end).where(this).scalar_subquery(),
+        literal(str(ReconnectionState.GONE)),
     )

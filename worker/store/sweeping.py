@@ -24,14 +24,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.policy.selection import HEALTHY, Reason
+from worker.policy.selection import Reason
 from worker.policy.states import NotificationState, ReconnectionState
 from worker.policy.suspicion import MOST_DEATHS
 from worker.store.closing import Closing
 from worker.store.database import Database
 from worker.store.moments import NEVER, Moment, database_now, later, normalised
 from worker.store.noticing import IS_NOTICE, Noticing
-from worker.store.selection import is_broken, is_suspect, is_well, reason, since
+from worker.store.selection import BROKEN, is_broken, is_suspect, reason, since, standing
 from worker.store.tables import (
     members,
     notification_reconnections,
@@ -180,30 +180,20 @@ class SweepStore:
 
     async def close_ended(self, now: datetime) -> int:
         """Episodes whose member is broken no more, or was deleted, end; ended ones no longer stand in the way of a new break."""
-        well = exists().where(m.member_guid == r.member_guid, is_well(self._statuses, self._now))
-        known = exists().where(m.member_guid == r.member_guid)
-        healthy = exists().where(
-            m.member_guid == r.member_guid,
-            or_(
-                m.connection_status.is_(None),
-                m.connection_status.in_(HEALTHY),
-            ),
-        )
+        stands = standing(r.member_guid, self._statuses, self._now)
+        gone = stands == str(ReconnectionState.GONE)
         ended = (
             update(reconnections)
             # The member of a notice is well for as long as the notice goes on.
-            .where(r.closed_at.is_(None), r.state != written("leased"), or_(and_(well, ~IS_NOTICE), ~known))
+            .where(r.closed_at.is_(None), r.state != written("leased"), stands != BROKEN, or_(~IS_NOTICE, gone))
             .values(
-                state=case(
-                    (~known, literal(str(ReconnectionState.GONE))),
-                    (healthy, literal(str(ReconnectionState.RECONNECTED))),
-                    else_=literal(str(ReconnectionState.CANCELLED)),
-                ),
+                state=stands,
                 closed_at=self._now,
-                outcome=case((~known, literal("member_deleted")), else_=literal("broken_no_more")),
+                outcome=case((gone, literal("member_deleted")), else_=literal("broken_no_more")),
                 outcome_at=self._now,
             )
         )
+        well = stands.in_([str(ReconnectionState.RECONNECTED), str(ReconnectionState.CANCELLED)])
         forgotten = update(reconnections).where(r.reopen_at.is_not(None), well).values(reopen_at=None)
         closed = await self._close(ended, now) + await self._close(self._noticing.ending(), now)
         await self._count(forgotten, now=now)

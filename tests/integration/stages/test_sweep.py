@@ -119,6 +119,25 @@ async def test_what_is_broken_no_more_is_closed(bench_for: Any, change: str, end
     assert await bench.states() == {"MBR-m": ends}
 
 
+async def test_members_that_are_broken_still_are_not_looked_up_by_their_primary_key(bench_for: Any) -> None:
+    bench = await bench_for()
+    if bench.runtime.database.rows.is_sqlite:
+        pytest.skip("SQLite does not count how often an index is searched")
+    await bench.sql(
+        "INSERT INTO members (member_guid, user_guid, connection_status) SELECT 'MBR-' || i, 'USR-' || i, "
+        "CASE WHEN i % 20 = 0 THEN 'DENIED' ELSE 'CONNECTED' END FROM generate_series(1, 20000) i"
+    )
+    await bench.sql("ANALYZE members")
+    searched = []
+    for opened in (1000, 0):
+        report = await sweep(bench.runtime)
+        assert report is not None
+        assert (report.opened, report.closed) == (opened, 0)
+        await bench.sql("SELECT pg_stat_force_next_flush()")
+        searched.append(await bench.one("SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'pk_members'"))
+    assert searched[1] - searched[0] < 10
+
+
 async def test_a_member_that_breaks_again_after_a_reconnection_gets_a_new_episode(bench_for: Any) -> None:
     bench = await bench_for()
     await bench.member("m", connection_status="DENIED")

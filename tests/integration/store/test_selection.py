@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert, literal, select, text
 
-from worker.policy.selection import MemberFacts, judge
+from worker.policy.selection import HEALTHY, MemberFacts, judge
 from worker.settings import CONNECTION_STATUSES
 from worker.store.moments import Moment
-from worker.store.selection import is_broken, is_well, reason, since
+from worker.store.selection import is_broken, is_well, reason, since, standing
 from worker.store.tables import members
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -53,6 +53,10 @@ async def test_the_rule_in_sql_says_what_the_rule_in_python_says(bench_for: Any)
                 select(members.c.member_guid, broken, is_well(STATUSES, now), reason(now), since(now))
             )
             found = {row[0]: row[1:] for row in answer}
+            guid = members.alias().c.member_guid
+            answer = await connection.execute(select(guid, standing(guid, STATUSES, now)))
+            stands = {row[0]: row[1] for row in answer}
+            deleted = await connection.scalar(select(standing(literal("MBR-deleted"), STATUSES, now)))
         for name, member in zip(names, many, strict=True):
             verdict = judge(member, statuses=STATUSES, now=NOW)
             is_picked, well, why, from_when = found[name]
@@ -60,6 +64,9 @@ async def test_the_rule_in_sql_says_what_the_rule_in_python_says(bench_for: Any)
             assert bool(well) != verdict.broken, (member, verdict)
             if verdict.broken:
                 assert (why, from_when) == (verdict.reason, verdict.since), member
+            end = "reconnected" if member.connection_status in {None, *HEALTHY} else "cancelled"
+            assert stands[name] == ("broken" if verdict.broken else end), (member, verdict)
+        assert deleted == "gone"
 
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(facts, min_size=1, max_size=40))
