@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, and_, bindparam, func, select, update
+from sqlalchemy import BigInteger, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.outage import HISTORY, WINDOW, on_the_ramp
@@ -48,15 +48,20 @@ class OutageStore:
         )
 
         async def work(connection: AsyncConnection) -> list[Burst]:
+            busy = {row[0]: row[1] for row in await connection.execute(recent)}
+            if not busy:
+                return []
+            past = (
+                select(r.institution_code, func.count(), func.min(r.opened_at))
+                .where(r.institution_code.in_(busy), r.opened_at <= now - WINDOW, r.opened_at > now - HISTORY)
+                .where(~IS_NOTICE)
+                .group_by(r.institution_code)
+            )
+            known = {code: (before, first) for code, before, first in await connection.execute(past)}
             bursts = []
-            for code, breaks in (await connection.execute(recent)).all():
-                past = and_(
-                    r.institution_code == code, r.opened_at <= now - WINDOW, r.opened_at > now - HISTORY, ~IS_NOTICE
-                )
-                row = (await connection.execute(select(func.count(), func.min(r.opened_at)).where(past))).one()
-                first = row[1]
-                history = now - WINDOW - first if first is not None else timedelta(0)
-                bursts.append(Burst(institution_code=code, breaks=breaks, before=row[0], history=history))
+            for code, breaks in busy.items():
+                before, first = known.get(code, (0, now - WINDOW))
+                bursts.append(Burst(institution_code=code, breaks=breaks, before=before, history=now - WINDOW - first))
             return bursts
 
         return await self._database.transaction(work)

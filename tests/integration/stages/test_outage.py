@@ -77,3 +77,13 @@ async def test_a_busy_institution_on_a_normal_day_is_not_held(bench_for: Any) ->
     await _break(bench, "alder", 60)
     await sweep(bench.runtime)
     assert await PauseStore(bench.runtime.database).all() == []
+
+
+async def test_each_institution_is_measured_by_its_own_past(bench_for: Any) -> None:
+    bench = await bench_for()
+    await _past(bench, "alder", episodes=20, days=10)
+    await _past(bench, "birch", episodes=1500, days=4)
+    for code in ("alder", "birch", "cobalt"):
+        await _break(bench, code, 60)
+    await sweep(bench.runtime)
+    assert [pause.scope for pause in await PauseStore(bench.runtime.database).all()] == ["outage:alder"]
