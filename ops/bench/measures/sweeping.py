@@ -36,7 +36,8 @@ class Table:
     def sweeps(self) -> tuple[float, float]:
         """Break some members, sweep twice; the seconds of the sweep that opens and of the next, which finds them open."""
         self._turn += 1
-        among = {"first": self._turn, "step": self.size // DUE, "count": DUE}
+        # Of all institutions alike, however large the table: their number would divide the step.
+        among = {"first": self._turn, "step": self.size // DUE - 1, "count": DUE}
         with psycopg.connect(self._url, autocommit=True) as connection:
             set_status(connection, "DENIED", **among)
             connection.execute("CHECKPOINT")
