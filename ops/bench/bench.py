@@ -8,10 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import psycopg
+
 from ops.bench.forms import Form
+from ops.bench.population import fill_postgres
+from ops.bench.processes import reconnect, settings_of
 from ops.bench.results import Results, Row
 from ops.bench.servers import Broker, Postgres, Upstream, environment
-from ops.bench.whole_job import Site, migrated_template, site_on_postgres
+from ops.bench.whole_job import PAUSE_MAIL, Site, site_on_postgres
 
 
 @dataclass
@@ -23,7 +27,7 @@ class Bench:
     broker: Broker
     upstream: Upstream
     results: Results
-    _templates: dict[int, str] = field(default_factory=dict)
+    _templates: dict[str, str] = field(default_factory=dict)
     _sites: int = 0
 
     def add(self, *rows: Row) -> None:
@@ -33,11 +37,25 @@ class Bench:
             self.results.rows.append(row)
 
     def template(self, broken: int) -> str:
-        """A filled database with so many broken members and as many that are well."""
-        if broken not in self._templates:
-            name = f"filled_{broken}"
-            self._templates[broken] = migrated_template(self.postgres, members=2 * broken, broken=broken, name=name)
-        return self._templates[broken]
+        """A filled database with so many broken members and as many that are well, its mail paused; its name."""
+        name = f"filled_{broken}"
+        if name not in self._templates:
+            url = self.migrated(name)
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute(PAUSE_MAIL)
+            fill_postgres(url, members=2 * broken, broken=broken)
+            self._templates[name] = url
+        return name
+
+    def migrated(self, name: str) -> str:
+        """A new database with the newest schema and nothing in it; returns its URL."""
+        if "migrated" not in self._templates:
+            url = self.postgres.create("migrated")
+            reconnect(
+                settings_of(database_url=url, redis_url="redis://127.0.0.1:9/0", mx_url="http://127.0.0.1:9"), "migrate"
+            )
+            self._templates["migrated"] = url
+        return self.postgres.create(name, template="migrated")
 
     @contextmanager
     def site(self, *, broken: int, children: int = 1, **settings: Any) -> Iterator[Site]:

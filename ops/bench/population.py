@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import md5
 from pathlib import Path
 from uuid import UUID
@@ -32,19 +33,55 @@ def institution(number: int) -> str:
 def fill_postgres(url: str, *, members: int, broken: int) -> None:
     """So many members, the first of them broken. Indexes that the planner needs figures for are analysed."""
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(
-            "INSERT INTO users (user_guid, email) "
-            "SELECT 'USR-' || md5('u' || i)::uuid, 'person' || i || '@mail.example' FROM generate_series(0::bigint, %s) i",
-            (broken - 1,),
-        )
-        connection.execute(
-            "INSERT INTO members (member_guid, user_guid, institution_code, institution_name, connection_status) "
-            "SELECT 'MBR-' || md5('m' || i)::uuid, 'USR-' || md5('u' || i)::uuid, 'bank_' || i %% %s, 'MX Bank (OAuth)', "
-            "CASE WHEN i < %s THEN 'DENIED' ELSE 'CONNECTED' END FROM generate_series(0::bigint, %s) i",
-            (INSTITUTIONS, broken, members - 1),
-        )
+        with _indexed_afterwards(connection, "users"):
+            connection.execute(
+                "INSERT INTO users (user_guid, email) SELECT 'USR-' || md5('u' || i)::uuid, 'person' || i || '@mail.example' "
+                "FROM generate_series(0::bigint, %s) i",
+                (broken - 1,),
+            )
+        with _indexed_afterwards(connection, "members"):
+            _add_members(connection, 0, broken, status="DENIED")
+            _add_members(connection, broken, members, status="CONNECTED")
         connection.execute("VACUUM ANALYZE users, members")
         connection.execute("CHECKPOINT")
+
+
+def fill_alike(url: str, members: int, *, status: str) -> None:
+    """So many members in one status, who have no users."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        with _indexed_afterwards(connection, "members"):
+            for start in range(0, members, 1_000_000):
+                _add_members(connection, start, min(start + 1_000_000, members), status=status)
+        connection.execute("VACUUM ANALYZE members")
+        connection.execute("CHECKPOINT")
+
+
+def _add_members(connection: psycopg.Connection, first: int, end: int, *, status: str) -> None:
+    connection.execute(
+        "INSERT INTO members (member_guid, user_guid, institution_code, institution_name, connection_status) "
+        "SELECT 'MBR-' || md5('m' || i)::uuid, 'USR-' || md5('u' || i)::uuid, 'bank_' || i %% %s, 'MX Bank (OAuth)', %s "
+        "FROM generate_series(%s::bigint, %s) i",
+        (INSTITUTIONS, status, first, end - 1),
+    )
+
+
+@contextmanager
+def _indexed_afterwards(connection: psycopg.Connection, table: str) -> Iterator[None]:
+    """Build the indexes of an empty table at once when the block has filled it, in a quarter of the time."""
+    keys = connection.execute(
+        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = %s::regclass AND contype = 'p'",
+        (table,),
+    ).fetchall()
+    for name, _ in keys:
+        connection.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
+    indexes = connection.execute("SELECT indexname, indexdef FROM pg_indexes WHERE tablename = %s", (table,)).fetchall()
+    for name, _ in indexes:
+        connection.execute(f"DROP INDEX {name}")
+    yield
+    for name, definition in keys:
+        connection.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}")
+    for _, definition in indexes:
+        connection.execute(definition)
 
 
 def fill_sqlite(path: Path, *, members: int, broken: int) -> None:
@@ -62,20 +99,6 @@ def fill_sqlite(path: Path, *, members: int, broken: int) -> None:
             rows,
         )
     connection.close()
-
-
-def fill_well(url: str, members: int) -> None:
-    """So many members that are well."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        for start in range(0, members, 1_000_000):
-            connection.execute(
-                "INSERT INTO members (member_guid, user_guid, institution_code, institution_name, connection_status) "
-                "SELECT 'MBR-' || md5('m' || i)::uuid, 'USR-' || md5('u' || i)::uuid, 'bank_' || i %% %s, 'MX Bank (OAuth)', 'CONNECTED' "
-                "FROM generate_series(%s::bigint, %s) i",
-                (INSTITUTIONS, start, min(start + 1_000_000, members) - 1),
-            )
-        connection.execute("VACUUM ANALYZE members")
-        connection.execute("CHECKPOINT")
 
 
 def set_status(connection: psycopg.Connection, status: str, *, first: int, step: int, count: int) -> None:

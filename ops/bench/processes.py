@@ -1,5 +1,6 @@
 """The worker that is measured: real Celery processes, started as its Procfile starts them, and what they cost."""
 
+import os
 import re
 import signal
 import subprocess
@@ -108,7 +109,10 @@ def celery_worker(settings: Mapping[str, str], *, children: int, folder: Path) -
 def running(
     command: list[str], *, settings: Mapping[str, str], folder: Path, log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process for as long as the block lasts; its output goes to ``log``."""
+    """A process for as long as the block lasts; its output goes to ``log``.
+
+    In the end it is killed with all that it started: nothing is asked of it any more, and Celery's warm stop takes two seconds.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -118,20 +122,13 @@ def running(
             stdout=file,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
     try:
         yield process
     finally:
-        with suppress(psutil.NoSuchProcess):
-            offspring = psutil.Process(process.pid).children(recursive=True)
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-            for left in offspring:
-                with suppress(psutil.NoSuchProcess):
-                    left.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 

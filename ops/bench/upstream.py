@@ -103,7 +103,8 @@ class Bank:
     def _answer(self, transport: asyncio.Transport, answer: bytes) -> None:
         self.answered += 1
         self.last_at = time.monotonic()
-        transport.write(answer)
+        if not transport.is_closing():  # a client that was ended does not wait for it any more
+            transport.write(answer)
 
 
 class Connection(asyncio.Protocol):

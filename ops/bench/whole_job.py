@@ -14,9 +14,12 @@ from typing import Any
 
 import psycopg
 
-from ops.bench.population import WORK_TABLES, fill_postgres, fill_sqlite
+from ops.bench.population import WORK_TABLES, fill_sqlite
 from ops.bench.processes import Celeries, celery_worker, cpu_of, failures, reconnect, settings_of, wait_until
 from ops.bench.servers import Broker, Postgres, Upstream
+
+#: What `reconnect pause channel:email` does.
+PAUSE_MAIL = "INSERT INTO pauses (scope, reason, since) VALUES ('channel:email', 'bench', CURRENT_TIMESTAMP)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,33 +143,25 @@ class Site:
         return ran
 
     def course_of(self, seconds: float, **knobs: float) -> tuple[tuple[float, int, int], ...]:
-        """Work for so many seconds from the first request on, then stop; what MX saw meanwhile."""
-        self.database.empty_work()
-        self.upstream.set(**knobs)
-        self.worker.send("sweep")
-        patience = 60 + self.broken / 1000
-        wait_until(lambda: self.upstream.stats()["begun"], seconds=patience, every=0.1, what="the first request")
-        time.sleep(seconds)
-        course = tuple(map(tuple, self.upstream.stats()["course"]))
+        """Work for so many seconds from the first request on, then claim no more; what MX saw meanwhile.
+
+        What is in hand then is waited for before the next course: after the last one nobody needs its end.
+        """
         with self.database.connected() as connection:
-            connection.execute("INSERT INTO pauses (scope, reason, since) VALUES ('everything', 'bench', now())")
             in_hand = "SELECT EXISTS (SELECT 1 FROM reconnections WHERE state = 'leased')"
             wait_until(
                 lambda: not connection.execute(in_hand).fetchone()[0], every=0.2, what="the end of what is in hand"
             )
-            connection.execute(f"TRUNCATE {', '.join(WORK_TABLES)}")
+            self.database.empty_work()
             connection.execute("DELETE FROM pauses WHERE scope = 'everything'")
+            self.upstream.set(**knobs)
+            self.worker.send("sweep")
+            patience = 60 + self.broken / 1000
+            wait_until(lambda: self.upstream.stats()["begun"], seconds=patience, every=0.1, what="the first request")
+            time.sleep(seconds)
+            course = tuple(map(tuple, self.upstream.stats()["course"]))
+            connection.execute("INSERT INTO pauses (scope, reason, since) VALUES ('everything', 'bench', now())")
         return course
-
-
-def migrated_template(postgres: Postgres, *, members: int, broken: int, name: str = "filled") -> str:
-    """A filled database that others are copied from, its mail paused; returns its name."""
-    url = postgres.create(name)
-    settings = settings_of(database_url=url, redis_url="redis://127.0.0.1:9/0", mx_url="http://127.0.0.1:9")
-    reconnect(settings, "migrate")
-    reconnect(settings, "pause", "channel:email")
-    fill_postgres(url, members=members, broken=broken)
-    return name
 
 
 @contextmanager
@@ -203,7 +198,8 @@ def site_on_sqlite(
         url = f"sqlite:///{path}"
         given = settings_of(database_url=url, redis_url=broker.url(number), mx_url=upstream.url, **settings)
         reconnect(given, "migrate")
-        reconnect(given, "pause", "channel:email")
         fill_sqlite(path, members=members, broken=broken)
+        with Database(url).connected() as connection:
+            connection.execute(PAUSE_MAIL)
         with celery_worker(given, children=children, folder=Path(folder)) as worker:
             yield Site(worker, Database(url), upstream, None, broken)

@@ -57,9 +57,8 @@ def _write(file: Path, rows: int) -> None:
 
 
 def _import(bench: Bench, file: Path, rows: int) -> float:
-    url = bench.postgres.create("importing")
+    url = bench.migrated("importing")
     given = settings_of(database_url=url, redis_url="redis://127.0.0.1:9/0", mx_url="http://127.0.0.1:9")
-    reconnect(given, "migrate")
     began = time.monotonic()
     reconnect(given, "import", str(file))
     took = time.monotonic() - began

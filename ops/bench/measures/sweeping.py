@@ -10,8 +10,8 @@ import psycopg
 from ops.bench.bench import Bench
 from ops.bench.peak import peak_of
 from ops.bench.plotting import Curve
-from ops.bench.population import WORK_TABLES, fill_well, set_status
-from ops.bench.processes import reconnect, settings_of
+from ops.bench.population import WORK_TABLES, fill_alike, set_status
+from ops.bench.processes import settings_of
 from ops.bench.results import Row, in_turns, ratios, row_of
 from worker.runtime import Runtime
 from worker.settings import load_settings
@@ -26,10 +26,9 @@ class Table:
 
     def __init__(self, bench: Bench, size: int) -> None:
         self.size = size
-        self._url = bench.postgres.create(f"table_{size}")
+        self._url = bench.migrated(f"table_{size}")
         given = settings_of(database_url=self._url, redis_url="redis://127.0.0.1:9/0", mx_url="http://127.0.0.1:9")
-        reconnect(given, "migrate")
-        fill_well(self._url, size)
+        fill_alike(self._url, size, status="CONNECTED")
         self._settings = load_settings(_env_file=None, **{name.lower(): value for name, value in given.items()})
         self._turn = 0
 
@@ -101,14 +100,10 @@ def memory(bench: Bench) -> None:
     for broken in bench.form.openings:
         with ExitStack() as stack:
             name = f"opening_{broken}"
-            url = bench.postgres.create(name)
+            url = bench.migrated(name)
             stack.callback(bench.postgres.drop, name)
             given = settings_of(database_url=url, redis_url=bench.broker.url(13), mx_url="http://127.0.0.1:9")
-            reconnect(given, "migrate")
-            fill_well(url, broken)
-            with psycopg.connect(url, autocommit=True) as connection:
-                connection.execute("UPDATE members SET connection_status = 'DENIED'")
-                connection.execute("VACUUM ANALYZE members")
+            fill_alike(url, broken, status="DENIED")
             peaks[broken] = peak_of(given, "sweep")
             bench.broker.empty(13)
             with psycopg.connect(url) as connection:
