@@ -125,7 +125,7 @@ class Site:
         self.worker.send("sweep")
         patience = 60 + self.broken / 100
         wait_until(
-            lambda: self.upstream.stats()["answered"] >= self.broken, seconds=patience, every=0.1, what="fetching"
+            lambda: self.upstream.stats()["answered"] >= self.broken, seconds=patience, every=0.02, what="fetching"
         )
         ended = self.database.wait_until_fetched(patience)
         ran = Ran(
