@@ -123,7 +123,9 @@ class Fetch:
         for guid, theirs in by_person.items():
             person = people[guid]
             ended = [fetched for claim in theirs if (fetched := self._over(claim, now)) is not None]
-            left = [claim for claim in theirs if all(fetched.claim is not claim for fetched in ended)] if ended else theirs
+            left = (
+                [claim for claim in theirs if all(fetched.claim is not claim for fetched in ended)] if ended else theirs
+            )
             plan = self._plan(person, now)
             if isinstance(plan, Route) and left:
                 spoken, later = broken_first(left, now)

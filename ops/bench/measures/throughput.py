@@ -13,6 +13,7 @@ from ops.bench.whole_job import Ran, Site, site_on_sqlite
 WANTED = ((200, 0.90), (400, 0.75))
 #: Few enough that neither the client nor MX is short of CPU, whatever the children do.
 FEW = 50
+DEFAULT_SLICE = 200
 
 
 def against_bare(bench: Bench) -> None:
@@ -25,13 +26,18 @@ def against_bare(bench: Bench) -> None:
                 broker=bench.broker, number=15, upstream=bench.upstream, members=2 * form.members, broken=form.members
             )
         )
-        runs = {f"ours {n}": site.run for n, site in sites.items()} | {"sqlite": sqlite.run}
+        usual = stack.enter_context(bench.site(broken=form.members, mx_max_connections=200, batch_size=DEFAULT_SLICE))
+        runs = {f"ours {n}": site.run for n, site in sites.items()} | {"usual": usual.run, "sqlite": sqlite.run}
         bares = {f"bare {n}": partial(bench.bare, requests=form.members, in_flight=n) for n in sites}
         in_turns(runs, 1)  # the first run of a process makes its connections and compiles its statements
         mixed = {name: run for pair in zip(bares.items(), runs.items(), strict=False) for name, run in pair}
-        found = in_turns(mixed, form.rounds) | in_turns({"sqlite": sqlite.run}, max(form.rounds - 2, 3))
+        found = in_turns(mixed, form.rounds)
+        found |= in_turns(
+            {"bare": bares["bare 200"], "usual": usual.run, "sqlite": sqlite.run}, max(form.rounds - 2, 3)
+        )
     for n, wanted in WANTED:
-        _rows(bench, n, wanted, found[f"ours {n}"], found[f"bare {n}"])
+        _rows(bench, f"{n} in flight", wanted, found[f"ours {n}"], found[f"bare {n}"])
+    _rows(bench, f"200 in flight, BATCH_SIZE at its default of {DEFAULT_SLICE}", None, found["usual"], found["bare"])
     on_sqlite: list[Ran] = found["sqlite"]
     bench.add(
         row_of("worker on SQLite, whole job, one child, 200 in flight", [r.rate for r in on_sqlite], unit="members/s")
@@ -39,11 +45,11 @@ def against_bare(bench: Bench) -> None:
     _cost(bench, found["ours 200"], found["bare 200"])
 
 
-def _rows(bench: Bench, n: int, wanted: float, ours: list[Ran], bare: list[Bare]) -> None:
+def _rows(bench: Bench, how: str, wanted: float | None, ours: list[Ran], bare: list[Bare]) -> None:
     whole = median(ratios((r.rate for r in ours), (b.rate for b in bare)))
     bench.add(
         row_of(
-            f"one child ÷ bare aiohttp, {n} in flight",
+            f"one child ÷ bare aiohttp, {how}",
             ratios((r.fetch_rate for r in ours), (b.rate for b in bare)),
             at_least=wanted,
             detail=f"{median(r.fetch_rate for r in ours):,.0f} members/s fetched and stored against "

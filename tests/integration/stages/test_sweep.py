@@ -119,10 +119,11 @@ async def test_what_is_broken_no_more_is_closed(bench_for: Any, change: str, end
     assert await bench.states() == {"MBR-m": ends}
 
 
+@pytest.mark.parametrize(
+    "database_url", ["postgresql"], indirect=True
+)  # SQLite does not count how often an index is searched
 async def test_members_that_are_broken_still_are_not_looked_up_by_their_primary_key(bench_for: Any) -> None:
     bench = await bench_for()
-    if bench.runtime.database.rows.is_sqlite:
-        pytest.skip("SQLite does not count how often an index is searched")
     await bench.sql(
         "INSERT INTO members (member_guid, user_guid, connection_status) SELECT 'MBR-' || i, 'USR-' || i, "
         "CASE WHEN i % 20 = 0 THEN 'DENIED' ELSE 'CONNECTED' END FROM generate_series(1, 20000) i"
