@@ -1,15 +1,16 @@
 """`import`: users and members from a file."""
 
 import asyncio
-from itertools import groupby, islice
+from collections.abc import Iterator
 from pathlib import Path
 
 import typer
 
-from worker.cli.session import AsJson, aside, out, print_json, run
-from worker.intake import Problem, Row, read
-from worker.runtime import Runtime
-from worker.store.importing import ImportStore
+from worker.cli.session import AsJson, aside, out, print_json, run_on_database
+from worker.intake import Problem, slices
+from worker.store import first_load
+from worker.store.database import Database
+from worker.store.importing import Columns, ImportStore
 
 
 def add_to(app: typer.Typer) -> None:
@@ -22,7 +23,7 @@ def import_file(
     as_json: bool = AsJson,
 ) -> None:
     """Upsert users and members; bad rows are reported by line and leave the rest untouched."""
-    taken, refused = run(lambda runtime: import_rows(runtime, file))
+    taken, refused = run_on_database(lambda database: import_rows(database, file))
     if as_json:
         print_json({"imported": taken, "refused": refused})
     else:
@@ -31,25 +32,41 @@ def import_file(
         raise typer.Exit(1)
 
 
-async def import_rows(runtime: Runtime, file: Path) -> tuple[int, int]:
+async def import_rows(database: Database, file: Path) -> tuple[int, int]:
     """Write what can be taken and name what cannot; returns how many rows were taken and refused."""
-    store, items, taken, refused = ImportStore(runtime.database), read(file), 0, 0
-
-    def read_on() -> list[Row | Problem]:
-        return list(islice(items, store.slice))
-
-    part = read_on()
-    while part:
+    reading = _Reading(file)
+    # What is in the way of a first load may show at the last row, so it needs a file that can be read twice: no pipe.
+    if reading.may_be_repeated and await first_load.first_load(database, reading.slices(first_load.SLICE)):
+        return reading.taken, reading.refused
+    store = ImportStore(database)
+    parts = reading.slices(store.slice)
+    part = next(parts, None)
+    while part is not None:
         # The next rows are read while the database takes these.
-        following = asyncio.create_task(asyncio.to_thread(read_on))
-        for item in part:
-            if isinstance(item, Problem):
-                refused += 1
-                aside.print(f"{file.name}: {item}", markup=False)
-        rows = [item.values for item in part if isinstance(item, Row)]
-        # Rows of JSON Lines need not have the same keys; those that follow each other and do are written together.
-        for _, alike in groupby(rows, key=lambda values: values.keys()):
-            await store.upsert(list(alike))
-        taken += len(rows)
+        following = asyncio.create_task(asyncio.to_thread(next, parts, None))
+        await store.upsert(part)
         part = await following
-    return taken, refused
+    return reading.taken, reading.refused
+
+
+class _Reading:
+    """Reads a file, more than once if need be, and names each problem once."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.may_be_repeated = file.is_file()
+        self._named_to = 0
+        self.taken = self.refused = 0
+
+    def slices(self, size: int) -> Iterator[Columns]:
+        """What can be taken, from the beginning."""
+        self.taken = self.refused = 0
+        for item in slices(self._file, size):
+            if not isinstance(item, Problem):
+                self.taken += len(item)
+                yield item.columns
+                continue
+            self.refused += 1
+            if item.line > self._named_to:
+                self._named_to = item.line
+                aside.print(f"{self._file.name}: {item}", markup=False)

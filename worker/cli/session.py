@@ -4,15 +4,17 @@ import asyncio
 import json
 from collections.abc import Callable, Coroutine
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 from rich.console import Console
 
 from worker.logs import configure_logs
-from worker.publishing import Waker
-from worker.runtime import Runtime
 from worker.settings import Settings, load_settings
+from worker.store.database import Database, open_engine
+
+if TYPE_CHECKING:  # half a second: MX's client, the channels and Celery, of which not every command knows
+    from worker.runtime import Runtime
 
 T = TypeVar("T")
 
@@ -23,13 +25,15 @@ aside = Console(stderr=True, highlight=False, soft_wrap=True)
 AsJson = typer.Option(False, "--json", help="Print the result as JSON.")
 
 
-def run(job: Callable[[Runtime], Coroutine[Any, Any, T]], settings: Settings | None = None) -> T:
+def run(job: Callable[["Runtime"], Coroutine[Any, Any, T]], settings: Settings | None = None) -> T:
     """Run a job with a runtime of its own."""
     loaded = settings or load_settings()
     configure_logs()
 
     async def with_runtime() -> T:
         from worker.app import app
+        from worker.publishing import Waker
+        from worker.runtime import Runtime
 
         runtime = Runtime(loaded, wake=Waker(app))
         try:
@@ -38,6 +42,21 @@ def run(job: Callable[[Runtime], Coroutine[Any, Any, T]], settings: Settings | N
             await runtime.close()
 
     return asyncio.run(with_runtime())
+
+
+def run_on_database(job: Callable[[Database], Coroutine[Any, Any, T]]) -> T:
+    """Run a job that needs nothing but the database."""
+    loaded = load_settings()
+    configure_logs()
+
+    async def with_database() -> T:
+        database = Database(open_engine(loaded))
+        try:
+            return await job(database)
+        finally:
+            await database.close()
+
+    return asyncio.run(with_database())
 
 
 def print_json(value: object) -> None:

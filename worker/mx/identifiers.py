@@ -10,15 +10,16 @@ from typing import TypeGuard
 MAX_LENGTH = 128
 
 _REST = rf"[A-Za-z0-9_-]{{1,{MAX_LENGTH - 4}}}"
-_USER = re.compile("USR-" + _REST)
-_MEMBER = re.compile("MBR-" + _REST)
+#: What the whole of a user's or a member's GUID looks like.
+USER = re.compile("USR-" + _REST)
+MEMBER = re.compile("MBR-" + _REST)
 
 
 def is_user_guid(value: object) -> TypeGuard[str]:
     """Whether it can name a user at MX: ``USR-…``, letters, digits, ``-`` and ``_``."""
-    return isinstance(value, str) and _USER.fullmatch(value) is not None
+    return isinstance(value, str) and USER.fullmatch(value) is not None
 
 
 def is_member_guid(value: object) -> TypeGuard[str]:
     """Whether it can name a member at MX: ``MBR-…``, letters, digits, ``-`` and ``_``."""
-    return isinstance(value, str) and _MEMBER.fullmatch(value) is not None
+    return isinstance(value, str) and MEMBER.fullmatch(value) is not None

@@ -1,0 +1,142 @@
+"""Reading a file by the column, a block of lines at a time.
+
+Nearly every line of nearly every file is as it should be. Where that holds for a whole block, its cells are judged by the
+column, which takes a fifth of what judging them one by one does. A block in which anything is out of the ordinary is read by
+:mod:`worker.intake.rows`, whose word is the only one on what is wrong and what a row says.
+"""
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from worker.intake.cells import LONGEST, MAIL
+from worker.intake.rows import CsvLines, Problem, Row, is_json, json_rows, opened
+from worker.mx.identifiers import MAX_LENGTH, MEMBER, USER
+
+#: Lines that are judged at once: with more, one bad line would make more of them slow.
+_BLOCK = 1_000
+
+_LINE_ENDS = ("\n", "\r")
+
+Column = Sequence[Any]
+
+
+@dataclass(slots=True)
+class Slice:
+    """Rows that have the same columns, by the column, in the order of the file."""
+
+    columns: Mapping[str, Column] = field(repr=False)  # addresses are among them
+
+    def __len__(self) -> int:
+        return len(self.columns["member_guid"])
+
+
+def slices(path: Path, size: int) -> Iterator[Slice | Problem]:
+    """The rows of a file in slices of ``size`` and up to a block more, and the problems in it.
+
+    A slice is shorter where a row with other columns follows. Raises :class:`UsageError` if it is no such file at all.
+    """
+    with opened(path) as file:
+        kept: dict[str, list[Any]] = {}
+        for item in _by_row(json_rows(file)) if is_json(path) else _csv(file):
+            if isinstance(item, Problem):
+                yield item
+                continue
+            if kept and (item.columns.keys() != kept.keys() or len(kept["member_guid"]) >= size):
+                yield Slice(kept)
+                kept = {}
+            for name, column in item.columns.items():
+                kept.setdefault(name, []).extend(column)
+        if kept:
+            yield Slice(kept)
+
+
+def _csv(file: TextIO) -> Iterator[Slice | Problem]:
+    lines = CsvLines(file)
+    judges = [_judge(name, read) for name, read in zip(lines.header, lines.readers, strict=True)]
+    number = 2
+    while block := list(islice(file, _BLOCK)):
+        plain = _plain(block, lines.header, judges)
+        if plain is not None:
+            yield plain
+        else:
+            rows = (lines.row(at, text) for at, text in enumerate(block, start=number))
+            yield from _by_row(row for row in rows if row is not None)
+        number += len(block)
+
+
+def _by_row(items: Iterable[Row | Problem]) -> Iterator[Slice | Problem]:
+    """Rows that follow each other and have the same columns, by the column."""
+    for columns, alike in groupby(items, key=lambda item: item.values.keys() if isinstance(item, Row) else None):
+        if columns is None:
+            yield from (item for item in alike if isinstance(item, Problem))
+            continue
+        while rows := [item.values for item in islice(alike, _BLOCK) if isinstance(item, Row)]:
+            yield Slice({name: [values[name] for values in rows] for name in columns})
+
+
+def _plain(
+    block: list[str], header: Sequence[str], judges: Sequence[Callable[[Sequence[str]], Column]]
+) -> Slice | None:
+    """The block's rows, if every line is a row and every cell of it may be taken."""
+    try:
+        cells = _cells(block, len(header))
+        columns = dict(zip(header, (judge(column) for judge, column in zip(judges, cells, strict=True)), strict=True))
+    except (ValueError, csv.Error):
+        return None
+    if "device_kind" in columns or "device_address" in columns:
+        nothing = [None] * len(block)
+        pairs = zip(columns.get("device_kind", nothing), columns.get("device_address", nothing), strict=True)
+        if any((kind is None) != (address is None) for kind, address in pairs):
+            return None
+    return Slice(columns)
+
+
+def _cells(block: list[str], width: int) -> list[Sequence[str]]:
+    """The cells of a block by the column; ``ValueError`` unless every line has as many as the others."""
+    text = ",".join(block)
+    if '"' in text:
+        rows = list(csv.reader(block, strict=True))
+        if len(rows) != len(block):  # one goes on over the end of a line
+            raise ValueError
+        return list(zip(*rows, strict=True))
+    flat = text.split(",")
+    if len(flat) != len(block) * width:
+        raise ValueError
+    # A line has one end, which is the end of a cell: if those that should be the last of their line hold all ends, they are.
+    last = "".join(flat[width - 1 :: width])
+    if not last.endswith(_LINE_ENDS):
+        last += "\n"
+    if last.count("\n") != len(block):
+        raise ValueError
+    return [*(flat[at::width] for at in range(width - 1)), last.replace("\r\n", "\n").split("\n")[:-1]]
+
+
+def _judge(name: str, read: Callable[[str], Any]) -> Callable[[Sequence[str]], Column]:
+    """Reads the cells of a column all at once; ``ValueError`` where one of them needs a closer look."""
+    pattern, longest = _EACH.get(name, (None, 0))
+    if pattern is None:
+        return lambda cells: list(map(read, cells))
+    all_of_them = re.compile(rf"(?:(?:{pattern})\n)*+")
+
+    def judge(cells: Sequence[str]) -> Column:
+        text = "\n".join(cells) + "\n"
+        if max(map(len, cells)) > longest or not all_of_them.fullmatch(text):
+            raise ValueError
+        if name == "email" and not "".join(cells).isprintable():
+            raise ValueError
+        return cells if "" not in cells else [cell or None for cell in cells]
+
+    return judge
+
+
+#: Columns whose cells are hardly ever the same twice: what each cell has to be, without blanks around it, and how long it may be.
+_EACH: Mapping[str, tuple[str, int]] = {
+    "user_guid": (USER.pattern, MAX_LENGTH),
+    "member_guid": (MEMBER.pattern, MAX_LENGTH),
+    "email": (f"(?:{MAIL.pattern})?", LONGEST["email"]),
+}
