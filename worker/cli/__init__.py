@@ -1,21 +1,40 @@
 """The ``reconnect`` command: exit 0 done, 1 failed, 2 wrong usage or settings; errors in one line on stderr."""
 
 import sys
+from collections.abc import Iterable
+from importlib import import_module
 
 import typer
 
 from worker import __version__
-from worker.cli import data, demo, inspect, messages, running, setup, work
 from worker.errors import WorkerError
 
-app = typer.Typer(
-    name="reconnect",
-    help="Brings back customers whose bank revoked or expired the OAuth token behind their MX connection.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+#: The modules with the commands that each of them adds, in the order of `--help`.
+_MODULES = {
+    "setup": ("init", "migrate", "doctor", "rotate-keys"),
+    "data": ("import",),
+    "work": ("sweep", "pause", "resume", "retry"),
+    "inspect": ("status", "explain"),
+    "messages": ("preview", "bounces", "optout"),
+    "running": ("up", "sandbox"),
+    "demo": ("demo",),
+}
+_HOME = {command: module for module, commands in _MODULES.items() for command in commands}
+
+
+def _application(modules: Iterable[str]) -> typer.Typer:
+    app = typer.Typer(
+        name="reconnect",
+        help="Brings back customers whose bank revoked or expired the OAuth token behind their MX connection.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(_options)
+    for module in modules:
+        import_module(f"{__name__}.{module}").add_to(app)
+    return app
 
 
 def _version(*, value: bool) -> None:
@@ -24,7 +43,6 @@ def _version(*, value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     *,
     version: bool = typer.Option(
@@ -34,14 +52,18 @@ def _options(
     pass
 
 
-for module in (setup, data, work, inspect, messages, running, demo):
-    module.add_to(app)
+def __getattr__(name: str) -> typer.Typer:
+    """``app``: all commands. Making it imports everything there is, so :func:`main` does not where it knows what is asked for."""
+    if name == "app":
+        return _application(_MODULES)
+    raise AttributeError(name)
 
 
 def main() -> None:
     """Run the command; what went wrong is one line, and the exit code says whose turn it is."""
+    asked = _HOME.get(sys.argv[1]) if len(sys.argv) > 1 else None
     try:
-        app()
+        _application([asked] if asked else _MODULES)()
     except WorkerError as error:
         sys.stderr.write(f"reconnect: {error}\n")
         sys.exit(error.exit_code)
