@@ -200,6 +200,7 @@ _MEANINGS = {
     "file is not a database": "the file is no SQLite database; see DATABASE_URL",
     "locked": "another process holds it for too long",
     "password authentication failed": "user or password refused; see DATABASE_URL",
+    "alter type of a column": "a view, trigger or policy of yours uses a column that changes; drop it, migrate, and make it again",
     "already exists": "a table of ours is there already and is not ours; give this worker a schema or database of its own",
     "does not exist": "the database or role does not exist; see DATABASE_URL",
     "connection refused": "nobody listens there; start it or see DATABASE_URL",

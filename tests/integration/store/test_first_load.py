@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from worker.cli.data import import_rows
+from worker.errors import DatabaseUnavailable
 from worker.intake import Problem, slices
 from worker.store.first_load import SLICE, first_load
 
@@ -154,6 +155,23 @@ async def test_a_key_that_comes_twice_far_apart_is_written_as_its_last_row_says(
     assert len(await stored(bench, "users")) == len({row["user_guid"] for row in rows})
     name = "SELECT institution_name FROM members WHERE member_guid = :m"
     assert await bench.one(name, m=rows[-1]["member_guid"]) == "the last row"
+
+
+async def test_what_the_database_refuses_in_the_midst_of_a_load_leaves_everything_as_it_was(
+    bench_for: Any, tmp_path: Path
+) -> None:
+    bench = await bench_for()
+    await bench.sql("ALTER TABLE members ADD CONSTRAINT own CHECK (member_guid <> 'MBR-wrong')")
+    before = await bench.sql(SCHEMA)
+    rows = rows_of()
+    rows[-200] |= {"member_guid": "MBR-wrong"}
+    file = write(tmp_path / "all.csv", rows)
+    assert not await load(bench, file)
+    with pytest.raises(DatabaseUnavailable):
+        await import_rows(bench.runtime.database, file)
+    assert await bench.sql(SCHEMA) == before
+    await bench.sql("ALTER TABLE members DROP CONSTRAINT own")
+    assert await import_rows(bench.runtime.database, file) == (MANY, 0)
 
 
 async def test_rows_with_other_columns_go_the_ordinary_way(bench_for: Any, tmp_path: Path) -> None:

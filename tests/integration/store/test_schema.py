@@ -8,6 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 
+from worker.errors import DatabaseUnavailable
 from worker.store import schema
 from worker.store.database import open_sync_engine
 from worker.store.tables import metadata
@@ -57,3 +58,17 @@ def test_what_is_stored_lives_through_the_migrations(engine: Any) -> None:
     with engine.connect() as connection:
         found = connection.execute(text("SELECT member_guid FROM members ORDER BY member_guid")).scalars().all()
     assert found == ["MBR-B", "MBR-b"]
+
+
+def test_a_view_that_is_in_the_way_of_a_migration_is_said_to_be(
+    engine: Any, settings_for: Any, database_url: str
+) -> None:
+    if engine.dialect.name == "sqlite":
+        pytest.skip("changes no column's type")
+    go_to(engine, "0001", down=True)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE VIEW theirs AS SELECT member_guid FROM members"))
+    with pytest.raises(DatabaseUnavailable, match="a view, trigger or policy of yours uses a column that changes"):
+        schema.migrate(settings_for(database_url=database_url))
+    with engine.connect() as connection:
+        assert MigrationContext.configure(connection).get_current_revision() == "0001"
