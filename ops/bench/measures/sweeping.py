@@ -3,6 +3,7 @@
 import asyncio
 import time
 from contextlib import ExitStack
+from functools import partial
 from statistics import median
 
 import psycopg
@@ -32,14 +33,19 @@ class Table:
         self._settings = load_settings(_env_file=None, **{name.lower(): value for name, value in given.items()})
         self._turn = 0
 
-    def sweeps(self) -> tuple[float, float]:
-        """Break some members, sweep twice; the seconds of the sweep that opens and of the next, which finds them open."""
+    def sweeps(self, *, checkpoint_between: bool = False) -> tuple[float, float]:
+        """Break some members, sweep twice; the seconds of the sweep that opens and of the next, which finds them open.
+
+        After a checkpoint, whoever changes a page first logs all of it: those that break the members, unless it comes between.
+        """
         self._turn += 1
         # Of all institutions alike, however large the table: their number would divide the step.
         among = {"first": self._turn, "step": self.size // DUE - 1, "count": DUE}
         with psycopg.connect(self._url, autocommit=True) as connection:
-            set_status(connection, "DENIED", **among)
             connection.execute("CHECKPOINT")
+            set_status(connection, "DENIED", **among)
+            if checkpoint_between:
+                connection.execute("CHECKPOINT")
             took = asyncio.run(self._sweep_twice())
             set_status(connection, "CONNECTED", **among)
             connection.execute(f"TRUNCATE {', '.join(WORK_TABLES)}")
@@ -68,29 +74,42 @@ class Table:
 def table_size(bench: Bench) -> None:
     """Ten thousand due among few and among many."""
     form = bench.form
-    tables = {f"{size:,}": Table(bench, size) for size in form.tables}
-    in_turns({name: table.sweeps for name, table in tables.items()}, 1)
-    found = in_turns({name: table.sweeps for name, table in tables.items()}, form.rounds)
-    for size in form.tables:
-        bench.postgres.drop(f"table_{size}")
-    few, many = (f"{size:,}" for size in (form.tables[0], form.tables[-1]))
-    for place, what in enumerate(("a sweep that opens 10,000", "the next sweep, which finds 10,000 open")):
-        seconds = {name: [took[place] for took in ran] for name, ran in found.items()}
-        bench.add(
-            row_of(
-                f"{what}: among {many} members ÷ among {few}",
-                ratios(seconds[many], seconds[few]),
-                at_most=1.3,
-                detail=", ".join(f"{median(took):.2f} s among {name}" for name, took in seconds.items()),
-            )
-        )
-    if len(form.tables) > 2:
+    tables = {size: Table(bench, size) for size in form.tables}
+    in_turns({f"{size}": table.sweeps for size, table in tables.items()}, 1)
+    found = _in_turns(tables, form.rounds)
+    few, many = form.tables[0], form.tables[-1]
+    _rows(bench, found, few, many)
+    if len(tables) > 2:
+        _rows(bench, _in_turns(tables, form.rounds, checkpoint_between=True), few, many, "a checkpoint between, ")
         lines = {
-            label: [(size, median(took[place] for took in found[f"{size:,}"])) for size in form.tables]
+            label: [(size, median(took[place] for took in found[size])) for size in tables]
             for place, label in enumerate(("opens 10,000", "finds them open"))
         }
         bench.results.curves.append(
             Curve(name="table-size", title="A sweep, 10,000 due", x="members", y="seconds", lines=lines, log_x=True)
+        )
+    for size in tables:
+        bench.postgres.drop(f"table_{size}")
+
+
+def _in_turns(
+    tables: dict[int, Table], rounds: int, *, checkpoint_between: bool = False
+) -> dict[int, list[tuple[float, float]]]:
+    runs = {f"{size}": partial(table.sweeps, checkpoint_between=checkpoint_between) for size, table in tables.items()}
+    found = in_turns(runs, rounds)
+    return {size: found[f"{size}"] for size in tables}
+
+
+def _rows(bench: Bench, found: dict[int, list[tuple[float, float]]], few: int, many: int, how: str = "") -> None:
+    for place, what in enumerate(("a sweep that opens 10,000", "the next sweep, which finds 10,000 open")):
+        seconds = {size: [took[place] for took in ran] for size, ran in found.items()}
+        bench.add(
+            row_of(
+                f"{what}: {how}among {many:,} members ÷ among {few:,}",
+                ratios(seconds[many], seconds[few]),
+                at_most=1.3,
+                detail=", ".join(f"{median(took):.2f} s among {size:,}" for size, took in seconds.items()),
+            )
         )
 
 

@@ -13,6 +13,8 @@ from worker.store import schema
 from worker.store.database import open_sync_engine
 from worker.store.tables import metadata
 
+ON_POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+
 
 @pytest.fixture
 def engine(settings_for: Any, database_url: str) -> Any:
@@ -33,9 +35,8 @@ def test_migrations_lead_to_the_tables_as_they_are(engine: Any) -> None:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
+@ON_POSTGRESQL  # SQLite compares by bytes anyway
 def test_guids_are_compared_by_their_bytes_on_postgresql_wherever_they_stand(engine: Any) -> None:
-    if engine.dialect.name == "sqlite":
-        pytest.skip("compares by bytes anyway")
     with engine.connect() as connection:
         found = connection.execute(
             text(
@@ -60,11 +61,10 @@ def test_what_is_stored_lives_through_the_migrations(engine: Any) -> None:
     assert found == ["MBR-B", "MBR-b"]
 
 
+@ON_POSTGRESQL  # on SQLite no column changes its type
 def test_a_view_that_is_in_the_way_of_a_migration_is_said_to_be(
     engine: Any, settings_for: Any, database_url: str
 ) -> None:
-    if engine.dialect.name == "sqlite":
-        pytest.skip("changes no column's type")
     go_to(engine, "0001", down=True)
     with engine.begin() as connection:
         connection.execute(text("CREATE VIEW theirs AS SELECT member_guid FROM members"))
