@@ -17,8 +17,8 @@ from ops.bench.results import Results, Row
 from ops.bench.servers import Broker, Postgres, Upstream, environment
 from ops.bench.whole_job import PAUSE_MAIL, Site, site_on_postgres
 
-#: ``BATCH_SIZE`` of the worker that is measured, which is at its best as its rivals are at theirs; its default is measured beside it.
-SLICE = 500
+#: ``BATCH_SIZE`` as it comes.
+DEFAULT_SLICE = 200
 
 
 @dataclass
@@ -74,7 +74,8 @@ class Bench:
             upstream=self.upstream,
             broken=broken,
             children=children,
-            **{"batch_size": SLICE} | settings,
+            # At its best, as its rivals are at theirs: a slice for every connection, and no smaller than the default.
+            **{"batch_size": max(settings.get("mx_max_connections", 0), DEFAULT_SLICE)} | settings,
         ) as site:
             yield site
 
