@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from functools import partial
 from statistics import median
 
-from ops.bench.bench import Bare, Bench
+from ops.bench.bench import DEFAULT_SLICE, Bare, Bench
 from ops.bench.plotting import Curve
 from ops.bench.results import in_turns, ratios, row_of
 from ops.bench.whole_job import Ran, Site, site_on_sqlite
@@ -13,7 +13,6 @@ from ops.bench.whole_job import Ran, Site, site_on_sqlite
 WANTED = ((200, 0.90), (400, 0.75))
 #: Few enough that neither the client nor MX is short of CPU, whatever the children do.
 FEW = 50
-DEFAULT_SLICE = 200
 
 
 def against_bare(bench: Bench) -> None:
@@ -26,23 +25,23 @@ def against_bare(bench: Bench) -> None:
                 broker=bench.broker, number=15, upstream=bench.upstream, members=2 * form.members, broken=form.members
             )
         )
-        usual = stack.enter_context(bench.site(broken=form.members, mx_max_connections=200, batch_size=DEFAULT_SLICE))
+        usual = stack.enter_context(bench.site(broken=form.members, mx_max_connections=400, batch_size=DEFAULT_SLICE))
         runs = {f"ours {n}": site.run for n, site in sites.items()} | {"usual": usual.run, "sqlite": sqlite.run}
         bares = {f"bare {n}": partial(bench.bare, requests=form.members, in_flight=n) for n in sites}
         in_turns(runs, 1)  # the first run of a process makes its connections and compiles its statements
         mixed = {name: run for pair in zip(bares.items(), runs.items(), strict=False) for name, run in pair}
         found = in_turns(mixed, form.rounds)
         found |= in_turns(
-            {"bare": bares["bare 200"], "usual": usual.run, "sqlite": sqlite.run}, max(form.rounds - 2, 3)
+            {"bare": bares["bare 400"], "usual": usual.run, "sqlite": sqlite.run}, max(form.rounds - 2, 3)
         )
     for n, wanted in WANTED:
         _rows(bench, f"{n} in flight", wanted, found[f"ours {n}"], found[f"bare {n}"])
-    _rows(bench, f"200 in flight, BATCH_SIZE at its default of {DEFAULT_SLICE}", None, found["usual"], found["bare"])
+    _rows(bench, f"400 in flight, BATCH_SIZE at its default of {DEFAULT_SLICE}", None, found["usual"], found["bare"])
     on_sqlite: list[Ran] = found["sqlite"]
     bench.add(
         row_of("worker on SQLite, whole job, one child, 200 in flight", [r.rate for r in on_sqlite], unit="members/s")
     )
-    _cost(bench, found["ours 200"], found["bare 200"])
+    _cost(bench, found["ours 400"], found["bare 400"])
 
 
 def _rows(bench: Bench, how: str, wanted: float | None, ours: list[Ran], bare: list[Bare]) -> None:
