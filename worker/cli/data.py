@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -11,6 +12,9 @@ from worker.intake import Problem, slices
 from worker.store import first_load
 from worker.store.database import Database
 from worker.store.importing import Columns, ImportStore
+
+if TYPE_CHECKING:
+    from worker.runtime import Runtime
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,7 +27,7 @@ def import_file(
     as_json: bool = AsJson,
 ) -> None:
     """Upsert users and members; bad rows are reported by line and leave the rest untouched."""
-    taken, refused = run_on_database(lambda database: import_rows(database, file))
+    taken, refused = run_on_database(lambda database: import_into(database, file))
     if as_json:
         print_json({"imported": taken, "refused": refused})
     else:
@@ -32,7 +36,12 @@ def import_file(
         raise typer.Exit(1)
 
 
-async def import_rows(database: Database, file: Path) -> tuple[int, int]:
+async def import_rows(runtime: "Runtime", file: Path) -> tuple[int, int]:
+    """:func:`import_into` for those who have a runtime."""
+    return await import_into(runtime.database, file)
+
+
+async def import_into(database: Database, file: Path) -> tuple[int, int]:
     """Write what can be taken and name what cannot; returns how many rows were taken and refused."""
     reading = _Reading(file)
     # What is in the way of a first load may show at the last row, so it needs a file that can be read twice: no pipe.

@@ -112,7 +112,7 @@ class FortyDays:
         story.players = with_devices(story.players, await self._customers.sign_up(devices))
         began = datetime.now(UTC)
         write_import(story.players, folder / "members.csv", began)
-        taken, refused = await import_rows(self._runtime.database, folder / "members.csv")
+        taken, refused = await import_rows(self._runtime, folder / "members.csv")
         aside.print(f"Imported {taken} rows" + (f", refused {refused}." if refused else "."))
         now = timedelta(0)
         await self._stop(Stop(at=now, what="the first message", rounds=1), bar=True)
@@ -121,7 +121,7 @@ class FortyDays:
             await set_back(self._runtime.database, stop.at - now)
             now = stop.at
             write_zones(story.players, folder / "zones.jsonl", began, now)
-            await import_rows(self._runtime.database, folder / "zones.jsonl")
+            await import_rows(self._runtime, folder / "zones.jsonl")
             await self._stop(stop)
         story.ended = await self._reports.states()
         outcomes = [{"state": s, "outcome": o, "count": n} for s, o, n in await self._reports.outcomes()]
