@@ -155,12 +155,13 @@ class Shift(Generic[Job, Done]):
         return not self._working and not self._waiting
 
     def _runs_low(self) -> bool:
-        """Claim ahead of need, so that no connection idles while the database answers, but never much."""
+        """Claim ahead of need, so that no connection idles while the database answers, but never much: a job for each slot."""
+        ahead = max(self.slots, self.batch // 2)
         if not self._claims:
-            return len(self._waiting) <= self.batch // 2
+            return len(self._waiting) <= ahead
         coming = len(self._claims) * self.batch
         most = self.claims_at_once if self._there_is_much else 1
-        return len(self._claims) < most and len(self._waiting) + coming <= self.slots + self.batch // 2
+        return len(self._claims) < most and len(self._waiting) + coming <= self.slots + ahead
 
     def _start(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(coroutine)

@@ -29,8 +29,9 @@ from worker.store.verifying import VerifyStore
 
 log = structlog.get_logger()
 
-#: No more tasks of one stage than this are put into its queue by one sweep.
-MOST_WOKEN = 16
+#: No more tasks of one stage than this are put into its queue by one sweep: each is a shift, which gets through thousands, and those
+#: that come too late cost their worker some ms. Where there are more workers, the next sweep wakes the next.
+MOST_WOKEN = 8
 
 
 async def sweep(runtime: Runtime, *, slot: datetime | None = None) -> SweepReport | None:

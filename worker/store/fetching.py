@@ -45,6 +45,9 @@ class FetchStore:
         self._claim = _claim_statement(rows)
         self._claim_probe = _claim_statement(rows, probe=True)
         self._claim_suspects = _claim_statement(rows, suspects=True)
+        self._fewest_deaths = select(func.min(r.lost_leases)).where(
+            _claimable(bindparam("now", type_=Moment()), suspects=True)
+        )
         self._context = _context_statement(rows)
         self._release = _release_statement(rows)
         self._settling = Settling(rows)
@@ -70,10 +73,9 @@ class FetchStore:
 
     async def claim_suspects(self, n: int, *, holder: str, lease_seconds: float, now: datetime) -> list[Claim]:
         """Take rows whose holders died, those with the fewest deaths first and the fewer together the more often they did."""
-        fewest = select(func.min(r.lost_leases)).where(_claimable(literal(now, Moment()), suspects=True))
 
         async def work(connection: AsyncConnection) -> list[Claim]:
-            deaths = await connection.scalar(fewest)
+            deaths = await connection.scalar(self._fewest_deaths, {"now": now})
             if deaths is None:
                 return []
             parameters = {"n": slice_size(n, deaths), "deaths": deaths, "holder": holder, "now": now}

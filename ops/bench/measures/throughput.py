@@ -108,7 +108,7 @@ def curve(bench: Bench) -> None:
 def children(bench: Bench) -> None:
     """Two children against one: where every side has CPU to spare, and where the machine is full."""
     form = bench.form
-    for n, members, wanted in ((FEW, max(form.members // 3, 3_000), 1.8), (200, form.members, None)):
+    for n, members, wanted in ((FEW, form.members // 3, 1.8), (200, form.members, None)):
         with ExitStack() as stack:
             sites: dict[str, Site] = {
                 f"{c}": stack.enter_context(bench.site(broken=members, children=c, mx_max_connections=n))
