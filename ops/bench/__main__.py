@@ -38,7 +38,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m ops.bench")
     parser.add_argument("--full", action="store_true", help="everything, at full size; the better part of an hour")
     parser.add_argument(
-        "--only", nargs="+", choices=MEASURES, help="these alone; of what they find only the curves are kept"
+        "--only", nargs="+", choices=MEASURES, help="these alone; of the short form only the curves are kept then"
     )
     parser.add_argument(
         "--profile", action="store_true", help="show where the CPU time of one child goes; nothing else"
@@ -49,7 +49,7 @@ def main() -> int:
     began = time.monotonic()
     with ExitStack() as stack:
         servers = stack.enter_context(postgres()), stack.enter_context(broker()), stack.enter_context(upstream())
-        results = Results(form=form.name, rounds=form.rounds, machine=_machine(*servers[:2]))
+        results = Results(form=form.name, rounds=form.rounds, machine=_machine(*servers[:2]), only=given.only or ())
         bench = Bench(form, *servers, results)
         if given.profile:
             profile(bench)
@@ -67,7 +67,7 @@ def main() -> int:
         results.seconds = time.monotonic() - began
     results.print()
     results.draw()
-    if not given.only:
+    if given.full or not given.only:
         results.write()
         print("Written to ops/bench/RESULTS.md.")
     return 1 if failed else 0

@@ -87,6 +87,8 @@ class Results:
     form: str
     rounds: int
     machine: Mapping[str, str]
+    #: The measures that were taken, if not all of them.
+    only: Sequence[str] = ()
     seconds: float = 0.0
     rows: list[Row] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
@@ -130,8 +132,9 @@ everywhere: PostgreSQL with every setting as it comes (fsync included), fences, 
 
 def _section(found: Mapping[str, Any]) -> str:
     rows = [Row(**row) for row in found["rows"]]
+    only = f' ARGS="--only {" ".join(found["only"])}"' if found.get("only") else ""
     lines = [
-        f"## `make {found['form']}`\n",
+        f"## `make {found['form']}{only}`\n",
         *(f"- {name}: {value}" for name, value in found["machine"].items()),
         f"- {found['rounds']} rounds, {found['seconds'] / 60:.0f} minutes in all\n",
         "| what | figure | wanted | reached | least to most (samples) | behind it |",
