@@ -21,7 +21,7 @@ from worker.policy.channel_choice import EMAIL, Route, choose
 from worker.policy.notices import is_near
 from worker.policy.selection import Reason, judge
 from worker.runtime import Runtime
-from worker.stages.fetch import SOON
+from worker.stages.planning import SOON
 from worker.store.delivering import DeliverStore
 from worker.store.people import Person
 from worker.store.previewing import Episode, KnownMember, Picture, PreviewStore

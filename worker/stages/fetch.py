@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-import msgspec
 import structlog
 
 from worker.mx.answers import (
@@ -26,29 +25,21 @@ from worker.mx.answers import (
 )
 from worker.mx.client import NOT_MX
 from worker.mx.persistence import NOT_ASKED
-from worker.policy import notices
-from worker.policy.cadence import earliest, is_quiet, zone_of
-from worker.policy.channel_choice import Nobody, Route, choose
 from worker.policy.recovery import is_back
 from worker.policy.retries import next_attempt
-from worker.policy.selection import Reason, judge
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
 from worker.stages.breaker import Breaker, Gate
 from worker.stages.mode import Mode
+from worker.stages.planning import SOON, Planner, Visit, again
 from worker.stages.shift import Shift, Slice, summary
-from worker.store.fetch_settling import TURN, Announcement, Claim, Fetched, Round
+from worker.store.fetch_settling import Announcement, Claim, Fetched, Round
 from worker.store.fetching import FetchStore
 from worker.store.moments import NEVER
 from worker.store.pauses import MX, PauseStore
-from worker.store.people import Person
 
 log = structlog.get_logger()
 
-#: What a person has due within this time is told along with what is due now.
-SOON = timedelta(days=1)
-#: How long somebody who cannot be reached waits until their contact data is looked at again.
-UNREACHABLE_WAIT = timedelta(hours=1)
 #: MX registers clients and institutions anew; an unsupported member is asked for again after this.
 UNSUPPORTED_WAIT = timedelta(weeks=4)
 #: What belongs to pacing: too many requests, and those that it did not let through in time.
@@ -65,14 +56,6 @@ _AT_ONCE = 5
 _S = ReconnectionState
 
 
-class Visit(msgspec.Struct, frozen=True, kw_only=True):
-    """One person, and what of theirs is to be fetched."""
-
-    person: Person
-    route: Route
-    claims: tuple[Claim, ...]
-
-
 class Fetch:
     """The stage, as the shift sees it."""
 
@@ -82,6 +65,7 @@ class Fetch:
         self._runtime = runtime
         self._settings = runtime.settings
         self._store = runtime.database.store(FetchStore)
+        self._planner = Planner(self._settings, configured=runtime.channels.keys())
         self._breaker = breaker
         self._mode = mode
         #: Rows that the last claim took, and people for whom MX is asked.
@@ -109,33 +93,15 @@ class Fetch:
     async def claim(self, n: int) -> Slice[Visit]:
         """Take due reconnections; those whose user cannot be told now are put off without asking MX for anything."""
         now = self._runtime.clock.now()
-        room = min(n, self._runtime.pacing.affordable(self._runtime.mx_deadline))
+        # What waits here already is asked for first, and all of it within half a lease.
+        room = min(n, self._runtime.pacing.affordable(self._runtime.mx_deadline) - self.shift.waiting)
         if room < 1:
             return await self._wait_for_room(n)
         claims = await self._take(room, now)
         self.taken = len(claims)
         span = max((cap.within for cap in self._settings.message_caps), default=timedelta(0))
         people = await self._store.people({claim.user_guid for claim in claims}, since=now - span) if claims else {}
-        by_person: dict[str, list[Claim]] = {}
-        for claim in claims:
-            by_person.setdefault(claim.user_guid, []).append(claim)
-        visits, put_off = [], []
-        for guid, theirs in by_person.items():
-            person = people[guid]
-            ended = [fetched for claim in theirs if (fetched := self._over(claim, now)) is not None]
-            left = (
-                [claim for claim in theirs if all(fetched.claim is not claim for fetched in ended)] if ended else theirs
-            )
-            plan = self._plan(person, now)
-            if isinstance(plan, Route) and left:
-                spoken, later = broken_first(left, now)
-                if spoken:
-                    visits.append(Visit(person=person, route=plan, claims=tuple(spoken)))
-                ended += [_again(claim, at, outcome) for claim, at, outcome in later]
-            elif not isinstance(plan, Route):
-                ended += [_again(claim, plan[1], plan[0]) for claim in left]
-            if ended:
-                put_off.append((ended, None))
+        visits, put_off = self._planner.plan(claims, people, now)
         if put_off:
             await self._store.settle(put_off, now=now)
             self._count(put_off)
@@ -158,43 +124,6 @@ class Fetch:
             return await self._store.claim_suspects(n, holder=holder, lease_seconds=lease, now=now)
         probe = self._mode is Mode.PROBE
         return await self._store.claim(n, holder=holder, lease_seconds=lease, now=now, soon=now + SOON, probe=probe)
-
-    def _over(self, claim: Claim, now: datetime) -> Fetched | None:
-        """What the application's own data says to end, before MX is asked."""
-        if claim.facts is None:
-            return Fetched(claim=claim, state=_S.GONE, outcome="member_deleted")
-        if claim.reason == Reason.EXPIRES_SOON:
-            end = notices.ending(
-                claim.facts,
-                expires_at=claim.broken_since,
-                statuses=self._settings.reconnect_statuses,
-                days=self._settings.expiry_notice_days,
-                now=now,
-            )
-            return Fetched(claim=claim, state=end[0], outcome=end[1]) if end else None
-        if not judge(claim.facts, statuses=self._settings.reconnect_statuses, now=now).broken:
-            state = _S.RECONNECTED if claim.facts.connection_status in {None, "CONNECTED"} else _S.CANCELLED
-            return Fetched(claim=claim, state=state, outcome="broken_no_more")
-        if claim.step - claim.base_step >= len(self._settings.reminder_days):
-            return Fetched(claim=claim, state=_S.EXHAUSTED, outcome="reminders_unheard", reopen_at=NEVER)
-        return None
-
-    def _plan(self, person: Person, now: datetime) -> Route | tuple[str, datetime]:
-        """The way to the person, or why not now, and until when."""
-        if person.message_under_way:
-            return "another_message_under_way", now + TURN
-        configured = self._runtime.channels.keys()
-        route = choose(person.contact, configured=configured, failed=person.failed_channels)
-        if isinstance(route, Nobody) and person.failed_channels:
-            route = choose(person.contact, configured=configured)  # better the channel that failed than none
-        if isinstance(route, Nobody):
-            return route.code, now + UNREACHABLE_WAIT
-        zone = zone_of(person.timezone, self._settings.time_zone)
-        quiet = self._settings.quiet_hours
-        moment = earliest(now, zone=zone, quiet=quiet, caps=self._settings.message_caps, sent=person.sent)
-        if moment > now:
-            return "quiet_hours" if quiet and is_quiet(now, zone, quiet) else "message_cap", moment
-        return route
 
     async def work(self, visit: Visit) -> Round:
         """Ask MX for a window for everything this person has broken."""
@@ -242,7 +171,7 @@ class Fetch:
             case RefusedClient():
                 self._breaker.refused(answer.code)
                 self.shift.halted = True
-                return _again(claim, claim.next_attempt_at, answer.code)
+                return again(claim, claim.next_attempt_at, answer.code)
             case RejectedRequest() | HostileUri():
                 log.warning("quarantined", member=claim.member_guid, outcome=answer.code)
                 return Fetched(claim=claim, state=_S.QUARANTINED, outcome=answer.code, reopen_at=NEVER)
@@ -268,11 +197,11 @@ class Fetch:
         """A fault of this member spends an attempt; a fault of MX as a whole belongs to pacing and breaker, and spends none."""
         if answer.code in _PACED:
             at = next_attempt(1, now=now, dice=self._runtime.dice, after=answer.after)
-            return _again(claim, at, answer.code)
+            return again(claim, at, answer.code)
         if answer.upstream:
             if self._breaker.failed(answer.code) or self._mode is Mode.PROBE:
                 self.shift.halted = True
-                return _again(claim, claim.next_attempt_at, answer.code)
+                return again(claim, claim.next_attempt_at, answer.code)
             self._blaming_mx[claim.id] = self._served
         return self._retry(claim, answer, now)
 
@@ -328,7 +257,7 @@ class Fetch:
     def _unspent(self, fetched: Fetched) -> Fetched:
         """The failures that made the run were MX's as well."""
         claim = fetched.claim
-        return _again(claim, claim.next_attempt_at, fetched.outcome) if claim.id in self._blaming_mx else fetched
+        return again(claim, claim.next_attempt_at, fetched.outcome) if claim.id in self._blaming_mx else fetched
 
     def _count(self, done: Sequence[Round]) -> None:
         self.figures.update(_word(fetched) for results, _ in done for fetched in results)
@@ -339,26 +268,6 @@ class Fetch:
 
     async def renew(self, jobs: Sequence[Visit]) -> None:
         """Nothing to do: a call to MX ends within half a lease."""
-
-
-def broken_first(claims: Sequence[Claim], now: datetime) -> tuple[list[Claim], list[tuple[Claim, datetime, str]]]:
-    """What a person is told now, and what another day: when, and why.
-
-    A message says that something stopped, or that it will, never both. A notice is taken along only so early that it speaks for its
-    own day as well.
-    """
-    broken = [claim for claim in claims if claim.reason != Reason.EXPIRES_SOON]
-    ahead = [claim for claim in claims if claim.reason == Reason.EXPIRES_SOON]
-    if broken:
-        return broken, [(claim, max(claim.next_attempt_at, now + SOON), "broken_bank_first") for claim in ahead]
-    early = [claim for claim in ahead if claim.next_attempt_at > now + notices.APART]
-    spoken = [claim for claim in ahead if claim not in early]
-    return spoken, [(claim, claim.next_attempt_at, "its_own_day") for claim in early]
-
-
-def _again(claim: Claim, at: datetime, outcome: str) -> Fetched:
-    """Due again, nothing spent."""
-    return Fetched(claim=claim, state=_S.DUE, outcome=outcome, attempts=claim.attempts, next_attempt_at=at)
 
 
 def _word(fetched: Fetched) -> str:

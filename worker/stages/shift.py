@@ -143,6 +143,11 @@ class Shift(Generic[Job, Done]):
                 await leaving
 
     @property
+    def waiting(self) -> int:
+        """Jobs that were claimed and not begun."""
+        return len(self._waiting)
+
+    @property
     def has_more(self) -> bool:
         """Whether it ended although more may be due."""
         return not self.drained and not self.halted
@@ -155,8 +160,11 @@ class Shift(Generic[Job, Done]):
         return not self._working and not self._waiting
 
     def _runs_low(self) -> bool:
-        """Claim ahead of need, so that no connection idles while the database answers, but never much: a job for each slot."""
-        ahead = max(self.slots, self.batch // 2)
+        """Claim ahead of need, so that no connection idles while the database answers, but never much.
+
+        Half a slice; where several claims may be under way, a job for each slot.
+        """
+        ahead = max(self.slots, self.batch // 2) if self.claims_at_once > 1 else self.batch // 2
         if not self._claims:
             return len(self._waiting) <= ahead
         coming = len(self._claims) * self.batch

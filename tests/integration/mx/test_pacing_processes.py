@@ -204,9 +204,10 @@ async def test_a_redis_that_is_killed_and_comes_back_empty_lets_no_more_through(
     assert counter.most_in_a_second <= counter.most, counter.every_second
     assert counter.used(alone, alone + RATE) >= 0.9, counter.every_second
     for process in started:
-        # A connection may break once more while the new server starts.
-        assert 1 <= process.said.count("pacing_alone") <= 2
-        assert process.said.count("pacing_shared") == process.said.count("pacing_alone")
+        losses, returns = process.said.count("pacing_alone"), process.said.count("pacing_shared")
+        # A connection may break once more while the new server starts, and the process may be ended before it is back from that.
+        assert 1 <= losses <= 2
+        assert max(losses - 1, 1) <= returns <= losses
 
 
 async def test_one_retry_after_silences_all_processes(mx, redis_url):

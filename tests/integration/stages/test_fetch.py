@@ -251,6 +251,22 @@ async def test_results_of_a_lost_lease_change_nothing(bench_for: Any, sandbox_fo
         assert await bench.one("SELECT count(*) FROM notifications") == 0
 
 
+async def test_no_more_is_claimed_than_pacing_can_finish_with_what_waits_already(
+    bench_for: Any, sandbox_for: Any
+) -> None:
+    async with sandbox_for({"m": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings, mx_requests_per_second=8)
+        await _broken(bench, *(f"m{number:02}" for number in range(60)))
+        stage = Fetch(bench.runtime, _NoBreaker())  # type: ignore[arg-type]
+        room = bench.runtime.pacing.affordable(bench.runtime.mx_deadline)
+        assert 5 < room < 60
+        visits = (await stage.claim(60)).jobs
+        assert len(visits) == room
+        stage.shift._waiting.extend(visits)
+        assert list((await stage.claim(60)).jobs) == []
+        assert await bench.one("SELECT count(*) FROM reconnections WHERE state = 'leased'") == room
+
+
 async def test_claims_side_by_side_bring_each_person_in_one_piece(bench_for: Any) -> None:
     bench = await bench_for()
     # A person's banks lie far apart in the order in which they are claimed.

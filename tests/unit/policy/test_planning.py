@@ -24,7 +24,7 @@ from worker.policy.states import ReconnectionState
 from worker.setting_types import Cap, QuietHours
 from worker.settings import Settings
 from worker.stages.deliver import onward
-from worker.stages.fetch import SOON, broken_first
+from worker.stages.planning import SOON, broken_first
 from worker.store.deliver_settling import Passage
 from worker.store.fetch_settling import TURN, Claim
 

@@ -1,0 +1,125 @@
+"""Whom to ask MX for, on which channel they are told, and why others are not told now.
+
+Decided before anything is asked, since every URI asked for is one that somebody should see. Nothing here reaches out of the process.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+
+from worker.policy import notices
+from worker.policy.cadence import earliest, is_quiet, zone_of
+from worker.policy.channel_choice import Nobody, Route, choose
+from worker.policy.selection import Reason, judge
+from worker.policy.states import ReconnectionState
+from worker.settings import Settings
+from worker.store.fetch_settling import TURN, Claim, Fetched, Round
+from worker.store.moments import NEVER
+from worker.store.people import Person
+
+#: What a person has due within this time is told along with what is due now.
+SOON = timedelta(days=1)
+#: How long somebody who cannot be reached waits until their contact data is looked at again.
+UNREACHABLE_WAIT = timedelta(hours=1)
+
+_S = ReconnectionState
+
+
+class Visit(msgspec.Struct, frozen=True, kw_only=True):
+    """One person, and what of theirs is to be fetched."""
+
+    person: Person
+    route: Route
+    claims: tuple[Claim, ...]
+
+
+class Planner:
+    """Plans by the settings and the channels that are configured."""
+
+    def __init__(self, settings: Settings, *, configured: Collection[str]) -> None:
+        self._settings = settings
+        self._configured = configured
+
+    def plan(
+        self, claims: Sequence[Claim], people: Mapping[str, Person], now: datetime
+    ) -> tuple[list[Visit], list[Round]]:
+        """Whom to ask MX for, and what becomes of the other claims without asking."""
+        by_person: dict[str, list[Claim]] = {}
+        for claim in claims:
+            by_person.setdefault(claim.user_guid, []).append(claim)
+        visits: list[Visit] = []
+        put_off: list[Round] = []
+        for guid, theirs in by_person.items():
+            person = people[guid]
+            ended = [fetched for claim in theirs if (fetched := self._over(claim, now)) is not None]
+            left = (
+                [claim for claim in theirs if all(fetched.claim is not claim for fetched in ended)] if ended else theirs
+            )
+            way = self._way_to(person, now)
+            if isinstance(way, Route) and left:
+                spoken, later = broken_first(left, now)
+                if spoken:
+                    visits.append(Visit(person=person, route=way, claims=tuple(spoken)))
+                ended += [again(claim, at, outcome) for claim, at, outcome in later]
+            elif not isinstance(way, Route):
+                ended += [again(claim, way[1], way[0]) for claim in left]
+            if ended:
+                put_off.append((ended, None))
+        return visits, put_off
+
+    def _over(self, claim: Claim, now: datetime) -> Fetched | None:
+        """What the application's own data says to end, before MX is asked."""
+        if claim.facts is None:
+            return Fetched(claim=claim, state=_S.GONE, outcome="member_deleted")
+        if claim.reason == Reason.EXPIRES_SOON:
+            end = notices.ending(
+                claim.facts,
+                expires_at=claim.broken_since,
+                statuses=self._settings.reconnect_statuses,
+                days=self._settings.expiry_notice_days,
+                now=now,
+            )
+            return Fetched(claim=claim, state=end[0], outcome=end[1]) if end else None
+        if not judge(claim.facts, statuses=self._settings.reconnect_statuses, now=now).broken:
+            state = _S.RECONNECTED if claim.facts.connection_status in {None, "CONNECTED"} else _S.CANCELLED
+            return Fetched(claim=claim, state=state, outcome="broken_no_more")
+        if claim.step - claim.base_step >= len(self._settings.reminder_days):
+            return Fetched(claim=claim, state=_S.EXHAUSTED, outcome="reminders_unheard", reopen_at=NEVER)
+        return None
+
+    def _way_to(self, person: Person, now: datetime) -> Route | tuple[str, datetime]:
+        """The way to the person, or why not now, and until when."""
+        if person.message_under_way:
+            return "another_message_under_way", now + TURN
+        route = choose(person.contact, configured=self._configured, failed=person.failed_channels)
+        if isinstance(route, Nobody) and person.failed_channels:
+            route = choose(person.contact, configured=self._configured)  # better the channel that failed than none
+        if isinstance(route, Nobody):
+            return route.code, now + UNREACHABLE_WAIT
+        zone = zone_of(person.timezone, self._settings.time_zone)
+        quiet = self._settings.quiet_hours
+        moment = earliest(now, zone=zone, quiet=quiet, caps=self._settings.message_caps, sent=person.sent)
+        if moment > now:
+            return "quiet_hours" if quiet and is_quiet(now, zone, quiet) else "message_cap", moment
+        return route
+
+
+def broken_first(claims: Sequence[Claim], now: datetime) -> tuple[list[Claim], list[tuple[Claim, datetime, str]]]:
+    """What a person is told now, and what another day: when, and why.
+
+    A message says that something stopped, or that it will, never both. A notice is taken along only so early that it speaks for its
+    own day as well.
+    """
+    broken = [claim for claim in claims if claim.reason != Reason.EXPIRES_SOON]
+    ahead = [claim for claim in claims if claim.reason == Reason.EXPIRES_SOON]
+    if broken:
+        return broken, [(claim, max(claim.next_attempt_at, now + SOON), "broken_bank_first") for claim in ahead]
+    early = [claim for claim in ahead if claim.next_attempt_at > now + notices.APART]
+    spoken = [claim for claim in ahead if claim not in early]
+    return spoken, [(claim, claim.next_attempt_at, "its_own_day") for claim in early]
+
+
+def again(claim: Claim, at: datetime, outcome: str) -> Fetched:
+    """Due again, nothing spent."""
+    return Fetched(claim=claim, state=_S.DUE, outcome=outcome, attempts=claim.attempts, next_attempt_at=at)
