@@ -24,23 +24,28 @@ class Atrium:
             "MX-API-Key": HiddenHeader(settings.mx_api_key.get_secret_value()),
             "MX-Client-ID": HiddenHeader(settings.mx_client_id.get_secret_value()),
         }
-        self._users = f"{URL(settings.mx_base_url)}".rstrip("/") + "/users/"
-        self._window_query = urlencode(_window_parameters(settings), quote_via=quote, safe="")
+        base = URL(settings.mx_base_url)
+        self._users = base.raw_path.rstrip("/") + "/users/"
+        self._base = base.with_query(None)
+        # Parsed once: each call puts another path into it.
+        query = urlencode(_window_parameters(settings), quote_via=quote, safe="")
+        self._window = URL(f"{self._base}?{query}", encoded=True)
 
     def __repr__(self) -> str:
-        return f"Atrium({self._users})"
+        return f"Atrium({self._base})"
 
     def window_url(self, user_guid: str, member_guid: str) -> URL:
         """``GET /users/{user_guid}/members/{member_guid}/oauth_window_uri?…``."""
-        return URL(f"{self._member(user_guid, member_guid)}/oauth_window_uri?{self._window_query}", encoded=True)
+        path = f"{self._member(user_guid, member_guid)}/oauth_window_uri"
+        return self._window.with_path(path, encoded=True, keep_query=True)
 
     def member_url(self, user_guid: str, member_guid: str) -> URL:
         """``GET /users/{user_guid}/members/{member_guid}``."""
-        return URL(self._member(user_guid, member_guid), encoded=True)
+        return self._base.with_path(self._member(user_guid, member_guid), encoded=True)
 
     def users_url(self) -> URL:
         """``GET /users``, as few as may be."""
-        return URL(f"{self._users.rstrip('/')}?page=1&records_per_page=10", encoded=True)
+        return self._base.with_path(self._users.rstrip("/"), encoded=True).with_query("page=1&records_per_page=10")
 
     def _member(self, user_guid: str, member_guid: str) -> str:
         # Applications write what they like into their columns; what is an identifier of MX's needs no quoting.

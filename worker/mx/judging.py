@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -123,7 +124,12 @@ def _state(guid: str, fields: dict[str, Any]) -> MemberState:
 
 def _status(value: object) -> str | None:
     """A word, known or not; never text that a log or a column could trip over."""
-    return value.upper() if isinstance(value, str) and _WORD.fullmatch(value) else None
+    return _word(value) if isinstance(value, str) else None
+
+
+@lru_cache(maxsize=64)  # nearly all answers hold one of a dozen
+def _word(value: str) -> str | None:
+    return value.upper() if _WORD.fullmatch(value) else None
 
 
 def _error_code(error: object) -> int | None:

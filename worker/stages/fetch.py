@@ -44,6 +44,8 @@ log = structlog.get_logger()
 UNSUPPORTED_WAIT = timedelta(weeks=4)
 #: What belongs to pacing: too many requests, and those that it did not let through in time.
 _PACED = frozenset({"http_429", NOT_ASKED})
+#: Answers by which MX serves nobody.
+_NOT_SERVED = (RetryLater, RefusedClient)
 #: A silence that MX asked for and that lasts longer than this is not sat out by a shift (seconds).
 _SIT_OUT = 5.0
 #: Deliverers that are at work find new messages by themselves: no more than one is woken in so many seconds.
@@ -155,13 +157,13 @@ class Fetch:
 
     def _judge(self, claim: Claim, answer: WindowAnswer) -> Fetched:
         """What an answer of MX does to a reconnection."""
-        now = self._runtime.clock.now()
-        if not isinstance(answer, RetryLater | RefusedClient):
+        if not isinstance(answer, _NOT_SERVED):
             self._breaker.went_well()
             self._served += 1
+        if isinstance(answer, Window):
+            return self._welcome(claim, answer)
+        now = self._runtime.clock.now()
         match answer:
-            case Window():
-                return self._welcome(claim, answer)
             case RetryLater():
                 return self._judge_failure(claim, answer, now)
             case Unsupported():

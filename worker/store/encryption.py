@@ -16,7 +16,7 @@ class Vault:
 
     def lock(self, uri: str) -> str:
         """The URI as it is stored."""
-        return self._fernet.encrypt(uri.encode()).decode()
+        return self._first.encrypt(uri.encode()).decode()
 
     def is_under_first_key(self, stored: str) -> bool:
         """Whether a stored URI needs no rotation."""

@@ -165,7 +165,7 @@ class Settling:
             return await connection.execute(statement, parameters) if given else ()
 
         claims = [fetched.claim for results, _ in rounds for fetched in results]
-        held = {row.id for row in await execute(self._held, [{"id": c.id, "epoch": c.epoch} for c in claims])}
+        held = {id_ for (id_,) in await execute(self._held, [{"id": c.id, "epoch": c.epoch} for c in claims])}
         ours = [([f for f in results if f.claim.id in held], message) for results, message in rounds]
 
         speaking = {
@@ -174,8 +174,8 @@ class Settling:
             if message is not None and any(f.state is ReconnectionState.READY for f in results)
         }
         sent_for = {
-            row.user_guid: row.id
-            for row in await execute(self._announce, [_message(message) for message in speaking.values()])
+            user_guid: id_
+            for id_, user_guid in await execute(self._announce, [_message(message) for message in speaking.values()])
         }
         results = [
             f if f.state is not ReconnectionState.READY or f.claim.user_guid in sent_for else _wait_for_turn(f, now)
@@ -188,8 +188,8 @@ class Settling:
         # An episode that was never claimed before has no window yet.
         await execute(self._supersede, [{"id": f.claim.id} for f in (*ready, *ended) if f.claim.epoch > 1])
         stored = {
-            row.reconnection_id: row.id
-            for row in await execute(
+            reconnection_id: id_
+            for id_, reconnection_id in await execute(
                 self._store,
                 [
                     {"id": f.claim.id, "epoch": f.claim.epoch, "member_guid": f.window_guid, "uri": f.locked_uri}

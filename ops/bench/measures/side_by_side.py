@@ -23,11 +23,15 @@ RIVALS: dict[Rival, Sequence[tuple[int, int]]] = {
     Rival(name=f"{PLAIN}, a commit a member", kind="script", in_flight=200): ((200, 1), (400, 1)),
 }
 
+_MANY = 15_000
+
 
 def side_by_side(bench: Bench) -> None:
     """All of them, each at its best."""
     form = bench.form
     database = bench.postgres.create("rivals", template=bench.template(form.members))
+    # The sweep and the start of a shift are part of ours, and theirs begin with full queues: so many that they count for little.
+    members = max(form.members, _MANY)
 
     def run(rival: Rival, count: int) -> RivalRan:
         # Prefork's and gevent's are slow: a run of theirs need not be long to be exact.
@@ -41,8 +45,8 @@ def side_by_side(bench: Bench) -> None:
     ]
     with ExitStack() as stack:
         ours = {
-            "one child": stack.enter_context(bench.site(broken=form.members, mx_max_connections=400)),
-            "two children": stack.enter_context(bench.site(broken=form.members, children=2, mx_max_connections=200)),
+            "one child": stack.enter_context(bench.site(broken=members, mx_max_connections=400)),
+            "two children": stack.enter_context(bench.site(broken=members, children=2, mx_max_connections=200)),
         }
         in_turns({name: site.run for name, site in ours.items()}, 1)
         ours["two children"].run()  # so that each has its first task behind it
