@@ -47,7 +47,7 @@ class Curve:
             parts.append(
                 f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}" stroke="{_INK}" '
                 f'stroke-opacity="{0.7 if step == 0 else 0.25}"/>'
-                f'<text x="{_LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{y:,.4g}</text>'
+                f'<text x="{_LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{y:,.5g}</text>'
             )
         parts += [
             f'<text x="{place_x(x):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{_short(x)}</text>'
