@@ -1,12 +1,14 @@
 """What an operator asks: the funnel, the backlog, and the story of one member. No URI and no address is ever part of it."""
 
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Integer, and_, case, cast, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.states import NotificationState, ReconnectionState
+from worker.schedules import overdue_since
 from worker.store.database import Database
 from worker.store.moments import Moment, database_now
 from worker.store.tables import (
@@ -22,6 +24,25 @@ from worker.store.tables import (
 )
 
 r, n = reconnections.c, notifications.c
+
+
+@dataclass(frozen=True)
+class OverdueSweeps:
+    """Sweeps should have run and did not: whatever the cause, nothing new is found and nobody new is told."""
+
+    #: When the last sweep began; ``None`` if there never was one.
+    last: datetime | None
+    #: The slot from which on they are overdue.
+    since: datetime
+
+    @property
+    def text(self) -> str:
+        """What it is and what to do, in one line."""
+        last = f"the last began {self.last:%Y-%m-%d %H:%M} UTC" if self.last else "there never was one"
+        return (
+            f"sweeps are overdue since {self.since:%Y-%m-%d %H:%M} UTC ({last}): see that beat or cron runs and that a worker "
+            "takes the queue `sweep`; `reconnect sweep` does one now"
+        )
 
 
 class ReportStore:
@@ -140,6 +161,26 @@ class ReportStore:
             return dict(row) if row else None
 
         return await self._database.transaction(work)
+
+    async def overdue_sweeps(self, schedule: str, *, expected_since: datetime | None = None) -> OverdueSweeps | None:
+        """Whether sweeps are overdue by ``SWEEP_SCHEDULE``, by the database's clock.
+
+        ``expected_since``: from when on sweeps are expected where there never was one; unset, that is no error.
+        """
+
+        async def work(connection: AsyncConnection) -> tuple[datetime, datetime | None]:
+            now: datetime = (await connection.execute(select(database_now()))).scalar_one()
+            # A sweep of the future was put on record while the database's clock stood ahead: it says nothing.
+            past = sweeps.c.started_at <= literal(now + timedelta(minutes=1), Moment())
+            began: datetime | None = await connection.scalar(
+                select(sweeps.c.started_at).where(past).order_by(sweeps.c.id.desc()).limit(1)
+            )
+            return now, began
+
+        now, began = await self._database.transaction(work)
+        last = began or expected_since
+        since = overdue_since(schedule, last, now) if last else None
+        return OverdueSweeps(last=began, since=since) if since else None
 
     async def member(self, guid: str) -> dict[str, Any] | None:
         """Everything on record about a member."""

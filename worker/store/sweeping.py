@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -96,10 +96,16 @@ class SweepStore:
         return await self._database.transaction(work)
 
     async def begin(self, slot: datetime | None, now: datetime) -> int | None:
-        """Put a sweep on record; ``None`` if its slot is taken, as by the other of two beats."""
+        """Put a sweep on record; ``None`` if its slot is taken, as by the other of two beats.
+
+        Slots that lie ahead were taken while the database's clock stood ahead. They are free again: else each of them would be
+        "swept already" when its time comes, and nothing would be swept for as long as the clock was wrong.
+        """
         statement = self._database.rows.insert(sweeps).values(slot=slot, started_at=now).on_conflict_do_nothing()
+        ahead = sweeps.c.slot > bindparam("ahead", now + timedelta(minutes=1), type_=Moment())
 
         async def work(connection: AsyncConnection) -> int | None:
+            await connection.execute(update(sweeps).where(ahead).values(slot=None))
             id_ = await connection.scalar(statement.returning(sweeps.c.id))
             return int(id_) if id_ is not None else None
 
