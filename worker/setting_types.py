@@ -14,6 +14,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pydantic import BeforeValidator
 from pydantic_settings import NoDecode
 
+#: Every ``connection_status`` that MX documents, in the order of their ids (0 to 21).
+CONNECTION_STATUSES = (
+    "CREATED", "PREVENTED", "DENIED", "CHALLENGED", "REJECTED", "LOCKED", "CONNECTED", "IMPEDED", "RECONNECTED",
+    "DEGRADED", "DISCONNECTED", "DISCONTINUED", "CLOSED", "DELAYED", "FAILED", "UPDATED", "DISABLED", "IMPORTED",
+    "RESUMED", "EXPIRED", "IMPAIRED", "PENDING",
+)  # fmt: skip
+
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DURATION = re.compile(r"(\d{1,9})([smhdw])")
 _LONGEST = timedelta(days=36_500)

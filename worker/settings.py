@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from worker.errors import SettingsError
 from worker.push_settings import PushSettings
 from worker.setting_types import (
+    CONNECTION_STATUSES,
     Cap,
     QuietHours,
     SmtpServer,
@@ -32,13 +33,6 @@ from worker.setting_types import (
     parse_words,
     parsed,
 )
-
-#: Every ``connection_status`` that MX documents, in the order of their ids (0 to 21).
-CONNECTION_STATUSES = (
-    "CREATED", "PREVENTED", "DENIED", "CHALLENGED", "REJECTED", "LOCKED", "CONNECTED", "IMPEDED", "RECONNECTED",
-    "DEGRADED", "DISCONNECTED", "DISCONTINUED", "CLOSED", "DELAYED", "FAILED", "UPDATED", "DISABLED", "IMPORTED",
-    "RESUMED", "EXPIRED", "IMPAIRED", "PENDING",
-)  # fmt: skip
 
 #: Statuses of a healthy member; selecting them would write to people about nothing.
 _HEALTHY = frozenset({"CONNECTED", "RECONNECTED", "UPDATED", "RESUMED"})
@@ -141,6 +135,15 @@ class Settings(PushSettings, BaseSettings):
         description="Nobody is written to in these hours, on the user's own clock; empty for none.",
     )
     time_zone: str = Field("UTC", description="For users without a time zone of their own.")
+    fallback_time_zones: Words = Field(
+        (
+            "America/St_Johns", "America/New_York", "America/Chicago", "America/Denver", "America/Los_Angeles",
+            "America/Anchorage", "Pacific/Honolulu",
+        ),
+        description="Where a user's time zone is not understood and their locale names no country: they are written to "
+        "only when it is outside QUIET_HOURS in TIME_ZONE and in all of these, so far as there is such an hour; the last "
+        "are left out first. The default is North America, where MX's institutions are. Empty: TIME_ZONE alone.",
+    )  # fmt: skip
     message_caps: Caps = Field(
         parse_caps("1/24h,3/7d"), description="At most so many messages to one person; empty for no cap."
     )
@@ -262,6 +265,18 @@ class Settings(PushSettings, BaseSettings):
             ZoneInfo(value)
         except (KeyError, ValueError, OSError):
             raise ValueError("expected a time zone such as Europe/Madrid") from None
+        return value
+
+    @field_validator("fallback_time_zones")
+    @classmethod
+    def _known_zones(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            try:
+                ZoneInfo(name)
+            except (KeyError, ValueError, OSError):
+                raise ValueError(
+                    f"{name[:40]!r} is no time zone; expected a list such as America/New_York,Pacific/Honolulu"
+                ) from None
         return value
 
     @field_validator("uri_keys")

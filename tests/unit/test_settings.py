@@ -115,6 +115,7 @@ def test_the_contract_names_every_setting_there_is() -> None:
         "templates_dir",
         "default_locale",
         "expiry_notice_days",
+        "fallback_time_zones",
     }  # these came after it
     assert {name.upper() for name in set(Settings.model_fields) - beyond} == set(CONTRACT) | set(REQUIRED)
 

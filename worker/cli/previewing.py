@@ -21,7 +21,7 @@ from worker.policy.channel_choice import EMAIL, Route, choose
 from worker.policy.notices import is_near
 from worker.policy.selection import Reason, judge
 from worker.runtime import Runtime
-from worker.stages.planning import SOON
+from worker.stages.planning import SOON, zone_of_message
 from worker.store.delivering import DeliverStore
 from worker.store.people import Person
 from worker.store.previewing import Episode, KnownMember, Picture, PreviewStore
@@ -69,7 +69,7 @@ async def preview(runtime: Runtime, user_guid: str, channel: str | None) -> Prev
         key=picture.pending.message_key if picture.pending else "preview",
         address=route.address if isinstance(route, Route) else person.contact.email or _NOBODY,
         locale=person.locale,
-        time_zone=person.timezone or runtime.settings.time_zone,
+        time_zone=zone_of_message(person, runtime.settings),
         step=content.step,
         banks=tuple(content.banks),
         ahead=content.ahead,

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from worker.mx.identifiers import is_member_guid, is_user_guid
 from worker.policy.channel_choice import CHOICES, PUSH_KINDS
-from worker.settings import CONNECTION_STATUSES
+from worker.setting_types import CONNECTION_STATUSES
 
 USER_COLUMNS = ("email", "locale", "timezone", "channel")
 MEMBER_COLUMNS = (

@@ -5,8 +5,7 @@ All of it is decided before a URI is minted: a reconnection is due at the moment
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import UTC, datetime, timedelta, tzinfo
 
 from worker.setting_types import Cap, QuietHours
 
@@ -17,15 +16,21 @@ _DAY = timedelta(days=1)
 #: Clocks change at these moments only: whole quarters of an hour, UTC.
 _QUARTER = timedelta(minutes=15)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: Zones that are not all outside the quiet hours at one moment of so long a time never are.
+_SEARCH = timedelta(days=2)
 
 
 def earliest(
-    now: datetime, *, zone: ZoneInfo, quiet: QuietHours | None, caps: Sequence[Cap], sent: Sequence[datetime]
+    now: datetime, *, zones: Sequence[tzinfo], quiet: QuietHours | None, caps: Sequence[Cap], sent: Sequence[datetime]
 ) -> datetime:
-    """The first moment from ``now`` on at which a person may be written to, given when they were written to before."""
+    """The first moment from ``now`` on at which a person may be written to, given when they were written to before.
+
+    It is outside the quiet hours in all ``zones``. Where no moment is, the last zone is left out, and so on: the first one, the
+    likeliest, always counts, and nobody is silent for ever.
+    """
     moment = now
     while True:
-        allowed = _after_quiet_hours(_after_caps(moment, caps, sent), zone, quiet)
+        allowed = _after_quiet_hours(_after_caps(moment, caps, sent), zones, quiet)
         if allowed == moment:
             return moment
         moment = allowed
@@ -43,14 +48,6 @@ def next_round(first_notified_at: datetime, step: int, days: Sequence[int]) -> d
     return first_notified_at + timedelta(days=days[-1]) + PATIENCE_AFTER_LAST
 
 
-def zone_of(name: str | None, default: str) -> ZoneInfo:
-    """A user's time zone, or the default where it is missing or unknown."""
-    try:
-        return ZoneInfo(name or default)
-    except (KeyError, ValueError, OSError):
-        return ZoneInfo(default)
-
-
 def _after_caps(moment: datetime, caps: Sequence[Cap], sent: Sequence[datetime]) -> datetime:
     for cap in caps:
         if len(sent) < cap.count:
@@ -61,16 +58,42 @@ def _after_caps(moment: datetime, caps: Sequence[Cap], sent: Sequence[datetime])
     return moment
 
 
-def is_quiet(moment: datetime, zone: ZoneInfo, quiet: QuietHours) -> bool:
-    """Whether the person's clock stands inside the quiet hours."""
+def is_quiet(moment: datetime, zones: Sequence[tzinfo], quiet: QuietHours) -> bool:
+    """Whether a person may be in their quiet hours: whether a clock in one of the zones is."""
+    return _after_quiet_hours(moment, zones, quiet) > moment
+
+
+def _after_quiet_hours(moment: datetime, zones: Sequence[tzinfo], quiet: QuietHours | None) -> datetime:
+    if quiet is None:
+        return moment
+    if len(zones) == 1:  # as nearly everybody has
+        return _after_quiet_hours_in(moment, zones[0], quiet)
+    for count in range(len(zones), 1, -1):
+        found = _outside_in_all(moment, zones[:count], quiet)
+        if found is not None:
+            return found
+    return _after_quiet_hours_in(moment, zones[0], quiet)
+
+
+def _outside_in_all(moment: datetime, zones: Sequence[tzinfo], quiet: QuietHours) -> datetime | None:
+    until = moment + _SEARCH
+    while moment <= until:
+        latest = max(_after_quiet_hours_in(moment, zone, quiet) for zone in zones)
+        if latest == moment:
+            return moment
+        moment = latest
+    return None
+
+
+def _is_quiet_in(moment: datetime, zone: tzinfo, quiet: QuietHours) -> bool:
     local = moment.astimezone(zone).time()
     if quiet.start < quiet.end:
         return quiet.start <= local < quiet.end
     return local >= quiet.start or local < quiet.end
 
 
-def _after_quiet_hours(moment: datetime, zone: ZoneInfo, quiet: QuietHours | None) -> datetime:
-    while quiet is not None and is_quiet(moment, zone, quiet):
+def _after_quiet_hours_in(moment: datetime, zone: tzinfo, quiet: QuietHours) -> datetime:
+    while _is_quiet_in(moment, zone, quiet):
         local = moment.astimezone(zone)
         left = (datetime.combine(local.date(), quiet.end) - local.replace(tzinfo=None)) % _DAY
         if (moment + left).astimezone(zone).utcoffset() != local.utcoffset():

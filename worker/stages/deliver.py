@@ -17,7 +17,7 @@ from worker.channels import BadAddress, Bank, ChannelDown, Failed, Message, Outc
 from worker.errors import SettingsError
 from worker.mx.uris import check_uri
 from worker.policy import notices
-from worker.policy.cadence import earliest, next_round, zone_of
+from worker.policy.cadence import earliest, next_round
 from worker.policy.channel_choice import EMAIL, Route, choose
 from worker.policy.recovery import next_look
 from worker.policy.retries import next_attempt
@@ -29,6 +29,7 @@ from worker.stages.breaker import Breaker, Gate
 from worker.stages.dispatch_log import DispatchLog, LeaseLost
 from worker.stages.freshness import Fresh, NotNow, refresh
 from worker.stages.mode import Mode
+from worker.stages.planning import zone_of_message, zones_of_person
 from worker.stages.shift import Shift, Slice, summary
 from worker.store.deliver_settling import Delivered, Ending, NextRound, Passage, Sending
 from worker.store.delivering import DeliverStore
@@ -109,8 +110,8 @@ class Deliver:
 
     def _moment(self, person: Person, now: datetime) -> datetime:
         settings = self._settings
-        zone = zone_of(person.timezone, settings.time_zone)
-        return earliest(now, zone=zone, quiet=settings.quiet_hours, caps=settings.message_caps, sent=person.sent)
+        zones = zones_of_person(person, settings).all
+        return earliest(now, zones=zones, quiet=settings.quiet_hours, caps=settings.message_caps, sent=person.sent)
 
     async def work(self, job: Errand) -> Delivered:
         """Make sure of what a message says, send it, and judge what became of it."""
@@ -159,7 +160,7 @@ class Deliver:
             key=sending.message_key,
             address=route.address,
             locale=person.locale,
-            time_zone=person.timezone or self._settings.time_zone,
+            time_zone=zone_of_message(person, self._settings),
             step=sending.step,
             banks=banks,
             ahead=all(passage.reason == Reason.EXPIRES_SOON for passage in waiting),

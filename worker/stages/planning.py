@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 import msgspec
 
 from worker.policy import notices
-from worker.policy.cadence import earliest, is_quiet, zone_of
+from worker.policy.cadence import earliest, is_quiet
 from worker.policy.channel_choice import Nobody, Route, choose
 from worker.policy.selection import Reason, judge
 from worker.policy.states import ReconnectionState
+from worker.policy.zones import Zones, zones_of
 from worker.settings import Settings
 from worker.store.fetch_settling import TURN, Claim, Fetched, Round
 from worker.store.moments import NEVER
@@ -97,12 +98,22 @@ class Planner:
             route = choose(person.contact, configured=self._configured)  # better the channel that failed than none
         if isinstance(route, Nobody):
             return route.code, now + UNREACHABLE_WAIT
-        zone = zone_of(person.timezone, self._settings.time_zone)
+        zones = zones_of_person(person, self._settings).all
         quiet = self._settings.quiet_hours
-        moment = earliest(now, zone=zone, quiet=quiet, caps=self._settings.message_caps, sent=person.sent)
+        moment = earliest(now, zones=zones, quiet=quiet, caps=self._settings.message_caps, sent=person.sent)
         if moment > now:
-            return "quiet_hours" if quiet and is_quiet(now, zone, quiet) else "message_cap", moment
+            return "quiet_hours" if quiet and is_quiet(now, zones, quiet) else "message_cap", moment
         return route
+
+
+def zones_of_person(person: Person, settings: Settings) -> Zones:
+    """In which zones it must be day before a person is written to."""
+    return zones_of(person.timezone, person.locale, default=settings.time_zone, fallback=settings.fallback_time_zones)
+
+
+def zone_of_message(person: Person, settings: Settings) -> str:
+    """The zone in which a message to a person gives dates: theirs, or the likeliest."""
+    return str(zones_of_person(person, settings).all[0])
 
 
 def broken_first(claims: Sequence[Claim], now: datetime) -> tuple[list[Claim], list[tuple[Claim, datetime, str]]]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, literal, select, text
 
 from worker.policy.selection import HEALTHY, MemberFacts, judge
-from worker.settings import CONNECTION_STATUSES
+from worker.setting_types import CONNECTION_STATUSES
 from worker.store.moments import Moment
 from worker.store.selection import is_broken, is_well, reason, since, standing
 from worker.store.tables import members

@@ -163,7 +163,7 @@ class Life:
         span = max((cap.within for cap in self.config.message_caps), default=timedelta(0))
         sent = [at for at, _ in self.sent if at > now - span]
         quiet, caps = self.config.quiet_hours, self.config.message_caps
-        return earliest(now, zone=self.zone, quiet=quiet, caps=caps, sent=sent)
+        return earliest(now, zones=(self.zone,), quiet=quiet, caps=caps, sent=sent)
 
     def fetch(self, now: datetime) -> None:
         def is_due(episode: Episode, states: set[ReconnectionState], by: datetime) -> bool:

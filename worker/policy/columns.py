@@ -1,0 +1,74 @@
+"""What applications write into a column, and what it means: statuses, truth values, channels, kinds of devices.
+
+``users``, ``devices`` and ``members`` are written by any application, in any language. Where the meaning is plain, a value is read as
+if it had been written properly: case, surrounding space, MX's numbers for statuses. Anything else is *unreadable*: it counts as
+empty, it neither picks nor heals a member, and ``doctor``, ``status`` and ``explain`` name it. ``store/application.py`` reads by
+these tables in SQL, moments by ``policy/moments.py``.
+"""
+
+from collections.abc import Collection, Mapping
+
+from worker.policy.channel_choice import CHOICES, PUSH_KINDS
+from worker.policy.moments import BLANKS
+from worker.setting_types import CONNECTION_STATUSES
+
+TRUE = ("1", "true", "t", "yes", "y", "on", "1.0")
+FALSE = ("0", "false", "f", "no", "n", "off", "0.0")
+
+#: MX's number for a status, as text, with zeros ahead or as a floating-point column writes it.
+STATUS_NUMBERS: Mapping[str, str] = {
+    form: name for n, name in enumerate(CONNECTION_STATUSES) for form in (f"{n}", f"{n:02}", f"{n:03}", f"{n}.0")
+}
+CHANNEL_WORDS: Mapping[str, str] = {
+    **{choice: choice for choice in CHOICES},
+    "e-mail": "email", "mail": "email", "android": "fcm", "firebase": "fcm", "ios": "apns", "apn": "apns",
+    "web": "webpush", "web-push": "webpush", "browser": "webpush", "no": "none", "never": "none", "off": "none",
+}  # fmt: skip
+DEVICE_WORDS: Mapping[str, str] = {word: kind for word, kind in CHANNEL_WORDS.items() if kind in PUSH_KINDS}
+
+
+def plain(text: str) -> str:
+    """Without the space around it."""
+    return text.strip(BLANKS)
+
+
+def upper(text: str) -> str:
+    """ASCII letters in upper case, the others as they are, as both databases do it."""
+    return "".join(letter.upper() if letter.isascii() else letter for letter in text)
+
+
+def lower(text: str) -> str:
+    """ASCII letters in lower case, the others as they are."""
+    return "".join(letter.lower() if letter.isascii() else letter for letter in text)
+
+
+def status_of(text: str) -> str | None:
+    """The ``connection_status`` that a text means, known or not; ``None`` for nothing."""
+    status = upper(plain(text))
+    return STATUS_NUMBERS.get(status, status) or None
+
+
+def statuses_as_written(statuses: Collection[str]) -> tuple[str, ...]:
+    """These statuses in every form that means them, in upper case."""
+    return (*statuses, *(form for form, name in STATUS_NUMBERS.items() if name in statuses))
+
+
+def is_status(status: str) -> bool:
+    """Whether MX documents this status."""
+    return status in CONNECTION_STATUSES
+
+
+def truth_of(text: str) -> bool | None:
+    """What a text says of yes and no; ``None`` where it says neither."""
+    word = lower(plain(text))
+    return True if word in TRUE else False if word in FALSE else None
+
+
+def channel_of(text: str) -> str | None:
+    """The choice of channel that a text means; ``None`` if it means none: email first, as where nothing is written."""
+    return CHANNEL_WORDS.get(lower(plain(text)))
+
+
+def device_kind_of(text: str) -> str | None:
+    """The push service that a text means; ``None`` if it means none, and nothing is sent there."""
+    return DEVICE_WORDS.get(lower(plain(text)))

@@ -1,0 +1,77 @@
+"""Which texts are a moment? The one grammar for moments that applications write, in tables on SQLite and in imported files.
+
+ISO 8601, date before time: ``2026-11-01T09:30:00Z``, ``2026-11-01 09:30``, ``20261101T093000+0100``, ``2026-11-01``. Dates
+and times may do without their separators. ``T`` or a space stands between them. Seconds may be
+missing, fractions may have any length (digits after the sixth are dropped), the offset is ``Z``, ``UTC``, ``+hh``, ``+hhmm`` or
+``+hh:mm``, and UTC where there is none. Space around it is ignored. ``24:00``, second 60 and ``2026-09-31`` are no moments, and
+neither is a number of seconds since 1970.
+
+Only 1990 to 2199 are dates of a token. What comes later means *never*: ``9999-12-31``, ``infinity``. What is earlier is no
+moment: it is a default such as ``0000-00-00`` or ``1970-01-01``, or a mistake. PostgreSQL's ``timestamptz`` is read by the same
+rule (``store/application.py``).
+"""
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+
+#: The first moment that is one, and the first that means *never*.
+FIRST = datetime(1990, 1, 1, tzinfo=UTC)
+FAR = datetime(2200, 1, 1, tzinfo=UTC)
+#: What stands for *never*: later than any plan.
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+
+#: White space that is ignored around any value of an application.
+BLANKS = " \t\n\r\v\f\u00a0\ufeff"
+#: No moment is written longer; more digits of a second say nothing.
+_LONGEST = 64
+
+_MOMENT = re.compile(
+    r"(?P<year>[0-9]{4}|\+?[0-9]{5,6}(?=-))(?P<dash>-?)(?P<month>[0-9]{2})(?P=dash)(?P<day>[0-9]{2})"
+    r"(?:(?:[Tt]| +)(?P<hour>[0-9]{2})(?P<colon>:?)(?P<minute>[0-9]{2})"
+    r"(?:(?P=colon)(?P<second>[0-9]{2})(?:[.,](?P<fraction>[0-9]+))?)?"
+    r" *(?P<offset>[Zz]|UTC|[+-][0-9]{2}(?::?[0-5][0-9])?)?)?"
+)
+_INFINITY = {"infinity", "+infinity", "never"}
+
+
+def read_moment(text: str) -> datetime | None:
+    """The moment that a text says, in UTC; :data:`NEVER` for one from 2200 on; ``None`` if it is none."""
+    text = text.strip(BLANKS)
+    if len(text) > _LONGEST:
+        return None
+    found = _MOMENT.fullmatch(text)
+    if found is None:
+        return NEVER if text.lower() in _INFINITY else None
+    year = int(found["year"])
+    fraction = (found["fraction"] or "")[:6].ljust(6, "0")
+    try:
+        moment = datetime(
+            min(year, 9996),  # a leap year, like many that a datetime cannot hold
+            int(found["month"]),
+            int(found["day"]),
+            int(found["hour"] or 0),
+            int(found["minute"] or 0),
+            int(found["second"] or 0),
+            int(fraction),
+            tzinfo=_offset(found["offset"]),
+        )
+    except ValueError:
+        return None
+    if year < FIRST.year - 1:
+        return None
+    return NEVER if year > FAR.year else _within(moment.astimezone(UTC))
+
+
+def _offset(text: str | None) -> timezone:
+    if text is None or not text.startswith(("+", "-")):
+        return UTC
+    digits = text[1:].replace(":", "")
+    offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:] or 0))
+    return timezone(-offset if text[0] == "-" else offset)
+
+
+def _within(moment: datetime) -> datetime | None:
+    """What a moment means: itself, :data:`NEVER`, or nothing."""
+    if moment >= FAR:
+        return NEVER
+    return moment if moment >= FIRST else None
