@@ -9,6 +9,7 @@ business of the tests with processes.
 import asyncio
 import shutil
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import cycle
 from pathlib import Path
@@ -23,6 +24,7 @@ from sqlalchemy import text
 from tests.faults.records import PAST, Records
 from tests.faults.schedule import LONG, Schedule
 from worker.channels import BadAddress, ChannelDown, Dispatching, Failed, Message, Outcome, Sent, TryLater, Unknown
+from worker.errors import DatabaseUnavailable
 from worker.mx import answers as mx
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
@@ -83,6 +85,9 @@ _OUTCOMES: dict[str, Any] = {
     "sent": Sent(),
     "stalled": Sent(),
     "crash": None,
+    "crash when it is on record": None,
+    "crash when it is sent": None,
+    "cut off when it is sent": None,
     "later": TryLater(code="rcpt_450"),
     "slow down": TryLater(code="mail_421", whole_channel=True),
     "bad address": BadAddress(code="rcpt_550"),
@@ -90,6 +95,11 @@ _OUTCOMES: dict[str, Any] = {
     "down": ChannelDown(code="auth_refused"),
     "unknown": Unknown(code="data_timeout"),
 }
+
+
+_CRASHES = {word for word, outcome in _OUTCOMES.items() if outcome is None}
+#: Where a deliverer's own transactions fail: the record that dispatch begins, and the end; before the commit, or its answer is lost.
+_FAULTS = ["none", "none", "mark before", "mark after", "settle before", "settle after"]
 
 
 def _some(of: dict[str, Any]) -> st.SearchStrategy[list[str]]:
@@ -133,15 +143,46 @@ class Post:
         word = next(self.outcomes)
         if word == "stalled":  # the process stood still until its lease was over, and no sweep has noticed yet
             await self.database.transaction(lambda connection: connection.execute(self._stall))
-        outcome = _OUTCOMES[word] or 1 / 0
+        if word in _CRASHES:
+            return await self._crash(word, message, dispatching)
+        outcome = _OUTCOMES[word]
         if not isinstance(outcome, TryLater | ChannelDown):
             await dispatching()
         if isinstance(outcome, Sent):
             self.sent.append(message.key)
         return outcome
 
+    async def _crash(self, word: str, message: Message, dispatching: Dispatching) -> Outcome:
+        if word != "crash":
+            await dispatching()
+        if word.endswith("sent"):
+            self.sent.append(message.key)
+        raise asyncio.CancelledError if word.startswith("cut off") else ZeroDivisionError
+
     async def close(self) -> None:
         pass
+
+
+@contextmanager
+def failing(store: DeliverStore, fault: str) -> Iterator[None]:
+    """The database goes away in one kind of a deliverer's transactions: before they are committed, or after."""
+    call, _, when = fault.partition(" ")
+    name = {"mark": "mark_dispatched", "settle": "settle"}.get(call)
+    if name is None:
+        yield
+        return
+    real = getattr(store, name)
+
+    async def fails(*arguments: Any, **options: Any) -> Any:
+        if when == "after":
+            await real(*arguments, **options)
+        raise DatabaseUnavailable("database: away")
+
+    setattr(store, name, fails)
+    try:
+        yield
+    finally:
+        delattr(store, name)
 
 
 class System(RuleBasedStateMachine):
@@ -237,9 +278,10 @@ class System(RuleBasedStateMachine):
         looks=_some(_LOOKS),
         old=st.booleans(),
         fetch_first=st.booleans(),
+        fault=st.sampled_from(_FAULTS),
     )
     def delivers(
-        self, outcomes: list[str], windows: list[str], looks: list[str], *, old: bool, fetch_first: bool
+        self, outcomes: list[str], windows: list[str], looks: list[str], *, old: bool, fetch_first: bool, fault: str
     ) -> None:
         if fetch_first:  # else there is seldom anything to deliver
             self.mx.windows = cycle(["window"])
@@ -249,13 +291,15 @@ class System(RuleBasedStateMachine):
         if old:
             self.windows_grow_old()
         self.post.outcomes, self.mx.windows, self.mx.looks = cycle(outcomes), cycle(windows), cycle(looks)
-        self.run(deliver(self.runtime))
+        with failing(self.runtime.database.store(DeliverStore), fault), suppress(DatabaseUnavailable):
+            self.run(deliver(self.runtime))
 
     @rule(days=st.integers(1, 3))
     def all_goes_well_for_a_round(self, days: int) -> None:
         """So that what comes late in an episode comes up often enough."""
         self.mx.windows, self.mx.looks, self.post.outcomes = cycle(["window"]), cycle(["not back"]), cycle(["sent"])
         for _ in range(days):
+            self.time_passes("messages")  # what a crash put back would be sent again
             self.sweeps()
             self.run(fetch(self.runtime))
             self.run(deliver(self.runtime))
@@ -355,7 +399,11 @@ class System(RuleBasedStateMachine):
     @rule()
     def the_operator_retries_what_is_unknown(self) -> None:
         now = self.run(self.runtime.set_clock())
+        unknown = "SELECT message_key FROM notifications WHERE state = 'unknown'"
+        before = {row[0] for row in self.records.all(unknown)}
         self.run(RetryStore(self.runtime.database).unknown(None, now=now))
+        again = before - {row[0] for row in self.records.all(unknown)}
+        self.post.sent = [key for key in self.post.sent if key not in again]  # these may arrive twice: it was asked for
 
     @rule(scope=st.sampled_from(["everything", "institution:alder", "channel:email"]), on=st.booleans())
     def the_operator_pauses(self, scope: str, *, on: bool) -> None:
@@ -429,6 +477,33 @@ def fresh_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[
     return of
 
 
+def _machine(
+    kind: str, fresh_database: Callable[[str], Callable[[], str]], settings_for: Callable[..., Settings]
+) -> type[System]:
+    own = {"database": staticmethod(fresh_database(kind)), "settings_for": staticmethod(settings_for)}
+    return type("System", (System,), own)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_no_crash_of_a_deliverer_at_any_point_sends_a_message_twice(
+    kind: str, fresh_database: Callable[[str], Callable[[], str]], settings_for: Callable[..., Settings]
+) -> None:
+    """Each crash by itself, and then a day on which all goes well: chance alone seldom puts the two in this order."""
+    machine = _machine(kind, fresh_database, settings_for)()
+    try:
+        machine.everybody_is_there()
+        for word in ["sent", *sorted(_CRASHES)]:
+            for fault in dict.fromkeys(_FAULTS):
+                machine.the_operator_retries(ReconnectionState.EXHAUSTED)
+                machine.delivers([word], ["window"], ["not back"], old=False, fetch_first=True, fault=fault)
+                machine.leases_run_out()
+                machine.all_goes_well_for_a_round(1)
+                machine.all_is_in_order()
+        assert len(machine.post.sent) > len(_CRASHES) * len(_FAULTS)
+    finally:
+        machine.teardown()
+
+
 @pytest.mark.timeout(7200 if LONG else 180)
 @pytest.mark.parametrize(
     ("kind", "examples"), [("sqlite", 2_000), ("postgresql", 500)] if LONG else [("sqlite", 15), ("postgresql", 3)]
@@ -440,11 +515,7 @@ def test_every_state_is_followed_by_one_that_the_policy_names(
     settings_for: Callable[..., Settings],
     schedule: Schedule,
 ) -> None:
-    machine = type(
-        "System",
-        (System,),
-        {"database": staticmethod(fresh_database(kind)), "settings_for": staticmethod(settings_for)},
-    )
+    machine = _machine(kind, fresh_database, settings_for)
     run_state_machine_as_test(
         seed(schedule.seed)(machine),
         settings=settings(

@@ -26,7 +26,7 @@ from worker.policy.states import NotificationState, ReconnectionState
 from worker.runtime import Runtime
 from worker.settings import Settings
 from worker.stages.breaker import Breaker, Gate
-from worker.stages.dispatch_log import DispatchLog, LeaseLost
+from worker.stages.dispatch_log import DispatchLog, LeaseLost, NotRecorded
 from worker.stages.freshness import Fresh, NotNow, refresh
 from worker.stages.mode import Mode
 from worker.stages.planning import zone_of_message, zones_of_person
@@ -44,12 +44,16 @@ PUSH_AT_ONCE = 100
 _N, _R = NotificationState, ReconnectionState
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Errand:
     """One message to one person."""
 
     sending: Sending
     person: Person
+    #: What the message is about; set right before it is handed to its channel.
+    told: tuple[Passage, ...] = ()
+    #: "Dispatch began" is committed: from here on the message may have left, whatever else happens.
+    dispatched: bool = False
 
 
 class Deliver:
@@ -156,6 +160,7 @@ class Deliver:
         except SettingsError as error:
             log.error("uri_unreadable", why=str(error))  # noqa: TRY400 - one line says it all
             return self._end(sending, waiting, _N.CANCELLED, "uri_unreadable", at=self._runtime.clock.now())
+        job.told = tuple(waiting)
         message = Message(
             key=sending.message_key,
             address=route.address,
@@ -166,11 +171,17 @@ class Deliver:
             ahead=all(passage.reason == Reason.EXPIRES_SOON for passage in waiting),
         )
         try:
-            outcome = await self._runtime.channels[sending.channel].send(message, lambda: self._dispatch.begin(sending))
+            outcome = await self._runtime.channels[sending.channel].send(message, lambda: self._begin(job))
         except LeaseLost:
             # Whoever took it over has raised the epoch, and the fence discards this; if nobody has, it waits for its turn again.
             return _later(sending, "lease_lost", sending.next_attempt_at)
+        except NotRecorded:
+            return _later(sending, "dispatch_not_recorded", sending.next_attempt_at)
         return self._judge(job, waiting, outcome, address=route.address)
+
+    async def _begin(self, job: Errand) -> None:
+        await self._dispatch.begin(job.sending)
+        job.dispatched = True
 
     def _bank(self, passage: Passage) -> Bank:
         """What the message says of one bank; its URI is checked once more before it leaves."""
@@ -189,10 +200,8 @@ class Deliver:
         match outcome:
             case Sent():
                 return self._end(sending, waiting, _N.SENT, outcome.code, told=True)
-            case Unknown() if self._settings.ambiguous_sends == "resend":
-                return self._retry(sending, waiting, outcome.code, now, after=None)
             case Unknown():
-                return self._end(sending, waiting, _N.UNKNOWN, outcome.code, told=True)
+                return self._unknown(job, outcome.code)
             case BadAddress():
                 if outcome.suspect:
                     why = (
@@ -212,6 +221,12 @@ class Deliver:
                 self._breakers[sending.channel].refused(outcome.code)
                 self.shift.halted = True
                 return _later(sending, outcome.code, sending.next_attempt_at)
+
+    def _unknown(self, job: Errand, code: str) -> Delivered:
+        """The message may have left, and no answer says whether it did."""
+        if self._settings.ambiguous_sends == "resend":
+            return self._retry(job.sending, job.told, code, self._runtime.clock.now(), after=None)
+        return self._end(job.sending, job.told, _N.UNKNOWN, code, told=True)
 
     def _has_another_way(self, job: Errand) -> bool:
         failed = {*job.person.failed_channels, job.sending.channel}
@@ -249,7 +264,9 @@ class Deliver:
         )
 
     def crashed(self, job: Errand) -> Delivered:
-        """A fault of ours counts as an attempt."""
+        """A fault of ours: an answer that was lost where dispatch began, else an attempt."""
+        if job.dispatched:
+            return self._unknown(job, "internal_error")
         waiting = tuple(passage for passage in job.sending.passages if passage.waiting)
         return self._retry(job.sending, waiting, "internal_error", self._runtime.clock.now(), after=None)
 
@@ -262,8 +279,13 @@ class Deliver:
         self.figures.update("retry" if d.state is _N.PENDING else str(d.state) for d in done)
 
     async def release(self, jobs: Sequence[Errand]) -> None:
-        """Hand back what was not dispatched."""
-        await self._store.release([job.sending for job in jobs])
+        """Hand back what was not dispatched; the answer to what was is lost."""
+        try:
+            if unsent := [job.sending for job in jobs if not job.dispatched]:
+                await self._store.release(unsent)
+        finally:
+            if cut_short := [self._unknown(job, "cut_short") for job in jobs if job.dispatched]:
+                await self.settle(cut_short)
 
     async def renew(self, jobs: Sequence[Errand]) -> None:
         """Mail servers may take minutes to take responsibility."""

@@ -1,14 +1,21 @@
 """The record that dispatch begins, without which an answer that never comes could not be told from a message never sent."""
 
 import asyncio
+from collections.abc import Sequence
 
 from worker.errors import WorkerError
 from worker.store.deliver_settling import Sending
 from worker.store.delivering import DeliverStore
 
+_Waiting = tuple[Sending, asyncio.Future[bool]]
+
 
 class LeaseLost(Exception):  # noqa: N818 - it names what happened
     """The notification belongs to somebody else by now; nothing may be sent."""
+
+
+class NotRecorded(Exception):  # noqa: N818 - it names what happened
+    """Nobody knows whether the record was written, so nothing may be sent. The notification is still ours."""
 
 
 class DispatchLog:
@@ -16,11 +23,15 @@ class DispatchLog:
 
     def __init__(self, store: DeliverStore) -> None:
         self._store = store
-        self._queue: list[tuple[Sending, asyncio.Future[bool]]] = []
+        self._queue: list[_Waiting] = []
         self._writer: asyncio.Task[None] | None = None
 
     async def begin(self, sending: Sending) -> None:
-        """Returns once it is on record; raises :class:`LeaseLost` if the message is not ours any more."""
+        """Returns once it is on record; then, and only then, the message may leave.
+
+        Raises :class:`LeaseLost` if the message is not ours any more, :class:`NotRecorded` if the database failed, and
+        ``RuntimeError`` for a fault of ours.
+        """
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._queue.append((sending, future))
         if self._writer is None or self._writer.done():
@@ -29,12 +40,33 @@ class DispatchLog:
             raise LeaseLost
 
     async def _write(self) -> None:
-        while self._queue:
-            group, self._queue = self._queue, []
-            try:
-                marked = await self._store.mark_dispatched([sending for sending, _ in group])
-            except WorkerError:
-                marked = set()
-            for sending, future in group:
-                if not future.done():
-                    future.set_result(sending.id in marked)
+        """Write until nobody waits. Whatever ends this early, a cancellation too, releases everybody who waits."""
+        group: list[_Waiting] = []
+        try:
+            while self._queue:
+                group, self._queue = self._queue, []
+                group = [
+                    (sending, future) for sending, future in group if not future.done()
+                ]  # who is cancelled is gone
+                if not group:
+                    continue
+                try:
+                    marked = await self._store.mark_dispatched([sending for sending, _ in group])
+                except Exception as error:  # noqa: BLE001 - it belongs to those who wait, and the next group is tried anew
+                    _fail(group, error)
+                else:
+                    for sending, future in group:
+                        if not future.done():
+                            future.set_result(sending.id in marked)
+        except BaseException as error:
+            _fail([*group, *self._queue], error)
+            self._queue = []
+            raise
+
+
+def _fail(group: Sequence[_Waiting], error: BaseException) -> None:
+    """An error of the database costs a message nothing; any other error is a fault of ours, and counts as one."""
+    for _, future in group:
+        if not future.done():
+            reason = NotRecorded() if isinstance(error, WorkerError) else RuntimeError(type(error).__name__)
+            future.set_exception(reason)

@@ -204,7 +204,9 @@ class Shift(Generic[Job, Done]):
         while True:
             try:
                 done = await self.stage.work(job)
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it is, the others go on
+            except (KeyboardInterrupt, SystemExit, GeneratorExit):
+                raise  # the loop itself ends
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the others go on
                 if self._ended:
                     return  # and hands it back
                 # The error's text may hold what no log may hold; its place is enough to find the fault.

@@ -136,7 +136,7 @@ class DeliverStore:
         return await self._database.transaction(lambda connection: self._settling.run(connection, results, now))
 
     async def release(self, sendings: Sequence[Sending]) -> None:
-        """Hand back what was not dispatched, nothing spent."""
+        """Hand back what did not leave, nothing spent. Where "dispatch began" is on record all the same, that was too early."""
         given = self._rows.encode({"id": s.id, "epoch": s.epoch} for s in sendings)
         await self._database.transaction(lambda connection: connection.execute(self._release, {"given": given}))
 
@@ -282,9 +282,8 @@ def _release_statement(rows: Rows) -> Any:
             n.id == given.c.id,
             n.epoch == given.c.epoch,
             n.state == written("sending"),
-            n.dispatched_at.is_(None),
         )
-        .values(state=NotificationState.PENDING, lease_holder=None, lease_expires_at=None)
+        .values(state=NotificationState.PENDING, lease_holder=None, lease_expires_at=None, dispatched_at=None)
     )
 
 

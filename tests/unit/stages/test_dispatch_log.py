@@ -1,0 +1,101 @@
+"""Everybody who waits for the record that dispatch begins gets an answer, whatever happens to the record."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from worker.errors import DatabaseUnavailable
+from worker.stages.dispatch_log import DispatchLog, LeaseLost, NotRecorded
+
+
+class Torn(BaseException):
+    """No ``Exception``."""
+
+
+class Sending:
+    def __init__(self, number: int) -> None:
+        self.id = number
+
+
+class Store:
+    """Writes when it is let, and raises what it is given."""
+
+    def __init__(self, raises: BaseException | None = None) -> None:
+        self.raises = raises
+        self.let = asyncio.Event()
+        self.groups: list[list[int]] = []
+
+    async def mark_dispatched(self, sendings: Sequence[Any]) -> set[int]:
+        self.groups.append([sending.id for sending in sendings])
+        await self.let.wait()
+        error, self.raises = self.raises, None
+        if error is not None:
+            raise error
+        return {sending.id for sending in sendings if sending.id % 2 == 0}
+
+
+async def _waiting(log: Any, *numbers: int) -> list[asyncio.Task[None]]:
+    """Senders who wait: the first by itself in the group that is being written, the others behind it."""
+    senders = [asyncio.create_task(log.begin(Sending(number))) for number in numbers]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return senders
+
+
+async def _ends(senders: Sequence[asyncio.Task[None]]) -> list[Any]:
+    async with asyncio.timeout(5):
+        return list(await asyncio.gather(*senders, return_exceptions=True))
+
+
+async def test_those_who_stand_there_together_are_recorded_together() -> None:
+    store = Store()
+    log = DispatchLog(store)  # type: ignore[arg-type]
+    senders = [*await _waiting(log, 0), *await _waiting(log, 1, 2)]
+    store.let.set()
+    ends = await _ends(senders)
+    assert (ends[0], type(ends[1]), ends[2]) == (None, LeaseLost, None)
+    assert store.groups == [[0], [1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (DatabaseUnavailable("database: away"), NotRecorded),
+        (KeyError("a fault of ours"), RuntimeError),
+        (ConnectionResetError(), RuntimeError),
+        (MemoryError(), RuntimeError),
+        (asyncio.CancelledError(), RuntimeError),
+        (Torn(), RuntimeError),
+    ],
+)
+async def test_whatever_is_raised_releases_everybody_who_waits(error: BaseException, expected: type) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # the writer's own end is of no interest
+    store = Store(raises=error)
+    log = DispatchLog(store)  # type: ignore[arg-type]
+    first, *behind = [*await _waiting(log, 0), *await _waiting(log, 2, 4)]
+    store.let.set()
+    (end,) = await _ends([first])
+    assert type(end) is expected
+    await _ends(behind)
+    assert await _ends(await _waiting(log, 6)) == [None]  # and the next one is recorded as ever
+
+
+async def test_a_writer_that_is_cancelled_releases_everybody_who_waits() -> None:
+    store = Store()
+    log = DispatchLog(store)  # type: ignore[arg-type]
+    senders = [*await _waiting(log, 0), *await _waiting(log, 2, 4)]
+    assert log._writer is not None
+    log._writer.cancel()
+    assert [type(end) for end in await _ends(senders)] == [RuntimeError] * 3
+
+
+async def test_a_sender_that_is_cancelled_before_its_group_is_written_is_not_recorded() -> None:
+    store = Store()
+    log = DispatchLog(store)  # type: ignore[arg-type]
+    senders = [*await _waiting(log, 0), *await _waiting(log, 2, 4)]
+    senders[1].cancel()
+    store.let.set()
+    await _ends(senders)
+    assert store.groups == [[0], [4]]
