@@ -14,7 +14,18 @@ ROOT = Path(worker.__file__).parent
 
 #: The parts of the package from the bottom up. A part imports from the floors below it.
 FLOORS = (
-    {"__init__", "errors", "setting_types", "push_settings", "settings", "clock", "schedules", "logs", "stopping"},
+    {
+        "__init__",
+        "errors",
+        "setting_types",
+        "push_settings",
+        "settings",
+        "clock",
+        "schedules",
+        "logs",
+        "plain_text",
+        "stopping",
+    },
     {"policy", "store", "mx", "channels", "sandbox"},
     {"runtime", "intake", "bounces", "publishing"},
     {"stages"},

@@ -8,6 +8,7 @@ import typer
 
 from worker import __version__
 from worker.errors import WorkerError
+from worker.plain_text import plain
 
 #: The modules with the commands that each of them adds, in the order of `--help`.
 _MODULES = {
@@ -65,7 +66,7 @@ def main() -> None:
     try:
         _application([asked] if asked else _MODULES)()
     except WorkerError as error:
-        sys.stderr.write(f"reconnect: {error}\n")
+        sys.stderr.write(f"reconnect: {plain(str(error), keep='')}\n")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -73,7 +73,7 @@ def _of_file(path: Path) -> Iterator[bytes]:
         else:
             yield content
     except OSError as error:
-        aside.print(f"{path.name}: {error.strerror}", markup=False)
+        aside.print(f"{path.name}: {error.strerror}")
 
 
 def _of_mbox(path: Path) -> Iterator[bytes]:

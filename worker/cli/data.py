@@ -78,4 +78,4 @@ class _Reading:
             self.refused += 1
             if item.line > self._named_to:
                 self._named_to = item.line
-                aside.print(f"{self._file.name}: {item}", markup=False)
+                aside.print(f"{self._file.name}: {item}")

@@ -146,7 +146,7 @@ class FortyDays:
         if report.exhausted:
             parts.append(given_up(report.exhausted))
         if wrong:
-            parts.append(f"[red]{len(wrong)} users were told too often or not at all[/]")
+            parts.append(f"{len(wrong)} users were told too often or not at all")
         aside.print(f"Day {day:5.2f}, {stop.what}: {', '.join(parts)}. ({time.monotonic() - began:.1f} s)")
 
     async def _work(self, *, bar: bool) -> SweepReport:

@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from worker.cli.demo_days import Story, Told
+from worker.cli.session import styled
 from worker.sandbox.scenario import KINDS, Kind, Player
 
 
@@ -54,9 +55,9 @@ def summary_table(rows: Iterable[dict[str, Any]]) -> Table:
     for name in ("first day", "must end", "did", "got"):
         table.add_column(name, no_wrap=True)
     for row in rows:
-        mark = "[red]" if row["wrong"] else "[green]"
+        colour = "red" if row["wrong"] else "green"
         did = ", ".join(f"{count} {state}" for state, count in row["did"].items())
-        table.add_row(row["kind"], ", ".join(row["first_day"]), row["must_end"], f"{mark}{did}[/]", _got(row))
+        table.add_row(row["kind"], ", ".join(row["first_day"]), row["must_end"], styled((did, colour)), _got(row))
     return table
 
 

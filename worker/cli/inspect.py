@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from worker.cli.reporting import came_back, given_up, never_told, span
-from worker.cli.session import AsJson, out, print_json, run, when
+from worker.cli.session import AsJson, out, print_json, run, styled, when
 from worker.errors import UsageError, WorkerError
 from worker.policy.notices import is_near
 from worker.policy.selection import MemberFacts, Reason, judge
@@ -55,7 +55,8 @@ def status(*, as_json: bool = AsJson) -> None:
         return
     for pause in found["pauses"]:
         probe = f"; tried again at {when(pause['probe_at'])}" if pause["probe_at"] else "; until `reconnect resume`"
-        out.print(f"[bold red]Paused[/] {pause['scope']} since {when(pause['since'])}: {pause['reason']}{probe}")
+        says = f" {pause['scope']} since {when(pause['since'])}: {pause['reason']}{probe}"
+        out.print(styled(("Paused", "bold red"), says))
     out.print(funnel_table(found))
     backlog = found["backlog"]
     out.print(
@@ -118,7 +119,7 @@ def explain(guid: str = typer.Argument(..., metavar="MBR-…"), *, as_json: bool
     if as_json:
         print_json(found)
         return
-    out.print(f"[bold]{guid}[/] {found['institution']}", highlight=False)
+    out.print(styled((guid, "bold"), f" {found['institution']}"))
     out.print(f"  Rule: {found['verdict']}.")
     out.print(f"  User: {found['contact']}.")
     for episode in found["episodes"]:

@@ -11,9 +11,13 @@ import typer
 from worker.cli.session import AsJson, aside, out, print_json, run
 from worker.errors import UsageError, WorkerError
 from worker.mx.identifiers import is_user_guid
+from worker.plain_text import plain
 from worker.policy.channel_choice import EMAIL, PUSH_KINDS
 from worker.runtime import Runtime
 from worker.store.addresses import AddressStore
+
+#: Marks that a message puts around a name so that its direction stays its own; they are shown as they are.
+ISOLATES = "\u2068\u2069"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -40,13 +44,15 @@ def preview(
 
     shown = run(lambda runtime: picture(runtime, user, channel))
     for note in shown.notes:
-        aside.print(note, markup=False)
+        aside.print(note)
     if as_json:
         print_json({"user_guid": user, **asdict(shown)})
     else:
         heads = (("From", shown.sender), ("To", shown.recipient), ("Subject", shown.subject))
-        typer.echo("\n".join(f"{name}: {value}" for name, value in heads if value is not None))
-        typer.echo(f"\n{shown.text}")
+        for name, value in heads:
+            if value is not None:
+                typer.echo(f"{name}: {plain(value, keep=ISOLATES)}")
+        typer.echo(f"\n{plain(shown.text, keep=ISOLATES + chr(10))}")
     if html is None and not open_it:
         return
     if shown.html is None:
@@ -69,7 +75,7 @@ def _write(html: str, file: Path | None) -> Path:
             target.write(html)
     except OSError as error:
         raise UsageError(f"preview: {file or 'the temporary folder'}: {error.strerror}") from None
-    aside.print(f"Wrote {file}, readable by you alone.", markup=False)
+    aside.print(f"Wrote {file}, readable by you alone.")
     return file
 
 

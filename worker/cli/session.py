@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from worker.logs import configure_logs
+from worker.plain_text import plain
 from worker.settings import Settings, load_settings
 from worker.store.database import Database, open_engine
 
@@ -18,9 +20,23 @@ if TYPE_CHECKING:  # half a second: MX's client, the channels and Celery, of whi
 
 T = TypeVar("T")
 
+
+class PlainConsole(Console):
+    """Prints every ``str`` as it is, in tables too: brackets are no markup, colons no emoji, control sequences are written out.
+
+    So data cannot change what is printed, and nobody has to remember to escape it. Style is given as :func:`styled` text.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(plain(text), **options)
+
+
 #: Results go to stdout, what is said beside them to stderr.
-out = Console(highlight=False, soft_wrap=True)
-aside = Console(stderr=True, highlight=False, soft_wrap=True)
+out = PlainConsole()
+aside = PlainConsole(stderr=True)
 
 AsJson = typer.Option(False, "--json", help="Print the result as JSON.")
 
@@ -59,12 +75,20 @@ def run_on_database(job: Callable[[Database], Coroutine[Any, Any, T]]) -> T:
     return asyncio.run(with_database())
 
 
+def styled(*parts: str | tuple[str, str]) -> Text:
+    """A line of parts; each is text, or text and its style."""
+    return Text.assemble(*((plain(part), "") if isinstance(part, str) else (plain(part[0]), part[1]) for part in parts))
+
+
 def print_json(value: object) -> None:
-    """One JSON document on stdout."""
-    typer.echo(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))
+    """One JSON document on stdout. What a terminal would obey is escaped, which JSON reads as the same."""
+    text = json.dumps(value, default=_as_json, ensure_ascii=False, indent=2)
+    if not text.isprintable():
+        text = "".join(c if c == "\n" or plain(c) == c else json.dumps(c)[1:-1] for c in text)
+    typer.echo(text)
 
 
-def _plain(value: object) -> object:
+def _as_json(value: object) -> object:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from cryptography.fernet import Fernet
 
-from worker.cli.session import AsJson, out, print_json
+from worker.cli.session import AsJson, out, print_json, styled
 from worker.errors import UsageError
 from worker.push_settings import PushSettings
 from worker.settings import Settings, load_settings
@@ -124,6 +124,6 @@ def doctor(*, as_json: bool = AsJson) -> None:
 
 
 def _print(findings: list[dict[str, Any]]) -> None:
-    marks = {True: "[green]ok[/]  ", False: "[red]FAIL[/]", None: "[yellow]--[/]  "}
+    marks = {True: ("ok  ", "green"), False: ("FAIL", "red"), None: ("--  ", "yellow")}
     for finding in findings:
-        out.print(f"{marks[finding['ok']]} {finding['check']:<9} {finding['says']}")
+        out.print(styled(marks[finding["ok"]], f" {finding['check']:<9} {finding['says']}"))

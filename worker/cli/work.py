@@ -95,7 +95,7 @@ async def follow(runtime: Runtime, *, give_up_after: float = 0, bar: bool = True
     began = moved_at = time.monotonic()
     before: dict[str, int] = {}
     most, warned = 0, False
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=aside, disable=not bar) as progress:
         shown = progress.add_task("", total=None)
         while True:

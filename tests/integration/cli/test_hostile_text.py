@@ -1,0 +1,135 @@
+"""Whatever data holds, every command prints it as text: no markup, no control sequence, no mark that turns the line around."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+import unicodedata
+from typing import Any
+
+import pytest
+
+#: Markup that is nobody's and markup that opens and closes, an emoji's name, clearing the screen, a bell, a line of its own, a title,
+#: and marks that turn around or hide what follows.
+HOSTILE = "[/x] [red]Alder[/red] :smile: \x1b[2J\x07\rok\nPaused nothing \x9b0m \x1b]0;t\x07 \u202egnp\u2066 \u061c\u200f \u2028"
+#: What a pause's scope may hold, and what stands in a column of one word.
+CODE = "[/x][b]\x1b[2J\u202e"
+
+COMMANDS = [
+    "status",
+    "explain MBR-1",
+    "explain MBR-2",
+    "doctor",
+    "sweep --dry-run",
+    "sweep",
+    "preview --user USR-1",
+    "preview --user USR-1 --channel fcm",
+    "retry MBR-1",
+    "optout USR-1",
+    "resume institution:[/x]",
+    "import hostile.csv",
+    "bounces mails",
+    f"explain {CODE}",
+    f"retry MBR-{CODE}",
+    f"optout USR-{CODE}",
+    f"preview --user {CODE}",
+    f"pause {CODE}",
+    f"pause institution:{CODE}",
+    f"resume outage:{CODE}",
+    f"bounces {CODE}",
+    f"import {CODE}",
+]
+
+
+#: Runs each command as `reconnect` does, all in one process: starting one takes longer than most of them.
+SCRIPT = """
+import contextlib, io, json, sys, traceback
+from worker.cli import main
+ran = []
+for arguments in json.load(sys.stdin):
+    out, code = io.StringIO(), 0
+    sys.argv = ["reconnect", *arguments]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        except BaseException:
+            traceback.print_exc()
+    ran.append([code, out.getvalue()])
+print(json.dumps(ran))
+"""
+
+
+def run(machine: Any, commands: list[str]) -> dict[str, tuple[int, str]]:
+    """What each command exits with and prints, errors included."""
+    ran = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        input=json.dumps([command.split(" ") for command in commands]),
+        cwd=machine.folder, env=machine._env(), capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    return dict(zip(commands, map(tuple, json.loads(ran.stdout)), strict=True))
+
+
+def _unseen(text: str) -> set[str]:
+    return {
+        c for c in text if c != "\n" and c not in "\u2068\u2069" and unicodedata.category(c)[0] in "CZ" and c != " "
+    }
+
+
+@pytest.fixture
+def hostile(machine: Any) -> Any:
+    """A machine whose every column that a command prints holds such text."""
+    with sqlite3.connect(machine.folder / "reconnect.db") as database:
+        put = database.execute
+        put(
+            "INSERT INTO users (user_guid, email, locale, timezone) VALUES ('USR-1', 'a@mail.example', ?, ?)",
+            (CODE, CODE),
+        )
+        put("INSERT INTO devices (user_guid, device_kind, device_address) VALUES ('USR-1', ?, ?)", (CODE, HOSTILE))
+        for number in (1, 2):
+            values = (f"MBR-{number}", CODE, HOSTILE, "DENIED" if number == 1 else CODE)
+            put(
+                "INSERT INTO members (member_guid, user_guid, institution_code, institution_name, connection_status) "
+                "VALUES (?, 'USR-1', ?, ?, ?)", values,
+            )  # fmt: skip
+        at = "2026-01-01 00:00:00.000000"
+        for state, closed in (("due", None), ("exhausted", at)):
+            put(
+                "INSERT INTO reconnections (member_guid, user_guid, institution_code, state, reason, broken_since, opened_at, closed_at, "
+                "next_attempt_at, outcome, outcome_at, lease_holder, moved_to) VALUES ('MBR-1', 'USR-1', ?, ?, 'connection_status', ?, ?, ?, ?, ?, ?, ?, ?)",
+                (CODE, state, at, at, closed, at, HOSTILE[:60], at, HOSTILE[:60], f"MBR-{CODE}"),
+            )  # fmt: skip
+        for scope in (f"institution:{CODE}", f"outage:{CODE}", "institution:[/x]"):
+            put("INSERT INTO pauses (scope, reason, since) VALUES (?, ?, ?)", (scope, HOSTILE, at))
+    database.close()
+    (machine.folder / "hostile.csv").write_text(
+        f"user_guid,member_guid,email,channel\nUSR-{CODE},MBR-3,b@mail.example,\nUSR-4,MBR-4,c@mail.example,{CODE}\n",
+        encoding="utf-8",
+    )
+    (machine.folder / "mails").mkdir()
+    (machine.folder / "mails" / "[red]\x1b[2J").write_bytes(b"\x00[/x]\x1b[2J")
+    machine.environment |= {"SMTP_URL": "smtp://127.0.0.1:9?tls=none"}
+    return machine
+
+
+def test_no_command_obeys_what_data_says(hostile: Any) -> None:
+    printed = {command: text for command, (_, text) in run(hostile, COMMANDS).items()}
+    for command, text in printed.items():
+        assert "Traceback" not in text, (command, text)
+        assert not _unseen(text), (command, _unseen(text))
+    for command in ("status", "explain MBR-1", "doctor"):
+        assert "[/x] [red]Alder[/red] :smile: \\x1b[2J" in printed[command], printed[command]
+
+
+def test_json_reads_as_what_is_stored_and_shows_nothing_to_obey(hostile: Any) -> None:
+    ran = run(hostile, ["status --json", "explain MBR-1 --json", "preview --user USR-1 --json"])
+    for command, (code, text) in ran.items():
+        assert code == 0, text
+        assert not _unseen(text), command
+    assert json.loads(ran["status --json"][1])["pauses"][0]["reason"] == HOSTILE
+
+
+def test_a_reason_in_brackets_is_shown_as_it_was_given(machine: Any) -> None:
+    assert machine("pause", "--reason", "[their maintenance] [/x] :bomb:").code == 0
+    assert "[their maintenance] [/x] :bomb:" in machine("status").out
