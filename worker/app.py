@@ -14,7 +14,8 @@ from celery.schedules import crontab
 from kombu import Queue
 
 from worker import stopping
-from worker.errors import SettingsError
+from worker.channels.opening import check_channels
+from worker.errors import SettingsError, WorkerError
 from worker.logs import configure_logs
 from worker.settings import settings
 
@@ -28,15 +29,10 @@ def configuration() -> dict[str, Any]:
     """Celery's configuration, read when it is first needed, so that importing this module needs no settings."""
     try:
         ours = settings()
-        if (
-            ours.templates_dir is not None
-        ):  # a tenant's broken template is told when the worker starts, not with a customer's mail
-            from worker.channels.email.texts import texts_for
-
-            texts_for(ours)
-    except SettingsError as error:
+        check_channels(ours)  # a wrong template or key is named when the worker starts, not with a customer's message
+    except WorkerError as error:
         sys.stderr.write(f"{error}\n")
-        raise SystemExit(error.exit_code) from None
+        raise SystemExit(SettingsError.exit_code) from None
     broker = ours.redis_url.get_secret_value()
     # Kombu verifies no certificate unless it is told to.
     verified = {"broker_use_ssl": {"ssl_cert_reqs": ssl.CERT_REQUIRED}} if broker.startswith("rediss:") else {}

@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from random import SystemRandom
 from typing import Any, TypeVar
@@ -47,15 +47,19 @@ class Runtime:
     """Belongs to one event loop."""
 
     def __init__(self, settings: Settings, *, wake: Wake) -> None:
+        """Raises :class:`~worker.errors.WorkerError` where a key or a file cannot be used.
+
+        Nothing here connects. What may be refused is made first, so that nothing has to be closed again.
+        """
         self.settings = settings
         self.wake = wake
-        self.database = Database(open_engine(settings))
         self.vault = Vault(settings)
+        self.channels = open_channels(settings, data_patience=DATA_PATIENCE)
+        self.database = Database(open_engine(settings))
         #: How long one call to MX may take: it is over well before the lease of the row it is made for (seconds).
         self.mx_deadline = min(45.0, settings.lease_seconds / 2)
         self.pacing = Pacing(settings)
         self.mx = MxClient(settings, deadline=self.mx_deadline, pacing=self.pacing)
-        self.channels = open_channels(settings, data_patience=DATA_PATIENCE)
         self.clock = CarriedClock()
         self.dice = SystemRandom()
         self.stopping = asyncio.Event()
@@ -73,12 +77,13 @@ class Runtime:
         return self.clock.now()
 
     async def close(self) -> None:
-        """Let go of every connection."""
-        for channel in self.channels.values():
-            await channel.close()
-        await self.mx.close()
-        await self.pacing.close()
-        await self.database.close()
+        """Close every connection. If one cannot be closed, the others are closed all the same; then the error is raised."""
+        async with AsyncExitStack() as everything:
+            everything.push_async_callback(self.database.close)
+            everything.push_async_callback(self.pacing.close)
+            everything.push_async_callback(self.mx.close)
+            for channel in self.channels.values():
+                everything.push_async_callback(channel.close)
 
 
 class LoopThread:
@@ -108,9 +113,23 @@ class LoopThread:
             raise
 
     def close(self) -> None:
-        """Stop the loop."""
+        """Stop the loop and give back its thread and its file descriptors."""
+        with suppress(TimeoutError):
+            future = asyncio.run_coroutine_threadsafe(self._tidy_up(), self.loop)
+            future.result(CANCEL_PATIENCE)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(timeout=5)
+        if not self._thread.is_alive():  # a loop that still runs cannot be closed
+            self.loop.close()
+
+    async def _tidy_up(self) -> None:
+        """End what still runs on the loop, as :func:`asyncio.run` does."""
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.loop.shutdown_asyncgens()
+        await self.loop.shutdown_default_executor()
 
 
 class ProcessRuntime:
@@ -121,7 +140,11 @@ class ProcessRuntime:
         gc.freeze()  # modules and their like are never garbage: the collector need not walk through them
         gc.set_threshold(GC_AFTER, 20, 20)
         self._threads = LoopThread()
-        self.runtime = self._threads.run(self._open(settings, wake))
+        try:
+            self.runtime = self._threads.run(self._open(settings, wake))
+        except BaseException:
+            self._threads.close()
+            raise
 
     async def _open(self, settings: Settings, wake: Wake) -> Runtime:
         return Runtime(settings, wake=wake)
@@ -141,7 +164,9 @@ class ProcessRuntime:
         loop.call_soon_threadsafe(loop.add_reader, descriptor, stop)
 
     def close(self) -> None:
-        """Let go of everything."""
-        with suppress(Exception):
-            self._threads.run(self.runtime.close())
-        self._threads.close()
+        """Close everything."""
+        try:
+            with suppress(Exception):
+                self._threads.run(self.runtime.close())
+        finally:
+            self._threads.close()

@@ -25,6 +25,18 @@ def open_channels(settings: Settings, *, data_patience: float) -> dict[str, Chan
     return {channel.kind: channel for channel in channels}
 
 
+def check_channels(settings: Settings) -> None:
+    """Read all that sending will need: the sender's address, templates, and the push services' key files.
+
+    Raises :class:`WorkerError` in one line where something is missing or cannot be used, also where a package is not installed.
+    """
+    if settings.templates_dir is not None:  # also where no mail server is set yet
+        from worker.channels.email.texts import texts_for
+
+        texts_for(settings)
+    open_channels(settings, data_patience=0)  # making a channel connects to nothing, so there is nothing to close
+
+
 def _fcm(settings: Settings) -> Channel:
     from worker.channels.fcm.channel import FcmChannel
     from worker.channels.fcm.config import FcmConfig
