@@ -30,7 +30,7 @@ demo: $(VENV)/runtime ## the whole job against a sandbox bank: sweep, fetch, del
 	@$(BIN)/python -m worker demo $(ARGS)
 
 test: $(VENV)/dev ## every test, against real servers that it starts itself
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 lint: $(VENV)/dev ## ruff and mypy --strict
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

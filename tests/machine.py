@@ -34,10 +34,16 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 30.0, what: str
 
 
 def free_port() -> int:
-    """A port that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, and that nobody is given by chance.
+
+    It lies below the range from which the kernel takes ports for connections: a server that is killed and started again finds its
+    port free. Tests that run side by side draw from the whole range, so they hardly ever meet, and each checks its draw.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def get_json(url: str, *, authorization: str | None = None, timeout: float = 5) -> Any:

@@ -18,8 +18,10 @@ LONG = os.environ.get("FAULTS") == "long"
 
 
 def chosen_seed() -> int:
-    """``FAULT_SEED``, or a new seed for this run."""
-    return int(os.environ.get("FAULT_SEED") or random.SystemRandom().randrange(1_000_000))
+    """``FAULT_SEED``, or a new seed for this run, which the processes that pytest-xdist starts inherit."""
+    seed = os.environ.get("FAULT_SEED") or str(random.SystemRandom().randrange(1_000_000))
+    os.environ["FAULT_SEED"] = seed
+    return int(seed)
 
 
 @dataclass(frozen=True)
