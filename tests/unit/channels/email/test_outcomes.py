@@ -160,6 +160,6 @@ def test_recipients_refused_is_judged_by_its_recipient():
 
 
 @pytest.mark.parametrize("stage", Stage)
-@pytest.mark.parametrize("code", [-1, 0, 199, 250, 354, 421, 450, 535, 550, 600, 999])
-def test_no_outcome_repeats_what_the_server_said(stage, code):
-    assert "customer" not in repr(judge(stage, reply(code, "5.1.1 <customer@example.com> unknown")))
+def test_no_outcome_repeats_what_the_server_said(stage):
+    for code in (-1, 0, 199, 250, 354, 421, 450, 535, 550, 600, 999):
+        assert "customer" not in repr(judge(stage, reply(code, "5.1.1 <customer@example.com> unknown")))
