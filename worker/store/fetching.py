@@ -11,7 +11,6 @@ from sqlalchemy import (
     Integer,
     and_,
     bindparam,
-    exists,
     func,
     literal,
     or_,
@@ -27,10 +26,11 @@ from worker.policy.suspicion import slice_size
 from worker.store.database import Database
 from worker.store.fetch_settling import Claim, Round, Settling
 from worker.store.moments import Moment, database_now
-from worker.store.pauses import EVERYTHING, MX, of_institution
+from worker.store.outages import OUTAGE_OVER
+from worker.store.pauses import EVERYTHING, MX, holds_all, holds_institution
 from worker.store.people import People, Person
 from worker.store.rows import Rows
-from worker.store.tables import members, pauses, reconnections, written
+from worker.store.tables import members, reconnections, written
 
 r = reconnections.c
 
@@ -116,15 +116,18 @@ class FetchStore:
 def _claimable(
     now: ColumnElement[datetime], *, probe: bool = False, suspects: bool | None = None
 ) -> ColumnElement[bool]:
-    condition = and_(r.state == written("due"), r.next_attempt_at <= now, ~_paused(r, probe=probe))
+    return and_(r.state == written("due"), r.next_attempt_at <= now, _may_go(r, probe=probe, suspects=suspects))
+
+
+def _may_go(row: Any, *, probe: bool, suspects: bool | None = False) -> ColumnElement[bool]:
+    """What holds for every row of ``reconnections`` that a claim takes, whether it is due itself or taken along with another.
+
+    No pause covers it, and its workers did not die; with ``suspects`` only rows whose workers died, with ``None`` either.
+    """
+    paused = or_(holds_all(*((EVERYTHING,) if probe else (EVERYTHING, MX))), holds_institution(row.institution_code))
     if suspects is None:
-        return condition
-    return and_(condition, r.lost_leases > 0 if suspects else r.lost_leases == 0)
-
-
-def _paused(episode: Any, *, probe: bool) -> ColumnElement[bool]:
-    scopes = pauses.c.scope.in_((EVERYTHING,) if probe else (EVERYTHING, MX))
-    return exists().where(or_(scopes, of_institution(episode.institution_code)))
+        return ~paused
+    return and_(~paused, row.lost_leases > 0 if suspects else row.lost_leases == 0)
 
 
 def _is_first_of_its_person(now: ColumnElement[datetime], *, probe: bool) -> ColumnElement[bool]:
@@ -141,10 +144,8 @@ def _is_first_of_its_person(now: ColumnElement[datetime], *, probe: bool) -> Col
     count = (
         select(func.count())
         .select_from(earlier)
-        .where(
-            e.user_guid == r.user_guid, e.closed_at.is_(None), func.coalesce(e.state, "") == "due", e.lost_leases == 0
-        )
-        .where(e.next_attempt_at <= now, before, ~_paused(e, probe=probe))
+        .where(e.user_guid == r.user_guid, e.closed_at.is_(None), func.coalesce(e.state, "") == "due")
+        .where(e.next_attempt_at <= now, before, _may_go(e, probe=probe))
         .correlate(reconnections)
     )
     return count.scalar_subquery() == 0
@@ -169,14 +170,16 @@ def _claim_statement(rows: Rows, *, probe: bool = False, suspects: bool = False)
     sibling = reconnections.alias("sibling")
     along = (
         select(sibling.c.id)
-        # A join, and no more conditions than are needed: for one user at a time PostgreSQL takes the index of users, even when it
+        # A join, and conditions of the row alone: for one user at a time PostgreSQL takes the index of users, even when it
         # does not know yet that a sweep opened a million episodes, and takes the index of all that are open for a short one.
         .join(due, sibling.c.user_guid == due.c.user_guid)
         .where(
             sibling.c.closed_at.is_(None),
             sibling.c.state.in_((written("due"), written("notified"))),
             sibling.c.next_attempt_at <= bindparam("soon", type_=Moment()),
-            sibling.c.lost_leases == 0,
+            # After an outage the ramp decides when a reconnection goes; grace and reminders may be cut short, the ramp may not.
+            or_(sibling.c.next_attempt_at <= now, func.coalesce(sibling.c.outcome, "") != OUTAGE_OVER),
+            _may_go(sibling.c, probe=probe),
         )
         .with_for_update(skip_locked=True, of=sibling)
         .cte("along")

@@ -16,6 +16,9 @@ from worker.store.tables import pauses, reconnections, written
 
 r = reconnections.c
 
+#: The outcome of a reconnection that waits for its place on the ramp.
+OUTAGE_OVER = "outage_over"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Burst:
@@ -78,7 +81,7 @@ class OutageStore:
         spread = (
             update(reconnections)
             .where(r.id == given.c.id, r.state == written("due"))
-            .values(next_attempt_at=given.c["at"], outcome="outage_over", outcome_at=bindparam("now", type_=Moment()))
+            .values(next_attempt_at=given.c["at"], outcome=OUTAGE_OVER, outcome_at=bindparam("now", type_=Moment()))
         )
 
         async def work(connection: AsyncConnection) -> int:

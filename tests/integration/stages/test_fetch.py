@@ -284,17 +284,69 @@ async def test_claims_side_by_side_bring_each_person_in_one_piece(bench_for: Any
     assert sum(map(len, owners)) == 40
 
 
-@pytest.mark.parametrize("scope", ["institution:birch", "outage:birch"])
-async def test_a_bank_that_is_held_holds_up_no_other_bank_of_its_person(bench_for: Any, scope: str) -> None:
-    bench = await bench_for()
-    await bench.member("first", user="p", institution_code="birch", connection_status="DENIED")
-    await bench.member("second", user="p", connection_status="DENIED")
-    await sweep(bench.runtime)
+async def _hold(bench: Any, gate: str) -> None:
+    """Keep MBR-held from being claimed."""
     now = bench.runtime.clock.now()
-    await PauseStore(bench.runtime.database).set(scope, "held", now=now, probe_after=timedelta(hours=1))
-    store = FetchStore(bench.runtime.database)
-    taken = await store.claim(1, holder="me", lease_seconds=60, now=now, soon=now - timedelta(days=1))
-    assert [claim.member_guid for claim in taken] == ["MBR-second"]
+    if gate.startswith(("institution:", "outage:")):
+        await PauseStore(bench.runtime.database).set(gate, "held", now=now, probe_after=timedelta(hours=1))
+        return
+    column, value = {
+        "poison": ("lost_leases", 1),
+        "ramp": ("outcome", "outage_over"),
+        "leased": ("state", "leased"),
+        "ready": ("state", "ready"),
+    }[gate]
+    at = bench.stored(now + timedelta(minutes=30) if gate == "ramp" else now)
+    await bench.sql(
+        f"UPDATE reconnections SET {column} = :value, next_attempt_at = :at WHERE member_guid = 'MBR-held'",
+        value=value,
+        at=at,
+    )
+
+
+@pytest.mark.parametrize("first", ["held", "free"])
+@pytest.mark.parametrize("gate", ["institution:birch", "outage:birch", "poison", "ramp", "leased", "ready"])
+async def test_what_keeps_a_reconnection_from_being_claimed_keeps_it_from_being_taken_along(
+    bench_for: Any, sandbox_for: Any, gate: str, first: str
+) -> None:
+    people = {name: {"user_guid": "USR-p", "script": ["ok"]} for name in ("held", "free")}
+    async with sandbox_for(people) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        for name in sorted(people, key=lambda name: name != first):
+            code = "birch" if name == "held" else "alder"
+            await bench.member(name, user="p", institution_code=code, connection_status="DENIED")
+            await sweep(bench.runtime)
+        await _hold(bench, gate)
+        stage = Fetch(bench.runtime, _NoBreaker())  # type: ignore[arg-type]
+        visits = (await stage.claim(10)).jobs
+        assert [claim.member_guid for visit in visits for claim in visit.claims] == ["MBR-free"]
+
+
+async def test_a_reminder_of_a_held_bank_is_not_taken_along(bench_for: Any, sandbox_for: Any) -> None:
+    people = {name: {"user_guid": "USR-p", "script": ["ok"]} for name in ("held", "free")}
+    async with sandbox_for(people) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await bench.member("held", user="p", institution_code="birch", connection_status="DENIED")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        await deliver(bench.runtime)
+        now = bench.runtime.clock.now()
+        await bench.sql("UPDATE reconnections SET next_attempt_at = :soon", soon=bench.stored(now + timedelta(hours=2)))
+        await _hold(bench, "institution:birch")
+        await bench.member("free", user="p", institution_code="alder", connection_status="DENIED")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        assert await bench.states() == {"MBR-held": "notified", "MBR-free": "ready"}
+
+
+@pytest.mark.parametrize("scope", ["everything", "mx"])
+async def test_nothing_is_claimed_while_everything_or_mx_is_paused(bench_for: Any, scope: str) -> None:
+    bench = await bench_for()
+    await _broken(bench, "a")
+    now = bench.runtime.clock.now()
+    await PauseStore(bench.runtime.database).set(scope, "held", now=now)
+    stage = Fetch(bench.runtime, _NoBreaker())  # type: ignore[arg-type]
+    assert (await stage.claim(10)).jobs == []
 
 
 async def test_a_run_of_failures_opens_the_breaker_and_spends_no_attempts(bench_for: Any, sandbox_for: Any) -> None:
