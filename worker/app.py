@@ -10,13 +10,13 @@ import sys
 from typing import Any
 
 from celery import Celery, signals
-from celery.schedules import crontab
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from worker import stopping
 from worker.channels.opening import check_channels
 from worker.errors import SettingsError, WorkerError
 from worker.logs import configure_logs
+from worker.schedules import Line
 from worker.settings import settings
 
 STAGES = ("sweep", "fetch", "deliver", "verify")
@@ -36,58 +36,64 @@ def configuration() -> dict[str, Any]:
     broker = ours.redis_url.get_secret_value()
     # Kombu verifies no certificate unless it is told to.
     verified = {"broker_use_ssl": {"ssl_cert_reqs": ssl.CERT_REQUIRED}} if broker.startswith("rediss:") else {}
-    return verified | {
-        "broker_url": broker,
-        "imports": ("worker.tasks",),
-        "task_queues": tuple(Queue(stage) for stage in STAGES),
-        "task_routes": {f"reconnect.{stage}": {"queue": stage} for stage in STAGES},
-        "task_default_queue": "sweep",
-        "task_create_missing_queues": False,  # a typo in a queue's name fails loudly
-        "task_serializer": "json",
-        "result_serializer": "json",
-        "accept_content": ["json"],  # no pickle
-        "task_ignore_result": True,  # the database is the record
-        "task_acks_late": True,
-        "task_reject_on_worker_lost": True,
-        "task_soft_time_limit": 240,  # a shift takes SHIFT_SECONDS, and a last answer at most LEASE_SECONDS / 2 more
-        "task_time_limit": 300,
-        "worker_prefetch_multiplier": 1,  # nothing ages in a worker's hands
-        "worker_soft_shutdown_timeout": STOP_GRACE,
-        "worker_cancel_long_running_tasks_on_connection_loss": False,  # the fence makes doubles harmless
-        "worker_max_tasks_per_child": 500,
-        "worker_max_memory_per_child": 400_000,
-        "worker_disable_rate_limits": True,  # pacing is ours, across workers
-        "worker_send_task_events": True,  # Flower
-        "task_send_sent_event": True,
-        "worker_hijack_root_logger": False,
-        "worker_redirect_stdouts": False,
-        "broker_connection_retry_on_startup": True,
-        "broker_connection_max_retries": None,
-        "broker_transport_options": {
-            "visibility_timeout": 900,
-            "unacked_restore_interval": 10,
-            "unacked_restore_throttle": 1,
-            "socket_timeout": 15,
-            "socket_connect_timeout": 5,
-            "socket_keepalive": True,
-            "health_check_interval": 15,
-        },
-        "timezone": "UTC",
-        "beat_max_loop_interval": 15,
-        "beat_schedule": {
-            "sweep": {
-                "task": "reconnect.sweep",
-                "schedule": crontab.from_string(ours.sweep_schedule),
-                "kwargs": {"by_beat": True},
-                # A tick that nobody took in time is overtaken by the next one.
-                "options": {"expires": 240},
-            }
-        },
-    }
+    return (
+        verified
+        | {
+            "broker_url": broker,
+            "imports": ("worker.tasks",),
+            # Each with an exchange and a key of its own: a message that is restored comes back to its own queue, not to all of them.
+            "task_queues": tuple(Queue(stage, Exchange(stage, type="direct"), routing_key=stage) for stage in STAGES),
+            "task_routes": {f"reconnect.{stage}": {"queue": stage, "routing_key": stage} for stage in STAGES},
+            "task_default_queue": "sweep",
+            "task_default_exchange": "sweep",
+            "task_default_routing_key": "sweep",
+            "task_create_missing_queues": False,  # a typo in a queue's name fails loudly
+            "task_serializer": "json",
+            "result_serializer": "json",
+            "accept_content": ["json"],  # no pickle
+            "task_ignore_result": True,  # the database is the record
+            "task_acks_late": True,
+            "task_reject_on_worker_lost": True,
+            "task_soft_time_limit": 240,  # a shift takes SHIFT_SECONDS, and a last answer at most LEASE_SECONDS / 2 more
+            "task_time_limit": 300,
+            "worker_prefetch_multiplier": 1,  # nothing ages in a worker's hands
+            "worker_soft_shutdown_timeout": STOP_GRACE,
+            "worker_cancel_long_running_tasks_on_connection_loss": False,  # the fence makes doubles harmless
+            "worker_max_tasks_per_child": 500,
+            "worker_max_memory_per_child": 400_000,
+            "worker_disable_rate_limits": True,  # pacing is ours, across workers
+            "worker_send_task_events": True,  # Flower
+            "task_send_sent_event": True,
+            "worker_hijack_root_logger": False,
+            "worker_redirect_stdouts": False,
+            "broker_connection_retry_on_startup": True,
+            "broker_connection_max_retries": None,
+            "broker_transport_options": {
+                "visibility_timeout": 900,
+                "unacked_restore_interval": 10,
+                "unacked_restore_throttle": 1,
+                "socket_timeout": 15,
+                "socket_connect_timeout": 5,
+                "socket_keepalive": True,
+                "health_check_interval": 15,
+            },
+            "timezone": "UTC",
+            "beat_max_loop_interval": 15,
+            "beat_scheduler": "worker.beat:MemorylessScheduler",  # keeps no file that a wrong clock or a power cut could spoil
+            "beat_schedule": {
+                "sweep": {
+                    "task": "reconnect.sweep",
+                    "schedule": Line(ours.sweep_schedule),
+                    "kwargs": {"by_beat": True},
+                }
+            },
+        }
+    )
 
 
 app = Celery("reconnection-worker", set_as_current=True)
 app.add_defaults(configuration)
+app.steps["worker"].add("worker.watching:SweepWatch")
 
 
 @signals.worker_init.connect

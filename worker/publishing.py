@@ -14,8 +14,8 @@ log = structlog.get_logger()
 _RETRY = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.4, "interval_max": 1.0}
 
 
-def publish(app: Celery, stage: str, n: int) -> int:
-    """Bring the number of tasks that wait in a stage's queue to ``n``; returns how many were put there.
+def publish(app: Celery, stage: str, n: int, **kwargs: Any) -> int:
+    """Bring the number of tasks that wait in a stage's queue to ``n``; returns how many were put there, with these arguments.
 
     They do not expire: a queue never holds more than are needed, rows are claimed when a task runs, and a worker whose clock is
     ahead would throw them away.
@@ -31,12 +31,13 @@ def publish(app: Celery, stage: str, n: int) -> int:
             for _ in range(missing):
                 app.send_task(
                     f"reconnect.{stage}",
+                    kwargs=kwargs,
                     queue=stage,
                     producer=producer,
                     retry=True,
                     retry_policy=_RETRY,
                     argsrepr="()",
-                    kwargsrepr="{}",
+                    kwargsrepr=repr(kwargs),
                 )
     except (OperationalError, OSError, ConnectionError) as error:
         raise BrokerUnavailable(

@@ -1,6 +1,7 @@
 """Which moments a crontab line names, without a clock of its own and without anything remembered."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from celery import Celery
 from celery.schedules import crontab
@@ -8,14 +9,23 @@ from celery.schedules import crontab
 #: A crontab asks an application for its time zone. Ours are in UTC, and the worker's application would ask for settings.
 _UTC = Celery("schedules", set_as_current=False, config_source={"timezone": "UTC"})
 
+
+class Line(crontab):
+    """A crontab line as Celery's schedule, which knows its text."""
+
+    def __init__(self, line: str, **options: Any) -> None:
+        self.line = line
+        minute, hour, day_of_month, month_of_year, day_of_week = line.split()
+        super().__init__(minute, hour, day_of_week, day_of_month, month_of_year, app=_UTC, **options)
+
+
 #: How long after its slot a sweep may begin: beat sends it within a second, a worker takes it within some.
 LATE = timedelta(seconds=30)
 
 
 def slots_after(line: str, moment: datetime, n: int = 1) -> list[datetime]:
     """The first ``n`` moments after ``moment`` that a crontab line names, in UTC; fewer where it names no more (30 February)."""
-    minute, hour, day_of_month, month_of_year, day_of_week = line.split()
-    schedule = crontab(minute, hour, day_of_week, day_of_month, month_of_year, nowfun=lambda: moment, app=_UTC)
+    schedule = Line(line, nowfun=lambda: moment)
     slots: list[datetime] = []
     for _ in range(n):
         try:

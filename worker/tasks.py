@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from datetime import datetime
 from threading import Lock
 from typing import Any
@@ -19,6 +20,7 @@ from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
 from worker.stages.verify import verify
+from worker.watching import overdue
 
 log = structlog.get_logger()
 
@@ -80,6 +82,13 @@ def run_deliver() -> str:
 def run_verify() -> str:
     """One shift of verifying."""
     return run("verify", verify)
+
+
+def look_for_overdue_sweeps(uptime: float) -> str | None:
+    """For ``worker.watching``, in a child of the worker, through its own connections."""
+    with suppress(Exception):  # a database that is away is said by those who need it
+        return process().run(lambda runtime: overdue(runtime.database, uptime))
+    return None
 
 
 @signals.worker_process_shutdown.connect

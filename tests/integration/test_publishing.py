@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import pytest
 import redis
 from celery import Celery
-from kombu import Queue
 
+from tests.conftest import make_settings
 from tests.faults.servers import OwnValkey
+from worker.app import STAGES, configuration
 from worker.errors import BrokerUnavailable
 from worker.publishing import publish
 
@@ -20,9 +21,10 @@ def own_valkey() -> Iterator[OwnValkey]:
 
 
 @pytest.fixture
-def app(own_valkey: OwnValkey) -> Iterator[Celery]:
-    app = Celery("publishing", broker=own_valkey.url, set_as_current=False)
-    app.conf.task_queues = (Queue("fetch"), Queue("deliver"))
+def app(own_valkey: OwnValkey, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
+    monkeypatch.setattr("worker.app.settings", lambda: make_settings(redis_url=own_valkey.url))
+    app = Celery("publishing", set_as_current=False)
+    app.add_defaults(configuration)
     yield app
     app.close()
 
@@ -59,3 +61,15 @@ def test_waking_somebody_who_is_awake_costs_one_command(app: Celery, own_valkey:
         calls = {name: figures["calls"] for name, figures in client.info("commandstats").items()}
     calls.pop("cmdstat_config|resetstat", None)
     assert calls == {"cmdstat_llen": 1}
+
+
+def test_a_message_whose_worker_died_comes_back_to_its_own_queue_only(app: Celery, own_valkey: OwnValkey) -> None:
+    with app.connection_for_read() as connection, connection.channel() as channel:
+        for queue in app.amqp.queues.values():
+            queue(channel).declare()
+        assert publish(app, "fetch", 1) == 1
+        message = channel.basic_get("fetch")
+        assert message is not None
+        assert waiting(own_valkey, "fetch") == 0
+        channel.qos.restore_by_tag(message.delivery_tag)
+    assert {stage: waiting(own_valkey, stage) for stage in STAGES} == dict.fromkeys(STAGES, 0) | {"fetch": 1}

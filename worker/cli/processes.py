@@ -33,9 +33,9 @@ def worker_command(children: int) -> list[str]:
     return [*_CELERY, "worker", *options]
 
 
-def beat_command(schedule_file: Path) -> list[str]:
+def beat_command() -> list[str]:
     """Celery's beat."""
-    return [*_CELERY, "beat", "--schedule", str(schedule_file)]
+    return [*_CELERY, "beat"]
 
 
 def flower_command(port: int) -> list[str]:

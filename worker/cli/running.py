@@ -35,7 +35,6 @@ def up(
     schema.migrate(settings)
     honcho.KILL_WAIT = STOP_PATIENCE  # shifts end in their own time
     manager: Any = honcho.Manager()
-    state = Path.cwd()
     with ExitStack() as stack:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         if "redis_url" not in settings.model_fields_set:
@@ -43,7 +42,7 @@ def up(
             out.print("REDIS_URL is not set: started a Valkey for as long as this runs.")
         commands = {
             "worker": worker_command(children),
-            "beat": beat_command(state / "celerybeat-schedule"),
+            "beat": beat_command(),
             "flower": flower_command(flower_port),
         }
         for name, command in commands.items():

@@ -162,10 +162,10 @@ class ReportStore:
 
         return await self._database.transaction(work)
 
-    async def overdue_sweeps(self, schedule: str, *, expected_since: datetime | None = None) -> OverdueSweeps | None:
+    async def overdue_sweeps(self, schedule: str, *, expected_for: timedelta | None = None) -> OverdueSweeps | None:
         """Whether sweeps are overdue by ``SWEEP_SCHEDULE``, by the database's clock.
 
-        ``expected_since``: from when on sweeps are expected where there never was one; unset, that is no error.
+        ``expected_for``: how long sweeps have been expected where there never was one; unset, that is no error.
         """
 
         async def work(connection: AsyncConnection) -> tuple[datetime, datetime | None]:
@@ -178,7 +178,7 @@ class ReportStore:
             return now, began
 
         now, began = await self._database.transaction(work)
-        last = began or expected_since
+        last = began or (now - expected_for if expected_for is not None else None)
         since = overdue_since(schedule, last, now) if last else None
         return OverdueSweeps(last=began, since=since) if since else None
 

@@ -35,7 +35,7 @@ async def test_a_sweep_that_is_overdue_is_seen_and_one_that_runs_clears_it(bench
     bench = await bench_for()
     reports, now = ReportStore(bench.runtime.database), bench.runtime.clock.now()
     assert await reports.overdue_sweeps("*/5 * * * *") is None, "there is no schedule to be late by"
-    never = await reports.overdue_sweeps("*/5 * * * *", expected_since=now - timedelta(minutes=20))
+    never = await reports.overdue_sweeps("*/5 * * * *", expected_for=timedelta(minutes=20))
     assert never is not None
     assert "there never was one" in never.text
     old = bench.stored(now - timedelta(minutes=11))
