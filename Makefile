@@ -8,6 +8,9 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$p" && break; done)
 PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+# Tests run side by side: most of them wait for a server. Each process has servers of its own.
+SIDE_BY_SIDE ?= -n 3 --dist worksteal
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint up faults mailcheck bench bench-full lock clean
 
@@ -39,7 +42,7 @@ up: $(VENV)/runtime ## broker, worker, beat and Flower on this machine, with you
 	@$(BIN)/python -m worker up $(ARGS)
 
 faults: $(VENV)/dev ## kills, outages and bad days against real processes (FAULTS=long for the long form)
-	@$(BIN)/python -m pytest tests/faults $(ARGS)
+	@$(BIN)/python -m pytest tests/faults $(SIDE_BY_SIDE) $(ARGS)
 
 mailcheck: $(VENV)/dev ## real mail server and SpamAssassin against every mail (installs both where it may)
 	@$(BIN)/python -m ops.mailcheck $(ARGS)
