@@ -1,7 +1,8 @@
 """Once dispatch began, whatever goes wrong here leaves a message ``unknown``: nobody gets it twice."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -190,3 +191,67 @@ async def test_a_database_that_fails_while_it_records_the_dispatch_costs_nothing
     assert [tuple(row) for row in rows] == [("pending", 0, "dispatch_not_recorded")]
     await _everything_again(bench, channel)
     assert len(channel.sent) == 1
+
+
+@asynccontextmanager
+async def _mail_server(hangs_at: str) -> AsyncIterator[tuple[int, asyncio.Event]]:
+    """A mail server that goes silent at a verb, or once it has the text; its port, and when it did."""
+    silent, open_ = asyncio.Event(), set()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_.add(asyncio.current_task())
+        try:
+            writer.write(b"220 ready\r\n")
+            while line := await reader.readline():
+                verb = line.split()[0].decode().upper()
+                if verb == hangs_at:
+                    silent.set()
+                    await reader.read()
+                if verb == "DATA":
+                    writer.write(b"354 go on\r\n")
+                    await reader.readuntil(b"\r\n.\r\n")
+                    silent.set()
+                    await reader.read()
+                writer.write(b"250 ok\r\n")
+        finally:
+            writer.transport.abort()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], silent
+    finally:
+        server.close()
+        for task in open_:
+            task.cancel()
+        await asyncio.gather(*open_, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("hangs_at", "begun", "left"),
+    [
+        ("MAIL", False, "pending"),
+        ("RCPT", False, "pending"),
+        ("DATA", True, "unknown"),
+        ("the text", True, "unknown"),
+    ],
+)
+async def test_a_mail_is_on_record_as_dispatched_from_data_on(
+    bench_for: Any, sandbox_for: Any, hangs_at: str, begun: bool, left: str
+) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox, _mail_server(hangs_at) as (port, silent):
+        bench = await bench_for(**sandbox.settings | {"smtp_url": f"smtp://127.0.0.1:{port}?tls=none"})
+        await bench.member("a", connection_status="DENIED")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        delivering = asyncio.create_task(deliver(bench.runtime))
+        async with asyncio.timeout(20):
+            await silent.wait()
+            found = None
+            while found != ("sending", begun):  # what a SIGKILL would leave now
+                (row,) = await bench.sql("SELECT state, dispatched_at IS NOT NULL FROM notifications")
+                found = (row[0], bool(row[1]))
+                assert not delivering.done()
+                assert begun or not found[1]
+        delivering.cancel()
+        await asyncio.wait([delivering])
+        assert await bench.one("SELECT state FROM notifications") == left

@@ -1,4 +1,7 @@
-"""One mail over one connection: MAIL, RCPT, DATA, driven one by one so that we know whether DATA began.
+"""One mail over one connection: MAIL, RCPT, DATA and the text, driven one by one so that we know whether the text began to leave.
+
+"Dispatch began" is put on record beside the DATA command, so that neither waits for the other. The text leaves once both are
+there: the server's 354 and the record. A worker that dies before DATA leaves nothing on record.
 
 Commands go out raw rather than through aiosmtplib's ``mail`` and ``rcpt``: those raise errors that hold the address.
 """
@@ -45,12 +48,14 @@ async def hand_over(connection: Connection, mail: Mail, dispatching: Dispatching
         return judge(Stage.MAIL, error)
     if not _accepted(reply):
         return await _leave(connection, reply.code, judge(Stage.MAIL, reply))
-    refused = await _name_recipient(connection, mail, dispatching)
-    if refused is not None:
-        return refused
-    if not smtp.is_connected:  # lost while the dispatch was put on record: DATA was never sent
-        return judge(Stage.RCPT, ConnectionResetError())
-    return await _hand_over_content(connection, mail, data_patience)
+    try:
+        reply = await smtp.execute_command(b"RCPT", b"TO:<" + mail.recipient.spec.encode() + b">")
+    except _LOST as error:
+        return judge(Stage.RCPT, error)
+    if not _accepted(reply):
+        return await _leave(connection, reply.code, judge(Stage.RCPT, reply))
+    refused = await _start_content(connection, dispatching)
+    return refused if refused is not None else await _hand_over_content(connection, mail, data_patience)
 
 
 async def probe(connection: Connection) -> Outcome:
@@ -62,37 +67,32 @@ async def probe(connection: Connection) -> Outcome:
     return Sent(code="ready") if _accepted(reply) else judge(Stage.NOOP, reply)
 
 
-async def _name_recipient(connection: Connection, mail: Mail, dispatching: Dispatching) -> Outcome | None:
-    """RCPT, and "dispatch began" put on record beside it, so that neither waits for the other; returns once both are done.
+async def _start_content(connection: Connection, dispatching: Dispatching) -> Outcome | None:
+    """The word DATA, and "dispatch began" put on record beside it; ``None`` once the text may leave.
 
-    A refused recipient may thus be on record as dispatched. The outcome that is returned then is definitive, and corrects it.
+    aiosmtplib's ``data`` does not tell this half from the text, and only what is lost in the text is unknown. A refused DATA is on
+    record as dispatched all the same; the outcome that is returned then is definitive, and corrects that.
     """
     reply, recorded = await asyncio.gather(
-        connection.smtp.execute_command(b"RCPT", b"TO:<" + mail.recipient.spec.encode() + b">"),
-        dispatching(),
-        return_exceptions=True,
+        connection.smtp.execute_command(b"DATA"), dispatching(), return_exceptions=True
     )
-    if isinstance(recorded, BaseException):  # first: no mail goes out that is not on record
+    if isinstance(recorded, BaseException):  # first: no text leaves that is not on record, and only closing ends a 354
         raise recorded
     if isinstance(reply, _LOST):
-        return judge(Stage.RCPT, reply)
+        return judge(Stage.START, reply)
     if isinstance(reply, BaseException):
         raise reply
-    return None if _accepted(reply) else await _leave(connection, reply.code, judge(Stage.RCPT, reply))
+    if reply.code != _START_INPUT:
+        return await _leave(connection, reply.code, judge(Stage.START, reply))
+    return None
 
 
 async def _hand_over_content(connection: Connection, mail: Mail, patience: float) -> Outcome:
-    """DATA in its two halves, which aiosmtplib's ``data`` does not tell apart: only what is lost in the second is unknown."""
+    """The text, and the server's word that it takes responsibility for it."""
+    protocol = connection.smtp.protocol
+    if protocol is None or not connection.smtp.is_connected:  # lost while the dispatch was put on record
+        return judge(Stage.START, ConnectionResetError())
     try:
-        reply = await connection.smtp.execute_command(b"DATA")
-    except _LOST as error:
-        return judge(Stage.START, error)
-    if reply.code != _START_INPUT:
-        return await _leave(connection, reply.code, judge(Stage.START, reply))
-    try:
-        protocol = connection.smtp.protocol
-        if protocol is None:  # gone in this very moment
-            return judge(Stage.START, ConnectionResetError())
         protocol.write(_quoted(mail.content))
         reply = await protocol.read_response(timeout=patience)
     except _LOST as error:

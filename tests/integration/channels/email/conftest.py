@@ -124,6 +124,8 @@ class ScriptedServer:
 
     async def _take_content(self, me: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
         lines = [await reader.readline()]
+        if not lines[0]:  # closed before a byte of it was sent
+            raise ConnectionResetError
         await self.note(me, "INSIDE")
         await self._reply("INSIDE", reader, writer)
         while lines[-1] != b".\r\n":
