@@ -4,9 +4,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
-from worker.setting_types import parse_duration, parse_words, parsed
+from worker.setting_types import parse_contact, parse_duration, parse_words, parsed
+from worker.setting_urls import service_url
 
 
 class PushSettings(BaseModel):
@@ -44,6 +45,16 @@ class PushSettings(BaseModel):
     push_ttl: Annotated[timedelta, *parsed(parse_duration)] = Field(
         timedelta(days=3), description="How long a push service keeps a message for a device that is offline."
     )
+
+    @field_validator("fcm_base_url", "fcm_token_uri", "apns_base_url")
+    @classmethod
+    def _service_urls(cls, value: str | None) -> str | None:
+        return None if value is None else service_url(value, "https://push.example.com")
+
+    @field_validator("webpush_contact")
+    @classmethod
+    def _somebody_to_ask(cls, value: str | None) -> str | None:
+        return None if value is None else parse_contact(value)
 
     @model_validator(mode="after")
     def _push_is_whole(self) -> Self:

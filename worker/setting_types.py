@@ -3,16 +3,16 @@
 Each ``parse_…`` takes the text a person wrote and returns a value, or raises ``ValueError`` with what was expected.
 """
 
-import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import time, timedelta
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import BeforeValidator
 from pydantic_settings import NoDecode
+
+from worker.setting_urls import is_loopback, split
 
 #: Every ``connection_status`` that MX documents, in the order of their ids (0 to 21).
 CONNECTION_STATUSES = (
@@ -120,14 +120,15 @@ def parse_notice_days(text: str) -> tuple[int, ...]:
     return days
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address can only be this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+#: Apple refuses whoever is at home on localhost.
+_CONTACT = re.compile(r"(mailto:[^@\s]+@|https://)[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+([/?][!-~]*)?")
+
+
+def parse_contact(text: str) -> str:
+    """``mailto:`` or ``https:`` on a real domain, as push services want to know whom to ask."""
+    if not _CONTACT.fullmatch(text):
+        raise ValueError("expected mailto:you@example.com or https://example.com/contact")
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,31 +149,28 @@ class SmtpServer:
 def parse_smtp_url(text: str) -> SmtpServer:
     """``smtp://user:password@host:587?tls=required`` or ``smtps://…``; ``tls=none`` only towards this machine."""
     expected = "expected smtp://user:password@host:587?tls=required, or smtps://…"
-    try:
-        url = urlsplit(text)
-        port = url.port
-    except ValueError:
-        raise ValueError(expected) from None
-    if url.scheme not in _SMTP_PORTS or not url.hostname or url.path not in {"", "/"} or url.fragment:
+    url = split(text, expected)
+    host, port = url.hosts[0]
+    if url.scheme not in _SMTP_PORTS or not host or "/" in host or url.path not in {"", "/"}:
         raise ValueError(expected)
-    options = parse_qs(url.query, keep_blank_values=True)
+    options = dict(url.options)
     if set(options) - {"tls"}:
         raise ValueError(f"{expected}; the only option is tls")
-    wanted = options.get("tls", ["required"])[-1]
+    wanted = options.get("tls", "required")
     if wanted not in {"required", "none"}:
         raise ValueError("tls must be required, or none on loopback")
     if url.scheme == "smtps":
         tls = "implicit"
     elif wanted == "none":
-        if not is_loopback(url.hostname):
+        if not is_loopback(host):
             raise ValueError("tls=none would send mail and password in the clear; it is allowed on loopback only")
         tls = "none"
     else:
         tls = "starttls"
     return SmtpServer(
-        host=url.hostname,
+        host=host,
         port=port or _SMTP_PORTS[url.scheme],
-        username=unquote(url.username) if url.username else None,
-        password=unquote(url.password) if url.password else None,
+        username=url.username,
+        password=url.password,
         tls=tls,
     )

@@ -4,18 +4,29 @@ What is wrong is found when settings load and told in one line, all problems tog
 """
 
 import fnmatch
+import os
 import re
+import sys
+import unicodedata
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from cryptography.fernet import Fernet
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
+from worker import setting_urls
+from worker.env_file import misread, read_env_file, strangers, under_honcho
 from worker.errors import SettingsError
 from worker.push_settings import PushSettings
 from worker.setting_types import (
@@ -23,7 +34,6 @@ from worker.setting_types import (
     Cap,
     QuietHours,
     SmtpServer,
-    is_loopback,
     parse_caps,
     parse_days,
     parse_duration,
@@ -51,6 +61,21 @@ Caps = Annotated[tuple[Cap, ...], *parsed(parse_caps)]
 Quiet = Annotated[QuietHours | None, *parsed(parse_quiet_hours)]
 Words = Annotated[tuple[str, ...], *parsed(parse_words)]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_fernet_keys)]
+
+
+class _EnvFile(DotEnvSettingsSource):
+    """``.env`` as :mod:`worker.env_file` reads it; ``over`` the environment only where a Procfile runner got it wrong."""
+
+    def __init__(self, settings_cls: type[BaseSettings], file: Any, *, over: bool) -> None:
+        self._over = over
+        super().__init__(settings_cls, env_file=file)
+
+    def _read_env_files(self) -> Mapping[str, str | None]:
+        if self.env_file is None:
+            return {}
+        path = Path(str(self.env_file))
+        found = misread(path, self.settings_cls.model_fields) if self._over else read_env_file(path)
+        return {name.lower(): value for name, value in found.items()}
 
 
 class Settings(PushSettings, BaseSettings):
@@ -175,6 +200,19 @@ class Settings(PushSettings, BaseSettings):
         None, description="Reserved for durable links of your own; leave unset: messages carry MX's URI itself."
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - there is no folder of secrets
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = getattr(dotenv_settings, "env_file", None)
+        misread_ones = (_EnvFile(settings_cls, file, over=True),) if under_honcho() else ()
+        return init_settings, *misread_ones, env_settings, _EnvFile(settings_cls, file, over=False)
+
     @field_validator("*", mode="before")
     @classmethod
     def _blank_is_unset(cls, value: object, info: Any) -> object:
@@ -191,23 +229,36 @@ class Settings(PushSettings, BaseSettings):
     @field_validator("mx_base_url")
     @classmethod
     def _https_or_loopback(cls, value: str) -> str:
-        expected = "expected a URL such as https://atrium.mx.com"
-        try:
-            url = urlsplit(value)
-            host, _ = url.hostname, url.port  # a port that is none shows only when it is asked for
-        except ValueError:
-            raise ValueError(expected) from None
-        if not host or url.query or url.fragment or "@" in url.netloc or not value.isprintable() or " " in value:
-            raise ValueError(expected)
-        if url.scheme != "https" and not (url.scheme == "http" and is_loopback(host)):
-            raise ValueError("must be https: keys would cross the network in the clear (http only on loopback)")
-        return value.rstrip("/")
+        return setting_urls.service_url(value, "https://atrium.mx.com")
 
     @field_validator("mx_client_redirect_url", "mx_ui_message_webview_url_scheme")
     @classmethod
     def _only_from_an_app(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None and info.data.get("mx_referral_source") == "BROWSER":
             raise ValueError("works only with MX_REFERRAL_SOURCE=APP; set that, or unset this")
+        return value
+
+    @field_validator("mx_client_redirect_url")
+    @classmethod
+    def _leads_somewhere(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]+", value):
+            raise ValueError("expected a URL such as https://app.example.com/back or myapp://back")
+        return value
+
+    @field_validator("mx_ui_message_webview_url_scheme")
+    @classmethod
+    def _is_a_scheme(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*(:(//[!-~]*)?)?", value):
+            raise ValueError("expected a scheme such as myapp")
+        return value
+
+    @field_validator("mx_allowed_uri_hosts", "webpush_hosts")
+    @classmethod
+    def _host_patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(re.fullmatch(r"[\w.*?-]+", pattern) for pattern in value):
+            raise ValueError(
+                "expected host names or patterns such as *.example.com, without https:// and without a path"
+            )
         return value
 
     @field_validator("mx_api_key", "mx_client_id")
@@ -220,17 +271,12 @@ class Settings(PushSettings, BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, value: SecretStr) -> SecretStr:
-        scheme = value.get_secret_value().partition("://")[0].partition("+")[0]
-        if scheme not in {"sqlite", "postgresql", "postgres"}:
-            raise ValueError("expected sqlite:///file or postgresql://user:password@host/name")
-        return value
+        return SecretStr(setting_urls.database_url(value.get_secret_value()))
 
     @field_validator("redis_url")
     @classmethod
     def _known_broker(cls, value: SecretStr) -> SecretStr:
-        if value.get_secret_value().partition("://")[0] not in {"redis", "rediss"}:
-            raise ValueError("expected redis://host:6379/0 or rediss://…")
-        return value
+        return SecretStr(setting_urls.redis_url(value.get_secret_value()))
 
     @field_validator("reconnect_statuses")
     @classmethod
@@ -325,6 +371,18 @@ class Settings(PushSettings, BaseSettings):
             raise ValueError("durable links are not served by this version; leave it unset")
         return value
 
+    @field_validator("*")
+    @classmethod
+    def _is_text(cls, value: Any) -> Any:
+        """Control characters come from a file that was cut or pasted wrongly; what is not UTF-8 arrives as lone surrogates."""
+        for item in value if isinstance(value, tuple) else (value,):
+            text = item.get_secret_value() if isinstance(item, SecretStr) else item
+            if isinstance(text, str | Path) and any(
+                unicodedata.category(letter) in {"Cc", "Cs"} for letter in str(text)
+            ):
+                raise ValueError("holds a control character, or bytes that are not UTF-8")
+        return value
+
     @property
     def smtp_server(self) -> SmtpServer | None:
         """``SMTP_URL``, parsed."""
@@ -348,11 +406,28 @@ _EMPTY_SWITCHES_OFF = {"notify_after", "reminder_days", "quiet_hours", "message_
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Settings from the environment, ``.env`` and ``overrides``; raises :class:`SettingsError` with one line for all problems."""
+    """Settings from the environment, ``.env`` and ``overrides``; raises :class:`SettingsError` with one line for all problems.
+
+    Names that look like a misspelt setting are told on stderr, once a process.
+    """
+    for line in misspelt(overrides.get("_env_file", Settings.model_config.get("env_file"))):
+        if line not in _told:
+            _told.add(line)
+            sys.stderr.write(f"settings: warning: {line}\n")
     try:
         return Settings(**overrides)
     except ValidationError as error:
         raise SettingsError("settings: " + "; ".join(_problem(item) for item in error.errors())) from None
+
+
+#: Warnings that this process has given.
+_told: set[str] = set()
+
+
+def misspelt(file: Any = ".env") -> list[str]:
+    """A line for each name in ``file`` or the environment that is no setting but close to one."""
+    in_file = read_env_file(Path(str(file))) if file is not None else {}
+    return strangers(Settings.model_fields, in_file, os.environ)
 
 
 @cache

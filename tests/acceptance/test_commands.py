@@ -53,6 +53,38 @@ def test_wrong_settings_are_one_line_and_exit_2(machine: Any, command: str, wron
     assert len(ran.err.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("command", ["status", "up", "import x.csv", "doctor", "celery"])
+def test_an_env_file_that_cannot_be_read_is_one_line_and_exit_2(machine: Any, command: str) -> None:
+    (machine.folder / ".env").mkdir()
+    if command == "celery":
+        process = machine.celery("worker", "worker", "-c", "1")
+        code, err = process.wait(60), (machine.folder / "worker.log").read_text()
+    else:
+        ran = machine(*command.split())
+        code, err = ran.code, ran.err
+    assert code == 2
+    assert err.strip().endswith("settings: .env: cannot be read: Is a directory")
+    assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("REDIS_URL", "redis://:pa/s3cr3t#x@127.0.0.1:6379/0"),
+        ("DATABASE_URL", "postgresql://app:s3cr3t@db:many/x"),
+        ("SMTP_URL", "smtp://app:pa/s3cr3t@mail.example"),
+    ],
+)
+def test_a_url_that_no_library_can_read_shows_no_part_of_its_password(machine: Any, name: str, value: str) -> None:
+    process = machine.celery("worker", "worker", "-c", "1", environment={name: value})
+    ran = machine("sweep", environment={name: value})
+    assert process.wait(60) == ran.code == 2
+    for text in ((machine.folder / "worker.log").read_text(), ran.err):
+        assert f"settings: {name}: " in text
+        assert "s3cr3t" not in text
+        assert len(text.strip().splitlines()) == 1
+
+
 def test_celery_with_wrong_settings_says_the_same_line(machine: Any) -> None:
     machine.environment["URI_KEYS"] = "short"
     process = machine.celery("worker", "worker", "-c", "1")

@@ -11,16 +11,15 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import SimpleNamespace
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 import worker
+from worker import setting_urls
 from worker.channels import TryLater, Unknown
 from worker.errors import SettingsError
-from worker.setting_types import is_loopback
 
 #: Seconds for TCP and TLS together.
 CONNECT_PATIENCE = 5.0
@@ -155,9 +154,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 def service_url(setting: str, url: str) -> str:
     """``url`` without a slash at its end; raises :class:`SettingsError` unless it is https, or http towards this machine."""
-    parts = urlsplit(url)
-    if not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise SettingsError(f"settings: {setting}: expected a URL such as https://push.example.com")
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
-        raise SettingsError(f"settings: {setting}: must be https: keys would cross the network in the clear")
-    return url.rstrip("/")
+    try:
+        return setting_urls.service_url(url, "https://push.example.com")
+    except ValueError as error:
+        raise SettingsError(f"settings: {setting}: {error}") from None

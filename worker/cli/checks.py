@@ -10,7 +10,7 @@ from worker.channels.opening import open_channels
 from worker.errors import WorkerError
 from worker.mx.answers import RefusedClient
 from worker.mx.client import NOT_MX, MxClient
-from worker.settings import Settings
+from worker.settings import Settings, misspelt
 from worker.store import schema
 from worker.store.database import Database, open_engine
 from worker.store.encryption import Vault
@@ -27,6 +27,7 @@ def examine(settings: Settings) -> list[Finding]:
 
 async def _examine(settings: Settings) -> list[Finding]:
     checks: dict[str, Callable[[Settings], Awaitable[tuple[bool | None, str]]]] = {
+        "settings": _settings,
         "schema": _schema,
         "database": _database,
         "keys": _keys,
@@ -44,6 +45,11 @@ async def _examine(settings: Settings) -> list[Finding]:
             ok, says = False, str(error)
         findings.append({"check": name, "ok": ok, "says": says})
     return findings
+
+
+async def _settings(_: Settings) -> tuple[bool | None, str]:
+    lines = misspelt()
+    return (None, "; ".join(lines)) if lines else (True, "are read, and no name looks like a misspelt one")
 
 
 async def _schema(settings: Settings) -> tuple[bool, str]:

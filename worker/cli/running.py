@@ -13,6 +13,7 @@ import typer
 
 from worker.cli.processes import STOP_PATIENCE, beat_command, bundled_broker, flower_command, worker_command
 from worker.cli.session import out
+from worker.env_file import quoted
 from worker.settings import load_settings
 
 
@@ -82,12 +83,16 @@ def sandbox(
 
     def ready(addresses: Addresses) -> None:
         out.print("Point the worker here:")
-        out.print(
-            f"  MX_BASE_URL={addresses.base_url}\n  MX_API_KEY={DEFAULT_API_KEY}\n  MX_CLIENT_ID={DEFAULT_CLIENT_ID}"
-        )
-        out.print(f"  SMTP_URL={addresses.smtp_url}\n  EMAIL_FROM=Sandbox <no-reply@sandbox.example>")
-        for name, value in addresses.push.items():
-            out.print(f"  {name}={value}")
+        settings = {
+            "MX_BASE_URL": addresses.base_url,
+            "MX_API_KEY": DEFAULT_API_KEY,
+            "MX_CLIENT_ID": DEFAULT_CLIENT_ID,
+            "SMTP_URL": addresses.smtp_url,
+            "EMAIL_FROM": "Sandbox <no-reply@sandbox.example>",
+            **addresses.push,
+        }
+        for name, value in settings.items():
+            out.print(f"  {name}={quoted(value)}")
         out.print(f"Mails: {addresses.mail_page}   Stop with Ctrl-C.")
 
     asyncio.run(serve(config, ready))

@@ -9,6 +9,7 @@ import typer
 from cryptography.fernet import Fernet
 
 from worker.cli.session import AsJson, out, print_json, styled
+from worker.env_file import quoted
 from worker.errors import UsageError
 from worker.push_settings import PushSettings
 from worker.settings import Settings, load_settings
@@ -39,7 +40,10 @@ def init(path: Path = typer.Argument(Path(".env"), help="Where to write it.")) -
 
 def dotenv() -> str:
     """The text of a ``.env``: what has a default stands commented with it, what is required stands open."""
-    lines = ["# Settings of the reconnection worker. What is commented shows its default.", ""]
+    lines = [
+        "# Settings of the reconnection worker. What is commented shows its default. Put 'single quotes' around a value with spaces.",
+        "",
+    ]
     fields = sorted(Settings.model_fields.items(), key=lambda item: item[0] in PushSettings.model_fields)
     for name, field in fields:
         lines += [f"# {line}" for line in textwrap.wrap(field.description or "", 100)]
@@ -48,7 +52,7 @@ def dotenv() -> str:
         elif field.is_required():
             lines.append(f"{name.upper()}=")
         else:
-            lines.append(f"# {name.upper()}={_DEFAULTS.get(name, _shown(field.default))}")
+            lines.append(f"# {name.upper()}={quoted(_DEFAULTS.get(name, _shown(field.default)))}")
         lines.append("")
     return "\n".join(lines)
 

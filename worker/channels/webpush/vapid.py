@@ -5,7 +5,6 @@ subscribed with.
 """
 
 import base64
-import re
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from worker.errors import SettingsError, WorkerError
+from worker.setting_types import parse_contact
 
 try:
     from py_vapid import Vapid02  # type: ignore[import-untyped]
@@ -21,9 +21,6 @@ except ImportError:
 
 #: Octets of a private key on P-256 as a number.
 _SCALAR = 32
-
-#: Apple refuses whoever is at home on localhost.
-_CONTACT = re.compile(r"(mailto:[^@\s]+@|https://)[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+([/?][!-~]*)?")
 
 
 def load_vapid(file: Path) -> Vapid02:
@@ -44,9 +41,10 @@ def load_vapid(file: Path) -> Vapid02:
 
 def check_contact(contact: str) -> str:
     """``contact``, if a push service would take it; else :class:`~worker.errors.SettingsError`."""
-    if not _CONTACT.fullmatch(contact):
-        raise SettingsError("settings: WEBPUSH_CONTACT: expected mailto:you@example.com or https://example.com/contact")
-    return contact
+    try:
+        return parse_contact(contact)
+    except ValueError as error:
+        raise SettingsError(f"settings: WEBPUSH_CONTACT: {error}") from None
 
 
 def _from_pem(text: bytes) -> object:
