@@ -26,6 +26,7 @@ FLOORS = (
         "schedules",
         "logs",
         "plain_text",
+        "names",
         "stopping",
     },
     {"policy", "store", "mx", "channels", "sandbox"},

@@ -7,8 +7,8 @@ Every sentence goes through the catalogues that mail is translated by, :mod:`wor
 from dataclasses import dataclass
 
 from worker.channels import Message
-from worker.channels.email.wording import clean
 from worker.channels.wording.languages import SOURCE, language_for
+from worker.names import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ def word(message: Message, *, app: str, default_locale: str | None = None) -> Pu
     t = language.translations
     count = len(message.banks)
     names = {
-        "app": clean(app),
-        "bank": clean(message.banks[0].name) or t.gettext("your bank"),
+        "app": language.isolated(shown(app)),
+        "bank": language.isolated(shown(message.banks[0].name)) or t.gettext("your bank"),
         "count": count,
     }
     title = t.ngettext("Reconnect {bank}", "Reconnect {count} of your banks", count)

@@ -5,6 +5,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from aiohttp import web
 
+from worker.names import isolated, shown
 from worker.sandbox.ledger import Ledger
 from worker.sandbox.members import LinkUsed, Members, Window
 from worker.sandbox.pages import page
@@ -34,7 +35,7 @@ class Consent:
             return _unknown()
         if window.decision is not None:
             return _used(window)
-        return page("consent.html", bank=window.member.record.institution_name, state=state)
+        return page("consent.html", bank=_bank(window), state=state)
 
     async def _decide(self, request: web.Request) -> web.Response:
         form = await request.post()
@@ -55,12 +56,16 @@ class Consent:
             return _used(window)
         if window.redirect_url is not None:
             return _redirect(window, window.redirect_url)
-        bank = window.member.record.institution_name
+        bank = isolated(_bank(window))
         if decision == "allow":
             return page(
                 "outcome.html", title="Connected", text=f"{bank} shares its data again. You can close this page."
             )
         return page("outcome.html", title="Not connected", text=f"You denied access. {bank} stays disconnected.")
+
+
+def _bank(window: Window) -> str:
+    return shown(window.member.record.institution_name) or "the bank"
 
 
 def _unknown() -> web.Response:
@@ -77,7 +82,7 @@ def _used(window: Window) -> web.Response:
         "outcome.html",
         status=HTTPStatus.GONE,
         title="This link was already used",
-        text=f"Each link to {window.member.record.institution_name} is good for one decision, and access was already "
+        text=f"Each link to {isolated(_bank(window))} is good for one decision, and access was already "
         f"{window.decision} with this one. Ask for a new link.",
     )
 

@@ -5,6 +5,8 @@ from http import HTTPStatus
 import jinja2
 from aiohttp import web
 
+from worker.names import bdi
+
 #: The pages need their own style and nothing else; there is no script to allow.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; base-uri 'none'; frame-ancestors 'self'"
 
@@ -15,6 +17,7 @@ _TEMPLATES = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_TEMPLATES.filters["bdi"] = bdi
 
 
 def page(template: str, *, status: HTTPStatus = HTTPStatus.OK, **context: object) -> web.Response:

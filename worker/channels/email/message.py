@@ -18,8 +18,9 @@ from urllib.parse import quote
 from worker.channels import BadAddress, Failed, Message
 from worker.channels.email.addresses import Mailbox, NotAMailbox, parse_mailbox
 from worker.channels.email.texts import Texts, texts_for
-from worker.channels.email.wording import Wording, clean, word
+from worker.channels.email.wording import Wording, word
 from worker.errors import SettingsError
+from worker.names import shown
 from worker.settings import Settings
 
 #: RFC 5322, 2.1.1: characters that a line should not exceed, without its CRLF.
@@ -54,13 +55,13 @@ class Composer:
         """
         self._texts = texts or texts_for(settings)
         self.sender = _own_mailbox("EMAIL_FROM", settings.email_from)
-        self._app = clean(settings.sender_name)
+        self._app = shown(settings.sender_name)
         self._time_zone = settings.time_zone
         head = [_mailbox_header("From", self._app, self.sender)]
         answers_to = self.sender
         if settings.email_reply_to:
             answers_to = _own_mailbox("EMAIL_REPLY_TO", settings.email_reply_to)
-            head.append(_mailbox_header("Reply-To", clean(parseaddr(settings.email_reply_to)[0]), answers_to))
+            head.append(_mailbox_header("Reply-To", shown(parseaddr(settings.email_reply_to)[0]), answers_to))
         self._shared_headers = "".join([*head, _list_unsubscribe(answers_to)])
 
     def build(self, message: Message, *, now: datetime | None = None) -> Mail | BadAddress | Failed:

@@ -7,7 +7,8 @@ and keep the rest.
 
 Templates have ``app``, ``language``, ``reminder`` (true from the second message on), ``banks`` (each with ``name``, ``since``, ``link``), and
 of the first of them ``bank`` and ``since``; ``body.html`` has ``subject`` too. Those of ``expiring`` have ``until``, the date, in the
-place of ``since``. They run in Jinja's sandbox, and a name that is none is an
+place of ``since``. Names hold nothing that cannot be seen, and one that is written in the other direction stands between FSI and PDI
+(:mod:`worker.names`); in HTML the filter ``bdi`` gives it an element of its own instead. They run in Jinja's sandbox, and a name that is none is an
 error. All of them are tried when they are loaded, in every language and for every kind of message, so that a mistake is one line
 at the start and never a notice that could not be sent.
 """
@@ -35,6 +36,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from worker.channels.wording.languages import Language, checked_default, language_for, languages
 from worker.errors import SettingsError
+from worker.names import bdi
 from worker.settings import Settings
 
 #: The kinds of mail that there are, each a folder under ``templates/``: what stopped, and what will.
@@ -119,6 +121,7 @@ def _environment(folder: Path | None, language: Language) -> ImmutableSandboxedE
         auto_reload=False,
     )
     environment.policies["ext.i18n.trimmed"] = True
+    environment.filters["bdi"] = bdi
     environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]
     return environment
 

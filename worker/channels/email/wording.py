@@ -1,6 +1,5 @@
 """The words of a reconnect notice, for one customer: their language, their calendar, their banks."""
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from functools import cache, lru_cache
@@ -10,13 +9,7 @@ from worker.channels import Bank, Message
 from worker.channels.email.texts import DATES, EXPIRING, RECONNECT, Texts, values_for
 from worker.channels.wording import languages
 from worker.channels.wording.languages import Language
-
-#: A name longer than this is cut: it would push everything else out of the subject.
-_NAME_LIMIT = 100
-
-#: Controls (NUL, CR, LF, C1), line and paragraph separators, lone surrogates, byte order marks, and the marks that turn the
-#: direction of writing, with which a name can be made to read as another.
-_UNSHOWABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]+")
+from worker.names import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +34,9 @@ def word(message: Message, *, app: str, time_zone: str, texts: Texts | None = No
     language = texts.language(message.locale)
     zone = _zone(message.time_zone) or _zone(time_zone) or UTC
     kind = EXPIRING if message.ahead else RECONNECT
-    banks = [_shown(bank, language, zone, DATES[kind]) for bank in message.banks]
-    rendered = texts.render(language, values_for(app, language, banks, reminder=message.step > 0), kind=kind)
+    banks = [_listed(bank, language, zone, DATES[kind]) for bank in message.banks]
+    values = values_for(language.isolated(shown(app)), language, banks, reminder=message.step > 0)
+    rendered = texts.render(language, values, kind=kind)
     return Wording(language=language.tag, subject=rendered.subject, text=rendered.text, html=rendered.html)
 
 
@@ -51,15 +45,9 @@ def language_for(locale: str | None) -> str:
     return languages.language_for(locale).tag
 
 
-def clean(text: str) -> str:
-    """``text`` as one line that can be shown: no control characters, white space folded, not endless."""
-    line = " ".join(_UNSHOWABLE.sub(" ", text).split())
-    return line if len(line) <= _NAME_LIMIT else line[: _NAME_LIMIT - 1].rstrip() + "…"
-
-
-def _shown(bank: Bank, language: Language, zone: tzinfo, date: str) -> dict[str, str]:
+def _listed(bank: Bank, language: Language, zone: tzinfo, date: str) -> dict[str, str]:
     return {
-        "name": clean(bank.name) or language.translations.gettext("your bank"),
+        "name": language.isolated(shown(bank.name)) or language.translations.gettext("your bank"),
         date: language.date(bank.since.astimezone(zone).date()),
         "link": bank.link,
     }

@@ -17,6 +17,7 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
 from worker.errors import SettingsError
+from worker.names import isolated
 
 #: The language of the msgids.
 SOURCE = "en"
@@ -40,6 +41,10 @@ class Language:
     def date(self, day: date) -> str:
         """``4 March 2026``, ``4 de marzo de 2026``, ``4 mars 2026``."""
         return _date(day, self.locale)
+
+    def isolated(self, name: str) -> str:
+        """A name for the middle of a sentence in this language; see :func:`worker.names.isolated`."""
+        return isolated(name, right_to_left=self.locale.text_direction == "rtl")
 
 
 @cache

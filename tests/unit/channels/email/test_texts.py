@@ -57,7 +57,7 @@ def test_a_block_of_ours_can_be_replaced_and_the_rest_kept(write, make_message):
     brand = '{% extends "ours/reconnect/body.html" %}{% block brand %}<p>{% include "reconnect/_brand.html" %}</p>{% endblock %}'
     wording = spoken(write({"body.html": brand, "_brand.html": "By {{ app }} & Co"}), make_message(locale="fr"))
     assert "<p>By Acme & Co</p>" in wording.html
-    assert "Reconnecter First Bank" in wording.html
+    assert "Reconnecter <bdi>First Bank</bdi>" in wording.html
 
 
 def test_a_sentence_of_ours_is_translated_in_a_template_of_theirs(write, make_message):

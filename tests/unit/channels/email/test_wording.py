@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from worker.channels import Bank
-from worker.channels.email.wording import clean, language_for, word
+from worker.channels.email.wording import language_for, word
 
 
 def spoken(message, **overrides):
@@ -147,11 +147,6 @@ def test_control_characters_reach_no_customer(make_message):
 
 def test_a_bank_without_a_showable_name_is_the_customers_bank(make_message):
     assert spoken(make_message(bank="\x00\u202e ")).subject == "Acme no longer receives data from your bank"
-
-
-def test_a_name_without_end_is_cut():
-    assert len(clean("x" * 5000)) == 100
-    assert clean("x" * 5000).endswith("…")
 
 
 def test_every_line_ends_with_crlf(make_message):
