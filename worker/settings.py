@@ -189,6 +189,14 @@ class Settings(PushSettings, BaseSettings):
         None, validate_default=True, description="Sender: name@example.com or Name <name@example.com>."
     )
     email_reply_to: str | None = Field(None, description="A mailbox that somebody reads.")
+    bounce_address: str | None = Field(
+        None,
+        description="Where delivery reports go; the envelope's sender becomes bounces+TOKEN@… (VERP), so + must be delivered. Unset: EMAIL_FROM.",
+    )
+    complaints: Literal["count", "optout"] = Field(
+        "count",
+        description="What `reconnect bounces` does with users who called a mail spam: count them, or write to them no more.",
+    )
     app_name: str | None = Field(None, description="What customers call your product; default: the sender's name.")
     templates_dir: Path | None = Field(
         None, description="A folder with mail templates of your own; what it lacks is taken from ours."
@@ -355,6 +363,16 @@ class Settings(PushSettings, BaseSettings):
             addresses = [address for _, address in getaddresses([value])]
             if not value.isprintable() or len(addresses) != 1 or not re.fullmatch(r"[^@]+@[^@]+", addresses[0]):
                 raise ValueError("expected name@example.com or Name <name@example.com>")
+        return value
+
+    @field_validator("bounce_address")
+    @classmethod
+    def _room_for_a_token(cls, value: str | None) -> str | None:
+        # RFC 5321, 4.5.3.1.1: 64 octets before the @; "+" and the token take 33.
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9._=-]{1,31}@[A-Za-z0-9.-]{1,200}", value):
+            raise ValueError(
+                "expected an address such as bounces@example.com, with at most 31 characters before the @ and no +"
+            )
         return value
 
     @field_validator("email_from")

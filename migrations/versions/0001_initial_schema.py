@@ -238,6 +238,7 @@ def upgrade() -> None:
         sa.Column("timezone", sa.String(length=64), nullable=True),
         sa.Column("channel", sa.String(length=16), nullable=True),
         sa.Column("refused_email", sa.Text(), nullable=True),
+        sa.Column("refused_why", sa.String(length=128), nullable=True),
         sa.Column("opted_out_at", Moment(), nullable=True),
         sa.PrimaryKeyConstraint("user_guid", name=op.f("pk_users")),
     )

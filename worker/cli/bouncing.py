@@ -1,17 +1,18 @@
 """From mailboxes full of delivery reports to addresses that are written to no more.
 
-A report is traced to its mail by the Message-ID, which only somebody who saw the mail knows. Where the report does not name the
-mail, the address decides, if a mail of ours has gone there. That much a stranger who can write to the mailbox may forge: it
-silences one address, which ``users.refused_email`` shows and a new address or an emptied column undoes.
+A report is believed if it returns the token of a mail of ours (:mod:`worker.bounces.tracing`). One that does not, and looks as if it
+were about a mail of ours, is counted as unproven: anybody who knows an address could have written it.
 """
 
 import mailbox
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Any
 
-from worker.bounces import LIMIT, Report, Unreadable, Verdict, parse, spec_of, spellings, trace
+from worker import bounces
+from worker.bounces import LIMIT, Kind, Report, Unreadable, Verdict, spec_of, spellings, trace
 from worker.cli.session import aside
 from worker.errors import UsageError
 from worker.runtime import Runtime
@@ -26,9 +27,16 @@ SAYS = {
     "transient": "delays and failures that pass: written to again",
     "refused": "refused for another reason than the address: see your mail server",
     "delivered": "delivered after all",
+    "complaints": "called a mail of ours spam (COMPLAINTS)",
+    "opted_out": "opted out for that",
+    "unproven": "look like ours, but return nothing of our mail: nobody is suppressed for them (see BOUNCE_ADDRESS)",
     "not_ours": "about mails that this worker did not send",
+    "not_understood": "mails that look like bounces and were not understood: nothing was done",
+    "auto_replies": "answers that a machine wrote: ignored",
     "unreadable": "mails that cannot be read",
 }
+
+_COUNTED_AS = {Kind.NOT_UNDERSTOOD: "not_understood", Kind.AUTO_REPLY: "auto_replies"}
 
 
 def read(path: Path) -> tuple[list[Report], Counter[str]]:
@@ -38,13 +46,15 @@ def read(path: Path) -> tuple[list[Report], Counter[str]]:
     for content in _mails(path):
         counts["mails"] += 1
         try:
-            found = parse(content)
+            found = bounces.read(content)
         except Unreadable:
             counts["unreadable"] += 1
             continue
-        counts["reports"] += len(found)
-        counts["other_mails"] += not found
-        reports += found
+        counts["reports"] += len(found.reports)
+        counts["other_mails"] += found.kind is not Kind.REPORT
+        if found.kind in _COUNTED_AS:
+            counts[_COUNTED_AS[found.kind]] += 1
+        reports += found.reports
     return reports, counts
 
 
@@ -91,30 +101,50 @@ async def take_in(runtime: Runtime, reports: Sequence[Report], counts: Counter[s
     store = AddressStore(runtime.database)
     mails = await _trace(store, reports)
     people = await store.users({guid for _, guid in mails.values()})
-    neighbours = await _by_address(store, reports)
-    refused: dict[str, MailUser] = {}
+    guessed = await _by_address(store, reports, spec_of(parseaddr(runtime.settings.email_from or "")[1]))
+    refused: dict[str, tuple[MailUser, str]] = {}
     notes: list[tuple[int, str]] = []
+    complainants: set[str] = set()
+    unproven: set[str] = set()
     for report in reports:
         mail = next((mails[token] for token in report.tokens if token in mails), None)
-        if mail is not None:
-            users = [people[mail[1]]] if mail[1] in people else []
-            if report.code.startswith("5"):
-                notes.append((mail[0], f"bounced_{report.code}"))
-        else:
-            nobody = () if report.names_mail else report.addresses
-            users = [user for address in nobody for user in neighbours.get(address, ())]
-        if mail is None and not users:
-            counts["not_ours"] += 1
-        elif report.verdict is not Verdict.BAD_ADDRESS:
+        if mail is None:
+            perhaps = {guid for address in report.addresses for guid in guessed.get((address, report.sender), ())}
+            counts["unproven" if perhaps else "not_ours"] += 1
+            unproven |= perhaps
+            continue
+        user = people.get(mail[1])
+        if report.verdict is Verdict.COMPLAINT:
+            counts["complaints"] += 1
+            complainants.add(mail[1])
+            notes.append((mail[0], "complaint"))
+            continue
+        if report.code.startswith("5"):
+            notes.append((mail[0], f"bounced_{report.code}"))
+        elif report.verdict is Verdict.BAD_ADDRESS:
+            notes.append((mail[0], "bounced"))
+        if report.verdict is not Verdict.BAD_ADDRESS:
             counts[report.verdict] += 1
+        elif user is not None and _is_theirs(user, report):
+            refused.setdefault(user.user_guid, (user, f"bounce: {report.evidence}"))
         else:
-            theirs = {user.user_guid: user for user in users if spec_of(user.email or "") in report.addresses}
-            refused |= theirs
-            counts["not_theirs"] += not theirs
-    suppressed = await store.refuse(refused.values(), bounced=notes, now=now)
+            counts["not_theirs"] += 1
+    suppressed = await store.refuse(refused, bounced=notes, now=now)
     counts["suppressed"], counts["suppressed_before"] = len(suppressed), len(refused) - len(suppressed)
+    if runtime.settings.complaints == "optout" and complainants:
+        counts["opted_out"] = len(await store.opt_out(complainants, now=now))
     figures = {name: counts[name] for name in ("mails", "reports", "other_mails", *SAYS)}
-    return {**figures, "suppressed_users": sorted(suppressed)}
+    return {
+        **figures,
+        "suppressed_users": sorted(suppressed),
+        "suppressed_why": {guid: refused[guid][1] for guid in sorted(suppressed)},
+        "unproven_users": sorted(unproven),
+    }
+
+
+def _is_theirs(user: MailUser, report: Report) -> bool:
+    """Whether a report about a mail to this user speaks of the address that the user still has; a mail has one recipient."""
+    return spec_of(user.email or "") in report.addresses
 
 
 async def _trace(store: AddressStore, reports: Sequence[Report]) -> dict[str, tuple[int, str]]:
@@ -128,12 +158,15 @@ async def _trace(store: AddressStore, reports: Sequence[Report]) -> dict[str, tu
     return found
 
 
-async def _by_address(store: AddressStore, reports: Sequence[Report]) -> dict[str, list[MailUser]]:
-    """Whom a mail of ours has gone to, by address, for reports that do not name the mail."""
-    addresses = {address for report in reports if not report.names_mail for address in report.addresses}
-    if not addresses:
-        return {}
-    found: dict[str, list[MailUser]] = {}
-    for user in await store.users_at(spelling for address in addresses for spelling in spellings(address)):
-        found.setdefault(spec_of(user.email or "") or "", []).append(user)
+async def _by_address(
+    store: AddressStore, reports: Sequence[Report], own: str | None
+) -> dict[tuple[str, str | None], list[str]]:
+    """Users to whom a mail of ours has gone, by address and by the sender in the returned header: ours, or none."""
+    addresses = {address for report in reports if report.sender in {None, own} for address in report.addresses}
+    found: dict[tuple[str, str | None], list[str]] = {}
+    for user in (
+        await store.users_at(spelling for address in addresses for spelling in spellings(address)) if addresses else ()
+    ):
+        for sender in {None, own}:
+            found.setdefault((spec_of(user.email or "") or "", sender), []).append(user.user_guid)
     return found

@@ -146,7 +146,8 @@ def _told(found: dict[str, Any], pauses: list[str], settings: Settings, now: dat
     ways = [*(["email"] if user and user["email"] else []), *found["devices"]]
     contact = f"can be reached by {', '.join(ways)}" if ways else "has no address, so nobody can be told"
     if user and user["refused_email"] and user["refused_email"] == user["email"]:
-        contact += "; the mail server refused the email address for good"
+        why = f" ({user['refused_why']})" if user["refused_why"] else ""
+        contact += f"; the email address was refused for good{why}"
     episodes = [
         {
             **{

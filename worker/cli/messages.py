@@ -99,6 +99,8 @@ def bounces(
     for name, says in SAYS.items():
         if found[name]:
             out.print(f"  {found[name]:>6}  {says}")
+    for guid, why in found["suppressed_why"].items():
+        out.print(f"          {guid}: {why}", markup=False)
 
 
 def optout(

@@ -1,6 +1,6 @@
 """Addresses that mail must not go to any more: refused for good, or of people who want no messages."""
 
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -48,7 +48,7 @@ class AddressStore:
             .where(func.lower(u.email).in_(select(addresses.c.address)))
             .where(exists().where(n.user_guid == u.user_guid, n.channel == EMAIL, spoken))
         )
-        refused = rows.table("given", {"user_guid": Text(), "email": Text()}).c
+        refused = rows.table("given", {"user_guid": Text(), "email": Text(), "why": Text()}).c
         self._refuse = (
             update(users)
             .where(
@@ -56,7 +56,7 @@ class AddressStore:
                 u.email == refused.email,
                 or_(u.refused_email.is_(None), u.refused_email != u.email),
             )
-            .values(refused_email=u.email)
+            .values(refused_email=u.email, refused_why=refused.why)
             .returning(u.user_guid)
         )
         bounced = rows.table("given", {"id": BigInteger(), "outcome": Text()}).c
@@ -108,14 +108,14 @@ class AddressStore:
         return await self._database.transaction(work)
 
     async def refuse(
-        self, refused: Collection[MailUser], *, bounced: Iterable[tuple[int, str]] = (), now: datetime
+        self, refused: Mapping[str, tuple[MailUser, str]], *, bounced: Iterable[tuple[int, str]] = (), now: datetime
     ) -> set[str]:
         """Suppress addresses that are still their users', and note on notifications (id, code) that they came back.
 
-        Returns the users whose address was not suppressed before.
+        ``refused`` has, by user, what the suppression rests on. Returns the users whose address was not suppressed before.
         """
         given = self._rows.encode(
-            {"user_guid": user.user_guid, "email": user.email} for user in sorted(refused, key=lambda r: r.user_guid)
+            {"user_guid": guid, "email": user.email, "why": why} for guid, (user, why) in sorted(refused.items())
         )
         notes = self._rows.encode({"id": id_, "outcome": code} for id_, code in sorted(set(bounced)))
 

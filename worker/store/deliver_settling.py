@@ -216,7 +216,7 @@ class DeliverSettling:
         self._refuse_mailbox = (
             update(users)
             .where(users.c.user_guid == refused.user_guid, users.c.email == refused.address)
-            .values(refused_email=refused.address)
+            .values(refused_email=refused.address, refused_why="the mail server, when the mail was handed over")
         )
         self._refuse_device = (
             update(devices)

@@ -60,6 +60,8 @@ users = Table(
     Column("channel", String(16)),
     # Ours: the address that a mail server refused for good, and the wish not to be written to.
     Column("refused_email", Text),
+    # What that rests on: a code and words of ours, such as "bounce: 5.1.1, user_unknown".
+    Column("refused_why", String(128)),
     Column("opted_out_at", Moment),
 )
 

@@ -28,16 +28,16 @@ def _report(
     code: str,
     *,
     key: str | None = None,
-    message_id_: str | None = None,
+    returned: str | None = None,
     action: str = "failed",
 ) -> bytes:
     recipient = f"Final-Recipient: rfc822; {address}\n" if address else ""
-    original = message_id_ or (message_id(key, DOMAIN) if key else None)
-    returned = f"--b\nContent-Type: text/rfc822-headers\n\nMessage-ID: {original}\n\n" if original else ""
+    header = returned or (f"Message-ID: {message_id(key, DOMAIN)}" if key else None)
+    original = f"--b\nContent-Type: text/rfc822-headers\n\n{header}\n\n" if header else ""
     text = (
         'From: MAILER-DAEMON@mx.example\nContent-Type: multipart/report; report-type=delivery-status; boundary="b"\n\n'
         "--b\nContent-Type: text/plain\n\nSorry.\n--b\nContent-Type: message/delivery-status\n\n"
-        f"Reporting-MTA: dns; mx.example\n\n{recipient}Action: {action}\nStatus: {code}\n\n{returned}--b--\n"
+        f"Reporting-MTA: dns; mx.example\n\n{recipient}Action: {action}\nStatus: {code}\n\n{original}--b--\n"
     )
     return text.encode()
 

@@ -2,11 +2,14 @@
 
 import mailbox
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from worker.channels import Bank, Message
+from worker.channels.email.message import Composer, Mail, message_token
 from worker.cli.bouncing import read, take_in
 from worker.errors import UsageError
 
@@ -43,7 +46,9 @@ async def test_an_address_that_does_not_exist_is_written_to_no_more(
     key = await told(bench, "a")
     await told(bench, "b")
     folder = mails(report("a@mail.example", "5.1.1", key=key))
-    expected = {"mails": 1, "reports": 1, "suppressed": 1, "suppressed_users": ["USR-a"]}
+    expected = {
+        "mails": 1, "reports": 1, "suppressed": 1, "suppressed_users": ["USR-a"], "suppressed_why": {"USR-a": "bounce: 5.1.1"},
+    }  # fmt: skip
     assert await taken(bench, folder) == expected
     assert await refused(bench) == {"USR-a": "a@mail.example"}
     assert await bench.one("SELECT outcome FROM notifications WHERE user_guid = 'USR-a'") == "bounced_5.1.1"
@@ -100,21 +105,70 @@ async def test_an_address_is_known_however_it_is_written(
     key = await told(bench, "a", email=stored)
     await told(bench, "b", email=stored.lower())
     folder = mails(report("JAN@xn--mller-kva.example", "5.1.1", key=key))
-    mails(report("jan@xn--mller-kva.example", "5.1.1"))
+    mails(report("jan@xn--mller-kva.example", "5.1.1", key="key-b"))
     assert (await taken(bench, folder))["suppressed"] == 2
     assert await refused(bench) == {"USR-a": stored, "USR-b": stored.lower()}
 
 
-async def test_without_the_mails_id_the_address_decides_if_we_have_written_there(
+async def test_a_stranger_who_knows_an_address_silences_nobody(
     bench_for: Any, told: Any, report: Any, mails: Any
 ) -> None:
-    bench = await bench_for()
+    bench = await bench_for(email_from="Ledgerly <no-reply@ledgerly.example>")
     await told(bench, "a")
     await told(bench, "pushed", channel="fcm")
     await told(bench, "pending", state="pending")
     folder = mails(*(report(f"{name}@mail.example", "5.1.1") for name in ("a", "pushed", "pending", "nobody")))
+    header = "From: no-reply@ledgerly.example\nTo: a@mail.example\nMessage-ID: <1@relay.example>\nX-Reconnect-Id: {}"
+    mails(*(report("a@mail.example", "5.1.1", returned=header.format(guess)) for guess in ("", "0" * 32, "key-a")))
     found = await taken(bench, folder)
-    assert (found["suppressed_users"], found["not_ours"]) == (["USR-a"], 3)
+    assert (found["unproven"], found["unproven_users"], found["not_ours"]) == (4, ["USR-a"], 3)
+    assert await refused(bench) == {}
+
+
+@pytest.mark.parametrize("traced_by", ["our header", "the envelope's sender"])
+async def test_a_relay_that_replaces_the_message_id_still_has_its_reports_taken_in(
+    bench_for: Any, told: Any, report: Any, mails: Any, traced_by: str
+) -> None:
+    """Amazon SES and Outlook.com; SES replaces Date as well."""
+    bench = await bench_for(
+        smtp_url="smtp://127.0.0.1:9?tls=none",
+        email_from="no-reply@ledgerly.example",
+        bounce_address="bounces@ledgerly.example",
+    )
+    key = await told(bench, "a")
+    bank = Bank(name="Alder Bank", since=datetime(2026, 3, 3, tzinfo=UTC), link="https://bank.example/oauth")
+    mail = Composer(bench.runtime.settings).build(
+        Message(key=key, address="a@mail.example", locale="en", time_zone="UTC", step=0, banks=(bank,))
+    )
+    assert isinstance(mail, Mail)
+    lines = mail.content.decode().partition("\r\n\r\n")[0].split("\r\n")
+    returned = [line for line in lines if not line.startswith(("Message-ID:", "Date:"))] + [
+        "Message-ID: <0100-1@ses.example>"
+    ]
+    if traced_by == "our header":
+        folder = mails(report("a@mail.example", "5.1.1", returned="\n".join(returned)))
+    else:
+        folder = mails(b"To: " + mail.sender.spec.encode() + b"\n" + report("a@mail.example", "5.1.1"))
+    found = await taken(bench, folder)
+    assert found["suppressed_users"] == ["USR-a"]
+    assert found["suppressed_why"] == {"USR-a": "bounce: 5.1.1"}
+    assert await bench.one("SELECT refused_why FROM users") == "bounce: 5.1.1"
+
+
+@pytest.mark.parametrize(("complaints", "opted_out"), [("count", 0), ("optout", 1)])
+async def test_a_complaint_is_counted_and_where_that_is_set_opts_out(
+    bench_for: Any, told: Any, mails: Any, complaints: str, opted_out: int
+) -> None:
+    bench = await bench_for(complaints=complaints)
+    token = message_token(await told(bench, "a"))
+    text = (
+        'From: fbl@provider.example\nContent-Type: multipart/report; report-type=feedback-report; boundary="b"\n\n--b\n'
+        "Content-Type: message/feedback-report\n\nFeedback-Type: abuse\nVersion: 1\n\n--b\nContent-Type: text/rfc822-headers\n\n"
+        "To: [redacted]\nX-Reconnect-Id: {}\n\n--b--\n"
+    )
+    found = await taken(bench, mails(text.format(token).encode(), text.format("0" * 32).encode()))
+    assert (found["complaints"], found.get("opted_out", 0), found["not_ours"]) == (1, opted_out, 1)
+    assert await bench.one("SELECT count(*) FROM users WHERE opted_out_at IS NOT NULL") == opted_out
 
 
 async def test_a_report_about_a_mail_of_somebody_else_is_none_of_our_business(
@@ -123,8 +177,10 @@ async def test_a_report_about_a_mail_of_somebody_else_is_none_of_our_business(
     bench = await bench_for()
     await told(bench, "a")
     folder = mails(
-        report("a@mail.example", "5.1.1", message_id_="<1@newsletter.example>"),
-        report("a@mail.example", "5.1.1", key="a key that is none"),
+        report("a@mail.example", "5.1.1", returned="From: news@letter.example\nMessage-ID: <1@newsletter.example>"),
+        report(
+            "a@mail.example", "5.1.1", returned="From: news@letter.example\nMessage-ID: <" + "0" * 32 + "@x.example>"
+        ),
     )
     assert (await taken(bench, folder))["not_ours"] == 2
     assert await refused(bench) == {}
@@ -150,7 +206,13 @@ async def test_a_user_who_is_gone_by_now_is_no_error(bench_for: Any, told: Any, 
 async def test_other_mails_and_nonsense_are_counted(bench_for: Any, mails: Any) -> None:
     bench = await bench_for()
     folder = mails(b"Subject: unsubscribe\n\nplease\n", b"\x00\xff" * 9, b"", b"Content-Type: x/y\n\n" * 99)
-    assert await taken(bench, folder) == {"mails": 4, "other_mails": 3, "unreadable": 1}
+    mails(
+        b"From: MAILER-DAEMON@mx.example\nSubject: Undelivered\n\nSomething went amiss.\n",
+        b"Auto-Submitted: auto-replied\n\nAway.\n",
+    )
+    assert await taken(bench, folder) == {
+        "mails": 6, "other_mails": 5, "unreadable": 1, "not_understood": 1, "auto_replies": 1,
+    }  # fmt: skip
 
 
 async def test_a_maildir_an_mbox_and_a_single_mail_are_read_too(tmp_path: Path, report: Any) -> None:

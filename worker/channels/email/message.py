@@ -8,7 +8,7 @@ measures, and every decoder gives the URI back byte for byte (RFC 2045, 6.7).
 import binascii
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.header import Header
 from email.headerregistry import Address
@@ -28,6 +28,9 @@ _LINE = 78
 
 #: ``=_`` cannot occur in quoted-printable text, so this can never be met inside a part (RFC 2045, 6.7).
 _BOUNDARY = "=_reconnect"
+
+#: Our own header: Amazon SES and Outlook.com replace the Message-ID, and return this one with a report.
+ID_HEADER = "X-Reconnect-Id"
 
 #: What may stand in a link: it goes on a line of its own in the text part, and a mail client takes it up to the first space.
 _LINK = re.compile(r"https?://[^\s\x00-\x1f\x7f-\x9f<>\"\ud800-\udfff]+")
@@ -63,6 +66,7 @@ class Composer:
             answers_to = _own_mailbox("EMAIL_REPLY_TO", settings.email_reply_to)
             head.append(_mailbox_header("Reply-To", shown(parseaddr(settings.email_reply_to)[0]), answers_to))
         self._shared_headers = "".join([*head, _list_unsubscribe(answers_to)])
+        self._bounces_to = _own_mailbox("BOUNCE_ADDRESS", settings.bounce_address) if settings.bounce_address else None
 
     def build(self, message: Message, *, now: datetime | None = None) -> Mail | BadAddress | Failed:
         """The mail, or why there can be none. The same message gives the same bytes but for ``Date``, which is ``now``."""
@@ -74,6 +78,7 @@ class Composer:
             recipient = parse_mailbox(message.address)
         except NotAMailbox:
             return BadAddress(code="address_syntax")
+        token = message_token(message.key)
         wording = word(message, app=self._app, time_zone=self._time_zone, texts=self._texts)
         headers = (
             f"{self._shared_headers}"
@@ -81,12 +86,20 @@ class Composer:
             f"Subject: {_unstructured('Subject', wording.subject)}\r\n"
             f"Date: {format_datetime(now or datetime.now(UTC))}\r\n"
             f"Message-ID: {message_id(message.key, self.sender.domain)}\r\n"
+            f"{ID_HEADER}: {token}\r\n"
             "Auto-Submitted: auto-generated\r\n"
             "MIME-Version: 1.0\r\n"
             f"Content-Language: {wording.language}\r\n"
             f'Content-Type: multipart/alternative; boundary="{_BOUNDARY}"\r\n'
         )
-        return Mail(sender=self.sender, recipient=recipient, content=headers.encode() + _alternatives(wording))
+        return Mail(
+            sender=self._envelope_sender(token), recipient=recipient, content=headers.encode() + _alternatives(wording)
+        )
+
+    def _envelope_sender(self, token: str) -> Mailbox:
+        """Where reports about this mail are sent: ``EMAIL_FROM``, or ``BOUNCE_ADDRESS`` with the mail's token (VERP)."""
+        own = self._bounces_to
+        return replace(own, local=f"{own.local}+{token}") if own else self.sender
 
 
 def message_id(key: str, domain: str) -> str:

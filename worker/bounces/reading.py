@@ -1,0 +1,241 @@
+"""One mail of the bounce mailbox, read: what it is, and what it reports.
+
+1. RFC 3464's fields, wherever they stand, with the text beside them where they say too little.
+2. A complaint (RFC 5965).
+3. Prose, if the mail looks like a bounce at all.
+
+Answers to our mails that a machine wrote for a person (out of office, RFC 3834) are no reports. Mails are written by strangers: they
+are only read, up to a limit, and the worst that one can be is unreadable.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email import message_from_bytes, policy
+from email.header import decode_header, make_header
+from email.message import Message
+from enum import StrEnum
+
+from worker.bounces.dsn import has_fields, message_fields, recipients
+from worker.bounces.evidence import Weighed, weigh
+from worker.bounces.feedback import complainants
+from worker.bounces.parts import children, headers_in, said_in, text_of, texts
+from worker.bounces.plain import blocks, is_delay
+from worker.bounces.report import Report, Unreadable, Verdict, address_in, spec_of
+from worker.bounces.tracing import addresses_in, tokens_of_original, tokens_of_report, tokens_of_text
+
+#: Octets of a mail that are looked at: a report stands before the mail that it returns.
+LIMIT = 512 * 1024
+#: Reports have three parts; what has more than this, or more of what may end one, was made to be slow to read.
+_MOST_PARTS = 64
+_MOST_ENDS = 2000
+
+#: RFC 2046, 5.1.1: a boundary has at most 70 characters; the library takes seconds over one of 400,000.
+_LONG_BOUNDARY = re.compile(rb"boundary[^\n]{1000}", re.IGNORECASE)
+
+#: RFC 3464's own type and others like it, read as plain text: the library reads them otherwise, some undecoded, some wrongly.
+_STATUS_TYPES = re.compile(rb"message/(?:global-)?delivery-status\b", re.IGNORECASE)
+_FEEDBACK_TYPES = re.compile(rb"message/feedback-report\b", re.IGNORECASE)
+_STATUS, _FEEDBACK = "text/x-delivery-status", "text/x-feedback-report"
+
+_BOUNCER = re.compile(
+    r"mailer-?daemon|post_?master|mail[ ._]?(?:delivery|deliver)[ ._]?(?:sub)?system|mail administrator|bounce|mmsc|delivery (?:report|status)",
+    re.IGNORECASE,
+)
+_ABOUT_DELIVERY = re.compile(
+    r"undeliver|non[- ]?deliver|delivery (?:status|failure|report|notification|has failed|problem)|returned mail|returned to sender|returning message"
+    r"|failure notice|mail(?:er)? (?:delivery )?(?:fail|error|system error)|could not (?:be )?deliver|delivery .{0,20}fail|mail failed|error sending your mail",
+    re.IGNORECASE,
+)  # fmt: skip
+_ANSWERED_BY_MACHINE = re.compile(
+    r"auto[-_ ]?(?:reply|replied|response|respond)|out of (?:the )?office|vacation|automatic reply|abwesen|absence du bureau|fuera de la oficina",
+    re.IGNORECASE,
+)
+
+
+class Kind(StrEnum):
+    """What a mail is."""
+
+    #: Its reports say which.
+    REPORT = "report"
+    #: It looks like a bounce, and nothing was understood of it.
+    NOT_UNDERSTOOD = "not_understood"
+    #: An answer that a machine gave for a person.
+    AUTO_REPLY = "auto_reply"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What became of one mail."""
+
+    kind: Kind
+    reports: tuple[Report, ...] = ()
+
+
+def read(content: bytes) -> Reading:
+    """What a mail is and reports; raises :class:`~worker.bounces.report.Unreadable`."""
+    content = _FEEDBACK_TYPES.sub(_FEEDBACK.encode(), _STATUS_TYPES.sub(_STATUS.encode(), content[:LIMIT]))
+    if content.lower().count(b"content-type:") > _MOST_PARTS or content.count(b"\n--") > _MOST_ENDS:
+        raise Unreadable("too many parts")
+    if _LONG_BOUNDARY.search(content):
+        raise Unreadable("a boundary too long")
+    try:
+        return _read(message_from_bytes(content, policy=policy.compat32))
+    except Exception as error:  # noqa: BLE001 - the library raises whatever a hostile mail makes it raise
+        raise Unreadable(type(error).__name__) from None
+
+
+def parse(content: bytes) -> list[Report]:
+    """What a mail reports, nothing if it is no report; raises :class:`~worker.bounces.report.Unreadable`."""
+    return list(read(content).reports)
+
+
+def _read(mail: Message) -> Reading:
+    reports = list(_structured(mail))
+    if reports:
+        return Reading(Kind.REPORT, tuple(reports))
+    if not _looks_like_bounce(mail):
+        return Reading(Kind.AUTO_REPLY if _is_auto_reply(mail) else Kind.OTHER)
+    reports = list(_prose(mail))
+    return Reading(Kind.REPORT, tuple(reports)) if reports else Reading(Kind.NOT_UNDERSTOOD)
+
+
+def _structured(mail: Message) -> Iterator[Report]:
+    """The reports of every part that has fields for them."""
+    if mail.get_content_type() == _STATUS:
+        yield from _statuses(mail, text_of(mail), None, mail, "")
+    waiting = [mail]
+    while waiting:
+        part = waiting.pop()
+        parts = children(part)
+        kinds = {child.get_content_type() for child in parts}
+        if not kinds & {_STATUS, _FEEDBACK}:  # else what else is in it came back, and may be a report itself
+            waiting += reversed(parts)
+            continue
+        original = _original(parts)
+        for child in parts:
+            kind = child.get_content_type()
+            if kind == _STATUS:
+                prose = "\n".join(
+                    said_in(text)
+                    for each in parts
+                    if each.get_content_maintype() in {"text", "multipart"}
+                    and each.get_content_type() not in {_STATUS, _FEEDBACK}
+                    for text in texts(each)
+                )
+                yield from _statuses(mail, text_of(child), original, part, prose)
+            elif kind == _FEEDBACK:
+                yield from _complaint(mail, text_of(child), original)
+
+
+def _statuses(mail: Message, text: str, original: Message | None, container: Message, prose: str) -> Iterator[Report]:
+    fields = message_fields(text)
+    tokens = (
+        *tokens_of_original(original),
+        *(
+            token
+            for value in (fields.get_all("X-Original-Message-ID") or ())
+            for token in tokens_of_original(headers_in(f"Message-ID: {value}"))
+        ),
+        *tokens_of_report(mail),
+        *tokens_of_report(container),
+    )
+    told = {block.address: block.text for block in blocks(prose)} if prose else {}
+    everything = list(recipients(text))
+    for each in everything:
+        context = next((told[address] for address in each.addresses if address in told), "")
+        if len(everything) == 1 or not context:
+            context = prose
+        weighed = weigh(status=each.status, answer=each.answer, action=each.action, context=context)
+        if not each.answer and weighed.verdict is Verdict.REFUSED and context:
+            weighed = weigh(status=each.status, answer=" ".join(context.split()), action=each.action, context=prose)
+        yield _report(weighed, tokens, each.addresses, original)
+
+
+def _complaint(mail: Message, text: str, original: Message | None) -> Iterator[Report]:
+    addresses = complainants(text, original)
+    if addresses is not None:
+        tokens = (*tokens_of_original(original), *tokens_of_report(mail))
+        yield _report(Weighed(verdict=Verdict.COMPLAINT, evidence="complaint"), tokens, addresses, original)
+
+
+def _prose(mail: Message) -> Iterator[Report]:
+    original = _original(children(mail))
+    for text in texts(mail):
+        said = said_in(text)
+        tokens = (*tokens_of_original(original), *tokens_of_text(text), *tokens_of_report(mail))
+        found = list(_from_fields(said, tokens, original) if has_fields(said) else _from_words(said, tokens, original))
+        if found:
+            yield from found
+            return
+
+
+def _from_fields(text: str, tokens: tuple[str, ...], original: Message | None) -> Iterator[Report]:
+    for each in recipients(text):
+        yield _report(
+            weigh(status=each.status, answer=each.answer, action=each.action, context=text),
+            tokens,
+            each.addresses,
+            original,
+        )
+
+
+def _from_words(text: str, tokens: tuple[str, ...], original: Message | None) -> Iterator[Report]:
+    delayed = is_delay(text)
+    found = list(blocks(text))
+    for block in found:
+        context = text if len(found) == 1 else ""
+        weighed = weigh(answer=block.text, action="delayed" if delayed else "failed", context=context)
+        yield _report(weighed, tokens, (block.address,) if block.address else (), original)
+
+
+def _report(weighed: Weighed, tokens: tuple[str, ...], addresses: tuple[str, ...], original: Message | None) -> Report:
+    if not addresses and original is not None:
+        addresses = tuple(spec for each in addresses_in(original.get("To")) if (spec := spec_of(each)))
+    sender = next(iter(addresses_in(original.get("From"))), None) if original is not None else None
+    return Report(
+        verdict=weighed.verdict,
+        code=weighed.code,
+        evidence=weighed.evidence,
+        tokens=tuple(dict.fromkeys(tokens)),
+        addresses=addresses,
+        sender=address_in(sender),
+    )
+
+
+def _original(parts: list[Message]) -> Message | None:
+    """The header of the mail that the report returns, if it does."""
+    for child in parts:
+        inner = child.get_payload()
+        kind = child.get_content_type()
+        if kind == "text/rfc822-headers":
+            return headers_in(text_of(child))
+        if child.get_content_maintype() == "message" and isinstance(inner, list) and isinstance(inner[0], Message):
+            return inner[0]
+    return None
+
+
+def _looks_like_bounce(mail: Message) -> bool:
+    sender, subject = _decoded(mail, "From"), _decoded(mail, "Subject")
+    if _is_auto_reply(mail) and not _BOUNCER.search(sender):
+        return False
+    nobody = [str(mail.get(name, "x")).strip(" <>") == "" for name in ("Return-Path", "From")]
+    return bool(_BOUNCER.search(sender) or _ABOUT_DELIVERY.search(subject) or any(nobody))
+
+
+def _is_auto_reply(mail: Message) -> bool:
+    """RFC 3834's field, the older ones, or a subject that says so."""
+    if str(mail.get("Auto-Submitted") or "").strip().lower().startswith("auto-replied"):
+        return True
+    older = any(mail.get(name) for name in ("X-Autoreply", "X-Autorespond", "X-Auto-Response", "X-Autoresponder"))
+    precedence = str(mail.get("Precedence") or "").strip().lower()
+    return older or precedence == "auto_reply" or bool(_ANSWERED_BY_MACHINE.search(_decoded(mail, "Subject")))
+
+
+def _decoded(mail: Message, name: str) -> str:
+    value = str(mail.get(name) or "")[:1000]
+    try:
+        return str(make_header(decode_header(value)))
+    except (ValueError, LookupError, UnicodeError):  # HeaderParseError is a ValueError
+        return value

@@ -1,0 +1,89 @@
+"""Which mail of ours a report is about, and why a forged report is not believed.
+
+A mail of ours carries a token of 128 bits in up to three places: in ``Message-ID``, in ``X-Reconnect-Id``, and, with ``BOUNCE_ADDRESS``, in
+the envelope's sender (VERP). Only whoever has seen the mail knows it: it is a hash over the member's GUID and the reconnection.
+A report is believed if it returns the token, in whichever place. Amazon SES and Outlook.com replace ``Message-ID``; SES replaces
+``Date`` as well, and both return our own header.
+
+From and To together trace a report, too, and prove nothing: both can be guessed. Such a report is counted and suppresses nobody.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from email.message import Message
+from email.utils import getaddresses
+
+from worker.bounces.report import Report
+from worker.channels.email.message import ID_HEADER, message_token
+
+#: Fields of a report that may hold the envelope's sender to which it went.
+_ENVELOPE = (
+    "To",
+    "Delivered-To",
+    "X-Original-To",
+    "Envelope-To",
+    "X-Envelope-To",
+    "X-Forwarded-To",
+    "Apparently-To",
+    "Return-Path",
+    "X-Failed-Recipients",
+)
+_MOST_FIELDS = 20
+_TOKEN = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
+_MESSAGE_ID = re.compile(r"<([0-9a-f]{32})@[^<>\s@]{1,255}>")
+_VERP = re.compile(r"[+=._-]([0-9a-f]{32})(?=[@=])")
+#: Our fields in a copy that is part of a text.
+_IN_TEXT = re.compile(
+    rf"^[ \t>]{{0,8}}(?:{ID_HEADER}|Message-ID)[ \t]*:\s{{0,3}}<?([0-9a-f]{{32}})(?![0-9a-f])",
+    re.IGNORECASE | re.MULTILINE,
+)
+_VERP_IN_TEXT = re.compile(
+    r"^[ \t>]{0,8}Return-Path[ \t]*:[ \t]{0,8}<?[^\s<>@]{1,64}[+]([0-9a-f]{32})@", re.IGNORECASE | re.MULTILINE
+)
+
+
+def tokens_of_report(mail: Message) -> Iterator[str]:
+    """What a report's own header shows: whom it was sent to, and what it answers."""
+    for name in _ENVELOPE:
+        for value in (mail.get_all(name) or ())[:_MOST_FIELDS]:
+            yield from _VERP.findall(str(value)[:1000].lower())
+    for name in ("In-Reply-To", "References"):
+        yield from _MESSAGE_ID.findall(str(mail.get(name) or "")[:4000].lower())[:_MOST_FIELDS]
+
+
+def tokens_of_original(headers: Message | None) -> Iterator[str]:
+    """What the returned header shows."""
+    if headers is None:
+        return
+    yield from _MESSAGE_ID.findall(str(headers.get("Message-ID") or "")[:1000].lower())
+    for value in (headers.get_all(ID_HEADER) or ())[:_MOST_FIELDS]:
+        yield from _TOKEN.findall(str(value)[:200].lower())
+    for value in (headers.get_all("Return-Path") or ())[:_MOST_FIELDS]:
+        yield from _VERP.findall(str(value)[:1000].lower())
+
+
+def tokens_of_text(text: str) -> Iterator[str]:
+    """What a copy inside a text shows."""
+    yield from (found.lower() for found in _IN_TEXT.findall(text)[:_MOST_FIELDS])
+    yield from (found.lower() for found in _VERP_IN_TEXT.findall(text)[:_MOST_FIELDS])
+
+
+def addresses_in(value: object) -> list[str]:
+    """The addresses of a header field, as they are written there."""
+    return [address for _, address in getaddresses([str(value or "")[:2000]]) if address][:_MOST_FIELDS]
+
+
+def trace(reports: Iterable[Report], sent: Iterable[tuple[int, str, str]]) -> dict[str, tuple[int, str]]:
+    """Which mails reports speak of: for each token that is ours, the notification's id and its user.
+
+    ``sent`` are notifications: id, user, message key. They are taken one after the other until every token is found.
+    """
+    wanted = {token for report in reports for token in report.tokens}
+    found = {}
+    for id_, user_guid, key in sent if wanted else ():
+        token = message_token(key)
+        if token in wanted:
+            found[token] = (id_, user_guid)
+            if len(found) == len(wanted):
+                break
+    return found
