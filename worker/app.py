@@ -5,6 +5,7 @@ lost, late or doubled, and there is no result backend. Reasons for the figures: 
 """
 
 import logging
+import os
 import ssl
 import sys
 from typing import Any
@@ -90,6 +91,9 @@ def configuration() -> dict[str, Any]:
         }
     )
 
+
+# Flower's list shows no results unless it is told to. However it is started (`celery -A worker.app flower`), it loads this first.
+os.environ.setdefault("FLOWER_TASKS_COLUMNS", "name,state,result,received,runtime,worker")
 
 app = Celery("reconnection-worker", set_as_current=True)
 app.add_defaults(configuration)

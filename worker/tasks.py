@@ -8,7 +8,7 @@ from threading import Lock
 from typing import Any
 
 import structlog
-from celery import signals
+from celery import Task, signals
 
 from worker import stopping
 from worker.app import app
@@ -54,7 +54,13 @@ def run(stage: str, job: Callable[[Runtime], Coroutine[Any, Any, str]]) -> str:
     return report
 
 
-@app.task(name="reconnect.sweep")
+class Stage(Task):  # type: ignore[type-arg]  # it takes none at run time
+    """What the tasks of all stages have in common."""
+
+    Request = "worker.task_events:StageRequest"
+
+
+@app.task(base=Stage, name="reconnect.sweep")
 def run_sweep(*, by_beat: bool = False) -> str:
     """One sweep. Beat's are counted by the minute, so that two beats sweep once."""
 
@@ -66,19 +72,19 @@ def run_sweep(*, by_beat: bool = False) -> str:
     return run("sweep", job)
 
 
-@app.task(name="reconnect.fetch")
+@app.task(base=Stage, name="reconnect.fetch")
 def run_fetch() -> str:
     """One shift of fetching."""
     return run("fetch", fetch)
 
 
-@app.task(name="reconnect.deliver")
+@app.task(base=Stage, name="reconnect.deliver")
 def run_deliver() -> str:
     """One shift of delivering."""
     return run("deliver", deliver)
 
 
-@app.task(name="reconnect.verify")
+@app.task(base=Stage, name="reconnect.verify")
 def run_verify() -> str:
     """One shift of verifying."""
     return run("verify", verify)

@@ -5,7 +5,9 @@ import json
 import os
 import re
 import signal
+import sys
 import time
+import urllib.request
 from typing import Any
 
 import psycopg
@@ -107,7 +109,7 @@ def test_flower_shows_every_task_by_name_with_a_short_result_and_no_secret(machi
     )
     base = f"http://127.0.0.1:{port}"
     acceptance.wait_until(lambda: acceptance.get_json(f"{base}/api/workers"), what="Flower's start")
-    machine.celery("beat", "beat", "--schedule", "beat", environment={"SWEEP_SCHEDULE": "* * * * *"})
+    machine.celery("beat", "beat", environment={"SWEEP_SCHEDULE": "* * * * *"})
     _settle(machine)
 
     def done() -> Any:
@@ -127,6 +129,35 @@ def test_flower_shows_every_task_by_name_with_a_short_result_and_no_secret(machi
     for secret in ("oauth/authorize", "state=", "@mail.example", "MBR-", "USR-", machine.environment["MX_API_KEY"]):
         assert secret not in shown
     assert machine.mails()["count"] == 30
+
+
+def test_flowers_list_shows_results_and_the_reason_of_a_failure(machine: Any, acceptance: Any) -> None:
+    machine.start_worker(1)  # there is no schema yet
+    port = acceptance.free_port()
+    machine.celery("flower", "flower", f"--port={port}", "--address=127.0.0.1")
+    base = f"http://127.0.0.1:{port}"
+    query = "/tasks/datatable?draw=1&start=0&length=50&search[value]=&order[0][column]=0&order[0][dir]=asc&columns[0][data]=name"
+    acceptance.wait_until(lambda: acceptance.get_json(base + query), what="Flower's start")
+    with urllib.request.urlopen(f"{base}/tasks", timeout=10) as page:
+        headings = re.findall(r"<th[^>]*>\s*([^<]*?)\s*</th>", page.read().decode())
+    assert headings == ["Name", "State", "Result", "Received", "Runtime", "Worker"]
+
+    def result(state: str) -> Any:
+        rows = (acceptance.get_json(base + query) or {"data": []})["data"]
+        return [row["result"] for row in rows if row["name"] == "reconnect.sweep" and row["state"] == state]
+
+    def swept() -> Any:
+        wake = "from worker.app import app; from worker.publishing import publish; publish(app, 'sweep', 1)"
+        machine.start("wake", sys.executable, "-c", wake).wait(30)
+        return True
+
+    assert swept()
+    failed = acceptance.wait_until(lambda: result("FAILURE"), what="the failed task")
+    assert "reconnect migrate" in failed[0]
+    assert failed[0].startswith("sweep: ")
+    assert machine("migrate").code == 0
+    assert swept()
+    assert acceptance.wait_until(lambda: result("SUCCESS"), what="the task that succeeded") == ["'nothing to do'"]
 
 
 def test_a_wrong_key_stops_fetching_and_is_told_by_status_and_doctor(machine: Any, acceptance: Any) -> None:

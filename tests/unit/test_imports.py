@@ -32,7 +32,7 @@ FLOORS = (
     {"policy", "store", "mx", "channels", "sandbox"},
     {"runtime", "intake", "bounces", "publishing"},
     {"stages"},
-    {"app", "beat", "watching", "tasks", "web", "cli", "__main__"},
+    {"app", "beat", "watching", "task_events", "tasks", "web", "cli", "__main__"},
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 #: The floor of the four that must not know of one another.

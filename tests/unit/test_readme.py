@@ -16,6 +16,7 @@ from cryptography.fernet import Fernet
 
 from worker import cli
 from worker.app import STAGES, configuration
+from worker.cli.processes import flower_command
 from worker.intake import COLUMNS, Row, read
 from worker.mx.answers import Gone, RefusedClient, RejectedRequest, RetryLater, Unsupported
 from worker.mx.judging import judge_window
@@ -329,9 +330,10 @@ def test_units_leave_a_shift_the_time_to_end(path: Path) -> None:
     assert "RestartPreventExitStatus=2" in unit
 
 
-def test_flower_is_never_started_open_to_the_network() -> None:
-    for path in RUN:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if " flower " in line and "celery" in line:
-                assert "--address=127.0.0.1" in line
-                assert "--read-only" in line
+def test_flower_is_never_started_open_to_the_network_and_shows_results_however_it_is_started() -> None:
+    commands = [line for path in RUN for line in path.read_text(encoding="utf-8").splitlines() if " flower " in line]
+    assert len(commands) == 2
+    for line in (*commands, " ".join(flower_command(5555))):
+        assert "--address=127.0.0.1" in line
+        assert "--read-only" in line
+        assert "--tasks_columns=name,state,result,received,runtime,worker" in line

@@ -46,6 +46,7 @@ def flower_command(port: int) -> list[str]:
         "--read-only",
         "--max_tasks=10000",
         "--purge_offline_workers=300",
+        "--tasks_columns=name,state,result,received,runtime,worker",
     )
     return [*_CELERY, "flower", *options]
 
