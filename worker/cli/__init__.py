@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable
 from importlib import import_module
+from io import TextIOWrapper
 
 import typer
 
@@ -62,6 +63,12 @@ def __getattr__(name: str) -> typer.Typer:
 
 def main() -> None:
     """Run the command; what went wrong is one line, and the exit code says whose turn it is."""
+    for stream in (
+        sys.stdout,
+        sys.stderr,
+    ):  # a terminal that cannot show a letter shows its number; nothing fails over it
+        if isinstance(stream, TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
+            stream.reconfigure(errors="backslashreplace")
     asked = _HOME.get(sys.argv[1]) if len(sys.argv) > 1 else None
     try:
         _application([asked] if asked else _MODULES)()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -82,7 +83,8 @@ def styled(*parts: str | tuple[str, str]) -> Text:
 
 def print_json(value: object) -> None:
     """One JSON document on stdout. What a terminal would obey is escaped, which JSON reads as the same."""
-    text = json.dumps(value, default=_as_json, ensure_ascii=False, indent=2)
+    can_show = (sys.stdout.encoding or "").lower().startswith("utf")
+    text = json.dumps(value, default=_as_json, ensure_ascii=not can_show, indent=2)
     if not text.isprintable():
         text = "".join(c if c == "\n" or plain(c) == c else json.dumps(c)[1:-1] for c in text)
     typer.echo(text)

@@ -7,17 +7,16 @@ a function for that reason.
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, TypeVar
 
 import aiosqlite
 from sqlalchemy import URL, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from worker.errors import DatabaseUnavailable, SchemaMismatch
 from worker.settings import Settings
+from worker.store.database_errors import as_worker_error, passes, wrong_encoding
 from worker.store.rows import Rows
 
 T = TypeVar("T")
@@ -54,11 +53,13 @@ def open_engine(settings: Settings, *, pool_size: int = 5) -> AsyncEngine:
         # No ping before each transaction: one that meets a dead connection is run again as a whole, see Database.transaction.
         connect_args={
             "connect_timeout": 5,
+            "client_encoding": "utf8",  # whatever PGCLIENTENCODING or the role's own setting says
             "application_name": "reconnection-worker",
             "autocommit": True,  # BEGIN is ours, see below
             "prepare_threshold": None,  # see below
         },
     )
+    _demand_utf8(engine.sync_engine)
     _prepare_postgresql(engine.sync_engine)
     return engine
 
@@ -70,7 +71,9 @@ def open_sync_engine(settings: Settings) -> Engine:
         engine = create_engine(url.set(drivername="sqlite"), hide_parameters=True)
         _prepare_sqlite(engine)
         return engine
-    return create_engine(url, hide_parameters=True, connect_args={"connect_timeout": 5})
+    engine = create_engine(url, hide_parameters=True, connect_args={"connect_timeout": 5, "client_encoding": "utf8"})
+    _demand_utf8(engine)
+    return engine
 
 
 async def _connect_sqlite(*args: Any, **options: Any) -> aiosqlite.Connection:
@@ -100,6 +103,17 @@ def _prepare_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _demand_utf8(engine: Engine) -> None:
+    """Refuse a database in another encoding before anything is read from it: of SQL_ASCII the driver makes bytes, not text."""
+
+    @event.listens_for(engine, "connect", insert=True)  # before SQLAlchemy's own first look at the server
+    def _connect(connection: Any, _record: object) -> None:
+        driver = getattr(connection, "driver_connection", connection)
+        encoding = driver.info.parameter_status("server_encoding")
+        if encoding not in {None, "UTF8"}:  # a pooler may not say
+            raise wrong_encoding(encoding, engine.url)
 
 
 #: In UTC, so that moments come as ``Moment`` promises them. The scan settings: see :func:`_prepare_postgresql`.
@@ -148,7 +162,7 @@ class Database:
         """
         try:
             async for attempt in AsyncRetrying(
-                retry=retry_if_exception(_is_away),
+                retry=retry_if_exception(passes),
                 stop=stop_after_delay(RETRY_SECONDS),
                 wait=wait_random_exponential(multiplier=0.1, max=2),
             ):
@@ -157,7 +171,7 @@ class Database:
                         return await work(connection)
         except RetryError as error:
             cause = error.last_attempt.exception()
-            raise DatabaseUnavailable(describe(cause, self.engine.url)) from None
+            raise as_worker_error(cause, self.engine.url) from None
         except (DBAPIError, OSError) as error:
             raise as_worker_error(error, self.engine.url) from None
         raise AssertionError("unreachable")
@@ -165,77 +179,3 @@ class Database:
     async def close(self) -> None:
         """Return the connections."""
         await self.engine.dispose()
-
-
-def as_worker_error(error: BaseException, url: URL) -> DatabaseUnavailable | SchemaMismatch:
-    """What a failure of the database means, in one line without parameters."""
-    text = str(getattr(error, "orig", error)).lower()
-    if (
-        (isinstance(error, ProgrammingError) and "does not exist" in text)
-        or "no such table" in text
-        or "no such column" in text
-    ):
-        return SchemaMismatch("the database's schema is not this version's: run `reconnect migrate`")
-    return DatabaseUnavailable(describe(error, url))
-
-
-def describe(error: BaseException | None, url: URL) -> str:
-    """One line that names the database and what is wrong with it, without its password or a statement's parameters."""
-    where = (
-        f"SQLite file {Path(url.database).name}"
-        if url.get_backend_name() == "sqlite" and url.database
-        else "PostgreSQL"
-    )
-    if where == "PostgreSQL":
-        where = f"PostgreSQL at {url.host or url.query.get('host') or 'its socket'}"
-    text = str(getattr(error, "orig", error) or "").strip().lower()
-    for sign, meaning in _MEANINGS.items():
-        if sign in text:
-            return f"database: {where}: {meaning}"
-    return (
-        f"database: {where}: {type(getattr(error, 'orig', error)).__name__}; see that it runs and DATABASE_URL is right"
-    )
-
-
-_MEANINGS = {
-    "readonly": "it is read-only; give this user the right to write the file and its folder",
-    "read-only": "it is read-only; point DATABASE_URL at the primary",
-    "disk is full": "the disk is full; nothing was half written, make room and run again",
-    "disk i/o error": "the disk cannot be written; nothing was half written, see to the disk and run again",
-    "no space left": "the disk is full; nothing was half written, make room and run again",
-    "unable to open": "the file cannot be opened; see that its folder exists and may be written",
-    "file is not a database": "the file is no SQLite database; see DATABASE_URL",
-    "locked": "another process holds it for too long",
-    "password authentication failed": "user or password refused; see DATABASE_URL",
-    "alter type of a column": "a view, trigger or policy of yours uses a column that changes; drop it, migrate, and make it again",
-    "already exists": "a table of ours is there already and is not ours; give this worker a schema or database of its own",
-    "does not exist": "the database or role does not exist; see DATABASE_URL",
-    "connection refused": "nobody listens there; start it or see DATABASE_URL",
-    "timeout": "it does not answer",
-    "resolve": "its host name is unknown; see DATABASE_URL",
-}
-
-
-def _is_away(error: BaseException) -> bool:
-    """Whether it may be back in a moment: a restart, a dropped connection, a deadlock's victim; not a full or read-only disk."""
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return True
-    if isinstance(error, OperationalError | InterfaceError):
-        text = str(error.orig).lower()
-        return not any(
-            sign in text
-            for sign in (
-                "readonly",
-                "read-only",
-                "full",
-                "disk i/o",
-                "unable to open",
-                "no such table",  # not the "no such file" of a server's socket that is not there for a moment
-                "no such column",
-                "not a database",
-                "authentication",
-                "does not exist",
-                "no space",
-            )
-        )
-    return isinstance(error, ConnectionError | asyncio.TimeoutError)

@@ -6,10 +6,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError
 
+from worker.errors import SchemaMismatch
 from worker.settings import Settings
-from worker.store.database import as_worker_error, open_sync_engine
+from worker.store.database import open_sync_engine
+from worker.store.database_errors import as_worker_error
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -23,7 +26,10 @@ def _config() -> Config:
 
 
 def migrate(settings: Settings) -> tuple[str | None, str | None]:
-    """Bring the database to the newest schema in one transaction; returns the revisions before and after."""
+    """Bring the database to the newest schema in one transaction; returns the revisions before and after.
+
+    Raises :class:`SchemaMismatch` where the database is at a revision that this version does not know.
+    """
     engine = open_sync_engine(settings)
     config = _config()
     try:
@@ -32,6 +38,10 @@ def migrate(settings: Settings) -> tuple[str | None, str | None]:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             return before, MigrationContext.configure(connection).get_current_revision()
+    except CommandError:
+        raise SchemaMismatch(
+            "the database's schema is newer than this version, or not this worker's: run the version that made it"
+        ) from None
     except (DBAPIError, OSError) as error:
         raise as_worker_error(error, engine.url) from None
     finally:
