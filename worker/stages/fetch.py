@@ -32,7 +32,7 @@ from worker.runtime import Runtime
 from worker.stages.breaker import Breaker, Gate
 from worker.stages.mode import Mode
 from worker.stages.planning import SOON, Planner, Visit, again
-from worker.stages.shift import Shift, Slice, summary
+from worker.stages.shift import Shift, Slice, log_crash, summary
 from worker.store.fetch_settling import Announcement, Claim, Fetched, Round
 from worker.store.fetching import FetchStore
 from worker.store.moments import NEVER
@@ -52,8 +52,6 @@ _SIT_OUT = 5.0
 _WAKE_EVERY = 1.0
 #: Claims that wait for the database side by side.
 _CLAIMS_AT_ONCE = 4
-#: One person's banks are asked for side by side, but not without end.
-_AT_ONCE = 5
 
 _S = ReconnectionState
 
@@ -77,6 +75,12 @@ class Fetch:
         self._served = 0
         self._blaming_mx: dict[int, int] = {}
         self._undecided: list[Round] = []
+        #: One user's banks are shared out over all connections, and no user's over more than there are.
+        self._connections = asyncio.Semaphore(self._settings.mx_max_connections)
+        #: Reconnections that were claimed and of which MX has not been asked yet.
+        self._unasked = 0
+        #: After this nobody more is asked for, so that a user with thousands of banks does not outlast the task.
+        self._ask_until = time.monotonic() + self._settings.shift_seconds + runtime.mx_deadline
         #: Messages were stored since a deliverer was woken last, and when that was.
         self._to_deliver = False
         self._woken_at = float("-inf")
@@ -96,7 +100,7 @@ class Fetch:
         """Take due reconnections; those whose user cannot be told now are put off without asking MX for anything."""
         now = self._runtime.clock.now()
         # What waits here already is asked for first, and all of it within half a lease.
-        room = min(n, self._runtime.pacing.affordable(self._runtime.mx_deadline) - self.shift.waiting)
+        room = min(n, self._runtime.pacing.affordable(self._runtime.mx_deadline) - self._unasked)
         if room < 1:
             return await self._wait_for_room(n)
         claims = await self._take(room, now)
@@ -108,6 +112,7 @@ class Fetch:
             await self._store.settle(put_off, now=now)
             self._count(put_off)
         self.asked += len(visits)
+        self._unasked += sum(len(visit.claims) for visit in visits)
         # Probes and suspects are one claim and no more.
         taken = n if len(claims) >= room else len(claims)  # as many as there was room for: there may be more
         return Slice(taken=taken if self._mode is Mode.WORK else 0, jobs=visits)
@@ -129,20 +134,44 @@ class Fetch:
 
     async def work(self, visit: Visit) -> Round:
         """Ask MX for a window for everything this person has broken."""
-        mx = self._runtime.mx
-        if len(visit.claims) == 1:  # as most people have
-            claim = visit.claims[0]
-            results = [self._judge(claim, await mx.oauth_window(claim.user_guid, claim.asked_guid))]
-        else:
-            limit = asyncio.Semaphore(_AT_ONCE)
-
-            async def ask(claim: Claim) -> Fetched:
-                async with limit:
-                    return self._judge(claim, await mx.oauth_window(claim.user_guid, claim.asked_guid))
-
-            results = list(await asyncio.gather(*map(ask, visit.claims)))
+        claims = visit.claims
+        # Most people have one. A probe asks for one as well, and for the others if MX serves us again.
+        first = 1 if len(claims) == 1 or self._mode is Mode.PROBE else 0
+        results = [await self._ask(claim) for claim in claims[:first]]
+        if len(claims) > first:
+            results += await asyncio.gather(*map(self._ask_beside, claims[first:]))
         ready = [fetched.claim for fetched in results if fetched.state is _S.READY]
         return results, self._announcement(visit, ready) if ready else None
+
+    async def _ask(self, claim: Claim) -> Fetched:
+        """Ask MX for one window, as soon as a connection is free."""
+        async with self._connections:
+            self._unasked -= 1
+            return self._judge(claim, await self._runtime.mx.oauth_window(claim.user_guid, claim.asked_guid))
+
+    async def _ask_beside(self, claim: Claim) -> Fetched:
+        """Ask for one of several banks of a user; what becomes of it concerns none of the others."""
+        async with self._connections:
+            self._unasked -= 1
+            try:
+                while self._may_ask():
+                    answer = await self._runtime.mx.oauth_window(claim.user_guid, claim.asked_guid)
+                    # Its turn did not come because so many others of the same user were before it.
+                    if not (isinstance(answer, RetryLater) and answer.code == NOT_ASKED and self._waits_for_a_turn()):
+                        return self._judge(claim, answer)
+            except Exception as error:  # noqa: BLE001 - as in the shift: whatever it is, the others go on
+                log_crash(error)
+                return self._retry(claim, RetryLater(code="internal_error"), self._runtime.clock.now())
+        if self.shift.halted:
+            return again(claim, claim.next_attempt_at, NOT_ASKED)
+        return self._judge(claim, RetryLater(code=NOT_ASKED, upstream=False))
+
+    def _may_ask(self) -> bool:
+        return not self.shift.halted and time.monotonic() < self._ask_until
+
+    def _waits_for_a_turn(self) -> bool:
+        """Whether waiting on is worth it: MX did not ask for a long silence."""
+        return self._runtime.pacing.blocked_for <= _SIT_OUT and not self._runtime.stopping.is_set()
 
     def _announcement(self, visit: Visit, ready: Sequence[Claim]) -> Announcement:
         lead = ready[0] if len(ready) == 1 else min(ready, key=lambda claim: claim.id)
@@ -269,7 +298,10 @@ class Fetch:
         await self._store.release([claim for visit in jobs for claim in visit.claims])
 
     async def renew(self, jobs: Sequence[Visit]) -> None:
-        """Nothing to do: a call to MX ends within half a lease."""
+        """A user with many banks takes many calls, and some results wait until it is known whether MX is to blame."""
+        claims = [claim for visit in jobs for claim in visit.claims]
+        claims += [fetched.claim for results, _ in self._undecided for fetched in results]
+        await self._store.renew(claims, lease_seconds=self._settings.lease_seconds)
 
 
 def _word(fetched: Fetched) -> str:

@@ -209,8 +209,7 @@ class Shift(Generic[Job, Done]):
             except BaseException as error:  # noqa: BLE001 - whatever it is, the others go on
                 if self._ended:
                     return  # and hands it back
-                # The error's text may hold what no log may hold; its place is enough to find the fault.
-                log.error("job_crashed", error=type(error).__name__, where=_where(error))  # noqa: TRY400
+                log_crash(error)
                 done = self.stage.crashed(job)
             del self._working[number]
             self._done.append(done)
@@ -261,6 +260,11 @@ class Shift(Generic[Job, Done]):
 def summary(figures: Mapping[str, int], took: timedelta) -> str:
     """A shift in one short line, for Flower and the log: ``ready 3980, retry 12, 20.1 s``."""
     return ", ".join([*(f"{word} {figures[word]}" for word in sorted(figures)), f"{took.total_seconds():.1f} s"])
+
+
+def log_crash(error: BaseException) -> None:
+    """Log a fault of ours. The error's text may hold what no log may hold; its place is enough to find the fault."""
+    log.error("job_crashed", error=type(error).__name__, where=_where(error))
 
 
 def _where(error: BaseException) -> str:

@@ -50,6 +50,7 @@ class FetchStore:
         )
         self._context = _context_statement(rows)
         self._release = _release_statement(rows)
+        self._renew = _renew_statement(rows)
         self._settling = Settling(rows)
 
     async def claim(
@@ -102,6 +103,12 @@ class FetchStore:
         """Hand leases back at once, nothing spent."""
         given = self._rows.encode({"id": claim.id, "epoch": claim.epoch} for claim in claims)
         await self._database.transaction(lambda connection: connection.execute(self._release, {"given": given}))
+
+    async def renew(self, claims: Sequence[Claim], *, lease_seconds: float) -> None:
+        """Lengthen the leases that are still held."""
+        given = self._rows.encode({"id": claim.id, "epoch": claim.epoch} for claim in claims)
+        parameters = {"given": given, "lease_seconds": lease_seconds}
+        await self._database.transaction(lambda connection: connection.execute(self._renew, parameters))
 
     async def due(self, now: datetime, *, at_most: int) -> int:
         """How many reconnections could be claimed now, counted no further than ``at_most``."""
@@ -214,6 +221,15 @@ def _release_statement(rows: Rows) -> Any:
         update(reconnections)
         .where(r.id == given.c.id, r.epoch == given.c.epoch, r.state == written("leased"))
         .values(state=ReconnectionState.DUE, lease_holder=None, lease_expires_at=None)
+    )
+
+
+def _renew_statement(rows: Rows) -> Any:
+    given = rows.table("given", {"id": BigInteger(), "epoch": BigInteger()})
+    return (
+        update(reconnections)
+        .where(r.id == given.c.id, r.epoch == given.c.epoch, r.state == written("leased"))
+        .values(lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())))
     )
 
 
