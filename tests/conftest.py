@@ -66,7 +66,7 @@ class Postgres:
         self.made += 1
         name = f"t{os.getpid()}_{self.made}"
         with psycopg.connect(self.uri, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE migrated")
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE migrated STRATEGY file_copy")
         return self.uri.replace("/postgres?", f"/{name}?")
 
 
@@ -91,14 +91,22 @@ def postgres() -> Iterator[Postgres]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file, to be copied."""
+    file = tmp_path_factory.mktemp("sqlite") / "migrated.db"
+    schema.migrate(make_settings(database_url=f"sqlite:///{file}"))
+    return file
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A fresh, migrated database of either kind."""
     if request.param == "postgresql":
         return str(request.getfixturevalue("postgres").database())
-    url = f"sqlite:///{tmp_path / 'reconnect.db'}"
-    schema.migrate(make_settings(database_url=url))
-    return url
+    file = tmp_path / "reconnect.db"
+    shutil.copyfile(request.getfixturevalue("sqlite_template"), file)
+    return f"sqlite:///{file}"
 
 
 def make_settings(**overrides: Any) -> Settings:
