@@ -11,7 +11,7 @@ from rich.table import Table
 from worker.cli.reporting import came_back, given_up, never_told, span
 from worker.cli.session import AsJson, out, print_json, run, styled, when
 from worker.errors import UsageError, WorkerError
-from worker.names import isolated, shown
+from worker.names import shown
 from worker.policy.notices import is_near
 from worker.policy.selection import MemberFacts, Reason, judge
 from worker.policy.states import ReconnectionState
@@ -142,7 +142,7 @@ def _told(found: dict[str, Any], pauses: list[str], settings: Settings, now: dat
         days = settings.expiry_notice_days
         if is_near(facts, statuses=settings.reconnect_statuses, days=days, now=now):
             verdict = f"picked for a notice: its token expires at {when(facts.token_expires_at)} (EXPIRY_NOTICE_DAYS)"
-        institution = isolated(shown(member["institution_name"] or member["institution_code"] or ""))
+        institution = shown(member["institution_name"] or member["institution_code"] or "")
     ways = [*(["email"] if user and user["email"] else []), *found["devices"]]
     contact = f"can be reached by {', '.join(ways)}" if ways else "has no address, so nobody can be told"
     if user and user["refused_email"] and user["refused_email"] == user["email"]:

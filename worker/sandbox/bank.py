@@ -180,15 +180,17 @@ class Bank:
             case "hostile":
                 fields["oauth_window_uri"] = hostile_uri(step.argument, member.record.institution_code, _NO_STATE)
             case _:
-                fields["oauth_window_uri"] = self._mint(member, request.query)
+                fields["oauth_window_uri"] = self._mint(member, request.query, step)
         return "200", answer({"member": fields})
 
-    def _mint(self, member: Member, query: Mapping[str, str]) -> str:
+    def _mint(self, member: Member, query: Mapping[str, str], step: Step) -> str:
         self.ledger.of(member.key).minted.append(time.time())
         return self.members.mint(
             member,
             skip_aggregation=query.get("skip_aggregation") == "true",
             redirect_url=query.get("client_redirect_url"),
+            used_by_opening=step.kind == "scan",
+            link_seconds=step.seconds if step.kind == "link_seconds" else None,
         )
 
     def _read(self, request: web.Request) -> Member:

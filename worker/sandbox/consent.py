@@ -1,4 +1,7 @@
-"""The bank's consent page: a person allows or denies, once a link. Looking changes nothing."""
+"""The bank's consent page: a person allows or denies, once a link.
+
+Looking changes nothing, unless ``scan`` says that the first GET uses the link up; then only the page that it got can decide.
+"""
 
 from http import HTTPStatus
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -7,7 +10,7 @@ from aiohttp import web
 
 from worker.names import isolated, shown
 from worker.sandbox.ledger import Ledger
-from worker.sandbox.members import LinkUsed, Members, Window
+from worker.sandbox.members import LinkExpired, LinkUsed, Members, Window
 from worker.sandbox.pages import page
 
 _PATH = "/oauth/authorize"
@@ -23,9 +26,9 @@ class Consent:
     def routes(self) -> list[web.RouteDef]:
         return [web.get(_PATH, self._ask), web.post(_PATH, self._decide)]
 
-    def decide(self, window: Window, *, allow: bool) -> None:
-        """Allow or deny as a person would; raises :class:`LinkUsed`."""
-        self._members.decide(window, allow=allow)
+    def decide(self, window: Window, *, allow: bool, session: str | None = None) -> None:
+        """Allow or deny as a person would; raises :class:`LinkUsed` and :class:`LinkExpired`."""
+        self._members.decide(window, allow=allow, session=session)
         self._ledger.of(window.member.key).used += 1
 
     async def _ask(self, request: web.Request) -> web.Response:
@@ -33,9 +36,12 @@ class Consent:
         window = self._members.window(state)
         if window is None:
             return _unknown()
-        if window.decision is not None:
-            return _used(window)
-        return page("consent.html", bank=_bank(window), state=state)
+        self._ledger.of(window.member.key).opened += 1
+        try:
+            session = self._members.open(window)
+        except (LinkUsed, LinkExpired) as reason:
+            return _refused(window, reason)
+        return page("consent.html", bank=_bank(window), state=state, session=session)
 
     async def _decide(self, request: web.Request) -> web.Response:
         form = await request.post()
@@ -51,9 +57,9 @@ class Consent:
                 text="The form came without a decision. Nothing has changed; go back and choose.",
             )
         try:
-            self.decide(window, allow=decision == "allow")
-        except LinkUsed:
-            return _used(window)
+            self.decide(window, allow=decision == "allow", session=str(form.get("session", "")) or None)
+        except (LinkUsed, LinkExpired) as reason:
+            return _refused(window, reason)
         if window.redirect_url is not None:
             return _redirect(window, window.redirect_url)
         bank = isolated(_bank(window))
@@ -77,13 +83,31 @@ def _unknown() -> web.Response:
     )
 
 
+def _refused(window: Window, reason: LinkUsed | LinkExpired) -> web.Response:
+    return _used(window) if isinstance(reason, LinkUsed) else _expired(window)
+
+
 def _used(window: Window) -> web.Response:
     return page(
         "outcome.html",
         status=HTTPStatus.GONE,
         title="This link was already used",
-        text=f"Each link to {isolated(_bank(window))} is good for one decision, and access was already "
-        f"{window.decision} with this one. Ask for a new link.",
+        text=f"Each link to {isolated(_bank(window))} is good for one decision, and "
+        + (
+            f"access was already {window.decision} with this one."
+            if window.decision
+            else "somebody has opened this one already."
+        )
+        + " Ask for a new link.",
+    )
+
+
+def _expired(window: Window) -> web.Response:
+    return page(
+        "outcome.html",
+        status=HTTPStatus.GONE,
+        title="This link has expired",
+        text=f"Links to {isolated(_bank(window))} are good for a while only. Ask for a new one.",
     )
 
 

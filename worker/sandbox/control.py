@@ -16,7 +16,7 @@ from worker.sandbox.consent import Consent
 from worker.sandbox.ledger import peak, per_second
 from worker.sandbox.mail_faults import MailRule
 from worker.sandbox.mail_server import MailServer
-from worker.sandbox.members import LinkUsed, Member
+from worker.sandbox.members import LinkExpired, LinkUsed, Member
 from worker.sandbox.population import ConnectionStatus, Script
 from worker.sandbox.problems import one_line
 from worker.sandbox.script import Step, parse_step
@@ -59,8 +59,8 @@ class Command(BaseModel):
     fault: StepText | None = None
     #: Several, one of which strikes; takes the place of ``fault``.
     mix: Annotated[list[StepText], Field(min_length=1)] | None = None
-    #: The share of requests that it strikes, by dice that the same seed throws alike.
-    share: float = Field(1.0, gt=0, le=1)
+    #: The share of requests that it strikes, by random numbers that are the same for the same seed. 0, with or without a fault, ends it.
+    share: float = Field(1.0, ge=0, le=1)
     seed: int = 0
     on: Literal["window", "read", "all"] = "all"
     #: Seconds that every answer of the bank takes.
@@ -75,6 +75,10 @@ class Command(BaseModel):
     mail_faults: list[MailRule] | None = None
     #: Seconds before each reply of the mail server.
     mail_latency: Seconds | None = None
+    #: A scanner opens the links of each mail with GET as it arrives, and whoever opens a link first uses it up; ``false`` ends both.
+    scan: bool | None = None
+    #: Seconds after which links expire, those of before too; null for never.
+    link_seconds: Annotated[float, Field(ge=0, le=10_000_000)] | None = None
     #: Counts begin anew. Done last.
     reset: Literal["ledger"] | None = None
 
@@ -84,13 +88,16 @@ class Command(BaseModel):
             raise ValueError(f"expected at least one command; known are {', '.join(type(self).model_fields)}")
         if (self.script is None and self.connection_status is None) != (self.member is None):
             raise ValueError("member goes with script or connection_status, and these with member")
-        if self.model_fields_set & {"share", "seed", "on"} and self.fault is None and self.mix is None:
+        ends = "share" in self.model_fields_set and self.share == 0
+        if self.model_fields_set & {"share", "seed", "on"} and self.fault is None and self.mix is None and not ends:
             raise ValueError("share, seed and on go with fault or mix")
         return self
 
     def upstream_fault(self) -> UpstreamFault | None:
         steps: list[Step] = [parse_step(text) for text in self.mix or ([self.fault] if self.fault else [])]
-        return UpstreamFault(steps=tuple(steps), share=self.share, seed=self.seed, on=self.on) if steps else None
+        if not steps or self.share == 0:
+            return None
+        return UpstreamFault(steps=tuple(steps), share=self.share, seed=self.seed, on=self.on)
 
 
 class Control:
@@ -162,10 +169,14 @@ class Control:
             bank.keys.api_key, bank.keys.client_id = command.keys.api_key, command.keys.client_id
         elif command.keys is not None:
             bank.keys.revoked = command.keys == "revoke"
-        if command.model_fields_set & {"fault", "mix"}:
+        if command.model_fields_set & {"fault", "mix", "share"}:
             bank.fault = command.upstream_fault()
         if command.latency is not None:
             bank.latency = command.latency
+        if command.scan is not None:
+            bank.members.used_by_opening = self._mail.scanner.on = command.scan
+        if "link_seconds" in command.model_fields_set:
+            bank.members.link_seconds = command.link_seconds
         for member in members:
             if command.script is not None:
                 member.set_script(command.script)
@@ -189,6 +200,8 @@ class Control:
                 self._consent.decide(member.newest_window, allow=True)
             except LinkUsed:
                 refused[member.key] = "the link was already used"
+            except LinkExpired:
+                refused[member.key] = "the link has expired"
         return refused
 
 

@@ -38,6 +38,8 @@ class MemberCounts:
     reads: int = 0
     #: When each window was minted, seconds since 1970.
     minted: list[float] = field(default_factory=list)
+    #: GETs of its links, by persons and scanners.
+    opened: int = 0
     #: Windows in which somebody allowed or denied.
     used: int = 0
 
@@ -47,6 +49,7 @@ class MemberCounts:
             "reads": self.reads,
             "minted": len(self.minted),
             "minted_at": [datetime.fromtimestamp(moment, UTC).isoformat() for moment in self.minted],
+            "opened": self.opened,
             "used": self.used,
         }
 
@@ -99,6 +102,7 @@ class Ledger:
             "in_flight": self.in_flight,
             "in_flight_peak": self.in_flight_peak,
             "windows_minted": sum(len(counts.minted) for counts in self.members.values()),
+            "links_opened": sum(counts.opened for counts in self.members.values()),
             "states_used": sum(counts.used for counts in self.members.values()),
             "statuses": dict(self.statuses),
             "steps": dict(self.steps),

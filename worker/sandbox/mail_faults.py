@@ -89,7 +89,7 @@ class MailRule(BaseModel):
     #: After so many strikes the rule is spent.
     times: int | None = Field(None, ge=1)
     #: The share of occasions on which it strikes, by dice that the same seed throws alike.
-    share: float = Field(1.0, gt=0, le=1)
+    share: float = Field(1.0, ge=0, le=1)
     seed: int = 0
 
     _what: Fault = PrivateAttr()

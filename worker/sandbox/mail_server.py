@@ -10,6 +10,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from worker.sandbox.mail_faults import MailRule, Stage, first_strike
 from worker.sandbox.mailbox import Mailbox
+from worker.sandbox.scanning import Scanner
 
 _BACKLOG = 1024
 _OK = "250 OK"
@@ -27,6 +28,8 @@ class MailServer:
         self.rules: Sequence[MailRule] = ()
         #: The one user name and password that AUTH accepts; ``None`` accepts any.
         self.login = login
+        #: Opens the links of what arrives, before the mail is acknowledged.
+        self.scanner = Scanner()
         self._sessions: set[_Session] = set()
         self._server: asyncio.Server | None = None
 
@@ -171,6 +174,7 @@ class _Hooks:
             mail = self._server.mailbox.keep(envelope.original_content or b"", envelope.rcpt_tos)
         except OSError:
             return "452 4.3.1 Insufficient system storage"
+        await self._server.scanner.scan(envelope.original_content or b"")
         if fault is not None:
             await server._drop()  # noqa: SLF001
         return f"250 OK kept as {mail.number}"

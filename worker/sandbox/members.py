@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -97,6 +97,13 @@ class Window:
     skip_aggregation: bool
     #: Where the browser goes afterwards, with ``status`` and ``member_guid`` added.
     redirect_url: str | None
+    minted_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    #: Whoever opens it first with GET uses it up, as at a bank that keeps a session from then on.
+    used_by_opening: bool = False
+    #: How long it is good for, in seconds; ``None``: as long as :attr:`Members.link_seconds` says.
+    link_seconds: float | None = None
+    #: What the page of the first GET carries, where opening uses it up.
+    session: str | None = None
     decision: Literal["allowed", "denied"] | None = None
 
     def __repr__(self) -> str:
@@ -104,7 +111,11 @@ class Window:
 
 
 class LinkUsed(Exception):  # noqa: N818 - it is an answer, not a fault
-    """A decision was already made in this window."""
+    """A decision was already made in this window, or somebody else has opened it."""
+
+
+class LinkExpired(Exception):  # noqa: N818 - as above
+    """The window's time is over."""
 
 
 class Members:
@@ -113,6 +124,10 @@ class Members:
     def __init__(self, population: Iterable[SimulatedMember], *, aggregation_takes: timedelta) -> None:
         born = datetime.now(UTC)
         self._aggregation_takes = aggregation_takes
+        #: Whether opening any link with GET uses it up.
+        self.used_by_opening = False
+        #: Seconds after which links expire; ``None`` for never.
+        self.link_seconds: float | None = None
         self._windows: dict[str, Window] = {}
         self.by_guid = {record.member_guid: Member(record, born=born) for record in population}
         self.by_user: dict[str, list[Member]] = {}
@@ -131,10 +146,20 @@ class Members:
             member.guid = guid
         return other
 
-    def mint(self, member: Member, *, skip_aggregation: bool, redirect_url: str | None) -> str:
+    def mint(
+        self,
+        member: Member,
+        *,
+        skip_aggregation: bool,
+        redirect_url: str | None,
+        used_by_opening: bool = False,
+        link_seconds: float | None = None,
+    ) -> str:
         """A fresh one-time URI. Older ones stay good: whether MX ends them is not known."""
         state = secrets.token_hex(16)
-        window = Window(member, skip_aggregation, redirect_url)
+        window = Window(
+            member, skip_aggregation, redirect_url, used_by_opening=used_by_opening, link_seconds=link_seconds
+        )
         self._windows[state] = member.newest_window = window
         return window_uri(member.record.institution_code, state)
 
@@ -142,10 +167,29 @@ class Members:
         """The window that ``state`` belongs to."""
         return self._windows.get(state)
 
-    def decide(self, window: Window, *, allow: bool) -> None:
-        """Use the window up: allowed, the member is connected; denied, it stays as it was. Raises :class:`LinkUsed`."""
-        if window.decision is not None:
-            raise LinkUsed
+    def open(self, window: Window) -> str | None:
+        """Look at the page, as a GET does; where that uses the link up, the session that may decide.
+
+        Raises :class:`LinkUsed` and :class:`LinkExpired`.
+        """
+        self._check(window, None)
+        if self.used_by_opening or window.used_by_opening:
+            window.session = secrets.token_hex(16)
+        return window.session
+
+    def decide(self, window: Window, *, allow: bool, session: str | None = None) -> None:
+        """Use the window up: allowed, the member is connected; denied, it stays as it was.
+
+        ``session`` is what :meth:`open` gave. Raises :class:`LinkUsed` and :class:`LinkExpired`.
+        """
+        self._check(window, session)
         window.decision = "allowed" if allow else "denied"
         if allow:
             window.member.connect(aggregation_takes=None if window.skip_aggregation else self._aggregation_takes)
+
+    def _check(self, window: Window, session: str | None) -> None:
+        if window.decision is not None or window.session not in {None, session}:
+            raise LinkUsed
+        seconds = self.link_seconds if window.link_seconds is None else window.link_seconds
+        if seconds is not None and datetime.now(UTC) >= window.minted_at + timedelta(seconds=seconds):
+            raise LinkExpired

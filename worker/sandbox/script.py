@@ -15,6 +15,8 @@ from worker.sandbox.oauth_uris import HOSTILE_KINDS
 #: Every step as it is written, with what the endpoint then does.
 STEPS = {
     "ok": "200 with a fresh one-time window",
+    "scan": "as ok, and whoever opens the link first with GET uses it up, a mail scanner too",
+    "link_seconds:SECONDS": "as ok, and the link expires after so long; fractions allowed",
     "401": "credentials refused",
     "403": "address not allowed",
     "406": "API version refused",
@@ -43,7 +45,7 @@ STEPS = {
 
 #: Steps that only a request for a window can meet; a global fault that names one leaves reads alone.
 WINDOW_ONLY = frozenset({
-    "ok", "null_uri", "missing_uri", "empty_uri", "hostile", "unsupported", "gone", "rejected", "moved", "connected",
+    "ok", "scan", "link_seconds", "null_uri", "missing_uri", "empty_uri", "hostile", "unsupported", "gone", "rejected", "moved", "connected",
 })  # fmt: skip
 
 _FORMS: dict[str, list[str]] = {}
@@ -63,7 +65,7 @@ class Step:
     kind: str
     #: What followed the colon: a kind of hostile URI, or a GUID. Empty where seconds followed, or nothing.
     argument: str = ""
-    #: Seconds: the length of ``slow``, or the Retry-After of 429 and 503.
+    #: Seconds: the length of ``slow``, a link's life, or the Retry-After of 429 and 503.
     seconds: float | None = None
 
     def __str__(self) -> str:
@@ -88,7 +90,7 @@ def parse_step(text: str) -> Step:
     match kind:
         case "429" | "503" if argument.isdecimal() and len(argument) < 7:  # noqa: PLR2004 - 11 days, as in _FRACTION
             return Step(kind, seconds=int(argument))
-        case "slow" if _FRACTION.fullmatch(argument):
+        case "slow" | "link_seconds" if _FRACTION.fullmatch(argument):
             return Step(kind, seconds=float(argument))
         case "moved" if _MEMBER_GUID.fullmatch(argument):
             return Step(kind, argument)

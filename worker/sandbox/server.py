@@ -135,7 +135,7 @@ async def serve(config: SandboxConfig, ready: Callable[[Addresses], None]) -> No
             except OSError as error:
                 raise _cannot_listen(config.host, config.smtp_port, error) from None
             addresses = Addresses.of(config.host, http_port, smtp_port)
-            pages.base_url = addresses.base_url
+            pages.base_url = mail.scanner.base_url = addresses.base_url
             if phones is not None:
                 phones.base_url = addresses.base_url
                 addresses = replace(addresses, push=phones.settings())

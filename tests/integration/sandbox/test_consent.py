@@ -1,8 +1,13 @@
 """The consent page: looking changes nothing, a decision counts once."""
 
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
+from html import escape
 from urllib.parse import parse_qs, urlsplit
+
+import pytest
 
 
 async def aggregated(sandbox):
@@ -120,3 +125,71 @@ async def test_a_bank_name_cannot_bring_markup_into_the_page(start, member):
         page = await response.text()
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
+
+
+async def opened(sandbox, state):
+    """GET, as a browser or a scanner does it: status and page."""
+    async with sandbox.get("/oauth/authorize", params={"state": state}, headers={}) as response:
+        return response.status, await response.text()
+
+
+async def mailed(sandbox, state):
+    """Send the link of a window by mail, as both parts have it."""
+    link = f"https://bank-x.sandbox.example/oauth/authorize?client_id=x&state={state}"
+    message = EmailMessage()
+    message["Subject"] = "your bank"
+    message.set_content(f"Hello,\n\n{link}\n\nhttps://elsewhere.example/?never=opened\n")
+    message.add_alternative(f'<a href="{escape(link)}">Reconnect</a>', subtype="html")
+    async with sandbox.smtp() as smtp:
+        await smtp.send_message(message, sender="app@app.example", recipients=["jo@mail.example"])
+
+
+async def test_a_scanner_uses_the_link_of_a_mail_up_before_the_customer_sees_it(sandbox):
+    before, after = await sandbox.mint(), await sandbox.mint()
+    await mailed(sandbox, before)
+    assert (await sandbox.json("/sandbox/ledger"))["links_opened"] == 0
+    await sandbox.control(scan=True)
+    await mailed(sandbox, after)
+    assert (await sandbox.json("/sandbox/ledger"))["links_opened"] == 1
+    status, page = await opened(sandbox, after)
+    assert (status, "somebody has opened this one already" in page) == (410, True)
+    assert (await sandbox.decide(after))[0] == 410
+    assert await sandbox.control(expect=409, consent="MBR-1") == {
+        "error": "some consents were refused",
+        "refused": {"MBR-1": "the link was already used"},
+    }
+    await sandbox.control(scan=False)
+    assert (await opened(sandbox, before))[0] == 200
+    assert (await sandbox.decide(before))[0] == 200
+
+
+@pytest.mark.parametrize("how", ["by control", "by script"])
+async def test_whoever_opens_a_link_first_may_decide_and_nobody_else(start, member, how):
+    sandbox = await start([member("MBR-1", *(["scan"] if how == "by script" else []))])
+    if how == "by control":
+        await sandbox.control(scan=True)
+    state = await sandbox.mint()
+    status, page = await opened(sandbox, state)
+    assert status == 200
+    session = re.search(r'name="session" value="(\w+)"', page)[1]
+    assert (await opened(sandbox, state))[0] == 410
+    assert (await sandbox.decide(state))[0] == 410
+    form = {"state": state, "decision": "allow", "session": session}
+    async with sandbox.http.post(sandbox.url("/oauth/authorize"), data=form) as response:
+        assert response.status == 200
+    assert (await sandbox.member())["connection_status"] == "CONNECTED"
+
+
+@pytest.mark.parametrize("how", ["by control", "by script"])
+async def test_a_link_expires(start, member, how):
+    sandbox = await start([member("MBR-1", *(["link_seconds:0", "ok"] if how == "by script" else []))])
+    state = await sandbox.mint()
+    if how == "by control":
+        await sandbox.control(link_seconds=0)
+    for status, page in (await opened(sandbox, state), (await sandbox.decide(state))[:2]):
+        assert (status, "This link has expired" in page) == (410, True)
+    if how == "by control":
+        await sandbox.control(link_seconds=None)
+        assert (await opened(sandbox, state))[0] == 200
+    else:
+        assert (await opened(sandbox, await sandbox.mint()))[0] == 200

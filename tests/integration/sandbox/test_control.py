@@ -32,6 +32,14 @@ async def test_a_global_fault_strikes_everything_until_it_ends(sandbox):
     assert await statuses(sandbox, 1) == [200]
 
 
+@pytest.mark.parametrize("end", [{"share": 0}, {"fault": "500", "share": 0}, {"mix": ["500"], "share": 0}])
+async def test_a_share_of_nothing_ends_a_fault(sandbox, end):
+    await sandbox.control(mix=["500", "503"])
+    assert set(await statuses(sandbox, 3)) <= {500, 503}
+    await sandbox.control(**end)
+    assert await statuses(sandbox, 2) == [200, 200]
+
+
 async def test_a_global_fault_takes_no_step_of_a_script(start, member):
     sandbox = await start([member("MBR-1", "409", "ok")])
     await sandbox.control(fault="500")
@@ -144,7 +152,7 @@ async def test_several_commands_come_together(sandbox):
         ({"fault": "5o3"}, 400, "did you mean 503?"),
         ({"mix": []}, 400, "mix: "),
         ({"mix": ["500", "nope"]}, 400, "mix.1: 'nope' is not a known step"),
-        ({"fault": "500", "share": 0}, 400, "share: "),
+        ({"fault": "500", "share": -0.1}, 400, "share: "),
         ({"share": 0.5}, 400, "share, seed and on go with fault or mix"),
         ({"latency": -1}, 400, "latency: "),
         ({"keys": "forget"}, 400, "keys"),

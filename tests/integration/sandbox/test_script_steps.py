@@ -180,6 +180,7 @@ def test_a_new_step_is_tested_here():
         "ok", "401", "403", "406", "409", "429", "429:SECONDS", "500", "502", "503", "503:SECONDS", "504", "slow:SECONDS",
         "reset", "truncated", "html", "null_uri", "missing_uri", "empty_uri", "hostile:KIND", "unsupported", "gone",
         "rejected", "moved:MBR-…", "connected",
+            "scan", "link_seconds:SECONDS",  # in test_consent.py
     }  # fmt: skip
     assert set(STEPS) == tested
     assert set(HOSTILE_SIGNS) == set(HOSTILE_KINDS)
