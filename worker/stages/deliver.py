@@ -4,7 +4,6 @@ Before a message leaves, its dispatch is put on record; after that, an answer th
 sent again. How the episodes behind it go on is settled together with the message.
 """
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +13,6 @@ import msgspec
 import structlog
 
 from worker.channels import BadAddress, Bank, ChannelDown, Failed, Message, Outcome, Sent, TryLater, Unknown
-from worker.errors import SettingsError
-from worker.mx.uris import check_uri
 from worker.policy import notices
 from worker.policy.cadence import earliest, next_round
 from worker.policy.channel_choice import EMAIL, Route, choose
@@ -27,11 +24,11 @@ from worker.runtime import Runtime
 from worker.settings import Settings
 from worker.stages.breaker import Breaker, Gate
 from worker.stages.dispatch_log import DispatchLog, LeaseLost, NotRecorded
-from worker.stages.freshness import Fresh, NotNow, refresh
+from worker.stages.freshness import Checked, Fresh, Freshness
 from worker.stages.mode import Mode
 from worker.stages.planning import zone_of_message, zones_of_person
 from worker.stages.shift import Shift, Slice, summary
-from worker.store.deliver_settling import Delivered, Ending, NextRound, Passage, Sending
+from worker.store.deliver_settling import Delivered, NextRound, Passage, Sending
 from worker.store.delivering import DeliverStore
 from worker.store.pauses import MX, PauseStore, delivery_scope
 from worker.store.people import Person
@@ -50,10 +47,17 @@ class Errand:
 
     sending: Sending
     person: Person
-    #: What the message is about; set right before it is handed to its channel.
-    told: tuple[Passage, ...] = ()
+    #: What was made sure of right before the message leaves; ``None`` until then.
+    checked: Checked | None = None
     #: "Dispatch began" is committed: from here on the message may have left, whatever else happens.
     dispatched: bool = False
+
+    @property
+    def about(self) -> tuple[Passage, ...]:
+        """The reconnections that the message is about."""
+        if self.checked is not None:
+            return tuple(fresh.passage for fresh in self.checked.fresh)
+        return tuple(passage for passage in self.sending.passages if passage.waiting)
 
 
 class Deliver:
@@ -75,7 +79,7 @@ class Deliver:
         self._dispatch = DispatchLog(self._store)
         self._breakers = breakers
         self._mx_breaker = mx_breaker
-        self._mx_serves = mx_serves
+        self._freshness = Freshness(runtime, mx_breaker, may_ask=mx_serves)
         self._mode = mode
         #: Rows that the last claim took.
         self.taken = 0
@@ -119,56 +123,33 @@ class Deliver:
 
     async def work(self, job: Errand) -> Delivered:
         """Make sure of what a message says, send it, and judge what became of it."""
-        sending = job.sending
-        waiting = [passage for passage in sending.passages if passage.waiting]
-        if not waiting:
-            return Delivered(sending=sending, state=_N.CANCELLED, outcome="overtaken")
-        now, may_ask = self._runtime.clock.now(), self._mx_serves
-        looks = await asyncio.gather(*(refresh(self._runtime, passage, now, may_ask=may_ask) for passage in waiting))
-        endings = tuple(look for look in looks if isinstance(look, Ending))
-        fresh = [look for look in looks if isinstance(look, Fresh)]
-        result = self._without_mx(sending, looks, now) or (
-            await self._tell(job, tuple(look.passage for look in fresh))
-            if fresh
-            else Delivered(sending=sending, state=_N.CANCELLED, outcome="overtaken")
-        )
-        renewals = tuple(look.renewal for look in fresh if look.renewal is not None)
-        return msgspec.structs.replace(result, endings=endings, renewals=renewals)
+        if not job.about:
+            return Delivered(sending=job.sending, state=_N.CANCELLED, outcome="overtaken")
+        job.checked = await self._freshness.check(job.about)
+        everyone = job.checked.everyone
+        if everyone is not None:
+            at = next_attempt(1, now=self._runtime.clock.now(), dice=self._runtime.dice, after=everyone.after)
+            result = _later(job.sending, everyone.code, at)
+        elif job.checked.fresh:
+            result = await self._tell(job)
+        else:
+            why = next((left.outcome for left in job.checked.requeued), "overtaken")
+            result = Delivered(sending=job.sending, state=_N.CANCELLED, outcome=why)
+        return _with_what_was_left_out(job, result)
 
-    def _without_mx(
-        self, sending: Sending, looks: Sequence[Fresh | Ending | NotNow], now: datetime
-    ) -> Delivered | None:
-        """The message waits if MX cannot be asked about part of it."""
-        for look in looks:
-            if isinstance(look, NotNow):
-                if look.refused:
-                    self._mx_breaker.refused(look.code)
-                    self._mx_serves = False
-                at = next_attempt(1, now=now, dice=self._runtime.dice, after=look.after)
-                return _later(sending, look.code, at)
-        return None
-
-    async def _tell(self, job: Errand, waiting: Sequence[Passage]) -> Delivered:
-        sending, person = job.sending, job.person
+    async def _tell(self, job: Errand) -> Delivered:
+        sending, person, about = job.sending, job.person, job.about
         route = choose(person.contact, configured={sending.channel} & self._runtime.channels.keys())
         if not isinstance(route, Route):
-            return self._end(sending, waiting, _N.SUPPRESSED, route.code)
-        try:
-            banks = tuple(self._bank(passage) for passage in waiting)
-        except ValueError as refused:
-            return self._end(sending, waiting, _N.FAILED, str(refused))
-        except SettingsError as error:
-            log.error("uri_unreadable", why=str(error))  # noqa: TRY400 - one line says it all
-            return self._end(sending, waiting, _N.CANCELLED, "uri_unreadable", at=self._runtime.clock.now())
-        job.told = tuple(waiting)
+            return self._end(sending, about, _N.SUPPRESSED, route.code)
         message = Message(
             key=sending.message_key,
             address=route.address,
             locale=person.locale,
             time_zone=zone_of_message(person, self._settings),
             step=sending.step,
-            banks=banks,
-            ahead=all(passage.reason == Reason.EXPIRES_SOON for passage in waiting),
+            banks=tuple(_bank(fresh) for fresh in (job.checked.fresh if job.checked else ())),
+            ahead=all(passage.reason == Reason.EXPIRES_SOON for passage in about),
         )
         try:
             outcome = await self._runtime.channels[sending.channel].send(message, lambda: self._begin(job))
@@ -177,26 +158,17 @@ class Deliver:
             return _later(sending, "lease_lost", sending.next_attempt_at)
         except NotRecorded:
             return _later(sending, "dispatch_not_recorded", sending.next_attempt_at)
-        return self._judge(job, waiting, outcome, address=route.address)
+        return self._judge(job, outcome, address=route.address)
 
     async def _begin(self, job: Errand) -> None:
         await self._dispatch.begin(job.sending)
         job.dispatched = True
 
-    def _bank(self, passage: Passage) -> Bank:
-        """What the message says of one bank; its URI is checked once more before it leaves."""
-        uri = self._runtime.vault.unlock(passage.locked_uri or "")
-        problem = check_uri(uri, host_is_allowed=self._settings.uri_host_is_allowed)
-        if problem is not None:
-            raise ValueError(problem)
-        name = passage.institution_name or passage.institution_code or ""
-        return Bank(name=name, since=passage.broken_since, link=uri)
-
     def _judge(  # noqa: PLR0911 - one return for each outcome
-        self, job: Errand, waiting: Sequence[Passage], outcome: Outcome, *, address: str
+        self, job: Errand, outcome: Outcome, *, address: str
     ) -> Delivered:
-        """What an outcome does to the message and to the episodes behind it."""
-        now, sending = self._runtime.clock.now(), job.sending
+        """What an outcome does to the message and to the reconnections behind it."""
+        now, sending, waiting = self._runtime.clock.now(), job.sending, job.about
         match outcome:
             case Sent():
                 return self._end(sending, waiting, _N.SENT, outcome.code, told=True)
@@ -225,8 +197,8 @@ class Deliver:
     def _unknown(self, job: Errand, code: str) -> Delivered:
         """The message may have left, and no answer says whether it did."""
         if self._settings.ambiguous_sends == "resend":
-            return self._retry(job.sending, job.told, code, self._runtime.clock.now(), after=None)
-        return self._end(job.sending, job.told, _N.UNKNOWN, code, told=True)
+            return self._retry(job.sending, job.about, code, self._runtime.clock.now(), after=None)
+        return self._end(job.sending, job.about, _N.UNKNOWN, code, told=True)
 
     def _has_another_way(self, job: Errand) -> bool:
         failed = {*job.person.failed_channels, job.sending.channel}
@@ -265,17 +237,21 @@ class Deliver:
 
     def crashed(self, job: Errand) -> Delivered:
         """A fault of ours: an answer that was lost where dispatch began, else an attempt."""
+        code = "internal_error"
         if job.dispatched:
-            return self._unknown(job, "internal_error")
-        waiting = tuple(passage for passage in job.sending.passages if passage.waiting)
-        return self._retry(job.sending, waiting, "internal_error", self._runtime.clock.now(), after=None)
+            return _with_what_was_left_out(job, self._unknown(job, code))
+        result = self._retry(job.sending, job.about, code, self._runtime.clock.now(), after=None)
+        return _with_what_was_left_out(job, result)
 
     async def settle(self, done: Sequence[Delivered]) -> None:
-        """Write results."""
+        """Write results; where MX turns out to serve nobody, the attempts that this cost are given back."""
         now = self._runtime.clock.now()
+        blamed = self._freshness.take_what_blamed_mx()
         for breaker in (*self._breakers.values(), self._mx_breaker):
             await breaker.settle(now, probe=False)
         await self._store.settle(done, now=now)
+        if blamed:
+            await self._store.give_back(blamed, now=now)
         self.figures.update("retry" if d.state is _N.PENDING else str(d.state) for d in done)
 
     async def release(self, jobs: Sequence[Errand]) -> None:
@@ -284,8 +260,9 @@ class Deliver:
             if unsent := [job.sending for job in jobs if not job.dispatched]:
                 await self._store.release(unsent)
         finally:
-            if cut_short := [self._unknown(job, "cut_short") for job in jobs if job.dispatched]:
-                await self.settle(cut_short)
+            unknown = [_with_what_was_left_out(job, self._unknown(job, "cut_short")) for job in jobs if job.dispatched]
+            if unknown:
+                await self.settle(unknown)
 
     async def renew(self, jobs: Sequence[Errand]) -> None:
         """Mail servers may take minutes to take responsibility."""
@@ -321,6 +298,23 @@ def onward(
             )
         )
     return tuple(rounds)
+
+
+def _bank(fresh: Fresh) -> Bank:
+    """What the message says of one bank."""
+    passage = fresh.passage
+    name = passage.institution_name or passage.institution_code or ""
+    return Bank(name=name, since=passage.broken_since, link=fresh.uri)
+
+
+def _with_what_was_left_out(job: Errand, result: Delivered) -> Delivered:
+    """What became of the message goes together with what became of the reconnections that it is not about."""
+    checked = job.checked
+    if checked is None:
+        return result
+    return msgspec.structs.replace(
+        result, endings=checked.endings, requeued=checked.requeued, renewals=checked.renewals
+    )
 
 
 def _later(sending: Sending, code: str, at: datetime) -> Delivered:

@@ -13,16 +13,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from worker.mx.answers import (
-    Gone,
-    HostileUri,
-    RefusedClient,
-    RejectedRequest,
-    RetryLater,
-    Unsupported,
-    Window,
-    WindowAnswer,
-)
+from worker.mx.answers import Failure, HostileUri, RefusedClient, RetryLater, Window, WindowAnswer
 from worker.mx.client import NOT_MX
 from worker.mx.persistence import NOT_ASKED
 from worker.policy.recovery import is_back
@@ -31,19 +22,17 @@ from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
 from worker.stages.breaker import Breaker, Gate
 from worker.stages.mode import Mode
+from worker.stages.mx_failures import Again, Everyone, Over, becomes, blames_mx
 from worker.stages.planning import SOON, Planner, Visit, again
 from worker.stages.shift import Shift, Slice, log_crash, summary
 from worker.store.fetch_settling import Announcement, Claim, Fetched, Round
 from worker.store.fetching import FetchStore
-from worker.store.moments import NEVER
 from worker.store.pauses import MX, PauseStore
 
 log = structlog.get_logger()
 
-#: MX registers clients and institutions anew; an unsupported member is asked for again after this.
-UNSUPPORTED_WAIT = timedelta(weeks=4)
-#: What belongs to pacing: too many requests, and those that it did not let through in time.
-_PACED = frozenset({"http_429", NOT_ASKED})
+#: What a fault of ours does to a reconnection is what a failure of its own does.
+_OUR_FAULT = RetryLater(code="internal_error", upstream=False)
 #: Answers by which MX serves nobody.
 _NOT_SERVED = (RetryLater, RefusedClient)
 #: A silence that MX asked for and that lasts longer than this is not sat out by a shift (seconds).
@@ -161,7 +150,7 @@ class Fetch:
                         return self._judge(claim, answer)
             except Exception as error:  # noqa: BLE001 - as in the shift: whatever it is, the others go on
                 log_crash(error)
-                return self._retry(claim, RetryLater(code="internal_error"), self._runtime.clock.now())
+                return self._follow(claim, _OUR_FAULT, self._runtime.clock.now())
         if self.shift.halted:
             return again(claim, claim.next_attempt_at, NOT_ASKED)
         return self._judge(claim, RetryLater(code=NOT_ASKED, upstream=False))
@@ -192,20 +181,33 @@ class Fetch:
         if isinstance(answer, Window):
             return self._welcome(claim, answer)
         now = self._runtime.clock.now()
-        match answer:
-            case RetryLater():
-                return self._judge_failure(claim, answer, now)
-            case Unsupported():
-                return Fetched(claim=claim, state=_S.UNSUPPORTED, outcome=answer.code, reopen_at=now + UNSUPPORTED_WAIT)
-            case Gone():
-                return Fetched(claim=claim, state=_S.GONE, outcome=answer.code, reopen_at=NEVER)
-            case RefusedClient():
-                self._breaker.refused(answer.code)
+        if blames_mx(answer):
+            if self._breaker.failed(answer.code) or self._mode is Mode.PROBE:
                 self.shift.halted = True
                 return again(claim, claim.next_attempt_at, answer.code)
-            case RejectedRequest() | HostileUri():
-                log.warning("quarantined", member=claim.member_guid, outcome=answer.code)
-                return Fetched(claim=claim, state=_S.QUARANTINED, outcome=answer.code, reopen_at=NEVER)
+            self._blaming_mx[claim.id] = self._served
+        return self._follow(claim, answer, now)
+
+    def _follow(self, claim: Claim, answer: Failure | HostileUri, now: datetime) -> Fetched:
+        match becomes(
+            answer,
+            attempts=claim.attempts,
+            max_attempts=self._settings.max_attempts,
+            now=now,
+            rng=self._runtime.dice,
+        ):
+            case Everyone(code=code, refused=True):
+                self._breaker.refused(code)
+                self.shift.halted = True
+                return again(claim, claim.next_attempt_at, code)
+            case Everyone(code=code, after=after):
+                return again(claim, next_attempt(1, now=now, dice=self._runtime.dice, after=after), code)
+            case Again(code=code, at=at, attempts=attempts):
+                return Fetched(claim=claim, state=_S.DUE, outcome=code, attempts=attempts, next_attempt_at=at)
+            case Over(code=code, state=state, reopen_at=reopen_at, attempts=attempts):
+                if state is _S.QUARANTINED:
+                    log.warning("quarantined", member=claim.member_guid, outcome=code)
+                return Fetched(claim=claim, state=state, outcome=code, attempts=attempts, reopen_at=reopen_at)
 
     def _welcome(self, claim: Claim, window: Window) -> Fetched:
         member = window.member
@@ -222,32 +224,20 @@ class Fetch:
         if member.guid != claim.member_guid:
             log.info("member_moved", member=claim.member_guid, to=member.guid)
         uri = self._runtime.vault.lock(window.uri)
-        return Fetched(claim=claim, state=_S.READY, outcome="window", locked_uri=uri, window_guid=member.guid)
-
-    def _judge_failure(self, claim: Claim, answer: RetryLater, now: datetime) -> Fetched:
-        """A fault of this member spends an attempt; a fault of MX as a whole belongs to pacing and breaker, and spends none."""
-        if answer.code in _PACED:
-            at = next_attempt(1, now=now, dice=self._runtime.dice, after=answer.after)
-            return again(claim, at, answer.code)
-        if answer.upstream:
-            if self._breaker.failed(answer.code) or self._mode is Mode.PROBE:
-                self.shift.halted = True
-                return again(claim, claim.next_attempt_at, answer.code)
-            self._blaming_mx[claim.id] = self._served
-        return self._retry(claim, answer, now)
-
-    def _retry(self, claim: Claim, answer: RetryLater, now: datetime) -> Fetched:
-        attempts = claim.attempts + 1
-        if attempts >= self._settings.max_attempts:
-            return Fetched(claim=claim, state=_S.EXHAUSTED, outcome=answer.code, attempts=attempts, reopen_at=NEVER)
-        patient = answer.code == "http_503"
-        at = next_attempt(attempts, now=now, dice=self._runtime.dice, after=answer.after, patient=patient)
-        return Fetched(claim=claim, state=_S.DUE, outcome=answer.code, attempts=attempts, next_attempt_at=at)
+        # Its attempts go on until a message about it ends: its next failure may come right before that message leaves.
+        return Fetched(
+            claim=claim,
+            state=_S.READY,
+            outcome="window",
+            attempts=claim.attempts,
+            locked_uri=uri,
+            window_guid=member.guid,
+        )
 
     def crashed(self, job: Visit) -> Round:
         """A fault of ours counts as an attempt, so that it cannot go on for ever."""
         now = self._runtime.clock.now()
-        return [self._retry(claim, RetryLater(code="internal_error"), now) for claim in job.claims], None
+        return [self._follow(claim, _OUR_FAULT, now) for claim in job.claims], None
 
     async def settle(self, done: Sequence[Round]) -> None:
         """Write results. Failures that may turn out to be MX's wait until it serves somebody, or the breaker opens."""

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Integer, Text, bindparam, func, select, update
+from sqlalchemy import BigInteger, Integer, Text, bindparam, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.channel_choice import EMAIL
@@ -32,6 +32,8 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     reconnection_id: int
     #: The episode still waits for this message; otherwise the bank is left out of it.
     waiting: bool
+    #: Failed attempts since the last message.
+    attempts: int
     step: int
     base_step: int
     first_notified_at: datetime | None
@@ -88,6 +90,19 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str
     #: When a sweep may open another for the member; ``None``: at once, should it break again.
     reopen_at: datetime | None = None
+    #: Failed attempts, the one that ended it included.
+    attempts: int = 0
+
+
+class Requeued(msgspec.Struct, frozen=True, kw_only=True):
+    """A reconnection that is left out of its message, and due again by itself."""
+
+    reconnection_id: int
+    outcome: str
+    attempts: int
+    next_attempt_at: datetime
+    step: int
+    base_step: int
 
 
 class Renewal(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,9 +126,15 @@ class Delivered(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 0
     rounds: tuple[NextRound, ...] = ()
     endings: tuple[Ending, ...] = ()
+    requeued: tuple[Requeued, ...] = ()
     renewals: tuple[Renewal, ...] = ()
     #: The address that was refused for good: of a mailbox, or of a device.
     refused_address: str | None = None
+
+    @property
+    def left_out(self) -> list[int]:
+        """Reconnections that the message is not about after all."""
+        return [ending.reconnection_id for ending in self.endings] + [again.reconnection_id for again in self.requeued]
 
     def __repr__(self) -> str:
         return f"Delivered({self.sending.id}, {self.state})"
@@ -179,7 +200,10 @@ class DeliverSettling:
                 attempts=0,
             )
         )
-        over = rows.table("given", {"id": BigInteger(), "state": Text(), "outcome": Text(), "reopen_at": Moment()}).c
+        over = rows.table(
+            "given",
+            {"id": BigInteger(), "state": Text(), "outcome": Text(), "reopen_at": Moment(), "attempts": Integer()},
+        ).c
         self._end = (
             update(reconnections)
             .where(r.id == over.id, r.state == written("ready"))
@@ -189,7 +213,37 @@ class DeliverSettling:
                 outcome_at=now,
                 closed_at=now,
                 reopen_at=over.reopen_at,
+                attempts=over.attempts,
             )
+        )
+        again = rows.table(
+            "given",
+            {
+                "id": BigInteger(),
+                "outcome": Text(),
+                "attempts": Integer(),
+                "next_attempt_at": Moment(),
+                "step": Integer(),
+                "base_step": Integer(),
+            },
+        ).c
+        self._requeue = (
+            update(reconnections)
+            .where(r.id == again.id, r.state == written("ready"))
+            .values(
+                state=ReconnectionState.DUE,
+                outcome=again.outcome,
+                outcome_at=now,
+                attempts=again.attempts,
+                next_attempt_at=again.next_attempt_at,
+                step=again.step,
+                base_step=again.base_step,
+            )
+        )
+        left = rows.table("given", {"id": BigInteger(), "notification_id": BigInteger()}).c
+        self._leave_out = delete(notification_reconnections).where(
+            rows.among(link.notification_id, select(left.notification_id)),
+            exists().where(left.id == link.reconnection_id, left.notification_id == link.notification_id),
         )
         ids = rows.table("given", {"id": BigInteger()}).c
         self._forget = (
@@ -268,6 +322,7 @@ class DeliverSettling:
             ],
         )
         await self._end_episodes(connection, execute, [ending for d in ours for ending in d.endings], now)
+        await self._requeue_what_was_left_out(execute, ours)
         await self._renew_windows(execute, ours)
         refused = [
             {"user_guid": d.sending.user_guid, "address": d.refused_address, "channel": d.sending.channel}
@@ -284,13 +339,47 @@ class DeliverSettling:
         await execute(
             self._end,
             [
-                {"id": e.reconnection_id, "state": e.state, "outcome": e.outcome, "reopen_at": e.reopen_at}
+                {
+                    "id": e.reconnection_id,
+                    "state": e.state,
+                    "outcome": e.outcome,
+                    "reopen_at": e.reopen_at,
+                    "attempts": e.attempts,
+                }
                 for e in endings
             ],
         )
         await execute(self._forget, [{"id": e.reconnection_id} for e in endings])
         well = [e.member_guid for e in endings if e.state is ReconnectionState.RECONNECTED]
         await mark_well(connection, self._rows, well, now=now)
+
+    async def _requeue_what_was_left_out(self, execute: Any, ours: Sequence[Delivered]) -> None:
+        requeued = [again for d in ours for again in d.requeued]
+        await execute(
+            self._requeue,
+            [
+                {
+                    "id": again.reconnection_id,
+                    "outcome": again.outcome,
+                    "attempts": again.attempts,
+                    "next_attempt_at": again.next_attempt_at,
+                    "step": again.step,
+                    "base_step": again.base_step,
+                }
+                for again in requeued
+            ],
+        )
+        await execute(self._forget, [{"id": again.reconnection_id} for again in requeued])
+        # A message that goes out is about those that it names, and a message that does not about those that it would have named.
+        await execute(
+            self._leave_out,
+            [
+                {"id": id_, "notification_id": d.sending.id}
+                for d in ours
+                if d.state is not NotificationState.CANCELLED
+                for id_ in d.left_out
+            ],
+        )
 
     async def _renew_windows(self, execute: Any, ours: Sequence[Delivered]) -> None:
         renewals = [(d.sending.id, renewal) for d in ours for renewal in d.renewals]

@@ -8,8 +8,10 @@ from sqlalchemy import (
     BigInteger,
     Float,
     Integer,
+    Text,
     and_,
     bindparam,
+    case,
     exists,
     func,
     literal,
@@ -22,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.policy.states import NotificationState, ReconnectionState
 from worker.policy.suspicion import slice_size
 from worker.store.database import Database
-from worker.store.deliver_settling import Delivered, DeliverSettling, Passage, Sending
+from worker.store.deliver_settling import Delivered, DeliverSettling, Ending, Passage, Requeued, Sending
 from worker.store.moments import Moment, database_now
 from worker.store.pauses import EVERYTHING
 from worker.store.people import People, Person
@@ -53,6 +55,7 @@ class DeliverStore:
         self._mark = _mark_statement(rows)
         self._release = _release_statement(rows)
         self._renew = _renew_statement(rows)
+        self._give_back = _give_back_statement(rows)
         self._settling = DeliverSettling(rows)
 
     async def claim(self, n: int, *, holder: str, lease_seconds: float, now: datetime) -> list[Sending]:
@@ -135,6 +138,14 @@ class DeliverStore:
         """Write the results of notifications that are still held, in one transaction; returns how many were."""
         return await self._database.transaction(lambda connection: self._settling.run(connection, results, now))
 
+    async def give_back(self, left_out: Sequence[Requeued | Ending], *, now: datetime) -> None:
+        """Undo attempts that turned out to be MX's failure as a whole, unless something else happened since."""
+        given = self._rows.encode(
+            {"id": left.reconnection_id, "outcome": left.outcome, "attempts": left.attempts} for left in left_out
+        )
+        parameters = {"given": given, "now": now}
+        await self._database.transaction(lambda connection: connection.execute(self._give_back, parameters))
+
     async def release(self, sendings: Sequence[Sending]) -> None:
         """Hand back what did not leave, nothing spent. Where "dispatch began" is on record all the same, that was too early."""
         given = self._rows.encode({"id": s.id, "epoch": s.epoch} for s in sendings)
@@ -205,6 +216,7 @@ def _load_statement(rows: Rows) -> Any:
             n.next_attempt_at,
             r.id.label("reconnection_id"),
             r.state,
+            r.attempts.label("reconnection_attempts"),
             r.step,
             r.base_step,
             r.first_notified_at,
@@ -241,6 +253,7 @@ def _sending_of(rows: Sequence[Any]) -> Sending:
             Passage(
                 reconnection_id=row.reconnection_id,
                 waiting=row.state == ReconnectionState.READY and row.uri is not None,
+                attempts=row.reconnection_attempts,
                 step=row.step,
                 base_step=row.base_step,
                 first_notified_at=row.first_notified_at,
@@ -293,4 +306,31 @@ def _renew_statement(rows: Rows) -> Any:
         update(notifications)
         .where(n.id == given.c.id, n.epoch == given.c.epoch, n.state == written("sending"))
         .values(lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())))
+    )
+
+
+def _give_back_statement(rows: Rows) -> Any:
+    given = rows.table("given", {"id": BigInteger(), "outcome": Text(), "attempts": Integer()}).c
+    other = reconnections.alias("other")
+    # Its step is spoken of by the message that it was left out of; one that is due has passed over it already.
+    ended = case((r.state == written("exhausted"), 1), else_=0)
+    open_again = exists().where(other.c.member_guid == r.member_guid, other.c.closed_at.is_(None), other.c.id != r.id)
+    return (
+        update(reconnections)
+        .where(
+            r.id == given.id,
+            r.outcome == given.outcome,
+            r.attempts == given.attempts,
+            r.state.in_((written("due"), written("exhausted"))),
+            ~open_again,
+        )
+        .values(
+            state=ReconnectionState.DUE,
+            attempts=r.attempts - 1,
+            step=r.step + ended,
+            base_step=r.base_step + ended,
+            next_attempt_at=bindparam("now", type_=Moment()),
+            closed_at=None,
+            reopen_at=None,
+        )
     )
