@@ -17,7 +17,7 @@ from cryptography.fernet import Fernet
 
 from worker.cli.demo_days import live_through
 from worker.cli.demo_summary import kinds_of, summary_table
-from worker.cli.inspect import funnel_table
+from worker.cli.funnel import funnel_table
 from worker.cli.processes import bundled_broker, flower_command, running, worker_command
 from worker.cli.reporting import came_back
 from worker.cli.session import AsJson, aside, out, print_json, run

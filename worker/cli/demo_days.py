@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 
 from worker.cli.data import import_rows
+from worker.cli.funnel import counted
 from worker.cli.reporting import given_up
 from worker.cli.session import aside
 from worker.cli.work import follow
@@ -124,9 +125,9 @@ class FortyDays:
             await import_rows(self._runtime, folder / "zones.jsonl")
             await self._stop(stop)
         story.ended = await self._reports.states()
-        outcomes = [{"state": s, "outcome": o, "count": n} for s, o, n in await self._reports.outcomes()]
+        standing = counted(await self._reports.standing(self._runtime.clock.now()))
         returns = await ReturnStore(self._runtime.database).lately(self._runtime.clock.now(), within=now + _A_DAY)
-        story.report = {"outcomes": outcomes, "returns": asdict(returns), **await self._reports.funnel()}
+        story.report = {"returns": asdict(returns), **standing}
         return story
 
     async def _stop(self, stop: Stop, *, bar: bool = False) -> None:

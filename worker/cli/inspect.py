@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 import typer
-from rich.table import Table
 
+from worker.cli.funnel import counted, funnel_table, waiting_table
 from worker.cli.reporting import came_back, given_up, never_told, span
 from worker.cli.session import AsJson, out, print_json, run, styled, when
 from worker.errors import UsageError, WorkerError
@@ -16,10 +17,14 @@ from worker.policy.notices import is_near
 from worker.policy.selection import MemberFacts, Reason, judge
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
+from worker.schedules import slots_after
 from worker.settings import Settings
+from worker.stages.explaining import Explainer
+from worker.store.fetching import FetchStore
 from worker.store.pauses import PauseStore
 from worker.store.reports import ReportStore
 from worker.store.returns import Returns, ReturnStore
+from worker.store.sweeping import SweepStore
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,27 +35,7 @@ def add_to(app: typer.Typer) -> None:
 def status(*, as_json: bool = AsJson) -> None:
     """The funnel and the backlog."""
 
-    async def job(runtime: Runtime) -> dict[str, Any]:
-        now = await runtime.set_clock()
-        reports = ReportStore(runtime.database)
-        return {
-            "at": now,
-            **await reports.funnel(),
-            "backlog": await reports.backlog(now),
-            "outcomes": [
-                {"state": state, "outcome": outcome, "count": count}
-                for state, outcome, count in await reports.outcomes()
-            ],
-            "pauses": [
-                {"scope": p.scope, "reason": p.reason, "since": p.since, "probe_at": p.probe_at}
-                for p in await PauseStore(runtime.database).all()
-            ],
-            "open_by_reason": await reports.open_by_reason(),
-            "returns": asdict(await ReturnStore(runtime.database).lately(now)),
-            "last_sweep": await reports.last_sweep(),
-        }
-
-    found = run(job)
+    found = run(overview)
     if as_json:
         print_json(found)
         return
@@ -58,7 +43,11 @@ def status(*, as_json: bool = AsJson) -> None:
         probe = f"; tried again at {when(pause['probe_at'])}" if pause["probe_at"] else "; until `reconnect resume`"
         says = f" {pause['scope']} since {when(pause['since'])}: {pause['reason']}{probe}"
         out.print(styled(("Paused", "bold red"), says))
+    if found["overdue"]:
+        out.print(styled(("Overdue:", "bold red"), f" {found['overdue']}."))
     out.print(funnel_table(found))
+    if found["waiting"]:
+        out.print(waiting_table(found["waiting"], found["at"]))
     backlog = found["backlog"]
     out.print(
         f"In hand: {backlog['due_now']} due, {backlog['leased']} being fetched, {backlog['to_deliver_now']} to deliver, "
@@ -71,13 +60,35 @@ def status(*, as_json: bool = AsJson) -> None:
     for line in _given_up(found["outcomes"]):
         out.print(line)
     sweep = found["last_sweep"]
+    following = f" Nothing starts between sweeps; the next is due {when(found['next_sweep_at'])}."
     if sweep is None:
-        out.print("No sweep yet: run `reconnect sweep`, or start beat.")
+        out.print(f"No sweep yet: run `reconnect sweep`, or start beat.{following}")
     else:
         out.print(
             f"Last sweep {when(sweep['started_at'])}: opened {sweep['opened']}, recovered {sweep['recovered']}, closed "
-            f"{sweep['closed']}, reminded {sweep['reminded']}, exhausted {sweep['exhausted']}."
+            f"{sweep['closed']}, reminded {sweep['reminded']}, exhausted {sweep['exhausted']}.{following}"
         )
+
+
+async def overview(runtime: Runtime) -> dict[str, Any]:
+    """Everything that `status` says."""
+    now = await runtime.set_clock()
+    reports = ReportStore(runtime.database)
+    overdue = await reports.overdue_sweeps(runtime.settings.sweep_schedule)
+    return {
+        "at": now,
+        **counted(await reports.standing(now)),
+        "backlog": await reports.backlog(now),
+        "pauses": [
+            {"scope": p.scope, "reason": p.reason, "since": p.since, "probe_at": p.probe_at}
+            for p in await PauseStore(runtime.database).all()
+        ],
+        "open_by_reason": await reports.open_by_reason(),
+        "returns": asdict(await ReturnStore(runtime.database).lately(now)),
+        "last_sweep": await reports.last_sweep(),
+        "next_sweep_at": next(iter(slots_after(runtime.settings.sweep_schedule, now)), None),
+        "overdue": overdue.text if overdue else None,
+    }
 
 
 def _given_up(outcomes: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -89,34 +100,12 @@ def _given_up(outcomes: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield f"{never_told(failed)}."
 
 
-def funnel_table(found: dict[str, Any]) -> Table:
-    """States, how many stand in each, and why."""
-    table = Table("", "state", "count", "why", title="Funnel", title_justify="left")
-    why: dict[str, list[str]] = {}
-    for item in found.get("outcomes", ()):
-        why.setdefault(item["state"], []).append(f"{item['outcome']} {item['count']}")
-    for kind in ("reconnections", "notifications"):
-        for position, (state, count) in enumerate(found[kind].items()):
-            reasons = ", ".join(why.get(state, ())) if kind == "reconnections" else ""
-            table.add_row(kind if position == 0 else "", state, str(count), reasons, style=None if count else "dim")
-        table.add_section()
-    return table
-
-
 def explain(guid: str = typer.Argument(..., metavar="MBR-…"), *, as_json: bool = AsJson) -> None:
     """Why this member was picked or skipped, its history, what comes next."""
     if not guid.startswith("MBR-"):
         raise UsageError(f"{guid[:60]!r} is no member GUID; it starts with MBR-")
 
-    async def job(runtime: Runtime) -> dict[str, Any]:
-        now = await runtime.set_clock()
-        found = await ReportStore(runtime.database).member(guid)
-        if found is None:
-            raise WorkerError(f"{guid} is not in the database: import it, or let your application write it")
-        pauses = [pause.scope for pause in await PauseStore(runtime.database).all()]
-        return _told(found, pauses, runtime.settings, now)
-
-    found = run(job)
+    found = run(lambda runtime: explanation(runtime, guid))
     if as_json:
         print_json(found)
         return
@@ -129,11 +118,40 @@ def explain(guid: str = typer.Argument(..., metavar="MBR-…"), *, as_json: bool
         )
         for at, text in episode["history"]:
             out.print(f"    {when(at)}  {text}")
+    for hold in found["holds"]:
+        out.print(f"  Held: {hold['says']}.")
     out.print(f"  Next: {found['next']}.")
 
 
-def _told(found: dict[str, Any], pauses: list[str], settings: Settings, now: datetime) -> dict[str, Any]:
-    member, user = found["member"], found["user"]
+async def explanation(runtime: Runtime, guid: str) -> dict[str, Any]:
+    """Everything that `explain` says of a member; raises :class:`WorkerError` where there is none."""
+    now = await runtime.set_clock()
+    found = await ReportStore(runtime.database).member(guid)
+    if found is None:
+        raise WorkerError(f"{guid} is not in the database: import it, or let your application write it")
+    settings = runtime.settings
+    pauses = await PauseStore(runtime.database).all()
+    explainer = Explainer(settings, configured=runtime.channels.keys(), pauses=pauses, now=now)
+    user_guid = (found["member"] or found["episodes"][0])["user_guid"]
+    span = max((cap.within for cap in settings.message_caps), default=timedelta(0))
+    person = (await FetchStore(runtime.database).people({user_guid}, since=now - span))[user_guid]
+    sweeps = SweepStore(runtime.database, statuses=settings.reconnect_statuses, notice_days=settings.expiry_notice_days)
+    outlook = explainer.outlook(
+        found["member"],
+        found["episodes"][0] if found["episodes"] else None,
+        person,
+        would_open=await sweeps.would_open_for(guid, now),
+    )
+    return {
+        **_told(found, settings, now),
+        "contact": explainer.contact(person, refused_why=(found["user"] or {}).get("refused_why")),
+        "holds": [msgspec.structs.asdict(hold) for hold in outlook.holds],
+        "next": outlook.next,
+    }
+
+
+def _told(found: dict[str, Any], settings: Settings, now: datetime) -> dict[str, Any]:
+    member = found["member"]
     if member is None:
         verdict, institution = "the application has deleted this member", ""
     else:
@@ -143,11 +161,6 @@ def _told(found: dict[str, Any], pauses: list[str], settings: Settings, now: dat
         if is_near(facts, statuses=settings.reconnect_statuses, days=days, now=now):
             verdict = f"picked for a notice: its token expires at {when(facts.token_expires_at)} (EXPIRY_NOTICE_DAYS)"
         institution = shown(member["institution_name"] or member["institution_code"] or "")
-    ways = [*(["email"] if user and user["email"] else []), *found["devices"]]
-    contact = f"can be reached by {', '.join(ways)}" if ways else "has no address, so nobody can be told"
-    if user and user["refused_email"] and user["refused_email"] == user["email"]:
-        why = f" ({user['refused_why']})" if user["refused_why"] else ""
-        contact += f"; the email address was refused for good{why}"
     episodes = [
         {
             **{
@@ -160,14 +173,11 @@ def _told(found: dict[str, Any], pauses: list[str], settings: Settings, now: dat
         }
         for e in found["episodes"]
     ]
-    upcoming = _next(found["episodes"][0] if found["episodes"] else None, verdict, pauses, now)
     return {
         "member_guid": member["member_guid"] if member else None,
         "institution": institution,
         "verdict": verdict,
-        "contact": contact,
         "episodes": episodes,
-        "next": upcoming,
     }
 
 
@@ -195,34 +205,3 @@ def _how_long(episode: dict[str, Any]) -> str:
     told = episode["notified_at"]
     prompted = f"{span(episode['closed_at'] - told)} after the newest message" if told else "without a message"
     return f", {span(episode['closed_at'] - episode['opened_at'])} after it was opened and {prompted}"
-
-
-def _next(  # noqa: PLR0911 - one return for each state
-    episode: dict[str, Any] | None, verdict: str, pauses: list[str], now: datetime
-) -> str:
-    """What will happen by itself."""
-    held = f" (paused: {', '.join(pauses)})" if pauses else ""
-    if episode is None:
-        return ("the next sweep opens a reconnection" if verdict.startswith("picked") else "nothing") + held
-    at = episode["next_attempt_at"]
-    match episode["state"]:
-        case "due" if at and at <= now:
-            return "a worker fetches a window as soon as one is free" + held
-        case "notified" | "due" if episode["reason"] == Reason.EXPIRES_SOON:
-            ends = f"its expiry {when(episode['broken_since'])}, or a later token_expires_at, ends this notice"
-            return (f"the next notice is due {when(at)}; {ends}" if at else f"no further notice; {ends}") + held
-        case "due":
-            return f"a window is fetched at {when(at)}" + held
-        case "leased":
-            return f"{episode['lease_holder']} is fetching a window; its lease runs out {when(episode['lease_expires_at'])}"
-        case "ready":
-            return "its message is delivered" + held
-        case "notified":
-            return (
-                f"the member is looked at {when(episode['next_check_at'])}; the next reminder is due {when(at)}" + held
-            )
-        case "reconnected" | "cancelled" | "gone":
-            return "nothing, unless it breaks again"
-        case "unsupported":
-            return f"asked again after {when(episode['reopen_at'])}"
-    return f"nothing, until somebody looks and runs `reconnect retry {episode['member_guid']}`"

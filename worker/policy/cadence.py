@@ -36,6 +36,11 @@ def earliest(
         moment = allowed
 
 
+def why_later(now: datetime, *, zones: Sequence[tzinfo], quiet: QuietHours | None) -> str:
+    """What :func:`earliest` waits for where it is later than ``now``, in a word: quiet hours first, then a cap."""
+    return "quiet_hours" if quiet and is_quiet(now, zones, quiet) else "message_cap"
+
+
 def end_of_grace(broken_since: datetime, grace: timedelta) -> datetime:
     """The first moment at which a break is worth a message: many mend by themselves within minutes."""
     return broken_since + grace

@@ -14,7 +14,7 @@ import structlog
 
 from worker.channels import BadAddress, Bank, ChannelDown, Failed, Message, Outcome, Sent, TryLater, Unknown
 from worker.policy import notices
-from worker.policy.cadence import earliest, next_round
+from worker.policy.cadence import earliest, next_round, why_later
 from worker.policy.channel_choice import EMAIL, Route, choose
 from worker.policy.recovery import next_look
 from worker.policy.retries import next_attempt
@@ -108,7 +108,9 @@ class Deliver:
             person = people[sending.user_guid]
             moment = self._moment(person, now)
             if moment > now:
-                held_up.append(_later(sending, "held_up", moment))
+                zones = zones_of_person(person, self._settings).all
+                why = why_later(now, zones=zones, quiet=self._settings.quiet_hours)
+                held_up.append(_later(sending, why, moment))
             else:
                 errands.append(Errand(sending=sending, person=person))
         if held_up:

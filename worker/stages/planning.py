@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from worker.policy import notices
-from worker.policy.cadence import earliest, is_quiet
+from worker.policy.cadence import earliest, why_later
 from worker.policy.channel_choice import Nobody, Route, choose
 from worker.policy.selection import Reason, judge
 from worker.policy.states import ReconnectionState
@@ -53,11 +53,11 @@ class Planner:
         put_off: list[Round] = []
         for guid, theirs in by_person.items():
             person = people[guid]
-            ended = [fetched for claim in theirs if (fetched := self._over(claim, now)) is not None]
+            ended = [fetched for claim in theirs if (fetched := self.over(claim, now)) is not None]
             left = (
                 [claim for claim in theirs if all(fetched.claim is not claim for fetched in ended)] if ended else theirs
             )
-            way = self._way_to(person, now)
+            way = self.way_to(person, now)
             if isinstance(way, Route) and left:
                 spoken, later = broken_first(left, now)
                 if spoken:
@@ -69,7 +69,7 @@ class Planner:
                 put_off.append((ended, None))
         return visits, put_off
 
-    def _over(self, claim: Claim, now: datetime) -> Fetched | None:
+    def over(self, claim: Claim, now: datetime) -> Fetched | None:
         """What the application's own data says to end, before MX is asked."""
         if claim.facts is None:
             return Fetched(claim=claim, state=_S.GONE, outcome="member_deleted")
@@ -89,20 +89,25 @@ class Planner:
             return Fetched(claim=claim, state=_S.EXHAUSTED, outcome="reminders_unheard", reopen_at=NEVER)
         return None
 
-    def _way_to(self, person: Person, now: datetime) -> Route | tuple[str, datetime]:
-        """The way to the person, or why not now, and until when."""
-        if person.message_under_way:
-            return "another_message_under_way", now + TURN
+    def route_to(self, person: Person) -> Route | Nobody:
+        """The channel and address that a message to the person would take, whenever it is."""
         route = choose(person.contact, configured=self._configured, failed=person.failed_channels)
         if isinstance(route, Nobody) and person.failed_channels:
             route = choose(person.contact, configured=self._configured)  # better the channel that failed than none
+        return route
+
+    def way_to(self, person: Person, now: datetime) -> Route | tuple[str, datetime]:
+        """The way to the person, or why not now, and until when. `explain` asks the same."""
+        if person.message_under_way:
+            return "another_message_under_way", now + TURN
+        route = self.route_to(person)
         if isinstance(route, Nobody):
             return route.code, now + UNREACHABLE_WAIT
         zones = zones_of_person(person, self._settings).all
         quiet = self._settings.quiet_hours
         moment = earliest(now, zones=zones, quiet=quiet, caps=self._settings.message_caps, sent=person.sent)
         if moment > now:
-            return "quiet_hours" if quiet and is_quiet(now, zones, quiet) else "message_cap", moment
+            return why_later(now, zones=zones, quiet=quiet), moment
         return route
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from sqlalchemy import Integer, and_, case, cast, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.policy.states import NotificationState, ReconnectionState
 from worker.schedules import overdue_since
 from worker.store.database import Database
 from worker.store.moments import Moment, database_now
@@ -24,6 +23,10 @@ from worker.store.tables import (
 )
 
 r, n = reconnections.c, notifications.c
+
+
+#: More than so many are not counted where it is asked whether there are any.
+_MANY = 1000
 
 
 @dataclass(frozen=True)
@@ -45,26 +48,32 @@ class OverdueSweeps:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Count:
+    """So many stand in a state, with the outcome that was recorded last."""
+
+    state: str
+    outcome: str | None
+    #: It waits for a moment that has not come yet.
+    later: bool
+    count: int
+    #: The earliest moment that one of them waits for.
+    first_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """All reconnections and all notifications, counted."""
+
+    reconnections: list[Count]
+    notifications: list[Count]
+
+
 class ReportStore:
     """Reads, never writes."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    async def funnel(self) -> dict[str, dict[str, int]]:
-        """How many reconnections and notifications stand in each state."""
-
-        async def work(connection: AsyncConnection) -> dict[str, dict[str, int]]:
-            found = {"reconnections": dict.fromkeys(map(str, ReconnectionState), 0)}
-            found["notifications"] = dict.fromkeys(map(str, NotificationState), 0)
-            for name, table in (("reconnections", reconnections), ("notifications", notifications)):
-                for state, count in await connection.execute(
-                    select(table.c.state, func.count()).group_by(table.c.state)
-                ):
-                    found[name][state] = count
-            return found
-
-        return await self._database.transaction(work)
 
     async def backlog(self, now: datetime) -> dict[str, Any]:
         """What is in hand, what is late, and what waits for later."""
@@ -115,12 +124,23 @@ class ReportStore:
 
         return await self._database.transaction(work)
 
-    async def outcomes(self) -> list[tuple[str, str, int]]:
-        """Why open and ended reconnections stand where they do: state, last outcome, count."""
-        query = select(r.state, r.outcome, func.count()).where(r.outcome.is_not(None)).group_by(r.state, r.outcome)
+    async def standing(self, now: datetime) -> Standing:
+        """Where reconnections and notifications stand, and why, in one pass over each table."""
+        moment = literal(now, Moment())
 
-        async def work(connection: AsyncConnection) -> list[tuple[str, str, int]]:
-            return sorted((row[0], row[1], row[2]) for row in await connection.execute(query))
+        def query(table: Any, waits: str) -> Any:
+            # Only what waits is told apart by whether its moment has come.
+            later = case((and_(table.c.state == written(waits), table.c.next_attempt_at > moment), 1), else_=0)
+            first = func.min(case((table.c.state == written(waits), table.c.next_attempt_at)))
+            columns = (table.c.state, table.c.outcome, later.label("later"))
+            return select(*columns, func.count(), first).group_by(*columns)
+
+        async def work(connection: AsyncConnection) -> Standing:
+            found = []
+            for table, waits in ((reconnections, "due"), (notifications, "pending")):
+                rows = await connection.execute(query(table, waits))
+                found.append([Count(row[0], row[1], bool(row[2]), row[3], row[4]) for row in rows])
+            return Standing(*found)
 
         return await self._database.transaction(work)
 
@@ -182,6 +202,30 @@ class ReportStore:
         since = overdue_since(schedule, last, now) if last else None
         return OverdueSweeps(last=began, since=since) if since else None
 
+    async def has_members(self) -> bool:
+        """Whether there is anybody to sweep."""
+
+        async def work(connection: AsyncConnection) -> bool:
+            return await connection.scalar(select(members.c.member_guid).limit(1)) is not None
+
+        return await self._database.transaction(work)
+
+    async def waiting_to_be_told(self) -> str:
+        """How many reconnections and notifications wait for nothing but a way to tell somebody: ``""`` for none, ``1000+`` for many."""
+        unreachable = r.outcome == literal("channel_not_configured")
+        due = select(r.id).where(r.state == written("due"), or_(r.next_attempt_at <= database_now(), unreachable))
+        pending = select(n.id).where(n.state == written("pending"), n.next_attempt_at <= database_now())
+
+        async def work(connection: AsyncConnection) -> int:
+            counts = [
+                await connection.scalar(select(func.count()).select_from(query.limit(_MANY + 1).subquery()))
+                for query in (due, pending)
+            ]
+            return sum(int(count or 0) for count in counts)
+
+        found = await self._database.transaction(work)
+        return f"{_MANY}+" if found > _MANY else str(found or "")
+
     async def member(self, guid: str) -> dict[str, Any] | None:
         """Everything on record about a member."""
 
@@ -216,7 +260,19 @@ class ReportStore:
         )
         link = notification_reconnections.c
         told = await connection.execute(
-            select(n.channel, link.step, n.state, n.created_at, n.sent_at, n.outcome, n.next_attempt_at, n.attempts)
+            select(
+                n.channel,
+                link.step,
+                n.state,
+                n.created_at,
+                n.sent_at,
+                n.outcome,
+                n.next_attempt_at,
+                n.attempts,
+                n.lease_holder,
+                n.lease_expires_at,
+                n.dispatched_at,
+            )
             .join(notification_reconnections, link.notification_id == n.id)
             .where(link.reconnection_id == episode["id"])
             .order_by(n.id)

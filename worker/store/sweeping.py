@@ -325,3 +325,18 @@ class SweepStore:
             return found
 
         return await self._database.transaction(work)
+
+    async def would_open_for(self, member_guid: str, now: datetime) -> str | None:
+        """Why :meth:`open` or :meth:`open_notices` would open a reconnection for this member now; ``None``: they would not."""
+        why = reason(self._now)
+        query = select(why).where(m.member_guid == member_guid, self._to_open())
+
+        async def work(connection: AsyncConnection) -> str | None:
+            found: str | None = await connection.scalar(query, {"now": now})
+            if found is None and self._noticing.days:
+                counting = self._noticing.counting().where(m.member_guid == member_guid)
+                if await connection.scalar(counting, self._noticing.parameters(now)):
+                    return str(Reason.EXPIRES_SOON)
+            return found
+
+        return await self._database.transaction(work)

@@ -1,0 +1,117 @@
+"""The funnel and what waits, as `status` and `demo` show them."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.table import Table
+
+from worker.cli.session import when
+from worker.policy.states import NotificationState, ReconnectionState
+from worker.store.reports import Count, Standing
+
+#: More reasons than these are added up in one row: a page is what somebody reads at night.
+_ROWS = 10
+
+_R, _N = ReconnectionState, NotificationState
+
+#: What a reason to wait means.
+MEANINGS = {
+    "grace": "the end of NOTIFY_AFTER: many breaks mend by themselves",
+    "now": "the next sweep, or a worker",
+    "reminder": "the day of the next reminder",
+    "quiet_hours": "the end of QUIET_HOURS on the customer's clock",
+    "message_cap": "MESSAGE_CAPS: they were written to before",
+    "another_message_under_way": "the customer's other message",
+    "no_address": "nobody can be told: no address and no device; looked at again every hour",
+    "address_refused": "nobody can be told: the mail server refused the address for good",
+    "opted_out": "nobody is told: they want no messages",
+    "channel_not_configured": "nobody can be told: their channel is not configured",
+    "every_channel_failed": "nobody can be told: every channel refused the message",
+    "message_failed": "their last message failed; the next reminder's day",
+    "outage_over": "their turn after the bank's outage",
+    "put_back": "`reconnect retry` put them back",
+    "lease_lost": "their worker died; done again",
+    "mx_paused": "MX, which cannot be asked whether the customer is back",
+    "broken_bank_first": "a notice: the customer's broken bank goes first",
+    "its_own_day": "a notice: its own day",
+}
+_RETRY = "a retry: the attempt before failed"
+
+
+def reason(count: Count) -> str | None:
+    """Why rows stand where they do, in a word; ``None``: the state says it all."""
+    if count.state == _R.DUE and not count.outcome:
+        return "grace" if count.later else "now"
+    if count.state == _R.DUE and count.outcome in {"not_back", "window"}:
+        return "reminder" if count.outcome == "not_back" else "message_failed"
+    if count.state == _R.NOTIFIED and count.outcome == "window":
+        return "told"
+    if count.state == _N.PENDING and not count.outcome:
+        return "now"
+    return None if count.outcome == count.state else count.outcome
+
+
+def counted(standing: Standing) -> dict[str, Any]:
+    """How many stand in each state, why, and what waits for what, as `status --json` has it."""
+    found: dict[str, Any] = {}
+    for kind, states, counts in (
+        ("reconnections", _R, standing.reconnections),
+        ("notifications", _N, standing.notifications),
+    ):
+        found[kind] = dict.fromkeys(map(str, states), 0)
+        reasons: dict[tuple[str, str], int] = {}
+        for count in counts:
+            found[kind][count.state] += count.count
+            if word := reason(count):
+                reasons[count.state, word] = reasons.get((count.state, word), 0) + count.count
+        name = "outcomes" if kind == "reconnections" else "notification_outcomes"
+        found[name] = [
+            {"state": state, "outcome": word, "count": number} for (state, word), number in sorted(reasons.items())
+        ]
+    found["waiting"] = [
+        *_waiting("reconnections", standing.reconnections, _R.DUE),
+        *_waiting("notifications", standing.notifications, _N.PENDING),
+    ]
+    return found
+
+
+def _waiting(kind: str, counts: Iterable[Count], state: str) -> list[dict[str, Any]]:
+    """What waits, the most first."""
+    found: dict[str, dict[str, Any]] = {}
+    for count in counts:
+        if count.state == state:
+            word = reason(count) or state
+            row = found.setdefault(word, {"what": kind, "why": word, "count": 0, "first_at": None})
+            row["count"] += count.count
+            row["first_at"] = min(filter(None, (row["first_at"], count.first_at)), default=None)
+    return sorted(found.values(), key=lambda row: (-row["count"], row["why"]))
+
+
+def funnel_table(found: dict[str, Any]) -> Table:
+    """States, how many stand in each, and why."""
+    table = Table("", "state", "count", "why", title="Funnel", title_justify="left")
+    why: dict[tuple[str, str], list[str]] = {}
+    for kind, name in (("reconnections", "outcomes"), ("notifications", "notification_outcomes")):
+        for item in found.get(name, ()):
+            why.setdefault((kind, item["state"]), []).append(f"{item['outcome']} {item['count']}")
+    for kind in ("reconnections", "notifications"):
+        for position, (state, count) in enumerate(found[kind].items()):
+            reasons = ", ".join(why.get((kind, state), ()))
+            table.add_row(kind if position == 0 else "", state, str(count), reasons, style=None if count else "dim")
+        table.add_section()
+    return table
+
+
+def waiting_table(waiting: Sequence[dict[str, Any]], now: datetime) -> Table:
+    """What waits, for what, and until when at the earliest."""
+    table = Table("", "waits for", "count", "first at", "which is", title="What waits", title_justify="left")
+    shown = sorted(waiting, key=lambda row: -row["count"])[:_ROWS]
+    for row in sorted(shown, key=waiting.index):
+        first = row["first_at"]
+        at = when(first) if first and first > now else "now"
+        table.add_row(row["what"], row["why"], str(row["count"]), at, MEANINGS.get(row["why"], _RETRY))
+    if len(waiting) > len(shown):
+        rest = sum(row["count"] for row in waiting) - sum(row["count"] for row in shown)
+        table.add_row("", "other reasons", str(rest), "", "see `reconnect status --json`")
+    return table

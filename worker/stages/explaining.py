@@ -1,0 +1,361 @@
+"""What holds one member now, and what happens next: the answer of `reconnect explain`.
+
+It is given by what decides: the planner says whether and how the customer can be told, the sweep whether it would open or end
+something, the pauses what is stopped, and ``SWEEP_SCHEDULE`` when anything can begin at all.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from worker.policy import notices
+from worker.policy.cadence import end_of_grace
+from worker.policy.channel_choice import EMAIL, Nobody, Route
+from worker.policy.selection import MemberFacts, Reason
+from worker.policy.states import NotificationState, ReconnectionState
+from worker.schedules import slots_after
+from worker.settings import Settings
+from worker.stages.freshness import TRUSTED_FOR
+from worker.stages.planning import Planner
+from worker.store.fetch_settling import Claim
+from worker.store.pauses import EVERYTHING, MX, Pause, channel_scope, delivery_scope, outage_scope
+from worker.store.people import Person
+
+_R, _N = ReconnectionState, NotificationState
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that the member's work waits for."""
+
+    #: A short word, mostly the outcome that the stage would record.
+    code: str
+    #: A sentence.
+    says: str
+    #: When it ends by itself; ``None``: not by time alone.
+    until: datetime | None = None
+
+
+class Outlook(msgspec.Struct, frozen=True, kw_only=True):
+    """How a member goes on."""
+
+    holds: tuple[Hold, ...] = ()
+    #: What happens next by itself, or that nothing does.
+    next: str
+
+
+def minute(moment: datetime | None) -> str:
+    """A moment as these sentences give it."""
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else "no known time"
+
+
+#: Why nobody can be told, by the planner's word.
+_NO_WAY = {
+    "opted_out": "the customer opted out; `reconnect optout --undo {user}` takes that back",
+    "chose_none": "the customer chose no messages (users.channel is none)",
+    "no_address": "the customer has no address and no device",
+    "address_refused": "the only address was refused for good; another address in users.email ends that",
+    "channel_not_configured": "the channels on which the customer could be told are not configured: {settings}",
+}
+_SWITCH = {
+    EMAIL: "SMTP_URL",
+    "fcm": "FCM_SERVICE_ACCOUNT_FILE",
+    "apns": "APNS_KEY_FILE",
+    "webpush": "WEBPUSH_VAPID_KEY_FILE",
+}
+#: Why a moment was set that has not come, by the outcome that was recorded with it.
+_RECORDED = {
+    "not_back": "the next reminder's day",
+    "window": "its last message did not reach anybody; the day of the next",
+    "outage_over": "its turn after the bank's outage",
+    "broken_bank_first": "it is a notice, and a broken bank of this customer goes first",
+    "its_own_day": "it is a notice, and has a day of its own",
+    "lease_lost": "its worker died",
+    "put_back": "`reconnect retry` put it back",
+    "another_message_under_way": "another message to this customer is under way",
+    "quiet_hours": "QUIET_HOURS on the customer's clock",
+    "message_cap": "MESSAGE_CAPS: the customer was written to before",
+}
+
+
+class Explainer:
+    """Explains by the settings, the configured channels, and what is paused."""
+
+    def __init__(
+        self, settings: Settings, *, configured: Collection[str], pauses: Sequence[Pause], now: datetime
+    ) -> None:
+        self._settings = settings
+        self._configured = configured
+        self._planner = Planner(settings, configured=configured)
+        self._pauses = pauses
+        self._now = now
+
+    def contact(self, person: Person, *, refused_why: str | None = None) -> str:
+        """How the customer can be told, whenever it is; ``refused_why`` is what a refusal of the address rests on."""
+        route = self._planner.route_to(person)
+        if isinstance(route, Route):
+            text = f"is told by {route.channel}"
+            if route.channel in person.failed_channels:
+                text += ", which refused the last message"
+        else:
+            text = f"cannot be told: {self._no_way(route.code, person)}"
+        contact = person.contact
+        if contact.email and contact.email == contact.refused_email:
+            why = f" ({refused_why})" if refused_why else ""
+            text += f"; the email address was refused for good{why}" if isinstance(route, Route) else why
+        return text
+
+    def _no_way(self, code: str, person: Person) -> str:
+        if code == "opted_out" and not person.contact.opted_out:
+            code = "chose_none"
+        kinds = [*([EMAIL] if person.contact.email else []), *(kind for kind, _ in person.contact.devices)]
+        settings = ", ".join(dict.fromkeys(_SWITCH[kind] for kind in kinds if kind in _SWITCH))
+        return _NO_WAY.get(code, code).format(user=person.user_guid, settings=f"see {settings}")
+
+    def outlook(
+        self,
+        member: Mapping[str, Any] | None,
+        episode: Mapping[str, Any] | None,
+        person: Person,
+        *,
+        would_open: str | None,
+    ) -> Outlook:
+        """How this member goes on; ``episode`` is its newest reconnection, ``would_open`` why the next sweep opens another."""
+        if episode is None or episode["closed_at"] is not None:
+            return self._without(member, episode, person, would_open)
+        match episode["state"]:
+            case _R.LEASED:
+                return self._leased(episode)
+            case _R.READY:
+                return self._ready(episode, person)
+            case _R.NOTIFIED:
+                return self._notified(member, episode, person)
+        return self._due(member, episode, person)
+
+    # The states
+
+    def _without(
+        self,
+        member: Mapping[str, Any] | None,
+        episode: Mapping[str, Any] | None,
+        person: Person,
+        would_open: str | None,
+    ) -> Outlook:
+        """Nothing is open."""
+        if member is not None and would_open is not None:
+            sweep = self._sweep_after(self._now)
+            since = member["token_revoked_at"] or member["token_expires_at"]
+            since = min(since, sweep) if since and would_open in {Reason.REVOKED, Reason.EXPIRED} else sweep
+            speaks = sweep if would_open == Reason.EXPIRES_SOON else end_of_grace(since, self._settings.notify_after)
+            holds = [self._until_sweep()]
+            if speaks > sweep:
+                holds.append(_grace(speaks))
+            holds += self._fetch_pauses(member["institution_code"])
+            told = self._telling(person, max(sweep, speaks), holds, "a window is fetched")
+            return Outlook(
+                holds=tuple(holds), next=f"the next sweep opens a reconnection, at about {minute(sweep)}; {told}"
+            )
+        if episode is None:
+            return Outlook(next="nothing, unless it breaks")
+        if episode["state"] in {_R.RECONNECTED, _R.CANCELLED}:
+            return Outlook(next="nothing, unless it breaks again")
+        if episode["state"] == _R.GONE:
+            return Outlook(next="nothing, unless it comes back and breaks again")
+        if episode["state"] == _R.UNSUPPORTED:
+            return Outlook(next=f"asked again after {minute(episode['reopen_at'])}, if it is broken still")
+        return Outlook(next=f"nothing, until somebody looks and runs `reconnect retry {episode['member_guid']}`")
+
+    def _due(self, member: Mapping[str, Any] | None, episode: Mapping[str, Any], person: Person) -> Outlook:
+        ends = self._planner.over(_claim(member, episode), self._now)
+        if ends is not None:
+            return Outlook(
+                next=f"the next sweep ends it as {ends.state} ({ends.outcome}), at about {minute(self._sweep())}"
+            )
+        at = max(episode["next_attempt_at"] or self._now, self._now)
+        holds = [*self._recorded(episode)] if at > self._now else [self._until_sweep()]
+        holds += self._fetch_pauses(episode["institution_code"])
+        told = self._telling(person, at, holds, "a window is fetched")
+        return Outlook(holds=tuple(holds), next=told + self._notice_ends(episode))
+
+    def _leased(self, episode: Mapping[str, Any]) -> Outlook:
+        holder, until = episode["lease_holder"], episode["lease_expires_at"]
+        if until is not None and until <= self._now:
+            hold = Hold(code="lease_lost", says=f"its worker {holder} is gone; its lease ran out {minute(until)}")
+            return Outlook(
+                holds=(hold, self._until_sweep()),
+                next=f"the next sweep takes it back, at about {minute(self._sweep())}",
+            )
+        hold = Hold(
+            code="leased", says=f"{holder} is fetching a window; its lease runs out {minute(until)}", until=until
+        )
+        return Outlook(holds=(hold,), next="its window is stored, and a message follows")
+
+    def _ready(self, episode: Mapping[str, Any], person: Person) -> Outlook:
+        """A message carries its window, and may wait."""
+        message = next(
+            (told for told in reversed(episode["notifications"]) if told["state"] in {_N.PENDING, _N.SENDING}), None
+        )
+        if message is None:
+            return Outlook(next="its message is over; the worker that ended it says how it goes on")
+        channel = message["channel"]
+        if message["state"] == _N.SENDING:
+            holder, until = message["lease_holder"], message["lease_expires_at"]
+            if until is not None and until <= self._now:
+                left = (
+                    "may have left: it becomes unknown"
+                    if message["dispatched_at"]
+                    else "has not left: it is sent again"
+                )
+                hold = Hold(code="lease_lost", says=f"its worker {holder} is gone, and the message {left}")
+                return Outlook(
+                    holds=(hold, self._until_sweep()), next=f"the next sweep, at about {minute(self._sweep())}"
+                )
+            return Outlook(
+                holds=(
+                    Hold(
+                        code="sending", says=f"{holder} is sending it; its lease runs out {minute(until)}", until=until
+                    ),
+                ),
+                next=f"its message by {channel} is under way",
+            )
+        at = max(message["next_attempt_at"] or self._now, self._now)
+        holds = []
+        if message["outcome"]:
+            tries = (
+                f" (attempt {message['attempts']} of {self._settings.max_attempts} failed)"
+                if message["attempts"]
+                else ""
+            )
+            why = _RECORDED.get(message["outcome"], f"the last try ended with {message['outcome']}{tries}")
+            holds.append(
+                Hold(code=message["outcome"], says=f"its message waits: {why}", until=message["next_attempt_at"])
+            )
+        if at <= self._now:
+            holds.append(self._until_sweep())
+        # The planner thinks of a new message; to it this one, under way, would be in the way.
+        alone = msgspec.structs.replace(person, message_under_way=False)
+        stored = max((window["fetched_at"] for window in episode["windows"]), default=self._now)
+        if self._now - stored > TRUSTED_FOR:
+            holds += self._paused({MX}, "MX cannot be asked whether the customer is back")
+        told = self._telling(alone, at, holds, "its message leaves", channel=channel)
+        return Outlook(holds=tuple(holds), next=told)
+
+    def _notified(self, member: Mapping[str, Any] | None, episode: Mapping[str, Any], person: Person) -> Outlook:
+        ahead = episode["reason"] == Reason.EXPIRES_SOON
+        at, check = episode["next_attempt_at"], episode["next_check_at"]
+        facts = MemberFacts(**{name: member[name] for name in MemberFacts.__struct_fields__}) if member else None
+        if facts is None or (
+            not ahead
+            and (over := self._planner.over(_claim(member, episode), self._now)) is not None
+            and over.outcome == "broken_no_more"
+        ):
+            return Outlook(next=f"the next sweep ends it, at about {minute(self._sweep())}")
+        holds: list[Hold] = []
+        parts = []
+        if check is not None and not ahead:
+            holds += self._paused({EVERYTHING, MX}, "nobody asks MX who is back")
+            parts.append(f"MX is asked whether the customer is back at about {minute(self._sweep_after(check))}")
+        if at is None:
+            parts.append("no further notice")
+        elif not ahead and episode["step"] - episode["base_step"] >= len(self._settings.reminder_days):
+            parts.append(f"it is given up at about {minute(self._sweep_after(at))}, after the last reminder")
+        else:
+            what = "the next notice is fetched" if ahead else "the next reminder is fetched"
+            holds += self._fetch_pauses(episode["institution_code"])
+            parts.append(self._telling(person, max(at, self._now), holds, what))
+        return Outlook(holds=tuple(dict.fromkeys(holds)), next="; ".join(parts) + self._notice_ends(episode))
+
+    # What they have in common
+
+    def _telling(
+        self, person: Person, at: datetime, holds: list[Hold], what: str, *, channel: str | None = None
+    ) -> str:
+        """What begins at ``at`` at the earliest, where the customer may be told then; adds what stands in the way to ``holds``."""
+        way, route = self._planner.way_to(person, at), self._planner.route_to(person)
+        if isinstance(route, Nobody):
+            says = self._no_way(route.code, person)
+            holds.append(Hold(code=route.code, says=says))
+            return f"nothing: {says}; looked at again within the hour, by the sweep that follows"
+        if not isinstance(way, Route):
+            code, until = way
+            holds.append(Hold(code=code, says=f"{_RECORDED[code]}, until {minute(until)}", until=until))
+            at = until
+        by = channel or route.channel
+        holds += self._paused({channel_scope(by), delivery_scope(by)}, f"nothing leaves by {by}")
+        if channel is not None:
+            holds += self._paused({EVERYTHING}, "nothing leaves")
+        stopped = any(hold.code.startswith("paused:") for hold in holds)
+        then = (
+            f"{what} at about {minute(self._sweep_after(at))}, to be told by {by}"
+            if channel is None
+            else (f"{what} by {by} at about {minute(self._sweep_after(at))}")
+        )
+        return f"{then}, once nothing of it is paused" if stopped else then
+
+    def _recorded(self, episode: Mapping[str, Any]) -> Iterator[Hold]:
+        """Why its moment has not come."""
+        at, outcome, attempts = episode["next_attempt_at"], episode["outcome"], episode["attempts"]
+        if attempts:
+            says = f"attempt {attempts} of {self._settings.max_attempts} failed ({outcome}); the next at {minute(at)}"
+            yield Hold(code=outcome or "retry", says=says, until=at)
+        elif not outcome:
+            yield _grace(at)
+        elif outcome in _NO_WAY or outcome == "every_channel_failed":
+            yield Hold(
+                code=outcome, says=f"nobody could be told ({outcome}); looked at again at {minute(at)}", until=at
+            )
+        else:
+            why = _RECORDED.get(outcome, f"the last answer was {outcome}")
+            yield Hold(code=outcome, says=f"{why}, until {minute(at)}", until=at)
+
+    def _fetch_pauses(self, institution: str | None) -> list[Hold]:
+        scopes = {EVERYTHING, MX, f"institution:{institution}", outage_scope(str(institution))}
+        return self._paused(scopes, "no window is fetched")
+
+    def _paused(self, scopes: Collection[str], effect: str) -> list[Hold]:
+        """Those of the pauses that concern this member."""
+        return [
+            Hold(
+                code=f"paused:{pause.scope}",
+                says=f"{pause.scope} is paused since {minute(pause.since)} ({pause.reason}), so {effect}"
+                + (f"; `reconnect resume {pause.scope}`" if pause.by_hand else ""),
+                until=pause.probe_at,
+            )
+            for pause in self._pauses
+            if pause.scope in scopes
+        ]
+
+    def _until_sweep(self) -> Hold:
+        sweep = self._sweep()
+        says = f"nothing starts between sweeps; the next is due at about {minute(sweep)}, unless a worker is at it now"
+        return Hold(code="sweep_interval", says=says, until=sweep)
+
+    def _sweep(self) -> datetime:
+        return self._sweep_after(self._now)
+
+    def _sweep_after(self, moment: datetime) -> datetime:
+        """The first sweep at or after this moment, and after now: what is due begins with it."""
+        after = max(moment - timedelta(microseconds=1), self._now)
+        return next(iter(slots_after(self._settings.sweep_schedule, after)), after)
+
+    def _notice_ends(self, episode: Mapping[str, Any]) -> str:
+        if episode["reason"] != Reason.EXPIRES_SOON:
+            return ""
+        drift = f", moved by more than {notices.DRIFT // timedelta(minutes=1)} min,"
+        return f"; its expiry {minute(episode['broken_since'])}, or a later token_expires_at{drift} ends this notice"
+
+
+def _grace(until: datetime) -> Hold:
+    return Hold(
+        code="grace", says=f"grace (NOTIFY_AFTER) until {minute(until)}: many breaks mend by themselves", until=until
+    )
+
+
+def _claim(member: Mapping[str, Any] | None, episode: Mapping[str, Any]) -> Claim:
+    """The reconnection as a worker that claims it would see it."""
+    facts = (
+        MemberFacts(**{name: member[name] for name in MemberFacts.__struct_fields__}) if member is not None else None
+    )
+    columns = {name: episode[name] for name in Claim.__struct_fields__ if name in episode}
+    return Claim(**columns, asked_guid=episode["moved_to"] or episode["member_guid"], facts=facts)
