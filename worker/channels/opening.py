@@ -93,3 +93,14 @@ def _webpush(settings: Settings) -> Channel:
             allow_loopback=settings.webpush_allow_loopback,
         )
     )
+
+
+def configured_kinds(settings: Settings) -> tuple[str, ...]:
+    """The channels that :func:`open_channels` would make, without making them."""
+    switches = {
+        "email": settings.smtp_url,
+        "fcm": settings.fcm_service_account_file,
+        "apns": settings.apns_key_file,
+        "webpush": settings.webpush_vapid_key_file,
+    }
+    return tuple(kind for kind, switch in switches.items() if switch is not None)

@@ -1,12 +1,22 @@
-"""What `reconnect doctor` looks at. Each check says what it found in one line and, where it fails, what to do."""
+"""What `reconnect doctor` looks at. Each check says what it found in one line and, where it fails, what to do.
+
+It is used as a health check, so it ends within seconds whatever hangs: the checks run side by side, each in a thread of its own,
+and what has not answered by then is what it says.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from datetime import datetime
+from email.utils import parseaddr
 from typing import Any
 
 from worker.app import app
-from worker.channels import Sent
-from worker.channels.opening import open_channels
+from worker.channels import Channel, Outcome, Sent, TryLater
+from worker.channels.opening import configured_kinds, open_channels
 from worker.errors import WorkerError
 from worker.mx.answers import RefusedClient
 from worker.mx.client import NOT_MX, MxClient
@@ -14,66 +24,105 @@ from worker.settings import Settings, misspelt
 from worker.store import schema
 from worker.store.database import Database, open_engine
 from worker.store.encryption import Vault
-from worker.store.pauses import PauseStore
+from worker.store.pauses import EVERYTHING, PauseStore, channel_scope, delivery_scope
 from worker.store.reports import ReportStore
 
 Finding = dict[str, Any]
 
 
+#: How long the checks may take together (seconds), and how long one of them waits for the other side, so that it can say more.
+PATIENCE, ANSWER_WITHIN = 12.0, 8.0
+#: How long a transaction is tried again while the database is away (seconds).
+_DATABASE_PATIENCE = 2.0
+
+#: Whether it is well (``None``: a hint), and a sentence.
+Found = tuple[bool | None, str]
+
+
 def examine(settings: Settings) -> list[Finding]:
-    """Every check, in the order in which a failure explains the next."""
-    return asyncio.run(_examine(settings))
-
-
-async def _examine(settings: Settings) -> list[Finding]:
-    checks: dict[str, Callable[[Settings], Awaitable[tuple[bool | None, str]]]] = {
+    """Every check, in the order in which a failure explains the next. ``hangs`` is set in those that did not come to an end."""
+    checks: dict[str, Callable[[Settings], Awaitable[Found]]] = {
         "settings": _settings,
         "schema": _schema,
         "database": _database,
         "keys": _keys,
         "broker": _broker,
         "workers": _workers,
+        "sweeps": _sweeps,
         "mx": _mx,
         "channels": _channels,
+        "telling": _telling,
+        "replies": _replies,
         "pauses": _pauses,
     }
-    findings = []
-    for name, check in checks.items():
+    found: dict[str, Found] = {}
+
+    def run(name: str) -> None:
         try:
-            ok, says = await check(settings)
+            found[name] = asyncio.run(_checked(checks[name](settings)))
         except WorkerError as error:
-            ok, says = False, str(error)
-        findings.append({"check": name, "ok": ok, "says": says})
+            found[name] = False, str(error)
+        except Exception as error:  # noqa: BLE001 - a fault of ours or of a library must not hide what the others found
+            found[name] = False, f"the check itself failed ({type(error).__name__})"
+
+    threads = [threading.Thread(target=run, args=(name,), name=f"check-{name}", daemon=True) for name in checks]
+    deadline = time.monotonic() + PATIENCE
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(deadline - time.monotonic(), 0))
+    findings: list[Finding] = []
+    for name in checks:
+        ok, says = found.get(name) or (
+            False,
+            f"no answer within {PATIENCE:.0f} s: see {_BEHIND.get(name, 'DATABASE_URL')}",
+        )
+        earlier = next((f["check"] for f in findings if ok is False and f["says"] == says), None)
+        findings.append({"check": name, "ok": ok, "says": f"cannot be told, as {earlier} says" if earlier else says})
+        if name not in found:
+            findings[-1]["hangs"] = True
     return findings
 
 
-async def _settings(_: Settings) -> tuple[bool | None, str]:
+#: What does not answer where a check hangs; the others ask the database.
+_BEHIND = {"broker": "REDIS_URL", "workers": "REDIS_URL", "mx": "MX_BASE_URL", "channels": "SMTP_URL and the network"}
+
+
+async def _checked(check: Awaitable[Found]) -> Found:
+    return await check
+
+
+@asynccontextmanager
+async def _reports(settings: Settings) -> AsyncIterator[tuple[Database, ReportStore]]:
+    """A database that is not waited for for long."""
+    database = Database(open_engine(settings), retry_seconds=_DATABASE_PATIENCE)
+    try:
+        yield database, ReportStore(database)
+    finally:
+        await database.close()
+
+
+async def _settings(_: Settings) -> Found:
     lines = misspelt()
     return (None, "; ".join(lines)) if lines else (True, "are read, and no name looks like a misspelt one")
 
 
-async def _schema(settings: Settings) -> tuple[bool, str]:
-    current, newest = await asyncio.to_thread(schema.revisions, settings)
+async def _schema(settings: Settings) -> Found:
+    current, newest = schema.revisions(settings)
     if current != newest:
         return False, f"is at {current or 'nothing'}, this version needs {newest}: run `reconnect migrate`"
     return True, f"is at {current}"
 
 
-async def _database(settings: Settings) -> tuple[bool, str]:
-    database = Database(open_engine(settings))
-    try:
-        sweep = await ReportStore(database).last_sweep()
-    finally:
-        await database.close()
-    return True, f"answers; last sweep {sweep['started_at']:%Y-%m-%d %H:%M} UTC" if sweep else "answers; no sweep yet"
+async def _database(settings: Settings) -> Found:
+    async with _reports(settings) as (_, reports):
+        await reports.last_sweep()
+    return True, "answers"
 
 
-async def _keys(settings: Settings) -> tuple[bool, str]:
-    database = Database(open_engine(settings))
-    try:
-        stored = await ReportStore(database).newest_uri()
-    finally:
-        await database.close()
+async def _keys(settings: Settings) -> Found:
+    async with _reports(settings) as (_, reports):
+        stored = await reports.newest_uri()
     vault = Vault(settings)
     vault.unlock(stored or vault.lock("https://example.com"))
     return True, f"{len(settings.uri_keys)} in URI_KEYS, " + (
@@ -81,12 +130,12 @@ async def _keys(settings: Settings) -> tuple[bool, str]:
     )
 
 
-async def _broker(settings: Settings) -> tuple[bool, str]:
+async def _broker(settings: Settings) -> Found:
     import redis
 
     client = redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_connect_timeout=3, socket_timeout=3)
     try:
-        memory = await asyncio.to_thread(client.config_get, "maxmemory-policy")
+        memory: Any = client.config_get("maxmemory-policy")
         policy = dict(memory).get("maxmemory-policy", "noeviction")
     except redis.exceptions.ResponseError:
         return (
@@ -102,18 +151,43 @@ async def _broker(settings: Settings) -> tuple[bool, str]:
     return True, "answers, maxmemory-policy noeviction"
 
 
-async def _workers(_: Settings) -> tuple[bool | None, str]:
+async def _workers(_: Settings) -> Found:
     try:
-        answers = await asyncio.to_thread(app.control.ping, timeout=1.0)
+        # Most answer within a second; who is busy gets some more.
+        answers = app.control.ping(timeout=1.0) or app.control.broadcast(
+            "ping", reply=True, timeout=ANSWER_WITHIN - 3, limit=1
+        )
     except Exception as error:  # noqa: BLE001 - the broker's check has said why
         return None, f"cannot be asked ({type(error).__name__})"
     if not answers:
-        return None, "none answers: start one with `celery -A worker.app worker`, or `reconnect up`"
+        return (
+            False,
+            "none answers, so nothing is done: start one with `celery -A worker.app worker`, or `reconnect up`",
+        )
     return True, f"{len(answers)} running"
 
 
-async def _mx(settings: Settings) -> tuple[bool | None, str]:
-    client = MxClient(settings, deadline=15)
+async def _sweeps(settings: Settings) -> Found:
+    async with _reports(settings) as (_, reports):
+        overdue, last = await reports.overdue_sweeps(settings.sweep_schedule), await reports.last_sweep()
+        if overdue is not None:
+            return False, f"{overdue.text} (SWEEP_SCHEDULE={settings.sweep_schedule})"
+        if last is not None:
+            return True, f"the last began {_minute(last['started_at'])}"
+        if not await reports.has_members():
+            return None, "none yet, and no members: import some"
+    return (
+        False,
+        f"none yet, so nobody is told: start beat or cron ({settings.sweep_schedule}), or run `reconnect sweep`",
+    )
+
+
+def _minute(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+async def _mx(settings: Settings) -> Found:
+    client = MxClient(settings, deadline=ANSWER_WITHIN)
     try:
         failure = await client.probe()
     finally:
@@ -136,14 +210,12 @@ _REFUSALS = {
 }
 
 
-async def _channels(settings: Settings) -> tuple[bool | None, str]:
+async def _channels(settings: Settings) -> Found:
     channels = open_channels(settings, data_patience=30)
     if not channels:
-        return None, "SMTP_URL is not set, nor any push service's key: nobody can be told"
-    found = {}
+        return None, "SMTP_URL is not set, nor any push service's key"
     try:
-        for kind, channel in channels.items():
-            found[kind] = await channel.check()
+        found = dict(zip(channels, await asyncio.gather(*map(_ready, channels.values())), strict=True))
     finally:
         for channel in channels.values():
             await channel.close()
@@ -154,6 +226,60 @@ async def _channels(settings: Settings) -> tuple[bool | None, str]:
     return True, f"messages are taken by {', '.join(found)}"
 
 
+async def _ready(channel: Channel) -> Outcome:
+    try:
+        return await asyncio.wait_for(channel.check(), ANSWER_WITHIN)
+    except TimeoutError:
+        return TryLater(code="no_answer")
+
+
+async def _telling(settings: Settings) -> Found:
+    """Whether those who are due can be told."""
+    async with _reports(settings) as (database, reports):
+        waiting = await reports.waiting_to_be_told()
+        pauses = {pause.scope: pause for pause in await PauseStore(database).all()}
+    kinds = configured_kinds(settings)
+    due = f"{waiting} {'is' if waiting == '1' else 'are'} due" if waiting else "nobody is due"
+    if not kinds:
+        return False if waiting else None, f"{due}, and no channel is configured: set SMTP_URL, or a push service's key"
+    if EVERYTHING in pauses:
+        pause = pauses[EVERYTHING]
+        return False if waiting else None, f"{due}, and everything is paused ({pause.reason}): `reconnect resume`"
+    stopped = {kind: held for kind in kinds if (held := _held(kind, pauses))}
+    if len(stopped) == len(kinds):
+        scopes = ", ".join(stopped.values())
+        return (
+            False if waiting else None,
+            f"{due}, and every channel is paused ({scopes}): mend it, then `reconnect resume …`",
+        )
+    return True, f"{due}; by {', '.join(kind for kind in kinds if kind not in stopped)}"
+
+
+def _held(kind: str, pauses: Collection[str]) -> str | None:
+    return next((scope for scope in (channel_scope(kind), delivery_scope(kind)) if scope in pauses), None)
+
+
+#: What the local part of an address that nobody reads says, without its dashes and dots, in the languages of our mails.
+_UNREAD = re.compile(
+    r"(no|not|dont|never)(reply|replies|answer|respond|contest(ar|e)$)|nepasr[eé]pondre|^(bounces?|mailerdaemon|"
+    r"notifications?|automated|autoreply|unattended)"
+)
+
+
+async def _replies(settings: Settings) -> Found:
+    """The mail asks people to reply, so somebody has to read it: it is the only way out that it names."""
+    if settings.smtp_url is None:
+        return True, "no mail is sent"
+    name = "EMAIL_REPLY_TO" if settings.email_reply_to else "EMAIL_FROM"
+    local = parseaddr(settings.email_reply_to or settings.email_from or "")[1].rpartition("@")[0].lower()
+    if _UNREAD.search(re.sub(r"[-_.]", "", local)):
+        return None, (
+            f"nobody can unsubscribe: the mail asks for a reply, and {name} is an address that nobody reads; "
+            "set EMAIL_REPLY_TO to a mailbox that somebody reads"
+        )
+    return True, f"go to {name}"
+
+
 _WHERE = {
     "email": "SMTP_URL",
     "fcm": "FCM_SERVICE_ACCOUNT_FILE",
@@ -162,13 +288,10 @@ _WHERE = {
 }
 
 
-async def _pauses(settings: Settings) -> tuple[bool | None, str]:
-    database = Database(open_engine(settings))
-    try:
+async def _pauses(settings: Settings) -> Found:
+    async with _reports(settings) as (database, _):
         pauses = await PauseStore(database).all()
-    finally:
-        await database.close()
     if not pauses:
-        return True, "nothing stands still"
+        return True, "nothing is paused"
     told = "; ".join(f"{p.scope} since {p.since:%Y-%m-%d %H:%M} UTC: {p.reason}" for p in pauses)
     return (None if all(p.by_hand for p in pauses) else False), told

@@ -1,6 +1,7 @@
 """`init`, `migrate`, `doctor`: getting it to run, and finding out why it does not."""
 
 import os
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ def rotate_keys(*, as_json: bool = AsJson) -> None:
 
 
 def doctor(*, as_json: bool = AsJson) -> None:
-    """Check settings, database, schema, broker, workers, MX credentials, mail server and keys."""
+    """Check database, schema, keys, broker, workers, sweeps, MX, channels, and whether who is due can be told; a health check."""
     from worker.cli.checks import examine
 
     findings = examine(load_settings())
@@ -123,7 +124,12 @@ def doctor(*, as_json: bool = AsJson) -> None:
         print_json(findings)
     else:
         _print(findings)
-    if any(finding["ok"] is False for finding in findings):
+    failed = any(finding["ok"] is False for finding in findings)
+    if any(finding.get("hangs") for finding in findings):
+        # The threads of what hangs would be waited for at the end of the process.
+        sys.stdout.flush()
+        os._exit(1)
+    if failed:
         raise typer.Exit(1)
 
 

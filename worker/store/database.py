@@ -143,8 +143,9 @@ def _prepare_postgresql(engine: Engine) -> None:
 class Database:
     """Runs transactions."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, *, retry_seconds: float = RETRY_SECONDS) -> None:
         self.engine = engine
+        self._retry_seconds = retry_seconds
         self.rows = Rows(is_sqlite=engine.dialect.name == "sqlite")
         self._stores: dict[Any, Any] = {}
 
@@ -163,7 +164,7 @@ class Database:
         try:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception(passes),
-                stop=stop_after_delay(RETRY_SECONDS),
+                stop=stop_after_delay(self._retry_seconds),
                 wait=wait_random_exponential(multiplier=0.1, max=2),
             ):
                 with attempt:

@@ -1,0 +1,146 @@
+"""`reconnect doctor` is the health check that people use: it fails when nobody is told, says what to do, and ends within seconds."""
+
+import json
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+DUE = "user_guid,member_guid,connection_status,email\nUSR-1,MBR-1,DENIED,one@mail.example\n"
+
+
+def _examined(machine: Any, **environment: str) -> tuple[int, dict[str, Any]]:
+    ran = machine("doctor", "--json", environment=environment)
+    return ran.code, {finding["check"]: finding for finding in json.loads(ran.out)}
+
+
+def _sql(machine: Any, statement: str) -> None:
+    with sqlite3.connect(machine.folder / "reconnect.db", timeout=30) as database:
+        database.execute(statement)
+    database.close()
+
+
+def test_it_fails_whenever_somebody_is_due_and_nobody_can_be_told(machine: Any) -> None:
+    machine("migrate")
+    machine.start_sandbox([{"user_guid": "USR-1", "member_guid": "MBR-1"}])
+    code, found = _examined(machine)
+    assert code == 1
+    assert "none answers" in found["workers"]["says"]
+    assert "reconnect up" in found["workers"]["says"]
+    assert found["sweeps"]["ok"] is None  # nothing to sweep
+
+    (machine.folder / "m.csv").write_text(DUE)
+    machine("import", "m.csv")
+    machine.start_worker(children=1)
+    code, found = _examined(machine)
+    assert code == 1
+    assert (found["workers"]["ok"], found["sweeps"]["ok"]) == (True, False)
+    assert "none yet" in found["sweeps"]["says"]
+
+    machine("sweep", "--wait", "--timeout", "30")
+    code, found = _examined(machine, EMAIL_REPLY_TO="help@ledgerly.example")
+    assert code == 0, found
+    assert all(finding["ok"] for finding in found.values()), found
+    assert "the last began" in found["sweeps"]["says"]
+    assert _examined(machine)[1]["replies"]["ok"] is None
+
+    # A due reminder, and no way to tell it.
+    _sql(machine, "UPDATE reconnections SET state = 'due', next_attempt_at = '2020-01-01 00:00:00.000000'")
+    code, found = _examined(machine, SMTP_URL="")
+    assert (code, found["telling"]["ok"]) == (1, False)
+    assert found["telling"]["says"].startswith("1 is due, and no channel is configured: set SMTP_URL")
+    for scope in ("channel:email", "delivery:email", "everything"):
+        _sql(
+            machine,
+            f"INSERT INTO pauses (scope, reason, since) VALUES ('{scope}', 'why', '2020-01-01 00:00:00.000000')",
+        )
+        code, found = _examined(machine)
+        assert (code, found["telling"]["ok"]) == (1, False), scope
+        assert "1 is due, and every" in found["telling"]["says"]
+        _sql(machine, "DELETE FROM pauses")
+    # Nobody is due: a pause by hand is a hint, as it was.
+    _sql(machine, "UPDATE reconnections SET next_attempt_at = '2999-01-01 00:00:00.000000'")
+    machine("pause", "channel:email")
+    code, found = _examined(machine)
+    assert (code, found["telling"]["ok"], found["pauses"]["ok"]) == (0, None, None)
+    machine("resume", "channel:email")
+
+    _sql(machine, "UPDATE sweeps SET started_at = '2020-01-01 00:00:01.000000'")
+    code, found = _examined(machine)
+    assert (code, found["sweeps"]["ok"]) == (1, False)
+    assert "the last began 2020-01-01 00:00 UTC" in found["sweeps"]["says"]
+    assert "see that beat or cron runs" in found["sweeps"]["says"]
+
+
+@pytest.fixture
+def silence() -> Iterator[int]:
+    """The port of a server that takes connections and never says a word."""
+    taken: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as server:
+
+        def take() -> None:
+            try:
+                while True:
+                    taken.append(server.accept()[0])
+            except OSError:
+                return
+
+        thread = threading.Thread(target=take, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+    for connection in taken:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "database", ["postgresql://nobody:pw@127.0.0.1:{port}/x", None], ids=["PostgreSQL too", "SQLite"]
+)
+def test_it_ends_within_seconds_though_nothing_answers(machine: Any, silence: int, database: str | None) -> None:
+    machine("migrate")
+    silent = {
+        "REDIS_URL": f"redis://127.0.0.1:{silence}/0",
+        "MX_BASE_URL": f"http://127.0.0.1:{silence}",
+        "SMTP_URL": f"smtp://127.0.0.1:{silence}?tls=none",
+    } | ({"DATABASE_URL": database.format(port=silence)} if database else {})
+    began = time.monotonic()
+    code, found = _examined(machine, **silent)
+    took = time.monotonic() - began
+    assert code == 1
+    assert took < 30, took  # twelve seconds, and the start of a process on a busy machine
+    for name in ("broker", "mx", "channels", *(("schema", "database") if database else ())):
+        assert found[name]["ok"] is False, found[name]
+    if not database:
+        assert found["schema"]["ok"]
+
+
+@pytest.mark.parametrize(
+    ("sender", "answers_to", "well"),
+    [
+        ("Ledgerly <no-reply@ledgerly.example>", "", False),
+        ("noreply@ledgerly.example", "", False),
+        ("Do.Not_Reply@ledgerly.example", "", False),
+        ("ledgerly-noreply@ledgerly.example", "", False),
+        ("ne-pas-repondre@ledgerly.example", "", False),
+        ("no-responder@ledgerly.example", "", False),
+        ("notifications@ledgerly.example", "", False),
+        ("help@ledgerly.example", "no-reply@ledgerly.example", False),
+        ("no-reply@ledgerly.example", "help@ledgerly.example", True),
+        ("hello@ledgerly.example", "", True),
+        ("jane.responder@ledgerly.example", "", True),
+    ],
+)
+async def test_it_warns_when_a_reply_would_reach_nobody(
+    sender: str, answers_to: str, *, well: bool, settings_for: Any
+) -> None:
+    from worker.cli.checks import _replies
+
+    settings = settings_for(smtp_url="smtp://127.0.0.1:9?tls=none", email_from=sender, email_reply_to=answers_to)
+    ok, says = await _replies(settings)
+    assert ok is (True if well else None), says
+    assert well or "set EMAIL_REPLY_TO" in says
