@@ -10,6 +10,8 @@ import unicodedata
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 #: Joiners: writing systems and emoji need them, and they change nothing but the characters beside them.
 _JOINERS = "\u200c\u200d"
+#: Marks that we put around a name so that its direction stays its own (``worker.names``).
+ISOLATES = "\u2068\u2069"
 
 
 def plain(text: str, *, keep: str = "\n") -> str:

@@ -11,13 +11,10 @@ import typer
 from worker.cli.session import AsJson, aside, out, print_json, run
 from worker.errors import UsageError, WorkerError
 from worker.mx.identifiers import is_user_guid
-from worker.plain_text import plain
+from worker.plain_text import ISOLATES, plain
 from worker.policy.channel_choice import EMAIL, PUSH_KINDS
 from worker.runtime import Runtime
 from worker.store.addresses import AddressStore
-
-#: Marks that a message puts around a name so that its direction stays its own; they are shown as they are.
-ISOLATES = "\u2068\u2069"
 
 
 def add_to(app: typer.Typer) -> None:

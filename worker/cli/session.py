@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from worker.logs import configure_logs
-from worker.plain_text import plain
+from worker.plain_text import ISOLATES, plain
 from worker.settings import Settings, load_settings
 from worker.store.database import Database, open_engine
 
@@ -32,7 +32,7 @@ class PlainConsole(Console):
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(plain(text), **options)
+        return super().render_str(_shown(text), **options)
 
 
 #: Results go to stdout, what is said beside them to stderr.
@@ -78,7 +78,13 @@ def run_on_database(job: Callable[[Database], Coroutine[Any, Any, T]]) -> T:
 
 def styled(*parts: str | tuple[str, str]) -> Text:
     """A line of parts; each is text, or text and its style."""
-    return Text.assemble(*((plain(part), "") if isinstance(part, str) else (plain(part[0]), part[1]) for part in parts))
+    return Text.assemble(
+        *((_shown(part), "") if isinstance(part, str) else (_shown(part[0]), part[1]) for part in parts)
+    )
+
+
+def _shown(text: str) -> str:
+    return plain(text, keep="\n" + ISOLATES)
 
 
 def print_json(value: object) -> None:
@@ -86,7 +92,7 @@ def print_json(value: object) -> None:
     can_show = (sys.stdout.encoding or "").lower().startswith("utf")
     text = json.dumps(value, default=_as_json, ensure_ascii=not can_show, indent=2)
     if not text.isprintable():
-        text = "".join(c if c == "\n" or plain(c) == c else json.dumps(c)[1:-1] for c in text)
+        text = "".join(c if c in "\n" + ISOLATES or plain(c) == c else json.dumps(c)[1:-1] for c in text)
     typer.echo(text)
 
 

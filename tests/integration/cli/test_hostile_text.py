@@ -2,8 +2,6 @@
 
 import json
 import sqlite3
-import subprocess
-import sys
 import unicodedata
 from typing import Any
 
@@ -39,36 +37,6 @@ COMMANDS = [
     f"bounces {CODE}",
     f"import {CODE}",
 ]
-
-
-#: Runs each command as `reconnect` does, all in one process: starting one takes longer than most of them.
-SCRIPT = """
-import contextlib, io, json, sys, traceback
-from worker.cli import main
-ran = []
-for arguments in json.load(sys.stdin):
-    out, code = io.StringIO(), 0
-    sys.argv = ["reconnect", *arguments]
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-        except BaseException:
-            traceback.print_exc()
-    ran.append([code, out.getvalue()])
-print(json.dumps(ran))
-"""
-
-
-def run(machine: Any, commands: list[str]) -> dict[str, tuple[int, str]]:
-    """What each command exits with and prints, errors included."""
-    ran = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        input=json.dumps([command.split(" ") for command in commands]),
-        cwd=machine.folder, env=machine._env(), capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
-    return dict(zip(commands, map(tuple, json.loads(ran.stdout)), strict=True))
 
 
 def _unseen(text: str) -> set[str]:
@@ -114,7 +82,7 @@ def hostile(machine: Any) -> Any:
 
 
 def test_no_command_obeys_what_data_says(hostile: Any) -> None:
-    printed = {command: text for command, (_, text) in run(hostile, COMMANDS).items()}
+    printed = {command: ran.out for command, ran in zip(COMMANDS, hostile.each(*COMMANDS), strict=True)}
     for command, text in printed.items():
         assert "Traceback" not in text, (command, text)
         assert not _unseen(text), (command, _unseen(text))
@@ -123,11 +91,11 @@ def test_no_command_obeys_what_data_says(hostile: Any) -> None:
 
 
 def test_json_reads_as_what_is_stored_and_shows_nothing_to_obey(hostile: Any) -> None:
-    ran = run(hostile, ["status --json", "explain MBR-1 --json", "preview --user USR-1 --json"])
-    for command, (code, text) in ran.items():
-        assert code == 0, text
-        assert not _unseen(text), command
-    assert json.loads(ran["status --json"][1])["pauses"][0]["reason"] == HOSTILE
+    status, *others = hostile.each("status --json", "explain MBR-1 --json", "preview --user USR-1 --json")
+    for ran in (status, *others):
+        assert ran.code == 0, ran.out
+        assert not _unseen(ran.out)
+    assert json.loads(status.out)["pauses"][0]["reason"] == HOSTILE
 
 
 def test_a_reason_in_brackets_is_shown_as_it_was_given(machine: Any) -> None:
