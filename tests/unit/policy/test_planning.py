@@ -238,7 +238,7 @@ def _claim(episode: Episode, now: datetime) -> Claim:
 
 def _passage(episode: Episode) -> Passage:
     return Passage(
-        reconnection_id=1, waiting=True, step=episode.step, base_step=episode.base_step,
+        reconnection_id=1, waiting=True, attempts=0, step=episode.step, base_step=episode.base_step,
         first_notified_at=episode.first_notified_at, user_guid="USR-1", member_guid="MBR-1", asked_guid="MBR-1",
         reason=episode.reason, institution_name=None, institution_code=None, broken_since=episode.broken_since,
         locked_uri="x", fetched_at=episode.opened_at,
