@@ -5,8 +5,9 @@ value that the deliver stage stores. Adding a channel is adding a folder with a 
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
 
 
@@ -45,6 +46,26 @@ class Message:
         return f"Message({self.key})"
 
 
+class Doubt(StrEnum):
+    """Who may be refused besides this one message: it decides how many alike stop the channel (``policy/streaks.py``)."""
+
+    #: Nobody answered, or nobody who takes mail from us: no message can go.
+    UNREACHABLE = "unreachable"
+    #: It may be us: our sender, our relay, a quota. A server that does not know us says so for each message.
+    US = "us"
+    #: It speaks of this recipient or message. Only where nearly all are refused so is it not about them.
+    MESSAGE = "message"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What makes refusals alike."""
+
+    #: A phrase for people, made of our own words and a reply's numbers: ``554 5.7.1 at RCPT``.
+    what: str
+    doubt: Doubt
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sent:
     """The other side took responsibility for the message."""
@@ -61,6 +82,8 @@ class TryLater:
     after: float | None = None
     #: The whole channel is to slow down (421, 454, 429), not this message alone.
     whole_channel: bool = False
+    #: ``None``: it says nothing of other messages.
+    refusal: Refusal | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +93,8 @@ class BadAddress:
     code: str
     #: Our settings may be to blame instead: it is suppressed all the same, and somebody is told.
     suspect: bool = False
+    #: ``None``: it says nothing of other messages.
+    refusal: Refusal | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +102,8 @@ class Failed:
     """This message was refused for good; the address is not to blame."""
 
     code: str
+    #: ``None``: it says nothing of other messages.
+    refusal: Refusal | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +118,8 @@ class Unknown:
     """The answer was lost after dispatch began: it may or may not have been delivered. Never sent again by guesswork."""
 
     code: str
+    #: ``None``: it says nothing of other messages.
+    refusal: Refusal | None = field(default=None, compare=False)
 
 
 Outcome = Sent | TryLater | BadAddress | Failed | ChannelDown | Unknown

@@ -4,10 +4,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from worker.channels import Outcome, TryLater
+from worker.channels import Doubt, Outcome, TryLater
 
 #: Seconds to wait where the service does not say how many; FCM's documentation asks for a minute after 429.
 USUAL_PAUSE = 60.0
+#: Where nobody answers: no longer than until the first probe (``stages/breaker.py``).
+UNREACHABLE_PAUSE = 5.0
 
 
 class Pause:
@@ -22,7 +24,8 @@ class Pause:
     def holds(self) -> TryLater | None:
         """The outcome for a message that would be sent now, if it must not be."""
         left = self._until - self._clock()
-        return replace(self._why, after=left) if left > 0 else None
+        # It was not asked anew, so this is no further refusal.
+        return replace(self._why, after=left, refusal=None) if left > 0 else None
 
     def note(self, outcome: Outcome) -> Outcome:
         """Take in what became of a message; gives it back, with the seconds to wait where the channel now pauses.
@@ -32,6 +35,8 @@ class Pause:
         if not isinstance(outcome, TryLater) or not outcome.whole_channel:
             return outcome
         wait = self._usual if outcome.after is None else outcome.after
+        if outcome.refusal is not None and outcome.refusal.doubt is Doubt.UNREACHABLE:
+            wait = min(wait, UNREACHABLE_PAUSE)  # the breaker decides when it is tried again
         until = self._clock() + wait
         if until > self._until:
             self._until, self._why = until, outcome

@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-from worker.channels import TryLater, Unknown
+from worker.channels import Doubt, Refusal, TryLater, Unknown
 from worker.channels.push_http import CONNECT_PATIENCE, Reply
 from worker.errors import WorkerError
 
@@ -83,10 +83,10 @@ class Exchange:
                 response = await transport.handle_async_request(request)
         except Exception as error:  # noqa: BLE001 - whatever the other side provokes is an answer, above all once it has the request
             if not progress.began:
-                return TryLater(code=_lack(error), whole_channel=True)
+                return TryLater(code=_lack(error), whole_channel=True, refusal=Refusal(_lack(error), Doubt.UNREACHABLE))
             if _unprocessed(error, progress.stream):
-                return TryLater(code="stream_refused")
-            return Unknown(code=_lack(error))
+                return TryLater(code="stream_refused", refusal=Refusal("stream_refused", Doubt.US))
+            return Unknown(code=_lack(error), refusal=Refusal(_lack(error), Doubt.MESSAGE))
         return Reply(response.status_code, response.headers, await _read(response))
 
     async def close(self) -> None:

@@ -23,7 +23,7 @@ Codes are made of the reasons listed here; nothing else of an answer leaves.
 import json
 import re
 
-from worker.channels import BadAddress, ChannelDown, Failed, Outcome, Sent, TryLater
+from worker.channels import BadAddress, ChannelDown, Doubt, Failed, Outcome, Refusal, Sent, TryLater
 from worker.channels.apns.provider_token import LEAST_DISTANCE
 from worker.channels.push_http import Reply, retry_after
 
@@ -54,15 +54,20 @@ def judge(reply: Reply) -> Outcome:  # noqa: PLR0911 - one return for each row o
     if reason in _GONE | _SUSPECT:
         return BadAddress(code=code, suspect=reason in _SUSPECT)
     if reason in _REFUSED:
-        return Failed(code=code)
+        return Failed(code=code, refusal=Refusal(reason, Doubt.US))
     if reason in _MISCONFIGURED:
         return ChannelDown(code=code)
     if reason in _PASSING:
-        return TryLater(code=code, after=retry_after(reply.headers))
+        # "Too many" are too many for this one device.
+        refusal = None if reason == "TooManyRequests" else Refusal(reason, Doubt.US)
+        return TryLater(code=code, after=retry_after(reply.headers), refusal=refusal)
     if reason in _OVERLOADED:
-        return TryLater(code=code, after=retry_after(reply.headers), whole_channel=True)
+        return TryLater(
+            code=code, after=retry_after(reply.headers), whole_channel=True, refusal=Refusal(reason, Doubt.US)
+        )
     if reason == "TooManyProviderTokenUpdates":
-        return TryLater(code=code, after=retry_after(reply.headers) or LEAST_DISTANCE, whole_channel=True)
+        after = retry_after(reply.headers) or LEAST_DISTANCE
+        return TryLater(code=code, after=after, whole_channel=True, refusal=Refusal(reason, Doubt.US))
     return _judge_status(reply)
 
 
@@ -83,6 +88,7 @@ def _judge_status(reply: Reply) -> Outcome:
         return BadAddress(code=code)
     if status in {401, 403} or 300 <= status < 400:  # noqa: PLR2004
         return ChannelDown(code=code)
+    refusal = Refusal(code, Doubt.US)
     if status == 429 or status >= 500:  # noqa: PLR2004
-        return TryLater(code=code, after=retry_after(reply.headers), whole_channel=status == 503)  # noqa: PLR2004
-    return Failed(code=code)
+        return TryLater(code=code, after=retry_after(reply.headers), whole_channel=status == 503, refusal=refusal)  # noqa: PLR2004
+    return Failed(code=code, refusal=refusal)

@@ -24,6 +24,10 @@ class NotAMailbox(ValueError):  # noqa: N818 - it names what the text is
     """The text is not one mailbox that SMTP can address. Its text never quotes the address."""
 
 
+class NotEncodable(NotAMailbox):
+    """It may be a mailbox, but we cannot write its domain in ASCII: IDNA 2008 and our tables of it know less than all registries."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mailbox:
     """``local@domain``; the domain is in ASCII (IDNA), the local part may need SMTPUTF8."""
@@ -70,7 +74,7 @@ def _ascii_domain(domain: str) -> str:
         try:
             domain = idna.encode(domain, uts46=True).decode("ascii")
         except UnicodeError:  # IDNAError is one
-            raise NotAMailbox("no such domain can exist") from None
+            raise NotEncodable("no such domain can exist") from None
     if len(domain) > _DOMAIN_LIMIT or not _HOST.fullmatch(domain):
         raise NotAMailbox("no such domain can exist")
     return domain

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from worker.channels import ChannelDown, Outcome, Sent, TryLater
+from worker.channels import ChannelDown, Doubt, Outcome, Sent, TryLater
 
 _MOST_DOUBLINGS = 30  # beyond every sensible ``longest``, and still a number
 
@@ -25,13 +25,15 @@ class Brake:
         left = self._until - self._clock()
         if left <= 0 or self._why is None:
             return None
-        return replace(self._why, after=left) if isinstance(self._why, TryLater) else self._why
+        # The server was not asked anew, so this is no further refusal.
+        return replace(self._why, after=left, refusal=None) if isinstance(self._why, TryLater) else self._why
 
     def note(self, outcome: Outcome) -> Outcome:
         """Take in what became of a message; gives it back, with the seconds to wait where the channel now pauses.
 
-        Connections that were refused side by side count once. A channel that is down pauses for the shortest time only: that
-        keeps a queue of messages from knocking with a wrong password, and lets mail flow soon after somebody mended it.
+        Connections that were refused side by side count once. A channel that is down or cannot be reached pauses for the
+        shortest time only: that keeps a queue of messages from knocking with a wrong password, and the breaker, which every
+        process goes by, decides when it is tried again.
         """
         if isinstance(outcome, Sent):
             if self.holds() is None:
@@ -40,8 +42,11 @@ class Brake:
             self._pull(outcome, self._first)
         elif isinstance(outcome, TryLater) and outcome.whole_channel:
             if self.holds() is None:
-                self._pull(outcome, min(self._first * 2**self._pulls, self._longest))
-                self._pulls = min(self._pulls + 1, _MOST_DOUBLINGS)
+                if outcome.refusal is not None and outcome.refusal.doubt is Doubt.UNREACHABLE:
+                    self._pull(outcome, self._first)
+                else:
+                    self._pull(outcome, min(self._first * 2**self._pulls, self._longest))
+                    self._pulls = min(self._pulls + 1, _MOST_DOUBLINGS)
             return replace(outcome, after=max(0.0, self._until - self._clock()))
         return outcome
 

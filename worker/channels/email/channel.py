@@ -2,16 +2,28 @@
 
 import ssl
 
-from worker.channels import Dispatching, Message, Outcome
+from worker.channels import BadAddress, ChannelDown, Dispatching, Failed, Message, Outcome, TryLater
 from worker.channels.email.connection import Unconnected
 from worker.channels.email.dialogue import DATA_PATIENCE, Stale, hand_over, probe
 from worker.channels.email.message import Composer, Mail
 from worker.channels.email.pool import FIRST_PAUSE, IDLE_SECONDS, MAILS_PER_CONNECTION, Pool
+from worker.channels.push_standing import Standing
 from worker.errors import SettingsError
 from worker.settings import Settings
 
 #: Seconds that the server may take over anything but a mail's content.
 COMMAND_PATIENCE = 30.0
+
+#: Codes of refusals that came before a recipient was named.
+_OF_US_ALL = ("auth_", "mail_")
+#: A server that takes SMTPUTF8 by its word and not by its deeds refuses MAIL, or calls the recipient's syntax bad (5.1.3).
+_BAD_SYNTAX = " 5.1.3 "
+
+
+def _may_be_of_utf8(outcome: BadAddress | ChannelDown) -> bool:
+    if isinstance(outcome, ChannelDown):
+        return outcome.code.startswith("mail_")
+    return outcome.refusal is not None and _BAD_SYNTAX in outcome.refusal.what
 
 
 class EmailChannel:
@@ -37,6 +49,7 @@ class EmailChannel:
         if settings.smtp_server is None:
             raise SettingsError("settings: SMTP_URL is missing: there is no server to hand mail to")
         self._composer = Composer(settings)
+        self._standing = Standing()
         self._data_patience = data_patience
         self._pool = Pool(
             settings.smtp_server,
@@ -63,7 +76,17 @@ class EmailChannel:
                 return error.outcome
             except Stale:  # at most once for each connection that was kept; then there are only fresh ones
                 continue
-            return self._pool.brake.note(outcome)
+            return self._pool.brake.note(self._weigh(outcome, mail))
+
+    def _weigh(self, outcome: Outcome, mail: Mail) -> Outcome:
+        """``outcome``, or "failed, this mail alone" where a refusal that names others is probably of this mail."""
+        if mail.recipient.needs_smtputf8 and isinstance(outcome, BadAddress | ChannelDown) and _may_be_of_utf8(outcome):
+            return Failed(code=outcome.code)
+        # A server that has accepted mails of ours repeats what one recipient's own server says of our sender.
+        weighed = self._standing.weigh(self.kind, outcome, may_be_the_device=not outcome.code.startswith(_OF_US_ALL))
+        if isinstance(outcome, ChannelDown) and isinstance(weighed, TryLater):
+            return Failed(code=outcome.code, refusal=weighed.refusal)
+        return weighed
 
     async def check(self) -> Outcome:
         """Whether mail could be sent, without sending any: connect, TLS, EHLO, AUTH, NOOP, QUIT; ``Sent`` means that all is well."""

@@ -10,7 +10,7 @@ import asyncio
 
 from aiosmtplib import SMTPException, SMTPResponse
 
-from worker.channels import BadAddress, Dispatching, Outcome, Sent, Unknown
+from worker.channels import Dispatching, Failed, Outcome, Sent, Unknown
 from worker.channels.email.connection import Connection
 from worker.channels.email.message import Mail
 from worker.channels.email.outcomes import COMPLETED, Stage, judge
@@ -38,7 +38,7 @@ async def hand_over(connection: Connection, mail: Mail, dispatching: Dispatching
     """
     smtp = connection.smtp
     if mail.recipient.needs_smtputf8 and not smtp.supports_extension("smtputf8"):
-        return BadAddress(code="address_needs_smtputf8")
+        return Failed(code="address_needs_smtputf8")  # a lack of the relay: another one could reach this address
     connection.in_step = False
     try:
         reply = await smtp.execute_command(b"MAIL", *_mail_arguments(mail))

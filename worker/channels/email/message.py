@@ -16,7 +16,7 @@ from email.utils import format_datetime, parseaddr
 from urllib.parse import quote
 
 from worker.channels import BadAddress, Failed, Message
-from worker.channels.email.addresses import Mailbox, NotAMailbox, parse_mailbox
+from worker.channels.email.addresses import Mailbox, NotAMailbox, NotEncodable, parse_mailbox
 from worker.channels.email.texts import Texts, texts_for
 from worker.channels.email.wording import Wording, word
 from worker.errors import SettingsError
@@ -76,6 +76,8 @@ class Composer:
             return Failed(code="link_unusable")
         try:
             recipient = parse_mailbox(message.address)
+        except NotEncodable:
+            return Failed(code="address_not_encodable")
         except NotAMailbox:
             return BadAddress(code="address_syntax")
         token = message_token(message.key)

@@ -6,14 +6,17 @@
 | any stage | 530, 534, 535, 538; any 5xx to AUTH | the channel is down: our credentials are refused |
 | connect, TLS, EHLO | any other refusal, error, timeout | later; it concerns everyone, so the whole channel |
 | MAIL | 4xx | later; all mails have one sender, so the whole channel |
-| MAIL | 5xx | the channel is down: our sender is refused; 552 and 555 speak of this mail alone: failed |
+| MAIL | 5xx | the channel is down: our sender is refused; 552, 555 and 5.6.7 speak of this mail alone: failed |
 | RCPT | 4xx | later |
+| RCPT, DATA | 5xx whose enhanced code or text speaks of our sender, our login or our quota | the channel is down |
 | RCPT | 5xx with 5.1.1, 5.1.2, 5.1.3, 5.1.6 or 5.1.10; 556 | the address is bad |
-| RCPT | 5xx with 5.1.7 or 5.1.8 | the channel is down: our sender is refused, the server only waited for RCPT to say so |
 | RCPT | any other 5xx | failed |
 | MAIL, RCPT, DATA before its 354 | timeout, disconnect, unreadable answer | later: nothing of the mail was sent |
 | DATA | 4xx, 5xx | later, failed: the server has not taken the mail |
 | DATA after its 354 | timeout, disconnect, unreadable answer | unknown: it may have been delivered |
+
+Each refusal says besides what others would be alike, and whether it may be us who are refused (:class:`~worker.channels.Doubt`):
+a relay on a block list answers 554 5.7.1 for every recipient, and so does one recipient's server for its own reasons.
 
 A plain 550 to RCPT is "failed", not "bad address": RFC 5321, 4.2.3 gives it for "mailbox not found, no access, or command
 rejected for policy reasons", and a relay on a block list answers it for every recipient. Suppressing an address needs a server
@@ -25,6 +28,7 @@ Codes are made of the stage and the reply's number or a word; a server's text, w
 import re
 import socket
 import ssl
+from collections.abc import Sequence
 from enum import StrEnum
 
 from aiosmtplib import (
@@ -34,7 +38,7 @@ from aiosmtplib import (
     SMTPResponseException,
 )
 
-from worker.channels import BadAddress, ChannelDown, Failed, Outcome, Sent, TryLater, Unknown
+from worker.channels import BadAddress, ChannelDown, Doubt, Failed, Outcome, Refusal, Sent, TryLater, Unknown
 
 
 class Stage(StrEnum):
@@ -69,8 +73,28 @@ _NOT_AUTHENTICATED = frozenset({530, 534, 535, 538})
 _OF_THIS_MAIL = frozenset({552, 555})
 #: RFC 3463, 3.2, also in delivery reports: no such mailbox, no such system, bad syntax, moved away; RFC 7505: the domain has a null MX.
 BAD_ADDRESS_CODES = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10"})
-#: RFC 3463, 3.2: the *sender's* mailbox or system.
-_BAD_SENDER = frozenset({"5.1.7", "5.1.8"})
+#: Enhanced codes that speak of whoever sends. RFC 3463, 3.2: the *sender's* mailbox or system. RFC 7372 and RFC 7505: DKIM, SPF,
+#: reverse DNS, several of these, the sender's null MX. RFC 4954: credentials. Gmail: 5.4.5 is the day's quota. Exchange: 5.1.90 is the
+#: day's quota, 5.2.252 and 5.7.60 are "send as", 5.7.57 an anonymous client.
+_OF_THE_SENDER = frozenset({
+    "5.1.7", "5.1.8", "5.1.90", "5.2.252", "5.4.5", "5.7.8", "5.7.9", "5.7.20", "5.7.21", "5.7.22", "5.7.23", "5.7.24", "5.7.25",
+    "5.7.26", "5.7.27", "5.7.57", "5.7.60",
+})  # fmt: skip
+#: Exchange Online: banned senders, banned addresses, tenants over a threshold.
+_EXCHANGE_ON_SENDERS = re.compile(r"5\.7\.[5-7]\d\d")
+#: Servers that say it in words alone: 5.7.1 "send as", SES's unverified sender, quotas of submission (never of a mailbox).
+_SAYS_SENDER = re.compile(
+    r"permissions? to send|send[ -]?as[ -]?denied|not (allowed|authori[sz]ed|permitted) to send"
+    r"|sender address rejected: not owned|address(es)? (is|are) not verified"
+    r"|\b(sending|submission|outgoing|outbound|daily \w+|hourly \w+|daily|hourly) (limit|quota)",
+    re.IGNORECASE,
+)
+#: Subjects of RFC 3463 that are a recipient's or a message's own: address, mailbox, content.
+_OF_THIS_MESSAGE = frozenset({"1", "2", "6"})
+#: Too big: for this server (5.3.4), for this mailbox (552).
+_TOO_BIG, _TOO_BIG_CODE = "5.3.4", 552
+#: This mail alone needs internationalized addresses (RFC 6531, 3.5).
+_NEEDS_UTF8 = "5.6.7"
 _NO_MAIL_TAKEN = 556
 
 #: What went wrong below SMTP, the narrower class before the wider one.
@@ -84,7 +108,14 @@ _LACKS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ((OSError,), "failed"),
 )
 
-_ENHANCED = re.compile(r"5\.\d{1,3}\.\d{1,3}(?!\d)")
+#: At the beginning of a line of the reply, quoted or marked as some servers do; else the first one anywhere.
+_ENHANCED = re.compile(r"^[\s'\"#(<-]*([45]\.\d{1,3}\.\d{1,3})(?![.\d])", re.MULTILINE)
+_ENHANCED_WITHIN = re.compile(r"(?<![.\d])([45]\.\d{1,3}\.\d{1,3})(?!\.?\d)")
+
+#: The stage in the words of SMTP.
+_AT = {
+    Stage.CONNECT: "on connecting", Stage.TLS: "at STARTTLS", Stage.START: "at DATA", Stage.DATA: "after the mail's text",
+}  # fmt: skip
 
 
 def judge(stage: Stage, answer: SMTPResponse | Exception) -> Outcome:
@@ -100,34 +131,67 @@ def judge(stage: Stage, answer: SMTPResponse | Exception) -> Outcome:
 
 def _refused(stage: Stage, code: int, text: str) -> Outcome:
     word = f"{stage}_{code}"
+    codes = _enhanced_codes(code, text)
+    refusal = _refusal(stage, code, codes[:1])
     if code in _SLOW_DOWN:
-        return TryLater(code=word, whole_channel=True)
+        return TryLater(code=word, whole_channel=True, refusal=refusal)
     if code in _NOT_AUTHENTICATED or (stage is Stage.AUTH and code in _FOR_GOOD):
         return ChannelDown(code="auth_refused")
     if code not in _FOR_GOOD or stage not in _OF_A_MAIL:
-        return TryLater(code=word, whole_channel=stage not in _OF_ONE_RECIPIENT)
-    return _refused_for_good(stage, code, text)
+        return TryLater(code=word, whole_channel=stage not in _OF_ONE_RECIPIENT, refusal=refusal)
+    return _refused_for_good(stage, code, codes, text)
 
 
-def _refused_for_good(stage: Stage, code: int, text: str) -> Outcome:
-    word = f"{stage}_{code}"
-    if stage is Stage.MAIL and code not in _OF_THIS_MAIL:
+def _refused_for_good(stage: Stage, code: int, codes: Sequence[str], text: str) -> Outcome:
+    word, refusal = f"{stage}_{code}", _refusal(stage, code, codes[:1])
+    of_the_sender = stage is Stage.MAIL and code not in _OF_THIS_MAIL and _NEEDS_UTF8 not in codes
+    if of_the_sender or (stage is not Stage.MAIL and speaks_of_the_sender(codes, text)):
         return ChannelDown(code=word)
-    if stage is Stage.RCPT:
-        found = _ENHANCED.match(text)
-        enhanced = found[0] if found else None
-        if enhanced in BAD_ADDRESS_CODES or code == _NO_MAIL_TAKEN:
-            return BadAddress(code=word)
-        if enhanced in _BAD_SENDER:
-            return ChannelDown(code=word)
-    return Failed(code=word)
+    # Where one reply names two codes that contradict each other, nobody's address is to blame.
+    if stage is Stage.RCPT and (code == _NO_MAIL_TAKEN or (codes and BAD_ADDRESS_CODES.issuperset(codes))):
+        return BadAddress(code=word, refusal=refusal)
+    return Failed(code=word, refusal=refusal)
+
+
+def speaks_of_the_sender(codes: Sequence[str], text: str) -> bool:
+    """Whether a 5xx with these enhanced codes speaks of whoever sends, and so of every mail."""
+    if any(code in _OF_THE_SENDER or _EXCHANGE_ON_SENDERS.fullmatch(code) for code in codes):
+        return True
+    return not any(_is_of_this_message(code) for code in codes) and _SAYS_SENDER.search(text) is not None
+
+
+def _enhanced_codes(code: int, text: str) -> list[str]:
+    """The reply's enhanced codes (RFC 2034) that agree with its number, each once; the lines of a reply may name several."""
+    found = _ENHANCED.findall(text) or _ENHANCED_WITHIN.findall(text)[:1]
+    return [enhanced for enhanced in dict.fromkeys(found) if enhanced[0] == str(code)[0]]
+
+
+def _is_of_this_message(enhanced: str) -> bool:
+    return enhanced.split(".")[1] in _OF_THIS_MESSAGE or enhanced == _TOO_BIG
+
+
+def _refusal(stage: Stage, code: int, codes: Sequence[str]) -> Refusal:
+    if stage not in _OF_A_MAIL:
+        doubt = Doubt.UNREACHABLE
+    elif code in {_TOO_BIG_CODE, _NO_MAIL_TAKEN} or any(_is_of_this_message(enhanced) for enhanced in codes):
+        doubt = Doubt.MESSAGE
+    else:
+        doubt = Doubt.US
+    return Refusal(" ".join([str(code), *codes, _at(stage)]), doubt)
+
+
+def _at(stage: Stage) -> str:
+    return _AT.get(stage) or f"at {stage.upper()}"
 
 
 def _unanswered(stage: Stage, lack: str) -> Outcome:
     code = f"{stage}_{lack}"
+    what = f"{lack} {_at(stage)}"
     if stage is Stage.DATA:
-        return Unknown(code=code)
-    return TryLater(code=code, whole_channel=stage not in _OF_A_MAIL)
+        return Unknown(code=code, refusal=Refusal(what, Doubt.MESSAGE))
+    if stage in _OF_A_MAIL:
+        return TryLater(code=code, refusal=Refusal(what, Doubt.US))
+    return TryLater(code=code, whole_channel=True, refusal=Refusal(what, Doubt.UNREACHABLE))
 
 
 def _lack(answer: SMTPResponse | Exception) -> str:

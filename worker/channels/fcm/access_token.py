@@ -14,7 +14,7 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any
 
-from worker.channels import ChannelDown, TryLater
+from worker.channels import ChannelDown, Doubt, Refusal, TryLater
 from worker.channels.push_http import retry_after, service_url
 from worker.errors import SettingsError, WorkerError
 
@@ -107,12 +107,12 @@ class ServiceAccount:
         except _NoTokenError as refused:
             return refused.outcome
         except (TransportError, OSError):
-            return TryLater(code="token_unreachable", whole_channel=True)
+            return _later("token_unreachable")
         except Exception:  # noqa: BLE001 - 200 with anything in it; the text may hold the answer
-            return TryLater(code="token_garbled", whole_channel=True)
+            return _later("token_garbled")
         value, expiry = self._credentials.token, self._credentials.expiry
         if not isinstance(value, str) or not value or expiry is None:
-            return TryLater(code="token_garbled", whole_channel=True)
+            return _later("token_garbled")
         lifetime = expiry.replace(tzinfo=UTC).timestamp() - time.time()
         self._token = AccessToken(value, asked_at + lifetime * _USED_FOR)
         return self._token
@@ -132,7 +132,12 @@ def _ask(credentials: Credentials) -> None:
         credentials.refresh(ask)  # type: ignore[no-untyped-call]
 
 
+def _later(code: str, *, after: float | None = None) -> TryLater:
+    """Without a token no message can go."""
+    return TryLater(code=code, after=after, whole_channel=True, refusal=Refusal(code, Doubt.UNREACHABLE))
+
+
 def _judge(status: int, headers: Any) -> TryLater | ChannelDown:
     if status in _PASSING or status >= 500:  # noqa: PLR2004
-        return TryLater(code=f"token_{status}", after=retry_after(headers), whole_channel=True)
+        return _later(f"token_{status}", after=retry_after(headers))
     return ChannelDown(code=f"token_{status}")  # the key was deleted, or this machine's clock is wrong

@@ -5,7 +5,7 @@ import ssl
 import time
 from collections.abc import Callable
 
-from worker.channels import BadAddress, Dispatching, Failed, Message, Outcome, Sent, TryLater
+from worker.channels import BadAddress, Dispatching, Doubt, Failed, Message, Outcome, Refusal, Sent, TryLater
 from worker.channels.fcm.access_token import AccessToken, ServiceAccount
 from worker.channels.fcm.config import FcmConfig
 from worker.channels.fcm.judging import PERHAPS_THE_TOKEN, judge
@@ -83,4 +83,6 @@ class FcmChannel:
 
 def _unreached(lack: Outcome) -> Outcome:
     """There is one FCM: where it cannot be reached, no message can go."""
-    return TryLater(code=lack.code, whole_channel=True) if isinstance(lack, TryLater) else lack
+    if not isinstance(lack, TryLater):
+        return lack
+    return TryLater(code=lack.code, whole_channel=True, refusal=Refusal(lack.code, Doubt.UNREACHABLE))

@@ -4,13 +4,18 @@
 |---|---|
 | 200 | sent |
 | UNREGISTERED | the address is bad: the app is gone from the device |
-| INVALID_ARGUMENT, and ``fieldViolations`` names the token | the address is bad |
-| INVALID_ARGUMENT otherwise, other 4xx | failed |
+| INVALID_ARGUMENT, and ``fieldViolations`` names the token, or there are none | the address is bad: see below |
+| INVALID_ARGUMENT with other ``fieldViolations``, other 4xx | failed |
 | QUOTA_EXCEEDED, 429 | later, and the whole channel waits as long as ``Retry-After`` says |
 | UNAVAILABLE, 502, 503, 504 | later; FCM is overloaded, so the whole channel |
 | INTERNAL, other 5xx | later |
 | SENDER_ID_MISMATCH, THIRD_PARTY_AUTH_ERROR, 401, 403 | the channel is down: the project or its keys are not set up right |
 | 404 without an errorCode, 3xx | the channel is down: whoever answered there is not FCM, or does not know the project |
+
+FCM answers a token that is none with "The registration token is not a valid FCM registration token", INVALID_ARGUMENT, and no
+``fieldViolations`` (firebase-admin-java, issue 1064; async-firebase, issue 15). What is wrong with a payload it names by its field,
+and ours is checked before it is sent (``fcm/message.py``). Should it be the payload all the same, then all are refused alike, and
+the streak stops the channel and gives the devices back (``policy/streaks.py``).
 
 Codes are made of words listed here; FCM's own text, which may repeat the token, never leaves.
 """
@@ -19,7 +24,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from worker.channels import BadAddress, ChannelDown, Failed, Outcome, Sent, TryLater
+from worker.channels import BadAddress, ChannelDown, Doubt, Failed, Outcome, Refusal, Sent, TryLater
 from worker.channels.push_http import Reply, retry_after
 
 #: Codes that concern the whole project as a rule, and one token now and then: of another project, or of an iOS app while
@@ -42,7 +47,9 @@ def judge(reply: Reply) -> Outcome:  # noqa: PLR0911 - one return for each row o
         case "UNREGISTERED":
             return BadAddress(code="unregistered")
         case "INVALID_ARGUMENT":
-            return BadAddress(code="invalid_token") if _names_token(details) else Failed(code="invalid_argument")
+            if _names_token(details) or not any("fieldViolations" in item for item in details):
+                return BadAddress(code="invalid_token", refusal=Refusal("INVALID_ARGUMENT", Doubt.MESSAGE))
+            return Failed(code="invalid_argument", refusal=Refusal("INVALID_ARGUMENT", Doubt.US))
         case "QUOTA_EXCEEDED":
             return _wait("quota_exceeded", reply.headers, whole_channel=True)
         case "UNAVAILABLE":
@@ -64,12 +71,13 @@ def _judge_status(reply: Reply, details: list[dict[str, Any]]) -> Outcome:
     if status in _REFUSES_US or 300 <= status < 400:  # noqa: PLR2004
         return ChannelDown(code=code)
     if status == 400 and _names_token(details):  # noqa: PLR2004
-        return BadAddress(code="invalid_token")
-    return Failed(code=code)
+        return BadAddress(code="invalid_token", refusal=Refusal("INVALID_ARGUMENT", Doubt.MESSAGE))
+    return Failed(code=code, refusal=Refusal(code, Doubt.US))
 
 
 def _wait(code: str, headers: Mapping[str, str], *, whole_channel: bool) -> TryLater:
-    return TryLater(code=code, after=retry_after(headers), whole_channel=whole_channel)
+    refusal = Refusal(code, Doubt.US)
+    return TryLater(code=code, after=retry_after(headers), whole_channel=whole_channel, refusal=refusal)
 
 
 def _names_token(details: list[dict[str, Any]]) -> bool:

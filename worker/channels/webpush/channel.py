@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from worker.channels import Dispatching, Failed, Message, Outcome, Sent, TryLater, Unknown
+from worker.channels import Dispatching, Doubt, Failed, Message, Outcome, Refusal, Sent, TryLater, Unknown
 from worker.channels.push_http import PRIVATE_ADDRESS, Poster, Reply
 from worker.channels.push_payload import data_for, fitting, link_for, message_id
 from worker.channels.push_standing import Standing
@@ -120,4 +120,6 @@ def _settled(result: Reply | TryLater | Unknown) -> Reply | Outcome:
     """A name that leads into a private network will not become a push service by waiting."""
     if isinstance(result, TryLater) and result.code == PRIVATE_ADDRESS:
         return Failed(code="endpoint_private_address")
+    if isinstance(result, TryLater):
+        return TryLater(code=result.code, refusal=Refusal(result.code, Doubt.US))
     return result

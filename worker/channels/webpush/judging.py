@@ -19,7 +19,7 @@ would wipe every subscription if it counted as a bad address. So it is neither. 
 import json
 from typing import Any
 
-from worker.channels import BadAddress, ChannelDown, Failed, Outcome, Sent, TryLater
+from worker.channels import BadAddress, ChannelDown, Doubt, Failed, Outcome, Refusal, Sent, TryLater
 from worker.channels.push_http import Reply, retry_after
 
 OTHER_KEY = "vapid_key_mismatch"
@@ -38,10 +38,13 @@ def judge(reply: Reply) -> Outcome:
     if status in {404, 410}:
         return BadAddress(code=code)
     if status in {401, 403}:
-        return Failed(code=OTHER_KEY) if _names_another_key(reply.body) else ChannelDown(code=code)
+        if _names_another_key(reply.body):
+            return Failed(code=OTHER_KEY, refusal=Refusal(OTHER_KEY, Doubt.US))
+        return ChannelDown(code=code)
+    refusal = Refusal(code, Doubt.US)
     if status == 429 or status >= 500:  # noqa: PLR2004
-        return TryLater(code=code, after=retry_after(reply.headers))
-    return Failed(code=code)
+        return TryLater(code=code, after=retry_after(reply.headers), refusal=refusal)
+    return Failed(code=code, refusal=refusal)
 
 
 def _names_another_key(body: bytes) -> bool:

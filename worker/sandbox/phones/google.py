@@ -26,14 +26,21 @@ _FIELDS = {"token", "notification", "data", "android", "apns", "webpush"}
 
 
 def error(status: int, word: str, error_code: str | None = None, *, field: str | None = None, **headers: str) -> Any:
-    """An error as FCM words it; the text repeats the token, as FCM's does now and then."""
+    """An error as FCM words it; the text repeats the token, as FCM's does now and then.
+
+    A token that is none is ``INVALID_ARGUMENT`` without ``field``, since 2021 at the latest: only an ``FcmError`` in ``details``, and the
+    message below (firebase-admin-java, issue 1064; async-firebase, issue 15). What else is wrong is named by its field.
+    """
     details: list[dict[str, Any]] = []
     if error_code:
         details.append({"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": error_code})
     if field:
         violation = {"field": field, "description": f"Invalid registration token {DEVICE}"}
         details.append({"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [violation]})
-    body = {"error": {"code": status, "message": f"no {DEVICE}", "status": word, "details": details}}
+    text = f"no {DEVICE}"
+    if error_code == "INVALID_ARGUMENT" and not field:
+        text = f"The registration token is not a valid FCM registration token {DEVICE}"
+    body = {"error": {"code": status, "message": text, "status": word, "details": details}}
     return status, json.dumps(body), {name.replace("_", "-"): value for name, value in headers.items()}
 
 
@@ -131,11 +138,11 @@ class Google:
             or not re.fullmatch(r"\d+s", ttl)
             or int(ttl[:-1]) > 2_419_200
         ):
-            return error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT")
+            return error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", field="message")
         if message["token"] in self.gone:
             return error(404, "NOT_FOUND", "UNREGISTERED")
         if message["token"] not in self.devices:
-            return error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", field="message.token")
+            return error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT")
         if asked.get("validate_only"):
             self.dry_runs.append(message)
         else:
