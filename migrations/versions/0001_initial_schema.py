@@ -80,6 +80,9 @@ def upgrade() -> None:
         sa.Column("sent_at", Moment(), nullable=True),
         sa.Column("outcome", sa.String(length=64), nullable=True),
         sa.Column("outcome_at", Moment(), nullable=True),
+        sa.Column("refusal", sa.String(length=64), nullable=True),
+        sa.Column("spent", sa.Boolean(), nullable=True),
+        sa.Column("device_id", sa.BigInteger(), nullable=True),
         sa.CheckConstraint(
             "state IN ('pending', 'sending', 'sent', 'failed', 'unknown', 'cancelled', 'suppressed')",
             name=op.f("ck_notifications_state"),
@@ -104,6 +107,22 @@ def upgrade() -> None:
         sqlite_where=sa.text("state = 'sending'"),
     )
     op.create_index("ix_notifications_user", "notifications", ["user_guid", "sent_at"], unique=False)
+    op.create_index(
+        "ix_notifications_refusal",
+        "notifications",
+        ["channel", "outcome_at"],
+        unique=False,
+        postgresql_where=sa.text("refusal IS NOT NULL"),
+        sqlite_where=sa.text("refusal IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_notifications_accepted",
+        "notifications",
+        ["channel", "sent_at"],
+        unique=False,
+        postgresql_where=sa.text("state = 'sent'"),
+        sqlite_where=sa.text("state = 'sent'"),
+    )
     op.create_index(
         "uq_notifications_live",
         "notifications",

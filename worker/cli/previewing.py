@@ -80,7 +80,9 @@ async def preview(runtime: Runtime, user_guid: str, channel: str | None) -> Prev
 def _channel(runtime: Runtime, picture: Picture, person: Person) -> str:
     if picture.pending is not None:
         return picture.pending.channel
-    route = choose(person.contact, configured=runtime.channels.keys(), failed=person.failed_channels)
+    route = choose(
+        person.contact, configured=runtime.channels.keys(), failed=person.failed_channels, tried=person.failed_devices
+    )
     return route.channel if isinstance(route, Route) else EMAIL
 
 

@@ -9,6 +9,9 @@ PUSH_KINDS = ("fcm", "apns", "webpush")
 #: What ``users.channel`` may hold: a preference, or ``none`` for people who want no messages.
 CHOICES = (EMAIL, "push", *PUSH_KINDS, "none")
 
+#: So many devices of a kind are tried for a person within a day; then the next kind's turn comes.
+MOST_DEVICES = 5
+
 
 class Contact(msgspec.Struct, frozen=True, kw_only=True):
     """How a user can be reached."""
@@ -18,7 +21,7 @@ class Contact(msgspec.Struct, frozen=True, kw_only=True):
     #: The address that a mail server refused for good; writing there again would only harm the sender's name.
     refused_email: str | None = None
     opted_out: bool = False
-    #: (kind, address) of the devices that take push messages.
+    #: (kind, address) of the devices that take push messages, the newest first.
     devices: Sequence[tuple[str, str]] = ()
 
 
@@ -38,14 +41,28 @@ class Nobody(msgspec.Struct, frozen=True, kw_only=True):
     code: str
 
 
-def choose(contact: Contact, *, configured: Collection[str], failed: Collection[str] = ()) -> Route | Nobody:
-    """The preferred channel if it can be used, else the other; ``failed`` names channels that refused for good."""
+def choose(
+    contact: Contact,
+    *,
+    configured: Collection[str],
+    failed: Collection[str] = (),
+    tried: Collection[tuple[str, str]] = (),
+) -> Route | Nobody:
+    """The preferred channel if it can be used, else the other; of several devices of a kind the newest.
+
+    ``failed`` names channels that refused for good, ``tried`` the devices, as (kind, address), that did. After
+    :data:`MOST_DEVICES` of a kind no further one is tried.
+    """
     if contact.opted_out or contact.preferred == "none":
         return Nobody(code="opted_out")
-    addresses = dict(reversed(contact.devices))
+    worn_out = {kind for kind in PUSH_KINDS if sum(of == kind for of, _ in tried) >= MOST_DEVICES}
+    left = [
+        (kind, address) for kind, address in contact.devices if (kind, address) not in tried and kind not in worn_out
+    ]
+    addresses = dict(reversed(left))
     if contact.email and contact.email != contact.refused_email:
         addresses[EMAIL] = contact.email
-    if not addresses:
+    if not addresses and not contact.devices:
         return Nobody(code="address_refused" if contact.email else "no_address")
     order: tuple[str, ...]
     if contact.preferred == EMAIL or not contact.preferred:
@@ -57,4 +74,4 @@ def choose(contact: Contact, *, configured: Collection[str], failed: Collection[
     for channel in dict.fromkeys(order):
         if channel in addresses and channel in configured and channel not in failed:
             return Route(channel=channel, address=addresses[channel])
-    return Nobody(code="every_channel_failed" if failed else "channel_not_configured")
+    return Nobody(code="every_channel_failed" if failed or tried else "channel_not_configured")

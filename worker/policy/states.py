@@ -79,3 +79,11 @@ NOTIFICATION_STEPS: dict[NotificationState, set[NotificationState]] = {
     _N.CANCELLED: set(),
     _N.SUPPRESSED: set(),
 }
+
+#: Besides, where a streak of refusals turned out to be of us (policy/streaks.py), what it had done is given back: a message that it
+#: ended is pending again, and the reconnections behind it are ready, unless something else was begun for the user meanwhile.
+GIVEN_BACK: dict[ReconnectionState | NotificationState, ReconnectionState | NotificationState] = {
+    _N.FAILED: _N.PENDING,
+    _N.SUPPRESSED: _N.PENDING,
+    _R.DUE: _R.READY,
+}

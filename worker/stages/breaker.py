@@ -4,6 +4,9 @@
                                                 ▲                         │
                                                 └────────still bad────────┘
 
+MX's failure streaks are counted by the process that meets them. Those of a channel are found in the database, where the refusals that
+all processes met add up (``store/refusals.py``); what they cost is given back there.
+
 It is kept in the database, beside the pauses that people set by hand, so that every worker goes by it and `status` shows it.
 """
 
@@ -13,15 +16,18 @@ from enum import Enum, auto
 
 import structlog
 
+from worker.policy.streaks import MANY, OUT_OF, UNREACHABLE
 from worker.store.pauses import PauseStore
+from worker.store.refusals import NOT_REACHED
 
 log = structlog.get_logger()
 
 #: While it is open, one row is let through this often.
 PROBE_EVERY = timedelta(minutes=1)
-
-#: Failures of the other side as a whole, among the last so many calls of a process, that are a run.
-RUN, OUT_OF = 20, 25
+#: Where nobody answers, a try burdens nobody, and a restart is over soon.
+PROBE_SOON = timedelta(seconds=10)
+#: How soon a channel is tried again, by the kind of refusal that stopped it.
+PROBE_AFTER = {UNREACHABLE: PROBE_SOON, "": PROBE_EVERY}
 
 
 class Gate(Enum):
@@ -53,7 +59,8 @@ class Breaker:
         if pause is None:
             return Gate.CLOSED
         self.reason = pause.reason
-        if await self._pauses.take_probe(self._scope, now=now, again_after=PROBE_EVERY):
+        every = PROBE_SOON if NOT_REACHED in pause.reason else PROBE_EVERY
+        if await self._pauses.take_probe(self._scope, now=now, again_after=every):
             return Gate.PROBE
         return Gate.OPEN
 
@@ -64,7 +71,7 @@ class Breaker:
     def failed(self, code: str) -> bool:
         """A call failed for a reason that is not this row's; returns whether that makes it a run, which opens the breaker."""
         self._last.append(False)
-        if self._last.count(False) >= RUN:
+        if self._last.count(False) >= MANY:
             self._refused = self._refused or f"a run of failures, the last {code}"
         return self._refused is not None
 
@@ -83,8 +90,11 @@ class Breaker:
         well, self._was_well = self._was_well, False
         if code is not None:
             if await self._pauses.set(self._scope, code, now=now, probe_after=PROBE_EVERY):
-                log.error(
-                    "stopped", scope=self._scope, why=code, what_to_do="see `reconnect doctor`; no attempts were spent"
-                )
+                log_stopped(self._scope, code)
         elif probe and well and await self._pauses.lift(self._scope):
             log.info("resumed", scope=self._scope)
+
+
+def log_stopped(scope: str, why: str, **more: object) -> None:
+    """Say that everything of this scope stands still."""
+    log.error("stopped", scope=scope, why=why, **more, what_to_do="see `reconnect doctor`; no attempts were spent")

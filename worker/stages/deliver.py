@@ -22,18 +22,23 @@ from worker.policy.selection import Reason
 from worker.policy.states import NotificationState, ReconnectionState
 from worker.runtime import Runtime
 from worker.settings import Settings
-from worker.stages.breaker import Breaker, Gate
+from worker.stages.breaker import PROBE_AFTER, Breaker, Gate, log_stopped
 from worker.stages.dispatch_log import DispatchLog, LeaseLost, NotRecorded
 from worker.stages.freshness import Checked, Fresh, Freshness
 from worker.stages.mode import Mode
 from worker.stages.planning import zone_of_message, zones_of_person
+from worker.stages.refusing import in_words, noted, serves_us
 from worker.stages.shift import Shift, Slice, summary
 from worker.store.deliver_settling import Delivered, NextRound, Passage, Sending
 from worker.store.delivering import DeliverStore
 from worker.store.pauses import MX, PauseStore, delivery_scope
 from worker.store.people import Person
+from worker.store.refusals import NOT_REACHED
 
 log = structlog.get_logger()
+
+#: Messages that one probe takes at most, until one of them is sent or refused.
+MOST_TRIED = 20
 
 #: Push messages under way at once. Mails wait for a connection of their own; as many again stand ready for the next free one.
 PUSH_AT_ONCE = 100
@@ -71,9 +76,12 @@ class Deliver:
         mx_breaker: Breaker,
         mx_serves: bool = True,
         mode: Mode = Mode.WORK,
+        probed: str = "",
         figures: Counter[str] | None = None,
     ) -> None:
+        """``probed`` is the channel that a probe tries."""
         self._runtime = runtime
+        self._probed = probed
         self._settings = runtime.settings
         self._store = runtime.database.store(DeliverStore)
         self._dispatch = DispatchLog(self._store)
@@ -83,11 +91,13 @@ class Deliver:
         self._mode = mode
         #: Rows that the last claim took.
         self.taken = 0
+        #: What a probe found out: whether the other side serves us again; ``None``: nothing.
+        self.serves: bool | None = None
         self.figures: Counter[str] = Counter() if figures is None else figures
         self.shift = Shift(
             stage=self,
             slots=self._settings.smtp_connections * 2 + (PUSH_AT_ONCE if runtime.channels.keys() - {EMAIL} else 0),
-            batch=self._settings.batch_size,
+            batch=1 if mode is Mode.PROBE else self._settings.batch_size,
             seconds=self._settings.shift_seconds,
             renew_every=self._settings.lease_seconds / 3,
             stopping=runtime.stopping,
@@ -97,8 +107,11 @@ class Deliver:
         """Take due notifications; those whose person may not be told right now go back for later."""
         now = self._runtime.clock.now()
         holder, lease = self._runtime.holder, self._settings.lease_seconds
-        claim = self._store.claim_suspects if self._mode is Mode.SUSPECTS else self._store.claim
-        sendings = await claim(n, holder=holder, lease_seconds=lease, now=now)
+        if self._mode is Mode.PROBE:
+            sendings = await self._store.claim_probe(self._probed, holder=holder, lease_seconds=lease, now=now)
+        else:
+            claim = self._store.claim_suspects if self._mode is Mode.SUSPECTS else self._store.claim
+            sendings = await claim(n, holder=holder, lease_seconds=lease, now=now)
         self.taken = len(sendings)
         span = max((cap.within for cap in self._settings.message_caps), default=timedelta(0))
         guids = {sending.user_guid for sending in sendings}
@@ -141,7 +154,10 @@ class Deliver:
 
     async def _tell(self, job: Errand) -> Delivered:
         sending, person, about = job.sending, job.person, job.about
-        route = choose(person.contact, configured={sending.channel} & self._runtime.channels.keys())
+        configured = {sending.channel} & self._runtime.channels.keys()
+        route = choose(person.contact, configured=configured, tried=person.failed_devices)
+        if not isinstance(route, Route):
+            route = choose(person.contact, configured=configured)  # better the device that failed than none
         if not isinstance(route, Route):
             return self._end(sending, about, _N.SUPPRESSED, route.code)
         message = Message(
@@ -160,7 +176,16 @@ class Deliver:
             return _later(sending, "lease_lost", sending.next_attempt_at)
         except NotRecorded:
             return _later(sending, "dispatch_not_recorded", sending.next_attempt_at)
-        return self._judge(job, outcome, address=route.address)
+        return noted(self._answered(job, outcome, address=route.address), outcome)
+
+    def _answered(self, job: Errand, outcome: Outcome, *, address: str) -> Delivered:
+        """What an outcome does; a probe that shows that the channel is still refused costs its message nothing."""
+        if self._mode is Mode.PROBE:
+            self.serves = serves_us(outcome, self._breakers[job.sending.channel].reason)
+            if self.serves is False and not isinstance(outcome, Unknown | ChannelDown):
+                # The next probe takes another message, so that no single one keeps the channel shut.
+                return _later(job.sending, outcome.code, self._runtime.clock.now())
+        return self._judge(job, outcome, address=address)
 
     async def _begin(self, job: Errand) -> None:
         await self._dispatch.begin(job.sending)
@@ -182,17 +207,19 @@ class Deliver:
                         "the push service does not take it here; if there are more, look at APNS_SANDBOX and APNS_TOPIC"
                     )
                     log.warning("device_disabled", channel=sending.channel, outcome=outcome.code, why=why)
-                return self._end(sending, waiting, _N.SUPPRESSED, outcome.code, at=now, refused_address=address)
+                return self._end(
+                    sending, waiting, _N.SUPPRESSED, outcome.code, at=now, address=address, refused_address=address
+                )
             case Failed():
-                at = now if self._has_another_way(job) else None
-                return self._end(sending, waiting, _N.FAILED, outcome.code, at=at)
+                at = now if self._has_another_way(job, address) else None
+                return self._end(sending, waiting, _N.FAILED, outcome.code, at=at, address=address)
             case TryLater() if outcome.whole_channel:
                 wait = next_attempt(1, now=now, dice=self._runtime.dice, after=outcome.after)
                 return _later(sending, outcome.code, wait)
             case TryLater():
                 return self._retry(sending, waiting, outcome.code, now, after=outcome.after)
             case ChannelDown():
-                self._breakers[sending.channel].refused(outcome.code)
+                self._breakers[sending.channel].refused(in_words(sending.channel, outcome.code))
                 self.shift.halted = True
                 return _later(sending, outcome.code, sending.next_attempt_at)
 
@@ -202,9 +229,13 @@ class Deliver:
             return self._retry(job.sending, job.about, code, self._runtime.clock.now(), after=None)
         return self._end(job.sending, job.about, _N.UNKNOWN, code, told=True)
 
-    def _has_another_way(self, job: Errand) -> bool:
-        failed = {*job.person.failed_channels, job.sending.channel}
-        return isinstance(choose(job.person.contact, configured=self._runtime.channels.keys(), failed=failed), Route)
+    def _has_another_way(self, job: Errand, address: str) -> bool:
+        """Whether another device or another channel is left, now that this address failed."""
+        person, channel = job.person, job.sending.channel
+        failed = {*person.failed_channels, channel} if channel == EMAIL else person.failed_channels
+        tried = {*person.failed_devices, (channel, address)}
+        route = choose(person.contact, configured=self._runtime.channels.keys(), failed=failed, tried=tried)
+        return isinstance(route, Route)
 
     def _retry(
         self, sending: Sending, waiting: Sequence[Passage], code: str, now: datetime, *, after: float | None
@@ -213,7 +244,9 @@ class Deliver:
         if attempts >= self._settings.max_attempts:
             return self._end(sending, waiting, _N.FAILED, code)
         at = next_attempt(attempts, now=now, dice=self._runtime.dice, after=after)
-        return Delivered(sending=sending, state=_N.PENDING, outcome=code, next_attempt_at=at, attempts=attempts)
+        return Delivered(
+            sending=sending, state=_N.PENDING, outcome=code, next_attempt_at=at, attempts=attempts, spent=True
+        )
 
     def _end(
         self,
@@ -224,6 +257,7 @@ class Deliver:
         *,
         told: bool = False,
         at: datetime | None = None,
+        address: str | None = None,
         refused_address: str | None = None,
     ) -> Delivered:
         """The message is over; the episodes go into their next round, at ``at`` if given, else as the reminders are laid."""
@@ -235,6 +269,8 @@ class Deliver:
             attempts=sending.attempts,
             rounds=rounds,
             refused_address=refused_address,
+            tried_device=address if sending.channel != EMAIL else None,
+            spent=at is None,
         )
 
     def crashed(self, job: Errand) -> Delivered:
@@ -251,7 +287,15 @@ class Deliver:
         blamed = self._freshness.take_what_blamed_mx()
         for breaker in (*self._breakers.values(), self._mx_breaker):
             await breaker.settle(now, probe=False)
-        await self._store.settle(done, now=now)
+        if self._mode is not Mode.PROBE and any(result.refusal is not None for result in done):
+            for streak in await self._store.settle_and_weigh(done, now=now, probe_after=PROBE_AFTER):
+                self.shift.halted = True
+                if streak.is_new:
+                    log_stopped(delivery_scope(streak.channel), streak.reason, given_back=streak.given_back)
+        else:
+            await self._store.settle(done, now=now)
+            if self.serves is False and any(result.refusal is not None for result in done):
+                self.serves = await self._store.is_refused_alone(done, now=now)
         if blamed:
             await self._store.give_back(blamed, now=now)
         self.figures.update("retry" if d.state is _N.PENDING else str(d.state) for d in done)
@@ -324,16 +368,35 @@ def _later(sending: Sending, code: str, at: datetime) -> Delivered:
     return Delivered(sending=sending, state=_N.PENDING, outcome=code, next_attempt_at=at, attempts=sending.attempts)
 
 
+async def _probe(
+    runtime: Runtime, kind: str, breakers: dict[str, Breaker], *, mx_breaker: Breaker, mx_serves: bool
+) -> None:
+    """Try a channel that the breaker stopped with one message; if it is taken, the channel goes on."""
+    serves = None
+    for _ in range(MOST_TRIED):  # some messages need not be sent, or not now
+        probe = Deliver(runtime, breakers, mx_breaker=mx_breaker, mx_serves=mx_serves, mode=Mode.PROBE, probed=kind)
+        await probe.shift.run()
+        serves = probe.serves
+        if serves is not None or not probe.taken or runtime.stopping.is_set():
+            break
+    breaker = breakers[kind]
+    if serves is None and NOT_REACHED in breaker.reason:  # nobody is to be told now: asking is enough
+        serves = isinstance(await runtime.channels[kind].check(), Sent)
+    if serves:
+        breaker.went_well()
+        await breaker.settle(runtime.clock.now(), probe=True)
+
+
 async def deliver(runtime: Runtime) -> str:
     """One shift of delivering; returns a short report."""
     started = await runtime.set_clock()
     pauses = runtime.database.store(PauseStore)
     breakers = {kind: Breaker(pauses, delivery_scope(kind)) for kind in runtime.channels}
-    for kind, breaker in breakers.items():
-        if await breaker.admit(started) is Gate.PROBE:
-            await pauses.lift(delivery_scope(kind))  # the first refusal shuts it again, and costs nobody anything
     mx_serves = await pauses.get(MX) is None
     mx_breaker = Breaker(pauses, MX)
+    for kind, breaker in breakers.items():
+        if await breaker.admit(started) is Gate.PROBE:
+            await _probe(runtime, kind, breakers, mx_breaker=mx_breaker, mx_serves=mx_serves)
     stage = Deliver(runtime, breakers, mx_breaker=mx_breaker, mx_serves=mx_serves)
     await stage.shift.run()
     more = stage.shift.has_more

@@ -23,8 +23,9 @@ from worker.mx.uris import check_uri
 from worker.policy.recovery import is_back
 from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
+from worker.policy.streaks import OUT_OF
 from worker.runtime import Runtime
-from worker.stages.breaker import OUT_OF, Breaker
+from worker.stages.breaker import Breaker
 from worker.stages.mx_failures import Again, Everyone, Over, becomes, blames_mx
 from worker.store.deliver_settling import Ending, Passage, Renewal, Requeued
 from worker.store.moments import NEVER

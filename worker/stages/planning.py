@@ -91,8 +91,9 @@ class Planner:
 
     def route_to(self, person: Person) -> Route | Nobody:
         """The channel and address that a message to the person would take, whenever it is."""
-        route = choose(person.contact, configured=self._configured, failed=person.failed_channels)
-        if isinstance(route, Nobody) and person.failed_channels:
+        failed, tried = person.failed_channels, person.failed_devices
+        route = choose(person.contact, configured=self._configured, failed=failed, tried=tried)
+        if isinstance(route, Nobody) and (failed or tried):
             route = choose(person.contact, configured=self._configured)  # better the channel that failed than none
         return route
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Integer, Text, bindparam, delete, exists, func, select, update
+from sqlalchemy import BigInteger, Boolean, Integer, Text, bindparam, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.channel_choice import EMAIL
@@ -130,6 +130,13 @@ class Delivered(msgspec.Struct, frozen=True, kw_only=True):
     renewals: tuple[Renewal, ...] = ()
     #: The address that was refused for good: of a mailbox, or of a device.
     refused_address: str | None = None
+    #: The device that this message ended at; the next one is tried.
+    tried_device: str | None = None
+    #: How it was refused, where others may be refused alike, and who may be meant (:class:`worker.channels.Refusal`).
+    refusal: str | None = None
+    doubt: str | None = None
+    #: It spent an attempt, or, at the end of the message, a step of the cadence.
+    spent: bool = False
 
     @property
     def left_out(self) -> list[int]:
@@ -156,6 +163,8 @@ class DeliverSettling:
                 "next_attempt_at": Moment(),
                 "attempts": Integer(),
                 "sent_at": Moment(),
+                "refusal": Text(),
+                "spent": Boolean(),
             },
         ).c
         self._finish = (
@@ -168,6 +177,8 @@ class DeliverSettling:
                 next_attempt_at=result.next_attempt_at,
                 attempts=result.attempts,
                 sent_at=result.sent_at,
+                refusal=result.refusal,
+                spent=result.spent,
                 lease_holder=None,
                 lease_expires_at=None,
                 lost_leases=0,
@@ -272,6 +283,13 @@ class DeliverSettling:
             .where(users.c.user_guid == refused.user_guid, users.c.email == refused.address)
             .values(refused_email=refused.address, refused_why="the mail server, when the mail was handed over")
         )
+        at = rows.table("given", {"id": BigInteger(), "address": Text(), "channel": Text()}).c
+        device = (
+            select(devices.c.id)
+            .where(devices.c.device_kind == at.channel, devices.c.device_address == at.address)
+            .scalar_subquery()
+        )
+        self._note_device = update(notifications).where(n.id == at.id).values(device_id=device)
         self._refuse_device = (
             update(devices)
             .where(devices.c.device_kind == refused.channel, devices.c.device_address == refused.address)
@@ -299,6 +317,8 @@ class DeliverSettling:
                         "next_attempt_at": d.next_attempt_at,
                         "attempts": d.attempts,
                         "sent_at": now if d.state in spoken else None,
+                        "refusal": d.refusal,
+                        "spent": d.spent,
                     }
                     for d in sorted(results, key=lambda d: d.sending.id)
                 ],
@@ -329,6 +349,12 @@ class DeliverSettling:
             for d in ours
             if d.refused_address is not None
         ]
+        tried = [
+            {"id": d.sending.id, "address": d.tried_device, "channel": d.sending.channel}
+            for d in ours
+            if d.tried_device is not None
+        ]
+        await execute(self._note_device, tried)
         await execute(self._refuse_mailbox, [row for row in refused if row["channel"] == EMAIL])
         await execute(self._refuse_device, [row for row in refused if row["channel"] != EMAIL])
         return len(finished)

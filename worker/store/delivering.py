@@ -1,7 +1,7 @@
 """What the deliver stage takes from the database and gives back."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -28,6 +28,7 @@ from worker.store.deliver_settling import Delivered, DeliverSettling, Ending, Pa
 from worker.store.moments import Moment, database_now
 from worker.store.pauses import EVERYTHING
 from worker.store.people import People, Person
+from worker.store.refusals import Refusals, Streak
 from worker.store.rows import Rows
 from worker.store.tables import (
     members,
@@ -35,11 +36,16 @@ from worker.store.tables import (
     notifications,
     pauses,
     reconnections,
+    users,
     windows,
     written,
 )
 
 n, r, w, link = notifications.c, reconnections.c, windows.c, notification_reconnections.c
+
+
+#: Among so many due messages a probe looks for the one with the best prospects.
+_CANDIDATES = 200
 
 
 class DeliverStore:
@@ -51,12 +57,14 @@ class DeliverStore:
         self._people = People(rows)
         self._claim = _claim_statement(rows)
         self._claim_suspects = _claim_statement(rows, suspects=True)
+        self._claim_probe = _claim_statement(rows, probe=True)
         self._load = _load_statement(rows)
         self._mark = _mark_statement(rows)
         self._release = _release_statement(rows)
         self._renew = _renew_statement(rows)
         self._give_back = _give_back_statement(rows)
         self._settling = DeliverSettling(rows)
+        self._refusals = Refusals(rows)
 
     async def claim(self, n: int, *, holder: str, lease_seconds: float, now: datetime) -> list[Sending]:
         """Take up to ``n`` notifications that are due on channels that are not paused."""
@@ -146,6 +154,44 @@ class DeliverStore:
         parameters = {"given": given, "now": now}
         await self._database.transaction(lambda connection: connection.execute(self._give_back, parameters))
 
+    async def settle_and_weigh(
+        self, results: Sequence[Delivered], *, now: datetime, probe_after: dict[str, timedelta]
+    ) -> list[Streak]:
+        """As :meth:`settle`; where refusals make a streak, stop the channel and give back what it cost, in the same transaction."""
+
+        async def work(connection: AsyncConnection) -> list[Streak]:
+            await self._settling.run(connection, results, now)
+            return await self._refusals.weigh(connection, results, now, probe_after=probe_after)
+
+        return await self._database.transaction(work)
+
+    async def is_refused_alone(self, results: Sequence[Delivered], *, now: datetime) -> bool:
+        """Whether a channel serves others, and what was refused here is no streak: it need not stand still for that."""
+        return await self._database.transaction(
+            lambda connection: self._refusals.is_refused_alone(connection, results, now)
+        )
+
+    async def claim_probe(self, channel: str, *, holder: str, lease_seconds: float, now: datetime) -> list[Sending]:
+        """Take one due notification of a channel that the breaker stopped: one that has the best prospects."""
+        candidates = (
+            select(notifications.c.id, users.c.email)
+            .outerjoin(users, users.c.user_guid == notifications.c.user_guid)
+            .where(_claimable(literal(now, Moment()), probe=True), notifications.c.channel == channel)
+            .order_by(notifications.c.refusal.is_not(None), notifications.c.next_attempt_at, notifications.c.id)
+            .limit(_CANDIDATES)
+        )
+
+        async def work(connection: AsyncConnection) -> list[Sending]:
+            found = [(row.id, row.email) for row in await connection.execute(candidates)]
+            if not found:
+                return []
+            chosen = await self._refusals.best_prospect(connection, channel, found, now)
+            parameters = {"chosen": chosen, "n": 1, "holder": holder, "lease_seconds": lease_seconds, "now": now}
+            taken = (await connection.execute(self._claim_probe, parameters)).scalars().all()
+            return await self._sendings(connection, taken) if taken else []
+
+        return await self._database.transaction(work)
+
     async def release(self, sendings: Sequence[Sending]) -> None:
         """Hand back what did not leave, nothing spent. Where "dispatch began" is on record all the same, that was too early."""
         given = self._rows.encode({"id": s.id, "epoch": s.epoch} for s in sendings)
@@ -167,8 +213,9 @@ class DeliverStore:
         return await self._database.transaction(work)
 
 
-def _claimable(now: Any, *, suspects: bool | None = None) -> Any:
-    scopes = (pauses.c.scope == literal(prefix) + n.channel for prefix in ("channel:", "delivery:"))
+def _claimable(now: Any, *, suspects: bool | None = None, probe: bool = False) -> Any:
+    prefixes = ("channel:",) if probe else ("channel:", "delivery:")
+    scopes = (pauses.c.scope == literal(prefix) + n.channel for prefix in prefixes)
     paused = exists().where(or_(pauses.c.scope == EVERYTHING, *scopes))
     condition = and_(n.state == written("pending"), n.next_attempt_at <= now, ~paused)
     if suspects is None:
@@ -176,8 +223,10 @@ def _claimable(now: Any, *, suspects: bool | None = None) -> Any:
     return and_(condition, n.lost_leases > 0 if suspects else n.lost_leases == 0)
 
 
-def _claim_statement(rows: Rows, *, suspects: bool = False) -> Any:
-    claimable = _claimable(bindparam("now", type_=Moment()), suspects=suspects)
+def _claim_statement(rows: Rows, *, suspects: bool = False, probe: bool = False) -> Any:
+    claimable = _claimable(bindparam("now", type_=Moment()), suspects=suspects, probe=probe)
+    if probe:
+        claimable = and_(claimable, n.id == bindparam("chosen", type_=BigInteger()))
     if suspects:
         claimable = and_(claimable, n.lost_leases == bindparam("deaths", type_=Integer()))
     due = (

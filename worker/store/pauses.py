@@ -12,7 +12,8 @@ from sqlalchemy import ColumnElement, bindparam, delete, exists, func, literal, 
 
 from worker.store.database import Database
 from worker.store.moments import Moment
-from worker.store.tables import pauses
+from worker.store.rows import Rows
+from worker.store.tables import notifications, pauses
 
 #: Everything, by hand.
 EVERYTHING = "everything"
@@ -68,6 +69,19 @@ class Pause:
         return self.scope.startswith((EVERYTHING, "institution:", "channel:"))
 
 
+async def put(
+    connection: Any, rows: Rows, scope: str, reason: str, *, now: datetime, probe_after: timedelta | None
+) -> bool:
+    """Pause a scope, in a transaction of the caller's; returns whether it is new. See :meth:`PauseStore.set`."""
+    probe_at = now + probe_after if probe_after is not None else None
+    insert = rows.insert(pauses).values(scope=scope, reason=reason, since=now, probe_at=probe_at)
+    inserted = (await connection.execute(insert.on_conflict_do_nothing().returning(pauses.c.scope))).first()
+    if not inserted:
+        again = update(pauses).where(pauses.c.scope == scope).values(reason=reason, probe_at=probe_at)
+        await connection.execute(again)
+    return bool(inserted)
+
+
 class PauseStore:
     """Sets, lifts and lists pauses."""
 
@@ -91,20 +105,18 @@ class PauseStore:
         """Pause a scope; one that is paused already keeps its ``since``. Returns whether it is new."""
 
         async def work(connection: Any) -> bool:
-            probe_at = now + probe_after if probe_after is not None else None
-            insert = self._database.rows.insert(pauses).values(scope=scope, reason=reason, since=now, probe_at=probe_at)
-            inserted = (await connection.execute(insert.on_conflict_do_nothing().returning(pauses.c.scope))).first()
-            if not inserted:
-                again = update(pauses).where(pauses.c.scope == scope).values(reason=reason, probe_at=probe_at)
-                await connection.execute(again)
-            return bool(inserted)
+            return await put(connection, self._database.rows, scope, reason, now=now, probe_after=probe_after)
 
         return await self._database.transaction(work)
 
     async def lift(self, scope: str) -> bool:
-        """End a pause; returns whether there was one."""
+        """End a pause; returns whether there was one. Refusals that opened a channel's breaker are forgotten with it."""
+        kind = scope.removeprefix(delivery_scope(""))
+        forget = update(notifications).where(notifications.c.channel == kind, notifications.c.refusal.is_not(None))
 
         async def work(connection: Any) -> bool:
+            if kind != scope:
+                await connection.execute(forget.values(refusal=None))
             return bool((await connection.execute(delete(pauses).where(pauses.c.scope == scope))).rowcount)
 
         return await self._database.transaction(work)

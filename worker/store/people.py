@@ -31,6 +31,8 @@ class Person(msgspec.Struct, frozen=True, kw_only=True):
     message_under_way: bool
     #: Channels on which a message to this user was refused for good of late.
     failed_channels: frozenset[str] = frozenset()
+    #: Devices, as (kind, address), at which a message to this user ended without being told of late.
+    failed_devices: frozenset[tuple[str, str]] = frozenset()
 
 
 _USER = (
@@ -56,17 +58,26 @@ class People:
             .select_from(given)
             .outerjoin(users, users.c.user_guid == given.c.user_guid)
             .outerjoin(devices, theirs)
-            .order_by(devices.c.id)
+            .order_by(devices.c.id.desc())  # the newest first: an old phone is in a drawer
         )
+        ended = (NotificationState.FAILED, NotificationState.SUPPRESSED)
         spoken = (NotificationState.SENT, NotificationState.UNKNOWN)
         self._history = (
-            select(notifications.c.user_guid, notifications.c.state, notifications.c.channel, notifications.c.sent_at)
+            select(
+                notifications.c.user_guid,
+                notifications.c.state,
+                notifications.c.channel,
+                notifications.c.sent_at,
+                devices.c.device_kind,
+                devices.c.device_address,
+            )
             .join(given, notifications.c.user_guid == given.c.user_guid)
+            .outerjoin(devices, devices.c.id == notifications.c.device_id)
             .where(
                 or_(
                     notifications.c.state.in_(LIVE),
                     notifications.c.state.in_(spoken) & (notifications.c.sent_at > bindparam("since", type_=Moment())),
-                    (notifications.c.state == NotificationState.FAILED)
+                    notifications.c.state.in_(ended)
                     & (notifications.c.outcome_at > database_now(-FAILURE_COUNTS_FOR.total_seconds())),
                 )
             )
@@ -83,10 +94,15 @@ class People:
                 reachable.setdefault(guid, []).append((kind, address))
         sent: dict[str, list[datetime]] = {}
         failed: dict[str, set[str]] = {}
+        tried: dict[str, set[tuple[str, str]]] = {}
         under_way = set()
         for told in await connection.execute(self._history, {"given": given, "since": since}):
             if told.state in LIVE:
                 under_way.add(told.user_guid)
+            elif told.device_kind is not None:
+                tried.setdefault(told.user_guid, set()).add((told.device_kind, told.device_address))
+            elif told.state == NotificationState.SUPPRESSED:
+                pass  # its address is remembered as refused
             elif told.state == NotificationState.FAILED:
                 failed.setdefault(told.user_guid, set()).add(told.channel)
             else:
@@ -107,5 +123,6 @@ class People:
                 sent=tuple(sent.get(guid, ())),
                 message_under_way=guid in under_way,
                 failed_channels=frozenset(failed.get(guid, ())),
+                failed_devices=frozenset(tried.get(guid, ())),
             )
         return people

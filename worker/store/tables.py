@@ -182,12 +182,21 @@ notifications = Table(
     Column("sent_at", Moment),
     Column("outcome", String(64)),
     Column("outcome_at", Moment),
+    # How it was refused, where others may be refused alike (policy/streaks.py), and whether that spent an attempt of it, or a step
+    # of the cadence where it was the end of the message.
+    Column("refusal", String(64)),
+    Column("spent", Boolean),
+    # The device that refused it for good: the next try is another one's.
+    Column("device_id", BigInteger),
     CheckConstraint(f"state IN ({_quoted(NotificationState)})", name="state"),
     # One person, one message at a time: what else breaks meanwhile waits for its turn.
     _partial("uq_notifications_live", "user_guid", where=f"state IN ({_quoted(LIVE)})", unique=True),
     _partial("ix_notifications_pending", "next_attempt_at", "id", where="state = 'pending'"),
     _partial("ix_notifications_sending", "lease_expires_at", where="state = 'sending'"),
     Index("ix_notifications_user", "user_guid", "sent_at"),
+    # What was refused and what was accepted of late on a channel.
+    _partial("ix_notifications_refusal", "channel", "outcome_at", where="refusal IS NOT NULL"),
+    _partial("ix_notifications_accepted", "channel", "sent_at", where="state = 'sent'"),
 )
 
 notification_reconnections = Table(

@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from worker.policy.channel_choice import MOST_DEVICES
 from worker.sandbox.phones import apple, google, push_service
 from worker.sandbox.phones.network import Device, Phones
 from worker.stages.deliver import deliver
@@ -19,6 +20,7 @@ KINDS = ("fcm", "apns", "webpush")
 #: Answers by which a provider says that nobody is there any more.
 DEAD = [
     ("fcm", google.error(404, "NOT_FOUND", "UNREGISTERED")),
+    ("fcm", google.error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT")),  # as today
     ("fcm", google.error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", field="message.token")),
     ("apns", "Unregistered"),
     ("apns", "ExpiredToken"),
@@ -29,7 +31,7 @@ DEAD = [
 ]
 #: Answers that refuse the message and say nothing of the device.
 REFUSED = [
-    ("fcm", google.error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT")),
+    ("fcm", google.error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", field="message.data[0].value")),
     ("apns", "PayloadEmpty"),
     ("webpush", (413, "")),
 ]
@@ -113,8 +115,8 @@ async def test_the_next_device_is_tried_in_the_same_step_and_tells_them_once(
     await stage.customer("a", kind, kind, email="a@mail.example")
     stage.answer(kind, answer)
     await stage.work(times=4)
-    assert stage.told() == [0, 1]
-    assert await stage.disabled() == [True, False]
+    assert stage.told() == [1, 0]  # the newest was tried first
+    assert await stage.disabled() == [False, True]
     assert await stage.notifications() == [(kind, "suppressed"), (kind, "sent")]
     assert await stage.spoken() == [1]
     assert await stage.sandbox.mails() == []
@@ -128,7 +130,7 @@ async def test_a_dead_device_of_one_is_no_second_message_to_another(stage: Stage
     await stage.customer("a", kind, kind)
     stage.answer(kind, next(answer for of, answer in DEAD if of == kind))
     await stage.work(times=4)
-    assert stage.told() == [1, 0, 1]
+    assert stage.told() == [1, 1, 0]
     assert await stage.spoken() == [1, 1]
 
 
@@ -168,6 +170,31 @@ async def test_a_refused_message_blames_no_device_and_falls_back_on_mail(stage: 
     assert await stage.disabled() == [False]
     assert await stage.notifications() == [(kind, "failed"), ("email", "sent")]
     assert len(await stage.sandbox.mails()) == 1
+
+
+@ON_BOTH
+@pytest.mark.parametrize(("kind", "answer"), REFUSED)
+async def test_after_a_refused_message_the_next_device_is_tried_and_each_once(
+    stage: Stage, kind: str, answer: Any
+) -> None:
+    await stage.customer("a", kind, kind, kind, email="a@mail.example")
+    stage.answer(kind, answer, answer)
+    await stage.work(times=5)
+    assert stage.told() == [1, 0, 0]  # the newest first, then the next, then the oldest
+    assert await stage.disabled() == [False] * 3
+    assert await stage.notifications() == [(kind, "failed"), (kind, "failed"), (kind, "sent")]
+    assert await stage.spoken() == [1]
+    assert await stage.sandbox.mails() == []
+
+
+@ON_SQLITE
+async def test_of_many_devices_that_refuse_only_the_newest_are_tried_before_mail(stage: Stage) -> None:
+    await stage.customer("a", *["fcm"] * (MOST_DEVICES + 2), email="a@mail.example")
+    refused = google.error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", field="message.data[0].value")
+    for _ in range(MOST_DEVICES + 1):
+        stage.answer("fcm", refused)
+        await stage.work()
+    assert await stage.notifications() == [("fcm", "failed")] * MOST_DEVICES + [("email", "sent")]
 
 
 @ON_SQLITE

@@ -1,0 +1,180 @@
+"""Whoever refuses us as a whole stops the channel, says so, and costs nobody an attempt, a step or an address."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from worker.stages.deliver import deliver
+from worker.stages.fetch import fetch
+from worker.stages.sweep import sweep
+
+ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+#: By the fault: how many are due, and what the reason names. The first few are enough where nothing is accepted.
+STOPPED = {
+    "rcpt:554 5.7.1 Service unavailable; client host blocked using a block list": (40, "554 5.7.1 at RCPT"),
+    "rcpt:554 5.7.1 Client host blocked": (3, "554 5.7.1 at RCPT"),
+    "rcpt:550 Administrative prohibition": (5, "550 at RCPT"),
+    "rcpt:451 4.7.1 Try again later": (5, "451 4.7.1 at RCPT"),
+    "data:554 5.7.1 Message refused": (30, "554 5.7.1 after the mail's text"),
+    "data:550 5.1.8 Access denied, bad outbound sender": (1, "data_550"),
+    "data:550 5.7.60 Client does not have permissions to send as this sender": (1, "data_550"),
+    "data:550 5.7.1 Client does not have permissions to send as this sender": (1, "data_550"),
+    "data:550 5.7.26 This mail is unauthenticated": (1, "data_550"),
+    "data:550 5.4.5 Daily user sending limit exceeded": (1, "data_550"),
+    "data:452 4.3.1 Insufficient system storage": (5, "452 4.3.1 after the mail's text"),
+    "mail:550 5.7.1 Sender rejected": (1, "mail_550"),
+    "mail:452 4.3.1 Insufficient system storage": (5, "452 4.3.1 at MAIL"),
+    "auth-required": (1, "auth_refused"),
+    "421": (5, "421 4.3.2 at MAIL"),
+    "drop:before-data": (5, "disconnected at DATA"),
+    "rcpt:550 5.1.1 User unknown": (40, "550 5.1.1 at RCPT"),
+    "rcpt:550 5.4.1 Recipient address rejected": (40, "550 5.4.1 at RCPT"),
+}
+
+
+class Office:
+    """A worker and its mail server; :meth:`work` is one turn of all stages, with all that waits made due."""
+
+    def __init__(self, bench: Any, sandbox: Any) -> None:
+        self.bench, self.sandbox = bench, sandbox
+
+    async def customers(self, *addresses: str) -> None:
+        for number, address in enumerate(addresses):
+            await self.bench.member(f"m{number}", email=address, connection_status="DENIED")
+
+    async def work(self, times: int = 1) -> None:
+        for _ in range(times):
+            await sweep(self.bench.runtime)
+            await fetch(self.bench.runtime)
+            await deliver(self.bench.runtime)
+
+    async def pass_time(self) -> None:
+        """All that waits is due, but for reminders."""
+        past = self.bench.stored(self.bench.runtime.clock.now() - timedelta(minutes=1))
+        for statement in (
+            "UPDATE notifications SET next_attempt_at = :past WHERE state = 'pending'",
+            "UPDATE pauses SET probe_at = :past",
+        ):
+            await self.bench.sql(statement, past=past)
+
+    async def rows(self) -> list[tuple[str, int]]:
+        rows = await self.bench.sql("SELECT state, attempts FROM notifications ORDER BY id")
+        return [(row[0], row[1]) for row in rows]
+
+    async def reason(self) -> str | None:
+        rows = await self.bench.sql("SELECT reason FROM pauses WHERE scope = 'delivery:email'")
+        return rows[0][0] if rows else None
+
+    async def recipients(self) -> list[str]:
+        return sorted(mail["recipients"][0] for mail in await self.sandbox.mails())
+
+
+@pytest.fixture
+def office(bench_for: Any, sandbox_for: Any) -> Callable[..., Any]:
+    @asynccontextmanager
+    async def open_(count: int, **config: Any) -> AsyncIterator[Office]:
+        async with sandbox_for({f"m{number}": ["ok"] for number in range(count)}) as sandbox:
+            bench = await bench_for(**(sandbox.settings | config))
+            yield Office(bench, sandbox)
+
+    return open_
+
+
+def addresses(count: int) -> list[str]:
+    return [f"m{number}@host{number % 7}.example" for number in range(count)]
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("fault", STOPPED)
+async def test_a_refusal_of_us_all_stops_the_channel_and_costs_nothing(office: Any, fault: str) -> None:
+    count, named = STOPPED[fault]
+    async with office(count) as at:
+        await at.sandbox.control(mail_faults=[{"fault": fault}])
+        await at.customers(*addresses(count))
+        await at.work()
+        assert named in str(await at.reason())
+        assert await at.rows() == [("pending", 0)] * count
+        steps = await at.bench.sql("SELECT DISTINCT state, step, base_step FROM reconnections")
+        assert [tuple(row) for row in steps] == [("ready", 0, 0)]
+        assert await at.bench.one("SELECT count(*) FROM users WHERE refused_email IS NOT NULL") == 0
+        # Nothing more is sent while it stands, and a probe is one message that costs nothing either.
+        await at.pass_time()
+        at.bench.runtime.channels["email"]._pool.brake._until = 0
+        await at.work()
+        assert await at.rows() == [("pending", 0)] * count
+        # Once it is over, one probe closes it, and everybody is told once.
+        await at.sandbox.control(mail_faults=[])
+        await at.pass_time()
+        at.bench.runtime.channels["email"]._pool.brake._until = 0
+        await at.work()
+        assert await at.reason() is None
+        assert await at.recipients() == sorted(addresses(count))
+        assert {state for state, _ in await at.rows()} == {"sent"}
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(
+    ("server", "named"),
+    [
+        ("smtp://127.0.0.1:{port}?tls=none", "refused on connecting"),
+        ("smtp://nowhere.invalid:25?tls=required", "unresolved on connecting"),
+    ],
+)
+async def test_a_mail_server_that_is_not_there_stops_the_channel_at_once(
+    office: Any, unused_tcp_port: int, server: str, named: str
+) -> None:
+    async with office(2, smtp_url=server.format(port=unused_tcp_port)) as at:
+        await at.customers(*addresses(2))
+        await at.work()
+        assert "cannot be reached" in str(await at.reason())
+        assert named in str(await at.reason())
+        assert await at.rows() == [("pending", 0)] * 2
+
+
+@pytest.mark.parametrize("fault", ["rcpt:554 5.7.1 Not from you", "data:550 5.7.1 Spam", "rcpt:550 5.1.1 Unknown"])
+async def test_one_recipient_who_is_refused_is_that_recipients_affair(office: Any, fault: str) -> None:
+    async with office(6) as at:
+        await at.sandbox.control(mail_faults=[{"fault": fault, "to": "m0@*"}])
+        await at.customers(*addresses(6))
+        await at.work()
+        assert await at.reason() is None
+        assert (await at.rows())[0][0] in {"failed", "suppressed"}
+        assert await at.recipients() == addresses(6)[1:]
+
+
+@ON_SQLITE
+async def test_one_strict_domain_is_not_everybody(office: Any) -> None:
+    """Its refusals may come in a row, and the healthy ones behind them are told all the same."""
+    strict = [f"m{number}@strict.example" for number in range(25)]
+    healthy = [f"m{number}@host.example" for number in range(25, 30)]
+    async with office(30) as at:
+        await at.sandbox.control(mail_faults=[{"fault": "rcpt:554 5.7.1 Not from you", "to": "*@strict.example"}])
+        await at.customers(*strict, *healthy)
+        for _ in range(4):
+            await at.work()
+            await at.pass_time()
+        assert await at.recipients() == healthy
+        assert await at.reason() is None
+        assert sorted(state for state, _ in await at.rows()) == ["failed"] * 25 + ["sent"] * 5
+
+
+async def test_what_a_streak_cost_before_it_was_seen_is_given_back(office: Any) -> None:
+    """Spread over several shifts, as on a small installation, and in several processes."""
+    async with office(3) as at:
+        await at.sandbox.control(mail_faults=[{"fault": "rcpt:554 5.7.1 Blocked"}])
+        for number, address in enumerate(addresses(3)):
+            await at.bench.member(f"m{number}", email=address, connection_status="DENIED")
+            await at.work()
+            if number < 2:
+                assert [state for state, _ in await at.rows()] == ["failed"] * (number + 1)
+        assert await at.rows() == [("pending", 0)] * 3
+        steps = await at.bench.sql("SELECT DISTINCT state, step, base_step FROM reconnections")
+        assert [tuple(row) for row in steps] == [("ready", 0, 0)]
+        await at.sandbox.control(mail_faults=[])
+        await at.pass_time()
+        await at.work()
+        assert await at.recipients() == sorted(addresses(3))

@@ -1,0 +1,32 @@
+"""What a refusal says of the whole channel: as a probe's answer, as a result's note, and in words."""
+
+import msgspec
+
+from worker.channels import ChannelDown, Doubt, Outcome, Sent, TryLater, Unknown
+from worker.policy.channel_choice import EMAIL
+from worker.store.deliver_settling import Delivered
+
+
+def noted(result: Delivered, outcome: Outcome) -> Delivered:
+    """The result, with how it was refused where others may be refused alike."""
+    refusal = None if isinstance(outcome, Sent | ChannelDown) else outcome.refusal
+    return msgspec.structs.replace(result, refusal=refusal.what[:64], doubt=refusal.doubt) if refusal else result
+
+
+def serves_us(outcome: Outcome, reason: str) -> bool | None:
+    """What the answer to a probe says of a channel that stopped for ``reason``; ``None``: nothing."""
+    if isinstance(outcome, Sent):
+        return True
+    if isinstance(outcome, ChannelDown | Unknown) or (isinstance(outcome, TryLater) and outcome.whole_channel):
+        return False
+    if outcome.refusal is None:
+        return None  # it never came before the other side
+    return outcome.refusal.doubt is Doubt.MESSAGE and outcome.refusal.what not in reason
+
+
+def in_words(channel: str, code: str) -> str:
+    """Why a channel stopped at one refusal. A push service's own words are its code."""
+    if channel != EMAIL:
+        return code
+    refused = "login" if code.startswith("auth") else "connection" if code.startswith(("starttls", "tls")) else "sender"
+    return f"the mail server refuses our {refused} ({code})"
