@@ -9,9 +9,11 @@ import msgspec
 import typer
 
 from worker.cli.funnel import counted, funnel_table, waiting_table
+from worker.cli.meaning import nearest_guid
 from worker.cli.reporting import came_back, given_up, never_told, span
 from worker.cli.session import AsJson, out, print_json, run, styled, when
 from worker.errors import UsageError, WorkerError
+from worker.mx.identifiers import is_member_guid, is_user_guid
 from worker.names import shown
 from worker.policy.notices import is_near
 from worker.policy.selection import MemberFacts, Reason, judge
@@ -21,6 +23,7 @@ from worker.schedules import slots_after
 from worker.settings import Settings
 from worker.stages.explaining import Explainer
 from worker.store.fetching import FetchStore
+from worker.store.lookup import LookupStore
 from worker.store.pauses import PauseStore
 from worker.store.reports import ReportStore
 from worker.store.returns import Returns, ReturnStore
@@ -102,7 +105,7 @@ def _given_up(outcomes: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 def explain(guid: str = typer.Argument(..., metavar="MBR-…"), *, as_json: bool = AsJson) -> None:
     """Why this member was picked or skipped, its history, what comes next."""
-    if not guid.startswith("MBR-"):
+    if not is_member_guid(guid) and not is_user_guid(guid):
         raise UsageError(f"{guid[:60]!r} is no member GUID; it starts with MBR-")
 
     found = run(lambda runtime: explanation(runtime, guid))
@@ -125,10 +128,15 @@ def explain(guid: str = typer.Argument(..., metavar="MBR-…"), *, as_json: bool
 
 async def explanation(runtime: Runtime, guid: str) -> dict[str, Any]:
     """Everything that `explain` says of a member; raises :class:`WorkerError` where there is none."""
+    if is_user_guid(guid):
+        theirs = await LookupStore(runtime.database).members_of(guid)
+        known = f"its members are {', '.join(theirs)}" if theirs else "no member of it is in the database"
+        raise UsageError(f"{guid} is a user; say which member: {known}")
     now = await runtime.set_clock()
     found = await ReportStore(runtime.database).member(guid)
     if found is None:
-        raise WorkerError(f"{guid} is not in the database: import it, or let your application write it")
+        near = await nearest_guid(runtime.database, guid)
+        raise WorkerError(f"{guid} is not in the database: import it, or let your application write it{near}")
     settings = runtime.settings
     pauses = await PauseStore(runtime.database).all()
     explainer = Explainer(settings, configured=runtime.channels.keys(), pauses=pauses, now=now)

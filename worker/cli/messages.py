@@ -5,16 +5,20 @@ import tempfile
 import webbrowser
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
+from worker.cli.meaning import did_you_mean, nearest_guid, users_meant
 from worker.cli.session import AsJson, aside, out, print_json, run
 from worker.errors import UsageError, WorkerError
-from worker.mx.identifiers import is_user_guid
 from worker.plain_text import ISOLATES, plain
 from worker.policy.channel_choice import EMAIL, PUSH_KINDS
 from worker.runtime import Runtime
 from worker.store.addresses import AddressStore
+
+if TYPE_CHECKING:  # what makes a mail is imported for a preview alone
+    from worker.cli.previewing import Preview
 
 
 def add_to(app: typer.Typer) -> None:
@@ -24,7 +28,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def preview(
-    user: str = typer.Option(..., "--user", metavar="USR-…", help="Whose message."),
+    user: str = typer.Option(..., "--user", metavar="USR-…|ADDRESS", help="Whose message."),
     *,
     channel: str | None = typer.Option(
         None, "--channel", help=f"{', '.join((EMAIL, *PUSH_KINDS))}; default: the one that would be taken."
@@ -34,16 +38,14 @@ def preview(
     as_json: bool = AsJson,
 ) -> None:
     """Show exactly what a user would be sent; asks nothing of MX and sends nothing."""
-    _check_guid(user)
     if channel is not None and channel not in (EMAIL, *PUSH_KINDS):
-        raise UsageError(f"{channel[:60]!r} is none of {', '.join((EMAIL, *PUSH_KINDS))}")
-    from worker.cli.previewing import preview as picture
-
-    shown = run(lambda runtime: picture(runtime, user, channel))
+        kinds = (EMAIL, *PUSH_KINDS)
+        raise UsageError(f"{channel[:60]!r} is none of {', '.join(kinds)}{did_you_mean(channel, kinds)}")
+    guid, shown = run(lambda runtime: _shown(runtime, user, channel))
     for note in shown.notes:
         aside.print(note)
     if as_json:
-        print_json({"user_guid": user, **asdict(shown)})
+        print_json({"user_guid": guid, **asdict(shown)})
     else:
         heads = (("From", shown.sender), ("To", shown.recipient), ("Subject", shown.subject))
         for name, value in heads:
@@ -57,6 +59,17 @@ def preview(
     file = _write(shown.html, html)
     if open_it and not webbrowser.open(file.resolve().as_uri()):
         raise WorkerError(f"preview: no browser was found; open {file} yourself")
+
+
+async def _shown(runtime: Runtime, user: str, channel: str | None) -> "tuple[str, Preview]":
+    from worker.cli.previewing import preview as picture
+
+    (theirs,) = (await users_meant(runtime.database, [user])).values()
+    if not theirs:
+        raise WorkerError("preview: no user has that address")
+    if len(theirs) > 1:
+        raise WorkerError(f"preview: {len(theirs)} users have that address, say which: {', '.join(theirs[:10])}")
+    return theirs[0], await picture(runtime, theirs[0], channel)
 
 
 def _write(html: str, file: Path | None) -> Path:
@@ -101,29 +114,32 @@ def bounces(
 
 
 def optout(
-    users: list[str] = typer.Argument(..., metavar="USR-…"),
+    users: list[str] = typer.Argument(
+        ..., metavar="USR-…|ADDRESS…", help="Users, or the address that a reply came from."
+    ),
     *,
     undo: bool = typer.Option(False, "--undo", help="They want messages again."),
     as_json: bool = AsJson,
 ) -> None:
-    """Write to a user no more, on any channel."""
-    for user in users:
-        _check_guid(user)
+    """Write to a user no more, on any channel; an address means every user who has it."""
 
-    async def job(runtime: Runtime) -> set[str]:
+    async def job(runtime: Runtime) -> tuple[set[str], list[str], int]:
+        meant = await users_meant(runtime.database, users)
+        guids = list(dict.fromkeys(guid for theirs in meant.values() for guid in theirs))
         store = AddressStore(runtime.database)
-        return await store.opt_in(users) if undo else await store.opt_out(users, now=await runtime.set_clock())
+        known = await store.opt_in(guids) if undo else await store.opt_out(guids, now=await runtime.set_clock())
+        missing = [guid + await nearest_guid(runtime.database, guid) for guid in guids if guid not in known]
+        return known, missing, sum(not theirs for theirs in meant.values())
 
-    known = run(job)
-    missing = [user for user in dict.fromkeys(users) if user not in known]
+    known, missing, strangers = run(job)
     if as_json:
-        print_json({"opted_in" if undo else "opted_out": sorted(known), "unknown": missing})
+        unknown = [entry.partition(";")[0] for entry in missing]
+        print_json(
+            {"opted_in" if undo else "opted_out": sorted(known), "unknown": unknown, "unknown_addresses": strangers}
+        )
     for user in sorted(known) if not as_json else ():
         out.print(f"{user} is written to {'again' if undo else 'no more'}.")
+    if strangers:
+        missing.append(f"{strangers} of the addresses" if len(users) > 1 else "a user with that address")
     if missing:
         raise WorkerError(f"not in the database: {', '.join(missing)}")
-
-
-def _check_guid(user: str) -> None:
-    if not is_user_guid(user):
-        raise UsageError(f"{user[:60]!r} is no user GUID; it starts with USR-")

@@ -14,6 +14,7 @@ from worker.channels import Bank, Message
 from worker.channels.email.addresses import NotAMailbox, parse_mailbox
 from worker.channels.email.message import Composer, Mail
 from worker.channels.push_text import word
+from worker.cli.meaning import nearest_guid
 from worker.cli.session import when
 from worker.errors import WorkerError
 from worker.mx.uris import check_uri
@@ -55,7 +56,8 @@ async def preview(runtime: Runtime, user_guid: str, channel: str | None) -> Prev
     now = await runtime.set_clock()
     picture = await PreviewStore(runtime.database).picture(user_guid)
     if picture is None:
-        raise WorkerError(f"{user_guid} is not in the database: import it, or let your application write it")
+        near = await nearest_guid(runtime.database, user_guid)
+        raise WorkerError(f"{user_guid} is not in the database: import it, or let your application write it{near}")
     person = (await DeliverStore(runtime.database).people({user_guid}, since=now))[user_guid]
     channel = channel or _channel(runtime, picture, person)
     content = _content(runtime, picture, now)

@@ -9,18 +9,23 @@ from typing import Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from worker.cli.meaning import did_you_mean, nearest_guid
 from worker.cli.session import AsJson, aside, out, print_json, run
 from worker.errors import UsageError, WorkerError
+from worker.mx.identifiers import is_member_guid
 from worker.policy.channel_choice import EMAIL, PUSH_KINDS
 from worker.runtime import Runtime
 from worker.stages.sweep import sweep as sweep_once
 from worker.stages.sweep import wake
+from worker.store.lookup import LookupStore
 from worker.store.outages import OutageStore
 from worker.store.pauses import EVERYTHING, MX, PauseStore, channel_scope, delivery_scope, outage_scope
 from worker.store.reports import ReportStore
 from worker.store.retrying import RetryStore
 from worker.store.sweeping import SweepReport, SweepStore
 
+#: More than so many names are not listed in one line.
+_NAMED = 10
 #: When nothing has moved for so long, `--wait` says why (seconds).
 PATIENCE = 10.0
 
@@ -133,9 +138,16 @@ def pause(
     scope = _scope(what)
 
     async def job(runtime: Runtime) -> bool:
+        kind, _, name = scope.partition(":")
+        lookup = LookupStore(runtime.database)
+        if kind == "institution" and not await lookup.has_institution(name):
+            known = [f"{kind}:{code}" for code in await lookup.institutions()]
+            raise WorkerError(f"pause: no member is of {scope}, so nothing was paused{did_you_mean(scope, known)}")
+        if kind == "channel" and name not in runtime.channels:
+            aside.print(f"{name} is not configured here: this holds only what workers with other settings send.")
         return await PauseStore(runtime.database).set(scope, reason[:200], now=await runtime.set_clock())
 
-    out.print(f"Paused {scope}." if run(job) else f"{scope} was paused already.")
+    out.print(f"Paused {scope}." if run(job) else f"{scope} was paused already; its reason is the new one.")
 
 
 def resume(
@@ -147,24 +159,30 @@ def resume(
     own = (delivery_scope(""), outage_scope(""))
     scope = what if what == MX or what.startswith(own) else _scope(what)
 
-    async def job(runtime: Runtime) -> bool:
+    async def job(runtime: Runtime) -> None:
         pauses, now = PauseStore(runtime.database), await runtime.set_clock()
-        pause = await pauses.get(scope)
-        if pause is not None and pause.is_outage:
+        paused = {pause.scope: pause for pause in await pauses.all()}
+        if scope not in paused:
+            others = f"; paused are {', '.join(list(paused)[:_NAMED])}" if paused else ", nor is anything else"
+            raise WorkerError(f"resume: {scope} is not paused{did_you_mean(scope, paused) or others}")
+        if paused[scope].is_outage:
             await OutageStore(runtime.database).release(scope.removeprefix(outage_scope("")), now)
-            return True
-        lifted = await pauses.lift(scope)
+            return
+        await pauses.lift(scope)
         await wake(runtime)
-        return lifted
 
-    out.print(f"Resumed {scope}." if run(job) else f"{scope} was not paused.")
+    run(job)
+    out.print(f"Resumed {scope}.")
 
 
 def _scope(what: str) -> str:
     kinds = (EMAIL, *PUSH_KINDS)
     if what == EVERYTHING or re.fullmatch(r"institution:\S{1,128}", what) or what in map(channel_scope, kinds):
         return what
-    raise UsageError(f"{what[:60]!r} is none of everything, institution:CODE, {', '.join(map(channel_scope, kinds))}")
+    words = [EVERYTHING, "institution:", *map(channel_scope, kinds)]
+    raise UsageError(
+        f"{what[:60]!r} is none of everything, institution:CODE, {', '.join(words[2:])}{did_you_mean(what, words)}"
+    )
 
 
 def retry(
@@ -186,16 +204,42 @@ def retry(
     if not states and not unknown:
         raise UsageError("say what: a member's GUID, --exhausted, --quarantined, --unsupported or --unknown")
 
-    async def job(runtime: Runtime) -> dict[str, int]:
+    for guid in members or ():
+        if not is_member_guid(guid):
+            raise UsageError(f"{guid[:60]!r} is no member GUID; it starts with MBR-")
+
+    async def job(runtime: Runtime) -> tuple[dict[str, int], list[str]]:
         now = await runtime.set_clock()
         store = RetryStore(runtime.database)
-        back = {"reconnections": await store.reconnections(states, members or None, now=now) if states else 0}
-        back["notifications"] = await store.unknown(members or None, now=now) if unknown else 0
+        lookup = LookupStore(runtime.database)
+        before = await lookup.states(members or ())
+        # One by one where they are named, so that each that is left is named too.
+        put_back = {guid: await store.reconnections(states, [guid], now=now) for guid in members or () if states}
+        count = (
+            sum(put_back.values()) if members else (await store.reconnections(states, None, now=now) if states else 0)
+        )
+        back = {
+            "reconnections": count,
+            "notifications": await store.unknown(members or None, now=now) if unknown else 0,
+        }
+        done = {guid for guid, number in put_back.items() if number} | await lookup.put_back(members or (), now)
         await wake(runtime)
-        return back
+        left = [
+            f"{guid} is {before[guid] or 'not broken' if guid in before else 'not in the database'}"
+            + ("" if guid in before else await nearest_guid(runtime.database, guid))
+            for guid in dict.fromkeys(members or ())
+            if guid not in done
+        ]
+        return back, left
 
-    back = run(job)
+    back, left = run(job)
     if as_json:
         print_json(back)
     else:
         out.print(f"Put back {back['reconnections']} reconnections and {back['notifications']} notifications.")
+    if left:
+        raise WorkerError(f"retry: not put back: {'; '.join(left[:_NAMED])}" + (" …" if len(left) > _NAMED else ""))
+    if not any(back.values()):
+        raise WorkerError(
+            f"retry: nothing is {' or '.join([*states, *(['unknown'] if unknown else [])])}, so nothing was put back"
+        )

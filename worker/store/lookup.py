@@ -1,0 +1,81 @@
+"""Who is meant: users by their address, and what is nearest to a name that nothing has."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, literal, select, union
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.store.database import Database
+from worker.store.moments import Moment
+from worker.store.tables import members, notification_reconnections, notifications, reconnections, users
+
+m, n, u, r = members.c, notifications.c, users.c, reconnections.c
+
+#: How many names are looked through for the nearest.
+_MOST = 10_000
+
+
+class LookupStore:
+    """Reads, never writes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def _all(self, query: Any) -> list[Any]:
+        async def work(connection: AsyncConnection) -> list[Any]:
+            return [tuple(row) for row in await connection.execute(query)]
+
+        return await self._database.transaction(work)
+
+    async def addresses(self, spellings: Iterable[str]) -> list[tuple[str, str]]:
+        """Users (GUID, address) whose address is one of these, apart from case and space around it."""
+        # Nothing indexes the addresses: the table is read once.
+        given = sorted({spelling.lower() for spelling in spellings})
+        query = select(u.user_guid, u.email).where(func.lower(func.trim(u.email)).in_(given)).order_by(u.user_guid)
+        return [(row[0], row[1]) for row in await self._all(query)]
+
+    async def has_institution(self, code: str) -> bool:
+        """Whether a member or an open reconnection is of this institution."""
+        of = select(literal(1)).where(m.institution_code == code).limit(1)
+        opened = select(literal(1)).where(r.institution_code == code, r.closed_at.is_(None)).limit(1)
+        return bool(await self._all(of) or await self._all(opened))
+
+    async def institutions(self) -> list[str]:
+        """The codes that members have."""
+        query = select(m.institution_code).where(m.institution_code.is_not(None)).distinct().limit(_MOST)
+        return [row[0] for row in await self._all(query)]
+
+    async def members_of(self, user_guid: str) -> list[str]:
+        """A user's members, those that only a reconnection knows among them."""
+        found = union(
+            select(m.member_guid).where(m.user_guid == user_guid), select(r.member_guid).where(r.user_guid == user_guid)
+        )
+        return sorted(row[0] for row in await self._all(found))
+
+    async def neighbours(self, guid: str) -> Sequence[str]:
+        """GUIDs that stand beside this one in the order of the index: who mistyped its end meant one of them."""
+        column = m.member_guid if guid.startswith("MBR-") else u.user_guid
+        after = select(column).where(column >= guid).order_by(column).limit(2)
+        before = select(column).where(column < guid).order_by(column.desc()).limit(2)
+        return [row[0] for query in (after, before) for row in await self._all(query)]
+
+    async def states(self, guids: Iterable[str]) -> dict[str, str]:
+        """The state of the newest reconnection of each of these members; ``""`` for a member that never had one."""
+        named = list(guids)
+        newest = select(func.max(r.id)).where(r.member_guid.in_(named)).group_by(r.member_guid)
+        known = await self._all(select(m.member_guid).where(m.member_guid.in_(named)))
+        states = await self._all(select(r.member_guid, r.state).where(r.id.in_(newest)))
+        return {row[0]: "" for row in known} | dict(states)
+
+    async def put_back(self, guids: Iterable[str], at: datetime) -> set[str]:
+        """Those of these members about whom a message was put back at this moment."""
+        link = notification_reconnections.c
+        query = (
+            select(r.member_guid)
+            .join(notification_reconnections, link.reconnection_id == r.id)
+            .join(notifications, n.id == link.notification_id)
+            .where(r.member_guid.in_(list(guids)), n.outcome == "put_back", n.next_attempt_at == literal(at, Moment()))
+        )
+        return {row[0] for row in await self._all(query)}
