@@ -125,6 +125,34 @@ def test_an_import_names_each_bad_line_and_takes_the_rest(machine: Any) -> None:
     assert machine.json("sweep")["opened"] == 1
 
 
+def test_a_dry_run_of_an_import_checks_everything_and_writes_nothing(machine: Any) -> None:
+    machine("migrate")
+    (machine.folder / "members.csv").write_text(
+        "user_guid;member_guid;connection_status;colour\nUSR-1;MBR-1;DENIED;red\nUSR-2;WRONG;DENIED;red\n"
+    )
+    ran = machine("import", "members.csv", "--dry-run")
+    assert ran.code == 1
+    assert ran.out.strip() == "Would import 1 rows, and wrote nothing, refused 1 (named above)."
+    assert [line.removeprefix("members.csv: ") for line in ran.err.strip().splitlines()] == [
+        "its cells are separated by semicolons",
+        "column 4 'colour' is none of ours and is skipped",
+        "line 3: member_guid 'WRONG' is no member GUID; it starts with MBR-",
+    ]
+    assert machine.json("sweep")["opened"] == 0
+
+
+def test_an_import_reads_standard_input_whatever_form_it_has(machine: Any) -> None:
+    machine("migrate")
+    (machine.folder / "a").write_text("user_guid,member_guid,connection_status\nUSR-1,MBR-1,DENIED\n")
+    (machine.folder / "b").write_text('[{"user_guid": "USR-2",\n "member_guid": "MBR-2", "connection_status": 2}, 5]')
+    for name, code in {"a": 0, "b": 1}.items():
+        ran = machine("import", "-", under=["sh", "-c", f'exec "$@" < {name}', "sh"])
+        assert ran.code == code, ran.err
+        assert "Imported 1 rows" in ran.out
+    assert ran.err.strip() == "standard input: line 2: is no JSON object"
+    assert machine.json("sweep")["opened"] == 2
+
+
 def test_importing_again_updates_and_keeps_what_the_file_does_not_have(machine: Any) -> None:
     machine("migrate")
     first, second = machine.folder / "a.csv", machine.folder / "b.jsonl"

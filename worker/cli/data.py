@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from worker.cli.session import AsJson, aside, out, print_json, run_on_database
-from worker.intake import Problem, slices
+from worker.intake import STDIN, Note, Problem, Slice, called, slices
 from worker.store import first_load
 from worker.store.database import Database
 from worker.store.importing import Columns, ImportStore
@@ -22,16 +22,30 @@ def add_to(app: typer.Typer) -> None:
 
 
 def import_file(
-    file: Path = typer.Argument(..., metavar="FILE", help="CSV, or JSON Lines (.jsonl, .ndjson, .json)."),
+    file: Path = typer.Argument(
+        ...,
+        metavar="FILE",
+        help="CSV (commas, semicolons or tabs), JSON Lines, or a JSON array of objects; - for standard input.",
+    ),
     *,
+    dry_run: bool = typer.Option(False, "--dry-run", help="Read and check everything, write nothing."),
     as_json: bool = AsJson,
 ) -> None:
     """Upsert users and members; bad rows are reported by line and leave the rest untouched."""
-    taken, refused = run_on_database(lambda database: import_into(database, file))
-    if as_json:
-        print_json({"imported": taken, "refused": refused})
+    if dry_run:
+        reading = _Reading(file)
+        for _ in reading.slices(first_load.SLICE):
+            pass
+        taken, refused = reading.taken, reading.refused
     else:
-        out.print(f"Imported {taken} rows" + (f", refused {refused} (named above)." if refused else "."))
+        taken, refused = run_on_database(lambda database: import_into(database, file))
+    if as_json:
+        print_json(
+            {"imported": 0 if dry_run else taken, "refused": refused} | ({"would_import": taken} if dry_run else {})
+        )
+    else:
+        says = f"Would import {taken} rows, and wrote nothing" if dry_run else f"Imported {taken} rows"
+        out.print(says + (f", refused {refused} (named above)." if refused else "."))
     if refused:
         raise typer.Exit(1)
 
@@ -63,19 +77,28 @@ class _Reading:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self.may_be_repeated = file.is_file()
+        self.may_be_repeated = file != STDIN and file.is_file()
         self._named_to = 0
+        self._notes: set[str] = set()
         self.taken = self.refused = 0
 
     def slices(self, size: int) -> Iterator[Columns]:
         """What can be taken, from the beginning."""
         self.taken = self.refused = 0
         for item in slices(self._file, size):
-            if not isinstance(item, Problem):
-                self.taken += len(item)
-                yield item.columns
-                continue
-            self.refused += 1
-            if item.line > self._named_to:
-                self._named_to = item.line
-                aside.print(f"{self._file.name}: {item}")
+            match item:
+                case Slice():
+                    self.taken += len(item)
+                    yield item.columns
+                case Problem():
+                    self.refused += 1
+                    if item.line > self._named_to:
+                        self._named_to = item.line
+                        self._say(item)
+                case Note():
+                    if item.text not in self._notes:
+                        self._notes.add(item.text)
+                        self._say(item)
+
+    def _say(self, item: Problem | Note) -> None:
+        aside.print(f"{called(self._file)}: {item}")

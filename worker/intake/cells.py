@@ -2,14 +2,19 @@
 
 import re
 import unicodedata
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import lru_cache, partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from worker.channels.email.addresses import NotAMailbox, parse_mailbox
+from worker.intake.items import Problem, Row
 from worker.mx.identifiers import is_member_guid, is_user_guid
 from worker.policy.channel_choice import CHOICES, PUSH_KINDS
+from worker.policy.columns import channel_of, device_kind_of, status_of, truth_of
+from worker.policy.moments import NEVER, read_moment
+from worker.policy.zones import zone_named
 from worker.setting_types import CONNECTION_STATUSES
 
 USER_COLUMNS = ("email", "locale", "timezone", "channel")
@@ -25,10 +30,11 @@ MEMBER_COLUMNS = (
 DEVICE_COLUMNS = ("device_kind", "device_address")
 COLUMNS = ("user_guid", "member_guid", *MEMBER_COLUMNS, *USER_COLUMNS, *DEVICE_COLUMNS)
 
-_TRUE, _FALSE = {"true", "t", "yes", "y", "1"}, {"false", "f", "no", "n", "0"}
+#: What programs write where they have nothing. Stored, it would be a bank called NULL.
+_NOTHINGS = {"null", "\\n", "nan", "none", "n/a", "#n/a", "<na>", "nil", "nat", "undefined", "(null)", "[null]"}
 _LOCALE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
 _STATUS = re.compile(r"[A-Z_]{1,64}")
-MAIL = re.compile(r"[^\s@<>,;:\"\\\[\]()]+@[^\s@<>,;:\"\\\[\]()]+\.[^\s@<>,;:\"\\\[\]().]+")
+_LINE_BREAK = re.compile(r"[ \t]*[\r\n]+[ \t]*")
 #: What a problem may quote: words and figures. Where columns have slipped, an address or a device's token stands in their place.
 _QUOTABLE = re.compile(r"[\w .:/+-]{1,40}")
 #: Cells of a column that are remembered at most, and columns of which none are.
@@ -44,6 +50,8 @@ def value_of(name: str, cell: object) -> Any:
     value = cell.strip() if isinstance(cell, str) else cell
     if value is None or value == "":
         return None
+    if isinstance(value, str) and value.lower() in _NOTHINGS and name != "channel":
+        raise ValueError(f"{shown(value)} is what a program writes for nothing; leave the cell empty")
     read = _READERS.get(name, _text)(value)
     if isinstance(read, str) and len(read) > LONGEST.get(name, 128):
         raise ValueError(f"is longer than {LONGEST.get(name, 128)} characters")
@@ -70,10 +78,13 @@ def reader(name: str) -> Callable[[str], Any]:
 
 
 def _text(value: object) -> str:
+    """Text on one line: a line break within a cell is a space."""
     if not isinstance(value, str):
         raise ValueError("must be text")  # noqa: TRY004 - a bad cell is a ValueError like any other
-    if not all(letter.isprintable() or unicodedata.category(letter) == "Zs" for letter in value):
-        raise ValueError("holds a control character")
+    if not value.isprintable():
+        value = _LINE_BREAK.sub(" ", value)
+        if not all(letter.isprintable() or unicodedata.category(letter) == "Zs" for letter in value):
+            raise ValueError("holds a control character")
     return value
 
 
@@ -91,22 +102,20 @@ def _member_guid(value: object) -> str:
 
 def _status(value: object) -> str:
     """A name, known or not (MX adds new ones), or MX's number for one."""
-    if not isinstance(value, bool) and re.fullmatch(r"\d{1,3}", str(value)):
-        if int(str(value)) < len(CONNECTION_STATUSES):
-            return CONNECTION_STATUSES[int(str(value))]
-    elif isinstance(value, str) and _STATUS.fullmatch(value.upper()):
-        return value.upper()
-    raise ValueError(f"{shown(value)} is no status such as DENIED")
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        status = status_of(str(value))
+        if status is not None and _STATUS.fullmatch(status):
+            return status
+    raise ValueError(
+        f"{shown(value)} is no status such as DENIED, and none of MX's numbers 0 to {len(CONNECTION_STATUSES) - 1}"
+    )
 
 
 def _truth(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    if str(value).lower() in _TRUE:
-        return True
-    if str(value).lower() in _FALSE:
-        return False
-    raise ValueError(f"{shown(value)} is neither true nor false")
+    truth = value if isinstance(value, bool) else truth_of(str(value))
+    if truth is None:
+        raise ValueError(f"{shown(value)} is neither true nor false")
+    return truth
 
 
 def _integer(value: object) -> int:
@@ -117,20 +126,21 @@ def _integer(value: object) -> int:
 
 @lru_cache(maxsize=4096)
 def _moment(value: object) -> datetime:
-    """ISO 8601; without an offset it is UTC."""
-    try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-        if moment is not None:
-            return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise ValueError(f"{shown(value)} is no moment such as 2026-11-01T09:30:00Z")
+    """By the grammar of moments; what it takes for *never* is no date of a token either, and an empty cell says it better."""
+    moment = read_moment(value) if isinstance(value, str) else None
+    if moment is None:
+        raise ValueError(f"{shown(value)} is no moment such as 2026-11-01T09:30:00Z, from 1990 on")
+    if moment == NEVER:
+        raise ValueError(f"{shown(value)} is no moment before 2200; leave the cell empty for never")
+    return moment
 
 
 def _email(value: object) -> str:
-    if not isinstance(value, str) or not value.isprintable() or not MAIL.fullmatch(value):
-        raise ValueError("is no e-mail address")
-    return value
+    try:
+        parse_mailbox(value if isinstance(value, str) else "")
+    except NotAMailbox:
+        raise ValueError("is no e-mail address") from None
+    return str(value)
 
 
 def _locale(value: object) -> str:
@@ -141,22 +151,25 @@ def _locale(value: object) -> str:
 
 @lru_cache(maxsize=1024)
 def _timezone(value: object) -> str:
-    try:
-        return ZoneInfo(str(value)).key
-    except (KeyError, ValueError, OSError):
-        raise ValueError(f"{shown(value)} is no time zone such as Europe/Madrid") from None
+    """A zone's own name where it has one, else what was written, such as an offset."""
+    zone = zone_named(value) if isinstance(value, str) else None
+    if zone is None:
+        raise ValueError(f"{shown(value)} is no time zone such as Europe/Madrid")
+    return zone.key if isinstance(zone, ZoneInfo) else str(value)
 
 
 def _channel(value: object) -> str:
-    if value not in CHOICES:
+    channel = channel_of(value) if isinstance(value, str) else None
+    if channel is None:
         raise ValueError(f"{shown(value)} is none of {', '.join(CHOICES)}")
-    return str(value)
+    return channel
 
 
 def _device_kind(value: object) -> str:
-    if value not in PUSH_KINDS:
+    kind = device_kind_of(value) if isinstance(value, str) else None
+    if kind is None:
         raise ValueError(f"is none of {', '.join(PUSH_KINDS)}")
-    return str(value)
+    return kind
 
 
 def shown(value: object) -> str:
@@ -178,3 +191,24 @@ _READERS: dict[str, Callable[[object], Any]] = {
     "channel": _channel,
     "device_kind": _device_kind,
 }
+
+
+def row_of(line: int, raw: Mapping[str, Any]) -> Row | Problem:
+    """The row that these cells are, or what is wrong with the first that is wrong."""
+    values: dict[str, Any] = {}
+    for name, cell in raw.items():
+        try:
+            values[name] = value_of(name, cell)
+        except ValueError as error:
+            return Problem(line, f"{name} {error}")
+    return whole(line, values)
+
+
+def whole(line: int, values: Mapping[str, Any]) -> Row | Problem:
+    """The row of these values, or what no single cell of it can tell."""
+    for name in ("user_guid", "member_guid"):
+        if values.get(name) is None:
+            return Problem(line, f"{name} is missing")
+    if (values.get("device_kind") is None) != (values.get("device_address") is None):
+        return Problem(line, "device_kind and device_address go together")
+    return Row(line, values)

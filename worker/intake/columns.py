@@ -2,7 +2,7 @@
 
 Nearly every line of nearly every file is as it should be. Where that holds for a whole block, its cells are judged by the
 column, which takes a fifth of what judging them one by one does. A block in which anything is out of the ordinary is read by
-:mod:`worker.intake.rows`, whose word is the only one on what is wrong and what a row says.
+:mod:`worker.intake.csv_rows`, whose word is the only one on what is wrong and what a row says.
 """
 
 import csv
@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from worker.intake.cells import LONGEST, MAIL
-from worker.intake.rows import CsvLines, Problem, Row, is_json, json_rows, opened
+from worker.intake.csv_rows import CsvRows
+from worker.intake.items import Note, Problem, Row
+from worker.intake.json_rows import json_rows
+from worker.intake.lines import Lines, opened
+from worker.intake.reading import is_json
 from worker.mx.identifiers import MAX_LENGTH, MEMBER, USER
 
 #: Lines that are judged at once: with more, one bad line would make more of them slow.
@@ -35,15 +38,15 @@ class Slice:
         return len(self.columns["member_guid"])
 
 
-def slices(path: Path, size: int) -> Iterator[Slice | Problem]:
+def slices(path: Path, size: int) -> Iterator[Slice | Problem | Note]:
     """The rows of a file in slices of ``size`` and up to a block more, and the problems in it.
 
     A slice is shorter where a row with other columns follows. Raises :class:`UsageError` if it is no such file at all.
     """
-    with opened(path) as file:
+    with opened(path) as lines:
         kept: dict[str, list[Any]] = {}
-        for item in _by_row(json_rows(file)) if is_json(path) else _csv(file):
-            if isinstance(item, Problem):
+        for item in _by_row(json_rows(lines)) if is_json(path, lines) else _csv(lines):
+            if not isinstance(item, Slice):
                 yield item
                 continue
             if kept and (item.columns.keys() != kept.keys() or len(kept["member_guid"]) >= size):
@@ -55,37 +58,37 @@ def slices(path: Path, size: int) -> Iterator[Slice | Problem]:
             yield Slice(kept)
 
 
-def _csv(file: TextIO) -> Iterator[Slice | Problem]:
-    lines = CsvLines(file)
-    judges = [_judge(name, read) for name, read in zip(lines.header, lines.readers, strict=True)]
-    number = 2
-    while block := list(islice(file, _BLOCK)):
-        plain = _plain(block, lines.header, judges)
+def _csv(lines: Lines) -> Iterator[Slice | Problem | Note]:
+    rows = CsvRows(lines)
+    yield from rows.notes
+    judges = [(place, name, _judge(name, read)) for place, name, read in rows.columns]
+    while block := lines.take(_BLOCK):
+        plain = _plain(block, rows, judges)
         if plain is not None:
+            rows.line += len(block)
             yield plain
         else:
-            rows = (lines.row(at, text) for at, text in enumerate(block, start=number))
-            yield from _by_row(row for row in rows if row is not None)
-        number += len(block)
+            lines.give_back(block)
+            yield from _by_row(rows.rows(len(block)))
 
 
-def _by_row(items: Iterable[Row | Problem]) -> Iterator[Slice | Problem]:
+def _by_row(items: Iterable[Row | Problem | Note]) -> Iterator[Slice | Problem | Note]:
     """Rows that follow each other and have the same columns, by the column."""
     for columns, alike in groupby(items, key=lambda item: item.values.keys() if isinstance(item, Row) else None):
         if columns is None:
-            yield from (item for item in alike if isinstance(item, Problem))
+            yield from (item for item in alike if not isinstance(item, Row))
             continue
         while rows := [item.values for item in islice(alike, _BLOCK) if isinstance(item, Row)]:
             yield Slice({name: [values[name] for values in rows] for name in columns})
 
 
 def _plain(
-    block: list[str], header: Sequence[str], judges: Sequence[Callable[[Sequence[str]], Column]]
+    block: list[str], rows: CsvRows, judges: Sequence[tuple[int, str, Callable[[Sequence[str]], Column]]]
 ) -> Slice | None:
     """The block's rows, if every line is a row and every cell of it may be taken."""
     try:
-        cells = _cells(block, len(header))
-        columns = dict(zip(header, (judge(column) for judge, column in zip(judges, cells, strict=True)), strict=True))
+        cells = _cells(block, rows.width, rows.separator)
+        columns = {name: judge(cells[place]) for place, name, judge in judges}
     except (ValueError, csv.Error):
         return None
     if "device_kind" in columns or "device_address" in columns:
@@ -96,15 +99,19 @@ def _plain(
     return Slice(columns)
 
 
-def _cells(block: list[str], width: int) -> list[Sequence[str]]:
-    """The cells of a block by the column; ``ValueError`` unless every line has as many as the others."""
-    text = ",".join(block)
+def _cells(block: list[str], width: int, separator: str) -> list[Sequence[str]]:
+    """The cells of a block by the column; ``ValueError`` unless every line has as many as the others, and all are UTF-8."""
+    text = separator.join(block)
+    text.encode()
     if '"' in text:
-        rows = list(csv.reader(block, strict=True))
+        rows = list(csv.reader(block, delimiter=separator, strict=True))
         if len(rows) != len(block):  # one goes on over the end of a line
             raise ValueError
-        return list(zip(*rows, strict=True))
-    flat = text.split(",")
+        cells = list(zip(*rows, strict=True))
+        if len(cells) != width:
+            raise ValueError
+        return list(cells)
+    flat = text.split(separator)
     if len(flat) != len(block) * width:
         raise ValueError
     # A line has one end, which is the end of a cell: if those that should be the last of their line hold all ends, they are.
@@ -134,9 +141,15 @@ def _judge(name: str, read: Callable[[str], Any]) -> Callable[[Sequence[str]], C
     return judge
 
 
+#: The mailboxes that nearly everybody has: a part of what the mailer's own rule takes, in ``channels/email/addresses.py``. Letters
+#: outside ASCII count up to four octets of the 64 that a local part may have.
+_LETTER = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\ud7ff\ue000-\U0010ffff-]"
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_MAIL = rf"(?:(?=[!-~]{{1,64}}@|[^@\n]{{1,16}}@){_LETTER}+(?:\.{_LETTER}+)*@{_LABEL}(?:\.{_LABEL})*)?"
+
 #: Columns whose cells are hardly ever the same twice: what each cell has to be, without blanks around it, and how long it may be.
 _EACH: Mapping[str, tuple[str, int]] = {
     "user_guid": (USER.pattern, MAX_LENGTH),
     "member_guid": (MEMBER.pattern, MAX_LENGTH),
-    "email": (f"(?:{MAIL.pattern})?", LONGEST["email"]),
+    "email": (_MAIL, 200),
 }

@@ -67,8 +67,8 @@ _STATES = {
     "0A000": Meaning(
         "a view, trigger or policy of yours uses a column that changes; drop it, migrate, and make it again"
     ),
-    "42601": Meaning("it does not understand a statement of ours; PostgreSQL 14 or newer is needed"),
-    "42883": Meaning("it lacks a function that we use; PostgreSQL 14 or newer is needed"),
+    "42601": Meaning("it does not understand a statement of ours; its version may be too old"),
+    "42883": Meaning("it lacks a function that we use; its version may be too old"),
     "23": Meaning("a rule of the tables refuses what was written: a constraint, or a trigger of yours"),
     "P0": Meaning("a trigger of yours refuses what was written"),
 }

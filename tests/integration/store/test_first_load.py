@@ -41,7 +41,7 @@ def rows_of(count: int = MANY, **more: Callable[[int], str]) -> Rows:
         {
             "user_guid": f"USR-{number * 7919 % 100_003:06}",
             "member_guid": f"MBR-{number * 104_729 % 100_003:06}",
-            "institution_name": ("Alder & Sons", "a\\b", "\\N", "Örjan 銀行", "")[number % 5],
+            "institution_name": ("Alder & Sons", "a\\b", "\\NN", "Örjan 銀行", "")[number % 5],
             "connection_status": ("DENIED", "CONNECTED", "")[number % 3],
             "token_expires_at": ("", "2027-01-01T09:30:00+02:00")[number % 2],
             "email": f"person{number}@mail.example",

@@ -16,7 +16,7 @@ COLUMNS = (
 )  # fmt: skip
 #: More than a slice, and enough for COPY.
 MANY = 20_700
-NAMES = ("Alder & Sons", "a\\b", "\\N", "\\.", 'say "hi", twice', "Örjan 銀行", "", "null", "x" * 200)
+NAMES = ("Alder & Sons", "a\\b", "\\NN", "\\.", 'say "hi", twice', "Örjan 銀行", "", "nulls", "x" * 200)
 
 
 def row(number: int) -> dict[str, Any]:

@@ -1,0 +1,143 @@
+"""Reading a CSV row by row: what is a row, and what is wrong with it.
+
+Cells are separated by commas; semicolons and tabs are taken too, and that is said. A cell in quotes may go on over the end of its line.
+A quote that is left open spoils its own line and no other: the lines behind it are looked at until one closes it, but if one of them is
+a row by itself, the quote was left open.
+"""
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from worker.errors import UsageError
+from worker.intake.cells import COLUMNS, reader, row_of, shown, whole
+from worker.intake.items import Note, Problem, Row
+from worker.intake.lines import Lines, is_text
+from worker.mx.identifiers import is_member_guid, is_user_guid
+
+#: What may separate cells, and what it is called.
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_REQUIRED = ("user_guid", "member_guid")
+#: Lines that one row may go over at most.
+_LONGEST_ROW = 100
+
+
+class CsvRows:
+    """What the lines of a CSV say, by its header; ``UsageError`` if that is none."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+        header = "".join(lines.take(1))
+        if not is_text(header):
+            raise UsageError("import: line 1: the header holds bytes that are not UTF-8")
+        self.separator, names = _header(header)
+        #: Cells of a line.
+        self.width = len(names)
+        #: The columns that are taken, with the place of each in a line, and what reads its cells.
+        self.columns: Sequence[tuple[int, str, Callable[[str], Any]]] = [
+            (place, name, reader(name)) for place, name in enumerate(names) if name in COLUMNS
+        ]
+        #: What is to be said of the file.
+        self.notes = (
+            [Note(f"its cells are separated by {_SEPARATORS[self.separator]}")] if self.separator != "," else []
+        )
+        self.notes += [skipped(name, f"column {place}") for place, name in enumerate(names, 1) if name not in COLUMNS]
+        #: The number of the next line.
+        self.line = 2
+
+    def rows(self, count: int) -> Iterator[Row | Problem]:
+        """The rows that begin in the next ``count`` lines."""
+        end = self.line + count
+        while self.line < end and (text := "".join(self._lines.take(1))):
+            number = self.line
+            self.line += 1
+            if (item := self._row(number, text)) is not None:
+                yield item
+
+    def _row(self, number: int, text: str) -> Row | Problem | None:
+        """What a row says; nothing if it is blank."""
+        cells: list[str] | None
+        try:
+            cells = self._cells(text)
+        except csv.Error as error:
+            cells = self._over_more_lines(text) if '"' in text else None
+            if cells is None:
+                return Problem(number, f"is no CSV: {error}")
+        if not cells:
+            return None
+        if not all(map(is_text, cells)):
+            return Problem(number, "holds bytes that are not UTF-8")
+        if len(cells) != self.width:
+            return Problem(number, f"has {len(cells)} cells where the header has {self.width}")
+        try:
+            values = {name: read(cells[place]) for place, name, read in self.columns}
+        except ValueError:
+            return row_of(number, {name: cells[place] for place, name, _ in self.columns})  # which names the cell
+        return whole(number, values)
+
+    def _cells(self, text: str) -> list[str]:
+        """The cells of a line; where nothing is quoted, a separator is one, and no reader needs to be made for it."""
+        if '"' in text or len(text) > csv.field_size_limit():
+            return next(csv.reader([text], delimiter=self.separator, strict=True), [])
+        text = text.rstrip("\r\n")
+        return text.split(self.separator) if text else []
+
+    def _over_more_lines(self, first: str) -> list[str] | None:
+        """The cells of a row whose quoted cell goes on; nothing if a quote was left open. Only lines of the row are taken."""
+        taken: list[str] = []
+        while len(taken) < _LONGEST_ROW and (more := self._lines.take(1)):
+            taken += more
+            if self._is_a_row(more[0]):
+                break
+            try:
+                cells = next(csv.reader([first, *taken], delimiter=self.separator, strict=True))
+            except csv.Error as error:
+                if "unexpected end" in str(error):
+                    continue
+                break
+            if len(cells) != self.width:
+                break
+            self.line += len(taken)
+            return cells
+        self._lines.give_back(taken)
+        return None
+
+    def _is_a_row(self, text: str) -> bool:
+        try:
+            cells = self._cells(text)
+        except csv.Error:
+            return False
+        found = {name: cells[place].strip() for place, name, _ in self.columns if place < len(cells)}
+        return len(cells) == self.width and is_user_guid(found["user_guid"]) and is_member_guid(found["member_guid"])
+
+
+def _header(text: str) -> tuple[str, list[str]]:
+    """What separates the cells of a header, and their names."""
+    found: dict[str, list[str]] = {}
+    wrong = None
+    for separator in _SEPARATORS:
+        try:
+            found[separator] = [
+                name.strip().lower() for name in next(csv.reader([text], delimiter=separator, strict=True), [])
+            ]
+        except csv.Error as error:
+            wrong = error
+    # The separator by which it has the columns that it must have; the first of them where it lacks them by all.
+    separator = max(found, key=lambda s: (sum(name in found[s] for name in _REQUIRED), len(found[s])), default="")
+    names = found.get(separator, [])
+    if wrong is not None and not set(_REQUIRED) <= set(names):
+        raise UsageError(f"import: line 1: the header is no CSV: {wrong}")
+    if missing := [name for name in _REQUIRED if name not in names]:
+        raise UsageError(f"import: line 1: the header lacks {' and '.join(missing)}; columns are {', '.join(COLUMNS)}")
+    taken = [name for name in names if name in COLUMNS]
+    if len(set(taken)) < len(taken):
+        raise UsageError("import: line 1: a column stands twice in the header")
+    return separator, names
+
+
+def skipped(name: str, what: str) -> Note:
+    """That a column or key is not ours, and which one may be meant."""
+    near = get_close_matches(name, COLUMNS, n=1, cutoff=0.75)
+    named = f"{what} {shown(name)}" if name else f"{what}, which has no name,"
+    return Note(f"{named} is none of ours and is skipped" + (f"; is {near[0]} meant?" if near else ""))

@@ -1,0 +1,107 @@
+"""Reading JSON: JSON Lines, an object a line; or an array of objects, on as many lines as it likes."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from worker.intake.cells import COLUMNS, row_of
+from worker.intake.csv_rows import skipped
+from worker.intake.items import Note, Problem, Row
+from worker.intake.lines import Lines, is_text
+
+#: Keys that are named at most, where there is no end of them.
+_NAMED = 20
+#: Lines that one object of an array may go over.
+_LONGEST_OBJECT = 1_000
+
+_decode = json.JSONDecoder().raw_decode
+_BETWEEN = re.compile(r"[\s,\]]*")
+
+
+def json_rows(lines: Lines) -> Iterator[Row | Problem | Note]:
+    """What the objects say, each with the keys that it has."""
+    named: set[str] = set()
+    for number, raw in _array(lines) if _is_array(lines) else _by_line(lines):
+        if isinstance(raw, Problem):
+            yield raw
+        elif not isinstance(raw, dict):
+            yield Problem(number, "is no JSON object")
+        else:
+            for key in sorted(raw.keys() - set(COLUMNS) - named):
+                named.add(key)
+                if len(named) <= _NAMED:
+                    yield skipped(key, "key")
+            yield row_of(number, {key: value for key, value in raw.items() if key in COLUMNS})
+
+
+def _is_array(lines: Lines) -> bool:
+    """Whether it is one, or at least objects that go over several lines."""
+    start = lines.start()
+    first = lines.take(1)
+    lines.give_back(first)
+    return start == "[" or (start == "{" and bool(first) and first[0].strip() == "{")
+
+
+def _by_line(lines: Lines) -> Iterator[tuple[int, Any]]:
+    number = 0
+    while text := "".join(lines.take(1)):
+        number += 1
+        if not text.strip():
+            continue
+        if not is_text(text):
+            yield number, Problem(number, "holds bytes that are not UTF-8")
+            continue
+        try:
+            yield number, json.loads(text)
+        except (ValueError, RecursionError):
+            yield number, Problem(number, "is no JSON")
+
+
+def _array(lines: Lines) -> Iterator[tuple[int, Any]]:
+    """The values of an array. What is wrong with one costs that one: the next begins with the next brace."""
+    text, at, number, counted = "", 0, 1, 0
+    first = True
+    while True:
+        at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too
+        number += text.count("\n", counted, at)
+        counted = at
+        if at == len(text):
+            text, at, counted = "".join(lines.take(1)), 0, 0
+            if not text:
+                return
+            continue
+        if first and text[at] == "[":
+            first, at = False, at + 1
+            continue
+        first = False
+        value, end, text, at = _value(lines, text, at)
+        counted = min(counted, at)
+        written = text[at : end or None]
+        if isinstance(value, Problem):
+            yield number, Problem(number, value.text)
+        elif not is_text(written):
+            yield number, Problem(number, "holds bytes that are not UTF-8")
+        else:
+            yield number, value
+        at = end
+
+
+def _value(lines: Lines, text: str, at: int) -> tuple[Any, int, str, int]:
+    """The value that begins at ``at``, where it ends, and the text and the place in it, which change where more lines are taken."""
+    taken = 0
+    while True:
+        try:
+            value, end = _decode(text, at)
+        except json.JSONDecodeError as error:
+            # What breaks off at the end of the text goes on in the next line.
+            if error.pos >= len(text.rstrip()) and taken < _LONGEST_OBJECT and (more := lines.take(1)):
+                text, at = text[at:] + more[0], 0
+                taken += 1
+                continue
+            following = text.find("{", max(error.pos, at + 1))
+            return Problem(0, "is no JSON"), following if following >= 0 else len(text), text, at
+        except (ValueError, RecursionError):
+            following = text.find("{", at + 1)
+            return Problem(0, "is no JSON"), following if following >= 0 else len(text), text, at
+        return value, end, text, at

@@ -1,0 +1,81 @@
+"""The lines of what is imported, from a file or from standard input, as text.
+
+A byte that is not UTF-8 arrives as a lone surrogate, so that it costs its own row and no other: :func:`is_text` finds it.
+"""
+
+import io
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+from worker.errors import UsageError
+
+#: The name that stands for standard input.
+STDIN = Path("-")
+#: What a file begins with that is no text of ours, and what it is then.
+_STARTS = {
+    b"\xff\xfe": "UTF-16, not UTF-8 text; save it as UTF-8",
+    b"\xfe\xff": "UTF-16, not UTF-8 text; save it as UTF-8",
+    b"\x1f\x8b": "compressed; unpack it first",
+    b"PK\x03\x04": "a workbook or an archive, no text; save it as CSV",
+}
+
+
+class Lines:
+    """Lines with their ends; some that were taken may be given back."""
+
+    def __init__(self, text: Iterable[str]) -> None:
+        self._text = iter(text)
+        self._given_back: list[str] = []
+
+    def take(self, count: int) -> list[str]:
+        """The next lines, as many as there are and at most ``count``."""
+        if not self._given_back:
+            return list(islice(self._text, count))
+        taken, self._given_back = self._given_back[:count], self._given_back[count:]
+        return taken + list(islice(self._text, count - len(taken)))
+
+    def give_back(self, lines: list[str]) -> None:
+        """Put lines before those that come next."""
+        self._given_back = lines + self._given_back
+
+    def start(self) -> str:
+        """The first character that is not blank; nothing is taken."""
+        seen: list[str] = []
+        while (lines := self.take(1)) and not lines[0].strip():
+            seen += lines
+        self.give_back(seen + lines)
+        return lines[0].lstrip()[:1] if lines else ""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Lines]:
+    """The lines of a file; what is wrong with it as a whole is a :class:`UsageError`."""
+    name = called(path)
+    try:
+        with sys.stdin.buffer if path == STDIN else path.open("rb") as raw:
+            start = raw.peek(4)[:4]  # type: ignore[union-attr]
+            for sign, says in _STARTS.items():
+                if start.startswith(sign):
+                    raise UsageError(f"import: {name}: it is {says}")
+            if b"\0" in start[:2]:
+                raise UsageError(f"import: {name}: it is no UTF-8 text")
+            yield Lines(io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline=""))
+    except OSError as error:
+        raise UsageError(f"import: {name}: {error.strerror or type(error).__name__}") from None
+
+
+def called(path: Path) -> str:
+    """What a file is called in what is said of it."""
+    return "standard input" if path == STDIN else path.name
+
+
+def is_text(line: str) -> bool:
+    """Whether a line was UTF-8."""
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
