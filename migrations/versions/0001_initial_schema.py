@@ -52,10 +52,12 @@ def upgrade() -> None:
         ["member_guid"],
         unique=False,
         postgresql_where=sa.text(
-            "token_revoked_at IS NOT NULL OR error_code IS NOT NULL OR connection_status <> 'CONNECTED'"
+            "token_revoked_at IS NOT NULL OR error_code IS NOT NULL OR "
+            "connection_status <> 'CONNECTED' AND connection_status <> 'connected' AND connection_status <> '6'"
         ),
         sqlite_where=sa.text(
-            "token_revoked_at IS NOT NULL OR error_code IS NOT NULL OR connection_status <> 'CONNECTED'"
+            "token_revoked_at IS NOT NULL OR error_code IS NOT NULL OR "
+            "connection_status <> 'CONNECTED' AND connection_status <> 'connected' AND connection_status <> '6'"
         ),
     )
     op.create_index(op.f("ix_members_user_guid"), "members", ["user_guid"], unique=False)

@@ -21,7 +21,7 @@ FAR = datetime(2200, 1, 1, tzinfo=UTC)
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 #: White space that is ignored around any value of an application.
-BLANKS = " \t\n\r\v\f\u00a0\ufeff"
+BLANKS = " \t\n\v\f\r\u00a0"
 #: No moment is written longer; more digits of a second say nothing.
 _LONGEST = 64
 

@@ -29,6 +29,8 @@ def is_near(member: MemberFacts, *, statuses: Collection[str], days: Sequence[in
     date = member.token_expires_at
     if date is None or not now < date <= horizon(now, days) or member.is_oauth is False:
         return False
+    if "member_guid" in member.unreadable or "user_guid" in member.unreadable:
+        return False
     return member.connection_status in {None, *HEALTHY} and not judge(member, statuses=statuses, now=now).broken
 
 
@@ -51,8 +53,9 @@ def ending(
         return ReconnectionState.CANCELLED, "notices_off"
     if member.is_oauth is False:
         return ReconnectionState.CANCELLED, "not_oauth"
-    if date is None or date > expires_at + DRIFT:
+    is_read = "token_expires_at" not in member.unreadable  # else nothing says that the date was moved
+    if is_read and (date is None or date > expires_at + DRIFT):
         return ReconnectionState.RECONNECTED, "renewed"
-    if date < expires_at - DRIFT:
+    if date is not None and date < expires_at - DRIFT:
         return ReconnectionState.CANCELLED, "expiry_moved"
     return None

@@ -11,6 +11,8 @@ from enum import StrEnum
 
 import msgspec
 
+from worker.policy.moments import NEVER
+
 #: 2004 REAUTHORIZATION_REQUIRED and 2005 INVALID_CREDENTIALS of MX's newer member objects.
 ERROR_CODES = (2004, 2005)
 
@@ -37,6 +39,27 @@ class MemberFacts(msgspec.Struct, frozen=True):
     error_code: int | None = None
     token_expires_at: datetime | None = None
     token_revoked_at: datetime | None = None
+    #: Columns that hold something that was not understood, and so count as empty.
+    unreadable: tuple[str, ...] = ()
+
+
+#: The column that a reason rests on.
+UNREADABLE_FOR = {
+    Reason.REVOKED: "token_revoked_at",
+    Reason.EXPIRED: "token_expires_at",
+    Reason.ERROR: "error_code",
+    Reason.STATUS: "connection_status",
+}
+#: What an unreadable column holds.
+_HOLDS = {
+    "token_revoked_at": "no moment",
+    "token_expires_at": "no moment",
+    "error_code": "no number",
+    "connection_status": "no text",
+    "is_oauth": "neither true nor false",
+    "member_guid": "no GUID",
+    "user_guid": "no GUID",
+}
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,20 +78,34 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 def judge(member: MemberFacts, *, statuses: Collection[str], now: datetime) -> Verdict:
     """Judge a member against the rule; ``statuses`` is ``RECONNECT_STATUSES``."""
+    reason, since, text = _judged(member, statuses, now)
+    if member.unreadable:
+        words = (f"{name} holds {_HOLDS[name]} and counts as empty" for name in member.unreadable)
+        text = f"{text}; {', '.join(words)}"
+    return Verdict(reason=reason, since=since, text=text)
+
+
+def is_doubtful(member: MemberFacts, *, picked_for: str) -> bool:
+    """Whether what a member was picked for cannot be read any more, so that nothing says that it is over."""
+    return any(picked_for == reason and name in member.unreadable for reason, name in UNREADABLE_FOR.items())
+
+
+def _judged(  # noqa: PLR0911 - one return for each reason
+    member: MemberFacts, statuses: Collection[str], now: datetime
+) -> tuple[Reason | None, datetime | None, str]:
+    if "member_guid" in member.unreadable or "user_guid" in member.unreadable:
+        return None, None, "skipped: MX cannot be asked for it"
     if member.is_oauth is False:
-        return Verdict(reason=None, since=None, text="skipped: is_oauth is false, so OAuth cannot mend it")
-    if member.token_revoked_at is not None:
+        return None, None, "skipped: is_oauth is false, so OAuth cannot mend it"
+    if member.token_revoked_at is not None and member.token_revoked_at < NEVER:
         text = f"picked: its token was revoked at {member.token_revoked_at:%Y-%m-%d %H:%M} UTC"
-        return Verdict(reason=Reason.REVOKED, since=member.token_revoked_at, text=text)
+        return Reason.REVOKED, member.token_revoked_at, text
     if member.token_expires_at is not None and member.token_expires_at <= now:
         text = f"picked: its token expired at {member.token_expires_at:%Y-%m-%d %H:%M} UTC"
-        return Verdict(reason=Reason.EXPIRED, since=member.token_expires_at, text=text)
+        return Reason.EXPIRED, member.token_expires_at, text
     if member.error_code in ERROR_CODES:
-        return Verdict(
-            reason=Reason.ERROR, since=None, text=f"picked: MX's error code {member.error_code} asks for OAuth again"
-        )
+        return Reason.ERROR, None, f"picked: MX's error code {member.error_code} asks for OAuth again"
     if member.connection_status in statuses:
-        text = f"picked: its status {member.connection_status} is in RECONNECT_STATUSES"
-        return Verdict(reason=Reason.STATUS, since=None, text=text)
-    text = f"skipped: no token is revoked or expired, and its status {member.connection_status or 'unknown'} asks for nothing"
-    return Verdict(reason=None, since=None, text=text)
+        return Reason.STATUS, None, f"picked: its status {member.connection_status} is in RECONNECT_STATUSES"
+    status = member.connection_status or "unknown"
+    return None, None, f"skipped: no token is revoked or expired, and its status {status} asks for nothing"

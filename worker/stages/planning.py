@@ -11,7 +11,7 @@ import msgspec
 from worker.policy import notices
 from worker.policy.cadence import earliest, why_later
 from worker.policy.channel_choice import Nobody, Route, choose
-from worker.policy.selection import Reason, judge
+from worker.policy.selection import Reason, is_doubtful, judge
 from worker.policy.states import ReconnectionState
 from worker.policy.zones import Zones, zones_of
 from worker.settings import Settings
@@ -82,7 +82,8 @@ class Planner:
                 now=now,
             )
             return Fetched(claim=claim, state=end[0], outcome=end[1]) if end else None
-        if not judge(claim.facts, statuses=self._settings.reconnect_statuses, now=now).broken:
+        broken = judge(claim.facts, statuses=self._settings.reconnect_statuses, now=now).broken
+        if not broken and not is_doubtful(claim.facts, picked_for=claim.reason):
             state = _S.RECONNECTED if claim.facts.connection_status in {None, "CONNECTED"} else _S.CANCELLED
             return Fetched(claim=claim, state=state, outcome="broken_no_more")
         if claim.step - claim.base_step >= len(self._settings.reminder_days):

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.channel_choice import EMAIL
 from worker.policy.states import NotificationState
+from worker.store.application import plain_text
 from worker.store.database import Database
 from worker.store.moments import Moment
 from worker.store.tables import notifications, users, written
@@ -38,6 +39,7 @@ class AddressStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._rows = rows = database.rows
+        email = plain_text(u.email)
         guids = rows.table("given", {"user_guid": Text()})
         self._by_guid = select(u.user_guid, u.email, u.refused_email).join(guids, u.user_guid == guids.c.user_guid)
         addresses = rows.table("given", {"address": Text()})
@@ -45,7 +47,7 @@ class AddressStore:
         self._by_address = (
             select(u.user_guid, u.email, u.refused_email)
             # IN, not a join: nothing indexes the addresses, so the table is read once and looked up in a hash of what is given.
-            .where(func.lower(u.email).in_(select(addresses.c.address)))
+            .where(func.lower(email).in_(select(addresses.c.address)))
             .where(exists().where(n.user_guid == u.user_guid, n.channel == EMAIL, spoken))
         )
         refused = rows.table("given", {"user_guid": Text(), "email": Text(), "why": Text()}).c
@@ -53,10 +55,10 @@ class AddressStore:
             update(users)
             .where(
                 u.user_guid == refused.user_guid,
-                u.email == refused.email,
-                or_(u.refused_email.is_(None), u.refused_email != u.email),
+                email == refused.email,
+                or_(u.refused_email.is_(None), u.refused_email != email),
             )
-            .values(refused_email=u.email, refused_why=refused.why)
+            .values(refused_email=email, refused_why=refused.why)
             .returning(u.user_guid)
         )
         bounced = rows.table("given", {"id": BigInteger(), "outcome": Text()}).c

@@ -17,6 +17,7 @@ from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_d
 
 from worker.settings import Settings
 from worker.store.database_errors import as_worker_error, passes, wrong_encoding
+from worker.store.moments import READ_MOMENT, read_moment_sqlite
 from worker.store.rows import Rows
 
 T = TypeVar("T")
@@ -93,6 +94,9 @@ def _prepare_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None
+        # An application may have stored what is no UTF-8: that is one row's matter, and must not fail a statement about many.
+        getattr(connection, "driver_connection", connection).text_factory = _replacing
+        connection.create_function(READ_MOMENT, 1, read_moment_sqlite, deterministic=True)
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {_SQLITE_BUSY_SECONDS * 1000}")
         with suppress(Exception):  # a file that cannot be written says so at the first write, in one line
@@ -103,6 +107,10 @@ def _prepare_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _replacing(text: bytes) -> str:
+    return str(text, "utf-8", "replace")
 
 
 def _demand_utf8(engine: Engine) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.channel_choice import EMAIL
 from worker.policy.states import NotificationState, ReconnectionState
+from worker.store.application import device_kind, plain_text
 from worker.store.members import mark_well
 from worker.store.moments import Moment
 from worker.store.rows import Rows
@@ -280,19 +281,27 @@ class DeliverSettling:
         refused = rows.table("given", {"user_guid": Text(), "address": Text(), "channel": Text()}).c
         self._refuse_mailbox = (
             update(users)
-            .where(users.c.user_guid == refused.user_guid, users.c.email == refused.address)
+            .where(users.c.user_guid == refused.user_guid, plain_text(users.c.email) == refused.address)
             .values(refused_email=refused.address, refused_why="the mail server, when the mail was handed over")
         )
         at = rows.table("given", {"id": BigInteger(), "address": Text(), "channel": Text()}).c
         device = (
-            select(devices.c.id)
-            .where(devices.c.device_kind == at.channel, devices.c.device_address == at.address)
+            select(func.max(devices.c.id))  # an application may have written one device twice, in two forms
+            .where(
+                devices.c.user_guid == n.user_guid,
+                device_kind(devices.c.device_kind) == at.channel,
+                plain_text(devices.c.device_address) == at.address,
+            )
             .scalar_subquery()
         )
         self._note_device = update(notifications).where(n.id == at.id).values(device_id=device)
         self._refuse_device = (
             update(devices)
-            .where(devices.c.device_kind == refused.channel, devices.c.device_address == refused.address)
+            .where(
+                devices.c.user_guid == refused.user_guid,
+                device_kind(devices.c.device_kind) == refused.channel,
+                plain_text(devices.c.device_address) == refused.address,
+            )
             .values(disabled_at=now)
         )
 

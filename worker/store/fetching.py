@@ -20,7 +20,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.policy.selection import MemberFacts
 from worker.policy.states import ReconnectionState
 from worker.policy.suspicion import slice_size
 from worker.store.database import Database
@@ -30,6 +29,7 @@ from worker.store.outages import OUTAGE_OVER
 from worker.store.pauses import EVERYTHING, MX, holds_all, holds_institution
 from worker.store.people import People, Person
 from worker.store.rows import Rows
+from worker.store.selection import FACTS, facts_of
 from worker.store.tables import members, reconnections, written
 
 r = reconnections.c
@@ -208,7 +208,7 @@ def _claim_statement(rows: Rows, *, probe: bool = False, suspects: bool = False)
 def _context_statement(rows: Rows) -> Any:
     given = rows.table("given", {"id": BigInteger()})
     return (
-        select(*_CLAIMED, members.c.member_guid.label("known"), *_FACTS)
+        select(*_CLAIMED, members.c.member_guid.label("known"), *FACTS)
         .join(given, r.id == given.c.id)
         .outerjoin(members, members.c.member_guid == r.member_guid)
         .order_by(r.user_guid, r.id)
@@ -248,17 +248,9 @@ _CLAIMED = (
     r.base_step,
     r.first_notified_at,
 )
-#: In the order of :class:`~worker.policy.selection.MemberFacts`.
-_FACTS = (
-    members.c.is_oauth,
-    members.c.connection_status,
-    members.c.error_code,
-    members.c.token_expires_at,
-    members.c.token_revoked_at,
-)
 
 
 def _claim_of(row: Any) -> Claim:
     known, *facts = row[len(_CLAIMED) :]
-    claimed: tuple[Any, ...] = (*row[: len(_CLAIMED)], MemberFacts(*facts) if known else None)
+    claimed: tuple[Any, ...] = (*row[: len(_CLAIMED)], facts_of(facts) if known else None)
     return Claim(*claimed)

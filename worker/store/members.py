@@ -6,7 +6,8 @@ from datetime import datetime
 from sqlalchemy import Text, bindparam, case, null, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.store.moments import Moment, normalised
+from worker.store.application import unreadable
+from worker.store.moments import Moment, has_passed
 from worker.store.rows import Rows
 from worker.store.tables import members
 
@@ -25,8 +26,9 @@ async def mark_well(connection: AsyncConnection, rows: Rows, guids: Collection[s
         .values(
             connection_status="CONNECTED",
             error_code=None,
-            token_revoked_at=None,
-            token_expires_at=case((normalised(m.token_expires_at) <= moment, null()), else_=m.token_expires_at),
+            # What is no moment stays for the application to mend; `doctor` names it.
+            token_revoked_at=case((unreadable(m.token_revoked_at), m.token_revoked_at), else_=null()),
+            token_expires_at=case((has_passed(m.token_expires_at, moment), null()), else_=m.token_expires_at),
         )
     )
     await connection.execute(

@@ -1,22 +1,32 @@
 """Time in the database: UTC and aware everywhere, and the database's own clock for leases.
 
 PostgreSQL keeps ``timestamptz``. SQLite has no such type: moments are text, ``YYYY-MM-DD HH:MM:SS.ffffff`` in UTC, which sorts
-as time does; what an application wrote in another ISO 8601 form is understood when read, and normalised where it is compared.
+as time does. What an application wrote is read by :class:`normalised` alone, in every statement: on SQLite that is the grammar of
+``policy/moments.py``, a function of every connection (``store/database.py``), and on PostgreSQL the same range of dates.
 """
 
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, Float, String, literal
+from sqlalchemy import Boolean, DateTime, Dialect, Float, String, literal
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-#: Later than any plan: an ended reconnection that must not be opened again by itself carries it.
-NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+from worker.policy import moments
+from worker.policy.moments import BLANKS, FAR, FIRST, read_moment
 
-_SQLITE_FORMAT = "%Y-%m-%d %H:%M:%f"
+#: Later than any plan: an ended reconnection that must not be opened again by itself carries it.
+NEVER = moments.NEVER
+
+#: The SQLite function that reads a text by the grammar.
+READ_MOMENT = "reconnect_moment"
+#: White space around a value, as SQLite writes it.
+SQLITE_BLANKS = f"' ' || char({', '.join(str(ord(blank)) for blank in BLANKS if blank != ' ')})"
+
+#: SQLite counts milliseconds; zeros make it the form of :func:`as_text`, with which it is compared.
+_SQLITE_FORMAT = "%Y-%m-%d %H:%M:%f000"
 
 
 def as_text(moment: datetime) -> str:
@@ -75,7 +85,7 @@ def _now_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
 
 
 class normalised(FunctionElement[datetime]):  # noqa: N801
-    """A moment in a column that applications write, in the form that compares as time does."""
+    """A moment in a column that applications write: ``NEVER`` where it means never, NULL where it is no moment."""
 
     type = Moment()
     inherit_cache = True
@@ -83,12 +93,47 @@ class normalised(FunctionElement[datetime]):  # noqa: N801
 
 @compiles(normalised)
 def _normalised(element: Any, compiler: Any, **kw: Any) -> str:
-    return str(compiler.process(element.clauses, **kw))
+    column = compiler.process(element.clauses, **kw)
+    never, far, first = (f"TIMESTAMPTZ '{as_text(moment)}+00'" for moment in (NEVER, FAR, FIRST))
+    return f"CASE WHEN {column} >= {far} THEN {never} WHEN {column} >= {first} THEN {column} END"
 
 
 @compiles(normalised, "sqlite")
 def _normalised_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
-    return f"strftime('{_SQLITE_FORMAT}', {compiler.process(element.clauses, **kw)})"
+    # Only printable ASCII reaches the function: SQLite cannot hand over text that is not UTF-8.
+    text = f"trim({compiler.process(element.clauses, **kw)}, {SQLITE_BLANKS})"
+    column = compiler.process(element.clauses, **kw)
+    return f"CASE WHEN typeof({column}) = 'text' AND {text} NOT GLOB '*[^ -~]*' THEN {READ_MOMENT}({text}) END"
+
+
+def read_moment_sqlite(text: str) -> str | None:
+    """The SQLite function :data:`READ_MOMENT`."""
+    moment = read_moment(text)
+    return None if moment is None else as_text(moment)
+
+
+class has_passed(FunctionElement[bool]):  # noqa: N801
+    """Whether a moment in a column that applications write is not after another one, ``now``."""
+
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(has_passed)
+def _has_passed(element: Any, compiler: Any, **kw: Any) -> str:
+    column, now = (compiler.process(clause, **kw) for clause in element.clauses)
+    # No CASE: the index of the column serves a plain comparison only.
+    return f"({column} <= {now} AND {column} >= TIMESTAMPTZ '{as_text(FIRST)}+00')"
+
+
+@compiles(has_passed, "sqlite")
+def _has_passed_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    column, now = element.clauses
+    text, moment = compiler.process(column, **kw), compiler.process(now, **kw)
+    read = compiler.process(normalised(column), **kw)
+    # Most dates lie ahead and begin with the day. Their text says so without the function: no offset is as long as two days.
+    ahead = f"{text} > date({moment}, '+2 days') AND {text} GLOB '[0-9][0-9][0-9][0-9]-*'"
+    return f"CASE WHEN {ahead} THEN 0 ELSE coalesce({read} <= {moment}, 0) END"
 
 
 class seconds_between(FunctionElement[float]):  # noqa: N801

@@ -17,6 +17,7 @@ from sqlalchemy import (
     exists,
     func,
     literal,
+    literal_column,
     null,
     or_,
     select,
@@ -25,11 +26,12 @@ from sqlalchemy import (
 )
 
 from worker.policy.notices import DRIFT, horizon
-from worker.policy.selection import HEALTHY, Reason
+from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
+from worker.store.application import is_guid, plain_text, truth, unreadable
 from worker.store.moments import Moment, later, normalised
 from worker.store.rows import Rows
-from worker.store.selection import is_broken, is_well, reason
+from worker.store.selection import is_broken, is_healthy, is_well, reason
 from worker.store.tables import members, reconnections, written
 
 m, r = members.c, reconnections.c
@@ -60,10 +62,15 @@ class Noticing:
         """The order to walk ``ix_members_expiring`` in, and the stretch of it where tokens run out soon."""
         until: ColumnElement[datetime] = bindparam("until", type_=Moment())
         date: ColumnElement[Any] = m.token_expires_at
-        soon = [normalised(date) > self._now, normalised(date) <= until]
         if self._rows.is_sqlite:
+            soon = [normalised(date) > self._now, normalised(date) <= until]
             date = type_coerce(date, Text())  # unread: an application's own form of a moment must compare with itself
-            soon += [date >= bindparam("from_day", type_=Text()), date < bindparam("to_day", type_=Text())]
+            near = and_(date >= bindparam("from_day", type_=Text()), date < bindparam("to_day", type_=Text()))
+            # A form that does not begin with the day in its usual form may stand anywhere in the index.
+            soon.insert(0, or_(near, date.op("NOT GLOB")(literal_column("'[0-9][0-9][0-9][0-9]-*'"))))
+        else:
+            date = type_coerce(date, Moment())
+            soon = [date > self._now, date <= until]
         return [date, m.member_guid], and_(m.token_expires_at.is_not(None), *soon)
 
     def _worth_one(self) -> ColumnElement[bool]:
@@ -77,8 +84,8 @@ class Noticing:
         in_the_way = exists().where(
             r.member_guid == m.member_guid, or_(r.closed_at.is_(None), r.reopen_at > self._now, ended)
         )
-        healthy = or_(m.connection_status.is_(None), m.connection_status.in_(HEALTHY))
-        well = and_(m.is_oauth.is_not(False), healthy, is_well(self._statuses, self._now))
+        guids = and_(is_guid(m.member_guid), is_guid(m.user_guid))
+        well = and_(truth(m.is_oauth).is_not(False), is_healthy(), guids, is_well(self._statuses, self._now))
         return and_(well, ~in_the_way)
 
     def opening(self, page: ColumnElement[bool]) -> Any:
@@ -86,7 +93,7 @@ class Noticing:
         values = {
             "member_guid": m.member_guid,
             "user_guid": m.user_guid,
-            "institution_code": m.institution_code,
+            "institution_code": plain_text(m.institution_code),
             "state": literal(str(ReconnectionState.DUE)),
             "reason": literal(str(Reason.EXPIRES_SOON)),
             "broken_since": normalised(m.token_expires_at),
@@ -112,8 +119,9 @@ class Noticing:
             (and_(broken, reason(self._now) == str(Reason.EXPIRED)), cancelled, "expired_after_notice"),
             (broken, cancelled, "broke_after_notice"),
             *([] if self.days else [(literal(1) == literal(1), cancelled, "notices_off")]),
-            (m.is_oauth.is_(False), cancelled, "not_oauth"),
-            (or_(date.is_(None), date > _shifted(r.broken_since, drift)), reconnected, "renewed"),
+            (truth(m.is_oauth).is_(False), cancelled, "not_oauth"),
+            (and_(date.is_(None), ~unreadable(m.token_expires_at)), reconnected, "renewed"),
+            (date > _shifted(r.broken_since, drift), reconnected, "renewed"),
             (date < _shifted(r.broken_since, -drift), cancelled, "expiry_moved"),
         ]
         state = case(*((condition, literal(str(end))) for condition, end, _ in cases), else_=null())

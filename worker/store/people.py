@@ -9,7 +9,9 @@ from sqlalchemy import Text, and_, bindparam, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.channel_choice import Contact
+from worker.policy.columns import channel_of
 from worker.policy.states import LIVE, NotificationState
+from worker.store.application import is_set
 from worker.store.moments import Moment, database_now
 from worker.store.rows import Rows
 from worker.store.tables import devices, notifications, users
@@ -39,10 +41,14 @@ _USER = (
     users.c.channel,
     users.c.email,
     users.c.refused_email,
-    users.c.opted_out_at,
+    is_set(users.c.opted_out_at),
     users.c.locale,
     users.c.timezone,
 )
+
+
+#: Of a GUID that the database gives back in another form than it was asked for.
+_NOBODY = (None,) * len(_USER)
 
 
 class People:
@@ -51,7 +57,7 @@ class People:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
         given = rows.table("given", {"user_guid": Text()})
-        theirs = and_(devices.c.user_guid == given.c.user_guid, devices.c.disabled_at.is_(None))
+        theirs = and_(devices.c.user_guid == given.c.user_guid, ~is_set(devices.c.disabled_at))
         #: A row for each device, and one for who has none. Devices may stand there before their user does.
         self._users = (
             select(given.c.user_guid, *_USER, devices.c.device_kind, devices.c.device_address)
@@ -90,7 +96,7 @@ class People:
         reachable: dict[str, list[tuple[str, str]]] = {}
         for guid, *user, kind, address in await connection.execute(self._users, {"given": given}):
             found[guid] = tuple(user)
-            if kind is not None:
+            if kind is not None and address is not None:
                 reachable.setdefault(guid, []).append((kind, address))
         sent: dict[str, list[datetime]] = {}
         failed: dict[str, set[str]] = {}
@@ -108,14 +114,15 @@ class People:
             else:
                 sent.setdefault(told.user_guid, []).append(told.sent_at)
         people = {}
-        for guid, (channel, email, refused_email, opted_out_at, locale, timezone) in found.items():
+        for guid in guids:
+            channel, email, refused_email, opted_out, locale, timezone = found.get(guid, _NOBODY)
             people[guid] = Person(
                 user_guid=guid,
                 contact=Contact(
-                    preferred=channel,
+                    preferred=None if channel is None else channel_of(channel),
                     email=email,
                     refused_email=refused_email,
-                    opted_out=opted_out_at is not None,
+                    opted_out=bool(opted_out),
                     devices=tuple(reachable.get(guid, ())),
                 ),
                 locale=locale,

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.policy.selection import MemberFacts
 from worker.policy.states import LIVE, OPEN, ReconnectionState
 from worker.store.database import Database
+from worker.store.selection import FACTS, facts_of
 from worker.store.tables import (
     members,
     notification_reconnections,
@@ -134,17 +135,11 @@ def _episodes(user_guid: str, notification_id: int | None) -> Any:
     )
 
 
-_FACTS = ("is_oauth", "connection_status", "error_code", "token_expires_at", "token_revoked_at")
-
-
 def _members(user_guid: str) -> Any:
-    columns = (m[name] for name in ("institution_name", "institution_code", *_FACTS))
+    columns = (m.institution_name, m.institution_code, *FACTS)
     return select(*columns).where(m.user_guid == user_guid).order_by(m.member_guid)
 
 
 def _member(row: Any) -> KnownMember:
-    return KnownMember(
-        institution_name=row.institution_name,
-        institution_code=row.institution_code,
-        facts=MemberFacts(**{name: getattr(row, name) for name in _FACTS}),
-    )
+    name, code, *facts = row
+    return KnownMember(institution_name=name, institution_code=code, facts=facts_of(facts))

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.policy.channel_choice import EMAIL
 from worker.policy.states import GIVEN_BACK, LIVE, NotificationState, ReconnectionState
 from worker.policy.streaks import MEMORY, OUT_OF, UNREACHABLE, Answer, alike
+from worker.store.application import plain_text
 from worker.store.deliver_settling import Delivered
 from worker.store.moments import Moment
 from worker.store.pauses import delivery_scope, put
@@ -101,7 +102,7 @@ class Refusals:
         who = rows.table("given", {"user_guid": Text()}).c
         self._trust_mailboxes = (
             update(users)
-            .where(users.c.user_guid == who.user_guid, users.c.refused_email == users.c.email)
+            .where(users.c.user_guid == who.user_guid, users.c.refused_email == plain_text(users.c.email))
             .values(refused_email=None, refused_why=None)
         )
         self._trust_devices = update(devices).where(devices.c.id == ids.id).values(disabled_at=None)

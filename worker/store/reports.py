@@ -4,12 +4,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 from sqlalchemy import Integer, and_, case, cast, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.schedules import overdue_since
+from worker.store.application import is_set
 from worker.store.database import Database
 from worker.store.moments import Moment, database_now
+from worker.store.selection import FACTS, facts_of
 from worker.store.tables import (
     devices,
     members,
@@ -230,23 +233,24 @@ class ReportStore:
         """Everything on record about a member."""
 
         async def work(connection: AsyncConnection) -> dict[str, Any] | None:
-            row = (await connection.execute(select(members).where(members.c.member_guid == guid))).mappings().first()
+            of_member = select(members.c.user_guid, members.c.institution_code, members.c.institution_name, *FACTS)
+            row = (await connection.execute(of_member.where(members.c.member_guid == guid))).first()
             episodes = await connection.execute(
                 select(reconnections).where(r.member_guid == guid).order_by(r.id.desc()).limit(20)
             )
             found = [dict(episode) for episode in episodes.mappings()]
             if row is None and not found:
                 return None
-            user_guid = row["user_guid"] if row else found[0]["user_guid"]
+            user_guid = row.user_guid if row else found[0]["user_guid"]
             user = (await connection.execute(select(users).where(users.c.user_guid == user_guid))).mappings().first()
-            alive = and_(devices.c.user_guid == user_guid, devices.c.disabled_at.is_(None))
+            alive = and_(devices.c.user_guid == user_guid, ~is_set(devices.c.disabled_at))
             kinds = await connection.scalars(select(devices.c.device_kind).where(alive))
             for episode in found:
                 await self._add_history(connection, episode)
             return {
-                "member": dict(row) if row else None,
+                "member": _member(guid, row) if row else None,
                 "user": dict(user) if user else None,
-                "devices": sorted(kinds),
+                "devices": sorted(kind for kind in kinds if kind is not None),
                 "episodes": found,
             }
 
@@ -279,3 +283,9 @@ class ReportStore:
         )
         episode["windows"] = [dict(row) for row in minted.mappings()]
         episode["notifications"] = [dict(row) for row in told.mappings()]
+
+
+def _member(guid: str, row: Any) -> dict[str, Any]:
+    user_guid, code, name, *facts = row
+    known = {"member_guid": guid, "user_guid": user_guid, "institution_code": code, "institution_name": name}
+    return known | msgspec.structs.asdict(facts_of(facts))

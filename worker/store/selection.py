@@ -1,13 +1,16 @@
 """Who is broken, in SQL: the twin of ``policy/selection.py``, held to it by a property test."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, func, literal, literal_column, null, or_, select
+from sqlalchemy import ColumnElement, Integer, and_, case, cast, func, literal, literal_column, null, or_, select
 
-from worker.policy.selection import ERROR_CODES, HEALTHY, Reason
+from worker.policy.columns import statuses_as_written
+from worker.policy.selection import ERROR_CODES, HEALTHY, UNREADABLE_FOR, MemberFacts, Reason
 from worker.policy.states import ReconnectionState
-from worker.store.moments import Moment, normalised
+from worker.store.application import is_guid, status_text, truth, unreadable, whole_number
+from worker.store.moments import NEVER, Moment, has_passed, normalised
 from worker.store.tables import members
 
 m = members.c
@@ -16,19 +19,64 @@ m = members.c
 BROKEN = "broken"
 
 
+#: The columns that the rule reads, in the order of :class:`~worker.policy.selection.MemberFacts`.
+_READ = (m.is_oauth, m.connection_status, m.error_code, m.token_expires_at, m.token_revoked_at)
+#: What may be unreadable, and how to see it.
+_DOUBTS: Sequence[tuple[str, ColumnElement[bool]]] = (
+    *((column.name, unreadable(column)) for column in _READ),
+    *((column.name, ~is_guid(column)) for column in (m.member_guid, m.user_guid)),
+)
+
+
+def _sum_of_doubts() -> ColumnElement[int]:
+    """Which of :data:`_DOUBTS` hold, as the bits of a number."""
+    bits = (case((doubt, 1 << place), else_=0) for place, (_, doubt) in enumerate(_DOUBTS))
+    total: ColumnElement[int] = cast(literal(0), Integer())
+    for bit in bits:
+        total = total + bit
+    return total
+
+
+#: What to select for :func:`facts_of`.
+FACTS: Sequence[ColumnElement[Any]] = (*_READ, _sum_of_doubts().label("unreadable"))
+
+
+def facts_of(values: Sequence[Any]) -> MemberFacts:
+    """The facts in the values of :data:`FACTS`."""
+    oauth, status, error, expires_at, revoked_at, doubts = values
+    return MemberFacts(oauth, status, error, expires_at, revoked_at, _names_of(doubts) if doubts else ())
+
+
+def _names_of(doubts: int) -> tuple[str, ...]:
+    return tuple(name for place, (name, _) in enumerate(_DOUBTS) if doubts >> place & 1)
+
+
 def _revoked() -> ColumnElement[bool]:
-    return normalised(m.token_revoked_at).is_not(None)
+    return normalised(m.token_revoked_at) < literal(NEVER, Moment())
 
 
 def _expired(now: ColumnElement[datetime]) -> ColumnElement[bool]:
-    return and_(m.token_expires_at.is_not(None), normalised(m.token_expires_at) <= now)
+    return and_(m.token_expires_at.is_not(None), has_passed(m.token_expires_at, now))
+
+
+def _error() -> ColumnElement[bool]:
+    return whole_number(m.error_code).in_(ERROR_CODES)
+
+
+def is_healthy() -> ColumnElement[bool]:
+    """Whether the status is none, or that of a member that is well."""
+    status = status_text(m.connection_status)
+    return or_(status.is_(None), status.in_(statuses_as_written(HEALTHY)))
 
 
 def is_broken(statuses: Collection[str], now: ColumnElement[datetime]) -> ColumnElement[bool]:
     """Whether a row of ``members`` is to be picked."""
+    status = status_text(m.connection_status)
     return and_(
-        m.is_oauth.is_not(False),
-        or_(_revoked(), _expired(now), m.error_code.in_(ERROR_CODES), m.connection_status.in_(statuses)),
+        truth(m.is_oauth).is_not(False),
+        or_(_revoked(), _expired(now), _error(), status.in_(statuses_as_written(statuses))),
+        is_guid(m.member_guid),
+        is_guid(m.user_guid),
     )
 
 
@@ -42,7 +90,7 @@ def reason(now: ColumnElement[datetime]) -> ColumnElement[str]:
     return case(
         (_revoked(), literal(str(Reason.REVOKED))),
         (_expired(now), literal(str(Reason.EXPIRED))),
-        (m.error_code.in_(ERROR_CODES), literal(str(Reason.ERROR))),
+        (_error(), literal(str(Reason.ERROR))),
         else_=literal(str(Reason.STATUS)),
     )
 
@@ -58,25 +106,35 @@ def since(now: ColumnElement[datetime]) -> ColumnElement[datetime | None]:
 
 def is_suspect() -> ColumnElement[bool]:
     """The predicate of ``ix_members_suspect``, word for word and without parameters, so that the index is used."""
-    return or_(
-        m.token_revoked_at.is_not(None), m.error_code.is_not(None), m.connection_status != literal_column("'CONNECTED'")
-    )
+    other = and_(*(m.connection_status != literal_column(f"'{form}'") for form in ("CONNECTED", "connected", "6")))
+    return or_(m.token_revoked_at.is_not(None), m.error_code.is_not(None), other)
+
+
+def is_doubtful(picked_for: ColumnElement[str]) -> ColumnElement[bool]:
+    """Whether what a member was picked for cannot be read any more, so that nothing says that it is over."""
+    columns = {column.name: column for column in _READ}
+    return or_(*(and_(picked_for == str(why), unreadable(columns[name])) for why, name in UNREADABLE_FOR.items()))
 
 
 def standing(
-    member_guid: ColumnElement[str], statuses: Collection[str], now: ColumnElement[datetime]
+    member_guid: ColumnElement[str],
+    statuses: Collection[str],
+    now: ColumnElement[datetime],
+    *,
+    picked_for: ColumnElement[str],
 ) -> ColumnElement[str]:
     """How an episode's member stands: ``broken``, or the state that the episode ends in: reconnected, cancelled or gone.
+
+    It is broken still where the column that it was picked for holds something unreadable now.
 
     Nearly all of them are broken still, and those are found in the small index of suspects. By the primary key each would be on
     a page of its own among millions, which then is read, marked and logged as a whole; only who is left is looked up there.
     Scalar queries, one row at most, since PostgreSQL makes no join of them: it cannot tell how many suspects there are.
     """
     this = m.member_guid == member_guid
-    healthy = or_(m.connection_status.is_(None), m.connection_status.in_(HEALTHY))
     end = case(
-        (is_broken(statuses, now), literal(BROKEN)),
-        (healthy, literal(str(ReconnectionState.RECONNECTED))),
+        (or_(is_broken(statuses, now), is_doubtful(picked_for)), literal(BROKEN)),
+        (is_healthy(), literal(str(ReconnectionState.RECONNECTED))),
         else_=literal(str(ReconnectionState.CANCELLED)),
     )
     return func.coalesce(

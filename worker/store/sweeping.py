@@ -27,9 +27,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.policy.selection import Reason
 from worker.policy.states import NotificationState, ReconnectionState
 from worker.policy.suspicion import MOST_DEATHS
+from worker.store.application import plain_text
 from worker.store.closing import Closing
 from worker.store.database import Database
-from worker.store.moments import NEVER, Moment, database_now, later, normalised
+from worker.store.moments import NEVER, Moment, database_now, has_passed, later, normalised
 from worker.store.noticing import IS_NOTICE, Noticing
 from worker.store.selection import BROKEN, is_broken, is_suspect, reason, since, standing
 from worker.store.tables import (
@@ -186,7 +187,7 @@ class SweepStore:
 
     async def close_ended(self, now: datetime) -> int:
         """Episodes whose member is broken no more, or was deleted, end; ended ones no longer stand in the way of a new break."""
-        stands = standing(r.member_guid, self._statuses, self._now)
+        stands = standing(r.member_guid, self._statuses, self._now, picked_for=r.reason)
         gone = stands == str(ReconnectionState.GONE)
         ended = (
             update(reconnections)
@@ -275,16 +276,17 @@ class SweepStore:
 
     def _walks(self) -> list[tuple[list[Any], ColumnElement[bool]]]:
         """Two walks, each along an index: by status, revocation or error, and by date of expiry."""
-        expired = and_(m.token_expires_at.is_not(None), normalised(m.token_expires_at) <= self._now)
-        # As SQLite keeps it, unread: an application's own form of a moment must compare with itself.
-        date = type_coerce(m.token_expires_at, Text()) if self._database.rows.is_sqlite else m.token_expires_at
+        expired = and_(m.token_expires_at.is_not(None), has_passed(m.token_expires_at, self._now))
+        # As it is stored, unread: an application's own form of a moment must compare with itself.
+        date = type_coerce(m.token_expires_at, Text() if self._database.rows.is_sqlite else Moment())
         return [([m.member_guid], is_suspect()), ([date, m.member_guid], expired)]
 
     def _to_open(self) -> ColumnElement[bool]:
         """Broken, and neither in hand nor at rest after an episode that ended without success. A newer date is a new break."""
+        revoked_at, never = normalised(m.token_revoked_at), literal(NEVER, Moment())
         newer = or_(
-            normalised(m.token_revoked_at) > r.closed_at,
-            and_(normalised(m.token_expires_at) > r.closed_at, normalised(m.token_expires_at) <= self._now),
+            and_(revoked_at > r.closed_at, revoked_at < never),
+            and_(normalised(m.token_expires_at) > r.closed_at, has_passed(m.token_expires_at, self._now)),
         )
         at_rest = and_(r.reopen_at > self._now, ~func.coalesce(newer, false()), ~IS_NOTICE)
         in_the_way = exists().where(r.member_guid == m.member_guid, or_(r.closed_at.is_(None), at_rest))
@@ -297,7 +299,7 @@ class SweepStore:
         values = {
             "member_guid": m.member_guid,
             "user_guid": m.user_guid,
-            "institution_code": m.institution_code,
+            "institution_code": plain_text(m.institution_code),
             "state": literal(str(ReconnectionState.DUE)),
             "reason": reason(self._now),
             "broken_since": broken_since,

@@ -1,7 +1,7 @@
 """The tables, and the partial indexes that make a sweep cost what is due and not what exists.
 
 ``users``, ``devices`` and ``members`` are the application's to write as well: only the GUIDs are required, everything of ours in
-them has a default, and no foreign key of ours can refuse a write of theirs. The other tables are ours alone.
+them has a default, no foreign key of ours can refuse a write of theirs, and their columns are read as ``application.py`` says. The other tables are ours alone.
 """
 
 from sqlalchemy import (
@@ -24,6 +24,14 @@ from sqlalchemy import (
 )
 
 from worker.policy.states import LIVE, OPEN, NotificationState, ReconnectionState
+from worker.store.application import (
+    ApplicationDeviceKind,
+    ApplicationInteger,
+    ApplicationMoment,
+    ApplicationStatus,
+    ApplicationText,
+    ApplicationTruth,
+)
 from worker.store.moments import Moment
 
 metadata = MetaData(
@@ -54,15 +62,15 @@ users = Table(
     "users",
     metadata,
     Column("user_guid", _Guid, primary_key=True),
-    Column("email", Text),
-    Column("locale", String(35)),
-    Column("timezone", String(64)),
-    Column("channel", String(16)),
+    Column("email", ApplicationText()),
+    Column("locale", ApplicationText(35)),
+    Column("timezone", ApplicationText(64)),
+    Column("channel", ApplicationText(16)),
     # Ours: the address that a mail server refused for good, and the wish not to be written to.
-    Column("refused_email", Text),
+    Column("refused_email", ApplicationText()),
     # What that rests on: a code and words of ours, such as "bounce: 5.1.1, user_unknown".
-    Column("refused_why", String(128)),
-    Column("opted_out_at", Moment),
+    Column("refused_why", ApplicationText(128)),
+    Column("opted_out_at", ApplicationMoment),
 )
 
 devices = Table(
@@ -70,10 +78,10 @@ devices = Table(
     metadata,
     Column("id", _Id, Identity(), primary_key=True),
     Column("user_guid", _Guid, nullable=False, index=True),
-    Column("device_kind", String(16), nullable=False),
-    Column("device_address", Text, nullable=False),
+    Column("device_kind", ApplicationDeviceKind(16), nullable=False),
+    Column("device_address", ApplicationText(), nullable=False),
     # Ours: set when the push service says that nobody is there any more.
-    Column("disabled_at", Moment),
+    Column("disabled_at", ApplicationMoment),
     UniqueConstraint("device_kind", "device_address"),
 )
 
@@ -82,19 +90,20 @@ members = Table(
     metadata,
     Column("member_guid", _Guid, primary_key=True),
     Column("user_guid", _Guid, nullable=False, index=True),
-    Column("institution_code", String(128)),
-    Column("institution_name", Text),
-    Column("connection_status", String(64)),
-    Column("is_oauth", Boolean),
-    Column("error_code", Integer),
-    Column("token_expires_at", Moment),
-    Column("token_revoked_at", Moment),
+    Column("institution_code", ApplicationText(128)),
+    Column("institution_name", ApplicationText()),
+    Column("connection_status", ApplicationStatus(64)),
+    Column("is_oauth", ApplicationTruth),
+    Column("error_code", ApplicationInteger),
+    Column("token_expires_at", ApplicationMoment),
+    Column("token_revoked_at", ApplicationMoment),
     # What a sweep walks: members that may be broken by status, revocation or error, in order of their GUID,
     # and those whose token has a date, in order of that date.
     _partial(
         "ix_members_suspect",
         "member_guid",
-        where="token_revoked_at IS NOT NULL OR error_code IS NOT NULL OR connection_status <> 'CONNECTED'",
+        where="token_revoked_at IS NOT NULL OR error_code IS NOT NULL OR "
+        "connection_status <> 'CONNECTED' AND connection_status <> 'connected' AND connection_status <> '6'",
     ),
     _partial("ix_members_expiring", "token_expires_at", "member_guid", where="token_expires_at IS NOT NULL"),
 )

@@ -1,0 +1,131 @@
+"""Applications may write anything into their columns: at worst it concerns the row that it stands in."""
+
+from typing import Any
+
+from sqlalchemy import text
+
+from worker.cli.previewing import preview
+from worker.policy.selection import MemberFacts, judge
+from worker.stages.deliver import deliver
+from worker.stages.fetch import fetch
+from worker.stages.sweep import sweep
+from worker.stages.verify import verify
+from worker.store.application import ApplicationMoment
+from worker.store.reports import ReportStore
+from worker.store.tables import devices, members, users
+
+#: Of every kind that SQLite knows; it keeps them in any column.
+FOR_SQLITE = [
+    b"\xff\x00", b"2026-11-01", b"DENIED", -1, 7, 2**62, 1e30, 2.5, "yes", "abc", "", " ", "\t\n", "a\x00b", "\x00", "x" * 50_000,
+    "\u202e\u0661\ufeff", "9999-12-31T23:59:59-05:00", "0001-01-01T00:00:00+01:00", "2026-09-31", "24:00", "now", "infinity", "-infinity",
+    "../etc/passwd", "{}", "%s:x", "NOT UTF-8",
+]  # fmt: skip
+FOR_POSTGRESQL: dict[str, list[Any]] = {
+    "timestamptz": [
+        "infinity", "-infinity", "4713-01-01 00:00:00+00 BC", "0001-01-01 00:00:00+14", "9999-12-31 23:59:59-14", "10000-01-01", "294276-12-31",
+    ],
+    "int": [-(2**31), 2**31 - 1],
+    "varchar": ["", " ", "\t\n", "abc", "x", "\u202e\u0661\ufeff", "infinity", "../etc/passwd", "{}", "%s:x"],
+    "boolean": [True],
+}  # fmt: skip
+
+
+def _kind(column: Any) -> str:
+    name = type(column.type).__name__
+    return {"ApplicationMoment": "timestamptz", "ApplicationInteger": "int", "ApplicationTruth": "boolean"}.get(
+        name, "varchar"
+    )
+
+
+def _odd_rows(*, is_sqlite: bool) -> list[tuple[Any, Any]]:
+    written = [
+        column
+        for table in (members, users, devices)
+        for column in table.c
+        if column.name not in {"id", "member_guid", "user_guid"}
+    ]
+    return [
+        (column, value) for column in written for value in (FOR_SQLITE if is_sqlite else FOR_POSTGRESQL[_kind(column)])
+    ]
+
+
+async def _write(connection: Any, table: Any, row: dict[str, Any], *, is_sqlite: bool) -> None:
+    places = []
+    for name, value in row.items():
+        if value == "NOT UTF-8":
+            places.append("CAST(X'fffe41' AS TEXT)")
+        elif not is_sqlite and isinstance(table.c[name].type, ApplicationMoment):
+            places.append(f"CAST(:{name} AS timestamptz)")
+        else:
+            places.append(f":{name}")
+    await connection.execute(text(f"INSERT INTO {table.name} ({', '.join(row)}) VALUES ({', '.join(places)})"), row)
+
+
+async def test_no_value_in_any_column_stops_those_beside_it(bench_for: Any, sandbox_for: Any) -> None:
+    names = {"healthy": ["ok"]} | {f"odd-{n}": ["ok"] for n in range(500)}
+    async with sandbox_for(names) as sandbox:
+        bench = await bench_for(**sandbox.settings, expiry_notice_days="7,2")
+        is_sqlite = bench.runtime.database.rows.is_sqlite
+        odd = _odd_rows(is_sqlite=is_sqlite)
+        async with bench.runtime.database.engine.begin() as connection:
+            for n, (column, value) in enumerate(odd):
+                rows: dict[Any, dict[str, Any]] = {
+                    users: {"user_guid": f"USR-odd-{n}", "email": f"odd-{n}@mail.example"},
+                    members: {
+                        "member_guid": f"MBR-odd-{n}",
+                        "user_guid": f"USR-odd-{n}",
+                        "connection_status": "DENIED",
+                    },
+                    devices: {"user_guid": f"USR-odd-{n}", "device_kind": "fcm", "device_address": f"token-{n}"},
+                }
+                rows[column.table][column.name] = value
+                for table, row in rows.items():
+                    # A kind and an address are unique together, and one value stands in many rows here.
+                    if table is not devices or column.table is devices:
+                        await _write(connection, table, row, is_sqlite=is_sqlite)
+            if is_sqlite:
+                for n, guid in enumerate((b"MBR-\xff", "MBR-\x00", "NOT UTF-8", "MBR- " * 100)):
+                    await _write(
+                        connection,
+                        members,
+                        {"member_guid": guid, "user_guid": "USR-odd-1", "connection_status": "DENIED"},
+                        is_sqlite=True,
+                    )
+                    await _write(
+                        connection,
+                        members,
+                        {"member_guid": f"MBR-of-{n}", "user_guid": guid, "connection_status": "DENIED"},
+                        is_sqlite=True,
+                    )
+        await bench.member("healthy", connection_status="DENIED")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        await deliver(bench.runtime)
+        await bench.sql("UPDATE reconnections SET next_check_at = :at", at=bench.stored(bench.runtime.clock.now()))
+        await verify(bench.runtime)
+        await sweep(bench.runtime)
+        assert (await bench.states())["MBR-healthy"] == "notified"
+        # What an odd value does not concern goes its way.
+        by_column = {n: column.name for n, (column, _) in enumerate(odd)}
+        unmoved = {
+            "locale",
+            "institution_name",
+            "institution_code",
+            "error_code",
+            "device_kind",
+            "device_address",
+            "disabled_at",
+            "refused_email",
+        }
+        states = await bench.states()
+        assert {states[f"MBR-odd-{n}"] for n, name in by_column.items() if name in unmoved} == {"notified"}
+        # What is said of a member is what the sweep did.
+        reports = ReportStore(bench.runtime.database)
+        for n in range(len(odd)):
+            found = await reports.member(f"MBR-odd-{n}")
+            assert found is not None
+            facts = MemberFacts(**{name: found["member"][name] for name in MemberFacts.__struct_fields__})
+            verdict = judge(facts, statuses=("DENIED",), now=bench.runtime.clock.now())
+            assert verdict.broken == (f"MBR-odd-{n}" in states), (odd[n], verdict)
+        for n in range(0, len(odd), 7):
+            await preview(bench.runtime, f"USR-odd-{n}", None)

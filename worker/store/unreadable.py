@@ -1,0 +1,124 @@
+"""What applications wrote that was not understood: counted by column for `doctor` and `status`, and named for one member.
+
+Counts and columns only: no value is ever repeated, since in a column that slipped there may stand anything.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, case, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.policy.columns import channel_of, statuses_as_written
+from worker.policy.zones import zone_named
+from worker.setting_types import CONNECTION_STATUSES
+from worker.store.application import is_guid, is_set, status_text, unreadable
+from worker.store.database import Database
+from worker.store.selection import is_suspect
+from worker.store.tables import devices, members, users
+
+m, u, d = members.c, users.c, devices.c
+
+#: Different values of a column that are looked at; the commonest come first.
+_DIFFERENT = 5_000
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_.@].*)?", re.DOTALL)
+
+_STATUS = status_text(m.connection_status)
+_NO_GUID = or_(~is_guid(m.member_guid), ~is_guid(m.user_guid))
+#: What stands in a column, the condition, and what becomes of it.
+_OF_MEMBERS: tuple[tuple[str, str, ColumnElement[bool], str], ...] = (
+    ("members.token_expires_at", "no moment", unreadable(m.token_expires_at), "counts as empty"),
+    ("members.token_revoked_at", "no moment", unreadable(m.token_revoked_at), "counts as empty"),
+    ("members.error_code", "no number", unreadable(m.error_code), "counts as empty"),
+    ("members.is_oauth", "neither true nor false", unreadable(m.is_oauth), "counts as empty"),
+    ("members.connection_status", "no text", unreadable(m.connection_status), "counts as empty"),
+    (
+        "members.connection_status",
+        "no status of MX",
+        and_(is_suspect(), _STATUS.is_not(None), _STATUS.not_in(statuses_as_written(CONNECTION_STATUSES))),
+        "picks nobody",
+    ),
+    ("members.member_guid, user_guid", "no GUID", and_(is_suspect(), _NO_GUID), "is never picked"),
+)
+_OF_USERS: tuple[tuple[str, str, ColumnElement[bool], str], ...] = (
+    ("users.email", "no text", unreadable(u.email), "counts as empty"),
+    ("users.opted_out_at", "no moment", unreadable(u.opted_out_at), "still means silence"),
+    ("users.channel", "no text", unreadable(u.channel), "email first"),
+    ("users.timezone", "no text", unreadable(u.timezone), "counts as empty"),
+    ("users.locale", "no text", unreadable(u.locale), "counts as empty"),
+)
+_OF_DEVICES: tuple[tuple[str, str, ColumnElement[bool], str], ...] = (
+    ("devices.device_kind", "no push service", unreadable(d.device_kind), "never told"),
+    ("devices.device_kind", "no push service", and_(~is_set(d.device_kind)), "never told"),
+    ("devices.device_address", "no text", unreadable(d.device_address), "never told"),
+)
+#: Columns whose words Python reads: what is wrong with one, how to see it, and what becomes of it.
+_WORDS: tuple[tuple[Any, str, Callable[[str], bool], str], ...] = (
+    (u.timezone, "no time zone", lambda word: zone_named(word) is not None, "told when it is day in the whole country"),
+    (u.channel, "no channel", lambda word: channel_of(word) is not None, "email first"),
+    (u.locale, "no language", lambda word: _LANGUAGE.fullmatch(word) is not None, "DEFAULT_LOCALE"),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NotUnderstood:
+    """So many rows hold something in a column that was not understood."""
+
+    #: ``users.timezone``.
+    column: str
+    #: ``no time zone``.
+    what: str
+    count: int
+    #: What becomes of them: ``counts as empty``.
+    effect: str
+
+    def __str__(self) -> str:
+        return f"{self.column}: {self.count} hold {self.what} ({self.effect})"
+
+
+class UnreadableStore:
+    """Reads, never writes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def counts(self) -> list[NotUnderstood]:
+        """How many rows there are of each kind, those that there are none of left out."""
+
+        async def work(connection: AsyncConnection) -> list[NotUnderstood]:
+            return await _found(connection)
+
+        return await self._database.transaction(work)
+
+    async def of_user(self, user_guid: str) -> list[NotUnderstood]:
+        """The same of one user and their devices; what is unreadable in a member is part of its ``MemberFacts``."""
+
+        async def work(connection: AsyncConnection) -> list[NotUnderstood]:
+            return await _found(connection, user_guid)
+
+        return await self._database.transaction(work)
+
+
+async def _found(connection: AsyncConnection, user_guid: str | None = None) -> list[NotUnderstood]:
+    found = []
+    tables = ((users, _OF_USERS), (devices, _OF_DEVICES), *([] if user_guid else [(members, _OF_MEMBERS)]))
+    for table, kinds in tables:
+        theirs = [table.c.user_guid == user_guid] if user_guid else []
+        query = select(*(func.count(case((condition, 1))) for _, _, condition, _ in kinds)).select_from(table)
+        row = (await connection.execute(query.where(*theirs))).one()
+        found += [
+            NotUnderstood(column=column, what=what, count=count, effect=effect)
+            for (column, what, _, effect), count in zip(kinds, row, strict=True)
+            if count
+        ]
+    for column, what, is_understood, effect in _WORDS:
+        theirs = [u.user_guid == user_guid] if user_guid else []
+        number = func.count().label("number")
+        words = select(column, number).where(is_set(column), *theirs).group_by(column).order_by(number.desc())
+        rows = await connection.execute(words.limit(_DIFFERENT))
+        count = sum(number for word, number in rows if word is not None and not is_understood(word))
+        if count:
+            found.append(NotUnderstood(column=f"users.{column.name}", what=what, count=count, effect=effect))
+    return sorted(found, key=lambda kind: (kind.column, kind.what))
