@@ -228,7 +228,7 @@ def _every_unknown(
             continue
         who = (row.id, row.outcome, row.dispatched_at)
         explained = (
-            row.outcome == "worker_died"
+            row.outcome in {"worker_died", "cut_short"}
             and row.dispatched_at is not None
             and schedule is not None
             and schedule.is_near(

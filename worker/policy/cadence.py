@@ -2,6 +2,10 @@
 
 Grace after the break, quiet hours on the person's own clock, caps over what was already sent, and the days of the reminders.
 All of it is decided before a URI is minted: a reconnection is due at the moment that :func:`earliest` gives.
+
+A first message whose answer was lost may not have arrived. It is followed by another a day later, at the same place of the cadence;
+the reminders after it keep their days. Example with reminders on days 3 and 7: day 0 (unknown), day 1, day 3, day 7. One message too
+many is the worst of it: neither the second first message nor a reminder is followed up.
 """
 
 from collections.abc import Sequence
@@ -11,6 +15,9 @@ from worker.setting_types import Cap, QuietHours
 
 #: How long after the last reminder an episode stays open before it is given up.
 PATIENCE_AFTER_LAST = timedelta(days=7)
+
+#: How long after a first message that may not have arrived another follows.
+FOLLOW_UP_AFTER = timedelta(days=1)
 
 _DAY = timedelta(days=1)
 #: Clocks change at these moments only: whole quarters of an hour, UTC.
@@ -51,6 +58,12 @@ def next_round(first_notified_at: datetime, step: int, days: Sequence[int]) -> d
     if step < len(days):
         return first_notified_at + timedelta(days=days[step])
     return first_notified_at + timedelta(days=days[-1]) + PATIENCE_AFTER_LAST
+
+
+def follow_up(now: datetime, *, before: datetime) -> datetime | None:
+    """When a first message of ``now`` that may not have arrived is followed by another; ``None`` unless that is ``before``."""
+    at = now + FOLLOW_UP_AFTER
+    return at if at < before else None
 
 
 def _after_caps(moment: datetime, caps: Sequence[Cap], sent: Sequence[datetime]) -> datetime:

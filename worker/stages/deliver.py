@@ -14,7 +14,7 @@ import structlog
 
 from worker.channels import BadAddress, Bank, ChannelDown, Failed, Message, Outcome, Sent, TryLater, Unknown
 from worker.policy import notices
-from worker.policy.cadence import earliest, next_round, why_later
+from worker.policy.cadence import earliest, follow_up, next_round, why_later
 from worker.policy.channel_choice import EMAIL, Route, choose
 from worker.policy.recovery import next_look
 from worker.policy.retries import next_attempt
@@ -227,7 +227,7 @@ class Deliver:
         """The message may have left, and no answer says whether it did."""
         if self._settings.ambiguous_sends == "resend":
             return self._retry(job.sending, job.about, code, self._runtime.clock.now(), after=None)
-        return self._end(job.sending, job.about, _N.UNKNOWN, code, told=True)
+        return self._end(job.sending, job.about, _N.UNKNOWN, code, told=True, certain=False)
 
     def _has_another_way(self, job: Errand, address: str) -> bool:
         """Whether another device or another channel is left, now that this address failed."""
@@ -256,12 +256,15 @@ class Deliver:
         code: str,
         *,
         told: bool = False,
+        certain: bool = True,
         at: datetime | None = None,
         address: str | None = None,
         refused_address: str | None = None,
     ) -> Delivered:
         """The message is over; the episodes go into their next round, at ``at`` if given, else as the reminders are laid."""
-        rounds = onward(waiting, now=self._runtime.clock.now(), settings=self._settings, told=told, at=at)
+        rounds = onward(
+            waiting, now=self._runtime.clock.now(), settings=self._settings, told=told, certain=certain, at=at
+        )
         return Delivered(
             sending=sending,
             state=state,
@@ -316,34 +319,51 @@ class Deliver:
 
 
 def onward(
-    waiting: Sequence[Passage], *, now: datetime, settings: Settings, told: bool, at: datetime | None = None
+    waiting: Sequence[Passage],
+    *,
+    now: datetime,
+    settings: Settings,
+    told: bool,
+    certain: bool = True,
+    at: datetime | None = None,
 ) -> tuple[NextRound, ...]:
-    """How episodes go on after a message about them: to the next reminder, or, where nobody was told, to another try.
+    """How reconnections go on after a message about them: to the next reminder, or, where nobody was told, to another try.
 
-    With ``at`` the round does not count: the message never had a chance, so the cadence has not moved on. After the last notice
-    ahead of an expiry there is no next one, and nobody looks whether the customer is back: the expiry or a new date ends it.
+    With ``at`` the step does not count: the message never had a chance, so the cadence has not moved on. Nor does the first message
+    of a reconnection count that is not ``certain`` to have arrived: another follows the next day.
     """
     rounds = []
     for passage in waiting:
-        step, base = passage.step + 1, passage.base_step + (at is not None)
-        ahead = passage.reason == Reason.EXPIRES_SOON
-        next_at: datetime | None
-        if ahead:
-            next_at = notices.next_notice(passage.broken_since, settings.expiry_notice_days, told_at=now)
-        else:
-            next_at = max(next_round(passage.first_notified_at or now, step - base, settings.reminder_days), now)
+        base, next_at = _next_message(passage, now, settings, skips=at is not None)
+        if told and not certain and passage.first_notified_at is None:
+            again = follow_up(now, before=next_at or passage.broken_since)  # after the last notice: before the expiry
+            if again is not None:
+                base, next_at = base + 1, again
         rounds.append(
             NextRound(
                 reconnection_id=passage.reconnection_id,
                 state=_R.NOTIFIED if told else _R.DUE,
-                step=step,
+                step=passage.step + 1,
                 base_step=base,
                 next_attempt_at=at or next_at,
                 told=told,
-                next_check_at=next_look(0, now) if told and not ahead else None,
+                next_check_at=next_look(0, now) if told and passage.reason != Reason.EXPIRES_SOON else None,
             )
         )
     return tuple(rounds)
+
+
+def _next_message(passage: Passage, now: datetime, settings: Settings, *, skips: bool) -> tuple[int, datetime | None]:
+    """The step from which the cadence counts, and when its next message is due.
+
+    After the last notice ahead of an expiry there is no next one, and nobody looks whether the customer is back: the expiry or a
+    new date ends it.
+    """
+    base = passage.base_step + skips
+    if passage.reason == Reason.EXPIRES_SOON:
+        return base, notices.next_notice(passage.broken_since, settings.expiry_notice_days, told_at=now)
+    due = next_round(passage.first_notified_at or now, passage.step + 1 - base, settings.reminder_days)
+    return base, max(due, now)
 
 
 def _bank(fresh: Fresh) -> Bank:

@@ -76,7 +76,7 @@ async def recover(runtime: Runtime, store: SweepStore) -> int:
         unknown = []
         for sending in stale:
             waiting = [passage for passage in sending.passages if passage.waiting]
-            rounds = onward(waiting, now=now, settings=settings, told=True)
+            rounds = onward(waiting, now=now, settings=settings, told=True, certain=False)
             unknown.append(
                 Delivered(
                     sending=sending,

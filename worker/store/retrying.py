@@ -4,7 +4,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import exists, select, true, update
+from sqlalchemy import case, exists, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.states import NotificationState, ReconnectionState
@@ -71,7 +71,12 @@ class RetryStore:
             await connection.execute(
                 update(reconnections)
                 .where(r.id.in_(behind), r.state == ReconnectionState.NOTIFIED)
-                .values(state=ReconnectionState.READY)
+                # The message is sent once more, so its step is counted once: the reminder after it keeps its day. Where another
+                # first message was to follow, none has been counted yet.
+                .values(
+                    state=ReconnectionState.READY,
+                    base_step=case((r.step > r.base_step, r.base_step + 1), else_=r.base_step),
+                )
             )
             return len(ids)
 
