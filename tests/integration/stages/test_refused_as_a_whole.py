@@ -3,10 +3,15 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
+from worker.sandbox.phones import google
+from worker.sandbox.phones.network import Device, Phones
 from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
@@ -178,3 +183,46 @@ async def test_what_a_streak_cost_before_it_was_seen_is_given_back(office: Any) 
         await at.pass_time()
         await at.work()
         assert await at.recipients() == sorted(addresses(3))
+
+
+#: By the service: what it says to everybody, and how many are due.
+PUSH = {
+    "a payload that FCM does not take": ("fcm", google.error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT"), 25),
+    "FCM is ill": ("fcm", google.error(500, "INTERNAL", "INTERNAL"), 4),
+    "the VAPID key is another": ("webpush", (403, '{"reason": "VapidPkHashMismatch"}'), 4),
+    "a push service is ill": ("webpush", (500, ""), 4),
+    "APNs is ill": ("apns", "InternalServerError", 4),
+}
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("what", PUSH)
+async def test_a_push_service_that_refuses_everybody_stops_its_channel_and_costs_no_device(
+    bench_for: Any, sandbox_for: Any, tmp_path: Path, what: str
+) -> None:
+    kind, answer, count = PUSH[what]
+    phones = Phones(tmp_path / "keys")
+    application = web.Application()
+    application.router.add_routes(phones.routes())
+    async with TestServer(application) as server, phones.running():
+        phones.base_url = str(server.make_url("")).rstrip("/")
+        async with sandbox_for({f"m{number}": ["ok"] for number in range(count)}) as sandbox:
+            settings = {name.lower(): value for name, value in phones.settings().items()}
+            at = Office(await bench_for(mx_base_url=sandbox.addresses.base_url, **settings), sandbox)
+            devices = [phones.sign_up(Device(kind=kind)) for _ in range(count)]
+            for number, address in enumerate(devices):
+                await at.bench.member(f"m{number}", email=None, connection_status="DENIED")
+                await at.bench.sql(
+                    "INSERT INTO devices (user_guid, device_kind, device_address) VALUES (:u, :k, :a)",
+                    u=f"USR-m{number}", k=kind, a=address,
+                )  # fmt: skip
+            service = {"fcm": phones.google, "apns": phones.apple, "webpush": phones.push_service}[kind]
+            service.answers = [answer] * count * 2
+            await at.work()
+            assert await at.bench.one("SELECT scope FROM pauses") == f"delivery:{kind}"
+            assert await at.rows() == [("pending", 0)] * count
+            assert await at.bench.one("SELECT count(*) FROM devices WHERE disabled_at IS NOT NULL") == 0
+            service.answers = []
+            await at.pass_time()
+            await at.work()
+            assert phones.told() == dict.fromkeys(devices, 1)

@@ -3,6 +3,8 @@ import email
 import email.policy
 from dataclasses import replace
 
+import pytest
+
 from worker.channels import BadAddress, Failed, Sent
 
 
@@ -55,17 +57,35 @@ async def test_a_local_part_outside_ascii_is_written_to_where_the_server_can(mai
     assert parse(mailbox.envelopes[0])["To"] == "jürgen@xn--mller-kva.example"
 
 
-async def test_a_local_part_outside_ascii_is_a_bad_address_where_the_server_cannot(
-    serve, connect, make_message, record
+#: What a relay that cannot take an international address says, and what becomes of that message alone.
+LACKS = {
+    "it does not offer it": ({"EHLO": "250 here"}, "address_needs_smtputf8"),
+    "it refuses MAIL": ({"MAIL": "553 5.6.7 not supported"}, "mail_553"),
+    "it refuses MAIL in other words": ({"MAIL": "501 5.5.4 what is SMTPUTF8?"}, "mail_501"),
+    "it refuses RCPT": ({"RCPT": "553 5.6.7 not supported"}, "rcpt_553"),
+    "it calls the syntax bad": ({"RCPT": "553 5.1.3 bad recipient address syntax"}, "rcpt_553"),
+    "it refuses the mail": ({"CONTENT": "554 5.6.7 next hop does not support it"}, "data_554"),
+}
+
+
+@pytest.mark.parametrize("lack", LACKS)
+async def test_a_lack_of_the_relay_is_no_fault_of_the_address_and_stops_nothing(
+    serve, connect, make_message, record, lack
 ):
-    server = await serve(EHLO="250 here")
+    replies, code = LACKS[lack]
+    server = await serve(**replies)
     channel = connect(server)
-    assert await channel.send(make_message(address="jürgen@müller.example"), record) == BadAddress(
-        code="address_needs_smtputf8"
-    )
+    assert await channel.send(make_message(address="jürgen@müller.example"), record) == Failed(code=code)
+    server.replies.update(MAIL="250 ok", RCPT="250 ok", CONTENT="250 ok")
     assert await channel.send(make_message(), record) == Sent()
     assert server.connections == 1
-    assert record.times == 1
+
+
+async def test_a_domain_that_our_tables_do_not_know_is_no_bad_address(serve, connect, make_message, record):
+    server = await serve()
+    outcome = await connect(server).send(make_message(address="ann@i❤.example"), record)
+    assert outcome == Failed(code="address_not_encodable")
+    assert server.connections == 0
 
 
 async def test_what_cannot_be_sent_opens_no_connection(serve, connect, make_message, record):

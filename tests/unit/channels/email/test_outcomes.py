@@ -5,7 +5,7 @@ import aiosmtplib
 import pytest
 from aiosmtplib import SMTPResponse
 
-from worker.channels import BadAddress, ChannelDown, Failed, Sent, TryLater, Unknown
+from worker.channels import BadAddress, ChannelDown, Doubt, Failed, Sent, TryLater, Unknown
 from worker.channels.email.outcomes import Stage, judge
 
 CONCERNS_ALL = [Stage.CONNECT, Stage.EHLO, Stage.TLS, Stage.AUTH, Stage.NOOP]
@@ -163,3 +163,67 @@ def test_recipients_refused_is_judged_by_its_recipient():
 def test_no_outcome_repeats_what_the_server_said(stage):
     for code in (-1, 0, 199, 250, 354, 421, 450, 535, 550, 600, 999):
         assert "customer" not in repr(judge(stage, reply(code, "5.1.1 <customer@example.com> unknown")))
+
+
+#: What relays say of whoever sends, at whatever stage.
+OF_THE_SENDER = [
+    (550, "5.1.8 Access denied, bad outbound sender AS(42004)"),
+    (550, "5.7.60 SMTP; Client does not have permissions to send as this sender"),
+    (550, "5.7.1 Client does not have permissions to send as this sender"),
+    (554, "5.2.252 SendAsDenied; no-reply@ledgerly.example not allowed to send as"),
+    (550, "5.7.26 Your email has been blocked because the sender is unauthenticated."),
+    (550, "5.4.5 Daily user sending limit exceeded. For more information on Gmail\n5.4.5 sending limits go to"),
+    (550, "Requested action not taken\n5.7.57 Client not authenticated to send mail"),
+    (550, "5.7.705 Access denied, tenant has exceeded threshold"),
+    (554, "Message rejected: Email address is not verified."),
+    (553, "5.7.1 <no-reply@ledgerly.example>: Sender address rejected: not owned by user app"),
+]
+
+
+@pytest.mark.parametrize("stage", [Stage.RCPT, Stage.START, Stage.DATA])
+@pytest.mark.parametrize(("code", "text"), OF_THE_SENDER)
+def test_a_refusal_of_the_sender_stops_the_channel_wherever_it_comes(stage, code, text):
+    assert judge(stage, reply(code, text)) == ChannelDown(code=f"{stage}_{code}")
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (552, "5.2.2 Mailbox daily quota exceeded"),
+        (550, "5.2.1 The user you are trying to contact has a sending limit"),
+        (554, "5.6.0 Content refused"),
+        (550, "5.6.7 Non-ASCII address"),
+        (552, "5.3.4 Too big"),
+    ],
+)
+def test_what_speaks_of_the_recipient_or_the_message_stops_nothing(code, text):
+    outcome = judge(Stage.DATA, reply(code, text))
+    assert outcome == Failed(code=f"data_{code}")
+    assert outcome.refusal.doubt is Doubt.MESSAGE
+
+
+@pytest.mark.parametrize(
+    ("stage", "code", "text", "what", "doubt"),
+    [
+        (Stage.RCPT, 554, "5.7.1 Service unavailable; blocked using zen", "554 5.7.1 at RCPT", Doubt.US),
+        (Stage.DATA, 554, "see https://example.com\n5.7.1 blocked", "554 5.7.1 after the mail's text", Doubt.US),
+        (Stage.RCPT, 550, "no", "550 at RCPT", Doubt.US),
+        (Stage.RCPT, 451, "4.7.1 greylisted", "451 4.7.1 at RCPT", Doubt.US),
+        (Stage.RCPT, 452, "4.2.2 full", "452 4.2.2 at RCPT", Doubt.MESSAGE),
+        (Stage.RCPT, 550, "5.1.1 unknown", "550 5.1.1 at RCPT", Doubt.MESSAGE),
+        (Stage.CONNECT, 554, "5.7.1 you are on a list", "554 5.7.1 on connecting", Doubt.UNREACHABLE),
+        (Stage.MAIL, 421, "4.7.0 slow down", "421 4.7.0 at MAIL", Doubt.US),
+    ],
+)
+def test_a_refusal_says_what_others_are_alike_and_who_may_be_meant(stage, code, text, what, doubt):
+    refusal = judge(stage, reply(code, text)).refusal
+    assert (refusal.what, refusal.doubt) == (what, doubt)
+
+
+def test_where_two_codes_contradict_each_other_no_address_is_to_blame():
+    assert judge(Stage.RCPT, reply(550, "5.1.1 unknown\n5.7.1 or blocked")) == Failed(code="rcpt_550")
+
+
+@pytest.mark.parametrize("stage", [Stage.MAIL, Stage.DATA])
+def test_a_server_that_takes_no_international_address_refuses_this_mail_alone(stage):
+    assert judge(stage, reply(553, "5.6.7 not here")) == Failed(code=f"{stage}_553")
