@@ -4,12 +4,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from worker.channels import Doubt, Outcome, TryLater
+from worker.channels import Outcome, TryLater
 
 #: Seconds to wait where the service does not say how many; FCM's documentation asks for a minute after 429.
 USUAL_PAUSE = 60.0
-#: Where nobody answers: no longer than until the first probe (``stages/breaker.py``).
-UNREACHABLE_PAUSE = 5.0
 
 
 class Pause:
@@ -35,8 +33,6 @@ class Pause:
         if not isinstance(outcome, TryLater) or not outcome.whole_channel:
             return outcome
         wait = self._usual if outcome.after is None else outcome.after
-        if outcome.refusal is not None and outcome.refusal.doubt is Doubt.UNREACHABLE:
-            wait = min(wait, UNREACHABLE_PAUSE)  # the breaker decides when it is tried again
         until = self._clock() + wait
         if until > self._until:
             self._until, self._why = until, outcome

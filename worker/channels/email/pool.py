@@ -19,9 +19,9 @@ from worker.setting_types import SmtpServer
 IDLE_SECONDS = 30.0
 #: Mails after which a connection is replaced: servers set limits of their own and answer 421 when they are reached.
 MAILS_PER_CONNECTION = 100
-#: The first pause, in seconds, when the server says 421 or 454 or cannot be reached, and the longest one: shorter than the time
+#: The first pause, in seconds, when the server says 421 or 454 or cannot be reached, and the longest one: no longer than the time
 #: between two probes of the breaker, so that a probe reaches the server.
-FIRST_PAUSE, LONGEST_PAUSE = 5.0, 50.0
+FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0
 
 
 class Pool:

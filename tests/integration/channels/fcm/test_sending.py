@@ -115,7 +115,7 @@ async def test_a_token_that_fcm_does_not_know_is_a_bad_address(google, connect, 
 @pytest.mark.parametrize(
     ("answer", "outcome"),
     [
-        (error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT"), Failed(code="invalid_argument")),
+        (error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT"), BadAddress(code="invalid_token")),
         (
             error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", field="message.android.ttl"),
             Failed(code="invalid_argument"),
