@@ -12,7 +12,7 @@ PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
 SIDE_BY_SIDE ?= -n 3 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint up faults mailcheck bounces bench bench-full lock clean
+.PHONY: help demo test lint up faults mailcheck bounces bench bench-full lock clean situations
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ mailcheck: $(VENV)/dev ## real mail server and SpamAssassin against every mail (
 bounces: $(VENV)/dev ## the bounce reader over sisimai's public set: SET=DIR, a checkout of sisimai/rb-sisimai (ARGS=--misses)
 	@test -n "$(SET)" || { echo "make: say SET=DIR, a checkout of https://github.com/sisimai/rb-sisimai" >&2; exit 2; }
 	@$(BIN)/python -m ops.bouncecheck "$(SET)" $(ARGS)
+
+situations: $(VENV)/dev ## what explain, status, doctor and Flower say in ten situations, as Markdown (ARGS=quiet_hours for one)
+	@$(BIN)/python -m ops.situations $(ARGS)
 
 # An environment of its own: what the worker is compared with has no business beside it.
 $(VENV)/bench/ready: requirements-dev.txt ops/bench/requirements.txt

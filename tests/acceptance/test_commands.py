@@ -217,7 +217,7 @@ def test_explain_tells_why_a_member_was_picked_or_skipped(machine: Any) -> None:
     machine("import", "m.csv")
     machine("sweep")
     assert "picked: its status DENIED is in RECONNECT_STATUSES" in machine("explain", "MBR-picked").out
-    assert "Next: nothing: the customer has no address and no device" in machine("explain", "MBR-picked").out
+    assert "Next: nothing, while that holds; looked at again at about" in machine("explain", "MBR-picked").out
     assert "is_oauth is false" in machine("explain", "MBR-plain").out
     assert "skipped" in machine("explain", "MBR-fine").out
     unknown = machine("explain", "MBR-nobody")

@@ -274,9 +274,9 @@ class Explainer:
         """What begins at ``at`` at the earliest, where the customer may be told then; adds what stands in the way to ``holds``."""
         way, route = self._planner.way_to(person, at), self._planner.route_to(person)
         if isinstance(route, Nobody):
-            says = self._no_way(route.code, person)
-            holds.append(Hold(code=route.code, says=says))
-            return f"nothing: {says}; looked at again within the hour, by the sweep that follows"
+            holds[:] = [hold for hold in holds if hold.code not in _NO_WAY]  # what was recorded of it says less
+            holds.append(Hold(code=route.code, says=self._no_way(route.code, person)))
+            return f"nothing, while that holds; looked at again at about {minute(self._sweep_after(at))}"
         if not isinstance(way, Route):
             code, until = way
             holds.append(Hold(code=code, says=f"{_RECORDED[code]}, until {minute(until)}", until=until))
