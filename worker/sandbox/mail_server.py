@@ -6,7 +6,12 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+from worker.errors import WorkerError
+
+try:
+    from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+except ImportError:
+    raise WorkerError("sandbox: its mail server needs: pip install 'reconnection-worker[local]'") from None
 
 from worker.sandbox.mail_faults import MailRule, Stage, first_strike
 from worker.sandbox.mailbox import Mailbox
