@@ -10,6 +10,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+#: A message names no more banks than this, and says how many more there are and where to find them.
+MOST_NAMED = 10
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bank:
@@ -39,8 +42,20 @@ class Message:
     #: 0 for the first message of an episode, then 1, 2, … for its reminders.
     step: int
     banks: tuple[Bank, ...]
+    #: Further banks that it is about; they are told of by their number alone.
+    more: int = 0
     #: Nothing is broken yet: the permission runs out soon, and the customer may renew it before.
     ahead: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many banks it is about."""
+        return len(self.banks) + self.more
+
+    @property
+    def named(self) -> tuple[Bank, ...]:
+        """The banks that it names."""
+        return self.banks[:MOST_NAMED]
 
     def __repr__(self) -> str:
         return f"Message({self.key})"

@@ -27,7 +27,7 @@ def message_id(key: str) -> str:
 
 def link_for(message: Message, *, include_link: bool) -> str | None:
     """The link that the payload carries, if any."""
-    return message.banks[0].link if include_link and len(message.banks) == 1 else None
+    return message.banks[0].link if include_link and message.count == 1 else None
 
 
 def data_for(message: Message, link: str | None) -> dict[str, str]:

@@ -30,7 +30,7 @@ def word(message: Message, *, app: str, default_locale: str | None = None) -> Pu
     """
     language = language_for(message.locale, default=default_locale or SOURCE)
     t = language.translations
-    count = len(message.banks)
+    count = message.count
     names = {
         "app": language.isolated(shown(app)),
         "bank": language.isolated(shown(message.banks[0].name)) or t.gettext("your bank"),

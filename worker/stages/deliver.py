@@ -61,7 +61,7 @@ class Errand:
     def about(self) -> tuple[Passage, ...]:
         """The reconnections that the message is about."""
         if self.checked is not None:
-            return tuple(fresh.passage for fresh in self.checked.fresh)
+            return self.checked.about
         return tuple(passage for passage in self.sending.passages if passage.waiting)
 
 
@@ -146,13 +146,13 @@ class Deliver:
             at = next_attempt(1, now=self._runtime.clock.now(), dice=self._runtime.dice, after=everyone.after)
             result = _later(job.sending, everyone.code, at)
         elif job.checked.fresh:
-            result = await self._tell(job)
+            result = await self._tell(job, job.checked)
         else:
             why = next((left.outcome for left in job.checked.requeued), "overtaken")
             result = Delivered(sending=job.sending, state=_N.CANCELLED, outcome=why)
         return _with_what_was_left_out(job, result)
 
-    async def _tell(self, job: Errand) -> Delivered:
+    async def _tell(self, job: Errand, checked: Checked) -> Delivered:
         sending, person, about = job.sending, job.person, job.about
         configured = {sending.channel} & self._runtime.channels.keys()
         route = choose(person.contact, configured=configured, tried=person.failed_devices)
@@ -166,7 +166,8 @@ class Deliver:
             locale=person.locale,
             time_zone=zone_of_message(person, self._settings),
             step=sending.step,
-            banks=tuple(_bank(fresh) for fresh in (job.checked.fresh if job.checked else ())),
+            banks=tuple(_bank(fresh) for fresh in checked.fresh),
+            more=len(checked.unnamed),
             ahead=all(passage.reason == Reason.EXPIRES_SOON for passage in about),
         )
         try:

@@ -17,6 +17,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
+from worker.channels import MOST_NAMED
 from worker.errors import SettingsError
 from worker.mx.answers import Failure, HostileUri, MemberRead, MemberState, RefusedClient, RetryLater, Window
 from worker.mx.uris import check_uri
@@ -59,14 +60,21 @@ class Checked:
     """What the reconnections of a message turned out to be."""
 
     found: Sequence[Found] = ()
+    #: What the message is about as well, without a name and a link.
+    unnamed: tuple[Passage, ...] = ()
 
     def _of(self, kind: type[Kind]) -> tuple[Kind, ...]:
         return tuple(each for each in self.found if isinstance(each, kind))
 
     @property
     def fresh(self) -> tuple[Fresh, ...]:
-        """What the message may say."""
+        """What the message may name."""
         return self._of(Fresh)
+
+    @property
+    def about(self) -> tuple[Passage, ...]:
+        """What the message is about."""
+        return (*(fresh.passage for fresh in self.fresh), *self.unnamed)
 
     @property
     def endings(self) -> tuple[Ending, ...]:
@@ -101,9 +109,17 @@ class Freshness:
         self._blaming_mx: deque[Requeued | Ending] = deque(maxlen=OUT_OF)
 
     async def check(self, waiting: Sequence[Passage]) -> Checked:
-        """What may be spoken of these."""
+        """What may be spoken of these. MX is asked about those that the message names, not about 3,000 for one message."""
         now = self._runtime.clock.now()
-        return Checked(found=await asyncio.gather(*(self._one(passage, now) for passage in waiting)))
+        found: list[Found] = []
+        left = list(waiting)
+        while left and (room := MOST_NAMED - sum(isinstance(each, Fresh) for each in found)) > 0:
+            batch, left = left[:room], left[room:]
+            found += await asyncio.gather(*(self._one(passage, now) for passage in batch))
+            if any(isinstance(each, Everyone) for each in found):
+                break
+        past = [ending for passage in left if (ending := _past_its_date(passage, now)) is not None]
+        return Checked(found=[*found, *past], unnamed=tuple(p for p in left if _past_its_date(p, now) is None))
 
     def take_what_blamed_mx(self) -> list[Requeued | Ending]:
         """The failures that made the streak, if the breaker opens now; their attempts are given back."""
@@ -114,9 +130,8 @@ class Freshness:
         return blamed
 
     async def _one(self, passage: Passage, now: datetime) -> Found:
-        if passage.reason == Reason.EXPIRES_SOON and passage.broken_since <= now:
-            # The next sweep opens what it became.
-            return _ending(passage, ReconnectionState.CANCELLED, "expired_after_notice")
+        if (past := _past_its_date(passage, now)) is not None:
+            return past
         age, limit = now - passage.fetched_at, self._runtime.settings.uri_max_age
         if age <= TRUSTED_FOR:
             return self._fit_to_send(passage, now)
@@ -196,6 +211,13 @@ class Freshness:
         if suspect:
             self._blaming_mx.append(left_out)
         return left_out
+
+
+def _past_its_date(passage: Passage, now: datetime) -> Ending | None:
+    """A notice whose date came before its message; the next sweep opens what it became."""
+    if passage.reason == Reason.EXPIRES_SOON and passage.broken_since <= now:
+        return _ending(passage, ReconnectionState.CANCELLED, "expired_after_notice")
+    return None
 
 
 def _ending(

@@ -20,8 +20,10 @@ class Mx:
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}
+        self.asked = 0
 
     async def oauth_window(self, _user_guid: str, member_guid: str) -> Any:
+        self.asked += 1
         return self.answers.get(member_guid) or mx.Window(uri=_URI, member=mx.MemberState(guid=member_guid))
 
     async def read_member(self, _user_guid: str, member_guid: str) -> Any:
@@ -41,10 +43,12 @@ class Channel:
 
     def __init__(self) -> None:
         self.named: list[list[str]] = []
+        self.counted: list[int] = []
 
     async def send(self, message: Message, dispatching: Dispatching) -> Outcome:
         await dispatching()
         self.named.append([bank.name for bank in message.banks])
+        self.counted.append(message.count)
         return Sent()
 
     async def close(self) -> None:
@@ -215,3 +219,18 @@ async def test_failures_that_make_a_streak_open_the_breaker_and_are_given_back(b
     await fetch(bench.runtime)
     await deliver(bench.runtime)
     assert len(bench.channel.named) == 40
+
+
+async def test_a_message_about_many_names_ten_that_mx_vouches_for_and_counts_all_as_told(bank_for: Any) -> None:
+    names = [f"m{number:02}" for number in range(25)]
+    bench = await bank_for({"p": names})
+    bench.mx.asked = 0
+    first = await bench.sql("SELECT member_guid FROM reconnections ORDER BY broken_since, id LIMIT 1")
+    bench.mx.answers[first[0][0]] = mx.RetryLater(code="no_uri", upstream=False)
+    await deliver(bench.runtime)
+    assert [len(named) for named in bench.channel.named] == [10]
+    assert bench.channel.counted == [24]
+    assert bench.mx.asked == 11  # the one that failed gave its place to the next
+    rows = await bench.sql("SELECT state, count(*) FROM reconnections GROUP BY state ORDER BY state")
+    assert [tuple(row) for row in rows] == [("due", 1), ("notified", 24)]
+    assert await bench.one("SELECT count(*) FROM notification_reconnections") == 24

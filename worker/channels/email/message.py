@@ -72,7 +72,7 @@ class Composer:
         """The mail, or why there can be none. The same message gives the same bytes but for ``Date``, which is ``now``."""
         if not message.banks:
             return Failed(code="no_banks")
-        if not all(_LINK.fullmatch(bank.link) for bank in message.banks):
+        if not all(_LINK.fullmatch(bank.link) for bank in message.named):
             return Failed(code="link_unusable")
         try:
             recipient = parse_mailbox(message.address)

@@ -5,8 +5,8 @@ them, stand in for ours in every language; ``reconnect/fr/body.txt`` does so in 
 ``expiring/…`` in the same way. A name that begins with ``_`` is a part for ``{% include %}``. Ours stay within reach as ``ours/…``, so that ``{% extends "ours/reconnect/body.html" %}`` can replace one block
 and keep the rest.
 
-Templates have ``app``, ``language``, ``reminder`` (true from the second message on), ``banks`` (each with ``name``, ``since``, ``link``), and
-of the first of them ``bank`` and ``since``; ``body.html`` has ``subject`` too. Those of ``expiring`` have ``until``, the date, in the
+Templates have ``app``, ``language``, ``reminder`` (true from the second message on), ``banks`` (each with ``name``, ``since``, ``link``; ten at
+most), ``count`` (how many banks the message is about), ``more`` (how many of them it does not name), and of the first of them ``bank`` and ``since``; ``body.html`` has ``subject`` too. Those of ``expiring`` have ``until``, the date, in the
 place of ``since``. Names hold nothing that cannot be seen, and one that is written in the other direction stands between FSI and PDI
 (:mod:`worker.names`); in HTML the filter ``bdi`` gives it an element of its own instead. They run in Jinja's sandbox, and a name that is none is an
 error. All of them are tried when they are loaded, in every language and for every kind of message, so that a mistake is one line
@@ -34,6 +34,7 @@ from jinja2 import (
 )
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from worker.channels import MOST_NAMED
 from worker.channels.wording.languages import Language, checked_default, language_for, languages
 from worker.errors import SettingsError
 from worker.names import bdi
@@ -167,7 +168,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _try_out(templates: _Templates, language: Language, kind: str) -> None:
     """Fill in every kind of message as it may come, and see that each part can do its work."""
-    for count in (1, 3):
+    for named, count in ((1, 1), (3, 3), (MOST_NAMED, 200)):
         for reminder in (False, True):
             banks = [
                 {
@@ -175,9 +176,9 @@ def _try_out(templates: _Templates, language: Language, kind: str) -> None:
                     DATES[kind]: language.date(date(2026, 3, number)),
                     "link": f"https://bank.example/oauth?number={number}&state=x",
                 }
-                for number in range(1, count + 1)
+                for number in range(1, named + 1)
             ]
-            _try(templates, language, kind, values_for("App & <Co>", language, banks, reminder=reminder))
+            _try(templates, language, kind, values_for("App & <Co>", language, banks, reminder=reminder, count=count))
 
 
 def _try(templates: _Templates, language: Language, kind: str, values: Mapping[str, Any]) -> None:
@@ -194,14 +195,18 @@ def _try(templates: _Templates, language: Language, kind: str, values: Mapping[s
             raise _mistake(f"{kind}/{name} does not show the link of every bank ({where})")
 
 
-def values_for(app: str, language: Language, banks: list[dict[str, str]], *, reminder: bool) -> dict[str, Any]:
-    """What templates have, for every message alike."""
+def values_for(
+    app: str, language: Language, banks: list[dict[str, str]], *, reminder: bool, count: int
+) -> dict[str, Any]:
+    """What templates have, for every message alike; it names ``banks``, and is about ``count``."""
     first = banks[0]
     return {
         "app": app,
         "language": language.tag,
         "reminder": reminder,
         "banks": banks,
+        "count": count,
+        "more": count - len(banks),
         "bank": first["name"],
         **{name: first[name] for name in DATES.values() if name in first},
     }

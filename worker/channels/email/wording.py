@@ -34,8 +34,8 @@ def word(message: Message, *, app: str, time_zone: str, texts: Texts | None = No
     language = texts.language(message.locale)
     zone = _zone(message.time_zone) or _zone(time_zone) or UTC
     kind = EXPIRING if message.ahead else RECONNECT
-    banks = [_listed(bank, language, zone, DATES[kind]) for bank in message.banks]
-    values = values_for(language.isolated(shown(app)), language, banks, reminder=message.step > 0)
+    banks = [_listed(bank, language, zone, DATES[kind]) for bank in message.named]
+    values = values_for(language.isolated(shown(app)), language, banks, reminder=message.step > 0, count=message.count)
     rendered = texts.render(language, values, kind=kind)
     return Wording(language=language.tag, subject=rendered.subject, text=rendered.text, html=rendered.html)
 

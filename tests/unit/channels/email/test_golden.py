@@ -6,7 +6,7 @@ A change of words shows as a change of those files. Write them anew, and read th
 """
 
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
 
@@ -19,17 +19,21 @@ from worker.channels.wording.languages import languages
 GOLDEN = Path(__file__).parent / "golden"
 LOCALES = {"en": "en-US", "es": "es-MX", "fr": "fr-CA"}
 BANKS = ("Alder Bank", "Banco del Río & Hijos", "Caisse d'Épargne")
-CASES = list(product(languages(), ("first", "reminder", "ahead"), ("one", "several")))
+CASES = [
+    *product(languages(), ("first", "reminder", "ahead"), ("one", "several")),
+    *product(languages(), ("first", "ahead"), ("many",)),
+]
+COUNTS = {"one": 1, "several": 3, "many": 15}
 
 
 def rendered(language, kind, count):
     banks = tuple(
         Bank(
             name=name,
-            since=datetime(2026, 11, 2 + 7 * number, 4, 30, tzinfo=UTC),
+            since=datetime(2026, 11, 2, 4, 30, tzinfo=UTC) + number * timedelta(days=7),
             link=f"https://bank.example/oauth/authorize?client_id=b8Oi&state=d273e4f7-{number}",
         )
-        for number, name in enumerate(BANKS[: 1 if count == "one" else 3])
+        for number, name in enumerate((BANKS * 5)[: COUNTS[count]])
     )
     message = Message(
         key="golden",

@@ -7,7 +7,7 @@ from email.headerregistry import Address
 
 import pytest
 
-from worker.channels import BadAddress, Failed
+from worker.channels import BadAddress, Bank, Failed
 from worker.channels.email.message import Composer, Mail, message_id
 from worker.errors import SettingsError
 
@@ -226,3 +226,16 @@ def test_a_sender_with_an_idn_domain_is_written_in_ascii(compose):
 
 def test_a_mail_shows_neither_address_nor_link(compose):
     assert "example" not in repr(compose())
+
+
+def test_a_mail_about_three_thousand_banks_names_ten_and_stays_small(compose, uri):
+    since = datetime(2026, 3, 3, 12, tzinfo=UTC)
+    banks = tuple(Bank(name=f"Bank {number}", since=since, link=f"{uri}&n={number}") for number in range(3_000))
+    for mail in (compose(banks=banks), compose(banks=banks[:10], more=2_990)):
+        assert len(mail.content) < 64 * 1024
+        parsed = parse(mail)
+        assert "3000" in parsed["Subject"]
+        for kind in ("plain", "html"):
+            text = parsed.get_body((kind,)).get_content()
+            assert [f"n={number}" in text for number in range(12)] == [True] * 10 + [False] * 2
+            assert "2990 more" in text

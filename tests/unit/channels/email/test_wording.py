@@ -190,3 +190,20 @@ def test_what_a_client_without_style_sheets_shows_stands_in_the_elements(make_me
     link = next(attributes for tag, attributes in page.tags if tag == "a")
     assert "background-color" in link["style"]
     assert any("max-width:560px" in attributes.get("style", "") for _, attributes in page.tags)
+
+
+@pytest.mark.parametrize(
+    ("locale", "one", "several"),
+    [
+        ("en", "1 more of your banks is concerned", "2 more of your banks are concerned"),
+        ("es", "Hay 1 banco más afectado", "Hay 2 bancos más afectados"),
+        ("fr", "1 autre de vos banques est concernée", "2 autres de vos banques sont concernées"),
+    ],
+)
+@pytest.mark.parametrize("ahead", [False, True])
+def test_banks_that_are_not_named_are_counted(make_message, uri, locale, one, several, ahead):  # noqa: PLR0917
+    for more, expected in ((1, one), (2, several)):
+        wording = spoken(make_message(banks=two_banks(uri) * 5, more=more, locale=locale, ahead=ahead))
+        for body in (wording.text, read(wording.html).text):
+            assert expected in body
+    assert one not in spoken(make_message(banks=two_banks(uri) * 5, locale=locale, ahead=ahead)).text

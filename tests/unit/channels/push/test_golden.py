@@ -17,12 +17,16 @@ from worker.channels.wording.languages import languages
 GOLDEN = Path(__file__).parent / "golden"
 LOCALES = {"en": "en-US", "es": "es-MX", "fr": "fr-CA"}
 BANKS = ("Alder Bank", "Banco del Río & Hijos", "Caisse d'Épargne")
-CASES = list(product(languages(), ("first", "reminder", "ahead"), ("one", "several")))
+CASES = [
+    *product(languages(), ("first", "reminder", "ahead"), ("one", "several")),
+    *product(languages(), ("first", "ahead"), ("many",)),
+]
+COUNTS = {"one": 1, "several": 3, "many": 15}
 
 
 @pytest.mark.parametrize(("language", "kind", "count"), CASES)
 def test_a_push_message_reads_as_it_was_agreed(make_message, language, kind, count):
-    banks = BANKS[: 1 if count == "one" else 3]
+    banks = (BANKS * 5)[: COUNTS[count]]
     message = make_message(*banks, locale=LOCALES[language], step=2 if kind == "reminder" else 0, ahead=kind == "ahead")
     said = word(message, app="Ledgerly")
     assert said.language == language
