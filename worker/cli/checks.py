@@ -26,6 +26,7 @@ from worker.store.database import Database, open_engine
 from worker.store.encryption import Vault
 from worker.store.pauses import EVERYTHING, PauseStore, channel_scope, delivery_scope
 from worker.store.reports import ReportStore
+from worker.store.unreadable import UnreadableStore
 
 Finding = dict[str, Any]
 
@@ -54,6 +55,7 @@ def examine(settings: Settings) -> list[Finding]:
         "telling": _telling,
         "replies": _replies,
         "pauses": _pauses,
+        "columns": _columns,
     }
     found: dict[str, Found] = {}
 
@@ -286,6 +288,15 @@ _WHERE = {
     "apns": "APNS_KEY_FILE",
     "webpush": "WEBPUSH_VAPID_KEY_FILE",
 }
+
+
+async def _columns(settings: Settings) -> Found:
+    async with _reports(settings) as (database, _):
+        counts = await UnreadableStore(database).counts()
+    if not counts:
+        return True, "everything that your application wrote is understood"
+    told = "; ".join(str(kind) for kind in counts)
+    return None, f"{told}: see what your application writes there ('Beside my own database' in the README)"
 
 
 async def _pauses(settings: Settings) -> Found:

@@ -28,6 +28,7 @@ from worker.store.pauses import PauseStore
 from worker.store.reports import ReportStore
 from worker.store.returns import Returns, ReturnStore
 from worker.store.sweeping import SweepStore
+from worker.store.unreadable import NotUnderstood, UnreadableStore
 
 
 def add_to(app: typer.Typer) -> None:
@@ -62,6 +63,9 @@ def status(*, as_json: bool = AsJson) -> None:
     out.print(came_back(Returns(**found["returns"])))
     for line in _given_up(found["outcomes"]):
         out.print(line)
+    if found["not_understood"]:
+        kinds = "; ".join(str(NotUnderstood(**kind)) for kind in found["not_understood"])
+        out.print(f"Not understood of what your application wrote: {kinds}.")
     sweep = found["last_sweep"]
     following = f" Nothing starts between sweeps; the next is due {when(found['next_sweep_at'])}."
     if sweep is None:
@@ -91,6 +95,7 @@ async def overview(runtime: Runtime) -> dict[str, Any]:
         "last_sweep": await reports.last_sweep(),
         "next_sweep_at": next(iter(slots_after(runtime.settings.sweep_schedule, now)), None),
         "overdue": overdue.text if overdue else None,
+        "not_understood": [asdict(kind) for kind in await UnreadableStore(runtime.database).counts()],
     }
 
 
@@ -115,6 +120,8 @@ def explain(guid: str = typer.Argument(..., metavar="MBR-…"), *, as_json: bool
     out.print(styled((guid, "bold"), f" {found['institution']}"))
     out.print(f"  Rule: {found['verdict']}.")
     out.print(f"  User: {found['contact']}.")
+    for kind in found["not_understood"]:
+        out.print(f"  Not understood: {kind['column']} holds {kind['what']} ({kind['effect']}).")
     for episode in found["episodes"]:
         out.print(
             f"  Reconnection {episode['id']}: {episode['state']}, opened {when(episode['opened_at'])} ({episode['reason']})"
@@ -153,6 +160,7 @@ async def explanation(runtime: Runtime, guid: str) -> dict[str, Any]:
     return {
         **_told(found, settings, now),
         "contact": explainer.contact(person, refused_why=(found["user"] or {}).get("refused_why")),
+        "not_understood": [asdict(kind) for kind in await UnreadableStore(runtime.database).of_user(user_guid)],
         "holds": [msgspec.structs.asdict(hold) for hold in outlook.holds],
         "next": outlook.next,
     }

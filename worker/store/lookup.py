@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import func, literal, select, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.store.application import is_guid, plain_text
 from worker.store.database import Database
 from worker.store.moments import Moment
 from worker.store.tables import members, notification_reconnections, notifications, reconnections, users
@@ -33,32 +34,34 @@ class LookupStore:
         """Users (GUID, address) whose address is one of these, apart from case and space around it."""
         # Nothing indexes the addresses: the table is read once.
         given = sorted({spelling.lower() for spelling in spellings})
-        query = select(u.user_guid, u.email).where(func.lower(func.trim(u.email)).in_(given)).order_by(u.user_guid)
+        query = select(u.user_guid, u.email).where(func.lower(plain_text(u.email)).in_(given)).order_by(u.user_guid)
         return [(row[0], row[1]) for row in await self._all(query)]
 
     async def has_institution(self, code: str) -> bool:
         """Whether a member or an open reconnection is of this institution."""
-        of = select(literal(1)).where(m.institution_code == code).limit(1)
+        of = select(literal(1)).where(plain_text(m.institution_code) == code).limit(1)
         opened = select(literal(1)).where(r.institution_code == code, r.closed_at.is_(None)).limit(1)
         return bool(await self._all(of) or await self._all(opened))
 
     async def institutions(self) -> list[str]:
         """The codes that members have."""
-        query = select(m.institution_code).where(m.institution_code.is_not(None)).distinct().limit(_MOST)
+        code = plain_text(m.institution_code)
+        query = select(code).where(code.is_not(None)).distinct().limit(_MOST)
         return [row[0] for row in await self._all(query)]
 
     async def members_of(self, user_guid: str) -> list[str]:
         """A user's members, those that only a reconnection knows among them."""
         found = union(
-            select(m.member_guid).where(m.user_guid == user_guid), select(r.member_guid).where(r.user_guid == user_guid)
+            select(m.member_guid).where(m.user_guid == user_guid, is_guid(m.member_guid)),
+            select(r.member_guid).where(r.user_guid == user_guid),
         )
         return sorted(row[0] for row in await self._all(found))
 
     async def neighbours(self, guid: str) -> Sequence[str]:
         """GUIDs that stand beside this one in the order of the index: who mistyped its end meant one of them."""
         column = m.member_guid if guid.startswith("MBR-") else u.user_guid
-        after = select(column).where(column >= guid).order_by(column).limit(2)
-        before = select(column).where(column < guid).order_by(column.desc()).limit(2)
+        after = select(column).where(column >= guid, is_guid(column)).order_by(column).limit(2)
+        before = select(column).where(column < guid, is_guid(column)).order_by(column.desc()).limit(2)
         return [row[0] for query in (after, before) for row in await self._all(query)]
 
     async def states(self, guids: Iterable[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.policy.columns import channel_of, statuses_as_written
 from worker.policy.zones import zone_named
 from worker.setting_types import CONNECTION_STATUSES
-from worker.store.application import is_guid, is_set, status_text, unreadable
+from worker.store.application import device_kind, is_guid, is_set, status_text, unreadable
 from worker.store.database import Database
 from worker.store.selection import is_suspect
 from worker.store.tables import devices, members, users
@@ -50,13 +50,17 @@ _OF_USERS: tuple[tuple[str, str, ColumnElement[bool], str], ...] = (
     ("users.locale", "no text", unreadable(u.locale), "counts as empty"),
 )
 _OF_DEVICES: tuple[tuple[str, str, ColumnElement[bool], str], ...] = (
-    ("devices.device_kind", "no push service", unreadable(d.device_kind), "never told"),
-    ("devices.device_kind", "no push service", and_(~is_set(d.device_kind)), "never told"),
+    ("devices.device_kind", "no push service", device_kind(d.device_kind).is_(None), "never told"),
     ("devices.device_address", "no text", unreadable(d.device_address), "never told"),
 )
 #: Columns whose words Python reads: what is wrong with one, how to see it, and what becomes of it.
 _WORDS: tuple[tuple[Any, str, Callable[[str], bool], str], ...] = (
-    (u.timezone, "no time zone", lambda word: zone_named(word) is not None, "told when it is day in the whole country"),
+    (
+        u.timezone,
+        "no time zone",
+        lambda word: zone_named(word) is not None,
+        "told when it is day in every zone of the country, or in FALLBACK_TIME_ZONES",
+    ),
     (u.channel, "no channel", lambda word: channel_of(word) is not None, "email first"),
     (u.locale, "no language", lambda word: _LANGUAGE.fullmatch(word) is not None, "DEFAULT_LOCALE"),
 )

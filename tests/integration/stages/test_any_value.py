@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import text
 
+from worker.cli.inspect import explanation, overview
 from worker.cli.previewing import preview
 from worker.policy.selection import MemberFacts, judge
 from worker.stages.deliver import deliver
@@ -11,6 +12,7 @@ from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
 from worker.stages.verify import verify
 from worker.store.application import ApplicationMoment
+from worker.store.lookup import LookupStore
 from worker.store.reports import ReportStore
 from worker.store.tables import devices, members, users
 
@@ -129,3 +131,9 @@ async def test_no_value_in_any_column_stops_those_beside_it(bench_for: Any, sand
             assert verdict.broken == (f"MBR-odd-{n}" in states), (odd[n], verdict)
         for n in range(0, len(odd), 7):
             await preview(bench.runtime, f"USR-odd-{n}", None)
+            await explanation(bench.runtime, f"MBR-odd-{n}")
+        await overview(bench.runtime)
+        lookup = LookupStore(bench.runtime.database)
+        assert all(isinstance(code, str) for code in await lookup.institutions())
+        for guid in ("MBR-odd-1x", "USR-odd-1x", "MBR-\xff", "MBR-"):
+            assert all(isinstance(near, str) for near in await lookup.neighbours(guid))
