@@ -1,15 +1,19 @@
 """SIGTERM during load: what is begun is finished, the rest is handed back at once, and nothing waits for a lease."""
 
+import json
+import signal
+import sys
 from typing import Any
 
 import pytest
 
 from tests.faults.comparison import compare
-from tests.faults.crew import Worker
+from tests.faults.crew import Worker, is_alive
 from tests.faults.schedule import LONG, Schedule
 from tests.machine import Machine, wait_until
 
 STOPS, MEMBERS = (30, 15_000) if LONG else (2, 2_000)
+TRIES = 1000 if LONG else 20
 #: The short form leaves PostgreSQL to the tests that kill.
 DATABASES = ["sqlite", "postgresql"] if LONG else ["sqlite"]
 
@@ -43,3 +47,43 @@ def test_after_sigterm_nothing_is_held_and_nothing_is_unknown(
     assert figures.reconnections == {"notified": MEMBERS}
     assert figures.notifications == {"sent": MEMBERS}
     assert records.one("SELECT max(lost_leases) FROM reconnections") == 0
+
+
+@pytest.mark.timeout(4 * 3600 if LONG else 180)
+def test_there_is_no_moment_at_which_a_sigterm_to_the_group_kills_a_child(machine: Machine, schedule: Schedule) -> None:
+    """From its fork on, before it is initialised and before its first task: see ``stop_at_start``."""
+    began = machine.start(
+        "stops",
+        sys.executable,
+        "-m",
+        "tests.faults.stop_at_start",
+        str(TRIES),
+        str(schedule.seed),
+        "2",
+        str(machine.folder),
+    )
+    assert began.wait() == 0
+    log = (machine.folder / "stops.log").read_text()
+    became = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    assert len(became) == TRIES, log
+    wrong = [each for each in became if each["code"] != 0 or each["killed"] or each["left"] or each["log"]]
+    assert not wrong, f"{len(wrong)} of {TRIES}: {wrong[:5]}"
+    print(f"{TRIES} workers, {sum(each['born'] for each in became)} children, none killed")
+
+
+@pytest.mark.timeout(120)
+def test_a_child_obeys_its_main_process_and_nobody_else(machine: Machine, schedule: Schedule) -> None:
+    """As a cold stop and a time limit need it: the main process ends a child with SIGTERM."""
+    with Worker(machine, schedule, children=2) as worker:
+        children = worker.its_children()
+        for each in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            for child in children:
+                child.send_signal(each)
+        assert machine("migrate").code == 0
+        ping = "from worker.app import app; import sys; app.control.pool_shrink(1); sys.exit(not app.control.ping(timeout=5))"
+        assert machine.start("shrink", sys.executable, "-c", ping).wait(60) == 0
+        wait_until(lambda: sum(map(is_alive, children)) == 1, what="the end of one of them")
+        assert worker.its_children() == [child for child in children if is_alive(child)], (
+            "another was started in its place"
+        )
+    assert "exited with" not in (machine.folder / "worker.log").read_text()
