@@ -13,7 +13,7 @@ from typing import Any
 from celery import Celery, signals
 from kombu import Exchange, Queue
 
-from worker import stopping
+from worker import stopping, transport
 from worker.channels.opening import check_channels
 from worker.errors import SettingsError, WorkerError
 from worker.logs import configure_logs
@@ -42,6 +42,7 @@ def configuration() -> dict[str, Any]:
         | {
             "broker_url": broker,
             "imports": ("worker.tasks",),
+            "worker_consumer": "worker.consumer:Consumer",  # starts again whatever becomes of the broker
             # Each with an exchange and a key of its own: a message that is restored comes back to its own queue, not to all of them.
             "task_queues": tuple(Queue(stage, Exchange(stage, type="direct"), routing_key=stage) for stage in STAGES),
             "task_routes": {f"reconnect.{stage}": {"queue": stage, "routing_key": stage} for stage in STAGES},
@@ -94,6 +95,8 @@ def configuration() -> dict[str, Any]:
 
 # Flower's list shows no results unless it is told to. However it is started (`celery -A worker.app flower`), it loads this first.
 os.environ.setdefault("FLOWER_TASKS_COLUMNS", "name,state,result,received,runtime,worker")
+
+transport.install()
 
 app = Celery("reconnection-worker", set_as_current=True)
 app.add_defaults(configuration)

@@ -5,9 +5,9 @@ from typing import Any
 
 import structlog
 from celery import Celery
-from kombu.exceptions import OperationalError
 
 from worker.errors import BrokerUnavailable
+from worker.scrubbing import cause_of
 
 log = structlog.get_logger()
 
@@ -20,7 +20,7 @@ def publish(app: Celery, stage: str, n: int, **kwargs: Any) -> int:
     They do not expire: a queue never holds more than are needed, rows are claimed when a task runs, and a worker whose clock is
     ahead would throw them away.
 
-    Raises :class:`BrokerUnavailable` when Redis is away: nothing is lost, since the next sweep does the same.
+    Raises :class:`BrokerUnavailable` when Redis is away or refuses: nothing is lost, since the next sweep does the same.
     """
     try:
         with app.producer_or_acquire() as producer:
@@ -39,10 +39,9 @@ def publish(app: Celery, stage: str, n: int, **kwargs: Any) -> int:
                     argsrepr="()",
                     kwargsrepr=repr(kwargs),
                 )
-    except (OperationalError, OSError, ConnectionError) as error:
+    except Exception as error:  # noqa: BLE001 - Kombu trips over its own closed connections too
         raise BrokerUnavailable(
-            f"broker: {type(error).__name__}: no worker could be woken; see that Redis runs and REDIS_URL is right. "
-            "Nothing is lost: the next sweep wakes them"
+            f"broker: no worker could be woken: {cause_of(error)}. Nothing is lost: the next sweep wakes them"
         ) from None
     return missing
 

@@ -15,6 +15,7 @@ from worker.app import app
 from worker.errors import StageFailed, WorkerError
 from worker.publishing import Waker
 from worker.runtime import ProcessRuntime, Runtime
+from worker.scrubbing import cause_of, place_of
 from worker.settings import settings
 from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
@@ -48,8 +49,8 @@ def run(stage: str, job: Callable[[Runtime], Coroutine[Any, Any, str]]) -> str:
         log.error("stage_failed", stage=stage, why=str(error))  # noqa: TRY400 - a traceback may quote what no log may hold
         raise StageFailed(f"{stage}: {error}") from None
     except Exception as error:  # noqa: BLE001 - whatever it is, its text stays here
-        log.error("stage_failed", stage=stage, error=type(error).__name__)  # noqa: TRY400
-        raise StageFailed(f"{stage}: {type(error).__name__}") from None
+        log.error("stage_failed", stage=stage, why=cause_of(error), at=place_of(error.__traceback__))  # noqa: TRY400
+        raise StageFailed(f"{stage}: {cause_of(error)}") from None
     log.info(stage, report=report)
     return report
 

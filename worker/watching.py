@@ -23,6 +23,8 @@ log = structlog.get_logger()
 
 #: How often a process looks, by one short query (seconds).
 EVERY = 15.0
+#: How long an answer may take until it is asked again, as its child may have died (seconds).
+GIVEN_UP = 300.0
 #: How often it repeats what goes on (seconds).
 REPEAT = 600.0
 
@@ -62,6 +64,8 @@ class SweepWatch(bootsteps.StartStopStep):
         super().__init__(worker)
         self._began = time.monotonic()
         self._herald = Herald()
+        #: When a child was asked that has not answered: all may be busy, and one question is enough.
+        self._asked_at: float | None = None
         # By name: the tasks know of the application, which knows of this step.
         self._look = symbol_by_name("worker.tasks:look_for_overdue_sweeps")
 
@@ -70,7 +74,14 @@ class SweepWatch(bootsteps.StartStopStep):
         worker.timer.call_repeatedly(EVERY, self._ask, (worker.pool,))
 
     def _ask(self, pool: Any) -> None:
-        pool.apply_async(self._look, (time.monotonic() - self._began,), callback=self._herald.hear)
+        now = time.monotonic()
+        if self._asked_at is None or now - self._asked_at > GIVEN_UP:
+            self._asked_at = now
+            pool.apply_async(self._look, (now - self._began,), callback=self._heard)
+
+    def _heard(self, why: str | None) -> None:
+        self._asked_at = None
+        self._herald.hear(why)
 
 
 def watch() -> None:

@@ -155,6 +155,9 @@ def test_flowers_list_shows_results_and_the_reason_of_a_failure(machine: Any, ac
     failed = acceptance.wait_until(lambda: result("FAILURE"), what="the failed task")
     assert "reconnect migrate" in failed[0]
     assert failed[0].startswith("sweep: ")
+    log = (machine.folder / "worker.log").read_text()
+    assert log.count("reconnect migrate") == 1, "a failure is logged once"
+    assert "object at 0x" not in log
     assert machine("migrate").code == 0
     assert swept()
     assert acceptance.wait_until(lambda: result("SUCCESS"), what="the task that succeeded") == ["'nothing to do'"]

@@ -18,7 +18,7 @@ TRIES = 1000 if LONG else 20
 DATABASES = ["sqlite", "postgresql"] if LONG else ["sqlite"]
 
 
-@pytest.mark.timeout(3600 if LONG else 180)
+@pytest.mark.timeout(3600 if LONG else 300)
 @pytest.mark.parametrize("database", DATABASES)
 def test_after_sigterm_nothing_is_held_and_nothing_is_unknown(
     machine: Machine, populated: Any, request: pytest.FixtureRequest, schedule: Schedule, database: str

@@ -17,6 +17,7 @@ from typing import Any
 from worker.app import app
 from worker.channels import Channel, Outcome, Sent, TryLater
 from worker.channels.opening import configured_kinds, open_channels
+from worker.cli.broker_check import examine_broker
 from worker.errors import WorkerError
 from worker.mx.answers import RefusedClient
 from worker.mx.client import NOT_MX, MxClient
@@ -133,24 +134,7 @@ async def _keys(settings: Settings) -> Found:
 
 
 async def _broker(settings: Settings) -> Found:
-    import redis
-
-    client = redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_connect_timeout=3, socket_timeout=3)
-    try:
-        memory: Any = client.config_get("maxmemory-policy")
-        policy = dict(memory).get("maxmemory-policy", "noeviction")
-    except redis.exceptions.ResponseError:
-        return (
-            True,
-            "answers (its configuration cannot be read, as with hosted ones; see that maxmemory-policy is noeviction)",
-        )
-    except redis.exceptions.RedisError as error:
-        return False, f"{type(error).__name__}: see that Redis runs and REDIS_URL is right"
-    finally:
-        client.close()
-    if policy != "noeviction":
-        return False, f"maxmemory-policy is {policy}: set noeviction, or messages vanish when memory is short"
-    return True, "answers, maxmemory-policy noeviction"
+    return examine_broker(settings)
 
 
 async def _workers(_: Settings) -> Found:

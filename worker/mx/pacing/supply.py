@@ -10,6 +10,7 @@ import structlog
 
 from worker.mx.pacing.ledger import HORIZON, LONGEST_BLOCK, Grant, Ledger
 from worker.mx.pacing.schedule import PACE, Schedule
+from worker.scrubbing import cause_of
 
 log = structlog.get_logger()
 
@@ -130,8 +131,8 @@ class Supply:
                 horizon=self.horizon,
                 careful=2 if self.alone else int(now - self._heard_at < 2 * self.horizon),
             )
-        except Exception as error:  # noqa: BLE001 - whatever Redis does, the work goes on; its text may hold a password
-            self._is_away(type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - whatever Redis does, the work goes on; its own text may hold a password
+            self._is_away(cause_of(error))
         else:
             if self._untold_block == untold:
                 self._untold_block = _NEVER
@@ -152,7 +153,7 @@ class Supply:
             self.schedule.add(grant.first, 1 / self._rate, grant.n)
             self._reserve_from = _NEVER if grant.n or not n else max(grant.first - self.horizon / 2, now + _SOON)
 
-    def _is_away(self, error: str) -> None:
+    def _is_away(self, why: str) -> None:
         now = self._clock()
         self._stale_at = now + STALE
         self._reserve_from = _NEVER
@@ -160,7 +161,7 @@ class Supply:
             self.alone = True
             self._own_from = now + self.horizon  # until then, others may use up what they hold
             share = None if self.share is None else round(self.share, 2)
-            log.warning("pacing_alone", error=error, requests_per_second=share)
+            log.warning("pacing_alone", why=why, requests_per_second=share)
 
     def _plan_own_share(self, n: int, now: float) -> None:
         if self.share is None or n <= 0:
