@@ -89,16 +89,16 @@ def _waiting(kind: str, counts: Iterable[Count], state: str) -> list[dict[str, A
 
 
 def funnel_table(found: dict[str, Any]) -> Table:
-    """States, how many stand in each, and why."""
-    table = Table("", "state", "count", "why", title="Funnel", title_justify="left")
+    """States, how many stand in each, and why; without that column where nothing is to be said."""
     why: dict[tuple[str, str], list[str]] = {}
     for kind, name in (("reconnections", "outcomes"), ("notifications", "notification_outcomes")):
         for item in found.get(name, ()):
             why.setdefault((kind, item["state"]), []).append(f"{item['outcome']} {item['count']}")
+    table = Table("", "state", "count", *(["why"] if why else []), title="Funnel", title_justify="left")
     for kind in ("reconnections", "notifications"):
         for position, (state, count) in enumerate(found[kind].items()):
-            reasons = ", ".join(why.get((kind, state), ()))
-            table.add_row(kind if position == 0 else "", state, str(count), reasons, style=None if count else "dim")
+            reasons = [", ".join(why.get((kind, state), ()))] if why else []
+            table.add_row(kind if position == 0 else "", state, str(count), *reasons, style=None if count else "dim")
         table.add_section()
     return table
 

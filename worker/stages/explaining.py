@@ -75,7 +75,7 @@ _RECORDED = {
     "put_back": "`reconnect retry` put it back",
     "another_message_under_way": "another message to this customer is under way",
     "quiet_hours": "QUIET_HOURS on the customer's clock",
-    "message_cap": "MESSAGE_CAPS: the customer was written to before",
+    "message_cap": "MESSAGE_CAPS, since the customer was written to lately",
 }
 
 
