@@ -586,6 +586,7 @@ def paused_by_hand(scene: Scene) -> None:
     scene.run("doctor", lines="pauses")
     scene.run("explain", "MBR-000003", lines="Next")
     scene.run("resume")
+    scene.sql("UPDATE members SET institution_code = 'alder'")
     scene.run("pause", "institution:alder", "--reason", "their maintenance, ticket 4711")
     scene.run("pause", "channel:email")
     scene.run("status", lines="Paused")

@@ -228,6 +228,8 @@ def test_explain_tells_why_a_member_was_picked_or_skipped(machine: Any) -> None:
 
 def test_pause_and_resume_are_the_hand_worked_breaker(machine: Any) -> None:
     machine("migrate")
+    (machine.folder / "m.csv").write_text("user_guid,member_guid,institution_code\nUSR-1,MBR-1,alder\n")
+    machine("import", "m.csv")
     assert machine("pause", "institution:alder", "--reason", "their maintenance").code == 0
     assert machine.json("status")["pauses"][0]["reason"] == "their maintenance"
     assert "their maintenance" in machine("status").out
