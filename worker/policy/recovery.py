@@ -1,17 +1,48 @@
-"""Is the customer back?
+"""Is an open reconnection over, and how does it end?
 
-MX says so with three things together: CONNECTED, not being aggregated, and aggregated successfully since the break. Where
-aggregation after OAuth is skipped (``MX_SKIP_AGGREGATION``) the third may never come; then a member that was picked for its
-status counts as back when that status is CONNECTED. (Source: MX's description of the connection states.)
+Two may say so. **The application's row** says it by no longer being broken (:func:`ending`): where its status is that of a member
+that is well, or is missing, the reconnection ends as reconnected, else as cancelled, since somebody here decided so or another
+fault took its place. ``store/selection.py`` and ``store/noticing.py`` say the same in SQL; a test holds them together.
+
+**MX** says so with three things together (:func:`is_back`): CONNECTED, not being aggregated, and aggregated successfully since the
+break. Where aggregation after OAuth is skipped (``MX_SKIP_AGGREGATION``) the third may never come; then a member that was picked
+for its status counts as back when that status is CONNECTED. (Source: MX's description of the connection states.) Only then does
+this worker write into ``members``, and only what MX said (``store/members.py``).
 """
 
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
-from worker.policy.selection import Reason
+from worker.policy import notices
+from worker.policy.selection import ERROR_CODES, HEALTHY, MemberFacts, Reason, is_doubtful, judge
+from worker.policy.states import ReconnectionState
 
 #: How long after a message the member is looked at again, look by look; then once a day.
 _LOOKS = tuple(timedelta(minutes=m) for m in (1, 2, 5, 10, 20, 40, 60, 120, 240, 480))
 _THEREAFTER = timedelta(days=1)
+
+
+def ending(
+    facts: MemberFacts | None,
+    *,
+    reason: str,
+    broken_since: datetime,
+    statuses: Collection[str],
+    notice_days: Sequence[int],
+    now: datetime,
+) -> tuple[ReconnectionState, str] | None:
+    """How an open reconnection ends by what the application's row says now: state and outcome; ``None``: it goes on.
+
+    ``facts`` is ``None`` where the row was deleted. ``statuses`` is ``RECONNECT_STATUSES``, ``notice_days`` ``EXPIRY_NOTICE_DAYS``.
+    """
+    if facts is None:
+        return ReconnectionState.GONE, "member_deleted"
+    if reason == Reason.EXPIRES_SOON:
+        return notices.ending(facts, expires_at=broken_since, statuses=statuses, days=notice_days, now=now)
+    if judge(facts, statuses=statuses, now=now).broken or is_doubtful(facts, picked_for=reason):
+        return None
+    is_well = facts.connection_status in {None, *HEALTHY}
+    return ReconnectionState.RECONNECTED if is_well else ReconnectionState.CANCELLED, "broken_no_more"
 
 
 def is_back(
@@ -19,12 +50,13 @@ def is_back(
     connection_status: str | None,
     is_being_aggregated: bool | None,
     successfully_aggregated_at: datetime | None,
+    error_code: int | None = None,
     broken_since: datetime,
     reason: str,
     skip_aggregation: bool,
 ) -> bool:
     """Whether what MX says of a member means that its episode is over."""
-    if connection_status != "CONNECTED" or is_being_aggregated:
+    if connection_status != "CONNECTED" or is_being_aggregated or error_code in ERROR_CODES:
         return False
     if successfully_aggregated_at is not None and successfully_aggregated_at > broken_since:
         return True

@@ -16,7 +16,6 @@ import structlog
 from worker.mx.answers import Failure, HostileUri, RefusedClient, RetryLater, Window, WindowAnswer
 from worker.mx.client import NOT_MX
 from worker.mx.persistence import NOT_ASKED
-from worker.policy.recovery import is_back
 from worker.policy.retries import next_attempt
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
@@ -24,6 +23,7 @@ from worker.stages.breaker import Breaker, Gate
 from worker.stages.mode import Mode
 from worker.stages.mx_failures import Again, Everyone, Over, becomes, blames_mx
 from worker.stages.planning import SOON, Planner, Visit, again
+from worker.stages.recovered import well_by
 from worker.stages.shift import Shift, Slice, log_crash, summary
 from worker.store.fetch_settling import Announcement, Claim, Fetched, Round
 from worker.store.fetching import FetchStore
@@ -211,16 +211,15 @@ class Fetch:
 
     def _welcome(self, claim: Claim, window: Window) -> Fetched:
         member = window.member
-        back = is_back(
-            connection_status=member.connection_status,
-            is_being_aggregated=member.is_being_aggregated,
-            successfully_aggregated_at=member.successfully_aggregated_at,
+        well = well_by(
+            member,
+            member_guid=claim.member_guid,
             broken_since=claim.broken_since,
             reason=claim.reason,
             skip_aggregation=self._settings.mx_skip_aggregation,
         )
-        if back:
-            return Fetched(claim=claim, state=_S.RECONNECTED, outcome="back_already")
+        if well:
+            return Fetched(claim=claim, state=_S.RECONNECTED, outcome="back_already", well=well)
         if member.guid != claim.member_guid:
             log.info("member_moved", member=claim.member_guid, to=member.guid)
         uri = self._runtime.vault.lock(window.uri)

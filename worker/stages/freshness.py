@@ -21,14 +21,15 @@ from worker.channels import MOST_NAMED
 from worker.errors import SettingsError
 from worker.mx.answers import Failure, HostileUri, MemberRead, MemberState, RefusedClient, RetryLater, Window
 from worker.mx.uris import check_uri
-from worker.policy.recovery import is_back
 from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
 from worker.policy.streaks import OUT_OF
 from worker.runtime import Runtime
 from worker.stages.breaker import Breaker
 from worker.stages.mx_failures import Again, Everyone, Over, becomes, blames_mx
+from worker.stages.recovered import well_by
 from worker.store.deliver_settling import Ending, Passage, Renewal, Requeued
+from worker.store.members import Well
 from worker.store.moments import NEVER
 
 log = structlog.get_logger()
@@ -173,15 +174,14 @@ class Freshness:
         return Fresh(passage=fresh, uri=window.uri, renewal=renewal)
 
     def _ending_if_back(self, passage: Passage, member: MemberState) -> Ending | None:
-        back = is_back(
-            connection_status=member.connection_status,
-            is_being_aggregated=member.is_being_aggregated,
-            successfully_aggregated_at=member.successfully_aggregated_at,
+        well = well_by(
+            member,
+            member_guid=passage.member_guid,
             broken_since=passage.broken_since,
             reason=passage.reason,
             skip_aggregation=self._runtime.settings.mx_skip_aggregation,
         )
-        return _ending(passage, ReconnectionState.RECONNECTED, "back_before_message") if back else None
+        return _ending(passage, ReconnectionState.RECONNECTED, "back_before_message", well=well) if well else None
 
     def _without(self, passage: Passage, answer: Failure | HostileUri, now: datetime) -> Found:
         """What becomes of a reconnection that MX said nothing new of."""
@@ -227,6 +227,7 @@ def _ending(
     reopen_at: datetime | None = None,
     *,
     attempts: int | None = None,
+    well: Well | None = None,
 ) -> Ending:
     return Ending(
         reconnection_id=passage.reconnection_id,
@@ -235,6 +236,7 @@ def _ending(
         outcome=code,
         reopen_at=reopen_at,
         attempts=passage.attempts if attempts is None else attempts,
+        well=well,
     )
 
 

@@ -11,7 +11,8 @@ import msgspec
 from worker.policy import notices
 from worker.policy.cadence import earliest, why_later
 from worker.policy.channel_choice import Nobody, Route, choose
-from worker.policy.selection import Reason, is_doubtful, judge
+from worker.policy.recovery import ending
+from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
 from worker.policy.zones import Zones, zones_of
 from worker.settings import Settings
@@ -71,22 +72,17 @@ class Planner:
 
     def over(self, claim: Claim, now: datetime) -> Fetched | None:
         """What the application's own data says to end, before MX is asked."""
-        if claim.facts is None:
-            return Fetched(claim=claim, state=_S.GONE, outcome="member_deleted")
-        if claim.reason == Reason.EXPIRES_SOON:
-            end = notices.ending(
-                claim.facts,
-                expires_at=claim.broken_since,
-                statuses=self._settings.reconnect_statuses,
-                days=self._settings.expiry_notice_days,
-                now=now,
-            )
-            return Fetched(claim=claim, state=end[0], outcome=end[1]) if end else None
-        broken = judge(claim.facts, statuses=self._settings.reconnect_statuses, now=now).broken
-        if not broken and not is_doubtful(claim.facts, picked_for=claim.reason):
-            state = _S.RECONNECTED if claim.facts.connection_status in {None, "CONNECTED"} else _S.CANCELLED
-            return Fetched(claim=claim, state=state, outcome="broken_no_more")
-        if claim.step - claim.base_step >= len(self._settings.reminder_days):
+        end = ending(
+            claim.facts,
+            reason=claim.reason,
+            broken_since=claim.broken_since,
+            statuses=self._settings.reconnect_statuses,
+            notice_days=self._settings.expiry_notice_days,
+            now=now,
+        )
+        if end is not None:
+            return Fetched(claim=claim, state=end[0], outcome=end[1])
+        if claim.reason != Reason.EXPIRES_SOON and claim.step - claim.base_step >= len(self._settings.reminder_days):
             return Fetched(claim=claim, state=_S.EXHAUSTED, outcome="reminders_unheard", reopen_at=NEVER)
         return None
 

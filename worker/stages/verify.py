@@ -12,10 +12,11 @@ import structlog
 
 from worker.mx.answers import Gone, MemberRead, RefusedClient, RetryLater
 from worker.mx.persistence import NOT_ASKED
-from worker.policy.recovery import is_back, next_look
+from worker.policy.recovery import next_look
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
 from worker.stages.breaker import Breaker
+from worker.stages.recovered import well_by
 from worker.stages.shift import Shift, Slice, summary
 from worker.store.pauses import MX, PauseStore
 from worker.store.verifying import Look, Seen, VerifyStore
@@ -58,16 +59,15 @@ class Verify:
             self._breaker.went_well()
         match answer:
             case MemberRead(member=member):
-                back = is_back(
-                    connection_status=member.connection_status,
-                    is_being_aggregated=member.is_being_aggregated,
-                    successfully_aggregated_at=member.successfully_aggregated_at,
+                well = well_by(
+                    member,
+                    member_guid=look.member_guid,
                     broken_since=look.broken_since,
                     reason=look.reason,
                     skip_aggregation=self._settings.mx_skip_aggregation,
                 )
-                if back:
-                    return Seen(look=look, state=ReconnectionState.RECONNECTED, outcome="back")
+                if well:
+                    return Seen(look=look, state=ReconnectionState.RECONNECTED, outcome="back", well=well)
                 moved = member.guid if member.guid != look.member_guid else None
                 return Seen(
                     look=look, outcome="not_back", next_check_at=next_look(look.checks + 1, now), moved_to=moved

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.policy.channel_choice import EMAIL
 from worker.policy.states import NotificationState, ReconnectionState
 from worker.store.application import device_kind, plain_text
-from worker.store.members import mark_well
+from worker.store.members import Well, mark_well
 from worker.store.moments import Moment
 from worker.store.rows import Rows
 from worker.store.tables import (
@@ -93,6 +93,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     reopen_at: datetime | None = None
     #: Failed attempts, the one that ended it included.
     attempts: int = 0
+    #: Reconnected: what MX said.
+    well: Well | None = None
 
 
 class Requeued(msgspec.Struct, frozen=True, kw_only=True):
@@ -350,7 +352,7 @@ class DeliverSettling:
                 for go in d.rounds
             ],
         )
-        await self._end_episodes(connection, execute, [ending for d in ours for ending in d.endings], now)
+        await self._end_episodes(connection, execute, [ending for d in ours for ending in d.endings])
         await self._requeue_what_was_left_out(execute, ours)
         await self._renew_windows(execute, ours)
         refused = [
@@ -368,9 +370,7 @@ class DeliverSettling:
         await execute(self._refuse_device, [row for row in refused if row["channel"] != EMAIL])
         return len(finished)
 
-    async def _end_episodes(
-        self, connection: AsyncConnection, execute: Any, endings: Sequence[Ending], now: datetime
-    ) -> None:
+    async def _end_episodes(self, connection: AsyncConnection, execute: Any, endings: Sequence[Ending]) -> None:
         await execute(
             self._end,
             [
@@ -385,8 +385,7 @@ class DeliverSettling:
             ],
         )
         await execute(self._forget, [{"id": e.reconnection_id} for e in endings])
-        well = [e.member_guid for e in endings if e.state is ReconnectionState.RECONNECTED]
-        await mark_well(connection, self._rows, well, now=now)
+        await mark_well(connection, self._rows, [e.well for e in endings if e.well is not None])
 
     async def _requeue_what_was_left_out(self, execute: Any, ours: Sequence[Delivered]) -> None:
         requeued = [again for d in ours for again in d.requeued]

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.selection import MemberFacts
 from worker.policy.states import ENDS, NotificationState, ReconnectionState
-from worker.store.members import mark_well
+from worker.store.members import Well, mark_well
 from worker.store.moments import Moment
 from worker.store.rows import Rows
 from worker.store.tables import notification_reconnections, notifications, reconnections, windows, written
@@ -54,6 +54,8 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
     #: Ready: the encrypted URI, and the GUID that MX answered with.
     locked_uri: str | None = None
     window_guid: str | None = None
+    #: Reconnected because MX says so: what it said. What the application's row said is not written back into it.
+    well: Well | None = None
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,8 +213,7 @@ class Settling:
             ],
         )
         await execute(self._finish, [_row(f, now) for f in results])
-        well = [f.claim.member_guid for f in results if f.state is ReconnectionState.RECONNECTED]
-        await mark_well(connection, self._rows, well, now=now)
+        await mark_well(connection, self._rows, [f.well for f in results if f.well is not None])
         return len(sent_for)
 
 

@@ -1,12 +1,15 @@
-"""What this worker itself writes into ``members``: that one is well again."""
+"""What this worker itself writes into ``members``: what MX said of one that is back, and nothing else."""
 
 from collections.abc import Collection
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Text, bindparam, case, null, update
+import msgspec
+from sqlalchemy import Integer, Text, case, null, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.store.application import unreadable
+from worker.policy.selection import ERROR_CODES
+from worker.store.application import whole_number
 from worker.store.moments import Moment, has_passed
 from worker.store.rows import Rows
 from worker.store.tables import members
@@ -14,23 +17,47 @@ from worker.store.tables import members
 m = members.c
 
 
-async def mark_well(connection: AsyncConnection, rows: Rows, guids: Collection[str], *, now: datetime) -> None:
-    """MX says that these are connected: what spoke of the old token goes, so that no sweep picks them up for it again."""
-    if not guids:
+class Well(msgspec.Struct, frozen=True, kw_only=True):
+    """What MX said of a member that is back."""
+
+    #: The application's row; MX may have answered under another GUID.
+    member_guid: str
+    connection_status: str
+    error_code: int | None
+    #: Since then nothing that spoke of the token before is true any more; ``None``: MX did not say.
+    aggregated_at: datetime | None
+
+
+async def mark_well(connection: AsyncConnection, rows: Rows, well: Collection[Well]) -> None:
+    """Write MX's own words, and clear what they disprove, so that no sweep picks these members up for it again.
+
+    Disproved are dates of the token up to the last successful aggregation, and an error code that asks for OAuth. A date that the
+    application wrote after that is a new break, and any other error code is its own.
+    """
+    if not well:
         return
-    given = rows.table("given", {"member_guid": Text()})
-    moment = bindparam("now", type_=Moment())
+    given = rows.table(
+        "given",
+        {"member_guid": Text(), "connection_status": Text(), "error_code": Integer(), "aggregated_at": Moment()},
+    ).c
     statement = (
         update(members)
-        .where(m.member_guid == given.c.member_guid)
+        .where(m.member_guid == given.member_guid)
         .values(
-            connection_status="CONNECTED",
-            error_code=None,
-            # What is no moment stays for the application to mend; `doctor` names it.
-            token_revoked_at=case((unreadable(m.token_revoked_at), m.token_revoked_at), else_=null()),
-            token_expires_at=case((has_passed(m.token_expires_at, moment), null()), else_=m.token_expires_at),
+            connection_status=given.connection_status,
+            error_code=case(
+                (given.error_code.is_not(None), given.error_code),
+                (whole_number(m.error_code).in_(ERROR_CODES), null()),
+                else_=m.error_code,
+            ),
+            token_revoked_at=_unless_before(m.token_revoked_at, given.aggregated_at),
+            token_expires_at=_unless_before(m.token_expires_at, given.aggregated_at),
         )
     )
-    await connection.execute(
-        statement, {"given": rows.encode({"member_guid": guid} for guid in sorted(guids)), "now": now}
-    )
+    ordered = sorted(well, key=lambda one: one.member_guid)  # as everybody locks them
+    await connection.execute(statement, {"given": rows.encode(msgspec.structs.asdict(one) for one in ordered)})
+
+
+def _unless_before(date: Any, aggregated_at: Any) -> Any:
+    """What is no moment stays for the application to mend; `doctor` names it."""
+    return case((has_passed(date, aggregated_at), null()), else_=date)

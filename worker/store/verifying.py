@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.states import ReconnectionState
 from worker.store.database import Database
-from worker.store.members import mark_well
+from worker.store.members import Well, mark_well
 from worker.store.moments import NEVER, Moment
 from worker.store.pauses import EVERYTHING, MX
 from worker.store.rows import Rows
@@ -45,6 +45,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     state: ReconnectionState | None = None
     next_check_at: datetime | None = None
     moved_to: str | None = None
+    #: Reconnected: what MX said.
+    well: Well | None = None
     #: The member was read, or failed to be; what was not asked at all costs it none of its growing intervals.
     counts: bool = True
 
@@ -135,8 +137,7 @@ class VerifyStore:
             if over:
                 ids = self._rows.encode({"id": s.look.id} for s in over)
                 await connection.execute(self._forget, {"given": ids, "now": now})
-            well = [s.look.member_guid for s in over if s.state is ReconnectionState.RECONNECTED]
-            await mark_well(connection, self._rows, well, now=now)
+            await mark_well(connection, self._rows, [s.well for s in over if s.well is not None])
 
         await self._database.transaction(work)
 

@@ -1,0 +1,81 @@
+"""How a reconnection ends by what the application's row says: a sweep and planning give the same answer, whatever the row says."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Any
+
+from sqlalchemy import insert, select
+
+from worker.policy.recovery import ending
+from worker.policy.selection import MemberFacts, Reason
+from worker.settings import CONNECTION_STATUSES
+from worker.store.sweeping import SweepStore
+from worker.store.tables import members, reconnections
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+STATUSES = ("DENIED", "IMPAIRED", "IMPORTED", "PREVENTED")
+DAYS = (7, 2)
+SINCE = {reason: NOW - timedelta(days=3) for reason in Reason} | {Reason.EXPIRES_SOON: NOW + timedelta(days=5)}
+#: What else the row may say beside its status.
+BESIDE: list[dict[str, Any]] = [
+    {},
+    {"error_code": 2004},
+    {"error_code": 1000},
+    {"token_revoked_at": NOW - timedelta(days=3)},
+    {"token_expires_at": NOW - timedelta(days=3)},
+    {"token_expires_at": NOW + timedelta(days=5)},
+    {"token_expires_at": NOW + timedelta(days=90)},
+    {"token_expires_at": NOW + timedelta(days=1)},
+    {"is_oauth": False},
+]
+
+
+async def test_a_sweep_and_planning_end_a_reconnection_alike(bench_for: Any) -> None:
+    bench = await bench_for()
+    said = [*CONNECTION_STATUSES, None, "SOMETHING_NEW"]
+    assert len(said) == 24
+    cases = [
+        (f"MBR-{number}", reason, MemberFacts(connection_status=status, **beside))
+        for number, (reason, status, beside) in enumerate(product(Reason, said, BESIDE))
+    ]
+    cases += [(f"MBR-deleted-{reason}", reason, None) for reason in Reason]
+    columns = ("connection_status", "error_code", "token_revoked_at", "token_expires_at", "is_oauth")
+    rows = [
+        {"member_guid": guid, "user_guid": "USR-1"} | {name: getattr(facts, name) for name in columns}
+        for guid, _, facts in cases
+        if facts is not None
+    ]
+    opened = [
+        {
+            "member_guid": guid,
+            "user_guid": "USR-1",
+            "state": "due",
+            "reason": reason,
+            "broken_since": SINCE[reason],
+            "opened_at": NOW,
+        }
+        for guid, reason, _ in cases
+    ]
+    async with bench.runtime.database.engine.begin() as connection:
+        await connection.execute(insert(members), rows)
+        await connection.execute(insert(reconnections), opened)
+    await SweepStore(bench.runtime.database, statuses=STATUSES, notice_days=DAYS).close_ended(NOW)
+    r = reconnections.c
+    async with bench.runtime.database.engine.begin() as connection:
+        swept = {row[0]: tuple(row[1:]) for row in await connection.execute(select(r.member_guid, r.state, r.outcome))}
+    for guid, reason, facts in cases:
+        planned = ending(facts, reason=reason, broken_since=SINCE[reason], statuses=STATUSES, notice_days=DAYS, now=NOW)
+        assert swept[guid] == (planned or ("due", None)), (reason, facts)
+
+
+def test_a_member_that_is_well_in_any_word_of_mx_has_come_back() -> None:
+    for status in ("CONNECTED", "RECONNECTED", "UPDATED", "RESUMED", None):
+        end = ending(
+            MemberFacts(connection_status=status),
+            reason=Reason.STATUS,
+            broken_since=NOW,
+            statuses=STATUSES,
+            notice_days=(),
+            now=NOW,
+        )
+        assert end == ("reconnected", "broken_no_more")

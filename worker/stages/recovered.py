@@ -1,0 +1,30 @@
+"""Is a member back, by an answer of MX? Asked the same way wherever MX is asked: fetch, verify, and right before a message leaves."""
+
+from datetime import datetime
+
+from worker.mx.answers import MemberState
+from worker.policy.recovery import is_back
+from worker.store.members import Well
+
+
+def well_by(
+    member: MemberState, *, member_guid: str, broken_since: datetime, reason: str, skip_aggregation: bool
+) -> Well | None:
+    """What MX said of ``member_guid``, if it means that the reconnection is over; ``member`` may have another GUID by now."""
+    back = is_back(
+        connection_status=member.connection_status,
+        is_being_aggregated=member.is_being_aggregated,
+        successfully_aggregated_at=member.successfully_aggregated_at,
+        error_code=member.error_code,
+        broken_since=broken_since,
+        reason=reason,
+        skip_aggregation=skip_aggregation,
+    )
+    if not back or member.connection_status is None:
+        return None
+    return Well(
+        member_guid=member_guid,
+        connection_status=member.connection_status,
+        error_code=member.error_code,
+        aggregated_at=member.successfully_aggregated_at,
+    )
