@@ -19,8 +19,8 @@ from worker.channels import Channel, Outcome, Sent, TryLater
 from worker.channels.opening import configured_kinds, open_channels
 from worker.cli.broker_check import examine_broker
 from worker.errors import WorkerError
-from worker.mx.answers import RefusedClient
-from worker.mx.client import NOT_MX, MxClient
+from worker.mx.answers import NO_USERS, NOT_MX, RefusedClient
+from worker.mx.client import MxClient
 from worker.settings import Settings, misspelt
 from worker.store import schema
 from worker.store.database import Database, open_engine
@@ -182,7 +182,7 @@ async def _mx(settings: Settings) -> Found:
         return True, f"{settings.mx_base_url} accepts the credentials"
     if isinstance(failure, RefusedClient):
         return (
-            None if failure.code == NOT_MX else False,
+            None if failure.code in {NOT_MX, NO_USERS} else False,
             f"{settings.mx_base_url} refuses us ({failure.code}): {_REFUSALS.get(failure.code, 'see the credentials')}",
         )
     return False, f"{settings.mx_base_url} does not serve us now ({failure.code})"
@@ -191,7 +191,8 @@ async def _mx(settings: Settings) -> Found:
 _REFUSALS = {
     "http_401": "see MX_API_KEY and MX_CLIENT_ID",
     "http_403": "in production MX takes requests only from addresses that you have registered with it",
-    NOT_MX: "it answers 404 even to the list of users, so it may not be MX; see MX_BASE_URL",
+    NOT_MX: "it does not answer with a list of users where MX does, so it may not be MX; see MX_BASE_URL",
+    NO_USERS: "it lists no users at all, so nobody's 404 is believed; see MX_BASE_URL and MX_CLIENT_ID",
     "http_406": "it does not speak this version of the API; see MX_API and MX_BASE_URL",
 }
 

@@ -70,6 +70,12 @@ class RejectedRequest(msgspec.Struct, frozen=True, kw_only=True):
     code: str
 
 
+#: The code of a server that is not MX: ``MX_BASE_URL`` leads elsewhere.
+NOT_MX = "not_mx"
+#: The code of an MX that has no user at all: the credentials belong to another environment, or everybody was deleted there.
+NO_USERS = "no_users"
+
+
 class HostileUri(msgspec.Struct, frozen=True, kw_only=True):
     """MX answered with a URI that must not reach a customer; ``code`` says which rule it broke. Quarantined and reported."""
 

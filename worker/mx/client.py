@@ -25,6 +25,7 @@ from worker.mx.answers import (
     MemberAnswer,
     MemberRead,
     RefusedClient,
+    RejectedRequest,
     RetryLater,
     Unsupported,
     Window,
@@ -37,12 +38,11 @@ from worker.mx.persistence import NOT_ASKED, persist, tries_for
 from worker.mx.transport import Reply, Transport
 from worker.settings import Settings
 
-_Answer = TypeVar("_Answer", WindowAnswer, MemberAnswer, Failure | None)
+_Answer = TypeVar("_Answer", WindowAnswer, MemberAnswer, RetryLater | RefusedClient | None)
 
-#: Any web server says 404. So many in a row are believed; then MX is asked for something that it has, whoever is gone.
+#: Any web server says 404, or redirects. So many such answers in a row are believed; then MX is asked for something that it has,
+#: whoever is gone.
 MOST_GONE = 20
-#: The code of a 404 from a server that is not MX: ``MX_BASE_URL`` leads elsewhere.
-NOT_MX = "not_mx"
 
 _ONLY_MX_SAYS = (Window, HostileUri, MemberRead, Unsupported)
 
@@ -118,32 +118,30 @@ class MxClient:
         return None if isinstance(answer, Gone | Window | HostileUri) else answer
 
     def doubt(self) -> None:
-        """Believe the next 404 only if MX lists its users."""
+        """Believe the next 404 or redirect only if MX lists its users."""
         self._gone_in_a_row = MOST_GONE
 
     async def close(self) -> None:
         """Close every connection."""
         await self._transport.close()
 
-    async def _believed(self, answer: _Answer) -> _Answer | Failure:
-        """A 404, unless it may not be MX's.
+    async def _believed(self, answer: Gone | RejectedRequest) -> Failure:
+        """An answer that any server may give, unless it may not be MX's.
 
-        A wrong ``MX_BASE_URL`` would mark every member as gone. So after :data:`MOST_GONE` in a row, between which MX said nothing
-        that only MX says, its list of users is asked for, once for all who wait.
+        A wrong ``MX_BASE_URL`` would mark every member as gone, or quarantine it. So after :data:`MOST_GONE` in a row, between which
+        MX said nothing that only MX says, its list of users is asked for, once for all who wait.
         """
         self._gone_in_a_row += 1
         async with self._asking:
             if self._gone_in_a_row <= MOST_GONE:
                 return answer
             found = await self._ask(self._flavour.users_url(), self._judge_users, "")
-            if isinstance(found, Gone):
-                return RefusedClient(code=NOT_MX)
-            if isinstance(found, RetryLater | RefusedClient):
+            if found is not None:
                 return found
             self._gone_in_a_row = 0
         return answer
 
-    def _judge_users(self, reply: Reply, _asked: str) -> Failure | None:
+    def _judge_users(self, reply: Reply, _asked: str) -> RetryLater | RefusedClient | None:
         return self._flavour.judge_users(*reply)
 
     def _judge_window(self, reply: Reply, asked: str) -> WindowAnswer:
@@ -153,14 +151,16 @@ class MxClient:
         return self._flavour.judge_member(*reply, asked=asked)
 
     async def _ask(self, url: URL, judge: Callable[[Reply, str], _Answer], asked: str) -> _Answer | Failure:
-        """``asked``: the member; empty where it is the list of users, whose 404 is the caller's to judge."""
+        """``asked``: the member; empty where it is the list of users, which is the proof itself."""
         deadline = time.monotonic() + self._deadline
         answer: _Answer | Failure = await self._ask_once(url, judge, asked, self._deadline)
         if tries_for(answer) > 1:  # as hardly any does: the machinery is built for those alone
             answer = await persist(answer, lambda within: self._ask_once(url, judge, asked, within), deadline=deadline)
         if isinstance(answer, _ONLY_MX_SAYS):
             self._gone_in_a_row = 0
-        return await self._believed(answer) if asked and isinstance(answer, Gone) else answer
+        if isinstance(answer, Gone) or (isinstance(answer, RejectedRequest) and asked != _NO_MEMBER):
+            return await self._believed(answer) if asked else answer
+        return answer
 
     async def _ask_once(
         self, url: URL, judge: Callable[[Reply, str], _Answer], asked: str, within: float

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from yarl import URL
 
-from worker.mx.answers import Failure, MemberAnswer, WindowAnswer
+from worker.mx.answers import MemberAnswer, RefusedClient, RetryLater, WindowAnswer
 
 
 class HiddenHeader(str):
@@ -47,8 +47,8 @@ class Flavour(Protocol):
     ) -> WindowAnswer:
         """What :meth:`window_url` answered."""
 
-    def judge_users(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure | None:
-        """What :meth:`users_url` answered; ``None``: a list of users, whoever is on it."""
+    def judge_users(self, status: int, headers: Mapping[str, str], body: bytes) -> RetryLater | RefusedClient | None:
+        """What :meth:`users_url` answered; ``None``: a list of users, so it is MX."""
 
     def judge_member(self, status: int, headers: Mapping[str, str], body: bytes, *, asked: str) -> MemberAnswer:
         """What :meth:`member_url` answered."""

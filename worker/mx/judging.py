@@ -16,6 +16,8 @@ from typing import Any
 import msgspec
 
 from worker.mx.answers import (
+    NO_USERS,
+    NOT_MX,
     Failure,
     Gone,
     HostileUri,
@@ -29,7 +31,7 @@ from worker.mx.answers import (
     Window,
     WindowAnswer,
 )
-from worker.mx.identifiers import is_member_guid
+from worker.mx.identifiers import is_member_guid, is_user_guid
 from worker.mx.uris import check_uri
 
 #: Seconds; a longer Retry-After is cut to it: asking again after an hour costs one request, believing in a year costs a year.
@@ -70,15 +72,24 @@ def judge_member(status: int, headers: Mapping[str, str], body: bytes, *, asked:
     return MemberRead(member=seen[0]) if isinstance(seen, tuple) else seen
 
 
-def judge_users(status: int, headers: Mapping[str, str], body: bytes) -> Failure | None:
-    """The answer to the list of users: ``None`` where it is one."""
-    if not 200 <= status < 300:  # noqa: PLR2004 - HTTP's own figures
-        return _judge_status(status, headers, body)
+def judge_users(status: int, headers: Mapping[str, str], body: bytes) -> RetryLater | RefusedClient | None:
+    """The answer to the list of users: ``None`` where it is one, with somebody on it.
+
+    Only that is proof of MX. A redirect, an error page, a 204, JSON of another shape may come from any server.
+    """
+    if status != 200:  # noqa: PLR2004
+        failure = RefusedClient(code=NOT_MX) if status < 400 else _judge_status(status, headers, body)  # noqa: PLR2004
+        return failure if isinstance(failure, RetryLater | RefusedClient) else RefusedClient(code=NOT_MX)
     try:
         answer = _parsed(body)
     except (ValueError, RecursionError):
-        return Gone()
-    return None if isinstance(answer, dict) and isinstance(answer.get("users"), list) else Gone()
+        return RefusedClient(code=NOT_MX)
+    users, pagination = (answer.get(name) if isinstance(answer, dict) else None for name in ("users", "pagination"))
+    if not isinstance(users, list) or not isinstance(pagination, dict):
+        return RefusedClient(code=NOT_MX)
+    if not all(isinstance(user, dict) and is_user_guid(user.get("guid")) for user in users):
+        return RefusedClient(code=NOT_MX)
+    return None if users else RefusedClient(code=NO_USERS)
 
 
 def _parsed(body: bytes) -> Any:

@@ -13,8 +13,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from worker.mx.answers import Failure, HostileUri, RefusedClient, RetryLater, Window, WindowAnswer
-from worker.mx.client import NOT_MX
+from worker.mx.answers import NO_USERS, NOT_MX, Failure, HostileUri, RefusedClient, RetryLater, Window, WindowAnswer
 from worker.mx.persistence import NOT_ASKED
 from worker.policy.retries import next_attempt
 from worker.policy.states import ReconnectionState
@@ -35,6 +34,8 @@ log = structlog.get_logger()
 _OUR_FAULT = RetryLater(code="internal_error", upstream=False)
 #: Answers by which MX serves nobody.
 _NOT_SERVED = (RetryLater, RefusedClient)
+#: Why it is not certain that what answers is MX, or the MX that has our users.
+_UNPROVEN = frozenset({NOT_MX, NO_USERS})
 #: A silence that MX asked for and that lasts longer than this is not sat out by a shift (seconds).
 _SIT_OUT = 5.0
 #: Deliverers that are at work find new messages by themselves: no more than one is woken in so many seconds.
@@ -304,7 +305,7 @@ async def _is_served(runtime: Runtime, breaker: Breaker) -> bool:
     """Whether MX serves us again, asked with nobody's member."""
     failure = await runtime.mx.probe()
     # That it lists users is only asked for where that was the fault.
-    return failure is None or (failure == RefusedClient(code=NOT_MX) and breaker.reason != NOT_MX)
+    return failure is None or (failure.code in _UNPROVEN and breaker.reason not in _UNPROVEN)
 
 
 async def fetch(runtime: Runtime) -> str:
@@ -314,7 +315,7 @@ async def fetch(runtime: Runtime) -> str:
     gate = await breaker.admit(started)
     if gate is Gate.OPEN:
         return f"paused: {breaker.reason}"
-    if breaker.reason == NOT_MX:
+    if breaker.reason in _UNPROVEN:
         runtime.mx.doubt()  # whichever process takes the probe
     stage = Fetch(runtime, breaker, mode=Mode.PROBE if gate is Gate.PROBE else Mode.WORK)
     await stage.work_shift()

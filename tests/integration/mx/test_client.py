@@ -256,7 +256,8 @@ async def test_a_probe_finds_out_whether_mx_accepts_us(web_mx, status, found):
     assert MEMBER not in mx.requests[0].path
 
 
-USERS = saying(200, '{"users": [], "pagination": {"current_page": 1}}')
+USERS = saying(200, '{"users": [{"guid": "USR-1"}], "pagination": {"current_page": 1}}')
+PAGES = '"pagination": {"current_page": 1, "total_entries": 1}'
 
 
 async def test_after_many_404s_in_a_row_mx_is_asked_for_what_it_always_has(web_mx):
@@ -291,15 +292,43 @@ async def test_whoever_serves_somebody_in_between_is_believed_without_a_question
         (saying(200, "<html>Welcome</html>"), RefusedClient(code="not_mx")),
         (saying(200, "[]"), RefusedClient(code="not_mx")),
         (saying(200, '{"users": null}'), RefusedClient(code="not_mx")),
+        (saying(200, '{"users": [{"guid": "USR-1"}]}'), RefusedClient(code="not_mx")),
+        (saying(200, f'{{"users": [{{"id": 7}}], {PAGES}}}'), RefusedClient(code="not_mx")),
+        (saying(200, f'{{"users": ["USR-1"], {PAGES}}}'), RefusedClient(code="not_mx")),
+        (saying(200, f'{{"users": [{{"guid": "7"}}], {PAGES}}}'), RefusedClient(code="not_mx")),
+        (saying(200, ""), RefusedClient(code="not_mx")),
+        (saying(204, ""), RefusedClient(code="not_mx")),
+        (saying(206, f'{{"users": [{{"guid": "USR-1"}}], {PAGES}}}'), RefusedClient(code="not_mx")),
+        (saying(302, Location="/login"), RefusedClient(code="not_mx")),
+        (saying(307, Location="https://mx.example/users"), RefusedClient(code="not_mx")),
+        (saying(400, "no"), RefusedClient(code="not_mx")),
+        (saying(400, "Member cannot use OAuth"), RefusedClient(code="not_mx")),
+        (saying(405), RefusedClient(code="not_mx")),
+        (saying(410, "<html>Gone</html>"), RefusedClient(code="not_mx")),
+        (saying(422), RefusedClient(code="not_mx")),
+        (saying(200, f'{{"users": [], {PAGES}}}'), RefusedClient(code="no_users")),
+        (USERS, Gone()),
         (saying(401), RefusedClient(code="http_401")),
         (saying(429), RetryLater(code="http_429")),
-        (saying(405), Gone()),
     ],
 )
 async def test_a_server_that_answers_404_to_everything_is_not_mx(web_mx, says, answer):
     _, client = await web_mx(saying(404), says)
     client.doubt()
     assert await client.oauth_window(USER, MEMBER) == answer
+
+
+@pytest.mark.parametrize("first", [saying(404), saying(302, Location="/login"), saying(410), saying(405)])
+async def test_what_any_server_may_say_is_believed_of_mx_alone(web_mx, first):
+    async def other(request: web.Request) -> web.Response:
+        return await first(request)
+
+    _, client = await web_mx(other)
+    for ask in (client.oauth_window, client.read_member):
+        answers = [await ask(USER, MEMBER) for _ in range(MOST_GONE + 3)]
+        assert set(answers[:MOST_GONE]) <= {Gone(), *(RejectedRequest(code=f"http_{s}") for s in (302, 405, 410))}
+        assert answers[MOST_GONE:] == [RefusedClient(code="not_mx")] * 3
+        client._gone_in_a_row = 0
 
 
 async def test_what_is_not_mx_today_is_asked_again_tomorrow(web_mx):
