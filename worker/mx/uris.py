@@ -1,5 +1,8 @@
 """Which URIs may reach a customer (facts: *Links*).
 
+The one rule for fetch, deliver and preview: whatever passes here can be put into a mail, a push message or a page as it is. A URI that
+does not is refused when MX answers with it, so that it concerns its own reconnection alone.
+
 Parsers disagree about unusual URIs, and whoever controls the disagreement controls where a customer lands. So nothing
 unusual passes: a URI is fine only if ``urlsplit``, yarl and the WHATWG rules that browsers follow read the same host.
 """
@@ -14,6 +17,9 @@ import yarl
 
 #: Octets; far above what a bank needs and far below what a mail client chokes on.
 MAX_LENGTH = 8 * 1024
+
+#: What stands in no URI (RFC 3986, appendix C): in a mail's text a link ends there, in HTML an attribute or a tag.
+_DELIMITER = re.compile(r'["<>]')
 
 #: A host name's 253 characters and a port; nothing longer is handed to the IDNA code.
 _MAX_AUTHORITY = 253 + len(":443")
@@ -42,6 +48,8 @@ def check_uri(uri: str, *, host_is_allowed: Callable[[str], bool]) -> str | None
     host, broken = _judge_authority(match[0] if match else "")
     if broken:
         return broken
+    if _DELIMITER.search(uri):
+        return "uri_delimiter"
     return None if host_is_allowed(host) else "uri_host_not_allowed"
 
 

@@ -52,6 +52,8 @@ _HOSTILE: dict[str, Callable[[str, str], str]] = {
     "newline": lambda host, rest: f"https://{host}/\r\nBcc: everyone@evil.example{rest}",
     "tab": lambda host, rest: f"https://{host}/\t{rest}",
     "space": lambda host, rest: f"https://{host}/ {rest}",
+    "quote": lambda host, rest: f'https://{host}/"{rest}',
+    "angle": lambda host, rest: f"https://{host}/<b>{rest}",
     "no_host": lambda _host, rest: f"https://{rest}",
     "relative": lambda _host, rest: rest,
     "foreign_host": lambda _host, rest: f"https://evil.example{rest}",

@@ -116,7 +116,7 @@ async def test_a_uri_can_be_null_empty_or_missing(scripted):
 HOSTILE_SIGNS = {
     "http": "http://bank-", "userinfo": "@evil.example/", "backslash": "\\@", "ip": "https://203.0.113.7/",
     "ipv6": "https://[2001:db8::7]/", "decimal_ip": "https://3405803783/", "port": ":8443/", "javascript": "javascript:",
-    "data": "data:", "control": "\x00", "newline": "\r\n", "tab": "\t", "space": " ", "no_host": "https:///",
+    "data": "data:", "control": "\x00", "newline": "\r\n", "tab": "\t", "space": " ", "quote": '/"/', "angle": "/<b>/", "no_host": "https:///",
     "relative": "/oauth/authorize", "foreign_host": "https://evil.example/",
 }  # fmt: skip
 

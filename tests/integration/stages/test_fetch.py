@@ -43,6 +43,8 @@ async def test_a_window_is_stored_encrypted_together_with_its_notification(bench
         (["rejected"], "quarantined", "http_422"),
         (["hostile:userinfo"], "quarantined", "uri_user_info"),
         (["hostile:http"], "quarantined", "uri_not_https"),
+        (["hostile:quote"], "quarantined", "uri_delimiter"),
+        (["hostile:angle"], "quarantined", "uri_delimiter"),
         (["connected"], "reconnected", "back_already"),
         (["500"], "due", "http_500"),
         (["null_uri"], "due", "no_uri"),

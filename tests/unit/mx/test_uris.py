@@ -61,6 +61,11 @@ def test_what_a_bank_may_send_is_fine(uri):
         ("https://evil.example\\@mxbank.mx.com/", "uri_backslash"),
         ("https:\\\\evil.example/", "uri_backslash"),
         ("https://mxbank.mx.com/a\\b", "uri_backslash"),
+        *(
+            (f"https://mxbank.mx.com/{place}a{character}b", "uri_delimiter")
+            for character in '"<>'
+            for place in ("", "?", "#")
+        ),
         ("https://user@mxbank.mx.com/", "uri_user_info"),
         ("https://user:password@mxbank.mx.com/", "uri_user_info"),
         ("https://mxbank.mx.com@evil.example/", "uri_user_info"),

@@ -32,8 +32,9 @@ _BOUNDARY = "=_reconnect"
 #: Our own header: Amazon SES and Outlook.com replace the Message-ID, and return this one with a report.
 ID_HEADER = "X-Reconnect-Id"
 
-#: What may stand in a link: it goes on a line of its own in the text part, and a mail client takes it up to the first space.
-_LINK = re.compile(r"https?://[^\s\x00-\x1f\x7f-\x9f<>\"\ud800-\udfff]+")
+#: What may stand in a link: it goes on a line of its own in the text part, and a mail client takes it up to the first space. Whatever
+#: :func:`worker.mx.uris.check_uri` lets pass must pass here too, else one bank's URI would fail a message about several.
+_LINK = re.compile(r"https?://[^\s\x00-\x1f\x7f-\x9f<>\"\ud800-\udfff]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
