@@ -119,8 +119,8 @@ class Freshness:
             found += await asyncio.gather(*(self._one(passage, now) for passage in batch))
             if any(isinstance(each, Everyone) for each in found):
                 break
-        past = [ending for passage in left if (ending := _past_its_date(passage, now)) is not None]
-        return Checked(found=[*found, *past], unnamed=tuple(p for p in left if _past_its_date(p, now) is None))
+        out = [each for passage in left if (each := _left_out_unasked(passage, now)) is not None]
+        return Checked(found=[*found, *out], unnamed=tuple(p for p in left if _left_out_unasked(p, now) is None))
 
     def take_what_blamed_mx(self) -> list[Requeued | Ending]:
         """The failures that made the streak, if the breaker opens now; their attempts are given back."""
@@ -131,8 +131,8 @@ class Freshness:
         return blamed
 
     async def _one(self, passage: Passage, now: datetime) -> Found:
-        if (past := _past_its_date(passage, now)) is not None:
-            return past
+        if (left_out := _left_out_unasked(passage, now)) is not None:
+            return left_out
         age, limit = now - passage.fetched_at, self._runtime.settings.uri_max_age
         if age <= TRUSTED_FOR:
             return self._fit_to_send(passage, now)
@@ -213,10 +213,16 @@ class Freshness:
         return left_out
 
 
-def _past_its_date(passage: Passage, now: datetime) -> Ending | None:
-    """A notice whose date came before its message; the next sweep opens what it became."""
+def _left_out_unasked(passage: Passage, now: datetime) -> Ending | Requeued | None:
+    """What is left out of a message whatever MX says.
+
+    A notice whose date came before its message: the next sweep opens what it became. A bank that is held since the message was
+    planned: it is due again at once, and claimed when the pause ends.
+    """
     if passage.reason == Reason.EXPIRES_SOON and passage.broken_since <= now:
         return _ending(passage, ReconnectionState.CANCELLED, "expired_after_notice")
+    if passage.held:
+        return _requeued(passage, "bank_paused", at=now, attempts=passage.attempts)
     return None
 
 

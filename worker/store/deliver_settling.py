@@ -46,6 +46,8 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     institution_name: str | None
     institution_code: str | None
     broken_since: datetime
+    #: Its institution is paused by hand, or held for an outage, since the message was planned.
+    held: bool = False
     #: ``None`` once the window was superseded.
     locked_uri: str | None
     fetched_at: datetime

@@ -26,7 +26,7 @@ from worker.policy.suspicion import slice_size
 from worker.store.database import Database
 from worker.store.deliver_settling import Delivered, DeliverSettling, Ending, Passage, Requeued, Sending
 from worker.store.moments import Moment, database_now
-from worker.store.pauses import EVERYTHING
+from worker.store.pauses import EVERYTHING, holds_institution
 from worker.store.people import People, Person
 from worker.store.refusals import Refusals, Streak
 from worker.store.rows import Rows
@@ -274,6 +274,7 @@ def _load_statement(rows: Rows) -> Any:
             r.reason,
             r.broken_since,
             r.institution_code,
+            holds_institution(r.institution_code).label("held"),
             members.c.institution_name,
             w.uri,
             w.fetched_at,
@@ -312,6 +313,7 @@ def _sending_of(rows: Sequence[Any]) -> Sending:
                 reason=row.reason,
                 institution_name=row.institution_name,
                 institution_code=row.institution_code,
+                held=bool(row.held),
                 broken_since=row.broken_since,
                 locked_uri=row.uri,
                 fetched_at=row.fetched_at,
