@@ -19,11 +19,12 @@ _R, _N = ReconnectionState, NotificationState
 MEANINGS = {
     "grace": "the end of NOTIFY_AFTER: many breaks mend by themselves",
     "now": "the next sweep, or a worker",
+    "paused": "a pause: see above",
     "reminder": "the day of the next reminder",
     "quiet_hours": "the end of QUIET_HOURS on the customer's clock",
     "message_cap": "MESSAGE_CAPS: they were written to before",
     "another_message_under_way": "the customer's other message",
-    "no_address": "nobody can be told: no address and no device; looked at again every hour",
+    "no_address": "nobody can be told: no address, no device; looked at again every hour",
     "address_refused": "nobody can be told: the mail server refused the address for good",
     "opted_out": "nobody is told: they want no messages",
     "channel_not_configured": "nobody can be told: their channel is not configured",
@@ -45,6 +46,8 @@ def reason(count: Count) -> str | None:
         return "grace" if count.later else "now"
     if count.state == _R.DUE and count.outcome in {"not_back", "window"}:
         return "reminder" if count.outcome == "not_back" else "message_failed"
+    if count.state == _R.READY and count.outcome == "window":
+        return None
     if count.state == _R.NOTIFIED and count.outcome == "window":
         return "told"
     if count.state == _N.PENDING and not count.outcome:
@@ -81,7 +84,7 @@ def _waiting(kind: str, counts: Iterable[Count], state: str) -> list[dict[str, A
     found: dict[str, dict[str, Any]] = {}
     for count in counts:
         if count.state == state:
-            word = reason(count) or state
+            word = "paused" if count.paused else reason(count) or state
             row = found.setdefault(word, {"what": kind, "why": word, "count": 0, "first_at": None})
             row["count"] += count.count
             row["first_at"] = min(filter(None, (row["first_at"], count.first_at)), default=None)

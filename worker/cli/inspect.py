@@ -146,7 +146,14 @@ async def explanation(runtime: Runtime, guid: str) -> dict[str, Any]:
         raise WorkerError(f"{guid} is not in the database: import it, or let your application write it{near}")
     settings = runtime.settings
     pauses = await PauseStore(runtime.database).all()
-    explainer = Explainer(settings, configured=runtime.channels.keys(), pauses=pauses, now=now)
+    overdue = await ReportStore(runtime.database).overdue_sweeps(settings.sweep_schedule)
+    explainer = Explainer(
+        settings,
+        configured=runtime.channels.keys(),
+        pauses=pauses,
+        overdue=overdue.text if overdue else None,
+        now=now,
+    )
     user_guid = (found["member"] or found["episodes"][0])["user_guid"]
     span = max((cap.within for cap in settings.message_caps), default=timedelta(0))
     person = (await FetchStore(runtime.database).people({user_guid}, since=now - span))[user_guid]

@@ -83,12 +83,19 @@ class Explainer:
     """Explains by the settings, the configured channels, and what is paused."""
 
     def __init__(
-        self, settings: Settings, *, configured: Collection[str], pauses: Sequence[Pause], now: datetime
+        self,
+        settings: Settings,
+        *,
+        configured: Collection[str],
+        pauses: Sequence[Pause],
+        overdue: str | None = None,
+        now: datetime,
     ) -> None:
         self._settings = settings
         self._configured = configured
         self._planner = Planner(settings, configured=configured)
         self._pauses = pauses
+        self._overdue = overdue
         self._now = now
 
     def contact(self, person: Person, *, refused_why: str | None = None) -> str:
@@ -122,6 +129,20 @@ class Explainer:
         would_open: str | None,
     ) -> Outlook:
         """How this member goes on; ``episode`` is its newest reconnection, ``would_open`` why the next sweep opens another."""
+        outlook = self._outlook(member, episode, person, would_open)
+        goes_on = would_open is not None or (episode is not None and episode["closed_at"] is None)
+        if self._overdue is None or not goes_on:
+            return outlook
+        overdue = Hold(code="sweeps_overdue", says=self._overdue)
+        return msgspec.structs.replace(outlook, holds=(overdue, *outlook.holds))
+
+    def _outlook(
+        self,
+        member: Mapping[str, Any] | None,
+        episode: Mapping[str, Any] | None,
+        person: Person,
+        would_open: str | None,
+    ) -> Outlook:
         if episode is None or episode["closed_at"] is not None:
             return self._without(member, episode, person, would_open)
         match episode["state"]:
@@ -328,7 +349,7 @@ class Explainer:
 
     def _until_sweep(self) -> Hold:
         sweep = self._sweep()
-        says = f"nothing starts between sweeps; the next is due at about {minute(sweep)}, unless a worker is at it now"
+        says = f"nothing starts between sweeps; the next is due at about {minute(sweep)}, unless a worker is at it (`reconnect doctor` says whether one runs)"
         return Hold(code="sweep_interval", says=says, until=sweep)
 
     def _sweep(self) -> datetime:

@@ -36,6 +36,13 @@ def holds_all(*scopes: str) -> ColumnElement[bool]:
     return exists().where(pauses.c.scope.in_(scopes))
 
 
+def holds_channel(kind: ColumnElement[str]) -> ColumnElement[bool]:
+    """Whether a pause holds the channel of this column, by hand or by the breaker, or everything is paused."""
+    paused = select(pauses.c.scope)
+    scopes = ((literal(prefix) + kind).in_(paused) for prefix in (channel_scope(""), delivery_scope("")))
+    return or_(holds_all(EVERYTHING), *scopes)
+
+
 def outage_scope(code: str) -> str:
     """The scope of one institution, by a burst of its breaks."""
     return f"outage:{code}"

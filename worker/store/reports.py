@@ -12,6 +12,7 @@ from worker.schedules import overdue_since
 from worker.store.application import is_set
 from worker.store.database import Database
 from worker.store.moments import Moment, database_now
+from worker.store.pauses import EVERYTHING, MX, holds_all, holds_channel, holds_institution
 from worker.store.selection import FACTS, facts_of
 from worker.store.tables import (
     devices,
@@ -59,6 +60,8 @@ class Count:
     outcome: str | None
     #: It waits for a moment that has not come yet.
     later: bool
+    #: It is due, and a pause holds it.
+    paused: bool
     count: int
     #: The earliest moment that one of them waits for.
     first_at: datetime | None
@@ -131,18 +134,23 @@ class ReportStore:
         """Where reconnections and notifications stand, and why, in one pass over each table."""
         moment = literal(now, Moment())
 
-        def query(table: Any, waits: str) -> Any:
+        def query(table: Any, waits: str, paused: Any) -> Any:
             # Only what waits is told apart by whether its moment has come.
-            later = case((and_(table.c.state == written(waits), table.c.next_attempt_at > moment), 1), else_=0)
-            first = func.min(case((table.c.state == written(waits), table.c.next_attempt_at)))
-            columns = (table.c.state, table.c.outcome, later.label("later"))
-            return select(*columns, func.count(), first).group_by(*columns)
+            waiting = table.c.state == written(waits)
+            later = case((and_(waiting, table.c.next_attempt_at > moment), 1), else_=0).label("later")
+            held = case((and_(waiting, table.c.next_attempt_at <= moment, paused), 1), else_=0).label("held")
+            columns = (table.c.state, table.c.outcome, later, held)
+            return select(*columns, func.count(), func.min(case((waiting, table.c.next_attempt_at)))).group_by(*columns)
 
         async def work(connection: AsyncConnection) -> Standing:
+            of_fetch, of_channel = (
+                or_(holds_all(EVERYTHING, MX), holds_institution(r.institution_code)),
+                holds_channel(n.channel),
+            )
             found = []
-            for table, waits in ((reconnections, "due"), (notifications, "pending")):
-                rows = await connection.execute(query(table, waits))
-                found.append([Count(row[0], row[1], bool(row[2]), row[3], row[4]) for row in rows])
+            for table, waits, paused in ((reconnections, "due", of_fetch), (notifications, "pending", of_channel)):
+                rows = await connection.execute(query(table, waits, paused))
+                found.append([Count(row[0], row[1], bool(row[2]), bool(row[3]), row[4], row[5]) for row in rows])
             return Standing(*found)
 
         return await self._database.transaction(work)

@@ -132,6 +132,10 @@ async def test_the_whole_way_of_a_member_predicts_nothing_that_is_past(bench_for
             "UPDATE reconnections SET next_attempt_at = :at", at=bench.stored(datetime(2020, 1, 1, tzinfo=UTC))
         )
         assert [hold["code"] for hold in (await told())["holds"]] == ["sweep_interval"]
+        began = await bench.one("SELECT started_at FROM sweeps")
+        await bench.sql("UPDATE sweeps SET started_at = :at", at=bench.stored(datetime(2020, 1, 1, tzinfo=UTC)))
+        assert [hold["code"] for hold in (await told())["holds"]] == ["sweeps_overdue", "sweep_interval"]
+        await bench.sql("UPDATE sweeps SET started_at = :at", at=began)
         await fetch(bench.runtime)
         ready = await told()
         assert ready["next"].startswith("its message leaves by email")

@@ -61,8 +61,20 @@ async def test_what_waits_is_counted_by_what_it_waits_for(bench_for: Any, sandbo
         assert len(refused) == 1
         assert "connect" in refused.pop()
         assert {row["state"] for row in found["notification_outcomes"]} == {"pending"}
-        await PauseStore(bench.runtime.database).set("delivery:email", "connect_refused", now=now)
-        assert (await overview(bench.runtime))["pauses"][0]["reason"] == "connect_refused"
+
+        # What is due and held by a pause waits for that, the others still for their own moment.
+        pauses = PauseStore(bench.runtime.database)
+        due = "UPDATE {} SET next_attempt_at = :at WHERE user_guid IN ('USR-g', 'USR-h')"
+        for table in ("reconnections", "notifications"):
+            await bench.sql(due.format(table), at=bench.stored(now))
+        for scope in ("delivery:email", "institution:alder", "institution:birch"):
+            await pauses.set(scope, "why", now=now)
+        found = await overview(bench.runtime)
+        waits = _waits(found)
+        assert (waits["notifications", "paused"], waits["notifications", "message_cap"]) == (1, 1)
+        assert (waits["reconnections", "paused"], waits["reconnections", "message_cap"]) == (1, 2)
+        await pauses.lift("institution:alder")
+        assert _waits(await overview(bench.runtime))["reconnections", "now"] == 1
 
         text = StringIO()
         console = PlainConsole()
@@ -70,7 +82,7 @@ async def test_what_waits_is_counted_by_what_it_waits_for(bench_for: Any, sandbo
         console.print(funnel_table(found), waiting_table(found["waiting"], now))
         shown = text.getvalue()
         assert "message_cap 2" in shown
-        assert MEANINGS["grace"] in shown
+        assert MEANINGS["paused"] in shown
         assert len(shown.splitlines()) < 50
 
 
