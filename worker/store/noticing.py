@@ -54,8 +54,9 @@ class Noticing:
         given: dict[str, object] = {"now": now, "until": until, "window": float(self.days[0] * 86_400)}
         if self._rows.is_sqlite:
             # Moments are text there, in any zone: the day alone, with a day more on either side, finds the stretch of the index.
-            given["from_day"] = (now - timedelta(days=1)).date().isoformat()
-            given["to_day"] = (until + timedelta(days=2)).date().isoformat()
+            first, last = (now - timedelta(days=1)).date(), (until + timedelta(days=2)).date()
+            given |= {"from_day": first.isoformat(), "to_day": last.isoformat()}
+            given |= {"from_digits": f"{first:%Y%m%d}", "to_digits": f"{last:%Y%m%d}"}
         return given
 
     def walk(self) -> tuple[list[Any], ColumnElement[bool]]:
@@ -65,9 +66,12 @@ class Noticing:
         if self._rows.is_sqlite:
             soon = [normalised(date) > self._now, normalised(date) <= until]
             date = type_coerce(date, Text())  # unread: an application's own form of a moment must compare with itself
-            near = and_(date >= bindparam("from_day", type_=Text()), date < bindparam("to_day", type_=Text()))
-            # A form that does not begin with the day in its usual form may stand anywhere in the index.
-            soon.insert(0, or_(near, date.op("NOT GLOB")(literal_column("'[0-9][0-9][0-9][0-9]-*'"))))
+            # Four stretches of the index: days with dashes, days without, and what begins with no digit, such as a space.
+            near = [
+                and_(date >= bindparam(f"from_{form}", type_=Text()), date < bindparam(f"to_{form}", type_=Text()))
+                for form in ("day", "digits")
+            ]
+            soon.insert(0, or_(*near, date < literal_column("'0'"), date >= literal_column("':'")))
         else:
             date = type_coerce(date, Moment())
             soon = [date > self._now, date <= until]

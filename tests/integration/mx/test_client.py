@@ -44,14 +44,14 @@ async def test_mx_receives_all_four_parameters_as_they_were_set(web_mx):
         saying(),
         mx_skip_aggregation=True,
         mx_referral_source="APP",
-        mx_client_redirect_url="https://app.example/back?to=a b&x=1%202",
+        mx_client_redirect_url="https://app.example/back?to=a+b&x=1%202",
         mx_ui_message_webview_url_scheme="my+app",
     )
     await client.oauth_window(USER, MEMBER)
     assert dict(mx.requests[0].query) == {
         "skip_aggregation": "true",
         "referral_source": "APP",
-        "client_redirect_url": "https://app.example/back?to=a b&x=1%202",
+        "client_redirect_url": "https://app.example/back?to=a+b&x=1%202",
         "ui_message_webview_url_scheme": "my+app",
     }
 

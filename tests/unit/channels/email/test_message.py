@@ -168,7 +168,7 @@ def test_a_local_part_outside_ascii_is_written_in_utf8(compose):
     ["\r\nBcc: evil@evil.example", "\nBcc: evil@evil.example", "\r\n\r\nbody", "\x00", "\x85Bcc: x", "\u2028Bcc: x"],
 )
 def test_nothing_can_be_injected_into_a_header(compose, injected):
-    mail = compose(bank="Bank" + injected, settings={"app_name": "Acme" + injected})
+    mail = compose(bank="Bank" + injected)  # APP_NAME with such a character is refused when settings load
     parsed = parse(mail)
     assert parsed["Bcc"] is None
     assert parsed["From"].addresses[0].addr_spec == "no-reply@acme.example"
