@@ -1,10 +1,10 @@
 """Text for logs: what data, servers and libraries say is shown as text, without secrets and without control sequences."""
 
 import re
+import sys
 from pathlib import Path
 from types import TracebackType
 
-from worker.broker_faults import broker_fault
 from worker.errors import WorkerError
 from worker.plain_text import plain
 
@@ -34,7 +34,7 @@ def cause_of(error: BaseException) -> str:
     """What an exception says that may be said. The text of a foreign one may quote a URL or an address: its kind has to do."""
     if isinstance(error, WorkerError):
         return scrub(str(error))
-    if (words := broker_fault(error)) is not None:
+    if (words := _broker_fault(error)) is not None:
         return words
     kind = type(error).__name__
     if isinstance(error, OSError) and error.strerror:
@@ -42,6 +42,15 @@ def cause_of(error: BaseException) -> str:
     if isinstance(error, _ABOUT_CODE) or type(error).__module__.startswith(("celery.", "billiard.")):
         return f"{kind}: {scrub(str(error))}"
     return kind
+
+
+def _broker_fault(error: BaseException) -> str | None:
+    """Where redis-py was never imported, no error is its own; importing it would slow down every command's start."""
+    if "redis" not in sys.modules:
+        return None
+    from worker.broker_faults import broker_fault
+
+    return broker_fault(error)
 
 
 def place_of(traceback: TracebackType | None) -> str | None:

@@ -35,7 +35,6 @@ def up(
 
     settings = load_settings()
     configure_logs()
-    schema.migrate(settings)
     honcho.KILL_WAIT = STOP_PATIENCE  # shifts end in their own time
     manager: Any = honcho.Manager()
     with ExitStack() as stack:
@@ -43,6 +42,7 @@ def up(
         if "redis_url" not in settings.model_fields_set:
             environment["REDIS_URL"] = stack.enter_context(bundled_broker())
             out.print("REDIS_URL is not set: started a Valkey for as long as this runs.")
+        schema.migrate(settings)
         commands = {
             "worker": worker_command(children),
             "beat": beat_command(),

@@ -39,8 +39,7 @@ class NotificationState(StrEnum):
     SENT = "sent"
     #: It was refused for good.
     FAILED = "failed"
-    #: The answer was lost after dispatch began: it may have arrived, so nobody sends it again by guesswork. A first message is
-    #: followed by another the next day.
+    #: The answer was lost after dispatch began: it may have arrived. A first message is followed by another the next day.
     UNKNOWN = "unknown"
     #: Overtaken: the customer came back, or a fresher message replaced it.
     CANCELLED = "cancelled"

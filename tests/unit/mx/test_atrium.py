@@ -26,17 +26,17 @@ def test_all_four_parameters_are_sent_when_they_are_set(make_settings):
     settings = make_settings(
         mx_skip_aggregation=True,
         mx_referral_source="APP",
-        mx_client_redirect_url="https://app.example/back?a=1&b=ü#x",
+        mx_client_redirect_url="https://app.example/back?a=1&b=%C3%BC",
         mx_ui_message_webview_url_scheme="my+app",
     )
     url = Atrium(settings).window_url(USER, MEMBER)
     assert dict(url.query) == {
         "skip_aggregation": "true",
         "referral_source": "APP",
-        "client_redirect_url": "https://app.example/back?a=1&b=ü#x",
+        "client_redirect_url": "https://app.example/back?a=1&b=%C3%BC",
         "ui_message_webview_url_scheme": "my+app",
     }
-    assert "client_redirect_url=https%3A%2F%2Fapp.example%2Fback%3Fa%3D1%26b%3D%C3%BC%23x" in url.raw_query_string
+    assert "client_redirect_url=https%3A%2F%2Fapp.example%2Fback%3Fa%3D1%26b%3D%25C3%25BC" in url.raw_query_string
 
 
 @pytest.mark.parametrize(
