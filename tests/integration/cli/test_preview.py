@@ -211,7 +211,7 @@ def test_the_result_is_to_be_had_as_json(stocked: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["--user", "nobody"], 2, "'nobody' is no user GUID; it starts with USR-"),
+        (["--user", "nobody"], 2, "'nobody' is no user GUID, which starts with USR-, and no address"),
         (["--user", "USR-2"], 1, "USR-2 is not in the database"),
         (["--user", "USR-1", "--channel", "pigeon"], 2, "'pigeon' is none of email, fcm, apns, webpush"),
         (["--user", "USR-1", "--channel", "fcm", "--html", "x"], 2, "a message by fcm has no HTML"),
