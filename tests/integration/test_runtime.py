@@ -71,13 +71,17 @@ def test_what_fails_while_a_runtime_is_made_leaves_no_thread_and_no_descriptor(
     assert _open() == before
 
 
-def test_a_runtime_that_is_closed_leaves_no_thread_and_no_descriptor(settings_for: Callable[..., Settings]) -> None:
+def test_a_runtime_that_is_closed_leaves_no_thread_and_no_descriptor(
+    settings_for: Callable[..., Settings], tmp_path: Path
+) -> None:
+    settings = settings_for(database_url=f"sqlite:///{tmp_path / 'reconnect.db'}")
+
     async def use(runtime: Runtime) -> None:
         await asyncio.to_thread(lambda: None)  # as a token is fetched
         await runtime.set_clock()
 
     def once() -> None:
-        process = ProcessRuntime(settings_for(database_url="sqlite://"), wake=_nobody)
+        process = ProcessRuntime(settings, wake=_nobody)
         process.run(use)
         process.close()
 
@@ -88,7 +92,9 @@ def test_a_runtime_that_is_closed_leaves_no_thread_and_no_descriptor(settings_fo
     assert _open() == before
 
 
-async def test_where_one_part_cannot_be_closed_the_others_are(settings_for: Callable[..., Settings]) -> None:
+async def test_where_one_part_cannot_be_closed_the_others_are(
+    settings_for: Callable[..., Settings], tmp_path: Path
+) -> None:
     closed = []
 
     class Part:
@@ -99,7 +105,7 @@ async def test_where_one_part_cannot_be_closed_the_others_are(settings_for: Call
             closed.append(self.name)
             raise OSError(self.name)
 
-    runtime: Any = Runtime(settings_for(database_url="sqlite://"), wake=_nobody)
+    runtime: Any = Runtime(settings_for(database_url=f"sqlite:///{tmp_path / 'reconnect.db'}"), wake=_nobody)
     runtime.channels = {name: Part(name) for name in ("email", "fcm")}
     runtime.mx, runtime.pacing, runtime.database = Part("mx"), Part("pacing"), Part("database")
     with pytest.raises(OSError, match="database"):
