@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.machine import wait_until
 from worker.errors import WorkerError
 from worker.runtime import ProcessRuntime, Runtime
 from worker.sandbox.phones.network import Phones
@@ -53,6 +54,15 @@ def _open() -> tuple[int, int]:
     return threading.active_count(), sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
+def _expect_no_more_than(before: tuple[int, int]) -> None:
+    """What other tests in this process left behind may end meanwhile; nothing may have come."""
+    wait_until(
+        lambda: all(now <= then for now, then in zip(_open(), before, strict=True)),
+        seconds=5,
+        what="the end of what was opened",
+    )
+
+
 @pytest.mark.parametrize("wrong", WRONG, indirect=True)
 def test_what_fails_while_a_runtime_is_made_leaves_no_thread_and_no_descriptor(
     wrong: tuple[str, dict[str, str]], settings_for: Callable[..., Settings]
@@ -68,7 +78,7 @@ def test_what_fails_while_a_runtime_is_made_leaves_no_thread_and_no_descriptor(
     before = _open()
     for _ in range(5):
         fail()
-    assert _open() == before
+    _expect_no_more_than(before)
 
 
 def test_a_runtime_that_is_closed_leaves_no_thread_and_no_descriptor(
@@ -89,7 +99,7 @@ def test_a_runtime_that_is_closed_leaves_no_thread_and_no_descriptor(
     before = _open()
     for _ in range(3):
         once()
-    assert _open() == before
+    _expect_no_more_than(before)
 
 
 async def test_where_one_part_cannot_be_closed_the_others_are(
