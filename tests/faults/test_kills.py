@@ -7,7 +7,7 @@ import pytest
 from tests.faults.comparison import compare
 from tests.faults.crew import Cron, Worker
 from tests.faults.schedule import LONG, Schedule
-from tests.machine import Machine
+from tests.machine import Machine, wait_until
 
 KILLS, MEMBERS = (300, 40_000) if LONG else (20, 5_000)
 
@@ -21,6 +21,7 @@ def test_nobody_is_lost_and_nobody_is_mailed_twice_when_workers_are_killed(
     machine.environment |= {"MX_MAX_CONNECTIONS": "10", "BATCH_SIZE": "100", "SHIFT_SECONDS": "5"}
     busy = 0
     with Worker(machine, schedule) as worker, Cron(machine, every=2) as cron:
+        wait_until(records.in_hand, seconds=120, what="the first sweep")
         for _ in range(KILLS):
             schedule.pause(0.2, 1.6)
             busy += bool(records.in_hand())
