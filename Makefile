@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$p" && break; done)
 PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-# Tests run side by side: most of them wait for a server. Each process has servers of its own.
+# Most tests wait for a server, so they run side by side, each process with servers of its own. Those of whole systems run one by one.
 SIDE_BY_SIDE ?= -n 3 --dist worksteal
 
 .DEFAULT_GOAL := help
@@ -33,7 +33,12 @@ demo: $(VENV)/runtime ## the whole job against a sandbox bank: sweep, fetch, del
 	@$(BIN)/python -m worker demo $(ARGS)
 
 test: $(VENV)/dev ## every test, against real servers that it starts itself
-	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
+ifdef ARGS
+	@$(BIN)/python -m pytest $(ARGS)
+else
+	@$(BIN)/python -m pytest tests/unit tests/integration $(SIDE_BY_SIDE)
+	@$(BIN)/python -m pytest tests/acceptance tests/faults
+endif
 
 lint: $(VENV)/dev ## ruff and mypy --strict
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -42,7 +47,7 @@ up: $(VENV)/runtime ## broker, worker, beat and Flower on this machine, with you
 	@$(BIN)/python -m worker up $(ARGS)
 
 faults: $(VENV)/dev ## kills, outages and bad days against real processes (FAULTS=long for the long form)
-	@$(BIN)/python -m pytest tests/faults $(SIDE_BY_SIDE) $(ARGS)
+	@$(BIN)/python -m pytest tests/faults $(ARGS)
 
 mailcheck: $(VENV)/dev ## real mail server and SpamAssassin against every mail (installs both where it may)
 	@$(BIN)/python -m ops.mailcheck $(ARGS)
