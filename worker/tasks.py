@@ -21,6 +21,10 @@ from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
 from worker.stages.verify import verify
+from worker.store.delivering import DeliverStore
+from worker.store.fetching import FetchStore
+from worker.store.pauses import PauseStore
+from worker.store.verifying import VerifyStore
 from worker.watching import overdue
 
 log = structlog.get_logger()
@@ -96,6 +100,18 @@ def look_for_overdue_sweeps(uptime: float) -> str | None:
     with suppress(Exception):  # a database that is away is said by those who need it
         return process().run(lambda runtime: overdue(runtime.database, uptime))
     return None
+
+
+@signals.worker_process_init.connect
+def _open(**_: object) -> None:
+    """Before a child's first task, so that what it opens and compiles for the first time holds up no request that is under way."""
+    with suppress(WorkerError):  # a key that cannot be read is said by the task that needs it
+        process().run(_compile_statements)
+
+
+async def _compile_statements(runtime: Runtime) -> None:
+    for store in (FetchStore, DeliverStore, VerifyStore, PauseStore):
+        runtime.database.store(store)
 
 
 @signals.worker_process_shutdown.connect

@@ -86,6 +86,7 @@ class MxClient:
         self._host_is_allowed = settings.uri_host_is_allowed
         self._deadline = deadline
         self._pacing = pacing
+        self._has_a_rate = pacing is not None and settings.mx_requests_per_second is not None
         self._gone_in_a_row = 0
         self._asking = asyncio.Lock()
         self._transport = Transport(
@@ -93,6 +94,7 @@ class MxClient:
             self._flavour.headers,
             max_connections=settings.mx_max_connections,
             ssl_context=ssl_context,
+            asks_before_sending=self._has_a_rate,
         )
 
     def __repr__(self) -> str:
@@ -172,7 +174,11 @@ class MxClient:
         until = time.monotonic() + within
         try:
             async with self._pacing.turn(within=within) as turn:
-                reply = await self._transport.get(url, within=until - time.monotonic())
+                reply = await self._transport.get(
+                    url,
+                    within=until - time.monotonic(),
+                    before_sending=turn.before_sending if self._has_a_rate else None,
+                )
                 answer = reply if isinstance(reply, RetryLater) else judge(reply, asked)
                 turn.heard(answer)
                 return answer

@@ -5,8 +5,8 @@ none of aiohttp's own repeats, since each GET may mint a URI and repeating is de
 """
 
 import ssl
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -17,6 +17,7 @@ from yarl import URL
 import worker
 from worker.errors import SettingsError
 from worker.mx.answers import RetryLater
+from worker.mx.pacing import NoTurn
 from worker.setting_urls import is_loopback
 
 #: Seconds for one exchange, waiting for one of the pool's connections included. There is no limit for single reads besides: it
@@ -52,7 +53,9 @@ class Transport:
         *,
         max_connections: int,
         ssl_context: ssl.SSLContext | None = None,
+        asks_before_sending: bool = False,
     ) -> None:
+        """``asks_before_sending``: whether :meth:`get` takes ``before_sending``, which costs each call something."""
         # Not the session's default headers: aiohttp would show those to a proxy too, outside the tunnel.
         # identity: answers are small, and nothing then needs to be unpacked; a server that packs all the same is understood.
         self._headers = CIMultiDict(
@@ -61,18 +64,32 @@ class Transport:
         self._max_connections = max_connections
         self._ssl_context = ssl_context
         self._proxy = proxy_for(base_url)
+        self._traces = [_asking_before_sending()] if asks_before_sending else None
         self._session: aiohttp.ClientSession | None = None
 
-    async def get(self, url: URL, *, within: float = TOTAL) -> Reply | RetryLater:
-        """One GET of a URL that is already encoded, within so many seconds (at most :data:`TOTAL`)."""
+    async def get(
+        self, url: URL, *, within: float = TOTAL, before_sending: Callable[[], Awaitable[None]] | None = None
+    ) -> Reply | RetryLater:
+        """One GET of a URL that is already encoded, within so many seconds (at most :data:`TOTAL`).
+
+        ``before_sending`` is awaited when a connection is open and nothing has been sent; :class:`NoTurn` from it is raised here.
+        """
         session = self._session or self._open()
         try:
-            response = await session.get(url, headers=self._headers, allow_redirects=False, timeout=_timeout(within))
+            response = await session.get(
+                url,
+                headers=self._headers,
+                allow_redirects=False,
+                timeout=_timeout(within),
+                trace_request_ctx=before_sending,
+            )
             try:
                 body = await _read(response)
             except BaseException:
                 response.close()
                 raise
+        except NoTurn:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever the other side provokes is an answer
             return RetryLater(code=code_of(error))
         return RetryLater(code="too_large") if body is None else Reply(response.status, response.headers, body)
@@ -91,11 +108,26 @@ class Transport:
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             proxy=self._proxy,
+            trace_configs=self._traces,
             trust_env=False,  # it would read .netrc and the environment anew for every request, in threads
         )
         # Its own repeat on a connection that was lost; aiohttp's test client turns it off by this name, a middleware costs each call.
         self._session._retry_connection = False  # noqa: SLF001
         return self._session
+
+
+def _asking_before_sending() -> aiohttp.TraceConfig:
+    """Awaits what a request brought along before its headers are written, despite the signal's name."""
+
+    async def ask(
+        _session: aiohttp.ClientSession, context: Any, _headers: aiohttp.TraceRequestHeadersSentParams
+    ) -> None:
+        if context.trace_request_ctx is not None:
+            await context.trace_request_ctx()
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(ask)
+    return trace
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes | None:

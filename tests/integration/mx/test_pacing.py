@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from worker.mx.answers import Gone, RefusedClient, RetryLater
 from worker.mx.pacing import NoTurn, Pacing
+from worker.mx.pacing.schedule import LATE
 
 PacingFor = Callable[..., Pacing]
 NOBODY = "redis://:hunter2-pw@127.0.0.1:9/0"
@@ -79,6 +80,38 @@ async def test_with_a_rate_turns_come_evenly(pacing_for):
     pacing = pacing_for(mx_requests_per_second=100)
     began = sorted(await asyncio.gather(*(one_turn(pacing) for _ in range(40))))
     assert began[-1] - began[0] == pytest.approx(39 / 97, rel=0.15)
+
+
+async def test_requests_held_up_while_they_connect_are_not_sent_all_at_once(pacing_for):
+    pacing = pacing_for(mx_requests_per_second=100)
+    sent: list[float] = []
+
+    async def request() -> None:
+        async with pacing.turn() as turn:
+            await opened.wait()
+            await turn.before_sending()
+            sent.append(time.monotonic())
+
+    opened = asyncio.Event()
+    requests = [asyncio.create_task(request()) for _ in range(30)]
+    await until(lambda: pacing._places.in_flight == 30)
+    await asyncio.sleep(2 * LATE)  # so that the last moment of them is over as well
+    opened.set()
+    await asyncio.gather(*requests)
+    # Each has a moment of its own again, at most three of which may be used at once.
+    assert max(sum(1 for other in sent if 0 <= other - one < 0.1) for one in sent) <= 10 + 100 * LATE + 1
+    assert pacing._places.in_flight == 0
+
+
+async def test_a_request_that_connected_too_late_is_not_sent_into_a_silence(pacing_for):
+    pacing = pacing_for(mx_requests_per_second=100)
+    async with pacing.turn() as turn:
+        await asyncio.sleep(2 * LATE)
+        pacing.block(60)
+        with pytest.raises(NoTurn) as raised:
+            await turn.before_sending()
+    assert raised.value.after == pytest.approx(60, abs=1)
+    assert pacing._places.in_flight == 0
 
 
 async def test_many_waiters_are_served_by_few_round_trips(pacing_for, redis_url):

@@ -4,7 +4,8 @@ A limiter that counts requests where they are allowed says little of when they a
 second would send a tenth of a second's requests at once, on top of those that are on time. So a moment is good for
 :data:`LATE` seconds and is then lost, and moments are :data:`PACE` times as dense as the rate permits. Requests that leave
 within one second have their moments within ``1 + LATE`` seconds; of these there are ``rate * PACE * (1 + LATE)``, which is
-less than ``rate``. What the network and the other side's own hesitation add comes on top.
+less than ``rate``. Whether a moment is still good is looked at twice: when a request is let go, and when its connection is open
+and its first byte is about to leave. What the network and the other side's own hesitation add comes on top.
 """
 
 from collections import deque
@@ -28,13 +29,12 @@ class Schedule:
         first = max(first, self.last + interval)
         self._moments.extend(first + i * interval for i in range(n))
 
-    def take(self, now: float) -> bool:
-        """Use up a moment that has come, if there is one."""
+    def take(self, now: float) -> float | None:
+        """Use up a moment that has come, and say which; ``None`` if there is none."""
         self._lose(now)
         if self._moments and self._moments[0] <= now:
-            self._moments.popleft()
-            return True
-        return False
+            return self._moments.popleft()
+        return None
 
     def left(self, now: float) -> int:
         """How many moments can still be used."""

@@ -62,9 +62,11 @@ class Supply:
         """Seconds after which nothing that others hold counts any more."""
         return HORIZON if self._rate is None else max(HORIZON, (self._processes + 1) / self._rate)
 
-    def take(self, now: float) -> bool:
-        """Whether one request may be sent now; its moment is used up."""
-        return self.blocked_until <= now < self._stale_at and (self._rate is None or self.schedule.take(now))
+    def take(self, now: float) -> float | None:
+        """The moment of one request that may be sent now, which is used up; ``None`` if none may."""
+        if not self.blocked_until <= now < self._stale_at:
+            return None
+        return now if self._rate is None else self.schedule.take(now)
 
     def next_moment(self, now: float) -> float | None:
         """When to try again if nobody runs an errand until then."""

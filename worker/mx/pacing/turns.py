@@ -15,11 +15,15 @@ from typing import Self
 from worker.mx.answers import RefusedClient, RetryLater
 from worker.mx.pacing.ledger import Ledger, RedisLedger
 from worker.mx.pacing.places import Places
+from worker.mx.pacing.schedule import LATE
 from worker.mx.pacing.supply import GRANT, LOOK_EVERY, Supply
 from worker.settings import Settings
 
 #: Everybody's pause after a 429 that names none (seconds).
 UNNAMED_PAUSE = 1.0
+
+#: A request whose moment passed while its connection was opened waits at most so long for another (seconds).
+LATE_PATIENCE = 3.0
 
 #: While some wait, others are expected to go on coming for so long (seconds).
 FOLLOWERS = 0.25
@@ -48,7 +52,9 @@ class Pacing:
             rate=settings.mx_requests_per_second,
             clock=clock,
         )
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        #: Those that wait for a place and a moment, and those that have a place and lost their moment.
+        self._waiters: deque[asyncio.Future[float]] = deque()
+        self._late: deque[asyncio.Future[float]] = deque()
         self._last_turn = float("-inf")
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -105,29 +111,30 @@ class Pacing:
             await asyncio.wait([self._keeper])
         if self._timer is not None:
             self._timer.cancel()
-        while self._waiters:
-            self._waiters.popleft().cancel()
+        for waiting in (self._late, self._waiters):
+            while waiting:
+                waiting.popleft().cancel()
         await self._supply.close()
 
-    def _goes_at_once(self) -> bool:
-        return not self._waiters and self._goes(self._clock())
+    def _goes_at_once(self) -> float | None:
+        return None if self._waiters or self._late else self._goes(self._clock())
 
-    def _goes(self, now: float) -> bool:
-        if self._places.free > 0 and self._supply.take(now):
-            self._places.in_flight += 1
-            return True
-        return False
+    def _goes(self, now: float) -> float | None:
+        if self._places.free <= 0 or (moment := self._supply.take(now)) is None:
+            return None
+        self._places.in_flight += 1
+        return moment
 
-    async def _wait(self, within: float | None) -> None:
+    async def _wait(self, within: float | None) -> float:
         if self._closed or (within is not None and self.blocked_for > within):
             raise NoTurn(self.blocked_for)
-        leave: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        leave: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._waiters.append(leave)
         self._rouse()
         self._set_timer()
         try:
             async with asyncio.timeout(within):
-                await leave
+                return await leave
         except BaseException as error:
             if leave.done() and not leave.cancelled():
                 self._places.in_flight -= 1  # it was let go, and does not go
@@ -139,6 +146,23 @@ class Pacing:
                 raise NoTurn(self.blocked_for) from None
             raise
 
+    async def _wait_again(self) -> float:
+        """Another moment, before all who wait, for a request that keeps its place."""
+        if self._closed or self.blocked_for > LATE_PATIENCE:
+            raise NoTurn(self.blocked_for)
+        leave: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._late.append(leave)
+        self._rouse()
+        self._set_timer()
+        try:
+            async with asyncio.timeout(LATE_PATIENCE):
+                return await leave
+        except TimeoutError:
+            raise NoTurn(self.blocked_for) from None
+        finally:
+            with suppress(ValueError):
+                self._late.remove(leave)
+
     def _leave(self, began: float) -> None:
         self._places.leave(began)
         if self._waiters:
@@ -147,20 +171,21 @@ class Pacing:
     def _release(self) -> None:
         """Let go whoever may."""
         now = self._clock()
-        while self._waiters:
-            if self._waiters[0].done():
-                self._waiters.popleft()
-            elif self._goes(now):
-                self._waiters.popleft().set_result(None)
-            else:
-                self._set_timer()
-                self._rouse()
-                return
+        for waiting, take in ((self._late, self._supply.take), (self._waiters, self._goes)):
+            while waiting:
+                if waiting[0].done():
+                    waiting.popleft()
+                elif (moment := take(now)) is not None:
+                    waiting.popleft().set_result(moment)
+                else:
+                    self._set_timer()
+                    self._rouse()
+                    return
 
     def _set_timer(self) -> None:
         now = self._clock()
         moment = self._supply.next_moment(now)
-        if moment is None or self._places.free <= 0:
+        if moment is None or (self._places.free <= 0 and not self._late):
             return
         if self._timer is not None:
             if self._timer_at <= moment:
@@ -175,15 +200,18 @@ class Pacing:
 
     def _errand_at(self, now: float) -> float:
         return self._supply.errand_at(
-            now, waiting=bool(self._waiters), usable=self._usable(), active=now - self._last_turn < LOOK_EVERY
+            now,
+            waiting=bool(self._waiters or self._late),
+            usable=self._usable(),
+            active=now - self._last_turn < LOOK_EVERY,
         )
 
     def _usable(self) -> int:
         """How many moments could be used soon: by those who wait and those who follow them, as far as there will be places."""
         if not self._waiters:
-            return 0
+            return len(self._late)
         wanted = max(len(self._waiters), int(self._places.flow * FOLLOWERS))
-        return min(wanted, int(max(self._places.free, 0) + self._places.turnover(GRANT)))
+        return len(self._late) + min(wanted, int(max(self._places.free, 0) + self._places.turnover(GRANT)))
 
     def _rouse(self) -> None:
         """Wake the keeper if there is something to do sooner than it thinks."""
@@ -204,7 +232,7 @@ class Pacing:
                 self._release()
                 continue
             self._keeper_wakes_at = moment
-            if moment == float("inf") and not self._waiters:
+            if moment == float("inf") and not self._waiters and not self._late:
                 self._supply.rest()
             with suppress(TimeoutError):
                 async with asyncio.timeout(None if moment == float("inf") else moment - now):
@@ -214,17 +242,18 @@ class Pacing:
 class Turn:
     """One request: its leave to go, its place while it is under way, and what it learns of MX."""
 
-    __slots__ = ("_began", "_pacing", "_within")
+    __slots__ = ("_began", "_moment", "_pacing", "_within")
 
     def __init__(self, pacing: Pacing, within: float | None) -> None:
         self._pacing = pacing
         self._within = within
         self._began = 0.0
+        self._moment = 0.0
 
     async def __aenter__(self) -> Self:
         pacing = self._pacing
-        if not pacing._goes_at_once():  # noqa: SLF001 - one mechanism, two classes
-            await pacing._wait(self._within)  # noqa: SLF001
+        moment = pacing._goes_at_once()  # noqa: SLF001 - one mechanism, two classes
+        self._moment = await pacing._wait(self._within) if moment is None else moment  # noqa: SLF001
         self._began = pacing._last_turn = pacing._clock()  # noqa: SLF001
         return self
 
@@ -232,6 +261,15 @@ class Turn:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pacing._leave(self._began)  # noqa: SLF001
+
+    async def before_sending(self) -> None:
+        """To be awaited when the connection is open, right before the first byte: waits for another moment if its own has passed.
+
+        Opening connections on a busy machine takes longer than a moment is good for, and all that waited for them would be sent at
+        once. Raises :class:`NoTurn` if there is no other moment within :data:`LATE_PATIENCE`.
+        """
+        while self._pacing._clock() > self._moment + LATE:  # noqa: SLF001
+            self._moment = await self._pacing._wait_again()  # noqa: SLF001
 
     def heard(self, answer: object) -> None:
         """Draw the conclusions from one of :mod:`worker.mx.answers`."""
