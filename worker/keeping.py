@@ -3,7 +3,8 @@
 A Procfile runner ends everything when one process ends. This starts what ended again, after 1, 2, 4, … 60 seconds, and after 1
 again once it ran for a minute; it says in the log what ended and when it is back. systemd does the same by itself (``Restart=always``).
 
-- SIGTERM is passed on, and what ends then is not started again. (Ctrl-C reaches the command without this.)
+- SIGTERM and Ctrl-C are passed on, and what ends then is not started again. The command has a process group of its own: a runner that
+  signals whole groups would tell it twice, and a program that is told twice stops at once instead of in its own time.
 - Exit code 2 means wrong settings: another start would only say so again, so this ends with it.
 """
 
@@ -34,15 +35,15 @@ def keep(command: Sequence[str]) -> int:
 
     def stop(number: int, _frame: object) -> None:
         asked.set()
-        if number == signal.SIGTERM and running is not None:
-            running.terminate()
+        if running is not None:
+            running.send_signal(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     wait = FIRST_WAIT
     while True:
         began = time.monotonic()
-        running = subprocess.Popen(command)  # noqa: S603 - our own commands
+        running = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)  # noqa: S603 - our own commands
         if asked.is_set():  # while it was started
             running.terminate()
         code = running.wait()

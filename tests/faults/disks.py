@@ -1,9 +1,10 @@
 """Disks that are full or read-only, for a single process and what it starts.
 
 A small file system of its own, in a mount namespace that ends with the process, where this user may make one; otherwise a limit on
-the size of files, and SQLite's own read-only mode.
+the size of files, and the file's own permissions.
 """
 
+import os
 import shlex
 import subprocess
 import sys
@@ -28,10 +29,13 @@ def full(way: str, folder: Path, *, left: int) -> list[str]:
 
 
 def read_only(way: str, folder: Path) -> tuple[list[str], str]:
-    """What to put before a command so that ``folder`` cannot be written, and the ``DATABASE_URL`` to go by."""
+    """What to put before a command so that the database cannot be written, and the ``DATABASE_URL`` to go by."""
+    url = f"sqlite:///{folder / _FILE}"
     if way == "limit":
-        return [], f"sqlite:///file:{folder / _FILE}?mode=ro&uri=true"
-    return _with_own_mount(folder, "size=64m", "mount -o remount,ro {disk}"), f"sqlite:///{folder / _FILE}"
+        (folder / _FILE).chmod(0o444)
+        # Root may write whatever the file's mode says, unless it starts the command without its powers.
+        return ([] if os.geteuid() else ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]), url
+    return _with_own_mount(folder, "size=64m", "mount -o remount,ro {disk}"), url
 
 
 def _with_own_mount(folder: Path, options: str, *then: str) -> list[str]:

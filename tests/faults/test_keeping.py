@@ -1,5 +1,7 @@
 """What ends by itself is started again, under `up` and under a Procfile."""
 
+import os
+import signal
 import sys
 from typing import Any
 
@@ -25,6 +27,19 @@ def test_what_ends_is_started_again_and_what_is_asked_to_end_or_set_wrongly_is_n
     wait_until(lambda: ran.read_text() == "up\n", what="its start")
     lasting.terminate()
     assert lasting.wait(10) == 0
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_runner_that_signals_the_whole_group_tells_the_command_once(machine: Machine, number: int) -> None:
+    said = machine.folder / "said"
+    told = f"echo told >> {said}; sleep 0.3; told=1"
+    script = f"trap '{told}' TERM INT; echo up > {said}; while [ -z $told ]; do sleep 0.05; done"
+    keeping = machine.start("keeping", sys.executable, "-m", "worker.keeping", "sh", "-c", script)
+    wait_until(lambda: said.exists() and said.read_text() == "up\n", what="its start")
+    os.killpg(keeping.pid, number)
+    assert keeping.wait(10) == 0
+    assert said.read_text() == "up\ntold\n"
 
 
 @pytest.mark.timeout(300)
