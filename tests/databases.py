@@ -1,0 +1,99 @@
+"""Databases for tests: a real PostgreSQL that lasts for a whole run, and what lets a test begin on an empty one within milliseconds."""
+
+import os
+from collections.abc import Iterator, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+#: What a test may do to a database besides writing rows.
+_SHAPE = """
+SELECT (SELECT string_agg(relname || relkind, ' ' ORDER BY relname) FROM pg_class WHERE relnamespace = 'public'::regnamespace),
+       (SELECT md5(string_agg(attrelid || attname || atttypid || attnotnull || coalesce(pg_get_expr(adbin, adrelid), ''), ' '
+                   ORDER BY attrelid, attnum))
+          FROM pg_attribute LEFT JOIN pg_attrdef ON (adrelid, adnum) = (attrelid, attnum)
+         WHERE attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace) AND NOT attisdropped),
+       (SELECT count(*) FROM pg_constraint), (SELECT count(*) FROM pg_trigger), (SELECT count(*) FROM pg_policy),
+       (SELECT count(*) FROM pg_db_role_setting), (SELECT count(*) FROM pg_proc), (SELECT count(*) FROM pg_roles),
+       (SELECT string_agg(version_num, ' ') FROM alembic_version)
+"""
+
+
+@dataclass
+class Postgres:
+    """A server, and databases on it that are made from a migrated template."""
+
+    uri: str
+    made: int = 0
+    _idle: list[str] = field(default_factory=list)
+    _shape: tuple[Any, ...] | None = None
+
+    def database(self) -> str:
+        """The URL of a fresh, migrated database."""
+        self.made += 1
+        name = f"t{os.getpid()}_{self.made}"
+        with psycopg.connect(self.uri, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE migrated STRATEGY file_copy")
+        return self.uri.replace("/postgres?", f"/{name}?")
+
+    def lent(self) -> Iterator[str]:
+        """The URL of an empty, migrated database, which another test may get afterwards."""
+        url = self._idle.pop() if self._idle else self.database()
+        yield url
+        with suppress(psycopg.Error):
+            if self._is_as_new(url):
+                self._idle.append(url)
+                return
+        name = url.rpartition("/")[2].partition("?")[0]
+        with suppress(psycopg.Error), psycopg.connect(self.uri, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _is_as_new(self, url: str) -> bool:
+        """Empty it; false if a test changed more than rows."""
+        with psycopg.connect(url, autocommit=True, options="-c lock_timeout=2s") as connection:
+            if self._shape is None:
+                with psycopg.connect(self.uri.replace("/postgres?", "/migrated?"), autocommit=True) as template:
+                    self._shape = template.execute(_SHAPE).fetchone()
+            if connection.execute(_SHAPE).fetchone() != self._shape:
+                return False
+            tables = [name for (name,) in connection.execute(
+                "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
+                " AND relname <> 'alembic_version'"
+            )]  # fmt: skip
+            used = " UNION ALL ".join(f"SELECT '{name}' FROM (SELECT 1 FROM {name} LIMIT 1) x" for name in tables)
+            if written := [name for (name,) in connection.execute(used)]:
+                connection.execute(f"TRUNCATE {', '.join(written)} CASCADE")
+            connection.execute(
+                "SELECT setval(oid::regclass, 1, false) FROM pg_class"
+                " WHERE relnamespace = 'public'::regnamespace AND relkind = 'S'"
+            )
+            connection.execute("SET allow_system_table_mods = on")
+            connection.execute("DELETE FROM pg_statistic WHERE starelid >= 16384")
+        return True
+
+
+class StatementCache(MutableMapping[Any, Any]):
+    """Compiled statements of all engines of one kind: a test with a new engine need not compile what others did."""
+
+    def __init__(self) -> None:
+        self._compiled: dict[Any, Any] = {}
+
+    def _of(self, key: Any) -> Any:
+        return (key[0].name, *key[1:])  # the dialect is another object in each engine
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._compiled[self._of(key)]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._compiled[self._of(key)] = value
+
+    def __delitem__(self, key: Any) -> None:
+        del self._compiled[self._of(key)]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._compiled)
+
+    def __len__(self) -> int:
+        return len(self._compiled)

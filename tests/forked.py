@@ -1,0 +1,163 @@
+"""The `reconnect` command in processes of its own that are forked from one which has imported everything already.
+
+Starting Python and importing what a command needs takes ten times as long as most commands do. Such a process differs from a fresh one
+in nothing but that: it has its own folder, environment, standard streams and exit code, and may be killed. What tests the start itself
+uses a fresh one.
+"""
+
+import atexit
+import gc
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+#: Imported before the forks: what the commands import.
+_MODULES = (
+    "aiosqlite", "psycopg", "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite.aiosqlite", "rich.progress",
+    "rich.table", "alembic.command", "celery.app.control", "kombu.transport.redis", "worker.channels.email.channel",
+    "worker.publishing", "worker.sandbox.scenario", "worker.store.schema", "worker.stages.sweep", "worker.stages.explaining",
+)  # fmt: skip
+
+
+def run(
+    arguments: list[str], *, folder: Path, environment: dict[str, str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """Run ``reconnect …`` to its end; raises :class:`subprocess.TimeoutExpired` and kills it after ``timeout`` seconds."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, socket.socket(socket.AF_UNIX) as server:
+        server.connect(_server())
+        server.settimeout(timeout)
+        order = json.dumps([arguments, str(folder), environment]).encode()
+        socket.send_fds(server, [len(order).to_bytes(4, "big")], [out.fileno(), err.fileno()])
+        server.sendall(order)
+        pid = int.from_bytes(_read(server, 4), "big")
+        try:
+            status = int.from_bytes(_read(server, 4), "big", signed=True)
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            raise subprocess.TimeoutExpired(["reconnect", *arguments], timeout) from None
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode(errors="replace"))
+        return subprocess.CompletedProcess(arguments, status, *texts)
+
+
+def _read(connection: socket.socket, n: int) -> bytes:
+    data = b""
+    while len(data) < n:
+        if not (more := connection.recv(n - len(data))):
+            raise EOFError("the process that forks commands is gone")
+        data += more
+    return data
+
+
+@cache
+def _server() -> str:
+    """Where it listens; started by the first command of this process, and ends with it."""
+    address = f"{tempfile.mkdtemp(prefix='forked-')}/socket"
+    command = [sys.executable, "-m", "tests.forked", address]
+    bare = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
+    root = str(Path(__file__).resolve().parents[1])
+    # It ends when its standard input does: with this process, however that ends.
+    process = subprocess.Popen(
+        command,
+        cwd=root,
+        env=bare | {"PYTHONPATH": root, "COLUMNS": "200"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    _processes.append(process)
+    return address
+
+
+#: Kept, so that nobody closes their pipes.
+_processes: list[subprocess.Popen[bytes]] = []
+
+
+def _serve(address: str) -> None:
+    from worker import cli
+
+    for module in (*_MODULES, *(f"worker.cli.{name}" for name in cli._MODULES)):
+        import_module(module)
+    gc.collect()
+    gc.freeze()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen(64)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who hold the connections
+    nobody = os.open(os.devnull, os.O_RDWR)
+    os.write(1, b"ready\n")
+    os.dup2(nobody, 1)
+    assert threading.active_count() == 1
+    while True:
+        readable, _, _ = select.select([listener, 0], [], [])
+        if 0 in readable:
+            shutil.rmtree(Path(address).parent)
+            return  # whoever asked is gone
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            listener.close()
+            os.dup2(nobody, 0)
+            _attend(connection)
+        connection.close()
+
+
+def _attend(connection: socket.socket) -> None:
+    """Fork the command, and say which process it is and how it ended."""
+    length, fds, _, _ = socket.recv_fds(connection, 4, 2)
+    arguments, folder, environment = json.loads(_read(connection, int.from_bytes(length, "big")))
+    pid = os.fork()
+    if pid == 0:
+        connection.close()
+        for fd, target in zip(fds, (1, 2), strict=True):
+            os.dup2(fd, target)
+            os.close(fd)
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.argv = ["reconnect", *arguments]
+        _command()
+    connection.sendall(pid.to_bytes(4, "big"))
+    _, status = os.waitpid(pid, 0)
+    with suppress(OSError):
+        connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(4, "big", signed=True))
+    os._exit(0)
+
+
+def _command() -> None:
+    """As ``python -m worker`` does it, exit handlers included."""
+    from worker.cli import main
+
+    code = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except BaseException:  # noqa: BLE001 - as an interpreter does
+        traceback.print_exc()
+        code = 1
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])
