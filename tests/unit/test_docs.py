@@ -149,7 +149,7 @@ def test_every_file_of_the_tree_that_is_named_exists() -> None:
             for name in re.findall(r"(?<![\w./-])(?:worker|tests|ops|migrations|docs)/[\w./-]*\w", piece):
                 seen += 1
                 assert (ROOT / name).exists(), f"{page}: {name}"
-    assert seen > 20
+    assert seen > 15
 
 
 def test_no_file_in_docs_is_larger_than_a_reader_would_wait_for() -> None:
