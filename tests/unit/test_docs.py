@@ -16,15 +16,8 @@ from cryptography.fernet import Fernet
 from tests.pages import DOCS, PAGES, README, ROOT, Page, tables
 from worker import cli
 from worker.app import STAGES, configuration
-from worker.channels import BadAddress, ChannelDown, Failed, Sent, TryLater
-from worker.channels.apns.judging import judge as judge_apns
-from worker.channels.fcm.judging import judge as judge_fcm
-from worker.channels.push_http import Reply
-from worker.channels.webpush.judging import judge as judge_webpush
 from worker.cli.processes import flower_command
 from worker.intake import COLUMNS, Row, read
-from worker.mx.answers import Gone, RefusedClient, RejectedRequest, RetryLater, Unsupported
-from worker.mx.judging import judge_window
 from worker.policy import cadence
 from worker.policy.states import (
     ENDS,
@@ -196,81 +189,13 @@ def test_the_picture_of_the_cadence_shows_the_default_days() -> None:
     assert shown[-6:] == [*days, days[-1] + cadence.PATIENCE_AFTER_LAST.days]
 
 
-# Answers
+# Words
 
 
-_BECOMES = {
-    Unsupported: "`unsupported`",
-    Gone: "`gone`",
-    RefusedClient: "`due`, as it was",
-    RejectedRequest: "`quarantined`",
-    RetryLater: "`due`",
-}
-
-
-def test_the_table_of_mx_answers_says_what_the_code_makes_of_each() -> None:
-    rows = [row for row in tables(DOCS["answers"].section("MX")) if not row[0].startswith("`200`")]
-    told: dict[str, str] = {}
-    for answer, becomes, *_ in rows:
-        no_oauth = "cannot use OAuth" in answer
-        for status in re.findall(r"`(\d{3})`", answer):
-            body = b'{"error": {"message": "Member cannot use OAuth"}}' if no_oauth else b"{}"
-            judged = judge_window(int(status), {}, body, asked="MBR-1", host_is_allowed=lambda _: True)
-            assert becomes.startswith(_BECOMES[type(judged)]), answer
-            told[status] = becomes
-    assert {"400", "401", "403", "404", "405", "406", "409", "422", "429", "500", "502", "503", "504"} <= set(told)
-
-
-def test_every_state_that_an_answer_leads_to_exists() -> None:
-    known = {str(state) for state in (*ReconnectionState, *NotificationState)}
-    for heading, column in (("MX", 1), ("Mail server", 1), ("Mail server", 2)):
-        for row in tables(DOCS["answers"].section(heading)):
-            named = re.findall(r"`([a-z_]+)`", row[column])
-            assert set(named) & known or "wait" in row[column], row
-            assert set(named) <= known | {"resend", "status"}, row
-
-
-_PUSH = {
-    "`sent`": (Sent, {}),
-    "`suppressed`, the device is disabled": (BadAddress, {}),
-    "`pending`, this message waits; an attempt is counted": (TryLater, {"whole_channel": False}),
-    "`pending`, the channel waits as long as the service asks, else a minute": (TryLater, {"whole_channel": True}),
-    "`failed`": (Failed, {}),
-    "`pending`, the channel stops: `Paused delivery:fcm` and so on": (ChannelDown, {}),
-}
-_ANY = {"2xx": 201, "3xx": 302, "4xx": 418, "5xx": 500}
-
-
-def _fcm(code: str) -> bytes:
-    return json.dumps({"error": {"details": [{"errorCode": code}]}}).encode()
-
-
-def _apns(reason: str) -> bytes:
-    return json.dumps({"reason": reason}).encode()
-
-
-@pytest.mark.parametrize(
-    ("column", "judge", "body"),
-    [(1, judge_fcm, _fcm), (2, judge_apns, _apns), (3, judge_webpush, _apns)],
-    ids=["fcm", "apns", "webpush"],
-)
-def test_the_table_of_push_answers_says_what_the_code_makes_of_each(column: int, judge: Any, body: Any) -> None:
-    seen = 0
-    for row in tables(DOCS["answers"].section("Push services")):
-        outcome, having = _PUSH[row[0]]
-        plain = re.sub(
-            r"(`INVALID_ARGUMENT`|401 or 403) that [^,;]*", "", row[column]
-        )  # they depend on more than the code
-        told = re.findall(r"`([A-Za-z_]+)`", plain)
-        replies = [Reply(status=400, headers={}, body=body(word)) for word in told]
-        numbers = re.findall(r"\b(\d{3})\b", plain) + re.findall(r"\b([2-5]xx)\b", plain)
-        replies += [Reply(status=_ANY.get(number) or int(number), headers={}, body=b"") for number in numbers]
-        for reply in replies:
-            seen += 1
-            found = judge(reply)
-            assert isinstance(found, outcome), (row[0], reply)
-            assert all(getattr(found, name) == value for name, value in having.items()), (row[0], reply)
-    assert seen > 8
+def test_every_word_of_the_glossary_has_a_meaning_and_an_example() -> None:
+    rows = list(tables(DOCS["glossary"].text))
+    assert all(word and meaning and example for word, meaning, example in rows)
+    assert len(rows) == len({row[0] for row in rows}) > 30
 
 
 # Examples

@@ -1,0 +1,145 @@
+"""The tables of ``docs/answers.md`` say what the code makes of each answer: of MX, of mail servers, of push services."""
+
+import json
+import re
+from ssl import SSLCertVerificationError
+from typing import Any
+
+import pytest
+from aiosmtplib import SMTPResponse
+
+from tests.pages import DOCS, ROOT, tables
+from worker.channels import BadAddress, ChannelDown, Failed, Sent, TryLater, Unknown
+from worker.channels.apns.judging import judge as judge_apns
+from worker.channels.email.outcomes import Stage
+from worker.channels.email.outcomes import judge as judge_mail
+from worker.channels.fcm.judging import judge as judge_fcm
+from worker.channels.push_http import Reply
+from worker.channels.webpush.judging import judge as judge_webpush
+from worker.mx.answers import Gone, RefusedClient, RejectedRequest, RetryLater, Unsupported
+from worker.mx.judging import judge_window
+from worker.policy.states import NotificationState, ReconnectionState
+
+_BECOMES = {
+    Unsupported: "`unsupported`",
+    Gone: "`gone`",
+    RefusedClient: "`due`, as it was",
+    RejectedRequest: "`quarantined`",
+    RetryLater: "`due`",
+}
+
+
+def test_the_table_of_mx_answers_says_what_the_code_makes_of_each() -> None:
+    rows = [row for row in tables(DOCS["answers"].section("MX")) if not row[0].startswith("`200`")]
+    told: dict[str, str] = {}
+    for answer, becomes, *_ in rows:
+        no_oauth = "cannot use OAuth" in answer
+        for status in re.findall(r"`(\d{3})`", answer):
+            body = b'{"error": {"message": "Member cannot use OAuth"}}' if no_oauth else b"{}"
+            judged = judge_window(int(status), {}, body, asked="MBR-1", host_is_allowed=lambda _: True)
+            assert becomes.startswith(_BECOMES[type(judged)]), answer
+            told[status] = becomes
+    assert {"400", "401", "403", "404", "405", "406", "409", "422", "429", "500", "502", "503", "504"} <= set(told)
+
+
+def test_every_state_that_an_answer_leads_to_exists() -> None:
+    known = {str(state) for state in (*ReconnectionState, *NotificationState)}
+    for heading, column in (("MX", 1), ("Mail server", 1), ("Mail server", 2)):
+        for row in tables(DOCS["answers"].section(heading)):
+            named = re.findall(r"`([a-z_]+)`", row[column])
+            assert set(named) & known or "wait" in row[column], row
+            assert set(named) <= known | {"resend", "status"}, row
+
+
+_PUSH = {
+    "`sent`": (Sent, {}),
+    "`suppressed`, the device is disabled": (BadAddress, {}),
+    "`pending`, this message waits; an attempt is counted": (TryLater, {"whole_channel": False}),
+    "`pending`, the channel waits as long as the service asks, else a minute": (TryLater, {"whole_channel": True}),
+    "`failed`": (Failed, {}),
+    "`pending`, the channel stops: `Paused delivery:fcm` and so on": (ChannelDown, {}),
+}
+_ANY = {"2xx": 201, "3xx": 302, "4xx": 418, "5xx": 500}
+
+
+def _fcm(code: str) -> bytes:
+    return json.dumps({"error": {"details": [{"errorCode": code}]}}).encode()
+
+
+def _apns(reason: str) -> bytes:
+    return json.dumps({"reason": reason}).encode()
+
+
+@pytest.mark.parametrize(
+    ("column", "judge", "body"),
+    [(1, judge_fcm, _fcm), (2, judge_apns, _apns), (3, judge_webpush, _apns)],
+    ids=["fcm", "apns", "webpush"],
+)
+def test_the_table_of_push_answers_says_what_the_code_makes_of_each(column: int, judge: Any, body: Any) -> None:
+    seen = 0
+    for row in tables(DOCS["answers"].section("Push services")):
+        outcome, having = _PUSH[row[0]]
+        plain = re.sub(
+            r"(`INVALID_ARGUMENT`|401 or 403) that [^,;]*", "", row[column]
+        )  # they depend on more than the code
+        told = re.findall(r"`([A-Za-z_]+)`", plain)
+        replies = [Reply(status=400, headers={}, body=body(word)) for word in told]
+        numbers = re.findall(r"\b(\d{3})\b", plain) + re.findall(r"\b([2-5]xx)\b", plain)
+        replies += [Reply(status=_ANY.get(number) or int(number), headers={}, body=b"") for number in numbers]
+        for reply in replies:
+            seen += 1
+            found = judge(reply)
+            assert isinstance(found, outcome), (row[0], reply)
+            assert all(getattr(found, name) == value for name, value in having.items()), (row[0], reply)
+    assert seen > 8
+
+
+#: An answer in the table of mail servers, and where in the dialogue it comes. The others depend on what came before.
+_MAIL: list[tuple[Stage, SMTPResponse | Exception, str, type]] = [
+    (Stage.DATA, SMTPResponse(250, "OK"), "250 after the mail", Sent),
+    (Stage.CONNECT, SMTPResponse(421, "later"), "421 or 454", TryLater),
+    (Stage.RCPT, SMTPResponse(454, "later"), "421 or 454", TryLater),
+    (Stage.MAIL, SMTPResponse(450, "later"), "421 or 454", TryLater),
+    (Stage.CONNECT, ConnectionRefusedError(), "nothing, or a refusal, before the first MAIL", TryLater),
+    (Stage.TLS, SSLCertVerificationError(), "nothing, or a refusal, before the first MAIL", TryLater),
+    (Stage.RCPT, SMTPResponse(450, "later"), "4xx to RCPT or DATA", TryLater),
+    (Stage.START, TimeoutError(), "4xx to RCPT or DATA", TryLater),
+    *((Stage.RCPT, SMTPResponse(550, f"5.1.{n} no"), "5xx to RCPT with", BadAddress) for n in (1, 2, 3, 6, 10)),
+    (Stage.RCPT, SMTPResponse(556, "no"), "5xx to RCPT with", BadAddress),
+    (Stage.RCPT, SMTPResponse(550, "no"), "another 5xx", Failed),
+    (Stage.DATA, SMTPResponse(554, "spam"), "another 5xx", Failed),
+    (Stage.MAIL, SMTPResponse(552, "too large"), "another 5xx", Failed),
+    *((Stage.MAIL, SMTPResponse(code, "no"), "login, sender", ChannelDown) for code in (530, 534, 535, 538, 550)),
+    (Stage.AUTH, SMTPResponse(550, "no"), "login, sender", ChannelDown),
+    *(
+        (Stage.DATA, SMTPResponse(550, f"5.{n} no"), "login, sender", ChannelDown)
+        for n in ("1.7", "1.8", "4.5", "7.26", "7.60")
+    ),
+    (Stage.DATA, TimeoutError(), "nothing, after the mail's text", Unknown),
+]
+_MAIL_BECOMES = {
+    Sent: "`sent`",
+    TryLater: "`pending`",
+    BadAddress: "`suppressed`",
+    Failed: "`failed`",
+    ChannelDown: "`pending`; the channel stops",
+    Unknown: "`unknown`",
+}
+
+
+@pytest.mark.parametrize(("stage", "answer", "row", "outcome"), _MAIL)
+def test_the_table_of_mail_answers_says_what_the_code_makes_of_each(
+    stage: Stage, answer: Any, row: str, outcome: type
+) -> None:
+    (told,) = [cells for cells in tables(DOCS["answers"].section("Mail server")) if cells[0].startswith(row)]
+    assert isinstance(judge_mail(stage, answer), outcome)
+    assert told[1].startswith(_MAIL_BECOMES[outcome])
+    if isinstance(answer, SMTPResponse) and (code := re.match(r"5\.\d+\.\d+", answer.message)):
+        assert code[0] in told[0]
+
+
+def test_every_reason_to_refuse_a_uri_has_its_row() -> None:
+    source = (ROOT / "worker" / "mx" / "uris.py").read_text(encoding="utf-8")
+    rows = tables(DOCS["answers"].section("URIs that are refused"))
+    told = [code for row in rows for code in re.findall(r"`(uri_\w+)`", row[0])]
+    assert sorted(told) == sorted(set(re.findall(r'"(uri_\w+)"', source)))
