@@ -8,11 +8,13 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$p" && break; done)
 PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-# Most tests wait for a server, so they run side by side, each process with servers of its own. Those of whole systems run one by one.
-SIDE_BY_SIDE ?= -n 3 --dist worksteal
+# Most tests wait for a server, so more of them run side by side than there are cores, each process with servers of its own. The
+# longest begin first. Those marked "alone" measure rates, and have the machine for themselves afterwards.
+SIDE_BY_SIDE ?= -n 6 --dist load --maxschedchunk 2
+LONGEST_FIRST = tests/faults tests/acceptance tests/integration tests/unit
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint up faults mailcheck bounces bench bench-full lock clean situations
+.PHONY: help demo test check lint up faults mailcheck bounces bench bench-full lock clean situations
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,9 +38,12 @@ test: $(VENV)/dev ## every test, against real servers that it starts itself
 ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
-	@$(BIN)/python -m pytest tests/unit tests/integration $(SIDE_BY_SIDE)
-	@$(BIN)/python -m pytest tests/acceptance tests/faults
+	@$(BIN)/python -m pytest -m "not alone" $(LONGEST_FIRST) $(SIDE_BY_SIDE)
+	@$(BIN)/python -m pytest -m alone $(LONGEST_FIRST)
 endif
+
+check: $(VENV)/dev lint ## lint, types and unit tests, in about a minute
+	@$(BIN)/python -m pytest tests/unit -n 2 --dist load
 
 lint: $(VENV)/dev ## ruff and mypy --strict
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

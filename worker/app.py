@@ -22,7 +22,7 @@ from worker.settings import settings
 
 STAGES = ("sweep", "fetch", "deliver", "verify")
 
-#: A worker that is asked to stop ends its shift and has this long for it (seconds).
+#: A worker that is asked to stop ends its run and has this long for it (seconds).
 STOP_GRACE = 60
 
 
@@ -56,7 +56,7 @@ def configuration() -> dict[str, Any]:
             "task_ignore_result": True,  # the database is the record
             "task_acks_late": True,
             "task_reject_on_worker_lost": True,
-            "task_soft_time_limit": 240,  # a shift takes SHIFT_SECONDS, and a last answer at most LEASE_SECONDS / 2 more
+            "task_soft_time_limit": 240,  # a run takes RUN_SECONDS, and a last answer at most LEASE_SECONDS / 2 more
             "task_time_limit": 300,
             "worker_prefetch_multiplier": 1,  # nothing ages in a worker's hands
             "worker_soft_shutdown_timeout": STOP_GRACE,
@@ -115,5 +115,5 @@ def _stop(**_: object) -> None:
 
 @signals.setup_logging.connect
 def _logs(loglevel: int | None = None, **_: object) -> None:
-    # Celery's own default is WARNING, which would hide what a shift did; only `-l DEBUG` asks for something else.
+    # Celery's own default is WARNING, which would hide what a run did; only `-l DEBUG` asks for something else.
     configure_logs(logging.DEBUG if loglevel == logging.DEBUG else logging.INFO)

@@ -61,10 +61,10 @@ class Runtime:
         self.pacing = Pacing(settings)
         self.mx = MxClient(settings, deadline=self.mx_deadline, pacing=self.pacing)
         self.clock = CarriedClock()
-        self.dice = SystemRandom()
+        self.rng = SystemRandom()
         self.stopping = asyncio.Event()
         #: Who holds a lease, for the person who reads the table.
-        self.holder = f"{socket.gethostname()}:{os.getpid()}"
+        self.worker_id = f"{socket.gethostname()}:{os.getpid()}"
 
     async def set_clock(self) -> datetime:
         """Set the clock by the database's; returns the present moment."""

@@ -132,7 +132,7 @@ class Settings(PushSettings, BaseSettings):
     )
     sweep_schedule: str = Field("*/5 * * * *", description="When beat sweeps, as in a crontab, UTC.")
     batch_size: int = Field(200, ge=1, le=5000, description="Rows claimed and settled at once.")
-    shift_seconds: int = Field(30, ge=1, le=200, description="How long one task goes on before it leaves a successor.")
+    run_seconds: int = Field(30, ge=1, le=200, description="How long one task goes on before it leaves a successor.")
     lease_seconds: int = Field(
         120, ge=10, le=86_400, description="How long a worker holds what it claimed; then it counts as dead."
     )

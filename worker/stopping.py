@@ -1,6 +1,6 @@
 """How the children of a worker learn that it is asked to stop, or that it is no more.
 
-Celery tells its main process of a SIGTERM and lets the children finish their tasks; a shift, though, should hand back what it
+Celery tells its main process of a SIGTERM and lets the children finish their tasks; a run, though, should hand back what it
 has not begun. So the main process holds the writing end of a pipe that every child watches: it closes the end when a shutdown
 begins, and the kernel closes it should the process be killed.
 

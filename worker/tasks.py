@@ -59,13 +59,13 @@ def run(stage: str, job: Callable[[Runtime], Coroutine[Any, Any, str]]) -> str:
     return report
 
 
-class Stage(Task):  # type: ignore[type-arg]  # it takes none at run time
+class StageTask(Task):  # type: ignore[type-arg]  # it takes none at run time
     """What the tasks of all stages have in common."""
 
     Request = "worker.task_events:StageRequest"
 
 
-@app.task(base=Stage, name="reconnect.sweep")
+@app.task(base=StageTask, name="reconnect.sweep")
 def run_sweep(*, by_beat: bool = False) -> str:
     """One sweep. Beat's are counted by the minute, so that two beats sweep once."""
 
@@ -77,21 +77,21 @@ def run_sweep(*, by_beat: bool = False) -> str:
     return run("sweep", job)
 
 
-@app.task(base=Stage, name="reconnect.fetch")
+@app.task(base=StageTask, name="reconnect.fetch")
 def run_fetch() -> str:
-    """One shift of fetching."""
+    """One run of fetching."""
     return run("fetch", fetch)
 
 
-@app.task(base=Stage, name="reconnect.deliver")
+@app.task(base=StageTask, name="reconnect.deliver")
 def run_deliver() -> str:
-    """One shift of delivering."""
+    """One run of delivering."""
     return run("deliver", deliver)
 
 
-@app.task(base=Stage, name="reconnect.verify")
+@app.task(base=StageTask, name="reconnect.verify")
 def run_verify() -> str:
-    """One shift of verifying."""
+    """One run of verifying."""
     return run("verify", verify)
 
 

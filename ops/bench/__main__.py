@@ -49,7 +49,9 @@ def main() -> int:
     began = time.monotonic()
     with ExitStack() as stack:
         servers = stack.enter_context(postgres()), stack.enter_context(broker()), stack.enter_context(upstream())
-        results = Results(form=form.name, rounds=form.rounds, machine=_machine(*servers[:2]), only=given.only or ())
+        results = Results(
+            form=form.name, next_steps=form.next_steps, machine=_machine(*servers[:2]), only=given.only or ()
+        )
         bench = Bench(form, *servers, results)
         if given.profile:
             profile(bench)

@@ -1,4 +1,4 @@
-"""The physical limit of the client: an aiohttp loop that asks and reads, judges nothing and stores nothing.
+"""The physical limit of the client: an aiohttp loop that asks and reads, classifies nothing and stores nothing.
 
 It runs on the worker's own event loop (:class:`worker.runtime.LoopThread`), so that both have the same kind of loop, and asks
 for the same members with the same headers. Prints one JSON object with the seconds and CPU seconds that it took.

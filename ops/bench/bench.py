@@ -74,7 +74,7 @@ class Bench:
             upstream=self.upstream,
             broken=broken,
             children=children,
-            # At its best, as its rivals are at theirs: a slice for every connection, and no smaller than the default.
+            # At its best, as its rivals are at theirs: a batch for every connection, and no smaller than the default.
             **{"batch_size": max(settings.get("mx_max_connections", 0), DEFAULT_SLICE)} | settings,
         ) as site:
             yield site

@@ -8,7 +8,7 @@ class Form:
     """One form."""
 
     name: str
-    rounds: int
+    next_steps: int
     #: Members of one run of the whole job.
     members: int
     #: Members of one run of a rival.
@@ -37,7 +37,7 @@ class Form:
 
 SHORT = Form(
     name="bench",
-    rounds=5,
+    next_steps=5,
     members=6_000,
     rival_members=1_000,
     rival_rounds=1,
@@ -57,7 +57,7 @@ SHORT = Form(
 
 FULL = Form(
     name="bench-full",
-    rounds=5,
+    next_steps=5,
     members=30_000,
     rival_members=6_000,
     rival_rounds=5,

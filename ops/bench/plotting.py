@@ -91,10 +91,10 @@ def _round_up(value: float) -> float:
     return ceil(value / size * 2.5) / 2.5 * size
 
 
-def _apart(places: Sequence[float], gap: float = 15.0) -> list[float]:
+def _apart(concurrency: Sequence[float], gap: float = 15.0) -> list[float]:
     """Labels at line ends, pushed apart where they would cover each other."""
-    moved = list(places)
-    order = sorted(range(len(places)), key=lambda i: places[i])
+    moved = list(concurrency)
+    order = sorted(range(len(concurrency)), key=lambda i: concurrency[i])
     for before, after in pairwise(order):
         moved[after] = max(moved[after], moved[before] + gap)
     return moved

@@ -24,7 +24,7 @@ _PURPOSES: tuple[tuple[str, str], ...] = (
     ("waking workers (Celery, Kombu, redis-py)", r"redis/|kombu/|celery/|worker/publishing|amqp/"),
     ("HTTP call (aiohttp and its sockets)", r"aiohttp/|yarl/|multidict/|worker/mx/transport"),
     ("encryption (Fernet)", r"cryptography/|worker/store/encryption"),
-    ("asking and judging (worker/mx)", r"worker/mx/"),
+    ("asking and classifying (worker/mx)", r"worker/mx/"),
     ("planning (worker/policy)", r"worker/policy/"),
     ("database driver (psycopg)", r"psycopg"),
     ("SQLAlchemy", r"sqlalchemy/(?!util/concurrency)"),

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ops.bouncecheck.truth import Expected, Missing, expected
-from worker.bounces import Report, Unreadable, Verdict, parse
+from worker.bounces import BounceOutcome, Report, Unreadable, parse
 
 RECALL, PRECISION = 0.75, 0.97
 
@@ -65,7 +65,7 @@ def compare(mail: Expected, reports: list[Report]) -> Counter[str]:
     suppression is first taken for a wrong one.
     """
     dead = mail.dead
-    suppressed = [report.verdict is Verdict.BAD_ADDRESS for report in reports]
+    suppressed = [report.outcome is BounceOutcome.BAD_ADDRESS for report in reports]
     if len(suppressed) == len(dead):
         pairs = zip(dead, suppressed, strict=True)
         return Counter(_NAMES[pair] for pair in pairs)

@@ -51,8 +51,8 @@ def expected(folder: Path) -> tuple[list[Expected], list[str]]:
 
 
 def _mails(folder: Path) -> Path:
-    places = [folder / "maildir" / "bsd", folder / "set-of-emails" / "maildir" / "bsd", folder]
-    for place in places:
+    concurrency = [folder / "maildir" / "bsd", folder / "set-of-emails" / "maildir" / "bsd", folder]
+    for place in concurrency:
         if place.is_dir() and any(place.glob("*.eml")):
             return place
     raise Missing(

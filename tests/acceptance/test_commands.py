@@ -17,9 +17,9 @@ def test_init_writes_a_commented_env_that_only_its_owner_reads(machine: Any) -> 
     text = path.read_text()
     for name in ("DATABASE_URL", "MX_API_KEY", "URI_KEYS", "REMINDER_DAYS", "SMTP_URL", "PUBLIC_BASE_URL"):
         assert f"{name}=" in text
-    again = machine("init")
-    assert again.code == 2
-    assert len(again.err.strip().splitlines()) == 1
+    defer = machine("init")
+    assert defer.code == 2
+    assert len(defer.err.strip().splitlines()) == 1
 
 
 def test_the_env_that_init_wrote_is_enough_once_the_two_keys_are_filled_in(machine: Any) -> None:
@@ -285,8 +285,8 @@ def test_status_and_explain_tell_who_came_back_how_fast_and_who_was_given_up(mac
     now = datetime.now(UTC).replace(tzinfo=None)
     rows = [  # member, state, outcome, hours from the opening to the end, hours from the newest message to the end
         ("MBR-told", "reconnected", "back", 50.5, 2),
-        ("MBR-alone", "reconnected", "broken_no_more", 1, None),
-        ("MBR-unheard", "exhausted", "reminders_unheard", 888, 168),
+        ("MBR-alone", "reconnected", "no_longer_broken", 1, None),
+        ("MBR-unheard", "exhausted", "reminders_exhausted", 888, 168),
         ("MBR-failed", "exhausted", "http_500", 60, None),
     ]
     with sqlite3.connect(machine.folder / "reconnect.db") as database:
@@ -308,7 +308,7 @@ def test_status_and_explain_tell_who_came_back_how_fast_and_who_was_given_up(mac
     }
     shown = machine("status").out
     assert "In the last 30 days 2 came back, half of them within 1 d 1 h of being found broken; 1 (50 %) after" in shown
-    assert "1 given up after the last reminder went unheard" in shown
+    assert "1 given up after the last reminder went unanswered" in shown
     assert "1 given up after every attempt failed" in shown
     explained = machine("explain", "MBR-told").out
     assert "ended as reconnected, 2 d 2 h after it was opened and 2 h after the newest message" in explained

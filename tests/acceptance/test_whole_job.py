@@ -235,7 +235,7 @@ def test_the_demo_runs_the_whole_job_and_says_where_to_look(machine: Any) -> Non
     assert "Flower" in ran.out
     assert "mails lie in demo/mails" in ran.out
     assert list((machine.folder / "demo" / "mails").glob("*.eml"))
-    assert "given up after the last reminder went unheard" in ran.err
+    assert "given up after the last reminder went unanswered" in ran.err
 
 
 def test_in_the_demos_forty_days_everybody_is_told_exactly_as_often_as_they_must_be(machine: Any) -> None:

@@ -115,7 +115,7 @@ def _every_episode(records: Records, findings: Findings, *, broken: int, ends: s
         )
     }
     for row in records.all(
-        "SELECT id, member_guid, state, outcome, next_attempt_at, next_check_at, lease_holder, closed_at FROM reconnections"
+        "SELECT id, member_guid, state, outcome, next_attempt_at, next_check_at, lease_worker, closed_at FROM reconnections"
     ):
         who = (row.member_guid, row.state, row.outcome)
         match row.state:
@@ -131,7 +131,7 @@ def _every_episode(records: Records, findings: Findings, *, broken: int, ends: s
             case _:
                 findings.expect(row.state in ends, "an end that nothing led to", who)
         findings.expect((row.state in _FINAL) == (row.closed_at is not None), "closed and open at once", who)
-        findings.expect(row.lease_holder is None, "held by nobody that works", who)
+        findings.expect(row.lease_worker is None, "held by nobody that works", who)
 
 
 def _every_window(records: Records, findings: Findings) -> None:
@@ -193,7 +193,7 @@ def _every_message(machine: Machine, records: Records, findings: Findings) -> in
     )
     counted: Counter[str] = Counter()
     for row in records.all(
-        "SELECT n.id, n.state, n.outcome, n.message_key, n.next_attempt_at, n.lease_holder, u.email"
+        "SELECT n.id, n.state, n.outcome, n.message_key, n.next_attempt_at, n.lease_worker, u.email"
         " FROM notifications n JOIN users u ON u.user_guid = n.user_guid WHERE n.channel = 'email'"
     ):
         identity = message_id(row.message_key, _DOMAIN)
@@ -201,7 +201,7 @@ def _every_message(machine: Machine, records: Records, findings: Findings) -> in
         counted[row.email] += mails
         who = (row.id, row.state, row.outcome, f"{mails} mails")
         findings.expect(mails == 0 or to[identity] == [row.email], "a mail to somebody else", who)
-        findings.expect(row.lease_holder is None, "a message held by nobody that works", who)
+        findings.expect(row.lease_worker is None, "a message held by nobody that works", who)
         match row.state:
             case "sent":
                 findings.expect(mails == 1, "sent, but not there", who)

@@ -32,7 +32,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.fixture
 def schedule(request: pytest.FixtureRequest) -> Schedule:
-    """The test's dice, and the record of what it did."""
+    """The test's random numbers, and the record of what it did."""
     return Schedule(_SEED, request.node.nodeid)
 
 

@@ -71,7 +71,7 @@ class Worker:
     def kill_a_child(self) -> None:
         """SIGKILL to one of them; Celery starts another."""
         if children := self.its_children():
-            child = self._schedule.dice.choice(children)
+            child = self._schedule.rng.choice(children)
             with suppress(psutil.NoSuchProcess):
                 child.kill()
             self._schedule.note(f"killed child {child.pid}")

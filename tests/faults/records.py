@@ -120,7 +120,7 @@ class Records:
         ]
 
     def pass_time(self, *waiting: str) -> None:
-        """What waits for a later moment need not wait any longer: all of it, or ``retries``, ``messages``, ``looks``, ``pauses``."""
+        """What waits for a later moment need not wait any longer: all of it, or ``retries``, ``messages``, ``checks``, ``pauses``."""
         for name, statement in _WAITING.items():
             if name in (waiting or _WAITING):
                 wait_until(lambda statement=statement: self._run_unless_deadlocked(statement), what="an update")

@@ -1,4 +1,4 @@
-"""What is done to the system and when, by dice that the same seed throws alike.
+"""What is done to the system and when, by random numbers that the same seed throws alike.
 
 Every test gets a :class:`Schedule`. Its seed is ``FAULT_SEED`` or a new one, and both the seed and everything that was done stand
 in the report of a test that fails: run it again with that seed and the same things are done in the same order.
@@ -34,14 +34,14 @@ class Deed:
 
 @dataclass
 class Schedule:
-    """One test's dice, and a record of what was done."""
+    """One test's random numbers, and a record of what was done."""
 
     seed: int
     name: str
     deeds: list[Deed] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.dice = random.Random(f"{self.seed} {self.name}")
+        self.rng = random.Random(f"{self.seed} {self.name}")
         self._began = datetime.now(UTC)
 
     def note(self, what: str) -> None:
@@ -50,7 +50,7 @@ class Schedule:
 
     def pause(self, shortest: float, longest: float) -> None:
         """Let a random while pass: the moment of the next deed."""
-        moment = time.monotonic() + self.dice.uniform(shortest, longest)
+        moment = time.monotonic() + self.rng.uniform(shortest, longest)
         wait_until(lambda: time.monotonic() >= moment, seconds=longest + 5)
 
     def is_near(self, moment: datetime, *, words: Iterable[str], before: timedelta, after: timedelta) -> bool:

@@ -41,9 +41,9 @@ def test_whatever_the_mail_server_does_nobody_is_mailed_twice_and_the_counts_agr
     server = urlsplit(machine.sandbox["smtp_url"]).port
     assert server is not None
     rules = [
-        {"fault": fault, "share": share, "seed": schedule.dice.randrange(1_000_000)} for fault, share in _FAULTS.items()
+        {"fault": fault, "share": share, "seed": schedule.rng.randrange(1_000_000)} for fault, share in _FAULTS.items()
     ]
-    with Wire(server, schedule.dice) as wire:
+    with Wire(server, schedule.rng) as wire:
         machine.environment |= {"SMTP_URL": f"smtp://127.0.0.1:{wire.port}?tls=none", "SMTP_CONNECTIONS": "5"}
         wire.disconnect()  # the day begins with a port that is closed
         with Worker(machine, schedule), Cron(machine, every=1) as cron:

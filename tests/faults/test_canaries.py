@@ -117,17 +117,17 @@ def test_no_secret_and_nobodys_address_is_found_in_anything_that_a_bad_day_wrote
         ran = machine(*command.split(), timeout=120)
         assert "Traceback" not in ran.err, ran.err
         printed.append(ran.out + ran.err)
-    places = {
+    concurrency = {
         "Redis": seen.end(),
         "Flower": pages,
         "commands": "\n".join(printed),
         **{path.name: path.read_text(errors="replace") for path in _written(machine.folder)},
     }
     for name in ("worker.log", "events.log", "flower.log", "Redis", "Flower"):
-        assert "reconnect.fetch" in places[name], f"{name} shows nothing of the run, so the search proves nothing"
-    assert '"level": "debug"' in places["worker.log"]
+        assert "reconnect.fetch" in concurrency[name], f"{name} shows nothing of the run, so the search proves nothing"
+    assert '"level": "debug"' in concurrency["worker.log"]
     canaries = _canaries(machine)
-    found = {(name, canary[:40]) for name, text in places.items() for canary in canaries if canary in text}
+    found = {(name, canary[:40]) for name, text in concurrency.items() for canary in canaries if canary in text}
     assert not found
     assert _in_the_database(url, canaries) == set()
 

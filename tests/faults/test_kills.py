@@ -18,14 +18,14 @@ def test_nobody_is_lost_and_nobody_is_mailed_twice_when_workers_are_killed(
 ) -> None:
     records = populated(MEMBERS, "--drop-bodies", "--latency", "0.1", url=postgres.database())
     # Slow enough that the kills fall into the work: about a hundred members a second.
-    machine.environment |= {"MX_MAX_CONNECTIONS": "10", "BATCH_SIZE": "100", "SHIFT_SECONDS": "5"}
+    machine.environment |= {"MX_MAX_CONNECTIONS": "10", "BATCH_SIZE": "100", "RUN_SECONDS": "5"}
     busy = 0
     with Worker(machine, schedule) as worker, Cron(machine, every=2) as cron:
         wait_until(records.in_hand, seconds=120, what="the first sweep")
         for _ in range(KILLS):
             schedule.pause(0.2, 1.6)
             busy += bool(records.in_hand())
-            if schedule.dice.random() < 0.25:
+            if schedule.rng.random() < 0.25:
                 worker.kill_main()
             else:
                 worker.kill_a_child()

@@ -1,4 +1,4 @@
-"""What the state machine found, told as stories: a worker that stood still, and an episode that is put back."""
+"""What the state machine found, told as stories: a worker that stood still, and a reconnection that is put back."""
 
 import asyncio
 from typing import Any

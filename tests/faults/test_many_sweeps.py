@@ -36,11 +36,11 @@ def test_two_beats_and_ten_cron_sweeps_in_one_second_open_every_episode_once(
         }[became]
 
     with Worker(machine, schedule):
-        for round_ in range(ROUNDS):
-            _sweep_at_once(machine, schedule, round_)
-            sent += sum((machine.folder / f"beat-{round_}-{n}.log").read_text().count('"scheduled"') for n in (1, 2))
+        for result in range(ROUNDS):
+            _sweep_at_once(machine, schedule, result)
+            sent += sum((machine.folder / f"beat-{result}-{n}.log").read_text().count('"scheduled"') for n in (1, 2))
             wait_until(
-                lambda sent=sent, cron=CRON_JOBS * (round_ + 1): (
+                lambda sent=sent, cron=CRON_JOBS * (result + 1): (
                     by_beat() == sent and records.one(_FINISHED) == cron + by_beat("swept")
                 ),
                 what="the end of ten sweeps and of those that the beats sent",
@@ -56,11 +56,11 @@ def test_two_beats_and_ten_cron_sweeps_in_one_second_open_every_episode_once(
     assert records.one("SELECT sum(opened) FROM sweeps") == MEMBERS
 
 
-def _sweep_at_once(machine: Machine, schedule: Schedule, round_: int) -> None:
+def _sweep_at_once(machine: Machine, schedule: Schedule, result: int) -> None:
     """Start everybody, name a moment when all are ready, and wait until it has passed."""
-    start = machine.folder / f"start-{round_}"
+    start = machine.folder / f"start-{result}"
     jobs = [
-        machine.start(f"cron-{round_}-{number}", sys.executable, "-m", "tests.faults.sweep_at", str(start))
+        machine.start(f"cron-{result}-{number}", sys.executable, "-m", "tests.faults.sweep_at", str(start))
         for number in range(CRON_JOBS)
     ]
     wait_until(lambda: len(list(start.parent.glob(f"{start.name}.*"))) == CRON_JOBS, seconds=90, what="ten cron jobs")
@@ -68,24 +68,24 @@ def _sweep_at_once(machine: Machine, schedule: Schedule, round_: int) -> None:
     if moment % 60 > 55:  # a slot is a minute by the database's clock; both beats are to tick in one
         moment += 8
     # To the beats, the moment is the beginning of a minute.
-    clock = machine.folder / f"clock-{round_}"
+    clock = machine.folder / f"clock-{result}"
     clock.write_text(str(60 - moment % 60))
     environment = {
         "SWEEP_SCHEDULE": "* * * * *",
         "CLOCK_FILE": str(clock),
         "PYTHONPATH": f"{WALL_CLOCK}:{WALL_CLOCK.parents[2]}",
     }
-    beats = [machine.celery(f"beat-{round_}-{n}", "beat", environment=environment) for n in (1, 2)]
+    beats = [machine.celery(f"beat-{result}-{n}", "beat", environment=environment) for n in (1, 2)]
     start.write_text(str(moment))
     schedule.note(f"two beats and {CRON_JOBS} cron jobs sweep at {moment}")
     for n in (1, 2):
-        log = machine.folder / f"beat-{round_}-{n}.log"
+        log = machine.folder / f"beat-{result}-{n}.log"
         wait_until(lambda log=log: "beat: Starting" in log.read_text(), seconds=20, what="the beats' start")
     assert time.time() < moment, "the beats started too late for the moment"
     for job in jobs:
         assert job.wait(60) == 0
     for n in (1, 2):
-        log = machine.folder / f"beat-{round_}-{n}.log"
+        log = machine.folder / f"beat-{result}-{n}.log"
         wait_until(lambda log=log: log.read_text().count("scheduled") >= 2, seconds=20, what="the beats' tick")
     for beat in beats:
         beat.terminate()

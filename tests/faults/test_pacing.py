@@ -35,11 +35,12 @@ class Stalls:
         return self.longest
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(400 if LONG else 120)
 def test_four_children_keep_to_the_rate_and_use_it(
     machine: Machine, populated: Any, postgres: Any, schedule: Schedule
 ) -> None:
-    machine.environment |= {"MX_REQUESTS_PER_SECOND": str(RATE), "SHIFT_SECONDS": "10", "LEASE_SECONDS": "120"}
+    machine.environment |= {"MX_REQUESTS_PER_SECOND": str(RATE), "RUN_SECONDS": "10", "LEASE_SECONDS": "120"}
     populated(MEMBERS, "--drop-bodies", "--latency", "0.05", url=postgres.database())
     assert machine("pause", "channel:email").code == 0  # the bank counts; it should have nothing else to do
     with Worker(machine, schedule, children=CHILDREN):

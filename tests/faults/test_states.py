@@ -111,13 +111,13 @@ class Answers:
 
     def __init__(self) -> None:
         self.windows: Iterator[str] = cycle(["window"])
-        self.looks: Iterator[str] = cycle(["not back"])
+        self.checks: Iterator[str] = cycle(["not back"])
 
     async def oauth_window(self, _user_guid: str, member_guid: str) -> Any:
         return _WINDOWS[next(self.windows)](member_guid)
 
     async def read_member(self, _user_guid: str, member_guid: str) -> Any:
-        return _LOOKS[next(self.looks)](member_guid)
+        return _LOOKS[next(self.checks)](member_guid)
 
     async def probe(self) -> None:
         return None
@@ -214,7 +214,7 @@ class System(RuleBasedStateMachine):
             batch_size=3,
             max_attempts=3,
             reminder_days="0,3",
-            shift_seconds=1,
+            run_seconds=1,
             redis_url="redis://127.0.0.1:9",
         )
         runtime = Runtime(made, wake=nobody)
@@ -275,13 +275,13 @@ class System(RuleBasedStateMachine):
     @rule(
         outcomes=_some(_OUTCOMES),
         windows=_some(_WINDOWS),
-        looks=_some(_LOOKS),
+        checks=_some(_LOOKS),
         old=st.booleans(),
         fetch_first=st.booleans(),
         fault=st.sampled_from(_FAULTS),
     )
     def delivers(
-        self, outcomes: list[str], windows: list[str], looks: list[str], *, old: bool, fetch_first: bool, fault: str
+        self, outcomes: list[str], windows: list[str], checks: list[str], *, old: bool, fetch_first: bool, fault: str
     ) -> None:
         if fetch_first:  # else there is seldom anything to deliver
             self.mx.windows = cycle(["window"])
@@ -290,14 +290,14 @@ class System(RuleBasedStateMachine):
             self.run(fetch(self.runtime))
         if old:
             self.windows_grow_old()
-        self.post.outcomes, self.mx.windows, self.mx.looks = cycle(outcomes), cycle(windows), cycle(looks)
+        self.post.outcomes, self.mx.windows, self.mx.checks = cycle(outcomes), cycle(windows), cycle(checks)
         with failing(self.runtime.database.store(DeliverStore), fault), suppress(DatabaseUnavailable):
             self.run(deliver(self.runtime))
 
     @rule(days=st.integers(1, 3))
     def all_goes_well_for_a_round(self, days: int) -> None:
-        """So that what comes late in an episode comes up often enough."""
-        self.mx.windows, self.mx.looks, self.post.outcomes = cycle(["window"]), cycle(["not back"]), cycle(["sent"])
+        """So that what comes late in a reconnection comes up often enough."""
+        self.mx.windows, self.mx.checks, self.post.outcomes = cycle(["window"]), cycle(["not back"]), cycle(["sent"])
         for _ in range(days):
             self.time_passes("messages")  # what a crash put back would be sent again
             self.sweeps()
@@ -305,9 +305,9 @@ class System(RuleBasedStateMachine):
             self.run(deliver(self.runtime))
             self.time_passes("reminders")
 
-    @rule(looks=_some(_LOOKS))
-    def verifies(self, looks: list[str]) -> None:
-        self.mx.looks = cycle(looks)
+    @rule(checks=_some(_LOOKS))
+    def verifies(self, checks: list[str]) -> None:
+        self.mx.checks = cycle(checks)
         self.run(verify(self.runtime))
 
     # --- Workers that die, and those that come back late ---
@@ -320,8 +320,8 @@ class System(RuleBasedStateMachine):
         now = await self.runtime.set_clock()
         soon = now + timedelta(days=1)
         store = self.fetch_store
-        claims = await store.claim(n, holder="dead", lease_seconds=60, now=now, soon=soon)
-        claims = claims or await store.claim_suspects(n, holder="dead", lease_seconds=60, now=now)
+        claims = await store.claim(n, worker_id="dead", lease_seconds=60, now=now, soon=soon)
+        claims = claims or await store.claim_poison(n, worker_id="dead", lease_seconds=60, now=now)
         self.dead_fetchers.append(claims)
 
     @rule(n=st.integers(1, 3), dispatched=st.booleans())
@@ -331,11 +331,11 @@ class System(RuleBasedStateMachine):
     async def _die_delivering(self, n: int, *, dispatched: bool) -> None:
         now = await self.runtime.set_clock()
         store = self.deliver_store
-        sendings = await store.claim(n, holder="dead", lease_seconds=60, now=now)
-        sendings = sendings or await store.claim_suspects(n, holder="dead", lease_seconds=60, now=now)
-        if dispatched and sendings:
-            await store.mark_dispatched(sendings)
-        self.dead_deliverers.append(sendings)
+        claimed = await store.claim(n, worker_id="dead", lease_seconds=60, now=now)
+        claimed = claimed or await store.claim_poison(n, worker_id="dead", lease_seconds=60, now=now)
+        if dispatched and claimed:
+            await store.mark_dispatched(claimed)
+        self.dead_deliverers.append(claimed)
 
     @rule()
     def leases_run_out(self) -> None:
@@ -361,11 +361,11 @@ class System(RuleBasedStateMachine):
 
     async def _come_back(self, *, release: bool) -> None:
         deliverer, fetcher = self.deliver_store, self.fetch_store
-        for sendings in self.dead_deliverers:
-            marked = await deliverer.mark_dispatched(sendings) if sendings else set()
-            assert marked <= {s.id for s in sendings}
-            if release and sendings:
-                await deliverer.release(sendings)
+        for claimed in self.dead_deliverers:
+            marked = await deliverer.mark_dispatched(claimed) if claimed else set()
+            assert marked <= {s.id for s in claimed}
+            if release and claimed:
+                await deliverer.release(claimed)
         for claims in self.dead_fetchers:
             if release and claims:
                 await fetcher.release(claims)
@@ -402,8 +402,8 @@ class System(RuleBasedStateMachine):
         unknown = "SELECT message_key FROM notifications WHERE state = 'unknown'"
         before = {row[0] for row in self.records.all(unknown)}
         self.run(RetryStore(self.runtime.database).unknown(None, now=now))
-        again = before - {row[0] for row in self.records.all(unknown)}
-        self.post.sent = [key for key in self.post.sent if key not in again]  # these may arrive twice: it was asked for
+        defer = before - {row[0] for row in self.records.all(unknown)}
+        self.post.sent = [key for key in self.post.sent if key not in defer]  # these may arrive twice: it was asked for
 
     @rule(scope=st.sampled_from(["everything", "institution:alder", "channel:email"]), on=st.booleans())
     def the_operator_pauses(self, scope: str, *, on: bool) -> None:
@@ -441,10 +441,10 @@ _OUT_OF_ORDER = {
         " WHERE l.reconnection_id = r.id AND n.state IN ('pending', 'sending'))"
     ),
     "held by nobody, or by somebody for nothing": (
-        "SELECT id, state FROM reconnections WHERE (lease_holder IS NULL) = (state = 'leased')"
-        " UNION ALL SELECT id, state FROM notifications WHERE (lease_holder IS NULL) = (state = 'sending')"
+        "SELECT id, state FROM reconnections WHERE (lease_worker IS NULL) = (state = 'leased')"
+        " UNION ALL SELECT id, state FROM notifications WHERE (lease_worker IS NULL) = (state = 'sending')"
     ),
-    "a window that outlives its episode": (
+    "a window that outlives its reconnection": (
         "SELECT r.id, r.state, r.outcome FROM reconnections r JOIN windows w ON w.reconnection_id = r.id"
         " WHERE r.closed_at IS NOT NULL AND w.superseded_at IS NULL"
     ),

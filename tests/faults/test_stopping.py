@@ -28,13 +28,13 @@ def test_after_sigterm_nothing_is_held_and_nothing_is_unknown(
     # Leases that no test could sit out.
     machine.environment |= {"LEASE_SECONDS": "3600", "MX_MAX_CONNECTIONS": "20", "BATCH_SIZE": "100"}
     stopped_busy = 0
-    for round_ in range(STOPS):
+    for result in range(STOPS):
         with Worker(machine, schedule) as worker:
             assert machine("sweep").code == 0
             wait_until(lambda: {"leased", "sending"} & records.in_hand().keys(), what="work in hand")
             schedule.pause(0.0, 1.5)
             stopped_busy += bool({"leased", "sending"} & records.in_hand().keys())
-            worker.stop(group=bool(round_ % 2), within=25)
+            worker.stop(group=bool(result % 2), within=25)
         held = {"leased", "sending"} & records.in_hand().keys()
         assert not held, f"still {held} after the stop"
         assert "unknown" not in records.counts("notifications")

@@ -18,7 +18,7 @@ def test_broker_and_database_may_go_away_at_any_moment(
     machine: Machine, populated: Any, own_valkey: OwnValkey, own_postgres: OwnPostgres, schedule: Schedule
 ) -> None:
     records = populated(MEMBERS, "--drop-bodies", "--latency", "0.2", url=own_postgres.url)
-    machine.environment |= {"MX_MAX_CONNECTIONS": "20", "BATCH_SIZE": "100", "SHIFT_SECONDS": "3"}
+    machine.environment |= {"MX_MAX_CONNECTIONS": "20", "BATCH_SIZE": "100", "RUN_SECONDS": "3"}
 
     def valkey_killed() -> None:
         own_valkey.kill()
@@ -44,7 +44,7 @@ def test_broker_and_database_may_go_away_at_any_moment(
         wait_until(lambda: machine.ledger()["requests"], what="the first request")
         for _ in range(ROUNDS):
             names = list(deeds)
-            schedule.dice.shuffle(names)
+            schedule.rng.shuffle(names)
             for name in names:
                 schedule.pause(0.3, 2.0)
                 assert records.in_hand(), "the work was over too soon"

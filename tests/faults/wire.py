@@ -1,4 +1,4 @@
-"""A wire between the worker and a server, to be cut: a TCP relay that refuses, or hangs up in the middle, by seeded dice."""
+"""A wire between the worker and a server, to be cut: a TCP relay that refuses, or hangs up in the middle, by seeded random numbers."""
 
 import random
 import selectors
@@ -13,9 +13,9 @@ _PIECE = 65_536
 class Wire:
     """Relays connections on ``port`` to ``target``. A share of them is cut after a random number of bytes to the server."""
 
-    def __init__(self, target: int, dice: random.Random, *, longest: int = 40_000) -> None:
+    def __init__(self, target: int, rng: random.Random, *, longest: int = 40_000) -> None:
         self._target = target
-        self._dice = dice
+        self._rng = rng
         self._longest = longest
         #: The share of connections that are cut.
         self.share = 0.0
@@ -57,7 +57,7 @@ class Wire:
                 client, _ = listener.accept()
             except OSError:
                 return
-            left = self._dice.randrange(self._longest) if self._dice.random() < self.share else None
+            left = self._rng.randrange(self._longest) if self._rng.random() < self.share else None
             threading.Thread(target=self._relay, args=(client, left), name="wire", daemon=True).start()
 
     def _relay(self, client: socket.socket, left: int | None) -> None:

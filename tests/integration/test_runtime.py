@@ -1,10 +1,12 @@
 """A process that cannot be set up says so in one line when it starts, and leaves nothing open."""
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,14 @@ def _expect_no_more_than(before: tuple[int, int]) -> None:
         seconds=5,
         what="the end of what was opened",
     )
+
+
+@pytest.fixture(autouse=True)
+def _no_garbage_of_other_tests() -> None:
+    """A runtime collects garbage when it is made, and a connection that another test dropped warns when it is collected."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.mark.parametrize("wrong", WRONG, indirect=True)

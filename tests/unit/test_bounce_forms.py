@@ -2,17 +2,22 @@
 
 import pytest
 
-from worker.bounces import Kind, Verdict, parse, read
-from worker.bounces.evidence import weigh
+from worker.bounces import BounceOutcome, Kind, parse, read
+from worker.bounces.evidence import assess
 from worker.channels.email.message import ID_HEADER, message_token
 
-BAD, FULL, LATER, REFUSED = Verdict.BAD_ADDRESS, Verdict.MAILBOX_FULL, Verdict.TRANSIENT, Verdict.REFUSED
+BAD, FULL, LATER, REFUSED = (
+    BounceOutcome.BAD_ADDRESS,
+    BounceOutcome.MAILBOX_FULL,
+    BounceOutcome.TRANSIENT,
+    BounceOutcome.REFUSED,
+)
 TOKEN = message_token("a key")
 JO = "jo@mail.example"
 
 
 @pytest.mark.parametrize(
-    ("status", "answer", "verdict"),
+    ("status", "answer", "outcome"),
     [
         # The reporting server's Status is a guess; the receiving server's own code wins.
         ("5.1.1", "550 5.7.1 Service unavailable; client host blocked using a blocklist", REFUSED),
@@ -57,9 +62,9 @@ JO = "jo@mail.example"
     ],
 )  # fmt: skip
 def test_the_receiving_servers_word_wins_and_a_contradiction_blames_nobody(
-    status: str, answer: str, verdict: Verdict
+    status: str, answer: str, outcome: BounceOutcome
 ) -> None:
-    assert weigh(status=status, answer=answer).verdict is verdict
+    assert assess(status=status, answer=answer).outcome is outcome
 
 
 def bounce(text: str, *, sender: str = "MAILER-DAEMON@mx.example", headers: str = "") -> bytes:
@@ -99,7 +104,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
-    ("answer", "verdict"),
+    ("answer", "outcome"),
     [
         (f"550 5.1.1 <{JO}>: Recipient address rejected: User unknown", BAD),
         (f"550 5.2.2 <{JO}>: mailbox full", FULL),
@@ -107,9 +112,9 @@ FORMS = {
         ("451 4.3.0 try again later", LATER),
     ],
 )
-def test_a_report_in_prose_is_read_and_traced_by_the_copy_in_it(form: str, answer: str, verdict: Verdict) -> None:
+def test_a_report_in_prose_is_read_and_traced_by_the_copy_in_it(form: str, answer: str, outcome: BounceOutcome) -> None:
     [found] = parse(bounce(FORMS[form].format(answer)))
-    assert (found.verdict, found.addresses, TOKEN in found.tokens) == (verdict, (JO,), True)
+    assert (found.outcome, found.addresses, TOKEN in found.tokens) == (outcome, (JO,), True)
 
 
 @pytest.mark.parametrize(
@@ -129,13 +134,13 @@ def test_a_report_in_prose_is_read_and_traced_by_the_copy_in_it(form: str, answe
 )
 def test_each_server_has_its_own_words_for_a_dead_address(form: str, answer: str) -> None:
     [found] = parse(bounce(FORMS[form].format(answer)))
-    assert found.verdict is BAD
+    assert found.outcome is BAD
     assert found.evidence
 
 
 def test_a_mail_to_several_says_what_became_of_each() -> None:
     text = FORMS["exim"].format("550 5.1.1 no such user\n  al@mail.example\n    550 5.2.2 mailbox full")
-    assert [(each.addresses, each.verdict) for each in parse(bounce(text))] == [
+    assert [(each.addresses, each.outcome) for each in parse(bounce(text))] == [
         ((JO,), BAD),
         (("al@mail.example",), FULL),
     ]
@@ -148,7 +153,7 @@ def test_what_returns_in_a_report_is_not_taken_for_another_report() -> None:
         f'From: MAILER-DAEMON@mx\nContent-Type: multipart/report; boundary="o"\n\n--o\nContent-Type: message/delivery-status\n\n'
         f"{status.format('al@mail.example', '5.7.1')}\n--o\nContent-Type: message/rfc822\n\n{inner}\n--o--\n"
     )
-    assert [each.verdict for each in parse(outer.encode())] == [REFUSED]
+    assert [each.outcome for each in parse(outer.encode())] == [REFUSED]
 
 
 def complaint(kind: str = "abuse") -> bytes:
@@ -162,7 +167,7 @@ def complaint(kind: str = "abuse") -> bytes:
 
 def test_a_complaint_is_one_and_no_bounce() -> None:
     [found] = parse(complaint())
-    assert (found.verdict, found.tokens, found.addresses) == (Verdict.COMPLAINT, (TOKEN,), (JO,))
+    assert (found.outcome, found.tokens, found.addresses) == (BounceOutcome.COMPLAINT, (TOKEN,), (JO,))
     assert parse(complaint("not-spam")) == parse(complaint("auth-failure")) == []
 
 
@@ -183,7 +188,7 @@ def test_what_is_no_report_is_counted_as_what_it_is(content: bytes, kind: Kind) 
 
 def test_a_delay_is_no_failure() -> None:
     text = f"This is a warning message only.\nYOU DO NOT NEED TO RESEND YOUR MESSAGE.\n\n<{JO}>: 550 5.1.1 User unknown\nWill keep trying until message is 5 days old\n"
-    assert [each.verdict for each in parse(bounce(text))] == [LATER]
+    assert [each.outcome for each in parse(bounce(text))] == [LATER]
 
 
 @pytest.mark.parametrize("name", ["To", "Delivered-To", "X-Original-To"])

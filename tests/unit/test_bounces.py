@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from worker.bounces import LIMIT, Unreadable, Verdict, parse, spec_of, spellings, trace
+from worker.bounces import LIMIT, BounceOutcome, Unreadable, parse, spec_of, spellings, trace
 from worker.channels.email.message import message_id, message_token
 
 KEY = "5f0c5d7a7f0a4f6b8f0d1d2c3b4a5968"
@@ -74,7 +74,7 @@ def status_of(*lines):
 
 def test_a_report_says_which_mail_failed_for_whom_and_why():
     found = only(report())
-    assert found.verdict is Verdict.BAD_ADDRESS
+    assert found.outcome is BounceOutcome.BAD_ADDRESS
     assert found.code == "5.1.1"
     assert found.tokens == (TOKEN,)
     assert found.evidence == "5.1.1, user_unknown"
@@ -133,13 +133,13 @@ def test_a_report_in_a_report_is_found():
 
 def test_a_report_that_is_nothing_but_its_status_is_read():
     content = ("From: x@y.example\nContent-Type: message/delivery-status\n\n" + STATUS).encode()
-    assert only(content).verdict is Verdict.BAD_ADDRESS
+    assert only(content).outcome is BounceOutcome.BAD_ADDRESS
 
 
 def test_a_report_that_was_cut_off_says_what_it_still_can():
     whole = report()
     found = only(whole[: whole.index(b"--b\r\nContent-Type: message/rfc822")])
-    assert found.verdict is Verdict.BAD_ADDRESS
+    assert found.outcome is BounceOutcome.BAD_ADDRESS
     assert found.tokens == ()
 
 
@@ -152,7 +152,7 @@ def test_a_huge_original_does_not_matter(padding):
 def test_an_encoded_status_is_decoded(encoding):
     status = base64.encodebytes(STATUS.encode()).decode() if encoding == "base64" else STATUS.replace("@", "=40")
     found = only(report(status=status, encoding=f"Content-Transfer-Encoding: {encoding}\n"))
-    assert found.verdict is Verdict.BAD_ADDRESS
+    assert found.outcome is BounceOutcome.BAD_ADDRESS
     assert found.addresses == ("customer@mail.example",)
 
 
@@ -165,39 +165,51 @@ def test_a_report_in_utf8_names_addresses_outside_ascii(written):
 
 
 @pytest.mark.parametrize(
-    ("lines", "verdict", "code"),
+    ("lines", "outcome", "code"),
     [
-        (["Action: failed", "Status: 5.1.1"], Verdict.BAD_ADDRESS, "5.1.1"),
-        (["Action: FAILED", "Status: 5.1.10 (null MX)"], Verdict.BAD_ADDRESS, "5.1.10"),
-        (["Status: 5.1.3"], Verdict.BAD_ADDRESS, "5.1.3"),
+        (["Action: failed", "Status: 5.1.1"], BounceOutcome.BAD_ADDRESS, "5.1.1"),
+        (["Action: FAILED", "Status: 5.1.10 (null MX)"], BounceOutcome.BAD_ADDRESS, "5.1.10"),
+        (["Status: 5.1.3"], BounceOutcome.BAD_ADDRESS, "5.1.3"),
         # Exim's reports all say 5.0.0.
         (
             ["Action: failed", "Status: 5.0.0", "Diagnostic-Code: smtp; 550 5.1.1 no such user"],
-            Verdict.BAD_ADDRESS,
+            BounceOutcome.BAD_ADDRESS,
             "5.1.1",
         ),
-        (["Action: failed", "Status: 5.0.0", "Diagnostic-Code: smtp; 550-5.1.1. No."], Verdict.BAD_ADDRESS, "5.1.1"),
-        (["Action: failed", "Diagnostic-Code: smtp; 550 5.1.1 no such user"], Verdict.BAD_ADDRESS, "5.1.1"),
-        (["Action: failed", "Status: 5.0.0", "Diagnostic-Code: smtp; 550 no such user"], Verdict.REFUSED, "5.0.0"),
-        (["Action: failed", "Status: 5.0.0", "Diagnostic-Code: smtp; 550 from 5.1.1.9"], Verdict.REFUSED, "5.0.0"),
-        (["Action: failed", "Status: 5.2.2"], Verdict.MAILBOX_FULL, "5.2.2"),
-        (["Action: failed", "Status: 5.2.1"], Verdict.REFUSED, "5.2.1"),
-        (["Action: failed", "Status: 5.7.1", "Diagnostic-Code: smtp; 550 5.1.1 x"], Verdict.REFUSED, "5.1.1"),
-        (["Action: failed", "Status: 5.1.8"], Verdict.REFUSED, "5.1.8"),
-        (["Action: failed", "Status: 4.4.7"], Verdict.TRANSIENT, "4.4.7"),
-        (["Action: failed", "Status: 4.4.7", "Diagnostic-Code: smtp; 550 5.1.1 x"], Verdict.TRANSIENT, "4.4.7"),
-        (["Action: delayed", "Status: 4.4.1"], Verdict.TRANSIENT, "4.4.1"),
-        (["Action: delayed", "Status: 5.1.1"], Verdict.TRANSIENT, "5.1.1"),
-        (["Action: failed"], Verdict.TRANSIENT, ""),
-        (["Action: relayed", "Status: 2.1.5"], Verdict.DELIVERED, "2.1.5"),
-        (["Action: delivered", "Status: 5.1.1"], Verdict.DELIVERED, "5.1.1"),
-        (["Status: 2.0.0"], Verdict.DELIVERED, "2.0.0"),
-        (["Action: failed", "Status: 15.1.1"], Verdict.TRANSIENT, ""),
+        (
+            ["Action: failed", "Status: 5.0.0", "Diagnostic-Code: smtp; 550-5.1.1. No."],
+            BounceOutcome.BAD_ADDRESS,
+            "5.1.1",
+        ),
+        (["Action: failed", "Diagnostic-Code: smtp; 550 5.1.1 no such user"], BounceOutcome.BAD_ADDRESS, "5.1.1"),
+        (
+            ["Action: failed", "Status: 5.0.0", "Diagnostic-Code: smtp; 550 no such user"],
+            BounceOutcome.REFUSED,
+            "5.0.0",
+        ),
+        (
+            ["Action: failed", "Status: 5.0.0", "Diagnostic-Code: smtp; 550 from 5.1.1.9"],
+            BounceOutcome.REFUSED,
+            "5.0.0",
+        ),
+        (["Action: failed", "Status: 5.2.2"], BounceOutcome.MAILBOX_FULL, "5.2.2"),
+        (["Action: failed", "Status: 5.2.1"], BounceOutcome.REFUSED, "5.2.1"),
+        (["Action: failed", "Status: 5.7.1", "Diagnostic-Code: smtp; 550 5.1.1 x"], BounceOutcome.REFUSED, "5.1.1"),
+        (["Action: failed", "Status: 5.1.8"], BounceOutcome.REFUSED, "5.1.8"),
+        (["Action: failed", "Status: 4.4.7"], BounceOutcome.TRANSIENT, "4.4.7"),
+        (["Action: failed", "Status: 4.4.7", "Diagnostic-Code: smtp; 550 5.1.1 x"], BounceOutcome.TRANSIENT, "4.4.7"),
+        (["Action: delayed", "Status: 4.4.1"], BounceOutcome.TRANSIENT, "4.4.1"),
+        (["Action: delayed", "Status: 5.1.1"], BounceOutcome.TRANSIENT, "5.1.1"),
+        (["Action: failed"], BounceOutcome.TRANSIENT, ""),
+        (["Action: relayed", "Status: 2.1.5"], BounceOutcome.DELIVERED, "2.1.5"),
+        (["Action: delivered", "Status: 5.1.1"], BounceOutcome.DELIVERED, "5.1.1"),
+        (["Status: 2.0.0"], BounceOutcome.DELIVERED, "2.0.0"),
+        (["Action: failed", "Status: 15.1.1"], BounceOutcome.TRANSIENT, ""),
     ],
 )
-def test_only_a_code_that_speaks_of_the_address_blames_it(lines, verdict, code):
+def test_only_a_code_that_speaks_of_the_address_blames_it(lines, outcome, code):
     found = only(report(status=status_of("Final-Recipient: rfc822; customer@mail.example", *lines)))
-    assert (found.verdict, found.code) == (verdict, code)
+    assert (found.outcome, found.code) == (outcome, code)
 
 
 def test_the_address_that_was_written_to_comes_before_the_one_it_was_forwarded_to():
@@ -215,14 +227,14 @@ def test_without_a_recipient_the_originals_is_taken():
 def test_one_report_may_speak_of_several_recipients():
     second = "\nFinal-Recipient: rfc822; second@mail.example\nAction: delayed\nStatus: 4.2.2\n"
     found = parse(report(status=STATUS + second))
-    assert [(each.addresses, each.verdict) for each in found] == [
-        (("customer@mail.example",), Verdict.BAD_ADDRESS),
-        (("second@mail.example",), Verdict.TRANSIENT),
+    assert [(each.addresses, each.outcome) for each in found] == [
+        (("customer@mail.example",), BounceOutcome.BAD_ADDRESS),
+        (("second@mail.example",), BounceOutcome.TRANSIENT),
     ]
 
 
 def test_a_status_without_its_first_block_is_read():
-    assert only(report(status=STATUS.partition("\n\n")[2])).verdict is Verdict.BAD_ADDRESS
+    assert only(report(status=STATUS.partition("\n\n")[2])).outcome is BounceOutcome.BAD_ADDRESS
 
 
 @pytest.mark.parametrize(
@@ -275,6 +287,7 @@ def nested(depth):
     ],
     ids=lambda content: f"{content[:20]!r}-{len(content)}",
 )
+@pytest.mark.alone
 def test_a_mail_that_was_made_to_hurt_is_read_quickly_or_not_at_all(content):
     began = time.process_time()
     found = readable(content)
@@ -283,13 +296,13 @@ def test_a_mail_that_was_made_to_hurt_is_read_quickly_or_not_at_all(content):
 
 
 def test_whatever_is_broken_in_a_report_it_is_read_or_unreadable():
-    dice = random.Random(4)
+    rng = random.Random(4)
     whole = report()
     for _ in range(1500):
         broken = bytearray(whole)
-        for _ in range(dice.randint(1, 12)):
-            place = dice.randrange(len(broken))
-            broken[place : place + dice.randint(0, 40)] = dice.randbytes(dice.randint(0, 6))
+        for _ in range(rng.randint(1, 12)):
+            place = rng.randrange(len(broken))
+            broken[place : place + rng.randint(0, 40)] = rng.randbytes(rng.randint(0, 6))
         readable(bytes(broken))
 
 

@@ -10,14 +10,14 @@ from aiosmtplib import SMTPResponse
 
 from tests.pages import DOCS, ROOT, tables
 from worker.channels import BadAddress, ChannelDown, Failed, Sent, TryLater, Unknown
-from worker.channels.apns.judging import judge as judge_apns
-from worker.channels.email.outcomes import Stage
-from worker.channels.email.outcomes import judge as judge_mail
-from worker.channels.fcm.judging import judge as judge_fcm
-from worker.channels.push_http import Reply
-from worker.channels.webpush.judging import judge as judge_webpush
+from worker.channels.apns.classifying import classify as judge_apns
+from worker.channels.email.outcomes import SmtpPhase
+from worker.channels.email.outcomes import classify as judge_mail
+from worker.channels.fcm.classifying import classify as judge_fcm
+from worker.channels.push_http import HttpResponse
+from worker.channels.webpush.classifying import classify as judge_webpush
 from worker.mx.answers import Gone, RefusedClient, RejectedRequest, RetryLater, Unsupported
-from worker.mx.judging import judge_window
+from worker.mx.classifying import classify_window
 from worker.policy.states import NotificationState, ReconnectionState
 
 _BECOMES = {
@@ -32,13 +32,13 @@ _BECOMES = {
 def test_the_table_of_mx_answers_says_what_the_code_makes_of_each() -> None:
     rows = [row for row in tables(DOCS["answers"].section("MX")) if not row[0].startswith("`200`")]
     told: dict[str, str] = {}
-    for answer, becomes, *_ in rows:
+    for answer, consequence_of, *_ in rows:
         no_oauth = "cannot use OAuth" in answer
         for status in re.findall(r"`(\d{3})`", answer):
             body = b'{"error": {"message": "Member cannot use OAuth"}}' if no_oauth else b"{}"
-            judged = judge_window(int(status), {}, body, asked="MBR-1", host_is_allowed=lambda _: True)
-            assert becomes.startswith(_BECOMES[type(judged)]), answer
-            told[status] = becomes
+            classified = classify_window(int(status), {}, body, asked="MBR-1", host_is_allowed=lambda _: True)
+            assert consequence_of.startswith(_BECOMES[type(classified)]), answer
+            told[status] = consequence_of
     assert {"400", "401", "403", "404", "405", "406", "409", "422", "429", "500", "502", "503", "504"} <= set(told)
 
 
@@ -71,11 +71,11 @@ def _apns(reason: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("column", "judge", "body"),
+    ("column", "classify", "body"),
     [(1, judge_fcm, _fcm), (2, judge_apns, _apns), (3, judge_webpush, _apns)],
     ids=["fcm", "apns", "webpush"],
 )
-def test_the_table_of_push_answers_says_what_the_code_makes_of_each(column: int, judge: Any, body: Any) -> None:
+def test_the_table_of_push_answers_says_what_the_code_makes_of_each(column: int, classify: Any, body: Any) -> None:
     seen = 0
     for row in tables(DOCS["answers"].section("Push services")):
         outcome, having = _PUSH[row[0]]
@@ -83,39 +83,39 @@ def test_the_table_of_push_answers_says_what_the_code_makes_of_each(column: int,
             r"(`INVALID_ARGUMENT`|401 or 403) that [^,;]*", "", row[column]
         )  # they depend on more than the code
         told = re.findall(r"`([A-Za-z_]+)`", plain)
-        replies = [Reply(status=400, headers={}, body=body(word)) for word in told]
+        replies = [HttpResponse(status=400, headers={}, body=body(word)) for word in told]
         numbers = re.findall(r"\b(\d{3})\b", plain) + re.findall(r"\b([2-5]xx)\b", plain)
-        replies += [Reply(status=_ANY.get(number) or int(number), headers={}, body=b"") for number in numbers]
+        replies += [HttpResponse(status=_ANY.get(number) or int(number), headers={}, body=b"") for number in numbers]
         for reply in replies:
             seen += 1
-            found = judge(reply)
+            found = classify(reply)
             assert isinstance(found, outcome), (row[0], reply)
             assert all(getattr(found, name) == value for name, value in having.items()), (row[0], reply)
     assert seen > 8
 
 
 #: An answer in the table of mail servers, and where in the dialogue it comes. The others depend on what came before.
-_MAIL: list[tuple[Stage, SMTPResponse | Exception, str, type]] = [
-    (Stage.DATA, SMTPResponse(250, "OK"), "250 after the mail", Sent),
-    (Stage.CONNECT, SMTPResponse(421, "later"), "421 or 454", TryLater),
-    (Stage.RCPT, SMTPResponse(454, "later"), "421 or 454", TryLater),
-    (Stage.MAIL, SMTPResponse(450, "later"), "421 or 454", TryLater),
-    (Stage.CONNECT, ConnectionRefusedError(), "nothing, or a refusal, before the first MAIL", TryLater),
-    (Stage.TLS, SSLCertVerificationError(), "nothing, or a refusal, before the first MAIL", TryLater),
-    (Stage.RCPT, SMTPResponse(450, "later"), "4xx to RCPT or DATA", TryLater),
-    (Stage.START, TimeoutError(), "4xx to RCPT or DATA", TryLater),
-    *((Stage.RCPT, SMTPResponse(550, f"5.1.{n} no"), "5xx to RCPT with", BadAddress) for n in (1, 2, 3, 6, 10)),
-    (Stage.RCPT, SMTPResponse(556, "no"), "5xx to RCPT with", BadAddress),
-    (Stage.RCPT, SMTPResponse(550, "no"), "another 5xx", Failed),
-    (Stage.DATA, SMTPResponse(554, "spam"), "another 5xx", Failed),
-    (Stage.MAIL, SMTPResponse(552, "too large"), "another 5xx", Failed),
-    *((Stage.MAIL, SMTPResponse(code, "no"), "login, sender", ChannelDown) for code in (530, 534, 535, 538, 550)),
-    (Stage.AUTH, SMTPResponse(550, "no"), "login, sender", ChannelDown),
+_MAIL: list[tuple[SmtpPhase, SMTPResponse | Exception, str, type]] = [
+    (SmtpPhase.DATA, SMTPResponse(250, "OK"), "250 after the mail", Sent),
+    (SmtpPhase.CONNECT, SMTPResponse(421, "later"), "421 or 454", TryLater),
+    (SmtpPhase.RCPT, SMTPResponse(454, "later"), "421 or 454", TryLater),
+    (SmtpPhase.MAIL, SMTPResponse(450, "later"), "421 or 454", TryLater),
+    (SmtpPhase.CONNECT, ConnectionRefusedError(), "nothing, or a refusal, before the first MAIL", TryLater),
+    (SmtpPhase.TLS, SSLCertVerificationError(), "nothing, or a refusal, before the first MAIL", TryLater),
+    (SmtpPhase.RCPT, SMTPResponse(450, "later"), "4xx to RCPT or DATA", TryLater),
+    (SmtpPhase.START, TimeoutError(), "4xx to RCPT or DATA", TryLater),
+    *((SmtpPhase.RCPT, SMTPResponse(550, f"5.1.{n} no"), "5xx to RCPT with", BadAddress) for n in (1, 2, 3, 6, 10)),
+    (SmtpPhase.RCPT, SMTPResponse(556, "no"), "5xx to RCPT with", BadAddress),
+    (SmtpPhase.RCPT, SMTPResponse(550, "no"), "another 5xx", Failed),
+    (SmtpPhase.DATA, SMTPResponse(554, "spam"), "another 5xx", Failed),
+    (SmtpPhase.MAIL, SMTPResponse(552, "too large"), "another 5xx", Failed),
+    *((SmtpPhase.MAIL, SMTPResponse(code, "no"), "login, sender", ChannelDown) for code in (530, 534, 535, 538, 550)),
+    (SmtpPhase.AUTH, SMTPResponse(550, "no"), "login, sender", ChannelDown),
     *(
-        (Stage.DATA, SMTPResponse(550, f"5.{n} no"), "login, sender", ChannelDown)
+        (SmtpPhase.DATA, SMTPResponse(550, f"5.{n} no"), "login, sender", ChannelDown)
         for n in ("1.7", "1.8", "4.5", "7.26", "7.60")
     ),
-    (Stage.DATA, TimeoutError(), "nothing, after the mail's text", Unknown),
+    (SmtpPhase.DATA, TimeoutError(), "nothing, after the mail's text", Unknown),
 ]
 _MAIL_BECOMES = {
     Sent: "`sent`",
@@ -127,12 +127,12 @@ _MAIL_BECOMES = {
 }
 
 
-@pytest.mark.parametrize(("stage", "answer", "row", "outcome"), _MAIL)
+@pytest.mark.parametrize(("phase", "answer", "row", "outcome"), _MAIL)
 def test_the_table_of_mail_answers_says_what_the_code_makes_of_each(
-    stage: Stage, answer: Any, row: str, outcome: type
+    phase: SmtpPhase, answer: Any, row: str, outcome: type
 ) -> None:
     (told,) = [cells for cells in tables(DOCS["answers"].section("Mail server")) if cells[0].startswith(row)]
-    assert isinstance(judge_mail(stage, answer), outcome)
+    assert isinstance(judge_mail(phase, answer), outcome)
     assert told[1].startswith(_MAIL_BECOMES[outcome])
     if isinstance(answer, SMTPResponse) and (code := re.match(r"5\.\d+\.\d+", answer.message)):
         assert code[0] in told[0]

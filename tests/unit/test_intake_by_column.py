@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from worker.intake import COLUMNS, Note, Problem, Row, Slice, csv_rows, read, slices
+from worker.intake import COLUMNS, ColumnBatch, Note, Problem, Row, csv_rows, read, slices
 from worker.intake.cells import LONGEST
 
 ORDINARY = {
@@ -144,7 +144,7 @@ def test_slices_end_where_columns_change_and_hold_about_as_many_rows_as_asked_fo
     sizes = [len(item) for item in slices(path, 1_000) if not isinstance(item, Problem)]
     assert sizes == [3, 1, 1]
     path.write_text("\n".join([one] * 5_500), encoding="utf-8")
-    assert [len(item) for item in slices(path, 2_000) if isinstance(item, Slice)] == [2_000, 2_000, 1_500]
+    assert [len(item) for item in slices(path, 2_000) if isinstance(item, ColumnBatch)] == [2_000, 2_000, 1_500]
 
 
 def test_a_slice_keeps_its_values_to_itself(tmp_path: Path) -> None:

@@ -12,16 +12,16 @@ from tests.pages import DOCS, PAGES, README, RUNBOOK, Page
 from worker import cli
 from worker.app import configuration
 from worker.channels import MOST_NAMED
-from worker.channels.apns import suspects
+from worker.channels.apns import doubtful
 from worker.mx import persistence
-from worker.policy import cadence, notices, outage, recovery, retries, streaks, suspicion
+from worker.policy import cadence, notices, outage, poison, recovery, retries, streaks
 from worker.policy.channel_choice import MOST_DEVICES
 from worker.runtime import DATA_PATIENCE
 from worker.settings import Settings, load_settings
 from worker.stages.freshness import TRUSTED_FOR
 from worker.stages.mx_failures import UNSUPPORTED_WAIT
 from worker.stages.planning import UNREACHABLE_WAIT
-from worker.stages.shift import Shift
+from worker.stages.runner import Runner
 from worker.stages.sweep import MOST_WOKEN
 
 SETTINGS = load_settings(_env_file=None, mx_api_key="k", mx_client_id="c", uri_keys=Fernet.generate_key().decode())
@@ -45,7 +45,7 @@ def _in_words(*spans: timedelta) -> str:
 
 def _checks() -> str:
     """How long after a message a member is checked, as the documents write it."""
-    spans = [recovery.next_look(n, _START) - _START for n in range(10)]
+    spans = [recovery.next_check(n, _START) - _START for n in range(10)]
     minutes = ", ".join(str(span.seconds // 60) for span in spans if span < timedelta(hours=1))
     hours = [str(span.seconds // 3600) for span in spans if span >= timedelta(hours=1)]
     return f"{minutes} minutes, after {', '.join(hours[:-1])} and {hours[-1]} hours"
@@ -67,11 +67,11 @@ FIGURES: list[tuple[str, Callable[[], object]]] = [
     (r"broke within an hour, (\w+) times its normal", lambda: outage.FACTOR),
     (r"less than (\w+) days of history", lambda: outage.LEAST_HISTORY // timedelta(days=1)),
     (r"asked again after (\w+) weeks", lambda: UNSUPPORTED_WAIT // timedelta(weeks=1)),
-    (r"(\w+) workers died with this row in hand", lambda: suspicion.MOST_DEATHS),
-    (r"tried in batches of (\d+, \d+, \d+)", lambda: ", ".join(str(suspicion.slice_size(200, n)) for n in (2, 3, 4))),
+    (r"(\w+) workers died with this row in hand", lambda: poison.MOST_DEATHS),
+    (r"tried in batches of (\d+, \d+, \d+)", lambda: ", ".join(str(poison.batch_size(200, n)) for n in (2, 3, 4))),
     (r"told (\w+) times, never came", lambda: len(SETTINGS.reminder_days)),
     (r"examined again every (hour)", lambda: {timedelta(hours=1): "hour"}[UNREACHABLE_WAIT]),
-    (r"fetch tasks follow each other at (\w+) s", lambda: SETTINGS.shift_seconds),
+    (r"fetch tasks follow each other at (\w+) s", lambda: SETTINGS.run_seconds),
     (r"[Aa]t least (\w+) members of an institution break within an hour", lambda: outage.LEAST_BREAKS),
     (r"break within an hour, and at least (\w+) times", lambda: outage.FACTOR),
     (r"known for less than (\w+) days", lambda: outage.LEAST_HISTORY // timedelta(days=1)),
@@ -87,15 +87,15 @@ FIGURES: list[tuple[str, Callable[[], object]]] = [
     (r"(\d+), if nothing was accepted within ten minutes", lambda: streaks.FEW),
     (r"or (\d+) with no message accepted in between", lambda: streaks.UNBROKEN),
     (r"less than (\d+) hours away, one notice serves both", lambda: notices.APART // timedelta(hours=1)),
-    (r"After (\w+) in a row in one process the channel stops", lambda: suspects.MOST),
-    (r"row whose workers died (\w+) times", lambda: suspicion.MOST_DEATHS),
-    (r"After (\w+) deaths it is quarantined", lambda: suspicion.MOST_DEATHS),
+    (r"After (\w+) in a row in one process the channel stops", lambda: doubtful.MOST),
+    (r"row whose workers died (\w+) times", lambda: poison.MOST_DEATHS),
+    (r"After (\w+) deaths it is quarantined", lambda: poison.MOST_DEATHS),
     (
         r"batches: (\d+ rows, then \d+, \d+, \d+)",
-        lambda: "{} rows, then {}, {}, {}".format(*(suspicion.slice_size(200, n) for n in (1, 2, 3, 4))),
+        lambda: "{} rows, then {}, {}, {}".format(*(poison.batch_size(200, n) for n in (1, 2, 3, 4))),
     ),
     (r"asked again after (\w+) weeks", lambda: UNSUPPORTED_WAIT // timedelta(weeks=1)),
-    (r"Requests and mails that are under way get (\w+) seconds", lambda: int(Shift.grace)),
+    (r"Requests and mails that are under way get (\w+) seconds", lambda: int(Runner.grace)),
     (r"last answer is older than a (minute)", lambda: {timedelta(minutes=1): "minute"}[TRUSTED_FOR]),
 ]
 

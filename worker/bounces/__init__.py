@@ -10,9 +10,19 @@
 """
 
 from worker.bounces.reading import LIMIT, Kind, Reading, parse, read
-from worker.bounces.report import Report, Unreadable, Verdict, spec_of, spellings
+from worker.bounces.report import BounceOutcome, Report, Unreadable, spec_of, spellings
 from worker.bounces.tracing import trace
 
 __all__ = [
-    "LIMIT", "Kind", "Reading", "Report", "Unreadable", "Verdict", "parse", "read", "spec_of", "spellings", "trace",
+    "LIMIT",
+    "BounceOutcome",
+    "Kind",
+    "Reading",
+    "Report",
+    "Unreadable",
+    "parse",
+    "read",
+    "spec_of",
+    "spellings",
+    "trace",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ A code whose last number is 0 ("other") tells nothing, as does 5.2.1 (disabled, 
 import re
 from dataclasses import dataclass
 
-from worker.bounces.report import Verdict
+from worker.bounces.report import BounceOutcome
 from worker.channels.email.outcomes import BAD_ADDRESS_CODES
 
 #: Characters of an answer that are looked at.
@@ -119,15 +119,15 @@ _AFTER_DATA = re.compile(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Weighed:
+class Assessment:
     """What the evidence comes to."""
 
-    verdict: Verdict
+    outcome: BounceOutcome
     code: str = ""
     evidence: str = ""
 
 
-def weigh(*, status: str = "", answer: str = "", action: str = "failed", context: str = "") -> Weighed:
+def assess(*, status: str = "", answer: str = "", action: str = "failed", context: str = "") -> Assessment:
     """What a report says of one recipient.
 
     ``status`` is the reporting server's enhanced code, ``answer`` the receiving server's answer, ``context`` what else the report
@@ -139,18 +139,21 @@ def weigh(*, status: str = "", answer: str = "", action: str = "failed", context
     code = next((each for each in said if not _little(each)), "") or (claimed if not _little(claimed) else "")
     code = code or (said[0] if said else claimed)
     if action in {"delivered", "relayed", "expanded"} or (code or claimed).startswith("2"):
-        return Weighed(verdict=Verdict.DELIVERED, code=code)
+        return Assessment(outcome=BounceOutcome.DELIVERED, code=code)
     words = _NAMES.sub(" ", answer)
     if action == "delayed" or _passes(claimed, said, answer):
-        return Weighed(
-            verdict=Verdict.TRANSIENT, code=next((each for each in (claimed, *said) if each.startswith("4")), code)
+        return Assessment(
+            outcome=BounceOutcome.TRANSIENT,
+            code=next((each for each in (claimed, *said) if each.startswith("4")), code),
         )
     if any(each[2:] == "2.2" for each in (*said, code)) or _FULL.search(words):
-        return Weighed(verdict=Verdict.MAILBOX_FULL, code=code)
+        return Assessment(outcome=BounceOutcome.MAILBOX_FULL, code=code)
     why = _why_dead(claimed, said, answer, words, context)
     if why:
-        return Weighed(verdict=Verdict.BAD_ADDRESS, code=code, evidence=why)
-    return Weighed(verdict=Verdict.REFUSED if code or _REPLY.search(answer) else Verdict.TRANSIENT, code=code)
+        return Assessment(outcome=BounceOutcome.BAD_ADDRESS, code=code, evidence=why)
+    return Assessment(
+        outcome=BounceOutcome.REFUSED if code or _REPLY.search(answer) else BounceOutcome.TRANSIENT, code=code
+    )
 
 
 def words_in(text: str) -> bool:

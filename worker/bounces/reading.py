@@ -17,11 +17,11 @@ from email.message import Message
 from enum import StrEnum
 
 from worker.bounces.dsn import has_fields, message_fields, recipients
-from worker.bounces.evidence import Weighed, weigh
+from worker.bounces.evidence import Assessment, assess
 from worker.bounces.feedback import complainants
 from worker.bounces.parts import children, headers_in, said_in, text_of, texts
 from worker.bounces.plain import blocks, is_delay
-from worker.bounces.report import Report, Unreadable, Verdict, address_in, spec_of
+from worker.bounces.report import BounceOutcome, Report, Unreadable, address_in, spec_of
 from worker.bounces.tracing import addresses_in, tokens_of_original, tokens_of_report, tokens_of_text
 
 #: Octets of a mail that are looked at: a report stands before the mail that it returns.
@@ -147,17 +147,17 @@ def _statuses(mail: Message, text: str, original: Message | None, container: Mes
         context = next((told[address] for address in each.addresses if address in told), "")
         if len(everything) == 1 or not context:
             context = prose
-        weighed = weigh(status=each.status, answer=each.answer, action=each.action, context=context)
-        if not each.answer and weighed.verdict is Verdict.REFUSED and context:
-            weighed = weigh(status=each.status, answer=" ".join(context.split()), action=each.action, context=prose)
-        yield _report(weighed, tokens, each.addresses, original)
+        assessed = assess(status=each.status, answer=each.answer, action=each.action, context=context)
+        if not each.answer and assessed.outcome is BounceOutcome.REFUSED and context:
+            assessed = assess(status=each.status, answer=" ".join(context.split()), action=each.action, context=prose)
+        yield _report(assessed, tokens, each.addresses, original)
 
 
 def _complaint(mail: Message, text: str, original: Message | None) -> Iterator[Report]:
     addresses = complainants(text, original)
     if addresses is not None:
         tokens = (*tokens_of_original(original), *tokens_of_report(mail))
-        yield _report(Weighed(verdict=Verdict.COMPLAINT, evidence="complaint"), tokens, addresses, original)
+        yield _report(Assessment(outcome=BounceOutcome.COMPLAINT, evidence="complaint"), tokens, addresses, original)
 
 
 def _prose(mail: Message) -> Iterator[Report]:
@@ -174,7 +174,7 @@ def _prose(mail: Message) -> Iterator[Report]:
 def _from_fields(text: str, tokens: tuple[str, ...], original: Message | None) -> Iterator[Report]:
     for each in recipients(text):
         yield _report(
-            weigh(status=each.status, answer=each.answer, action=each.action, context=text),
+            assess(status=each.status, answer=each.answer, action=each.action, context=text),
             tokens,
             each.addresses,
             original,
@@ -186,18 +186,20 @@ def _from_words(text: str, tokens: tuple[str, ...], original: Message | None) ->
     found = list(blocks(text))
     for block in found:
         context = text if len(found) == 1 else ""
-        weighed = weigh(answer=block.text, action="delayed" if delayed else "failed", context=context)
-        yield _report(weighed, tokens, (block.address,) if block.address else (), original)
+        assessed = assess(answer=block.text, action="delayed" if delayed else "failed", context=context)
+        yield _report(assessed, tokens, (block.address,) if block.address else (), original)
 
 
-def _report(weighed: Weighed, tokens: tuple[str, ...], addresses: tuple[str, ...], original: Message | None) -> Report:
+def _report(
+    assessed: Assessment, tokens: tuple[str, ...], addresses: tuple[str, ...], original: Message | None
+) -> Report:
     if not addresses and original is not None:
         addresses = tuple(spec for each in addresses_in(original.get("To")) if (spec := spec_of(each)))
     sender = next(iter(addresses_in(original.get("From"))), None) if original is not None else None
     return Report(
-        verdict=weighed.verdict,
-        code=weighed.code,
-        evidence=weighed.evidence,
+        outcome=assessed.outcome,
+        code=assessed.code,
+        evidence=assessed.evidence,
         tokens=tuple(dict.fromkeys(tokens)),
         addresses=addresses,
         sender=address_in(sender),

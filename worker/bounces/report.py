@@ -16,7 +16,7 @@ class Unreadable(ValueError):  # noqa: N818 - it names the state
     """A mail that nobody can make sense of. Its text quotes nothing."""
 
 
-class Verdict(StrEnum):
+class BounceOutcome(StrEnum):
     """What a report says of a recipient."""
 
     #: There is no such address: it is suppressed.
@@ -37,7 +37,7 @@ class Verdict(StrEnum):
 class Report:
     """One recipient of one mail."""
 
-    verdict: Verdict
+    outcome: BounceOutcome
     #: The enhanced code of RFC 3463, such as ``5.1.1``; empty where there was none.
     code: str
     #: What the verdict rests on, in words of ours, such as ``5.1.1, user_unknown``; quotes nothing of the report.
@@ -50,7 +50,7 @@ class Report:
     sender: str | None = None
 
     def __repr__(self) -> str:  # addresses are in it
-        return f"Report({self.verdict}, {self.evidence or self.code})"
+        return f"Report({self.outcome}, {self.evidence or self.code})"
 
 
 def spec_of(address: str) -> str | None:

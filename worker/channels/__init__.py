@@ -39,7 +39,7 @@ class Message:
     #: BCP 47, as the user's row has it; ``None`` where unknown.
     locale: str | None
     time_zone: str
-    #: 0 for the first message of an episode, then 1, 2, … for its reminders.
+    #: 0 for the first message of a reconnection, then 1, 2, … for its reminders.
     step: int
     banks: tuple[Bank, ...]
     #: Further banks that it is about; they are told of by their number alone.
@@ -107,7 +107,7 @@ class BadAddress:
 
     code: str
     #: Our settings may be to blame instead: it is suppressed all the same, and somebody is told.
-    suspect: bool = False
+    doubtful: bool = False
     #: ``None``: it says nothing of other messages.
     refusal: Refusal | None = field(default=None, compare=False)
 

@@ -33,7 +33,7 @@ class RefusedAddress(OSError):  # noqa: N818 - it names the state
     """What a resolver raises for a name that leads nowhere we may go."""
 
 
-class Reply(NamedTuple):
+class HttpResponse(NamedTuple):
     """An HTTP answer, its body possibly cut."""
 
     status: int
@@ -62,7 +62,7 @@ class Poster:
         self._resolver = resolver
         self._session: aiohttp.ClientSession | None = None
 
-    async def post(self, url: str, *, headers: Mapping[str, str], body: bytes) -> Reply | TryLater | Unknown:
+    async def post(self, url: str, *, headers: Mapping[str, str], body: bytes) -> HttpResponse | TryLater | Unknown:
         """POST to a URL that is already encoded."""
         session = self._session or self._open()
         progress = _Progress()
@@ -75,9 +75,9 @@ class Poster:
                 timeout=self._timeout,
                 trace_request_ctx=progress,
             )
-            return Reply(response.status, response.headers, await _read(response))
+            return HttpResponse(response.status, response.headers, await _read(response))
         except Exception as error:  # noqa: BLE001 - whatever the other side provokes is an answer, above all once it has the request
-            code = lack(error)
+            code = outcome_without_answer(error)
             return Unknown(code=code) if progress.began else TryLater(code=code)
 
     async def close(self) -> None:
@@ -132,7 +132,7 @@ _LACKS: tuple[tuple[str, tuple[type[Exception], ...]], ...] = (
 )
 
 
-def lack(error: Exception) -> str:
+def outcome_without_answer(error: Exception) -> str:
     """A short word for what there was instead of an answer; never the error's text, which may hold a URL or a header."""
     if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, RefusedAddress):
         return PRIVATE_ADDRESS

@@ -24,7 +24,7 @@ class Standing:
         self._clock = clock
         self._accepted_at: dict[str, float] = {}
 
-    def weigh(self, service: str, outcome: Outcome, *, may_be_the_device: bool = True) -> Outcome:
+    def assess(self, service: str, outcome: Outcome, *, may_be_the_device: bool = True) -> Outcome:
         """``outcome``, or "later, this message alone" for a refusal that is probably the device's."""
         if isinstance(outcome, Sent):
             self._accepted_at[service] = self._clock()

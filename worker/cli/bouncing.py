@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from worker import bounces
-from worker.bounces import LIMIT, Kind, Report, Unreadable, Verdict, spec_of, spellings, trace
+from worker.bounces import LIMIT, BounceOutcome, Kind, Report, Unreadable, spec_of, spellings, trace
 from worker.cli.session import aside
 from worker.errors import UsageError
 from worker.runtime import Runtime
@@ -114,17 +114,17 @@ async def take_in(runtime: Runtime, reports: Sequence[Report], counts: Counter[s
             unproven |= perhaps
             continue
         user = people.get(mail[1])
-        if report.verdict is Verdict.COMPLAINT:
+        if report.outcome is BounceOutcome.COMPLAINT:
             counts["complaints"] += 1
             complainants.add(mail[1])
             notes.append((mail[0], "complaint"))
             continue
         if report.code.startswith("5"):
             notes.append((mail[0], f"bounced_{report.code}"))
-        elif report.verdict is Verdict.BAD_ADDRESS:
+        elif report.outcome is BounceOutcome.BAD_ADDRESS:
             notes.append((mail[0], "bounced"))
-        if report.verdict is not Verdict.BAD_ADDRESS:
-            counts[report.verdict] += 1
+        if report.outcome is not BounceOutcome.BAD_ADDRESS:
+            counts[report.outcome] += 1
         elif user is not None and _is_theirs(user, report):
             refused.setdefault(user.user_guid, (user, f"bounce: {report.evidence}"))
         else:

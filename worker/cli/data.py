@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from worker.cli.session import AsJson, aside, out, print_json, run_on_database
-from worker.intake import STDIN, Note, Problem, Slice, called, slices
+from worker.intake import STDIN, ColumnBatch, Note, Problem, called, slices
 from worker.store import first_load
 from worker.store.database import Database
 from worker.store.importing import Columns, ImportStore
@@ -87,7 +87,7 @@ class _Reading:
         self.taken = self.refused = 0
         for item in slices(self._file, size):
             match item:
-                case Slice():
+                case ColumnBatch():
                     self.taken += len(item)
                     yield item.columns
                 case Problem():

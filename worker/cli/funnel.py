@@ -23,7 +23,7 @@ MEANINGS = {
     "reminder": "the day of the next reminder",
     "quiet_hours": "the end of QUIET_HOURS on the customer's clock",
     "message_cap": "MESSAGE_CAPS: they were written to before",
-    "another_message_under_way": "the customer's other message",
+    "other_notification_live": "the customer's other message",
     "no_address": "nobody can be told: no address, no device; looked at again every hour",
     "address_refused": "nobody can be told: the mail server refused the address for good",
     "opted_out": "nobody is told: they want no messages",
@@ -31,11 +31,11 @@ MEANINGS = {
     "every_channel_failed": "nobody can be told: every channel refused the message",
     "message_failed": "their last message failed; the next reminder's day",
     "outage_over": "their turn after the bank's outage",
-    "put_back": "`reconnect retry` put them back",
+    "requeued": "`reconnect retry` put them back",
     "lease_lost": "their worker died; done again",
     "mx_paused": "MX, which cannot be asked whether the customer is back",
-    "broken_bank_first": "a notice: the customer's broken bank goes first",
-    "its_own_day": "a notice: its own day",
+    "broken_member_first": "a notice: the customer's broken bank goes first",
+    "scheduled_notice": "a notice: its own day",
 }
 _RETRY = "a retry: the attempt before failed"
 

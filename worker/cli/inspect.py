@@ -16,7 +16,7 @@ from worker.errors import UsageError, WorkerError
 from worker.mx.identifiers import is_member_guid, is_user_guid
 from worker.names import shown
 from worker.policy.notices import is_near
-from worker.policy.selection import MemberFacts, Reason, judge
+from worker.policy.selection import MemberFacts, Reason, classify
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
 from worker.schedules import slots_after
@@ -102,7 +102,7 @@ async def overview(runtime: Runtime) -> dict[str, Any]:
 def _given_up(outcomes: Sequence[dict[str, Any]]) -> Iterator[str]:
     """The report lines for what ended ``exhausted``."""
     counts = {item["outcome"]: item["count"] for item in outcomes if item["state"] == ReconnectionState.EXHAUSTED}
-    if unheard := counts.pop("reminders_unheard", 0):
+    if unheard := counts.pop("reminders_exhausted", 0):
         yield f"{given_up(unheard)}."
     if failed := sum(counts.values()):
         yield f"{never_told(failed)}."
@@ -122,11 +122,11 @@ def explain(guid: str = typer.Argument(..., metavar="MBR-…"), *, as_json: bool
     out.print(f"  User: {found['contact']}.")
     for kind in found["not_understood"]:
         out.print(f"  Not understood: {kind['column']} holds {kind['what']} ({kind['effect']}).")
-    for episode in found["episodes"]:
+    for reconnection in found["reconnections"]:
         out.print(
-            f"  Reconnection {episode['id']}: {episode['state']}, opened {when(episode['opened_at'])} ({episode['reason']})"
+            f"  Reconnection {reconnection['id']}: {reconnection['state']}, opened {when(reconnection['opened_at'])} ({reconnection['reason']})"
         )
-        for at, text in episode["history"]:
+        for at, text in reconnection["history"]:
             out.print(f"    {when(at)}  {text}")
     for hold in found["holds"]:
         out.print(f"  Held: {hold['says']}.")
@@ -154,19 +154,19 @@ async def explanation(runtime: Runtime, guid: str) -> dict[str, Any]:
         overdue=overdue.text if overdue else None,
         now=now,
     )
-    user_guid = (found["member"] or found["episodes"][0])["user_guid"]
+    user_guid = (found["member"] or found["reconnections"][0])["user_guid"]
     span = max((cap.within for cap in settings.message_caps), default=timedelta(0))
-    person = (await FetchStore(runtime.database).people({user_guid}, since=now - span))[user_guid]
+    user = (await FetchStore(runtime.database).people({user_guid}, since=now - span))[user_guid]
     sweeps = SweepStore(runtime.database, statuses=settings.reconnect_statuses, notice_days=settings.expiry_notice_days)
     outlook = explainer.outlook(
         found["member"],
-        found["episodes"][0] if found["episodes"] else None,
-        person,
+        found["reconnections"][0] if found["reconnections"] else None,
+        user,
         would_open=await sweeps.would_open_for(guid, now),
     )
     return {
         **_told(found, settings, now),
-        "contact": explainer.contact(person, refused_why=(found["user"] or {}).get("refused_why")),
+        "contact": explainer.contact(user, refused_why=(found["user"] or {}).get("refused_why")),
         "not_understood": [asdict(kind) for kind in await UnreadableStore(runtime.database).of_user(user_guid)],
         "holds": [msgspec.structs.asdict(hold) for hold in outlook.holds],
         "next": outlook.next,
@@ -176,15 +176,15 @@ async def explanation(runtime: Runtime, guid: str) -> dict[str, Any]:
 def _told(found: dict[str, Any], settings: Settings, now: datetime) -> dict[str, Any]:
     member = found["member"]
     if member is None:
-        verdict, institution = "the application has deleted this member", ""
+        selection, institution = "the application has deleted this member", ""
     else:
         facts = MemberFacts(**{name: member[name] for name in MemberFacts.__struct_fields__})
-        verdict = judge(facts, statuses=settings.reconnect_statuses, now=now).text
+        selection = classify(facts, statuses=settings.reconnect_statuses, now=now).text
         days = settings.expiry_notice_days
         if is_near(facts, statuses=settings.reconnect_statuses, days=days, now=now):
-            verdict = f"picked for a notice: its token expires at {when(facts.token_expires_at)} (EXPIRY_NOTICE_DAYS)"
+            selection = f"picked for a notice: its token expires at {when(facts.token_expires_at)} (EXPIRY_NOTICE_DAYS)"
         institution = shown(member["institution_name"] or member["institution_code"] or "")
-    episodes = [
+    reconnections = [
         {
             **{
                 k: e[k]
@@ -194,37 +194,44 @@ def _told(found: dict[str, Any], settings: Settings, now: datetime) -> dict[str,
             "notified_at": e["notified_at"],
             "history": _history(e),
         }
-        for e in found["episodes"]
+        for e in found["reconnections"]
     ]
     return {
         "member_guid": member["member_guid"] if member else None,
         "institution": institution,
-        "verdict": verdict,
-        "episodes": episodes,
+        "verdict": selection,
+        "reconnections": reconnections,
     }
 
 
-def _history(episode: dict[str, Any]) -> list[tuple[datetime, str]]:
-    of = "its token expires" if episode["reason"] == Reason.EXPIRES_SOON else "broken since"
-    events = [(episode["opened_at"], f"opened; {of} {when(episode['broken_since'])}")]
-    events += [(window["fetched_at"], "a fresh window was stored") for window in episode["windows"]]
-    for told in episode["notifications"]:
+def _history(reconnection: dict[str, Any]) -> list[tuple[datetime, str]]:
+    of = "its token expires" if reconnection["reason"] == Reason.EXPIRES_SOON else "broken since"
+    events = [(reconnection["opened_at"], f"opened; {of} {when(reconnection['broken_since'])}")]
+    events += [(window["fetched_at"], "a fresh window was stored") for window in reconnection["windows"]]
+    for told in reconnection["notifications"]:
         at = told["sent_at"] or told["created_at"]
         outcome = f" ({told['outcome']})" if told["outcome"] else ""
         events.append((at, f"message {told['step'] + 1} by {told['channel']}: {told['state']}{outcome}"))
-    if episode["outcome_at"]:
-        events.append((episode["outcome_at"], f"last outcome: {episode['outcome']}, attempts {episode['attempts']}"))
-    if episode["moved_to"]:
-        events.append((episode["outcome_at"] or episode["opened_at"], f"MX carries it on as {episode['moved_to']}"))
-    if episode["closed_at"]:
-        events.append((episode["closed_at"], f"ended as {episode['state']}{_how_long(episode)}"))
+    if reconnection["outcome_at"]:
+        events.append(
+            (
+                reconnection["outcome_at"],
+                f"last outcome: {reconnection['outcome']}, attempts {reconnection['attempts']}",
+            )
+        )
+    if reconnection["moved_to"]:
+        events.append(
+            (reconnection["outcome_at"] or reconnection["opened_at"], f"MX carries it on as {reconnection['moved_to']}")
+        )
+    if reconnection["closed_at"]:
+        events.append((reconnection["closed_at"], f"ended as {reconnection['state']}{_how_long(reconnection)}"))
     return sorted(events, key=lambda event: event[0])
 
 
-def _how_long(episode: dict[str, Any]) -> str:
+def _how_long(reconnection: dict[str, Any]) -> str:
     """For those who came back: how long it took, and whether a message had prompted it."""
-    if episode["state"] != ReconnectionState.RECONNECTED:
+    if reconnection["state"] != ReconnectionState.RECONNECTED:
         return ""
-    told = episode["notified_at"]
-    prompted = f"{span(episode['closed_at'] - told)} after the newest message" if told else "without a message"
-    return f", {span(episode['closed_at'] - episode['opened_at'])} after it was opened and {prompted}"
+    told = reconnection["notified_at"]
+    prompted = f"{span(reconnection['closed_at'] - told)} after the newest message" if told else "without a message"
+    return f", {span(reconnection['closed_at'] - reconnection['opened_at'])} after it was opened and {prompted}"

@@ -20,12 +20,12 @@ from worker.errors import WorkerError
 from worker.mx.uris import check_uri
 from worker.policy.channel_choice import EMAIL, Route, choose
 from worker.policy.notices import is_near
-from worker.policy.selection import Reason, judge
+from worker.policy.selection import Reason, classify
 from worker.runtime import Runtime
 from worker.stages.planning import SOON, zone_of_message
 from worker.store.delivering import DeliverStore
-from worker.store.people import Person
-from worker.store.previewing import Episode, KnownMember, Picture, PreviewStore
+from worker.store.people import User
+from worker.store.previewing import KnownMember, OpenReconnection, Picture, PreviewStore
 
 #: Where no window is stored. The domain can lead nowhere (RFC 6761), and the words say why.
 PLACEHOLDER = "https://placeholder.invalid/the-link-is-asked-of-MX-when-the-message-is-sent"
@@ -79,7 +79,7 @@ async def preview(runtime: Runtime, user_guid: str, channel: str | None) -> Prev
     return _mail(runtime, message, notes) if channel == EMAIL else _push(runtime, message, channel, notes)
 
 
-def _channel(runtime: Runtime, picture: Picture, person: Person) -> str:
+def _channel(runtime: Runtime, picture: Picture, person: User) -> str:
     if picture.pending is not None:
         return picture.pending.channel
     route = choose(
@@ -104,53 +104,63 @@ class _Content:
 def _content(runtime: Runtime, picture: Picture, now: datetime) -> _Content:
     """From the pending message, else the next one, else an imagined one."""
     if picture.pending is not None:
-        waiting = [episode for episode in picture.episodes if episode.notification_id is not None]
+        waiting = [
+            reconnection for reconnection in picture.open_reconnections if reconnection.notification_id is not None
+        ]
         if waiting:
             banks, notes = _banks(runtime, waiting)
             notes = ["This message waits to be delivered.", *notes]
             return _Content(banks=banks, notes=notes, step=picture.pending.step, ahead=_are_ahead(waiting))
-    if together := _next_together(picture.episodes, now):
+    if together := _next_together(picture.open_reconnections, now):
         banks, notes = _banks(runtime, together)
-        dates = [episode.next_attempt_at for episode in together if episode.next_attempt_at]
+        dates = [reconnection.next_attempt_at for reconnection in together if reconnection.next_attempt_at]
         at = f", {when(min(dates))} at the earliest" if dates and min(dates) > now else ""
         notes = [f"No message waits to be delivered; this is the next one{at}.", *notes]
         return _Content(banks=banks, notes=notes, step=_step(together), ahead=_are_ahead(together))
     return _imagined(runtime, picture.members, now)
 
 
-def _are_ahead(episodes: Sequence[Episode]) -> bool:
-    return all(episode.reason == Reason.EXPIRES_SOON for episode in episodes)
+def _are_ahead(open_reconnections: Sequence[OpenReconnection]) -> bool:
+    return all(reconnection.reason == Reason.EXPIRES_SOON for reconnection in open_reconnections)
 
 
-def _next_together(episodes: Sequence[Episode], now: datetime) -> list[Episode]:
+def _next_together(open_reconnections: Sequence[OpenReconnection], now: datetime) -> list[OpenReconnection]:
     """What the fetch stage will put into one message: what is due first, and what else is due soon after; what broke goes first."""
-    episodes = [e for e in episodes if e.next_attempt_at is not None or e.reason != Reason.EXPIRES_SOON]
-    dates = [episode.next_attempt_at for episode in episodes if episode.next_attempt_at is not None]
+    open_reconnections = [
+        e for e in open_reconnections if e.next_attempt_at is not None or e.reason != Reason.EXPIRES_SOON
+    ]
+    dates = [
+        reconnection.next_attempt_at for reconnection in open_reconnections if reconnection.next_attempt_at is not None
+    ]
     until = max(min(dates, default=now), now) + SOON
-    soon = [episode for episode in episodes if episode.next_attempt_at is None or episode.next_attempt_at <= until]
-    return [episode for episode in soon if episode.reason != Reason.EXPIRES_SOON] or soon
+    soon = [
+        reconnection
+        for reconnection in open_reconnections
+        if reconnection.next_attempt_at is None or reconnection.next_attempt_at <= until
+    ]
+    return [reconnection for reconnection in soon if reconnection.reason != Reason.EXPIRES_SOON] or soon
 
 
-def _step(episodes: Sequence[Episode]) -> int:
+def _step(open_reconnections: Sequence[OpenReconnection]) -> int:
     """As the fetch stage counts it: one bank that is told for the first time makes it a first message."""
-    if any(episode.first_notified_at is None for episode in episodes):
+    if any(reconnection.first_notified_at is None for reconnection in open_reconnections):
         return 0
-    return min(episode.step - episode.base_step for episode in episodes)
+    return min(reconnection.step - reconnection.base_step for reconnection in open_reconnections)
 
 
-def _banks(runtime: Runtime, episodes: Sequence[Episode]) -> tuple[list[Bank], list[str]]:
+def _banks(runtime: Runtime, open_reconnections: Sequence[OpenReconnection]) -> tuple[list[Bank], list[str]]:
     banks, problems, stored = [], [], []
-    for episode in episodes:
+    for reconnection in open_reconnections:
         link = PLACEHOLDER
-        if episode.locked_uri is not None:
-            link = runtime.vault.unlock(episode.locked_uri)
+        if reconnection.locked_uri is not None:
+            link = runtime.vault.unlock(reconnection.locked_uri)
             problem = check_uri(link, host_is_allowed=runtime.settings.uri_host_is_allowed)
             if problem is None:
-                stored.append(episode.fetched_at)
+                stored.append(reconnection.fetched_at)
             else:
                 problems.append(f"A stored link would be refused ({problem}), and the message would not be sent.")
                 link = PLACEHOLDER
-        banks.append(_bank(episode, since=episode.broken_since, link=link))
+        banks.append(_bank(reconnection, since=reconnection.broken_since, link=link))
     notes = []
     if stored:
         oldest = min((at for at in stored if at is not None), default=None)
@@ -163,9 +173,11 @@ def _banks(runtime: Runtime, episodes: Sequence[Episode]) -> tuple[list[Bank], l
 def _imagined(runtime: Runtime, members: Sequence[KnownMember], now: datetime) -> _Content:
     statuses, days = runtime.settings.reconnect_statuses, runtime.settings.expiry_notice_days
     nothing_asked = "The links are placeholders; nothing was asked of MX."
-    verdicts = [(member, judge(member.facts, statuses=statuses, now=now)) for member in members]
+    verdicts = [(member, classify(member.facts, statuses=statuses, now=now)) for member in members]
     broken = [
-        _bank(member, since=verdict.since or now, link=PLACEHOLDER) for member, verdict in verdicts if verdict.broken
+        _bank(member, since=selection.since or now, link=PLACEHOLDER)
+        for member, selection in verdicts
+        if selection.broken
     ]
     if broken:
         said = "No reconnection is open yet; this is what follows from the next sweep."
@@ -186,7 +198,7 @@ def _imagined(runtime: Runtime, members: Sequence[KnownMember], now: datetime) -
     return _Content(banks=[example], notes=["They have no members; this is how a notice would look.", nothing_asked])
 
 
-def _bank(of: Episode | KnownMember, *, since: datetime, link: str) -> Bank:
+def _bank(of: OpenReconnection | KnownMember, *, since: datetime, link: str) -> Bank:
     return Bank(name=of.institution_name or of.institution_code or "", since=since, link=link)
 
 

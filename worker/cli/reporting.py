@@ -10,12 +10,12 @@ _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 def given_up(count: int) -> str:
     """The report line for reconnections that ended ``exhausted`` in the cadence's course."""
-    return f"{count} given up after the last reminder went unheard; `reconnect retry --exhausted` puts them back"
+    return f"{count} given up after the last reminder went unanswered; `reconnect retry --exhausted` requeues them"
 
 
 def never_told(count: int) -> str:
     """The report line for those that ended ``exhausted`` because every attempt failed."""
-    return f"{count} given up after every attempt failed; `reconnect retry --exhausted` puts them back"
+    return f"{count} given up after every attempt failed; `reconnect retry --exhausted` requeues them"
 
 
 def came_back(returns: Returns) -> str:

@@ -35,7 +35,7 @@ def up(
 
     settings = load_settings()
     configure_logs()
-    honcho.KILL_WAIT = STOP_PATIENCE  # shifts end in their own time
+    honcho.KILL_WAIT = STOP_PATIENCE  # runs end in their own time
     manager: Any = honcho.Manager()
     with ExitStack() as stack:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}

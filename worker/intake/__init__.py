@@ -5,9 +5,9 @@ is the text below them, and ``columns`` reads a thousand lines of CSV at once, b
 """
 
 from worker.intake.cells import COLUMNS
-from worker.intake.columns import Slice, slices
+from worker.intake.columns import ColumnBatch, slices
 from worker.intake.items import Note, Problem, Row
 from worker.intake.lines import STDIN, called
 from worker.intake.reading import read
 
-__all__ = ["COLUMNS", "STDIN", "Note", "Problem", "Row", "Slice", "called", "read", "slices"]
+__all__ = ["COLUMNS", "STDIN", "ColumnBatch", "Note", "Problem", "Row", "called", "read", "slices"]

@@ -1,7 +1,7 @@
 """Reading a file by the column, a block of lines at a time.
 
-Nearly every line of nearly every file is as it should be. Where that holds for a whole block, its cells are judged by the
-column, which takes a fifth of what judging them one by one does. A block in which anything is out of the ordinary is read by
+Nearly every line of nearly every file is as it should be. Where that holds for a whole block, its cells are classified by the
+column, which takes a fifth of what classifying them one by one does. A block in which anything is out of the ordinary is read by
 :mod:`worker.intake.csv_rows`, whose word is the only one on what is wrong and what a row says.
 """
 
@@ -20,7 +20,7 @@ from worker.intake.lines import Lines, opened
 from worker.intake.reading import is_json
 from worker.mx.identifiers import MAX_LENGTH, MEMBER, USER
 
-#: Lines that are judged at once: with more, one bad line would make more of them slow.
+#: Lines that are classified at once: with more, one bad line would make more of them slow.
 _BLOCK = 1_000
 
 _LINE_ENDS = ("\n", "\r")
@@ -29,7 +29,7 @@ Column = Sequence[Any]
 
 
 @dataclass(slots=True)
-class Slice:
+class ColumnBatch:
     """Rows that have the same columns, by the column, in the order of the file."""
 
     columns: Mapping[str, Column] = field(repr=False)  # addresses are among them
@@ -38,30 +38,30 @@ class Slice:
         return len(self.columns["member_guid"])
 
 
-def slices(path: Path, size: int) -> Iterator[Slice | Problem | Note]:
-    """The rows of a file in slices of ``size`` and up to a block more, and the problems in it.
+def slices(path: Path, size: int) -> Iterator[ColumnBatch | Problem | Note]:
+    """The rows of a file in batches of ``size`` and up to a block more, and the problems in it.
 
-    A slice is shorter where a row with other columns follows. Raises :class:`UsageError` if it is no such file at all.
+    A batch is shorter where a row with other columns follows. Raises :class:`UsageError` if it is no such file at all.
     """
     with opened(path) as lines:
         kept: dict[str, list[Any]] = {}
         for item in _by_row(json_rows(lines)) if is_json(path, lines) else _csv(lines):
-            if not isinstance(item, Slice):
+            if not isinstance(item, ColumnBatch):
                 yield item
                 continue
             if kept and (item.columns.keys() != kept.keys() or len(kept["member_guid"]) >= size):
-                yield Slice(kept)
+                yield ColumnBatch(kept)
                 kept = {}
             for name, column in item.columns.items():
                 kept.setdefault(name, []).extend(column)
         if kept:
-            yield Slice(kept)
+            yield ColumnBatch(kept)
 
 
-def _csv(lines: Lines) -> Iterator[Slice | Problem | Note]:
+def _csv(lines: Lines) -> Iterator[ColumnBatch | Problem | Note]:
     rows = CsvRows(lines)
     yield from rows.notes
-    judges = [(place, name, _judge(name, read)) for place, name, read in rows.columns]
+    judges = [(place, name, _classify(name, read)) for place, name, read in rows.columns]
     while block := lines.take(_BLOCK):
         plain = _plain(block, rows, judges)
         if plain is not None:
@@ -72,23 +72,23 @@ def _csv(lines: Lines) -> Iterator[Slice | Problem | Note]:
             yield from _by_row(rows.rows(len(block)))
 
 
-def _by_row(items: Iterable[Row | Problem | Note]) -> Iterator[Slice | Problem | Note]:
+def _by_row(items: Iterable[Row | Problem | Note]) -> Iterator[ColumnBatch | Problem | Note]:
     """Rows that follow each other and have the same columns, by the column."""
     for columns, alike in groupby(items, key=lambda item: item.values.keys() if isinstance(item, Row) else None):
         if columns is None:
             yield from (item for item in alike if not isinstance(item, Row))
             continue
         while rows := [item.values for item in islice(alike, _BLOCK) if isinstance(item, Row)]:
-            yield Slice({name: [values[name] for values in rows] for name in columns})
+            yield ColumnBatch({name: [values[name] for values in rows] for name in columns})
 
 
 def _plain(
     block: list[str], rows: CsvRows, judges: Sequence[tuple[int, str, Callable[[Sequence[str]], Column]]]
-) -> Slice | None:
+) -> ColumnBatch | None:
     """The block's rows, if every line is a row and every cell of it may be taken."""
     try:
         cells = _cells(block, rows.width, rows.separator)
-        columns = {name: judge(cells[place]) for place, name, judge in judges}
+        columns = {name: classify(cells[place]) for place, name, classify in judges}
     except (ValueError, csv.Error):
         return None
     if "device_kind" in columns or "device_address" in columns:
@@ -96,7 +96,7 @@ def _plain(
         pairs = zip(columns.get("device_kind", nothing), columns.get("device_address", nothing), strict=True)
         if any((kind is None) != (address is None) for kind, address in pairs):
             return None
-    return Slice(columns)
+    return ColumnBatch(columns)
 
 
 def _cells(block: list[str], width: int, separator: str) -> list[Sequence[str]]:
@@ -123,14 +123,14 @@ def _cells(block: list[str], width: int, separator: str) -> list[Sequence[str]]:
     return [*(flat[at::width] for at in range(width - 1)), last.replace("\r\n", "\n").split("\n")[:-1]]
 
 
-def _judge(name: str, read: Callable[[str], Any]) -> Callable[[Sequence[str]], Column]:
+def _classify(name: str, read: Callable[[str], Any]) -> Callable[[Sequence[str]], Column]:
     """Reads the cells of a column all at once; ``ValueError`` where one of them needs a closer look."""
     pattern, longest = _EACH.get(name, (None, 0))
     if pattern is None:
         return lambda cells: list(map(read, cells))
     all_of_them = re.compile(rf"(?:(?:{pattern})\n)*+")
 
-    def judge(cells: Sequence[str]) -> Column:
+    def classify(cells: Sequence[str]) -> Column:
         text = "\n".join(cells) + "\n"
         if max(map(len, cells)) > longest or not all_of_them.fullmatch(text):
             raise ValueError
@@ -138,7 +138,7 @@ def _judge(name: str, read: Callable[[str], Any]) -> Callable[[Sequence[str]], C
             raise ValueError
         return cells if "" not in cells else [cell or None for cell in cells]
 
-    return judge
+    return classify
 
 
 #: The mailboxes that nearly everybody has: a part of what the mailer's own rule takes, in ``channels/email/addresses.py``. Letters

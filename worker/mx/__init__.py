@@ -1,1 +1,1 @@
-"""The MX API: one client per flavour, how its answers are judged, what a URI must look like."""
+"""The MX API: one client per flavour, how its answers are classified, what a URI must look like."""

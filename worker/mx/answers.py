@@ -1,6 +1,6 @@
 """What MX can answer, as values.
 
-A call to MX never raises for what MX did: every answer, and every lack of one, is judged into one of these. Each failure
+A call to MX never raises for what MX did: every answer, and every lack of one, is classified into one of these. Each failure
 carries a ``code``, a short word for logs, status and the database; none carries a URI, a key or text from a body.
 """
 

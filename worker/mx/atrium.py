@@ -5,18 +5,18 @@ from urllib.parse import quote, urlencode
 
 from yarl import URL
 
+from worker.mx.classifying import classify_member, classify_users, classify_window
 from worker.mx.flavours import HiddenHeader
 from worker.mx.identifiers import is_member_guid, is_user_guid
-from worker.mx.judging import judge_member, judge_users, judge_window
 from worker.settings import Settings
 
 
 class Atrium:
     """Atrium, version 1: credentials in two headers, the whole member in every answer."""
 
-    judge_window = staticmethod(judge_window)
-    judge_member = staticmethod(judge_member)
-    judge_users = staticmethod(judge_users)
+    classify_window = staticmethod(classify_window)
+    classify_member = staticmethod(classify_member)
+    classify_users = staticmethod(classify_users)
 
     def __init__(self, settings: Settings) -> None:
         self.headers: Mapping[str, str] = {

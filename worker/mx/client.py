@@ -1,4 +1,4 @@
-"""The client: asks MX, judges, tries again within seconds, and answers with a value whatever MX does.
+"""The client: asks MX, classifies, tries again within seconds, and answers with a value whatever MX does.
 
 ::
 
@@ -33,9 +33,9 @@ from worker.mx.answers import (
 )
 from worker.mx.atrium import Atrium
 from worker.mx.flavours import Flavour
-from worker.mx.pacing import NoTurn, Pacing
+from worker.mx.pacing import NoPermit, Pacing
 from worker.mx.persistence import NOT_ASKED, persist, tries_for
-from worker.mx.transport import Reply, Transport
+from worker.mx.transport import HttpResponse, Transport
 from worker.settings import Settings
 
 _Answer = TypeVar("_Answer", WindowAnswer, MemberAnswer, RetryLater | RefusedClient | None)
@@ -102,11 +102,11 @@ class MxClient:
 
     def oauth_window(self, user_guid: str, member_guid: str) -> Coroutine[Any, Any, WindowAnswer]:
         """A fresh OAuth window for a member. Each call may create OAuth state at MX: ask only for what will be used."""
-        return self._ask(self._flavour.window_url(user_guid, member_guid), self._judge_window, member_guid)
+        return self._ask(self._flavour.window_url(user_guid, member_guid), self._classify_window, member_guid)
 
     def read_member(self, user_guid: str, member_guid: str) -> Coroutine[Any, Any, MemberAnswer]:
         """A member as MX sees it now; at most every 3 s for one member."""
-        return self._ask(self._flavour.member_url(user_guid, member_guid), self._judge_member, member_guid)
+        return self._ask(self._flavour.member_url(user_guid, member_guid), self._classify_member, member_guid)
 
     async def probe(self) -> Failure | None:
         """Whether MX accepts us: ``None``, or what stands in the way.
@@ -137,27 +137,29 @@ class MxClient:
         async with self._asking:
             if self._gone_in_a_row <= MOST_GONE:
                 return answer
-            found = await self._ask(self._flavour.users_url(), self._judge_users, "")
+            found = await self._ask(self._flavour.users_url(), self._classify_users, "")
             if found is not None:
                 return found
             self._gone_in_a_row = 0
         return answer
 
-    def _judge_users(self, reply: Reply, _asked: str) -> RetryLater | RefusedClient | None:
-        return self._flavour.judge_users(*reply)
+    def _classify_users(self, reply: HttpResponse, _asked: str) -> RetryLater | RefusedClient | None:
+        return self._flavour.classify_users(*reply)
 
-    def _judge_window(self, reply: Reply, asked: str) -> WindowAnswer:
-        return self._flavour.judge_window(*reply, asked=asked, host_is_allowed=self._host_is_allowed)
+    def _classify_window(self, reply: HttpResponse, asked: str) -> WindowAnswer:
+        return self._flavour.classify_window(*reply, asked=asked, host_is_allowed=self._host_is_allowed)
 
-    def _judge_member(self, reply: Reply, asked: str) -> MemberAnswer:
-        return self._flavour.judge_member(*reply, asked=asked)
+    def _classify_member(self, reply: HttpResponse, asked: str) -> MemberAnswer:
+        return self._flavour.classify_member(*reply, asked=asked)
 
-    async def _ask(self, url: URL, judge: Callable[[Reply, str], _Answer], asked: str) -> _Answer | Failure:
+    async def _ask(self, url: URL, classify: Callable[[HttpResponse, str], _Answer], asked: str) -> _Answer | Failure:
         """``asked``: the member; empty where it is the list of users, which is the proof itself."""
         deadline = time.monotonic() + self._deadline
-        answer: _Answer | Failure = await self._ask_once(url, judge, asked, self._deadline)
+        answer: _Answer | Failure = await self._ask_once(url, classify, asked, self._deadline)
         if tries_for(answer) > 1:  # as hardly any does: the machinery is built for those alone
-            answer = await persist(answer, lambda within: self._ask_once(url, judge, asked, within), deadline=deadline)
+            answer = await persist(
+                answer, lambda within: self._ask_once(url, classify, asked, within), deadline=deadline
+            )
         if isinstance(answer, _ONLY_MX_SAYS):
             self._gone_in_a_row = 0
         if isinstance(answer, Gone) or (isinstance(answer, RejectedRequest) and asked != _NO_MEMBER):
@@ -165,22 +167,22 @@ class MxClient:
         return answer
 
     async def _ask_once(
-        self, url: URL, judge: Callable[[Reply, str], _Answer], asked: str, within: float
+        self, url: URL, classify: Callable[[HttpResponse, str], _Answer], asked: str, within: float
     ) -> _Answer | RetryLater:
         """One request, in its turn."""
         if self._pacing is None:
             reply = await self._transport.get(url, within=within)
-            return reply if isinstance(reply, RetryLater) else judge(reply, asked)
+            return reply if isinstance(reply, RetryLater) else classify(reply, asked)
         until = time.monotonic() + within
         try:
-            async with self._pacing.turn(within=within) as turn:
+            async with self._pacing.permit(within=within) as permit:
                 reply = await self._transport.get(
                     url,
                     within=until - time.monotonic(),
-                    before_sending=turn.before_sending if self._has_a_rate else None,
+                    before_sending=permit.before_sending if self._has_a_rate else None,
                 )
-                answer = reply if isinstance(reply, RetryLater) else judge(reply, asked)
-                turn.heard(answer)
+                answer = reply if isinstance(reply, RetryLater) else classify(reply, asked)
+                permit.heard(answer)
                 return answer
-        except NoTurn as late:
+        except NoPermit as late:
             return RetryLater(code=NOT_ASKED, after=late.after or None, upstream=False)

@@ -36,7 +36,7 @@ class Flavour(Protocol):
     def users_url(self) -> URL:
         """Where MX lists users: what there always is, whoever is gone."""
 
-    def judge_window(
+    def classify_window(
         self,
         status: int,
         headers: Mapping[str, str],
@@ -47,8 +47,8 @@ class Flavour(Protocol):
     ) -> WindowAnswer:
         """What :meth:`window_url` answered."""
 
-    def judge_users(self, status: int, headers: Mapping[str, str], body: bytes) -> RetryLater | RefusedClient | None:
+    def classify_users(self, status: int, headers: Mapping[str, str], body: bytes) -> RetryLater | RefusedClient | None:
         """What :meth:`users_url` answered; ``None``: a list of users, so it is MX."""
 
-    def judge_member(self, status: int, headers: Mapping[str, str], body: bytes, *, asked: str) -> MemberAnswer:
+    def classify_member(self, status: int, headers: Mapping[str, str], body: bytes, *, asked: str) -> MemberAnswer:
         """What :meth:`member_url` answered."""

@@ -49,7 +49,7 @@ def tries_for(answer: object) -> int:
     return 2 if answer.code == "http_409" else TRIES
 
 
-async def persist(first: _Answer, again: Callable[[float], Awaitable[_Answer]], *, deadline: float) -> _Answer:
+async def persist(first: _Answer, defer: Callable[[float], Awaitable[_Answer]], *, deadline: float) -> _Answer:
     """Goes on from a ``first`` answer that may be retried; gives the last one heard, never an exception of tenacity's.
 
     ``again(seconds)`` tries once more within so many seconds. Nothing is begun after ``deadline`` (``time.monotonic()``).
@@ -59,7 +59,7 @@ async def persist(first: _Answer, again: Callable[[float], Awaitable[_Answer]], 
     async def attempt() -> _Answer:
         if heard:  # tenacity counts the first answer as its first try, and waits from there
             return heard.pop()
-        return await again(deadline - time.monotonic())
+        return await defer(deadline - time.monotonic())
 
     out_of_time = stop_before_delay(max(deadline - time.monotonic(), 0.0))
     retrying = AsyncRetrying(

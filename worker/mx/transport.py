@@ -17,7 +17,7 @@ from yarl import URL
 import worker
 from worker.errors import SettingsError
 from worker.mx.answers import RetryLater
-from worker.mx.pacing import NoTurn
+from worker.mx.pacing import NoPermit
 from worker.setting_urls import is_loopback
 
 #: Seconds for one exchange, waiting for one of the pool's connections included. There is no limit for single reads besides: it
@@ -29,7 +29,7 @@ CONNECT = 5.0
 MAX_BODY = 256 * 1024
 
 
-class Reply(NamedTuple):
+class HttpResponse(NamedTuple):
     """A complete HTTP answer. Its body may hold a live URI."""
 
     status: int
@@ -69,10 +69,10 @@ class Transport:
 
     async def get(
         self, url: URL, *, within: float = TOTAL, before_sending: Callable[[], Awaitable[None]] | None = None
-    ) -> Reply | RetryLater:
+    ) -> HttpResponse | RetryLater:
         """One GET of a URL that is already encoded, within so many seconds (at most :data:`TOTAL`).
 
-        ``before_sending`` is awaited when a connection is open and nothing has been sent; :class:`NoTurn` from it is raised here.
+        ``before_sending`` is awaited when a connection is open and nothing has been sent; :class:`NoPermit` from it is raised here.
         """
         session = self._session or self._open()
         try:
@@ -88,11 +88,11 @@ class Transport:
             except BaseException:
                 response.close()
                 raise
-        except NoTurn:
+        except NoPermit:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the other side provokes is an answer
             return RetryLater(code=code_of(error))
-        return RetryLater(code="too_large") if body is None else Reply(response.status, response.headers, body)
+        return RetryLater(code="too_large") if body is None else HttpResponse(response.status, response.headers, body)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -45,7 +45,7 @@ def check_uri(uri: str, *, host_is_allowed: Callable[[str], bool]) -> str | None
         return "uri_host"
     # Without white space, control characters and backslashes, every parser ends the authority at the same place.
     match = _AUTHORITY.match(uri, 8)
-    host, broken = _judge_authority(match[0] if match else "")
+    host, broken = _classify_authority(match[0] if match else "")
     if broken:
         return broken
     if _DELIMITER.search(uri):
@@ -65,7 +65,7 @@ def _broken_characters(uri: str) -> str | None:
 
 
 @lru_cache(maxsize=1024)  # hosts are few and their judgement is dear; an authority is no secret, the rest of a URI is
-def _judge_authority(authority: str) -> tuple[str, str | None]:
+def _classify_authority(authority: str) -> tuple[str, str | None]:
     """The host in its ASCII form, and the rule it breaks, if any."""
     name, colon, port = authority.partition(":")
     if "@" in authority:
@@ -77,11 +77,11 @@ def _judge_authority(authority: str) -> tuple[str, str | None]:
     elif colon and port != "443":
         broken = "uri_port"
     else:
-        return _judge_name(name)
+        return _classify_name(name)
     return "", broken
 
 
-def _judge_name(written: str) -> tuple[str, str | None]:
+def _classify_name(written: str) -> tuple[str, str | None]:
     name = written.lower()
     try:
         # What a browser makes of it first: full-width digits and ideographic full stops become plain ones.

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 
 from worker.setting_types import Cap, QuietHours
 
-#: How long after the last reminder an episode stays open before it is given up.
+#: How long after the last reminder a reconnection stays open before it is given up.
 PATIENCE_AFTER_LAST = timedelta(days=7)
 
 #: How long after a first message that may not have arrived another follows.
@@ -53,8 +53,8 @@ def end_of_grace(broken_since: datetime, grace: timedelta) -> datetime:
     return broken_since + grace
 
 
-def next_round(first_notified_at: datetime, step: int, days: Sequence[int]) -> datetime:
-    """When round ``step`` is due (0 was the first message); past the last, when the episode is given up."""
+def next_reminder(first_notified_at: datetime, step: int, days: Sequence[int]) -> datetime:
+    """When round ``step`` is due (0 was the first message); past the last, when the reconnection is given up."""
     if step < len(days):
         return first_notified_at + timedelta(days=days[step])
     return first_notified_at + timedelta(days=days[-1]) + PATIENCE_AFTER_LAST

@@ -1,6 +1,6 @@
 """Who is told before a connection breaks, and when?
 
-A notice is an episode like any other, but of a member that is well: its token has a date, and some days ahead of that date
+A notice is a reconnection like any other, but of a member that is well: its token has a date, and some days ahead of that date
 (``EXPIRY_NOTICE_DAYS``) its user is told that the connection will stop unless they renew it. Its ``broken_since`` is that date, so
 it lies ahead. Because of that nothing that MX says of the member makes it "back", and nobody looks at it: a notice ends when the
 application moves the date, or when the member breaks. ``store/noticing.py`` says the same in SQL; a property test holds the two
@@ -10,12 +10,12 @@ together.
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
-from worker.policy.selection import HEALTHY, MemberFacts, Reason, judge
+from worker.policy.selection import HEALTHY, MemberFacts, Reason, classify
 from worker.policy.states import ReconnectionState
 
 #: A date that moves by less is the same date: applications reckon it anew from "expires in so many seconds".
 DRIFT = timedelta(hours=1)
-#: A notice speaks for the next day as well where that begins this soon: it was held up by a night, found late, or taken along.
+#: A notice speaks for the next day as well where that begins this soon: it was deferred by a night, found late, or taken along.
 APART = timedelta(hours=12)
 
 
@@ -31,7 +31,7 @@ def is_near(member: MemberFacts, *, statuses: Collection[str], days: Sequence[in
         return False
     if "member_guid" in member.unreadable or "user_guid" in member.unreadable:
         return False
-    return member.connection_status in {None, *HEALTHY} and not judge(member, statuses=statuses, now=now).broken
+    return member.connection_status in {None, *HEALTHY} and not classify(member, statuses=statuses, now=now).broken
 
 
 def next_notice(expires_at: datetime, days: Sequence[int], *, told_at: datetime) -> datetime | None:
@@ -44,10 +44,10 @@ def ending(
     member: MemberFacts, *, expires_at: datetime, statuses: Collection[str], days: Sequence[int], now: datetime
 ) -> tuple[ReconnectionState, str] | None:
     """How the notice of this date ends by what the application says of its member now: state and outcome; ``None``: it goes on."""
-    verdict = judge(member, statuses=statuses, now=now)
+    selection = classify(member, statuses=statuses, now=now)
     date = member.token_expires_at
-    if verdict.broken:
-        code = "expired_after_notice" if verdict.reason is Reason.EXPIRED else "broke_after_notice"
+    if selection.broken:
+        code = "expired_after_notice" if selection.reason is Reason.EXPIRED else "broke_after_notice"
         return ReconnectionState.CANCELLED, code
     if not days:
         return ReconnectionState.CANCELLED, "notices_off"

@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 from worker.policy import notices
-from worker.policy.selection import ERROR_CODES, HEALTHY, MemberFacts, Reason, is_doubtful, judge
+from worker.policy.selection import ERROR_CODES, HEALTHY, MemberFacts, Reason, classify, is_doubtful
 from worker.policy.states import ReconnectionState
 
 #: How long after a message the member is looked at again, look by look; then once a day.
@@ -39,10 +39,10 @@ def ending(
         return ReconnectionState.GONE, "member_deleted"
     if reason == Reason.EXPIRES_SOON:
         return notices.ending(facts, expires_at=broken_since, statuses=statuses, days=notice_days, now=now)
-    if judge(facts, statuses=statuses, now=now).broken or is_doubtful(facts, picked_for=reason):
+    if classify(facts, statuses=statuses, now=now).broken or is_doubtful(facts, picked_for=reason):
         return None
     is_well = facts.connection_status in {None, *HEALTHY}
-    return ReconnectionState.RECONNECTED if is_well else ReconnectionState.CANCELLED, "broken_no_more"
+    return ReconnectionState.RECONNECTED if is_well else ReconnectionState.CANCELLED, "no_longer_broken"
 
 
 def is_back(
@@ -55,7 +55,7 @@ def is_back(
     reason: str,
     skip_aggregation: bool,
 ) -> bool:
-    """Whether what MX says of a member means that its episode is over."""
+    """Whether what MX says of a member means that its reconnection is over."""
     if connection_status != "CONNECTED" or is_being_aggregated or error_code in ERROR_CODES:
         return False
     if successfully_aggregated_at is not None and successfully_aggregated_at > broken_since:
@@ -63,6 +63,6 @@ def is_back(
     return skip_aggregation and reason in {Reason.STATUS, Reason.ERROR}
 
 
-def next_look(checks: int, now: datetime) -> datetime:
+def next_check(checks: int, now: datetime) -> datetime:
     """When to look again after so many looks."""
     return now + (_LOOKS[checks] if checks < len(_LOOKS) else _THEREAFTER)

@@ -14,7 +14,7 @@ _FLOOR = timedelta(seconds=1)
 
 
 def next_attempt(
-    attempts: int, *, now: datetime, dice: Random, after: float | None = None, patient: bool = False
+    attempts: int, *, now: datetime, rng: Random, after: float | None = None, patient: bool = False
 ) -> datetime:
     """When to try again after the ``attempts``-th failure (1 for the first).
 
@@ -22,5 +22,5 @@ def next_attempt(
     it is being updated (503).
     """
     step = min(attempts - 1 + patient, len(SCHEDULE) - 1)
-    wait = max(SCHEDULE[step] * dice.random(), _FLOOR)
+    wait = max(SCHEDULE[step] * rng.random(), _FLOOR)
     return now + timedelta(seconds=after or 0) + wait

@@ -62,7 +62,7 @@ _HOLDS = {
 }
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a member is broken, and why or why not."""
 
     reason: Reason | None
@@ -76,13 +76,13 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         return self.reason is not None
 
 
-def judge(member: MemberFacts, *, statuses: Collection[str], now: datetime) -> Verdict:
+def classify(member: MemberFacts, *, statuses: Collection[str], now: datetime) -> Selection:
     """Judge a member against the rule; ``statuses`` is ``RECONNECT_STATUSES``."""
-    reason, since, text = _judged(member, statuses, now)
+    reason, since, text = _classified(member, statuses, now)
     if member.unreadable:
         words = (f"{name} holds {_HOLDS[name]} and counts as empty" for name in member.unreadable)
         text = f"{text}; {', '.join(words)}"
-    return Verdict(reason=reason, since=since, text=text)
+    return Selection(reason=reason, since=since, text=text)
 
 
 def is_doubtful(member: MemberFacts, *, picked_for: str) -> bool:
@@ -90,7 +90,7 @@ def is_doubtful(member: MemberFacts, *, picked_for: str) -> bool:
     return any(picked_for == reason and name in member.unreadable for reason, name in UNREADABLE_FOR.items())
 
 
-def _judged(  # noqa: PLR0911 - one return for each reason
+def _classified(  # noqa: PLR0911 - one return for each reason
     member: MemberFacts, statuses: Collection[str], now: datetime
 ) -> tuple[Reason | None, datetime | None, str]:
     if "member_guid" in member.unreadable or "user_guid" in member.unreadable:

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class ReconnectionState(StrEnum):
-    """Where one episode of a broken member stands."""
+    """Where one reconnection of a broken member stands."""
 
     #: It waits for ``next_attempt_at``: the moment of its first message, of a retry, or of its next reminder.
     DUE = "due"
@@ -20,7 +20,7 @@ class ReconnectionState(StrEnum):
     UNSUPPORTED = "unsupported"
     #: MX knows the member no more, or the application deleted it.
     GONE = "gone"
-    #: Every attempt failed or every reminder went unheard; `reconnect retry` puts it back.
+    #: Every attempt failed or every reminder went unanswered; `reconnect retry` requeues it.
     EXHAUSTED = "exhausted"
     #: Somebody here ended it.
     CANCELLED = "cancelled"

@@ -65,5 +65,7 @@ def _each_user(answers: Iterable[Answer]) -> list[Answer]:
 
 def _is_everywhere(refused: Sequence[Answer], accepted: Sequence[Answer]) -> bool:
     """Whether what is refused does not go to one place alone, to which nothing else is accepted."""
-    places = {answer.place for answer in refused}
-    return None in places or len(places) > 1 or not places.isdisjoint(answer.place for answer in accepted)
+    concurrency = {answer.place for answer in refused}
+    return (
+        None in concurrency or len(concurrency) > 1 or not concurrency.isdisjoint(answer.place for answer in accepted)
+    )

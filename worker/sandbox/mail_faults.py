@@ -30,7 +30,7 @@ FAULTS = {
 }
 
 #: Where a fault strikes. ``end`` is the end of the mail's text.
-Stage = Literal["auth", "mail", "rcpt", "data", "end", "reply"]
+SmtpPhase = Literal["auth", "mail", "rcpt", "data", "end", "reply"]
 
 _REPLY = re.compile(r"(mail|rcpt|data|auth):([45]\d\d)(?: ([\x20-\x7e]{1,400}))?")
 _SLOW = re.compile(r"slow:(\d{1,4}(?:\.\d{1,3})?)")
@@ -41,7 +41,7 @@ _TEXTS = {"4": "Try again later", "5": "Refused"}
 class Fault:
     """What the server does at one stage, instead of what it should."""
 
-    stage: Stage
+    phase: SmtpPhase
     #: The line to answer with; none where it hangs up or only waits.
     reply: str | None = None
     #: Hang up: at ``data`` before 354, at ``end`` after the mail was kept.
@@ -66,8 +66,8 @@ def parse_fault(text: str) -> Fault:
     if match := _REPLY.fullmatch(text):
         where, code, words = match.groups()
         reply = f"{code} {words or _TEXTS[code[0]]}"
-        stages: dict[str, Stage] = {"auth": "auth", "mail": "mail", "rcpt": "rcpt", "data": "end"}
-        return Fault(stages[where], reply)
+        phases: dict[str, SmtpPhase] = {"auth": "auth", "mail": "mail", "rcpt": "rcpt", "data": "end"}
+        return Fault(phases[where], reply)
     if match := _SLOW.fullmatch(text):
         return Fault("reply", seconds=float(match[1]))
     if text in _WORDS:
@@ -88,48 +88,48 @@ class MailRule(BaseModel):
     fault: str
     #: After so many strikes the rule is spent.
     times: int | None = Field(None, ge=1)
-    #: The share of occasions on which it strikes, by dice that the same seed throws alike.
+    #: The share of occasions on which it strikes, by random numbers that the same seed throws alike.
     share: float = Field(1.0, ge=0, le=1)
     seed: int = 0
 
     _what: Fault = PrivateAttr()
-    _dice: random.Random = PrivateAttr()
+    _rng: random.Random = PrivateAttr()
     _strikes: int = PrivateAttr(0)
 
     @model_validator(mode="after")
     def _make_ready(self) -> Self:
         what = parse_fault(self.fault)
-        if self.to != "*" and what.stage in {"mail", "auth"}:
+        if self.to != "*" and what.phase in {"mail", "auth"}:
             if self.fault != "421":
                 raise ValueError(
                     f"{self.fault.partition(' ')[0]} strikes before a recipient is named, so `to` must be *"
                 )
             what = Fault("rcpt", what.reply)
         self._what = what
-        self._dice = random.Random(self.seed)
+        self._rng = random.Random(self.seed)
         return self
 
-    def strike(self, stage: Stage, recipients: Sequence[str], *, logged_in: bool) -> Fault | None:
+    def strike(self, phase: SmtpPhase, recipients: Sequence[str], *, logged_in: bool) -> Fault | None:
         """The fault, if it strikes now."""
         what = self._what
-        if what.stage != stage or (self.times is not None and self._strikes >= self.times):
+        if what.phase != phase or (self.times is not None and self._strikes >= self.times):
             return None
         if what.needs_login and logged_in:
             return None
         if self.to != "*" and not any(fnmatch.fnmatchcase(one.lower(), self.to.lower()) for one in recipients):
             return None
-        if self.share < 1 and self._dice.random() >= self.share:
+        if self.share < 1 and self._rng.random() >= self.share:
             return None
         self._strikes += 1
         return what
 
 
 def first_strike(
-    rules: Iterable[MailRule], stage: Stage, recipients: Sequence[str] = (), *, logged_in: bool = False
+    rules: Iterable[MailRule], phase: SmtpPhase, recipients: Sequence[str] = (), *, logged_in: bool = False
 ) -> Fault | None:
     """What the first rule that strikes at this stage does."""
     for rule in rules:
-        fault = rule.strike(stage, recipients, logged_in=logged_in)
+        fault = rule.strike(phase, recipients, logged_in=logged_in)
         if fault is not None:
             return fault
     return None

@@ -13,7 +13,7 @@ try:
 except ImportError:
     raise WorkerError("sandbox: its mail server needs: pip install 'reconnection-worker[local]'") from None
 
-from worker.sandbox.mail_faults import MailRule, Stage, first_strike
+from worker.sandbox.mail_faults import MailRule, SmtpPhase, first_strike
 from worker.sandbox.mailbox import Mailbox
 from worker.sandbox.scanning import Scanner
 
@@ -104,11 +104,11 @@ class _Session(SMTP):
         self.hang_up()
         await self.loop.create_future()
 
-    def _strike(self, stage: Stage) -> Any:
+    def _strike(self, phase: SmtpPhase) -> Any:
         envelope, session = self.envelope, self.session
         return first_strike(
             self._mail_server.rules,
-            stage,
+            phase,
             self._in_data or (envelope.rcpt_tos if envelope is not None else ()),
             logged_in=bool(session is not None and session.authenticated),
         )

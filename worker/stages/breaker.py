@@ -31,7 +31,7 @@ PROBE_AFTER = {UNREACHABLE: PROBE_SOON, "": PROBE_EVERY}
 
 
 class Gate(Enum):
-    """What a shift may do."""
+    """What a run may do."""
 
     #: Work.
     CLOSED = auto()
@@ -42,7 +42,7 @@ class Gate(Enum):
 
 
 class Breaker:
-    """One scope's breaker, as one shift sees it."""
+    """One scope's breaker, as one run sees it."""
 
     def __init__(self, pauses: PauseStore, scope: str) -> None:
         self._pauses = pauses
@@ -54,7 +54,7 @@ class Breaker:
         self.reason = ""
 
     async def admit(self, now: datetime) -> Gate:
-        """Whether a shift may begin."""
+        """Whether a run may begin."""
         pause = await self._pauses.get(self._scope)
         if pause is None:
             return Gate.CLOSED

@@ -1,7 +1,7 @@
 """Deliver: tell the customer, once.
 
 Before a message leaves, its dispatch is put on record; after that, an answer that never comes leaves it ``unknown`` rather than
-sent again. How the episodes behind it go on is settled together with the message.
+sent again. How the reconnections behind it go on is settled together with the message.
 """
 
 from collections import Counter
@@ -14,9 +14,9 @@ import structlog
 
 from worker.channels import BadAddress, Bank, ChannelDown, Failed, Message, Outcome, Sent, TryLater, Unknown
 from worker.policy import notices
-from worker.policy.cadence import earliest, follow_up, next_round, why_later
+from worker.policy.cadence import earliest, follow_up, next_reminder, why_later
 from worker.policy.channel_choice import EMAIL, Route, choose
-from worker.policy.recovery import next_look
+from worker.policy.recovery import next_check
 from worker.policy.retries import next_attempt
 from worker.policy.selection import Reason
 from worker.policy.states import NotificationState, ReconnectionState
@@ -26,13 +26,13 @@ from worker.stages.breaker import PROBE_AFTER, Breaker, Gate, log_stopped
 from worker.stages.dispatch_log import DispatchLog, LeaseLost, NotRecorded
 from worker.stages.freshness import Checked, Fresh, Freshness
 from worker.stages.mode import Mode
-from worker.stages.planning import zone_of_message, zones_of_person
+from worker.stages.planning import zone_of_message, zones_of_user
 from worker.stages.refusing import in_words, noted, serves_us
-from worker.stages.shift import Shift, Slice, summary
-from worker.store.deliver_settling import Delivered, NextRound, Passage, Sending
+from worker.stages.runner import Batch, Runner, summary
+from worker.store.deliver_settling import ClaimedNotification, DeliveryResult, NextStep, NotificationItem
 from worker.store.delivering import DeliverStore
 from worker.store.pauses import MX, PauseStore, delivery_scope
-from worker.store.people import Person
+from worker.store.people import User
 from worker.store.refusals import NOT_REACHED
 
 log = structlog.get_logger()
@@ -47,26 +47,26 @@ _N, _R = NotificationState, ReconnectionState
 
 
 @dataclass(kw_only=True, slots=True)
-class Errand:
+class DeliveryJob:
     """One message to one person."""
 
-    sending: Sending
-    person: Person
+    notification: ClaimedNotification
+    user: User
     #: What was made sure of right before the message leaves; ``None`` until then.
     checked: Checked | None = None
     #: "Dispatch began" is committed: from here on the message may have left, whatever else happens.
     dispatched: bool = False
 
     @property
-    def about(self) -> tuple[Passage, ...]:
+    def about(self) -> tuple[NotificationItem, ...]:
         """The reconnections that the message is about."""
         if self.checked is not None:
             return self.checked.about
-        return tuple(passage for passage in self.sending.passages if passage.waiting)
+        return tuple(item for item in self.notification.items if item.waiting)
 
 
 class Deliver:
-    """The stage, as the shift sees it."""
+    """The stage, as the runner sees it."""
 
     def __init__(
         self,
@@ -94,165 +94,171 @@ class Deliver:
         #: What a probe found out: whether the other side serves us again; ``None``: nothing.
         self.serves: bool | None = None
         self.figures: Counter[str] = Counter() if figures is None else figures
-        self.shift = Shift(
+        self.runner = Runner(
             stage=self,
             slots=self._settings.smtp_connections * 2 + (PUSH_AT_ONCE if runtime.channels.keys() - {EMAIL} else 0),
             batch=1 if mode is Mode.PROBE else self._settings.batch_size,
-            seconds=self._settings.shift_seconds,
+            seconds=self._settings.run_seconds,
             renew_every=self._settings.lease_seconds / 3,
             stopping=runtime.stopping,
         )
 
-    async def claim(self, n: int) -> Slice[Errand]:
+    async def claim(self, n: int) -> Batch[DeliveryJob]:
         """Take due notifications; those whose person may not be told right now go back for later."""
         now = self._runtime.clock.now()
-        holder, lease = self._runtime.holder, self._settings.lease_seconds
+        worker_id, lease = self._runtime.worker_id, self._settings.lease_seconds
         if self._mode is Mode.PROBE:
-            sendings = await self._store.claim_probe(self._probed, holder=holder, lease_seconds=lease, now=now)
+            claimed = await self._store.claim_probe(self._probed, worker_id=worker_id, lease_seconds=lease, now=now)
         else:
-            claim = self._store.claim_suspects if self._mode is Mode.SUSPECTS else self._store.claim
-            sendings = await claim(n, holder=holder, lease_seconds=lease, now=now)
-        self.taken = len(sendings)
+            claim = self._store.claim_poison if self._mode is Mode.POISON else self._store.claim
+            claimed = await claim(n, worker_id=worker_id, lease_seconds=lease, now=now)
+        self.taken = len(claimed)
         span = max((cap.within for cap in self._settings.message_caps), default=timedelta(0))
-        guids = {sending.user_guid for sending in sendings}
+        guids = {notification.user_guid for notification in claimed}
         people = await self._store.people(guids, since=now - span) if guids else {}
-        errands, held_up = [], []
-        for sending in sendings:
-            person = people[sending.user_guid]
-            moment = self._moment(person, now)
+        jobs, deferred = [], []
+        for notification in claimed:
+            user = people[notification.user_guid]
+            moment = self._moment(user, now)
             if moment > now:
-                zones = zones_of_person(person, self._settings).all
+                zones = zones_of_user(user, self._settings).all
                 why = why_later(now, zones=zones, quiet=self._settings.quiet_hours)
-                held_up.append(_later(sending, why, moment))
+                deferred.append(_deferred(notification, why, moment))
             else:
-                errands.append(Errand(sending=sending, person=person))
-        if held_up:
-            await self._store.settle(held_up, now=now)
-            self.figures["held up"] += len(held_up)
-        return Slice(taken=len(sendings) if self._mode is Mode.WORK else 0, jobs=errands)
+                jobs.append(DeliveryJob(notification=notification, user=user))
+        if deferred:
+            await self._store.settle(deferred, now=now)
+            self.figures["deferred"] += len(deferred)
+        return Batch(taken=len(claimed) if self._mode is Mode.WORK else 0, jobs=jobs)
 
-    def _moment(self, person: Person, now: datetime) -> datetime:
+    def _moment(self, user: User, now: datetime) -> datetime:
         settings = self._settings
-        zones = zones_of_person(person, settings).all
-        return earliest(now, zones=zones, quiet=settings.quiet_hours, caps=settings.message_caps, sent=person.sent)
+        zones = zones_of_user(user, settings).all
+        return earliest(now, zones=zones, quiet=settings.quiet_hours, caps=settings.message_caps, sent=user.sent)
 
-    async def work(self, job: Errand) -> Delivered:
-        """Make sure of what a message says, send it, and judge what became of it."""
+    async def work(self, job: DeliveryJob) -> DeliveryResult:
+        """Make sure of what a message says, send it, and classify what became of it."""
         if not job.about:
-            return Delivered(sending=job.sending, state=_N.CANCELLED, outcome="overtaken")
+            return DeliveryResult(notification=job.notification, state=_N.CANCELLED, outcome="superseded")
         job.checked = await self._freshness.check(job.about)
-        everyone = job.checked.everyone
-        if everyone is not None:
-            at = next_attempt(1, now=self._runtime.clock.now(), dice=self._runtime.dice, after=everyone.after)
-            result = _later(job.sending, everyone.code, at)
+        upstream_failure = job.checked.upstream_failure
+        if upstream_failure is not None:
+            at = next_attempt(1, now=self._runtime.clock.now(), rng=self._runtime.rng, after=upstream_failure.after)
+            result = _deferred(job.notification, upstream_failure.code, at)
         elif job.checked.fresh:
             result = await self._tell(job, job.checked)
         else:
-            why = next((left.outcome for left in job.checked.requeued), "overtaken")
-            result = Delivered(sending=job.sending, state=_N.CANCELLED, outcome=why)
+            why = next((left.outcome for left in job.checked.requeued), "superseded")
+            result = DeliveryResult(notification=job.notification, state=_N.CANCELLED, outcome=why)
         return _with_what_was_left_out(job, result)
 
-    async def _tell(self, job: Errand, checked: Checked) -> Delivered:
-        sending, person, about = job.sending, job.person, job.about
-        configured = {sending.channel} & self._runtime.channels.keys()
-        route = choose(person.contact, configured=configured, tried=person.failed_devices)
+    async def _tell(self, job: DeliveryJob, checked: Checked) -> DeliveryResult:
+        notification, user, about = job.notification, job.user, job.about
+        configured = {notification.channel} & self._runtime.channels.keys()
+        route = choose(user.contact, configured=configured, tried=user.failed_devices)
         if not isinstance(route, Route):
-            route = choose(person.contact, configured=configured)  # better the device that failed than none
+            route = choose(user.contact, configured=configured)  # better the device that failed than none
         if not isinstance(route, Route):
-            return self._end(sending, about, _N.SUPPRESSED, route.code)
+            return self._end(notification, about, _N.SUPPRESSED, route.code)
         message = Message(
-            key=sending.message_key,
+            key=notification.message_key,
             address=route.address,
-            locale=person.locale,
-            time_zone=zone_of_message(person, self._settings),
-            step=sending.step,
+            locale=user.locale,
+            time_zone=zone_of_message(user, self._settings),
+            step=notification.step,
             banks=tuple(_bank(fresh) for fresh in checked.fresh),
             more=len(checked.unnamed),
-            ahead=all(passage.reason == Reason.EXPIRES_SOON for passage in about),
+            ahead=all(item.reason == Reason.EXPIRES_SOON for item in about),
         )
         try:
-            outcome = await self._runtime.channels[sending.channel].send(message, lambda: self._begin(job))
+            outcome = await self._runtime.channels[notification.channel].send(message, lambda: self._begin(job))
         except LeaseLost:
             # Whoever took it over has raised the epoch, and the fence discards this; if nobody has, it waits for its turn again.
-            return _later(sending, "lease_lost", sending.next_attempt_at)
+            return _deferred(notification, "lease_lost", notification.next_attempt_at)
         except NotRecorded:
-            return _later(sending, "dispatch_not_recorded", sending.next_attempt_at)
+            return _deferred(notification, "dispatch_not_recorded", notification.next_attempt_at)
         return noted(self._answered(job, outcome, address=route.address), outcome)
 
-    def _answered(self, job: Errand, outcome: Outcome, *, address: str) -> Delivered:
+    def _answered(self, job: DeliveryJob, outcome: Outcome, *, address: str) -> DeliveryResult:
         """What an outcome does; a probe that shows that the channel is still refused costs its message nothing."""
         if self._mode is Mode.PROBE:
-            self.serves = serves_us(outcome, self._breakers[job.sending.channel].reason)
+            self.serves = serves_us(outcome, self._breakers[job.notification.channel].reason)
             if self.serves is False and not isinstance(outcome, Unknown | ChannelDown):
                 # The next probe takes another message, so that no single one keeps the channel shut.
-                return _later(job.sending, outcome.code, self._runtime.clock.now())
-        return self._judge(job, outcome, address=address)
+                return _deferred(job.notification, outcome.code, self._runtime.clock.now())
+        return self._classify(job, outcome, address=address)
 
-    async def _begin(self, job: Errand) -> None:
-        await self._dispatch.begin(job.sending)
+    async def _begin(self, job: DeliveryJob) -> None:
+        await self._dispatch.begin(job.notification)
         job.dispatched = True
 
-    def _judge(  # noqa: PLR0911 - one return for each outcome
-        self, job: Errand, outcome: Outcome, *, address: str
-    ) -> Delivered:
+    def _classify(  # noqa: PLR0911 - one return for each outcome
+        self, job: DeliveryJob, outcome: Outcome, *, address: str
+    ) -> DeliveryResult:
         """What an outcome does to the message and to the reconnections behind it."""
-        now, sending, waiting = self._runtime.clock.now(), job.sending, job.about
+        now, notification, waiting = self._runtime.clock.now(), job.notification, job.about
         match outcome:
             case Sent():
-                return self._end(sending, waiting, _N.SENT, outcome.code, told=True)
+                return self._end(notification, waiting, _N.SENT, outcome.code, told=True)
             case Unknown():
                 return self._unknown(job, outcome.code)
             case BadAddress():
-                if outcome.suspect:
+                if outcome.doubtful:
                     why = (
                         "the push service does not take it here; if there are more, look at APNS_SANDBOX and APNS_TOPIC"
                     )
-                    log.warning("device_disabled", channel=sending.channel, outcome=outcome.code, why=why)
+                    log.warning("device_disabled", channel=notification.channel, outcome=outcome.code, why=why)
                 return self._end(
-                    sending, waiting, _N.SUPPRESSED, outcome.code, at=now, address=address, refused_address=address
+                    notification, waiting, _N.SUPPRESSED, outcome.code, at=now, address=address, refused_address=address
                 )
             case Failed():
                 at = now if self._has_another_way(job, address) else None
-                return self._end(sending, waiting, _N.FAILED, outcome.code, at=at, address=address)
+                return self._end(notification, waiting, _N.FAILED, outcome.code, at=at, address=address)
             case TryLater() if outcome.whole_channel:
-                wait = next_attempt(1, now=now, dice=self._runtime.dice, after=outcome.after)
-                return _later(sending, outcome.code, wait)
+                wait = next_attempt(1, now=now, rng=self._runtime.rng, after=outcome.after)
+                return _deferred(notification, outcome.code, wait)
             case TryLater():
-                return self._retry(sending, waiting, outcome.code, now, after=outcome.after)
+                return self._retry(notification, waiting, outcome.code, now, after=outcome.after)
             case ChannelDown():
-                self._breakers[sending.channel].refused(in_words(sending.channel, outcome.code))
-                self.shift.halted = True
-                return _later(sending, outcome.code, sending.next_attempt_at)
+                self._breakers[notification.channel].refused(in_words(notification.channel, outcome.code))
+                self.runner.halted = True
+                return _deferred(notification, outcome.code, notification.next_attempt_at)
 
-    def _unknown(self, job: Errand, code: str) -> Delivered:
+    def _unknown(self, job: DeliveryJob, code: str) -> DeliveryResult:
         """The message may have left, and no answer says whether it did."""
         if self._settings.ambiguous_sends == "resend":
-            return self._retry(job.sending, job.about, code, self._runtime.clock.now(), after=None)
-        return self._end(job.sending, job.about, _N.UNKNOWN, code, told=True, certain=False)
+            return self._retry(job.notification, job.about, code, self._runtime.clock.now(), after=None)
+        return self._end(job.notification, job.about, _N.UNKNOWN, code, told=True, certain=False)
 
-    def _has_another_way(self, job: Errand, address: str) -> bool:
+    def _has_another_way(self, job: DeliveryJob, address: str) -> bool:
         """Whether another device or another channel is left, now that this address failed."""
-        person, channel = job.person, job.sending.channel
-        failed = {*person.failed_channels, channel} if channel == EMAIL else person.failed_channels
-        tried = {*person.failed_devices, (channel, address)}
-        route = choose(person.contact, configured=self._runtime.channels.keys(), failed=failed, tried=tried)
+        user, channel = job.user, job.notification.channel
+        failed = {*user.failed_channels, channel} if channel == EMAIL else user.failed_channels
+        tried = {*user.failed_devices, (channel, address)}
+        route = choose(user.contact, configured=self._runtime.channels.keys(), failed=failed, tried=tried)
         return isinstance(route, Route)
 
     def _retry(
-        self, sending: Sending, waiting: Sequence[Passage], code: str, now: datetime, *, after: float | None
-    ) -> Delivered:
-        attempts = sending.attempts + 1
+        self,
+        notification: ClaimedNotification,
+        waiting: Sequence[NotificationItem],
+        code: str,
+        now: datetime,
+        *,
+        after: float | None,
+    ) -> DeliveryResult:
+        attempts = notification.attempts + 1
         if attempts >= self._settings.max_attempts:
-            return self._end(sending, waiting, _N.FAILED, code)
-        at = next_attempt(attempts, now=now, dice=self._runtime.dice, after=after)
-        return Delivered(
-            sending=sending, state=_N.PENDING, outcome=code, next_attempt_at=at, attempts=attempts, spent=True
+            return self._end(notification, waiting, _N.FAILED, code)
+        at = next_attempt(attempts, now=now, rng=self._runtime.rng, after=after)
+        return DeliveryResult(
+            notification=notification, state=_N.PENDING, outcome=code, next_attempt_at=at, attempts=attempts, spent=True
         )
 
     def _end(
         self,
-        sending: Sending,
-        waiting: Sequence[Passage],
+        notification: ClaimedNotification,
+        waiting: Sequence[NotificationItem],
         state: NotificationState,
         code: str,
         *,
@@ -261,39 +267,39 @@ class Deliver:
         at: datetime | None = None,
         address: str | None = None,
         refused_address: str | None = None,
-    ) -> Delivered:
-        """The message is over; the episodes go into their next round, at ``at`` if given, else as the reminders are laid."""
-        rounds = onward(
+    ) -> DeliveryResult:
+        """The message is over; the reconnections go into their next round, at ``at`` if given, else as the reminders are laid."""
+        next_steps = steps_after(
             waiting, now=self._runtime.clock.now(), settings=self._settings, told=told, certain=certain, at=at
         )
-        return Delivered(
-            sending=sending,
+        return DeliveryResult(
+            notification=notification,
             state=state,
             outcome=code,
-            attempts=sending.attempts,
-            rounds=rounds,
+            attempts=notification.attempts,
+            next_steps=next_steps,
             refused_address=refused_address,
-            tried_device=address if sending.channel != EMAIL else None,
+            tried_device=address if notification.channel != EMAIL else None,
             spent=at is None,
         )
 
-    def crashed(self, job: Errand) -> Delivered:
+    def crashed(self, job: DeliveryJob) -> DeliveryResult:
         """A fault of ours: an answer that was lost where dispatch began, else an attempt."""
         code = "internal_error"
         if job.dispatched:
             return _with_what_was_left_out(job, self._unknown(job, code))
-        result = self._retry(job.sending, job.about, code, self._runtime.clock.now(), after=None)
+        result = self._retry(job.notification, job.about, code, self._runtime.clock.now(), after=None)
         return _with_what_was_left_out(job, result)
 
-    async def settle(self, done: Sequence[Delivered]) -> None:
+    async def settle(self, done: Sequence[DeliveryResult]) -> None:
         """Write results; where MX turns out to serve nobody, the attempts that this cost are given back."""
         now = self._runtime.clock.now()
         blamed = self._freshness.take_what_blamed_mx()
         for breaker in (*self._breakers.values(), self._mx_breaker):
             await breaker.settle(now, probe=False)
         if self._mode is not Mode.PROBE and any(result.refusal is not None for result in done):
-            for streak in await self._store.settle_and_weigh(done, now=now, probe_after=PROBE_AFTER):
-                self.shift.halted = True
+            for streak in await self._store.settle_and_assess(done, now=now, probe_after=PROBE_AFTER):
+                self.runner.halted = True
                 if streak.is_new:
                     log_stopped(delivery_scope(streak.channel), streak.reason, given_back=streak.given_back)
         else:
@@ -304,89 +310,91 @@ class Deliver:
             await self._store.give_back(blamed, now=now)
         self.figures.update("retry" if d.state is _N.PENDING else str(d.state) for d in done)
 
-    async def release(self, jobs: Sequence[Errand]) -> None:
+    async def release(self, jobs: Sequence[DeliveryJob]) -> None:
         """Hand back what was not dispatched; the answer to what was is lost."""
         try:
-            if unsent := [job.sending for job in jobs if not job.dispatched]:
+            if unsent := [job.notification for job in jobs if not job.dispatched]:
                 await self._store.release(unsent)
         finally:
             unknown = [_with_what_was_left_out(job, self._unknown(job, "cut_short")) for job in jobs if job.dispatched]
             if unknown:
                 await self.settle(unknown)
 
-    async def renew(self, jobs: Sequence[Errand]) -> None:
+    async def renew(self, jobs: Sequence[DeliveryJob]) -> None:
         """Mail servers may take minutes to take responsibility."""
-        await self._store.renew([job.sending for job in jobs], lease_seconds=self._settings.lease_seconds)
+        await self._store.renew([job.notification for job in jobs], lease_seconds=self._settings.lease_seconds)
 
 
-def onward(
-    waiting: Sequence[Passage],
+def steps_after(
+    waiting: Sequence[NotificationItem],
     *,
     now: datetime,
     settings: Settings,
     told: bool,
     certain: bool = True,
     at: datetime | None = None,
-) -> tuple[NextRound, ...]:
+) -> tuple[NextStep, ...]:
     """How reconnections go on after a message about them: to the next reminder, or, where nobody was told, to another try.
 
     With ``at`` the step does not count: the message never had a chance, so the cadence has not moved on. Nor does the first message
     of a reconnection count that is not ``certain`` to have arrived: another follows the next day.
     """
-    rounds = []
-    for passage in waiting:
-        base, next_at = _next_message(passage, now, settings, skips=at is not None)
-        if told and not certain and passage.first_notified_at is None:
-            again = follow_up(now, before=next_at or passage.broken_since)  # after the last notice: before the expiry
-            if again is not None:
-                base, next_at = base + 1, again
-        rounds.append(
-            NextRound(
-                reconnection_id=passage.reconnection_id,
+    next_steps = []
+    for item in waiting:
+        base, next_at = _next_message(item, now, settings, skips=at is not None)
+        if told and not certain and item.first_notified_at is None:
+            defer = follow_up(now, before=next_at or item.broken_since)  # after the last notice: before the expiry
+            if defer is not None:
+                base, next_at = base + 1, defer
+        next_steps.append(
+            NextStep(
+                reconnection_id=item.reconnection_id,
                 state=_R.NOTIFIED if told else _R.DUE,
-                step=passage.step + 1,
+                step=item.step + 1,
                 base_step=base,
                 next_attempt_at=at or next_at,
                 told=told,
-                next_check_at=next_look(0, now) if told and passage.reason != Reason.EXPIRES_SOON else None,
+                next_check_at=next_check(0, now) if told and item.reason != Reason.EXPIRES_SOON else None,
             )
         )
-    return tuple(rounds)
+    return tuple(next_steps)
 
 
-def _next_message(passage: Passage, now: datetime, settings: Settings, *, skips: bool) -> tuple[int, datetime | None]:
+def _next_message(
+    item: NotificationItem, now: datetime, settings: Settings, *, skips: bool
+) -> tuple[int, datetime | None]:
     """The step from which the cadence counts, and when its next message is due.
 
     After the last notice ahead of an expiry there is no next one, and nobody looks whether the customer is back: the expiry or a
     new date ends it.
     """
-    base = passage.base_step + skips
-    if passage.reason == Reason.EXPIRES_SOON:
-        return base, notices.next_notice(passage.broken_since, settings.expiry_notice_days, told_at=now)
-    due = next_round(passage.first_notified_at or now, passage.step + 1 - base, settings.reminder_days)
+    base = item.base_step + skips
+    if item.reason == Reason.EXPIRES_SOON:
+        return base, notices.next_notice(item.broken_since, settings.expiry_notice_days, told_at=now)
+    due = next_reminder(item.first_notified_at or now, item.step + 1 - base, settings.reminder_days)
     return base, max(due, now)
 
 
 def _bank(fresh: Fresh) -> Bank:
     """What the message says of one bank."""
-    passage = fresh.passage
-    name = passage.institution_name or passage.institution_code or ""
-    return Bank(name=name, since=passage.broken_since, link=fresh.uri)
+    item = fresh.item
+    name = item.institution_name or item.institution_code or ""
+    return Bank(name=name, since=item.broken_since, link=fresh.uri)
 
 
-def _with_what_was_left_out(job: Errand, result: Delivered) -> Delivered:
+def _with_what_was_left_out(job: DeliveryJob, result: DeliveryResult) -> DeliveryResult:
     """What became of the message goes together with what became of the reconnections that it is not about."""
     checked = job.checked
     if checked is None:
         return result
-    return msgspec.structs.replace(
-        result, endings=checked.endings, requeued=checked.requeued, renewals=checked.renewals
-    )
+    return msgspec.structs.replace(result, closed=checked.closed, requeued=checked.requeued, renewals=checked.renewals)
 
 
-def _later(sending: Sending, code: str, at: datetime) -> Delivered:
+def _deferred(notification: ClaimedNotification, code: str, at: datetime) -> DeliveryResult:
     """Pending again, nothing spent."""
-    return Delivered(sending=sending, state=_N.PENDING, outcome=code, next_attempt_at=at, attempts=sending.attempts)
+    return DeliveryResult(
+        notification=notification, state=_N.PENDING, outcome=code, next_attempt_at=at, attempts=notification.attempts
+    )
 
 
 async def _probe(
@@ -396,7 +404,7 @@ async def _probe(
     serves = None
     for _ in range(MOST_TRIED):  # some messages need not be sent, or not now
         probe = Deliver(runtime, breakers, mx_breaker=mx_breaker, mx_serves=mx_serves, mode=Mode.PROBE, probed=kind)
-        await probe.shift.run()
+        await probe.runner.run()
         serves = probe.serves
         if serves is not None or not probe.taken or runtime.stopping.is_set():
             break
@@ -409,7 +417,7 @@ async def _probe(
 
 
 async def deliver(runtime: Runtime) -> str:
-    """One shift of delivering; returns a short report."""
+    """One run of delivering; returns a short report."""
     started = await runtime.set_clock()
     pauses = runtime.database.store(PauseStore)
     breakers = {kind: Breaker(pauses, delivery_scope(kind)) for kind in runtime.channels}
@@ -419,20 +427,20 @@ async def deliver(runtime: Runtime) -> str:
         if await breaker.admit(started) is Gate.PROBE:
             await _probe(runtime, kind, breakers, mx_breaker=mx_breaker, mx_serves=mx_serves)
     stage = Deliver(runtime, breakers, mx_breaker=mx_breaker, mx_serves=mx_serves)
-    await stage.shift.run()
-    more = stage.shift.has_more
-    until = started + timedelta(seconds=runtime.settings.shift_seconds)
-    while not more and not stage.shift.halted and runtime.clock.now() < until and not runtime.stopping.is_set():
-        suspects = Deliver(
+    await stage.runner.run()
+    more = stage.runner.has_more
+    until = started + timedelta(seconds=runtime.settings.run_seconds)
+    while not more and not stage.runner.halted and runtime.clock.now() < until and not runtime.stopping.is_set():
+        poison = Deliver(
             runtime,
             breakers,
             mx_breaker=mx_breaker,
             mx_serves=mx_serves,
-            mode=Mode.SUSPECTS,
+            mode=Mode.POISON,
             figures=stage.figures,
         )
-        await suspects.shift.run()
-        if not suspects.taken:
+        await poison.runner.run()
+        if not poison.taken:
             break
         more = runtime.clock.now() >= until
     if more and not runtime.stopping.is_set():

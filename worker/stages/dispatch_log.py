@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Sequence
 
 from worker.errors import WorkerError
-from worker.store.deliver_settling import Sending
+from worker.store.deliver_settling import ClaimedNotification
 from worker.store.delivering import DeliverStore
 
-_Waiting = tuple[Sending, asyncio.Future[bool]]
+_Waiting = tuple[ClaimedNotification, asyncio.Future[bool]]
 
 
 class LeaseLost(Exception):  # noqa: N818 - it names what happened
@@ -26,14 +26,14 @@ class DispatchLog:
         self._queue: list[_Waiting] = []
         self._writer: asyncio.Task[None] | None = None
 
-    async def begin(self, sending: Sending) -> None:
+    async def begin(self, notification: ClaimedNotification) -> None:
         """Returns once it is on record; then, and only then, the message may leave.
 
         Raises :class:`LeaseLost` if the message is not ours any more, :class:`NotRecorded` if the database failed, and
         ``RuntimeError`` for a fault of ours.
         """
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._queue.append((sending, future))
+        self._queue.append((notification, future))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
         if not await future:
@@ -46,18 +46,18 @@ class DispatchLog:
             while self._queue:
                 group, self._queue = self._queue, []
                 group = [
-                    (sending, future) for sending, future in group if not future.done()
+                    (notification, future) for notification, future in group if not future.done()
                 ]  # who is cancelled is gone
                 if not group:
                     continue
                 try:
-                    marked = await self._store.mark_dispatched([sending for sending, _ in group])
+                    marked = await self._store.mark_dispatched([notification for notification, _ in group])
                 except Exception as error:  # noqa: BLE001 - it belongs to those who wait, and the next group is tried anew
                     _fail(group, error)
                 else:
-                    for sending, future in group:
+                    for notification, future in group:
                         if not future.done():
-                            future.set_result(sending.id in marked)
+                            future.set_result(notification.id in marked)
         except BaseException as error:
             _fail([*group, *self._queue], error)
             self._queue = []

@@ -19,9 +19,9 @@ from worker.schedules import slots_after
 from worker.settings import Settings
 from worker.stages.freshness import TRUSTED_FOR
 from worker.stages.planning import Planner
-from worker.store.fetch_settling import Claim
+from worker.store.fetch_settling import ClaimedReconnection
 from worker.store.pauses import EVERYTHING, MX, Pause, channel_scope, delivery_scope, outage_scope
-from worker.store.people import Person
+from worker.store.people import User
 
 _R, _N = ReconnectionState, NotificationState
 
@@ -69,11 +69,11 @@ _RECORDED = {
     "not_back": "the next reminder's day",
     "window": "its last message did not reach anybody; the day of the next",
     "outage_over": "its turn after the bank's outage",
-    "broken_bank_first": "it is a notice, and a broken bank of this customer goes first",
-    "its_own_day": "it is a notice, and has a day of its own",
+    "broken_member_first": "it is a notice, and a broken bank of this customer goes first",
+    "scheduled_notice": "it is a notice, and has a day of its own",
     "lease_lost": "its worker died",
-    "put_back": "`reconnect retry` put it back",
-    "another_message_under_way": "another message to this customer is under way",
+    "requeued": "`reconnect retry` requeued it",
+    "other_notification_live": "another message to this customer is under way",
     "quiet_hours": "QUIET_HOURS on the customer's clock",
     "message_cap": "MESSAGE_CAPS, since the customer was written to lately",
 }
@@ -98,39 +98,39 @@ class Explainer:
         self._overdue = overdue
         self._now = now
 
-    def contact(self, person: Person, *, refused_why: str | None = None) -> str:
+    def contact(self, user: User, *, refused_why: str | None = None) -> str:
         """How the customer can be told, whenever it is; ``refused_why`` is what a refusal of the address rests on."""
-        route = self._planner.route_to(person)
+        route = self._planner.route_to(user)
         if isinstance(route, Route):
             text = f"is told by {route.channel}"
-            if route.channel in person.failed_channels:
+            if route.channel in user.failed_channels:
                 text += ", which refused the last message"
         else:
-            text = f"cannot be told: {self._no_way(route.code, person)}"
-        contact = person.contact
+            text = f"cannot be told: {self._no_way(route.code, user)}"
+        contact = user.contact
         if contact.email and contact.email == contact.refused_email:
             why = f" ({refused_why})" if refused_why else ""
             text += f"; the email address was refused for good{why}" if isinstance(route, Route) else why
         return text
 
-    def _no_way(self, code: str, person: Person) -> str:
-        if code == "opted_out" and not person.contact.opted_out:
+    def _no_way(self, code: str, user: User) -> str:
+        if code == "opted_out" and not user.contact.opted_out:
             code = "chose_none"
-        kinds = [*([EMAIL] if person.contact.email else []), *(kind for kind, _ in person.contact.devices)]
+        kinds = [*([EMAIL] if user.contact.email else []), *(kind for kind, _ in user.contact.devices)]
         settings = ", ".join(dict.fromkeys(_SWITCH[kind] for kind in kinds if kind in _SWITCH))
-        return _NO_WAY.get(code, code).format(user=person.user_guid, settings=f"see {settings}")
+        return _NO_WAY.get(code, code).format(user=user.user_guid, settings=f"see {settings}")
 
     def outlook(
         self,
         member: Mapping[str, Any] | None,
-        episode: Mapping[str, Any] | None,
-        person: Person,
+        reconnection: Mapping[str, Any] | None,
+        user: User,
         *,
         would_open: str | None,
     ) -> Outlook:
-        """How this member goes on; ``episode`` is its newest reconnection, ``would_open`` why the next sweep opens another."""
-        outlook = self._outlook(member, episode, person, would_open)
-        goes_on = would_open is not None or (episode is not None and episode["closed_at"] is None)
+        """How this member goes on; ``reconnection`` is its newest reconnection, ``would_open`` why the next sweep opens another."""
+        outlook = self._outlook(member, reconnection, user, would_open)
+        goes_on = would_open is not None or (reconnection is not None and reconnection["closed_at"] is None)
         if self._overdue is None or not goes_on:
             return outlook
         overdue = Hold(code="sweeps_overdue", says=self._overdue)
@@ -139,28 +139,28 @@ class Explainer:
     def _outlook(
         self,
         member: Mapping[str, Any] | None,
-        episode: Mapping[str, Any] | None,
-        person: Person,
+        reconnection: Mapping[str, Any] | None,
+        user: User,
         would_open: str | None,
     ) -> Outlook:
-        if episode is None or episode["closed_at"] is not None:
-            return self._without(member, episode, person, would_open)
-        match episode["state"]:
+        if reconnection is None or reconnection["closed_at"] is not None:
+            return self._without(member, reconnection, user, would_open)
+        match reconnection["state"]:
             case _R.LEASED:
-                return self._leased(episode)
+                return self._leased(reconnection)
             case _R.READY:
-                return self._ready(episode, person)
+                return self._ready(reconnection, user)
             case _R.NOTIFIED:
-                return self._notified(member, episode, person)
-        return self._due(member, episode, person)
+                return self._notified(member, reconnection, user)
+        return self._due(member, reconnection, user)
 
     # The states
 
     def _without(
         self,
         member: Mapping[str, Any] | None,
-        episode: Mapping[str, Any] | None,
-        person: Person,
+        reconnection: Mapping[str, Any] | None,
+        user: User,
         would_open: str | None,
     ) -> Outlook:
         """Nothing is open."""
@@ -173,69 +173,72 @@ class Explainer:
             if speaks > sweep:
                 holds.append(_grace(speaks))
             holds += self._fetch_pauses(member["institution_code"])
-            told = self._telling(person, max(sweep, speaks), holds, "a window is fetched")
+            told = self._telling(user, max(sweep, speaks), holds, "a window is fetched")
             return Outlook(
                 holds=tuple(holds), next=f"the next sweep opens a reconnection, at about {minute(sweep)}; {told}"
             )
-        if episode is None:
+        if reconnection is None:
             return Outlook(next="nothing, unless it breaks")
-        if episode["state"] in {_R.RECONNECTED, _R.CANCELLED}:
+        if reconnection["state"] in {_R.RECONNECTED, _R.CANCELLED}:
             return Outlook(next="nothing, unless it breaks again")
-        if episode["state"] == _R.GONE:
+        if reconnection["state"] == _R.GONE:
             return Outlook(next="nothing, unless it comes back and breaks again")
-        if episode["state"] == _R.UNSUPPORTED:
-            return Outlook(next=f"asked again after {minute(episode['reopen_at'])}, if it is broken still")
-        return Outlook(next=f"nothing, until somebody looks and runs `reconnect retry {episode['member_guid']}`")
+        if reconnection["state"] == _R.UNSUPPORTED:
+            return Outlook(next=f"asked again after {minute(reconnection['reopen_at'])}, if it is broken still")
+        return Outlook(next=f"nothing, until somebody looks and runs `reconnect retry {reconnection['member_guid']}`")
 
-    def _due(self, member: Mapping[str, Any] | None, episode: Mapping[str, Any], person: Person) -> Outlook:
-        ends = self._planner.over(_claim(member, episode), self._now)
+    def _due(self, member: Mapping[str, Any] | None, reconnection: Mapping[str, Any], user: User) -> Outlook:
+        ends = self._planner.over(_claim(member, reconnection), self._now)
         if ends is not None:
             return Outlook(
                 next=f"the next sweep ends it as {ends.state} ({ends.outcome}), at about {minute(self._sweep())}"
             )
-        at = max(episode["next_attempt_at"] or self._now, self._now)
-        holds = [*self._recorded(episode)] if at > self._now else [self._until_sweep()]
-        holds += self._fetch_pauses(episode["institution_code"])
-        told = self._telling(person, at, holds, "a window is fetched")
-        return Outlook(holds=tuple(holds), next=told + self._notice_ends(episode))
+        at = max(reconnection["next_attempt_at"] or self._now, self._now)
+        holds = [*self._recorded(reconnection)] if at > self._now else [self._until_sweep()]
+        holds += self._fetch_pauses(reconnection["institution_code"])
+        told = self._telling(user, at, holds, "a window is fetched")
+        return Outlook(holds=tuple(holds), next=told + self._notice_ends(reconnection))
 
-    def _leased(self, episode: Mapping[str, Any]) -> Outlook:
-        holder, until = episode["lease_holder"], episode["lease_expires_at"]
+    def _leased(self, reconnection: Mapping[str, Any]) -> Outlook:
+        worker_id, until = reconnection["lease_worker"], reconnection["lease_expires_at"]
         if until is not None and until <= self._now:
-            hold = Hold(code="lease_lost", says=f"its worker {holder} is gone; its lease ran out {minute(until)}")
+            hold = Hold(code="lease_lost", says=f"its worker {worker_id} is gone; its lease ran out {minute(until)}")
             return Outlook(
                 holds=(hold, self._until_sweep()),
                 next=f"the next sweep takes it back, at about {minute(self._sweep())}",
             )
         hold = Hold(
-            code="leased", says=f"{holder} is fetching a window; its lease runs out {minute(until)}", until=until
+            code="leased", says=f"{worker_id} is fetching a window; its lease runs out {minute(until)}", until=until
         )
         return Outlook(holds=(hold,), next="its window is stored, and a message follows")
 
-    def _ready(self, episode: Mapping[str, Any], person: Person) -> Outlook:
+    def _ready(self, reconnection: Mapping[str, Any], user: User) -> Outlook:
         """A message carries its window, and may wait."""
         message = next(
-            (told for told in reversed(episode["notifications"]) if told["state"] in {_N.PENDING, _N.SENDING}), None
+            (told for told in reversed(reconnection["notifications"]) if told["state"] in {_N.PENDING, _N.SENDING}),
+            None,
         )
         if message is None:
             return Outlook(next="its message is over; the worker that ended it says how it goes on")
         channel = message["channel"]
         if message["state"] == _N.SENDING:
-            holder, until = message["lease_holder"], message["lease_expires_at"]
+            worker_id, until = message["lease_worker"], message["lease_expires_at"]
             if until is not None and until <= self._now:
                 left = (
                     "may have left: it becomes unknown"
                     if message["dispatched_at"]
                     else "has not left: it is sent again"
                 )
-                hold = Hold(code="lease_lost", says=f"its worker {holder} is gone, and the message {left}")
+                hold = Hold(code="lease_lost", says=f"its worker {worker_id} is gone, and the message {left}")
                 return Outlook(
                     holds=(hold, self._until_sweep()), next=f"the next sweep, at about {minute(self._sweep())}"
                 )
             return Outlook(
                 holds=(
                     Hold(
-                        code="sending", says=f"{holder} is sending it; its lease runs out {minute(until)}", until=until
+                        code="sending",
+                        says=f"{worker_id} is sending it; its lease runs out {minute(until)}",
+                        until=until,
                     ),
                 ),
                 next=f"its message by {channel} is under way",
@@ -255,21 +258,21 @@ class Explainer:
         if at <= self._now:
             holds.append(self._until_sweep())
         # The planner thinks of a new message; to it this one, under way, would be in the way.
-        alone = msgspec.structs.replace(person, message_under_way=False)
-        stored = max((window["fetched_at"] for window in episode["windows"]), default=self._now)
+        alone = msgspec.structs.replace(user, message_under_way=False)
+        stored = max((window["fetched_at"] for window in reconnection["windows"]), default=self._now)
         if self._now - stored > TRUSTED_FOR:
             holds += self._paused({MX}, "MX cannot be asked whether the customer is back")
         told = self._telling(alone, at, holds, "its message leaves", channel=channel)
         return Outlook(holds=tuple(holds), next=told)
 
-    def _notified(self, member: Mapping[str, Any] | None, episode: Mapping[str, Any], person: Person) -> Outlook:
-        ahead = episode["reason"] == Reason.EXPIRES_SOON
-        at, check = episode["next_attempt_at"], episode["next_check_at"]
+    def _notified(self, member: Mapping[str, Any] | None, reconnection: Mapping[str, Any], user: User) -> Outlook:
+        ahead = reconnection["reason"] == Reason.EXPIRES_SOON
+        at, check = reconnection["next_attempt_at"], reconnection["next_check_at"]
         facts = MemberFacts(**{name: member[name] for name in MemberFacts.__struct_fields__}) if member else None
         if facts is None or (
             not ahead
-            and (over := self._planner.over(_claim(member, episode), self._now)) is not None
-            and over.outcome == "broken_no_more"
+            and (over := self._planner.over(_claim(member, reconnection), self._now)) is not None
+            and over.outcome == "no_longer_broken"
         ):
             return Outlook(next=f"the next sweep ends it, at about {minute(self._sweep())}")
         holds: list[Hold] = []
@@ -279,24 +282,22 @@ class Explainer:
             parts.append(f"MX is asked whether the customer is back at about {minute(self._sweep_after(check))}")
         if at is None:
             parts.append("no further notice")
-        elif not ahead and episode["step"] - episode["base_step"] >= len(self._settings.reminder_days):
+        elif not ahead and reconnection["step"] - reconnection["base_step"] >= len(self._settings.reminder_days):
             parts.append(f"it is given up at about {minute(self._sweep_after(at))}, after the last reminder")
         else:
             what = "the next notice is fetched" if ahead else "the next reminder is fetched"
-            holds += self._fetch_pauses(episode["institution_code"])
-            parts.append(self._telling(person, max(at, self._now), holds, what))
-        return Outlook(holds=tuple(dict.fromkeys(holds)), next="; ".join(parts) + self._notice_ends(episode))
+            holds += self._fetch_pauses(reconnection["institution_code"])
+            parts.append(self._telling(user, max(at, self._now), holds, what))
+        return Outlook(holds=tuple(dict.fromkeys(holds)), next="; ".join(parts) + self._notice_ends(reconnection))
 
     # What they have in common
 
-    def _telling(
-        self, person: Person, at: datetime, holds: list[Hold], what: str, *, channel: str | None = None
-    ) -> str:
+    def _telling(self, user: User, at: datetime, holds: list[Hold], what: str, *, channel: str | None = None) -> str:
         """What begins at ``at`` at the earliest, where the customer may be told then; adds what stands in the way to ``holds``."""
-        way, route = self._planner.way_to(person, at), self._planner.route_to(person)
+        way, route = self._planner.way_to(user, at), self._planner.route_to(user)
         if isinstance(route, Nobody):
             holds[:] = [hold for hold in holds if hold.code not in _NO_WAY]  # what was recorded of it says less
-            holds.append(Hold(code=route.code, says=self._no_way(route.code, person)))
+            holds.append(Hold(code=route.code, says=self._no_way(route.code, user)))
             return f"nothing, while that holds; looked at again at about {minute(self._sweep_after(at))}"
         if not isinstance(way, Route):
             code, until = way
@@ -314,9 +315,9 @@ class Explainer:
         )
         return f"{then}, once nothing of it is paused" if stopped else then
 
-    def _recorded(self, episode: Mapping[str, Any]) -> Iterator[Hold]:
+    def _recorded(self, reconnection: Mapping[str, Any]) -> Iterator[Hold]:
         """Why its moment has not come."""
-        at, outcome, attempts = episode["next_attempt_at"], episode["outcome"], episode["attempts"]
+        at, outcome, attempts = reconnection["next_attempt_at"], reconnection["outcome"], reconnection["attempts"]
         if attempts:
             says = f"attempt {attempts} of {self._settings.max_attempts} failed ({outcome}); the next at {minute(at)}"
             yield Hold(code=outcome or "retry", says=says, until=at)
@@ -360,11 +361,13 @@ class Explainer:
         after = max(moment - timedelta(microseconds=1), self._now)
         return next(iter(slots_after(self._settings.sweep_schedule, after)), after)
 
-    def _notice_ends(self, episode: Mapping[str, Any]) -> str:
-        if episode["reason"] != Reason.EXPIRES_SOON:
+    def _notice_ends(self, reconnection: Mapping[str, Any]) -> str:
+        if reconnection["reason"] != Reason.EXPIRES_SOON:
             return ""
         drift = f", moved by more than {notices.DRIFT // timedelta(minutes=1)} min,"
-        return f"; its expiry {minute(episode['broken_since'])}, or a later token_expires_at{drift} ends this notice"
+        return (
+            f"; its expiry {minute(reconnection['broken_since'])}, or a later token_expires_at{drift} ends this notice"
+        )
 
 
 def _grace(until: datetime) -> Hold:
@@ -373,10 +376,12 @@ def _grace(until: datetime) -> Hold:
     )
 
 
-def _claim(member: Mapping[str, Any] | None, episode: Mapping[str, Any]) -> Claim:
+def _claim(member: Mapping[str, Any] | None, reconnection: Mapping[str, Any]) -> ClaimedReconnection:
     """The reconnection as a worker that claims it would see it."""
     facts = (
         MemberFacts(**{name: member[name] for name in MemberFacts.__struct_fields__}) if member is not None else None
     )
-    columns = {name: episode[name] for name in Claim.__struct_fields__ if name in episode}
-    return Claim(**columns, asked_guid=episode["moved_to"] or episode["member_guid"], facts=facts)
+    columns = {name: reconnection[name] for name in ClaimedReconnection.__struct_fields__ if name in reconnection}
+    return ClaimedReconnection(
+        **columns, asked_guid=reconnection["moved_to"] or reconnection["member_guid"], facts=facts
+    )

@@ -20,11 +20,11 @@ from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
 from worker.stages.breaker import Breaker, Gate
 from worker.stages.mode import Mode
-from worker.stages.mx_failures import Again, Everyone, Over, becomes, blames_mx
-from worker.stages.planning import SOON, Planner, Visit, again
+from worker.stages.mx_failures import Close, Retry, UpstreamFailure, blames_mx, consequence_of
+from worker.stages.planning import SOON, Planner, UserJob, defer
 from worker.stages.recovered import well_by
-from worker.stages.shift import Shift, Slice, log_crash, summary
-from worker.store.fetch_settling import Announcement, Claim, Fetched, Round
+from worker.stages.runner import Batch, Runner, log_crash, summary
+from worker.store.fetch_settling import ClaimedReconnection, FetchResult, NewNotification, UserResult
 from worker.store.fetching import FetchStore
 from worker.store.pauses import MX, PauseStore
 
@@ -36,7 +36,7 @@ _OUR_FAULT = RetryLater(code="internal_error", upstream=False)
 _NOT_SERVED = (RetryLater, RefusedClient)
 #: Why it is not certain that what answers is MX, or the MX that has our users.
 _UNPROVEN = frozenset({NOT_MX, NO_USERS})
-#: A silence that MX asked for and that lasts longer than this is not sat out by a shift (seconds).
+#: A silence that MX asked for and that lasts longer than this is not sat out by a run (seconds).
 _SIT_OUT = 5.0
 #: Deliverers that are at work find new messages by themselves: no more than one is woken in so many seconds.
 _WAKE_EVERY = 1.0
@@ -47,7 +47,7 @@ _S = ReconnectionState
 
 
 class Fetch:
-    """The stage, as the shift sees it."""
+    """The stage, as the runner sees it."""
 
     def __init__(
         self, runtime: Runtime, breaker: Breaker, *, mode: Mode = Mode.WORK, figures: Counter[str] | None = None
@@ -61,33 +61,33 @@ class Fetch:
         #: Rows that the last claim took, and people for whom MX is asked.
         self.taken = 0
         self.asked = 0
-        #: How often MX served us in this shift, and where that count stood when a claim failed for MX's reasons.
+        #: How often MX served us in this run, and where that count stood when a claim failed for MX's reasons.
         self._served = 0
         self._blaming_mx: dict[int, int] = {}
-        self._undecided: list[Round] = []
+        self._undecided: list[UserResult] = []
         #: One user's banks are shared out over all connections, and no user's over more than there are.
         self._connections = asyncio.Semaphore(self._settings.mx_max_connections)
         #: Reconnections that were claimed and of which MX has not been asked yet.
         self._unasked = 0
         #: After this nobody more is asked for, so that a user with thousands of banks does not outlast the task.
-        self._ask_until = time.monotonic() + self._settings.shift_seconds + runtime.mx_deadline
+        self._ask_until = time.monotonic() + self._settings.run_seconds + runtime.mx_deadline
         #: Messages were stored since a deliverer was woken last, and when that was.
         self._to_deliver = False
         self._woken_at = float("-inf")
         self.figures: Counter[str] = Counter() if figures is None else figures
-        self.shift = Shift(
+        self.runner = Runner(
             stage=self,
             slots=self._settings.mx_max_connections,
             batch=1 if mode is Mode.PROBE else self._settings.batch_size,
-            seconds=self._settings.shift_seconds,
+            seconds=self._settings.run_seconds,
             renew_every=self._settings.lease_seconds / 3,
             stopping=runtime.stopping,
             # Where a rate is set, how much is claimed follows from it, and that count is only right for one claim at a time.
             claims_at_once=1 if self._settings.mx_requests_per_second or mode is not Mode.WORK else _CLAIMS_AT_ONCE,
         )
 
-    async def claim(self, n: int) -> Slice[Visit]:
-        """Take due reconnections; those whose user cannot be told now are put off without asking MX for anything."""
+    async def claim(self, n: int) -> Batch[UserJob]:
+        """Take due reconnections; those whose user cannot be told now are deferred without asking MX for anything."""
         now = self._runtime.clock.now()
         # What waits here already is asked for first, and all of it within half a lease.
         room = min(n, self._runtime.pacing.affordable(self._runtime.mx_deadline) - self._unasked)
@@ -97,49 +97,51 @@ class Fetch:
         self.taken = len(claims)
         span = max((cap.within for cap in self._settings.message_caps), default=timedelta(0))
         people = await self._store.people({claim.user_guid for claim in claims}, since=now - span) if claims else {}
-        visits, put_off = self._planner.plan(claims, people, now)
-        if put_off:
-            await self._store.settle(put_off, now=now)
-            self._count(put_off)
-        self.asked += len(visits)
-        self._unasked += sum(len(visit.claims) for visit in visits)
+        jobs, deferred = self._planner.plan(claims, people, now)
+        if deferred:
+            await self._store.settle(deferred, now=now)
+            self._count(deferred)
+        self.asked += len(jobs)
+        self._unasked += sum(len(job.claims) for job in jobs)
         # Probes and suspects are one claim and no more.
         taken = n if len(claims) >= room else len(claims)  # as many as there was room for: there may be more
-        return Slice(taken=taken if self._mode is Mode.WORK else 0, jobs=visits)
+        return Batch(taken=taken if self._mode is Mode.WORK else 0, jobs=jobs)
 
-    async def _wait_for_room(self, n: int) -> Slice[Visit]:
+    async def _wait_for_room(self, n: int) -> Batch[UserJob]:
         """Pacing affords nothing right now: wait a moment, or, where MX asked for a long silence, leave it to the next sweep."""
         if self._runtime.pacing.blocked_for > _SIT_OUT:
-            self.shift.halted = True
+            self.runner.halted = True
         else:
             await asyncio.sleep(0.2)
-        return Slice(taken=n, jobs=())
+        return Batch(taken=n, jobs=())
 
-    async def _take(self, n: int, now: datetime) -> list[Claim]:
-        holder, lease = self._runtime.holder, self._settings.lease_seconds
-        if self._mode is Mode.SUSPECTS:
-            return await self._store.claim_suspects(n, holder=holder, lease_seconds=lease, now=now)
+    async def _take(self, n: int, now: datetime) -> list[ClaimedReconnection]:
+        worker_id, lease = self._runtime.worker_id, self._settings.lease_seconds
+        if self._mode is Mode.POISON:
+            return await self._store.claim_poison(n, worker_id=worker_id, lease_seconds=lease, now=now)
         probe = self._mode is Mode.PROBE
-        return await self._store.claim(n, holder=holder, lease_seconds=lease, now=now, soon=now + SOON, probe=probe)
+        return await self._store.claim(
+            n, worker_id=worker_id, lease_seconds=lease, now=now, soon=now + SOON, probe=probe
+        )
 
-    async def work(self, visit: Visit) -> Round:
+    async def work(self, job: UserJob) -> UserResult:
         """Ask MX for a window for everything this person has broken."""
-        claims = visit.claims
+        claims = job.claims
         # Most people have one. A probe asks for one as well, and for the others if MX serves us again.
         first = 1 if len(claims) == 1 or self._mode is Mode.PROBE else 0
         results = [await self._ask(claim) for claim in claims[:first]]
         if len(claims) > first:
             results += await asyncio.gather(*map(self._ask_beside, claims[first:]))
         ready = [fetched.claim for fetched in results if fetched.state is _S.READY]
-        return results, self._announcement(visit, ready) if ready else None
+        return results, self._new_notification(job, ready) if ready else None
 
-    async def _ask(self, claim: Claim) -> Fetched:
+    async def _ask(self, claim: ClaimedReconnection) -> FetchResult:
         """Ask MX for one window, as soon as a connection is free."""
         async with self._connections:
             self._unasked -= 1
-            return self._judge(claim, await self._runtime.mx.oauth_window(claim.user_guid, claim.asked_guid))
+            return self._classify(claim, await self._runtime.mx.oauth_window(claim.user_guid, claim.asked_guid))
 
-    async def _ask_beside(self, claim: Claim) -> Fetched:
+    async def _ask_beside(self, claim: ClaimedReconnection) -> FetchResult:
         """Ask for one of several banks of a user; what becomes of it concerns none of the others."""
         async with self._connections:
             self._unasked -= 1
@@ -148,69 +150,69 @@ class Fetch:
                     answer = await self._runtime.mx.oauth_window(claim.user_guid, claim.asked_guid)
                     # Its turn did not come because so many others of the same user were before it.
                     if not (isinstance(answer, RetryLater) and answer.code == NOT_ASKED and self._waits_for_a_turn()):
-                        return self._judge(claim, answer)
-            except Exception as error:  # noqa: BLE001 - as in the shift: whatever it is, the others go on
+                        return self._classify(claim, answer)
+            except Exception as error:  # noqa: BLE001 - as in the run: whatever it is, the others go on
                 log_crash(error)
                 return self._follow(claim, _OUR_FAULT, self._runtime.clock.now())
-        if self.shift.halted:
-            return again(claim, claim.next_attempt_at, NOT_ASKED)
-        return self._judge(claim, RetryLater(code=NOT_ASKED, upstream=False))
+        if self.runner.halted:
+            return defer(claim, claim.next_attempt_at, NOT_ASKED)
+        return self._classify(claim, RetryLater(code=NOT_ASKED, upstream=False))
 
     def _may_ask(self) -> bool:
-        return not self.shift.halted and time.monotonic() < self._ask_until
+        return not self.runner.halted and time.monotonic() < self._ask_until
 
     def _waits_for_a_turn(self) -> bool:
         """Whether waiting on is worth it: MX did not ask for a long silence."""
         return self._runtime.pacing.blocked_for <= _SIT_OUT and not self._runtime.stopping.is_set()
 
-    def _announcement(self, visit: Visit, ready: Sequence[Claim]) -> Announcement:
+    def _new_notification(self, job: UserJob, ready: Sequence[ClaimedReconnection]) -> NewNotification:
         lead = ready[0] if len(ready) == 1 else min(ready, key=lambda claim: claim.id)
-        identity = f"{lead.id} {lead.member_guid} {lead.step} {visit.route.channel}"
+        identity = f"{lead.id} {lead.member_guid} {lead.step} {job.route.channel}"
         told_before = all(claim.first_notified_at is not None for claim in ready)
-        return Announcement(
-            user_guid=visit.person.user_guid,
-            channel=visit.route.channel,
+        return NewNotification(
+            user_guid=job.user.user_guid,
+            channel=job.route.channel,
             step=min(claim.step - claim.base_step for claim in ready) if told_before else 0,
             message_key=hashlib.sha256(identity.encode()).hexdigest()[:32],
         )
 
-    def _judge(self, claim: Claim, answer: WindowAnswer) -> Fetched:
+    def _classify(self, claim: ClaimedReconnection, answer: WindowAnswer) -> FetchResult:
         """What an answer of MX does to a reconnection."""
         if not isinstance(answer, _NOT_SERVED):
             self._breaker.went_well()
             self._served += 1
         if isinstance(answer, Window):
-            return self._welcome(claim, answer)
+            return self._window_answer(claim, answer)
         now = self._runtime.clock.now()
         if blames_mx(answer):
             if self._breaker.failed(answer.code) or self._mode is Mode.PROBE:
-                self.shift.halted = True
-                return again(claim, claim.next_attempt_at, answer.code)
+                self.runner.halted = True
+                return defer(claim, claim.next_attempt_at, answer.code)
             self._blaming_mx[claim.id] = self._served
         return self._follow(claim, answer, now)
 
-    def _follow(self, claim: Claim, answer: Failure | HostileUri, now: datetime) -> Fetched:
-        match becomes(
+    def _follow(self, claim: ClaimedReconnection, answer: Failure | HostileUri, now: datetime) -> FetchResult:
+        match consequence_of(
             answer,
             attempts=claim.attempts,
             max_attempts=self._settings.max_attempts,
             now=now,
-            rng=self._runtime.dice,
+            rng=self._runtime.rng,
         ):
-            case Everyone(code=code, refused=True):
+            case UpstreamFailure(code=code, refused=True):
                 self._breaker.refused(code)
-                self.shift.halted = True
-                return again(claim, claim.next_attempt_at, code)
-            case Everyone(code=code, after=after):
-                return again(claim, next_attempt(1, now=now, dice=self._runtime.dice, after=after), code)
-            case Again(code=code, at=at, attempts=attempts):
-                return Fetched(claim=claim, state=_S.DUE, outcome=code, attempts=attempts, next_attempt_at=at)
-            case Over(code=code, state=state, reopen_at=reopen_at, attempts=attempts):
+                self.runner.halted = True
+                return defer(claim, claim.next_attempt_at, code)
+            case UpstreamFailure(code=code, after=after):
+                return defer(claim, next_attempt(1, now=now, rng=self._runtime.rng, after=after), code)
+            case Retry(code=code, at=at, attempts=attempts):
+                return FetchResult(claim=claim, state=_S.DUE, outcome=code, attempts=attempts, next_attempt_at=at)
+            case Close(code=code, state=state, reopen_at=reopen_at, attempts=attempts):
                 if state is _S.QUARANTINED:
                     log.warning("quarantined", member=claim.member_guid, outcome=code)
-                return Fetched(claim=claim, state=state, outcome=code, attempts=attempts, reopen_at=reopen_at)
+                return FetchResult(claim=claim, state=state, outcome=code, attempts=attempts, reopen_at=reopen_at)
 
-    def _welcome(self, claim: Claim, window: Window) -> Fetched:
+    def _window_answer(self, claim: ClaimedReconnection, window: Window) -> FetchResult:
         member = window.member
         well = well_by(
             member,
@@ -220,12 +222,12 @@ class Fetch:
             skip_aggregation=self._settings.mx_skip_aggregation,
         )
         if well:
-            return Fetched(claim=claim, state=_S.RECONNECTED, outcome="back_already", well=well)
+            return FetchResult(claim=claim, state=_S.RECONNECTED, outcome="back_already", well=well)
         if member.guid != claim.member_guid:
             log.info("member_moved", member=claim.member_guid, to=member.guid)
         uri = self._runtime.vault.lock(window.uri)
         # Its attempts go on until a message about it ends: its next failure may come right before that message leaves.
-        return Fetched(
+        return FetchResult(
             claim=claim,
             state=_S.READY,
             outcome="window",
@@ -234,34 +236,34 @@ class Fetch:
             window_guid=member.guid,
         )
 
-    def crashed(self, job: Visit) -> Round:
+    def crashed(self, job: UserJob) -> UserResult:
         """A fault of ours counts as an attempt, so that it cannot go on for ever."""
         now = self._runtime.clock.now()
         return [self._follow(claim, _OUR_FAULT, now) for claim in job.claims], None
 
-    async def settle(self, done: Sequence[Round]) -> None:
+    async def settle(self, done: Sequence[UserResult]) -> None:
         """Write results. Failures that may turn out to be MX's wait until it serves somebody, or the breaker opens."""
         await self._settle([*done, *self._take_undecided()], certain=False)
 
-    async def work_shift(self) -> None:
-        """One shift, and what is left undecided at its end."""
-        await self.shift.run()
+    async def run(self) -> None:
+        """One run, and what is left undecided at its end."""
+        await self.runner.run()
         if undecided := self._take_undecided():
             await self._settle(undecided, certain=True)
         if self._to_deliver:
             await self._runtime.wake("deliver", 1)
 
-    def _take_undecided(self) -> list[Round]:
+    def _take_undecided(self) -> list[UserResult]:
         undecided, self._undecided = self._undecided, []
         return undecided
 
-    async def _settle(self, done: Sequence[Round], *, certain: bool) -> None:
+    async def _settle(self, done: Sequence[UserResult], *, certain: bool) -> None:
         now = self._runtime.clock.now()
         if self._breaker.tripped:
             done = [([self._unspent(fetched) for fetched in results], message) for results, message in done]
         elif not certain:
-            self._undecided = [round_ for round_ in done if self._may_be_mx(round_)]
-            done = [round_ for round_ in done if not self._may_be_mx(round_)]
+            self._undecided = [result for result in done if self._may_be_mx(result)]
+            done = [result for result in done if not self._may_be_mx(result)]
         await self._breaker.settle(now, probe=self._mode is Mode.PROBE)
         self._to_deliver |= await self._store.settle(done, now=now) > 0
         self._count(done)
@@ -269,36 +271,36 @@ class Fetch:
             self._to_deliver, self._woken_at = False, time.monotonic()
             await self._runtime.wake("deliver", 1)
 
-    def _may_be_mx(self, round_: Round) -> bool:
+    def _may_be_mx(self, result: UserResult) -> bool:
         """A failure that blames MX, since which MX has served nobody."""
         return bool(self._blaming_mx) and any(
-            self._blaming_mx.get(fetched.claim.id) == self._served for fetched in round_[0]
+            self._blaming_mx.get(fetched.claim.id) == self._served for fetched in result[0]
         )
 
-    def _unspent(self, fetched: Fetched) -> Fetched:
+    def _unspent(self, fetched: FetchResult) -> FetchResult:
         """The failures that made the run were MX's as well."""
         claim = fetched.claim
-        return again(claim, claim.next_attempt_at, fetched.outcome) if claim.id in self._blaming_mx else fetched
+        return defer(claim, claim.next_attempt_at, fetched.outcome) if claim.id in self._blaming_mx else fetched
 
-    def _count(self, done: Sequence[Round]) -> None:
+    def _count(self, done: Sequence[UserResult]) -> None:
         self.figures.update(_word(fetched) for results, _ in done for fetched in results)
 
-    async def release(self, jobs: Sequence[Visit]) -> None:
+    async def release(self, jobs: Sequence[UserJob]) -> None:
         """Hand back."""
-        await self._store.release([claim for visit in jobs for claim in visit.claims])
+        await self._store.release([claim for job in jobs for claim in job.claims])
 
-    async def renew(self, jobs: Sequence[Visit]) -> None:
+    async def renew(self, jobs: Sequence[UserJob]) -> None:
         """A user with many banks takes many calls, and some results wait until it is known whether MX is to blame."""
-        claims = [claim for visit in jobs for claim in visit.claims]
+        claims = [claim for job in jobs for claim in job.claims]
         claims += [fetched.claim for results, _ in self._undecided for fetched in results]
         await self._store.renew(claims, lease_seconds=self._settings.lease_seconds)
 
 
-def _word(fetched: Fetched) -> str:
+def _word(fetched: FetchResult) -> str:
     """How a result is counted in the task's short report."""
     if fetched.state is not _S.DUE:
         return str(fetched.state)
-    return "retry" if fetched.attempts > fetched.claim.attempts else "put off"
+    return "retry" if fetched.attempts > fetched.claim.attempts else "deferred"
 
 
 async def _is_served(runtime: Runtime, breaker: Breaker) -> bool:
@@ -309,7 +311,7 @@ async def _is_served(runtime: Runtime, breaker: Breaker) -> bool:
 
 
 async def fetch(runtime: Runtime) -> str:
-    """One shift of fetching; returns a short report."""
+    """One run of fetching; returns a short report."""
     started = await runtime.set_clock()
     breaker = Breaker(runtime.database.store(PauseStore), MX)
     gate = await breaker.admit(started)
@@ -318,19 +320,19 @@ async def fetch(runtime: Runtime) -> str:
     if breaker.reason in _UNPROVEN:
         runtime.mx.doubt()  # whichever process takes the probe
     stage = Fetch(runtime, breaker, mode=Mode.PROBE if gate is Gate.PROBE else Mode.WORK)
-    await stage.work_shift()
+    await stage.run()
     if gate is Gate.PROBE and not stage.asked and await _is_served(runtime, breaker):
         # Nobody was there to try it with: none due, or one who cannot be told now. Others wait for MX as well.
         breaker.went_well()
         await breaker.settle(runtime.clock.now(), probe=True)
-    more = stage.shift.has_more
-    until = started + timedelta(seconds=runtime.settings.shift_seconds)
+    more = stage.runner.has_more
+    until = started + timedelta(seconds=runtime.settings.run_seconds)
     while not more and gate is Gate.CLOSED and runtime.clock.now() < until and not runtime.stopping.is_set():
-        suspects = Fetch(runtime, breaker, mode=Mode.SUSPECTS, figures=stage.figures)
-        await suspects.work_shift()
-        if not suspects.taken:
+        poison = Fetch(runtime, breaker, mode=Mode.POISON, figures=stage.figures)
+        await poison.run()
+        if not poison.taken:
             break
         more = runtime.clock.now() >= until
-    if (more or (gate is Gate.PROBE and not stage.shift.halted)) and not runtime.stopping.is_set():
+    if (more or (gate is Gate.PROBE and not stage.runner.halted)) and not runtime.stopping.is_set():
         await runtime.wake("fetch", 1)
     return summary(stage.figures, runtime.clock.now() - started)

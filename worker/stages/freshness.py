@@ -26,9 +26,9 @@ from worker.policy.states import ReconnectionState
 from worker.policy.streaks import OUT_OF
 from worker.runtime import Runtime
 from worker.stages.breaker import Breaker
-from worker.stages.mx_failures import Again, Everyone, Over, becomes, blames_mx
+from worker.stages.mx_failures import Close, Retry, UpstreamFailure, blames_mx, consequence_of
 from worker.stages.recovered import well_by
-from worker.store.deliver_settling import Ending, Passage, Renewal, Requeued
+from worker.store.deliver_settling import ClosedReconnection, NotificationItem, Requeued, WindowRenewal
 from worker.store.members import Well
 from worker.store.moments import NEVER
 
@@ -44,16 +44,16 @@ TRUSTED_FOR = timedelta(minutes=1)
 class Fresh:
     """The reconnection may be spoken of; ``renewal`` is the window that took the old one's place."""
 
-    passage: Passage
+    item: NotificationItem
     #: A secret.
     uri: str
-    renewal: Renewal | None = None
+    renewal: WindowRenewal | None = None
 
     def __repr__(self) -> str:
-        return f"Fresh({self.passage.reconnection_id})"
+        return f"Fresh({self.item.reconnection_id})"
 
 
-Found = Fresh | Ending | Requeued | Everyone
+Found = Fresh | ClosedReconnection | Requeued | UpstreamFailure
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +62,7 @@ class Checked:
 
     found: Sequence[Found] = ()
     #: What the message is about as well, without a name and a link.
-    unnamed: tuple[Passage, ...] = ()
+    unnamed: tuple[NotificationItem, ...] = ()
 
     def _of(self, kind: type[Kind]) -> tuple[Kind, ...]:
         return tuple(each for each in self.found if isinstance(each, kind))
@@ -73,14 +73,14 @@ class Checked:
         return self._of(Fresh)
 
     @property
-    def about(self) -> tuple[Passage, ...]:
+    def about(self) -> tuple[NotificationItem, ...]:
         """What the message is about."""
-        return (*(fresh.passage for fresh in self.fresh), *self.unnamed)
+        return (*(fresh.item for fresh in self.fresh), *self.unnamed)
 
     @property
-    def endings(self) -> tuple[Ending, ...]:
+    def closed(self) -> tuple[ClosedReconnection, ...]:
         """What is over."""
-        return self._of(Ending)
+        return self._of(ClosedReconnection)
 
     @property
     def requeued(self) -> tuple[Requeued, ...]:
@@ -88,14 +88,14 @@ class Checked:
         return self._of(Requeued)
 
     @property
-    def renewals(self) -> tuple[Renewal, ...]:
+    def renewals(self) -> tuple[WindowRenewal, ...]:
         """New windows."""
         return tuple(fresh.renewal for fresh in self.fresh if fresh.renewal is not None)
 
     @property
-    def everyone(self) -> Everyone | None:
+    def upstream_failure(self) -> UpstreamFailure | None:
         """Why nothing at all can be said now."""
-        return next(iter(self._of(Everyone)), None)
+        return next(iter(self._of(UpstreamFailure)), None)
 
 
 class Freshness:
@@ -107,22 +107,22 @@ class Freshness:
         #: MX may be asked; otherwise what is not fresh waits.
         self.may_ask = may_ask
         #: The latest reconnections that were left out because of a failure that may turn out to be MX's.
-        self._blaming_mx: deque[Requeued | Ending] = deque(maxlen=OUT_OF)
+        self._blaming_mx: deque[Requeued | ClosedReconnection] = deque(maxlen=OUT_OF)
 
-    async def check(self, waiting: Sequence[Passage]) -> Checked:
+    async def check(self, waiting: Sequence[NotificationItem]) -> Checked:
         """What may be spoken of these. MX is asked about those that the message names, not about 3,000 for one message."""
         now = self._runtime.clock.now()
         found: list[Found] = []
         left = list(waiting)
         while left and (room := MOST_NAMED - sum(isinstance(each, Fresh) for each in found)) > 0:
             batch, left = left[:room], left[room:]
-            found += await asyncio.gather(*(self._one(passage, now) for passage in batch))
-            if any(isinstance(each, Everyone) for each in found):
+            found += await asyncio.gather(*(self._one(item, now) for item in batch))
+            if any(isinstance(each, UpstreamFailure) for each in found):
                 break
-        out = [each for passage in left if (each := _left_out_unasked(passage, now)) is not None]
+        out = [each for item in left if (each := _left_out_unasked(item, now)) is not None]
         return Checked(found=[*found, *out], unnamed=tuple(p for p in left if _left_out_unasked(p, now) is None))
 
-    def take_what_blamed_mx(self) -> list[Requeued | Ending]:
+    def take_what_blamed_mx(self) -> list[Requeued | ClosedReconnection]:
         """The failures that made the streak, if the breaker opens now; their attempts are given back."""
         if not self._breaker.tripped:
             return []
@@ -130,129 +130,129 @@ class Freshness:
         self._blaming_mx.clear()
         return blamed
 
-    async def _one(self, passage: Passage, now: datetime) -> Found:
-        if (left_out := _left_out_unasked(passage, now)) is not None:
+    async def _one(self, item: NotificationItem, now: datetime) -> Found:
+        if (left_out := _left_out_unasked(item, now)) is not None:
             return left_out
-        age, limit = now - passage.fetched_at, self._runtime.settings.uri_max_age
+        age, limit = now - item.fetched_at, self._runtime.settings.uri_max_age
         if age <= TRUSTED_FOR:
-            return self._fit_to_send(passage, now)
+            return self._fit_to_send(item, now)
         if not self.may_ask:
-            return Everyone(code="mx_paused")
-        return await (self._minted_anew if limit and age > limit else self._read_again)(passage, now)
+            return UpstreamFailure(code="mx_paused")
+        return await (self._minted_anew if limit and age > limit else self._read_again)(item, now)
 
-    async def _minted_anew(self, passage: Passage, now: datetime) -> Found:
-        answer = await self._runtime.mx.oauth_window(passage.user_guid, passage.asked_guid)
+    async def _minted_anew(self, item: NotificationItem, now: datetime) -> Found:
+        answer = await self._runtime.mx.oauth_window(item.user_guid, item.asked_guid)
         if not isinstance(answer, Window):
-            return self._without(passage, answer, now)
+            return self._without(item, answer, now)
         self._breaker.went_well()
-        return self._ending_if_back(passage, answer.member) or self._renewed(passage, answer, now)
+        return self._ending_if_back(item, answer.member) or self._renewed(item, answer, now)
 
-    async def _read_again(self, passage: Passage, now: datetime) -> Found:
-        answer = await self._runtime.mx.read_member(passage.user_guid, passage.asked_guid)
+    async def _read_again(self, item: NotificationItem, now: datetime) -> Found:
+        answer = await self._runtime.mx.read_member(item.user_guid, item.asked_guid)
         if not isinstance(answer, MemberRead):
-            return self._without(passage, answer, now)
+            return self._without(item, answer, now)
         self._breaker.went_well()
-        return self._ending_if_back(passage, answer.member) or self._fit_to_send(passage, now)
+        return self._ending_if_back(item, answer.member) or self._fit_to_send(item, now)
 
-    def _fit_to_send(self, passage: Passage, now: datetime) -> Found:
+    def _fit_to_send(self, item: NotificationItem, now: datetime) -> Found:
         """The stored URI, checked once more before it leaves."""
         try:
-            uri = self._runtime.vault.unlock(passage.locked_uri or "")
+            uri = self._runtime.vault.unlock(item.locked_uri or "")
         except SettingsError as error:
             log.error("uri_unreadable", why=str(error))  # noqa: TRY400 - one line says it all
-            return _requeued(passage, "uri_unreadable", at=now, attempts=passage.attempts)
+            return _requeued(item, "uri_unreadable", at=now, attempts=item.attempts)
         problem = check_uri(uri, host_is_allowed=self._runtime.settings.uri_host_is_allowed)
         if problem is not None:
-            log.warning("quarantined", member=passage.member_guid, outcome=problem)
-            return _ending(passage, ReconnectionState.QUARANTINED, problem, NEVER)
-        return Fresh(passage=passage, uri=uri)
+            log.warning("quarantined", member=item.member_guid, outcome=problem)
+            return _ending(item, ReconnectionState.QUARANTINED, problem, NEVER)
+        return Fresh(item=item, uri=uri)
 
-    def _renewed(self, passage: Passage, window: Window, now: datetime) -> Fresh:
+    def _renewed(self, item: NotificationItem, window: Window, now: datetime) -> Fresh:
         locked = self._runtime.vault.lock(window.uri)
-        renewal = Renewal(reconnection_id=passage.reconnection_id, member_guid=window.member.guid, locked_uri=locked)
-        fresh = msgspec.structs.replace(passage, locked_uri=locked, fetched_at=now)
-        return Fresh(passage=fresh, uri=window.uri, renewal=renewal)
+        renewal = WindowRenewal(reconnection_id=item.reconnection_id, member_guid=window.member.guid, locked_uri=locked)
+        fresh = msgspec.structs.replace(item, locked_uri=locked, fetched_at=now)
+        return Fresh(item=fresh, uri=window.uri, renewal=renewal)
 
-    def _ending_if_back(self, passage: Passage, member: MemberState) -> Ending | None:
+    def _ending_if_back(self, item: NotificationItem, member: MemberState) -> ClosedReconnection | None:
         well = well_by(
             member,
-            member_guid=passage.member_guid,
-            broken_since=passage.broken_since,
-            reason=passage.reason,
+            member_guid=item.member_guid,
+            broken_since=item.broken_since,
+            reason=item.reason,
             skip_aggregation=self._runtime.settings.mx_skip_aggregation,
         )
-        return _ending(passage, ReconnectionState.RECONNECTED, "back_before_message", well=well) if well else None
+        return _ending(item, ReconnectionState.RECONNECTED, "back_before_message", well=well) if well else None
 
-    def _without(self, passage: Passage, answer: Failure | HostileUri, now: datetime) -> Found:
+    def _without(self, item: NotificationItem, answer: Failure | HostileUri, now: datetime) -> Found:
         """What becomes of a reconnection that MX said nothing new of."""
-        suspect = blames_mx(answer)
-        if suspect and self._breaker.failed(answer.code):
+        doubtful = blames_mx(answer)
+        if doubtful and self._breaker.failed(answer.code):
             self.may_ask = False
-            return Everyone(code=answer.code)
+            return UpstreamFailure(code=answer.code)
         if not isinstance(answer, RetryLater | RefusedClient):
             self._breaker.went_well()
-        fate = becomes(
+        fate = consequence_of(
             answer,
-            attempts=passage.attempts,
+            attempts=item.attempts,
             max_attempts=self._runtime.settings.max_attempts,
             now=now,
-            rng=self._runtime.dice,
+            rng=self._runtime.rng,
         )
         match fate:
-            case Everyone():
+            case UpstreamFailure():
                 if fate.refused:
                     self._breaker.refused(fate.code)
                     self.may_ask = False
                 return fate
-            case Again():
-                left_out: Requeued | Ending = _requeued(passage, fate.code, at=fate.at, attempts=fate.attempts)
-            case Over():
-                left_out = _ending(passage, fate.state, fate.code, fate.reopen_at, attempts=fate.attempts)
-        if suspect:
+            case Retry():
+                left_out: Requeued | ClosedReconnection = _requeued(item, fate.code, at=fate.at, attempts=fate.attempts)
+            case Close():
+                left_out = _ending(item, fate.state, fate.code, fate.reopen_at, attempts=fate.attempts)
+        if doubtful:
             self._blaming_mx.append(left_out)
         return left_out
 
 
-def _left_out_unasked(passage: Passage, now: datetime) -> Ending | Requeued | None:
+def _left_out_unasked(item: NotificationItem, now: datetime) -> ClosedReconnection | Requeued | None:
     """What is left out of a message whatever MX says.
 
     A notice whose date came before its message: the next sweep opens what it became. A bank that is held since the message was
     planned: it is due again at once, and claimed when the pause ends.
     """
-    if passage.reason == Reason.EXPIRES_SOON and passage.broken_since <= now:
-        return _ending(passage, ReconnectionState.CANCELLED, "expired_after_notice")
-    if passage.held:
-        return _requeued(passage, "bank_paused", at=now, attempts=passage.attempts)
+    if item.reason == Reason.EXPIRES_SOON and item.broken_since <= now:
+        return _ending(item, ReconnectionState.CANCELLED, "expired_after_notice")
+    if item.held:
+        return _requeued(item, "bank_paused", at=now, attempts=item.attempts)
     return None
 
 
 def _ending(
-    passage: Passage,
+    item: NotificationItem,
     state: ReconnectionState,
     code: str,
     reopen_at: datetime | None = None,
     *,
     attempts: int | None = None,
     well: Well | None = None,
-) -> Ending:
-    return Ending(
-        reconnection_id=passage.reconnection_id,
-        member_guid=passage.member_guid,
+) -> ClosedReconnection:
+    return ClosedReconnection(
+        reconnection_id=item.reconnection_id,
+        member_guid=item.member_guid,
         state=state,
         outcome=code,
         reopen_at=reopen_at,
-        attempts=passage.attempts if attempts is None else attempts,
+        attempts=item.attempts if attempts is None else attempts,
         well=well,
     )
 
 
-def _requeued(passage: Passage, code: str, *, at: datetime, attempts: int) -> Requeued:
+def _requeued(item: NotificationItem, code: str, *, at: datetime, attempts: int) -> Requeued:
     """The step that the message would have been is passed over, and does not count: no step is ever spoken twice."""
     return Requeued(
-        reconnection_id=passage.reconnection_id,
+        reconnection_id=item.reconnection_id,
         outcome=code,
         attempts=attempts,
         next_attempt_at=at,
-        step=passage.step + 1,
-        base_step=passage.base_step + 1,
+        step=item.step + 1,
+        base_step=item.base_step + 1,
     )

@@ -1,14 +1,14 @@
-"""How a shift takes its rows."""
+"""How a run takes its rows."""
 
 from enum import Enum, auto
 
 
 class Mode(Enum):
-    """What a shift is for."""
+    """What a run is for."""
 
-    #: Everything that is due, slice after slice.
+    #: Everything that is due, batch after batch.
     WORK = auto()
     #: One row, to see whether the other side serves us again.
     PROBE = auto()
-    #: One small slice of rows whose workers died, as this process's only work (policy/suspicion.py).
-    SUSPECTS = auto()
+    #: One small batch of rows whose workers died, as this process's only work (policy/poison.py).
+    POISON = auto()

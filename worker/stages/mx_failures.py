@@ -31,7 +31,7 @@ _S = ReconnectionState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Everyone:
+class UpstreamFailure:
     """MX serves nobody right now, or not us: no reconnection is to blame."""
 
     code: str
@@ -42,7 +42,7 @@ class Everyone:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Again:
+class Retry:
     """The reconnection is due again at ``at``."""
 
     code: str
@@ -51,7 +51,7 @@ class Again:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Over:
+class Close:
     """The reconnection ends."""
 
     code: str
@@ -66,24 +66,24 @@ def blames_mx(answer: object) -> bool:
     return isinstance(answer, RetryLater) and answer.upstream and answer.code not in _PACED
 
 
-def becomes(  # noqa: PLR0911 - one return for each row of the table
+def consequence_of(  # noqa: PLR0911 - one return for each row of the table
     answer: Failure | HostileUri, *, attempts: int, max_attempts: int, now: datetime, rng: Random
-) -> Everyone | Again | Over:
+) -> UpstreamFailure | Retry | Close:
     """What ``answer`` does to a reconnection that has ``attempts`` failed attempts behind it."""
     match answer:
         case RefusedClient():
-            return Everyone(code=answer.code, refused=True)
+            return UpstreamFailure(code=answer.code, refused=True)
         case RetryLater() if answer.code in _PACED:
-            return Everyone(code=answer.code, after=answer.after)
+            return UpstreamFailure(code=answer.code, after=answer.after)
         case RetryLater() if attempts + 1 >= max_attempts:
-            return Over(code=answer.code, state=_S.EXHAUSTED, reopen_at=NEVER, attempts=attempts + 1)
+            return Close(code=answer.code, state=_S.EXHAUSTED, reopen_at=NEVER, attempts=attempts + 1)
         case RetryLater():
             patient = answer.code == "http_503"
-            at = next_attempt(attempts + 1, now=now, dice=rng, after=answer.after, patient=patient)
-            return Again(code=answer.code, at=at, attempts=attempts + 1)
+            at = next_attempt(attempts + 1, now=now, rng=rng, after=answer.after, patient=patient)
+            return Retry(code=answer.code, at=at, attempts=attempts + 1)
         case Unsupported():
-            return Over(code=answer.code, state=_S.UNSUPPORTED, reopen_at=now + UNSUPPORTED_WAIT, attempts=attempts)
+            return Close(code=answer.code, state=_S.UNSUPPORTED, reopen_at=now + UNSUPPORTED_WAIT, attempts=attempts)
         case Gone():
-            return Over(code=answer.code, state=_S.GONE, reopen_at=NEVER, attempts=attempts)
+            return Close(code=answer.code, state=_S.GONE, reopen_at=NEVER, attempts=attempts)
         case RejectedRequest() | HostileUri():
-            return Over(code=answer.code, state=_S.QUARANTINED, reopen_at=NEVER, attempts=attempts)
+            return Close(code=answer.code, state=_S.QUARANTINED, reopen_at=NEVER, attempts=attempts)

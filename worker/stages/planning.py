@@ -16,9 +16,9 @@ from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
 from worker.policy.zones import Zones, zones_of
 from worker.settings import Settings
-from worker.store.fetch_settling import TURN, Claim, Fetched, Round
+from worker.store.fetch_settling import TURN, ClaimedReconnection, FetchResult, UserResult
 from worker.store.moments import NEVER
-from worker.store.people import Person
+from worker.store.people import User
 
 #: What a person has due within this time is told along with what is due now.
 SOON = timedelta(days=1)
@@ -28,12 +28,12 @@ UNREACHABLE_WAIT = timedelta(hours=1)
 _S = ReconnectionState
 
 
-class Visit(msgspec.Struct, frozen=True, kw_only=True):
+class UserJob(msgspec.Struct, frozen=True, kw_only=True):
     """One person, and what of theirs is to be fetched."""
 
-    person: Person
+    user: User
     route: Route
-    claims: tuple[Claim, ...]
+    claims: tuple[ClaimedReconnection, ...]
 
 
 class Planner:
@@ -44,33 +44,33 @@ class Planner:
         self._configured = configured
 
     def plan(
-        self, claims: Sequence[Claim], people: Mapping[str, Person], now: datetime
-    ) -> tuple[list[Visit], list[Round]]:
+        self, claims: Sequence[ClaimedReconnection], people: Mapping[str, User], now: datetime
+    ) -> tuple[list[UserJob], list[UserResult]]:
         """Whom to ask MX for, and what becomes of the other claims without asking."""
-        by_person: dict[str, list[Claim]] = {}
+        by_user: dict[str, list[ClaimedReconnection]] = {}
         for claim in claims:
-            by_person.setdefault(claim.user_guid, []).append(claim)
-        visits: list[Visit] = []
-        put_off: list[Round] = []
-        for guid, theirs in by_person.items():
-            person = people[guid]
+            by_user.setdefault(claim.user_guid, []).append(claim)
+        jobs: list[UserJob] = []
+        deferred: list[UserResult] = []
+        for guid, theirs in by_user.items():
+            user = people[guid]
             ended = [fetched for claim in theirs if (fetched := self.over(claim, now)) is not None]
             left = (
                 [claim for claim in theirs if all(fetched.claim is not claim for fetched in ended)] if ended else theirs
             )
-            way = self.way_to(person, now)
+            way = self.way_to(user, now)
             if isinstance(way, Route) and left:
                 spoken, later = broken_first(left, now)
                 if spoken:
-                    visits.append(Visit(person=person, route=way, claims=tuple(spoken)))
-                ended += [again(claim, at, outcome) for claim, at, outcome in later]
+                    jobs.append(UserJob(user=user, route=way, claims=tuple(spoken)))
+                ended += [defer(claim, at, outcome) for claim, at, outcome in later]
             elif not isinstance(way, Route):
-                ended += [again(claim, way[1], way[0]) for claim in left]
+                ended += [defer(claim, way[1], way[0]) for claim in left]
             if ended:
-                put_off.append((ended, None))
-        return visits, put_off
+                deferred.append((ended, None))
+        return jobs, deferred
 
-    def over(self, claim: Claim, now: datetime) -> Fetched | None:
+    def over(self, claim: ClaimedReconnection, now: datetime) -> FetchResult | None:
         """What the application's own data says to end, before MX is asked."""
         end = ending(
             claim.facts,
@@ -81,45 +81,47 @@ class Planner:
             now=now,
         )
         if end is not None:
-            return Fetched(claim=claim, state=end[0], outcome=end[1])
+            return FetchResult(claim=claim, state=end[0], outcome=end[1])
         if claim.reason != Reason.EXPIRES_SOON and claim.step - claim.base_step >= len(self._settings.reminder_days):
-            return Fetched(claim=claim, state=_S.EXHAUSTED, outcome="reminders_unheard", reopen_at=NEVER)
+            return FetchResult(claim=claim, state=_S.EXHAUSTED, outcome="reminders_exhausted", reopen_at=NEVER)
         return None
 
-    def route_to(self, person: Person) -> Route | Nobody:
+    def route_to(self, user: User) -> Route | Nobody:
         """The channel and address that a message to the person would take, whenever it is."""
-        failed, tried = person.failed_channels, person.failed_devices
-        route = choose(person.contact, configured=self._configured, failed=failed, tried=tried)
+        failed, tried = user.failed_channels, user.failed_devices
+        route = choose(user.contact, configured=self._configured, failed=failed, tried=tried)
         if isinstance(route, Nobody) and (failed or tried):
-            route = choose(person.contact, configured=self._configured)  # better the channel that failed than none
+            route = choose(user.contact, configured=self._configured)  # better the channel that failed than none
         return route
 
-    def way_to(self, person: Person, now: datetime) -> Route | tuple[str, datetime]:
+    def way_to(self, user: User, now: datetime) -> Route | tuple[str, datetime]:
         """The way to the person, or why not now, and until when. `explain` asks the same."""
-        if person.message_under_way:
-            return "another_message_under_way", now + TURN
-        route = self.route_to(person)
+        if user.message_under_way:
+            return "other_notification_live", now + TURN
+        route = self.route_to(user)
         if isinstance(route, Nobody):
             return route.code, now + UNREACHABLE_WAIT
-        zones = zones_of_person(person, self._settings).all
+        zones = zones_of_user(user, self._settings).all
         quiet = self._settings.quiet_hours
-        moment = earliest(now, zones=zones, quiet=quiet, caps=self._settings.message_caps, sent=person.sent)
+        moment = earliest(now, zones=zones, quiet=quiet, caps=self._settings.message_caps, sent=user.sent)
         if moment > now:
             return why_later(now, zones=zones, quiet=quiet), moment
         return route
 
 
-def zones_of_person(person: Person, settings: Settings) -> Zones:
+def zones_of_user(user: User, settings: Settings) -> Zones:
     """In which zones it must be day before a person is written to."""
-    return zones_of(person.timezone, person.locale, default=settings.time_zone, fallback=settings.fallback_time_zones)
+    return zones_of(user.timezone, user.locale, default=settings.time_zone, fallback=settings.fallback_time_zones)
 
 
-def zone_of_message(person: Person, settings: Settings) -> str:
+def zone_of_message(user: User, settings: Settings) -> str:
     """The zone in which a message to a person gives dates: theirs, or the likeliest."""
-    return str(zones_of_person(person, settings).all[0])
+    return str(zones_of_user(user, settings).all[0])
 
 
-def broken_first(claims: Sequence[Claim], now: datetime) -> tuple[list[Claim], list[tuple[Claim, datetime, str]]]:
+def broken_first(
+    claims: Sequence[ClaimedReconnection], now: datetime
+) -> tuple[list[ClaimedReconnection], list[tuple[ClaimedReconnection, datetime, str]]]:
     """What a person is told now, and what another day: when, and why.
 
     A message says that something stopped, or that it will, never both. A notice is taken along only so early that it speaks for its
@@ -128,12 +130,12 @@ def broken_first(claims: Sequence[Claim], now: datetime) -> tuple[list[Claim], l
     broken = [claim for claim in claims if claim.reason != Reason.EXPIRES_SOON]
     ahead = [claim for claim in claims if claim.reason == Reason.EXPIRES_SOON]
     if broken:
-        return broken, [(claim, max(claim.next_attempt_at, now + SOON), "broken_bank_first") for claim in ahead]
+        return broken, [(claim, max(claim.next_attempt_at, now + SOON), "broken_member_first") for claim in ahead]
     early = [claim for claim in ahead if claim.next_attempt_at > now + notices.APART]
     spoken = [claim for claim in ahead if claim not in early]
-    return spoken, [(claim, claim.next_attempt_at, "its_own_day") for claim in early]
+    return spoken, [(claim, claim.next_attempt_at, "scheduled_notice") for claim in early]
 
 
-def again(claim: Claim, at: datetime, outcome: str) -> Fetched:
+def defer(claim: ClaimedReconnection, at: datetime, outcome: str) -> FetchResult:
     """Due again, nothing spent."""
-    return Fetched(claim=claim, state=_S.DUE, outcome=outcome, attempts=claim.attempts, next_attempt_at=at)
+    return FetchResult(claim=claim, state=_S.DUE, outcome=outcome, attempts=claim.attempts, next_attempt_at=at)

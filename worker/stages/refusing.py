@@ -4,10 +4,10 @@ import msgspec
 
 from worker.channels import ChannelDown, Doubt, Outcome, Sent, TryLater, Unknown
 from worker.policy.channel_choice import EMAIL
-from worker.store.deliver_settling import Delivered
+from worker.store.deliver_settling import DeliveryResult
 
 
-def noted(result: Delivered, outcome: Outcome) -> Delivered:
+def noted(result: DeliveryResult, outcome: Outcome) -> DeliveryResult:
     """The result, with how it was refused where others may be refused alike."""
     refusal = None if isinstance(outcome, Sent | ChannelDown) else outcome.refusal
     return msgspec.structs.replace(result, refusal=refusal.what[:64], doubt=refusal.doubt) if refusal else result

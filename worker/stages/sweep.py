@@ -1,7 +1,7 @@
 """Sweep: find what broke, take back what a dead worker held, and wake as many workers as there is work for.
 
-1. Take back leases and sendings whose holder is gone.
-2. End the episodes of members that are broken no more.
+1. Take back leases and sendings whose worker is gone.
+2. End the reconnections of members that are no longer broken.
 3. Make reminders due, and give up those past the last.
 4. Open a reconnection for every broken member that has none, and a notice for every member whose token runs out soon.
 5. Hold the messages of an institution whose members break in a burst, and let go of those whose burst is over.
@@ -18,8 +18,8 @@ import structlog
 from worker.policy.outage import LEAST_BREAKS, LEAST_HISTORY, WINDOW, is_burst
 from worker.policy.states import NotificationState
 from worker.runtime import Runtime
-from worker.stages.deliver import onward
-from worker.store.deliver_settling import Delivered
+from worker.stages.deliver import steps_after
+from worker.store.deliver_settling import DeliveryResult
 from worker.store.delivering import DeliverStore
 from worker.store.fetching import FetchStore
 from worker.store.outages import OutageStore
@@ -29,7 +29,7 @@ from worker.store.verifying import VerifyStore
 
 log = structlog.get_logger()
 
-#: No more tasks of one stage than this are put into its queue by one sweep: each is a shift, which gets through thousands, and those
+#: No more tasks of one stage than this are put into its queue by one sweep: each is a run, which gets through thousands, and those
 #: that come too late cost their worker some ms. Where there are more workers, the next sweep wakes the next.
 MOST_WOKEN = 8
 
@@ -45,7 +45,7 @@ async def sweep(runtime: Runtime, *, slot: datetime | None = None) -> SweepRepor
     report = SweepReport()
     report.recovered = await recover(runtime, store)
     report.closed = await store.close_ended(now)
-    report.reminded, report.exhausted = await store.remind(now, rounds=len(settings.reminder_days))
+    report.reminded, report.exhausted = await store.remind(now, messages=len(settings.reminder_days))
     report.opened = await store.open(now, grace_seconds=settings.notify_after.total_seconds())
     report.opened += await store.open_notices(now)
     await watch_outages(runtime, now)
@@ -55,8 +55,8 @@ async def sweep(runtime: Runtime, *, slot: datetime | None = None) -> SweepRepor
         log.warning(
             "given_up",
             reconnections=report.exhausted,
-            why="the last reminder went unheard",
-            what_to_do="`reconnect retry --exhausted` puts them back",
+            why="the last reminder went unanswered",
+            what_to_do="`reconnect retry --exhausted` requeues them",
         )
     if report.did_something:
         log.info("swept", **{name: value for name, value in vars(report).items() if value})
@@ -70,20 +70,20 @@ async def recover(runtime: Runtime, store: SweepStore) -> int:
     recovered += await store.recover_unsent(resend=settings.ambiguous_sends == "resend")
     deliveries = runtime.database.store(DeliverStore)
     while stale := await deliveries.abandoned(
-        holder=runtime.holder, lease_seconds=settings.lease_seconds, n=settings.batch_size
+        worker_id=runtime.worker_id, lease_seconds=settings.lease_seconds, n=settings.batch_size
     ):
         now = runtime.clock.now()
         unknown = []
-        for sending in stale:
-            waiting = [passage for passage in sending.passages if passage.waiting]
-            rounds = onward(waiting, now=now, settings=settings, told=True, certain=False)
+        for notification in stale:
+            waiting = [item for item in notification.items if item.waiting]
+            next_steps = steps_after(waiting, now=now, settings=settings, told=True, certain=False)
             unknown.append(
-                Delivered(
-                    sending=sending,
+                DeliveryResult(
+                    notification=notification,
                     state=NotificationState.UNKNOWN,
                     outcome="worker_died",
-                    attempts=sending.attempts,
-                    rounds=rounds,
+                    attempts=notification.attempts,
+                    next_steps=next_steps,
                 )
             )
         recovered += await deliveries.settle(unknown, now=now)
@@ -109,7 +109,7 @@ async def watch_outages(runtime: Runtime, now: datetime) -> None:
 
 
 async def wake(runtime: Runtime) -> dict[str, int]:
-    """Put a task into a stage's queue for every slice that is due there; returns how many were put."""
+    """Put a task into a stage's queue for every batch that is due there; returns how many were put."""
     now = runtime.clock.now()
     database = runtime.database
     at_most = MOST_WOKEN * runtime.settings.batch_size

@@ -72,7 +72,7 @@ class AddressStore:
         self._opt_in = theirs.values(opted_out_at=None)
 
     async def mails(self) -> AsyncIterator[list[tuple[int, str, str]]]:
-        """Every notification by email, the newest first, by the slice: id, user, message key."""
+        """Every notification by email, the newest first, by the batch: id, user, message key."""
         last = None
         while True:
             query = select(n.id, n.user_guid, n.message_key).where(n.channel == EMAIL).order_by(n.id.desc())

@@ -1,4 +1,4 @@
-"""The end of episodes that a sweep finds to be over."""
+"""The end of reconnections that a sweep finds to be over."""
 
 from datetime import datetime
 from typing import Any
@@ -35,11 +35,11 @@ class Closing:
         self._cancel = (
             update(notifications)
             .where(rows.among(n.id, behind), n.state == written("pending"), ~others)
-            .values(state=NotificationState.CANCELLED, outcome="overtaken", outcome_at=now)
+            .values(state=NotificationState.CANCELLED, outcome="superseded", outcome_at=now)
         )
 
     async def run(self, connection: AsyncConnection, ending: Any, now: datetime) -> int:
-        """End the episodes of this ``UPDATE``; forget the URIs of their windows, and cancel messages that were about them alone.
+        """End the reconnections of this ``UPDATE``; forget the URIs of their windows, and cancel messages that were about them alone.
 
         Nobody will be sent there any more, and a message that waits for the morning would hold up the person's next one.
         """

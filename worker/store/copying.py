@@ -33,13 +33,13 @@ async def copying(connection: AsyncConnection, table: Table, names: Iterable[str
 
 
 class CopyText:
-    """Makes the text that COPY reads of slices of rows, all with the same columns."""
+    """Makes the text that COPY reads of batches of rows, all with the same columns."""
 
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
 
     def of(self, columns: Mapping[str, Sequence[Any]]) -> str:
-        """The rows of a slice, given by the column."""
+        """The rows of a batch, given by the column."""
         cells = [self._cells(name, column) for name, column in columns.items()]
         return "\n".join(map("\t".join, zip(*cells, strict=True))) + "\n"
 

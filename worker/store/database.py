@@ -158,7 +158,7 @@ class Database:
         self._stores: dict[Any, Any] = {}
 
     def store(self, kind: Callable[["Database"], Store]) -> Store:
-        """The one store of this kind. Its statements are made once a process: making them costs more than a small shift."""
+        """The one store of this kind. Its statements are made once a process: making them costs more than a small run."""
         if kind not in self._stores:
             self._stores[kind] = kind(self)
         found: Store = self._stores[kind]

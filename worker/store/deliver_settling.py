@@ -1,4 +1,4 @@
-"""The end of a delivery: the message's own state, and how the episodes behind it go on, in one transaction."""
+"""The end of a delivery: the message's own state, and how the reconnections behind it go on, in one transaction."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -27,11 +27,11 @@ from worker.store.tables import (
 n, r, w, link = notifications.c, reconnections.c, windows.c, notification_reconnections.c
 
 
-class Passage(msgspec.Struct, frozen=True, kw_only=True):
+class NotificationItem(msgspec.Struct, frozen=True, kw_only=True):
     """One broken bank in a message."""
 
     reconnection_id: int
-    #: The episode still waits for this message; otherwise the bank is left out of it.
+    #: The reconnection still waits for this message; otherwise the bank is left out of it.
     waiting: bool
     #: Failed attempts since the last message.
     attempts: int
@@ -56,7 +56,7 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
         return f"Passage({self.reconnection_id})"
 
 
-class Sending(msgspec.Struct, frozen=True, kw_only=True):
+class ClaimedNotification(msgspec.Struct, frozen=True, kw_only=True):
     """A notification that this worker holds."""
 
     id: int
@@ -67,11 +67,11 @@ class Sending(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     step: int
     next_attempt_at: datetime
-    passages: tuple[Passage, ...]
+    items: tuple[NotificationItem, ...]
 
 
-class NextRound(msgspec.Struct, frozen=True, kw_only=True):
-    """How an episode goes on after a message about it came to its end."""
+class NextStep(msgspec.Struct, frozen=True, kw_only=True):
+    """How a reconnection goes on after a message about it came to its end."""
 
     reconnection_id: int
     state: ReconnectionState
@@ -84,8 +84,8 @@ class NextRound(msgspec.Struct, frozen=True, kw_only=True):
     next_check_at: datetime | None = None
 
 
-class Ending(msgspec.Struct, frozen=True, kw_only=True):
-    """An episode that turned out to be over right before its message left."""
+class ClosedReconnection(msgspec.Struct, frozen=True, kw_only=True):
+    """A reconnection that turned out to be over right before its message left."""
 
     reconnection_id: int
     member_guid: str
@@ -110,7 +110,7 @@ class Requeued(msgspec.Struct, frozen=True, kw_only=True):
     base_step: int
 
 
-class Renewal(msgspec.Struct, frozen=True, kw_only=True):
+class WindowRenewal(msgspec.Struct, frozen=True, kw_only=True):
     """A window that was too old to be sent, and the one that took its place."""
 
     reconnection_id: int
@@ -121,18 +121,18 @@ class Renewal(msgspec.Struct, frozen=True, kw_only=True):
         return f"Renewal({self.reconnection_id})"
 
 
-class Delivered(msgspec.Struct, frozen=True, kw_only=True):
+class DeliveryResult(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a notification."""
 
-    sending: Sending
+    notification: ClaimedNotification
     state: NotificationState
     outcome: str
     next_attempt_at: datetime | None = None
     attempts: int = 0
-    rounds: tuple[NextRound, ...] = ()
-    endings: tuple[Ending, ...] = ()
+    next_steps: tuple[NextStep, ...] = ()
+    closed: tuple[ClosedReconnection, ...] = ()
     requeued: tuple[Requeued, ...] = ()
-    renewals: tuple[Renewal, ...] = ()
+    renewals: tuple[WindowRenewal, ...] = ()
     #: The address that was refused for good: of a mailbox, or of a device.
     refused_address: str | None = None
     #: The device that this message ended at; the next one is tried.
@@ -146,14 +146,14 @@ class Delivered(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def left_out(self) -> list[int]:
         """Reconnections that the message is not about after all."""
-        return [ending.reconnection_id for ending in self.endings] + [again.reconnection_id for again in self.requeued]
+        return [ending.reconnection_id for ending in self.closed] + [again.reconnection_id for again in self.requeued]
 
     def __repr__(self) -> str:
-        return f"Delivered({self.sending.id}, {self.state})"
+        return f"Delivered({self.notification.id}, {self.state})"
 
 
 class DeliverSettling:
-    """The end of a delivery: the message's own state, and how the episodes behind it go on."""
+    """The end of a delivery: the message's own state, and how the reconnections behind it go on."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -184,13 +184,13 @@ class DeliverSettling:
                 sent_at=result.sent_at,
                 refusal=result.refusal,
                 spent=result.spent,
-                lease_holder=None,
+                lease_worker=None,
                 lease_expires_at=None,
                 lost_leases=0,
             )
             .returning(n.id)
         )
-        onward = rows.table(
+        following = rows.table(
             "given",
             {
                 "id": BigInteger(),
@@ -204,15 +204,15 @@ class DeliverSettling:
         ).c
         self._onward = (
             update(reconnections)
-            .where(r.id == onward.id, r.state == written("ready"))
+            .where(r.id == following.id, r.state == written("ready"))
             .values(
-                state=onward.state,
-                step=onward.step,
-                base_step=onward.base_step,
-                next_attempt_at=onward.next_attempt_at,
-                next_check_at=onward.next_check_at,
-                notified_at=func.coalesce(onward.notified_at, r.notified_at),
-                first_notified_at=func.coalesce(r.first_notified_at, onward.notified_at),
+                state=following.state,
+                step=following.step,
+                base_step=following.base_step,
+                next_attempt_at=following.next_attempt_at,
+                next_check_at=following.next_check_at,
+                notified_at=func.coalesce(following.notified_at, r.notified_at),
+                first_notified_at=func.coalesce(r.first_notified_at, following.notified_at),
                 attempts=0,
             )
         )
@@ -309,7 +309,7 @@ class DeliverSettling:
             .values(disabled_at=now)
         )
 
-    async def run(self, connection: AsyncConnection, results: Sequence[Delivered], now: datetime) -> int:
+    async def run(self, connection: AsyncConnection, results: Sequence[DeliveryResult], now: datetime) -> int:
         """Write what is still ours to write."""
 
         async def execute(statement: Any, given: Sequence[dict[str, Any]]) -> Any:
@@ -323,8 +323,8 @@ class DeliverSettling:
                 self._finish,
                 [
                     {
-                        "id": d.sending.id,
-                        "epoch": d.sending.epoch,
+                        "id": d.notification.id,
+                        "epoch": d.notification.epoch,
                         "state": d.state,
                         "outcome": d.outcome,
                         "next_attempt_at": d.next_attempt_at,
@@ -333,11 +333,11 @@ class DeliverSettling:
                         "refusal": d.refusal,
                         "spent": d.spent,
                     }
-                    for d in sorted(results, key=lambda d: d.sending.id)
+                    for d in sorted(results, key=lambda d: d.notification.id)
                 ],
             )
         }
-        ours = [d for d in results if d.sending.id in finished]
+        ours = [d for d in results if d.notification.id in finished]
         await execute(
             self._onward,
             [
@@ -351,19 +351,19 @@ class DeliverSettling:
                     "next_check_at": go.next_check_at,
                 }
                 for d in ours
-                for go in d.rounds
+                for go in d.next_steps
             ],
         )
-        await self._end_episodes(connection, execute, [ending for d in ours for ending in d.endings])
+        await self._end_reconnections(connection, execute, [ending for d in ours for ending in d.closed])
         await self._requeue_what_was_left_out(execute, ours)
         await self._renew_windows(execute, ours)
         refused = [
-            {"user_guid": d.sending.user_guid, "address": d.refused_address, "channel": d.sending.channel}
+            {"user_guid": d.notification.user_guid, "address": d.refused_address, "channel": d.notification.channel}
             for d in ours
             if d.refused_address is not None
         ]
         tried = [
-            {"id": d.sending.id, "address": d.tried_device, "channel": d.sending.channel}
+            {"id": d.notification.id, "address": d.tried_device, "channel": d.notification.channel}
             for d in ours
             if d.tried_device is not None
         ]
@@ -372,7 +372,9 @@ class DeliverSettling:
         await execute(self._refuse_device, [row for row in refused if row["channel"] != EMAIL])
         return len(finished)
 
-    async def _end_episodes(self, connection: AsyncConnection, execute: Any, endings: Sequence[Ending]) -> None:
+    async def _end_reconnections(
+        self, connection: AsyncConnection, execute: Any, closed: Sequence[ClosedReconnection]
+    ) -> None:
         await execute(
             self._end,
             [
@@ -383,13 +385,13 @@ class DeliverSettling:
                     "reopen_at": e.reopen_at,
                     "attempts": e.attempts,
                 }
-                for e in endings
+                for e in closed
             ],
         )
-        await execute(self._forget, [{"id": e.reconnection_id} for e in endings])
-        await mark_well(connection, self._rows, [e.well for e in endings if e.well is not None])
+        await execute(self._forget, [{"id": e.reconnection_id} for e in closed])
+        await mark_well(connection, self._rows, [e.well for e in closed if e.well is not None])
 
-    async def _requeue_what_was_left_out(self, execute: Any, ours: Sequence[Delivered]) -> None:
+    async def _requeue_what_was_left_out(self, execute: Any, ours: Sequence[DeliveryResult]) -> None:
         requeued = [again for d in ours for again in d.requeued]
         await execute(
             self._requeue,
@@ -410,15 +412,15 @@ class DeliverSettling:
         await execute(
             self._leave_out,
             [
-                {"id": id_, "notification_id": d.sending.id}
+                {"id": id_, "notification_id": d.notification.id}
                 for d in ours
                 if d.state is not NotificationState.CANCELLED
                 for id_ in d.left_out
             ],
         )
 
-    async def _renew_windows(self, execute: Any, ours: Sequence[Delivered]) -> None:
-        renewals = [(d.sending.id, renewal) for d in ours for renewal in d.renewals]
+    async def _renew_windows(self, execute: Any, ours: Sequence[DeliveryResult]) -> None:
+        renewals = [(d.notification.id, renewal) for d in ours for renewal in d.renewals]
         ids = [{"id": renewal.reconnection_id} for _, renewal in renewals]
         await execute(self._forget, ids)
         await execute(self._next_epoch, ids)

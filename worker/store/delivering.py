@@ -21,13 +21,20 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.policy.poison import batch_size
 from worker.policy.states import NotificationState, ReconnectionState
-from worker.policy.suspicion import slice_size
 from worker.store.database import Database
-from worker.store.deliver_settling import Delivered, DeliverSettling, Ending, Passage, Requeued, Sending
+from worker.store.deliver_settling import (
+    ClaimedNotification,
+    ClosedReconnection,
+    DeliverSettling,
+    DeliveryResult,
+    NotificationItem,
+    Requeued,
+)
 from worker.store.moments import Moment, database_now
 from worker.store.pauses import EVERYTHING, holds_institution
-from worker.store.people import People, Person
+from worker.store.people import User, UserStore
 from worker.store.refusals import Refusals, Streak
 from worker.store.rows import Rows
 from worker.store.tables import (
@@ -54,9 +61,9 @@ class DeliverStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._rows = rows = database.rows
-        self._people = People(rows)
+        self._people = UserStore(rows)
         self._claim = _claim_statement(rows)
-        self._claim_suspects = _claim_statement(rows, suspects=True)
+        self._claim_poison = _claim_statement(rows, poison=True)
         self._claim_probe = _claim_statement(rows, probe=True)
         self._load = _load_statement(rows)
         self._mark = _mark_statement(rows)
@@ -66,33 +73,35 @@ class DeliverStore:
         self._settling = DeliverSettling(rows)
         self._refusals = Refusals(rows)
 
-    async def claim(self, n: int, *, holder: str, lease_seconds: float, now: datetime) -> list[Sending]:
+    async def claim(self, n: int, *, worker_id: str, lease_seconds: float, now: datetime) -> list[ClaimedNotification]:
         """Take up to ``n`` notifications that are due on channels that are not paused."""
-        parameters = {"n": n, "holder": holder, "lease_seconds": lease_seconds, "now": now}
+        parameters = {"n": n, "worker_id": worker_id, "lease_seconds": lease_seconds, "now": now}
 
-        async def work(connection: AsyncConnection) -> list[Sending]:
+        async def work(connection: AsyncConnection) -> list[ClaimedNotification]:
             taken = (await connection.execute(self._claim, parameters)).scalars().all()
             return await self._sendings(connection, taken) if taken else []
 
         return await self._database.transaction(work)
 
-    async def claim_suspects(self, n: int, *, holder: str, lease_seconds: float, now: datetime) -> list[Sending]:
+    async def claim_poison(
+        self, n: int, *, worker_id: str, lease_seconds: float, now: datetime
+    ) -> list[ClaimedNotification]:
         """Take notifications whose holders died, the fewer together the more often they did."""
-        fewest = select(func.min(notifications.c.lost_leases)).where(_claimable(literal(now, Moment()), suspects=True))
+        fewest = select(func.min(notifications.c.lost_leases)).where(_claimable(literal(now, Moment()), poison=True))
 
-        async def work(connection: AsyncConnection) -> list[Sending]:
+        async def work(connection: AsyncConnection) -> list[ClaimedNotification]:
             deaths = await connection.scalar(fewest)
             if deaths is None:
                 return []
-            parameters = {"n": slice_size(n, deaths), "deaths": deaths, "holder": holder, "now": now}
-            statement = self._claim_suspects, parameters | {"lease_seconds": lease_seconds}
+            parameters = {"n": batch_size(n, deaths), "deaths": deaths, "worker_id": worker_id, "now": now}
+            statement = self._claim_poison, parameters | {"lease_seconds": lease_seconds}
             taken = (await connection.execute(*statement)).scalars().all()
             return await self._sendings(connection, taken) if taken else []
 
         return await self._database.transaction(work)
 
-    async def abandoned(self, *, holder: str, lease_seconds: float, n: int) -> list[Sending]:
-        """Take over notifications whose holder is gone after dispatch began: nobody knows whether they arrived."""
+    async def abandoned(self, *, worker_id: str, lease_seconds: float, n: int) -> list[ClaimedNotification]:
+        """Take over notifications whose worker is gone after dispatch began: nobody knows whether they arrived."""
         stale = (
             select(notifications.c.id)
             .where(
@@ -108,7 +117,7 @@ class DeliverStore:
             update(notifications)
             .where(self._rows.among(notifications.c.id, select(stale.c.id)))
             .values(
-                lease_holder=holder,
+                lease_worker=worker_id,
                 lease_expires_at=database_now(lease_seconds),
                 epoch=notifications.c.epoch + 1,
                 lost_leases=notifications.c.lost_leases + 1,
@@ -116,37 +125,37 @@ class DeliverStore:
             .returning(notifications.c.id)
         )
 
-        async def work(connection: AsyncConnection) -> list[Sending]:
+        async def work(connection: AsyncConnection) -> list[ClaimedNotification]:
             taken = (await connection.execute(statement)).scalars().all()
             return await self._sendings(connection, taken) if taken else []
 
         return await self._database.transaction(work)
 
-    async def _sendings(self, connection: AsyncConnection, ids: Sequence[int]) -> list[Sending]:
+    async def _sendings(self, connection: AsyncConnection, ids: Sequence[int]) -> list[ClaimedNotification]:
         given = self._rows.encode({"id": id_} for id_ in ids)
         found: dict[int, list[Any]] = {}
         for row in await connection.execute(self._load, {"given": given}):
             found.setdefault(row.id, []).append(row)
         return [_sending_of(rows) for rows in found.values()]
 
-    async def people(self, guids: set[str], *, since: datetime) -> dict[str, Person]:
+    async def people(self, guids: set[str], *, since: datetime) -> dict[str, User]:
         """The persons behind notifications."""
         return await self._database.transaction(lambda connection: self._people.load(connection, guids, since=since))
 
-    async def mark_dispatched(self, sendings: Sequence[Sending]) -> set[int]:
+    async def mark_dispatched(self, claimed: Sequence[ClaimedNotification]) -> set[int]:
         """Put on record that dispatch begins; returns those of which the lease still holds. The others must not be sent."""
-        given = self._rows.encode({"id": s.id, "epoch": s.epoch} for s in sendings)
+        given = self._rows.encode({"id": s.id, "epoch": s.epoch} for s in claimed)
 
         async def work(connection: AsyncConnection) -> set[int]:
             return set((await connection.execute(self._mark, {"given": given})).scalars())
 
         return await self._database.transaction(work)
 
-    async def settle(self, results: Sequence[Delivered], *, now: datetime) -> int:
+    async def settle(self, results: Sequence[DeliveryResult], *, now: datetime) -> int:
         """Write the results of notifications that are still held, in one transaction; returns how many were."""
         return await self._database.transaction(lambda connection: self._settling.run(connection, results, now))
 
-    async def give_back(self, left_out: Sequence[Requeued | Ending], *, now: datetime) -> None:
+    async def give_back(self, left_out: Sequence[Requeued | ClosedReconnection], *, now: datetime) -> None:
         """Undo attempts that turned out to be MX's failure as a whole, unless something else happened since."""
         given = self._rows.encode(
             {"id": left.reconnection_id, "outcome": left.outcome, "attempts": left.attempts} for left in left_out
@@ -154,24 +163,26 @@ class DeliverStore:
         parameters = {"given": given, "now": now}
         await self._database.transaction(lambda connection: connection.execute(self._give_back, parameters))
 
-    async def settle_and_weigh(
-        self, results: Sequence[Delivered], *, now: datetime, probe_after: dict[str, timedelta]
+    async def settle_and_assess(
+        self, results: Sequence[DeliveryResult], *, now: datetime, probe_after: dict[str, timedelta]
     ) -> list[Streak]:
         """As :meth:`settle`; where refusals make a streak, stop the channel and give back what it cost, in the same transaction."""
 
         async def work(connection: AsyncConnection) -> list[Streak]:
             await self._settling.run(connection, results, now)
-            return await self._refusals.weigh(connection, results, now, probe_after=probe_after)
+            return await self._refusals.assess(connection, results, now, probe_after=probe_after)
 
         return await self._database.transaction(work)
 
-    async def is_refused_alone(self, results: Sequence[Delivered], *, now: datetime) -> bool:
+    async def is_refused_alone(self, results: Sequence[DeliveryResult], *, now: datetime) -> bool:
         """Whether a channel serves others, and what was refused here is no streak: it need not stand still for that."""
         return await self._database.transaction(
             lambda connection: self._refusals.is_refused_alone(connection, results, now)
         )
 
-    async def claim_probe(self, channel: str, *, holder: str, lease_seconds: float, now: datetime) -> list[Sending]:
+    async def claim_probe(
+        self, channel: str, *, worker_id: str, lease_seconds: float, now: datetime
+    ) -> list[ClaimedNotification]:
         """Take one due notification of a channel that the breaker stopped: one that has the best prospects."""
         candidates = (
             select(notifications.c.id, users.c.email)
@@ -181,25 +192,25 @@ class DeliverStore:
             .limit(_CANDIDATES)
         )
 
-        async def work(connection: AsyncConnection) -> list[Sending]:
+        async def work(connection: AsyncConnection) -> list[ClaimedNotification]:
             found = [(row.id, row.email) for row in await connection.execute(candidates)]
             if not found:
                 return []
             chosen = await self._refusals.best_prospect(connection, channel, found, now)
-            parameters = {"chosen": chosen, "n": 1, "holder": holder, "lease_seconds": lease_seconds, "now": now}
+            parameters = {"chosen": chosen, "n": 1, "worker_id": worker_id, "lease_seconds": lease_seconds, "now": now}
             taken = (await connection.execute(self._claim_probe, parameters)).scalars().all()
             return await self._sendings(connection, taken) if taken else []
 
         return await self._database.transaction(work)
 
-    async def release(self, sendings: Sequence[Sending]) -> None:
+    async def release(self, claimed: Sequence[ClaimedNotification]) -> None:
         """Hand back what did not leave, nothing spent. Where "dispatch began" is on record all the same, that was too early."""
-        given = self._rows.encode({"id": s.id, "epoch": s.epoch} for s in sendings)
+        given = self._rows.encode({"id": s.id, "epoch": s.epoch} for s in claimed)
         await self._database.transaction(lambda connection: connection.execute(self._release, {"given": given}))
 
-    async def renew(self, sendings: Sequence[Sending], *, lease_seconds: float) -> None:
+    async def renew(self, claimed: Sequence[ClaimedNotification], *, lease_seconds: float) -> None:
         """Hold on to what takes long."""
-        given = self._rows.encode({"id": s.id, "epoch": s.epoch} for s in sendings)
+        given = self._rows.encode({"id": s.id, "epoch": s.epoch} for s in claimed)
         parameters = {"given": given, "lease_seconds": lease_seconds}
         await self._database.transaction(lambda connection: connection.execute(self._renew, parameters))
 
@@ -213,21 +224,21 @@ class DeliverStore:
         return await self._database.transaction(work)
 
 
-def _claimable(now: Any, *, suspects: bool | None = None, probe: bool = False) -> Any:
+def _claimable(now: Any, *, poison: bool | None = None, probe: bool = False) -> Any:
     prefixes = ("channel:",) if probe else ("channel:", "delivery:")
     scopes = (pauses.c.scope == literal(prefix) + n.channel for prefix in prefixes)
     paused = exists().where(or_(pauses.c.scope == EVERYTHING, *scopes))
     condition = and_(n.state == written("pending"), n.next_attempt_at <= now, ~paused)
-    if suspects is None:
+    if poison is None:
         return condition
-    return and_(condition, n.lost_leases > 0 if suspects else n.lost_leases == 0)
+    return and_(condition, n.lost_leases > 0 if poison else n.lost_leases == 0)
 
 
-def _claim_statement(rows: Rows, *, suspects: bool = False, probe: bool = False) -> Any:
-    claimable = _claimable(bindparam("now", type_=Moment()), suspects=suspects, probe=probe)
+def _claim_statement(rows: Rows, *, poison: bool = False, probe: bool = False) -> Any:
+    claimable = _claimable(bindparam("now", type_=Moment()), poison=poison, probe=probe)
     if probe:
         claimable = and_(claimable, n.id == bindparam("chosen", type_=BigInteger()))
-    if suspects:
+    if poison:
         claimable = and_(claimable, n.lost_leases == bindparam("deaths", type_=Integer()))
     due = (
         select(n.id)
@@ -242,7 +253,7 @@ def _claim_statement(rows: Rows, *, suspects: bool = False, probe: bool = False)
         .where(rows.among(n.id, select(due.c.id)))
         .values(
             state=NotificationState.SENDING,
-            lease_holder=bindparam("holder"),
+            lease_worker=bindparam("worker_id"),
             lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())),
             epoch=n.epoch + 1,
             dispatched_at=None,
@@ -288,9 +299,9 @@ def _load_statement(rows: Rows) -> Any:
     )
 
 
-def _sending_of(rows: Sequence[Any]) -> Sending:
+def _sending_of(rows: Sequence[Any]) -> ClaimedNotification:
     first = rows[0]
-    return Sending(
+    return ClaimedNotification(
         id=first.id,
         epoch=first.epoch,
         user_guid=first.user_guid,
@@ -299,8 +310,8 @@ def _sending_of(rows: Sequence[Any]) -> Sending:
         attempts=first.attempts,
         step=first.message_step,
         next_attempt_at=first.next_attempt_at,
-        passages=tuple(
-            Passage(
+        items=tuple(
+            NotificationItem(
                 reconnection_id=row.reconnection_id,
                 waiting=row.state == ReconnectionState.READY and row.uri is not None,
                 attempts=row.reconnection_attempts,
@@ -347,7 +358,7 @@ def _release_statement(rows: Rows) -> Any:
             n.epoch == given.c.epoch,
             n.state == written("sending"),
         )
-        .values(state=NotificationState.PENDING, lease_holder=None, lease_expires_at=None, dispatched_at=None)
+        .values(state=NotificationState.PENDING, lease_worker=None, lease_expires_at=None, dispatched_at=None)
     )
 
 

@@ -21,7 +21,7 @@ r = reconnections.c
 TURN = timedelta(minutes=10)
 
 
-class Claim(msgspec.Struct, frozen=True):
+class ClaimedReconnection(msgspec.Struct, frozen=True):
     """A reconnection that this worker holds."""
 
     id: int
@@ -41,10 +41,10 @@ class Claim(msgspec.Struct, frozen=True):
     facts: MemberFacts | None
 
 
-class Fetched(msgspec.Struct, frozen=True, kw_only=True):
+class FetchResult(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a claim. ``state`` is ready, due again, or an end."""
 
-    claim: Claim
+    claim: ClaimedReconnection
     state: ReconnectionState
     outcome: str
     next_attempt_at: datetime | None = None
@@ -58,7 +58,7 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
     well: Well | None = None
 
 
-class Announcement(msgspec.Struct, frozen=True, kw_only=True):
+class NewNotification(msgspec.Struct, frozen=True, kw_only=True):
     """The message that follows from a person's fresh windows."""
 
     user_guid: str
@@ -67,8 +67,8 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True):
     message_key: str
 
 
-#: One person's share of a slice: what became of the claims, and the message if there is one.
-Round = tuple[Sequence[Fetched], Announcement | None]
+#: One person's share of a batch: what became of the claims, and the message if there is one.
+UserResult = tuple[Sequence[FetchResult], NewNotification | None]
 
 
 class Settling:
@@ -90,7 +90,7 @@ class Settling:
         message = rows.table(
             "given", {"user_guid": Text(), "channel": Text(), "step": Integer(), "message_key": Text()}
         )
-        self._announce = (
+        self._insert_notifications = (
             rows.insert(notifications)
             .from_select(
                 ["user_guid", "channel", "step", "message_key", "state", "created_at", "next_attempt_at"],
@@ -153,22 +153,22 @@ class Settling:
                 reopen_at=result.reopen_at,
                 closed_at=result.closed_at,
                 moved_to=func.coalesce(result.moved_to, r.moved_to),
-                lease_holder=None,
+                lease_worker=None,
                 lease_expires_at=None,
                 lost_leases=0,
             )
         )
 
-    async def run(self, connection: AsyncConnection, rounds: Sequence[Round], now: datetime) -> int:
+    async def run(self, connection: AsyncConnection, next_steps: Sequence[UserResult], now: datetime) -> int:
         """Write what is still ours to write; returns how many messages are to be delivered."""
 
         async def execute(statement: Any, given: Sequence[dict[str, Any]]) -> Any:
             parameters = {"given": self._rows.encode(given), "now": now}
             return await connection.execute(statement, parameters) if given else ()
 
-        claims = [fetched.claim for results, _ in rounds for fetched in results]
+        claims = [fetched.claim for results, _ in next_steps for fetched in results]
         held = {id_ for (id_,) in await execute(self._held, [{"id": c.id, "epoch": c.epoch} for c in claims])}
-        ours = [([f for f in results if f.claim.id in held], message) for results, message in rounds]
+        ours = [([f for f in results if f.claim.id in held], message) for results, message in next_steps]
 
         speaking = {
             message.user_guid: message
@@ -177,7 +177,9 @@ class Settling:
         }
         sent_for = {
             user_guid: id_
-            for id_, user_guid in await execute(self._announce, [_message(message) for message in speaking.values()])
+            for id_, user_guid in await execute(
+                self._insert_notifications, [_message(message) for message in speaking.values()]
+            )
         }
         results = [
             f if f.state is not ReconnectionState.READY or f.claim.user_guid in sent_for else _wait_for_turn(f, now)
@@ -187,7 +189,7 @@ class Settling:
 
         ready = [f for f in results if f.state is ReconnectionState.READY]
         ended = [f for f in results if f.state in ENDS]
-        # An episode that was never claimed before has no window yet.
+        # A reconnection that was never claimed before has no window yet.
         await execute(self._supersede, [{"id": f.claim.id} for f in (*ready, *ended) if f.claim.epoch > 1])
         stored = {
             reconnection_id: id_
@@ -217,18 +219,18 @@ class Settling:
         return len(sent_for)
 
 
-def _wait_for_turn(fetched: Fetched, now: datetime) -> Fetched:
+def _wait_for_turn(fetched: FetchResult, now: datetime) -> FetchResult:
     claim = fetched.claim
-    return Fetched(
+    return FetchResult(
         claim=claim,
         state=ReconnectionState.DUE,
-        outcome="another_message_under_way",
+        outcome="other_notification_live",
         next_attempt_at=now + TURN,
         attempts=claim.attempts,
     )
 
 
-def _message(message: Announcement) -> dict[str, Any]:
+def _message(message: NewNotification) -> dict[str, Any]:
     return {
         "user_guid": message.user_guid,
         "channel": message.channel,
@@ -237,7 +239,7 @@ def _message(message: Announcement) -> dict[str, Any]:
     }
 
 
-def _row(fetched: Fetched, now: datetime) -> dict[str, Any]:
+def _row(fetched: FetchResult, now: datetime) -> dict[str, Any]:
     claim = fetched.claim
     return {
         "id": claim.id,

@@ -20,14 +20,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.policy.poison import batch_size
 from worker.policy.states import ReconnectionState
-from worker.policy.suspicion import slice_size
 from worker.store.database import Database
-from worker.store.fetch_settling import Claim, Round, Settling
+from worker.store.fetch_settling import ClaimedReconnection, Settling, UserResult
 from worker.store.moments import Moment, database_now
 from worker.store.outages import OUTAGE_OVER
 from worker.store.pauses import EVERYTHING, MX, holds_all, holds_institution
-from worker.store.people import People, Person
+from worker.store.people import User, UserStore
 from worker.store.rows import Rows
 from worker.store.selection import FACTS, facts_of
 from worker.store.tables import members, reconnections, written
@@ -41,12 +41,12 @@ class FetchStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._rows = rows = database.rows
-        self._people = People(rows)
+        self._people = UserStore(rows)
         self._claim = _claim_statement(rows)
         self._claim_probe = _claim_statement(rows, probe=True)
-        self._claim_suspects = _claim_statement(rows, suspects=True)
+        self._claim_poison = _claim_statement(rows, poison=True)
         self._fewest_deaths = select(func.min(r.lost_leases)).where(
-            _claimable(bindparam("now", type_=Moment()), suspects=True)
+            _claimable(bindparam("now", type_=Moment()), poison=True)
         )
         self._context = _context_statement(rows)
         self._release = _release_statement(rows)
@@ -54,16 +54,16 @@ class FetchStore:
         self._settling = Settling(rows)
 
     async def claim(
-        self, n: int, *, holder: str, lease_seconds: float, now: datetime, soon: datetime, probe: bool = False
-    ) -> list[Claim]:
+        self, n: int, *, worker_id: str, lease_seconds: float, now: datetime, soon: datetime, probe: bool = False
+    ) -> list[ClaimedReconnection]:
         """Take up to ``n`` due reconnections, and with each what else its user has due by ``soon``.
 
         A ``probe`` is taken although requests to MX are paused.
         """
         statement = self._claim_probe if probe else self._claim
-        parameters = {"n": n, "holder": holder, "now": now, "soon": soon, "lease_seconds": lease_seconds}
+        parameters = {"n": n, "worker_id": worker_id, "now": now, "soon": soon, "lease_seconds": lease_seconds}
 
-        async def work(connection: AsyncConnection) -> list[Claim]:
+        async def work(connection: AsyncConnection) -> list[ClaimedReconnection]:
             taken = (await connection.execute(statement, parameters)).scalars().all()
             if not taken:
                 return []
@@ -72,39 +72,41 @@ class FetchStore:
 
         return await self._database.transaction(work)
 
-    async def claim_suspects(self, n: int, *, holder: str, lease_seconds: float, now: datetime) -> list[Claim]:
+    async def claim_poison(
+        self, n: int, *, worker_id: str, lease_seconds: float, now: datetime
+    ) -> list[ClaimedReconnection]:
         """Take rows whose holders died, those with the fewest deaths first and the fewer together the more often they did."""
 
-        async def work(connection: AsyncConnection) -> list[Claim]:
+        async def work(connection: AsyncConnection) -> list[ClaimedReconnection]:
             deaths = await connection.scalar(self._fewest_deaths, {"now": now})
             if deaths is None:
                 return []
-            parameters = {"n": slice_size(n, deaths), "deaths": deaths, "holder": holder, "now": now}
-            statement = self._claim_suspects, parameters | {"lease_seconds": lease_seconds}
+            parameters = {"n": batch_size(n, deaths), "deaths": deaths, "worker_id": worker_id, "now": now}
+            statement = self._claim_poison, parameters | {"lease_seconds": lease_seconds}
             taken = (await connection.execute(*statement)).scalars().all()
             given = self._rows.encode({"id": id_} for id_ in taken)
             return [_claim_of(row) for row in await connection.execute(self._context, {"given": given})]
 
         return await self._database.transaction(work)
 
-    async def people(self, guids: set[str], *, since: datetime) -> dict[str, Person]:
+    async def people(self, guids: set[str], *, since: datetime) -> dict[str, User]:
         """The persons behind claims, with what they were sent after ``since``."""
         return await self._database.transaction(lambda connection: self._people.load(connection, guids, since=since))
 
-    async def settle(self, rounds: Sequence[Round], *, now: datetime) -> int:
+    async def settle(self, next_steps: Sequence[UserResult], *, now: datetime) -> int:
         """Write the results of claims that are still held, in one transaction; the others are somebody else's by now.
 
         A person to whom a message went under way meanwhile gets no second one: their reconnections wait for their turn.
         Returns how many messages are to be delivered.
         """
-        return await self._database.transaction(lambda connection: self._settling.run(connection, rounds, now))
+        return await self._database.transaction(lambda connection: self._settling.run(connection, next_steps, now))
 
-    async def release(self, claims: Sequence[Claim]) -> None:
+    async def release(self, claims: Sequence[ClaimedReconnection]) -> None:
         """Hand leases back at once, nothing spent."""
         given = self._rows.encode({"id": claim.id, "epoch": claim.epoch} for claim in claims)
         await self._database.transaction(lambda connection: connection.execute(self._release, {"given": given}))
 
-    async def renew(self, claims: Sequence[Claim], *, lease_seconds: float) -> None:
+    async def renew(self, claims: Sequence[ClaimedReconnection], *, lease_seconds: float) -> None:
         """Lengthen the leases that are still held."""
         given = self._rows.encode({"id": claim.id, "epoch": claim.epoch} for claim in claims)
         parameters = {"given": given, "lease_seconds": lease_seconds}
@@ -120,29 +122,27 @@ class FetchStore:
         return await self._database.transaction(work)
 
 
-def _claimable(
-    now: ColumnElement[datetime], *, probe: bool = False, suspects: bool | None = None
-) -> ColumnElement[bool]:
-    return and_(r.state == written("due"), r.next_attempt_at <= now, _may_go(r, probe=probe, suspects=suspects))
+def _claimable(now: ColumnElement[datetime], *, probe: bool = False, poison: bool | None = None) -> ColumnElement[bool]:
+    return and_(r.state == written("due"), r.next_attempt_at <= now, _may_go(r, probe=probe, poison=poison))
 
 
-def _may_go(row: Any, *, probe: bool, suspects: bool | None = False) -> ColumnElement[bool]:
+def _may_go(row: Any, *, probe: bool, poison: bool | None = False) -> ColumnElement[bool]:
     """What holds for every row of ``reconnections`` that a claim takes, whether it is due itself or taken along with another.
 
-    No pause covers it, and its workers did not die; with ``suspects`` only rows whose workers died, with ``None`` either.
+    No pause covers it, and its workers did not die; with ``poison`` only rows whose workers died, with ``None`` either.
     """
     paused = or_(holds_all(*((EVERYTHING,) if probe else (EVERYTHING, MX))), holds_institution(row.institution_code))
-    if suspects is None:
+    if poison is None:
         return ~paused
-    return and_(~paused, row.lost_leases > 0 if suspects else row.lost_leases == 0)
+    return and_(~paused, row.lost_leases > 0 if poison else row.lost_leases == 0)
 
 
-def _is_first_of_its_person(now: ColumnElement[datetime], *, probe: bool) -> ColumnElement[bool]:
+def _is_first_of_its_user(now: ColumnElement[datetime], *, probe: bool) -> ColumnElement[bool]:
     """Whether nothing of the same person could be claimed before it.
 
-    A person is claimed by their first episode alone, and the others come along: of claims that run side by side only one can
+    A person is claimed by their first reconnection alone, and the others come along: of claims that run side by side only one can
     lock it, so that nobody's banks are told in two messages. It counts rather than asking whether one exists, since PostgreSQL
-    would turn the latter into a join, and may think it best to go through all episodes for it; and it hides the state from the
+    would turn the latter into a join, and may think it best to go through all reconnections for it; and it hides the state from the
     planner, for whom the index of what is due looks as good as that of users while it does not know how much is due.
     """
     earlier = reconnections.alias("earlier")
@@ -158,14 +158,14 @@ def _is_first_of_its_person(now: ColumnElement[datetime], *, probe: bool) -> Col
     return count.scalar_subquery() == 0
 
 
-def _claim_statement(rows: Rows, *, probe: bool = False, suspects: bool = False) -> Any:
+def _claim_statement(rows: Rows, *, probe: bool = False, poison: bool = False) -> Any:
     """Rows are locked in a CTE, so that LIMIT holds and nobody waits for another's; SQLite has one writer at a time anyway."""
     now = bindparam("now", type_=Moment())
-    claimable = _claimable(now, probe=probe, suspects=suspects)
-    if suspects:
+    claimable = _claimable(now, probe=probe, poison=poison)
+    if poison:
         claimable = and_(claimable, r.lost_leases == bindparam("deaths", type_=Integer()))
     elif not rows.is_sqlite:
-        claimable = and_(claimable, _is_first_of_its_person(now, probe=probe))
+        claimable = and_(claimable, _is_first_of_its_user(now, probe=probe))
     due = (
         select(r.id, r.user_guid)
         .where(claimable)
@@ -178,7 +178,7 @@ def _claim_statement(rows: Rows, *, probe: bool = False, suspects: bool = False)
     along = (
         select(sibling.c.id)
         # A join, and conditions of the row alone: for one user at a time PostgreSQL takes the index of users, even when it
-        # does not know yet that a sweep opened a million episodes, and takes the index of all that are open for a short one.
+        # does not know yet that a sweep opened a million reconnections, and takes the index of all that are open for a short one.
         .join(due, sibling.c.user_guid == due.c.user_guid)
         .where(
             sibling.c.closed_at.is_(None),
@@ -191,13 +191,13 @@ def _claim_statement(rows: Rows, *, probe: bool = False, suspects: bool = False)
         .with_for_update(skip_locked=True, of=sibling)
         .cte("along")
     )
-    taken = select(due.c.id) if suspects else union_all(select(due.c.id), select(along.c.id))
+    taken = select(due.c.id) if poison else union_all(select(due.c.id), select(along.c.id))
     return (
         update(reconnections)
         .where(rows.among(r.id, taken))
         .values(
             state=ReconnectionState.LEASED,
-            lease_holder=bindparam("holder"),
+            lease_worker=bindparam("worker_id"),
             lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())),
             epoch=r.epoch + 1,
         )
@@ -220,7 +220,7 @@ def _release_statement(rows: Rows) -> Any:
     return (
         update(reconnections)
         .where(r.id == given.c.id, r.epoch == given.c.epoch, r.state == written("leased"))
-        .values(state=ReconnectionState.DUE, lease_holder=None, lease_expires_at=None)
+        .values(state=ReconnectionState.DUE, lease_worker=None, lease_expires_at=None)
     )
 
 
@@ -233,7 +233,7 @@ def _renew_statement(rows: Rows) -> Any:
     )
 
 
-#: In the order of :class:`~worker.store.fetch_settling.Claim`.
+#: In the order of :class:`~worker.store.fetch_settling.ClaimedReconnection`.
 _CLAIMED = (
     r.id,
     r.epoch,
@@ -250,7 +250,7 @@ _CLAIMED = (
 )
 
 
-def _claim_of(row: Any) -> Claim:
+def _claim_of(row: Any) -> ClaimedReconnection:
     known, *facts = row[len(_CLAIMED) :]
     claimed: tuple[Any, ...] = (*row[: len(_CLAIMED)], facts_of(facts) if known else None)
-    return Claim(*claimed)
+    return ClaimedReconnection(*claimed)

@@ -30,7 +30,7 @@ from worker.store.importing import KEYS, Columns, latest_of, names_of, numbered,
 from worker.store.rows import Rows
 from worker.store.tables import devices, members, users
 
-#: Rows of a slice that are sent at once: as many as fit into a socket, so that PostgreSQL is at work while the next are read.
+#: Rows of a batch that are sent at once: as many as fit into a socket, so that PostgreSQL is at work while the next are read.
 SLICE = 1_000
 #: Slices that are looked at before the way of their users is chosen; a shorter file is not worth all this.
 _AHEAD = 20
@@ -44,7 +44,7 @@ class _InTheWay(Exception):  # noqa: N818 - no error: there is the ordinary way
 
 
 async def first_load(database: Database, slices: Iterable[Columns]) -> bool:
-    """Write all slices of a file, of :data:`SLICE` rows each; whether that was possible. If not, nothing is written."""
+    """Write all batches of a file, of :data:`SLICE` rows each; whether that was possible. If not, nothing is written."""
     if database.rows.is_sqlite:
         return False
     rest = iter(slices)
@@ -123,7 +123,7 @@ class _Load:
             yield
 
     async def write(self, columns: Columns) -> None:
-        """Take of a slice what goes into this table."""
+        """Take of a batch what goes into this table."""
         assert self._copy is not None, "write within copying()"  # noqa: S101
         await self._copy.write(self._text.of(self._taken(columns)))
 

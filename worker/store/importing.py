@@ -1,4 +1,4 @@
-"""Upserting users, devices and members by the slice, or all of them at once where there are no members yet."""
+"""Upserting users, devices and members by the batch, or all of them at once where there are no members yet."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,7 +33,7 @@ class ImportStore:
         self.slice = 1_000 if database.rows.is_sqlite else 20_000
 
     async def upsert(self, columns: Columns) -> None:
-        """Write a slice in one transaction. The last row of a key wins."""
+        """Write a batch in one transaction. The last row of a key wins."""
         rows = self._database.rows
         copied = not rows.is_sqlite and len(columns["member_guid"]) >= _WORTH_A_COPY
 

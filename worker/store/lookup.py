@@ -79,6 +79,6 @@ class LookupStore:
             select(r.member_guid)
             .join(notification_reconnections, link.reconnection_id == r.id)
             .join(notifications, n.id == link.notification_id)
-            .where(r.member_guid.in_(list(guids)), n.outcome == "put_back", n.next_attempt_at == literal(at, Moment()))
+            .where(r.member_guid.in_(list(guids)), n.outcome == "requeued", n.next_attempt_at == literal(at, Moment()))
         )
         return {row[0] for row in await self._all(query)}

@@ -78,7 +78,7 @@ class Noticing:
         return [date, m.member_guid], and_(m.token_expires_at.is_not(None), *soon)
 
     def _worth_one(self) -> ColumnElement[bool]:
-        """Well, and without an episode that is open, at rest, or ended since its first notice was due.
+        """Well, and without a reconnection that is open, at rest, or ended since its first notice was due.
 
         Whoever came back this close to the old date, or was told and set aside, hears no more of that date; only where the date
         itself was moved is it spoken of again.

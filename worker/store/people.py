@@ -20,7 +20,7 @@ from worker.store.tables import devices, notifications, users
 FAILURE_COUNTS_FOR = timedelta(days=1)
 
 
-class Person(msgspec.Struct, frozen=True, kw_only=True):
+class User(msgspec.Struct, frozen=True, kw_only=True):
     """A user, as far as messages go."""
 
     user_guid: str
@@ -51,8 +51,8 @@ _USER = (
 _NOBODY = (None,) * len(_USER)
 
 
-class People:
-    """Loads persons by the slice."""
+class UserStore:
+    """Loads persons by the batch."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -89,7 +89,7 @@ class People:
             )
         )
 
-    async def load(self, connection: AsyncConnection, guids: Collection[str], *, since: datetime) -> dict[str, Person]:
+    async def load(self, connection: AsyncConnection, guids: Collection[str], *, since: datetime) -> dict[str, User]:
         """The persons behind these GUIDs; one whom the application has no row for can be reached on no channel."""
         given = self._rows.encode({"user_guid": guid} for guid in sorted(guids))
         found: dict[str, tuple[Any, ...]] = {}
@@ -116,7 +116,7 @@ class People:
         people = {}
         for guid in guids:
             channel, email, refused_email, opted_out, locale, timezone = found.get(guid, _NOBODY)
-            people[guid] = Person(
+            people[guid] = User(
                 user_guid=guid,
                 contact=Contact(
                     preferred=None if channel is None else channel_of(channel),

@@ -25,7 +25,7 @@ m, n, r, w, link = members.c, notifications.c, reconnections.c, windows.c, notif
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Episode:
+class OpenReconnection:
     """An open reconnection."""
 
     #: The notification that waits to be delivered about it, if one does.
@@ -70,7 +70,7 @@ class Picture:
     """Everything on record that a message to one user is made of."""
 
     pending: Pending | None
-    episodes: tuple[Episode, ...]
+    open_reconnections: tuple[OpenReconnection, ...]
     members: tuple[KnownMember, ...]
 
 
@@ -86,13 +86,15 @@ class PreviewStore:
         async def work(connection: AsyncConnection) -> Picture | None:
             theirs = (await connection.execute(_members(user_guid))).all()
             waiting = (await connection.execute(_pending(user_guid))).first()
-            episodes = (await connection.execute(_episodes(user_guid, waiting.id if waiting else None))).all()
+            open_reconnections = (
+                await connection.execute(_open_reconnections(user_guid, waiting.id if waiting else None))
+            ).all()
             known = await connection.scalar(select(users.c.user_guid).where(users.c.user_guid == user_guid))
-            if known is None and not theirs and not episodes:
+            if known is None and not theirs and not open_reconnections:
                 return None
             return Picture(
                 pending=Pending(**waiting._mapping) if waiting else None,  # noqa: SLF001 - SQLAlchemy's public name for it
-                episodes=tuple(Episode(**row._mapping) for row in episodes),  # noqa: SLF001
+                open_reconnections=tuple(OpenReconnection(**row._mapping) for row in open_reconnections),  # noqa: SLF001
                 members=tuple(_member(row) for row in theirs),
             )
 
@@ -105,7 +107,7 @@ def _pending(user_guid: str) -> Any:
     )
 
 
-def _episodes(user_guid: str, notification_id: int | None) -> Any:
+def _open_reconnections(user_guid: str, notification_id: int | None) -> Any:
     """In the order in which a message names them. Those of the pending message carry its id while they wait for it."""
     waits = (
         (link.reconnection_id == r.id)

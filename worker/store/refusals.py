@@ -16,7 +16,7 @@ from worker.policy.channel_choice import EMAIL
 from worker.policy.states import GIVEN_BACK, LIVE, NotificationState, ReconnectionState
 from worker.policy.streaks import MEMORY, OUT_OF, UNREACHABLE, Answer, alike
 from worker.store.application import plain_text
-from worker.store.deliver_settling import Delivered
+from worker.store.deliver_settling import DeliveryResult
 from worker.store.moments import Moment
 from worker.store.pauses import delivery_scope, put
 from worker.store.rows import Rows
@@ -107,17 +107,19 @@ class Refusals:
         )
         self._trust_devices = update(devices).where(devices.c.id == ids.id).values(disabled_at=None)
 
-    async def weigh(
+    async def assess(
         self,
         connection: AsyncConnection,
-        results: Sequence[Delivered],
+        results: Sequence[DeliveryResult],
         now: datetime,
         *,
         probe_after: dict[str, timedelta],
     ) -> list[Streak]:
         """Stop the channels on which these results make a streak; ``probe_after`` is how soon each kind of refusal is tried again."""
         new = {
-            (d.sending.channel, d.refusal): d.doubt for d in results if d.refusal is not None and d.doubt is not None
+            (d.notification.channel, d.refusal): d.doubt
+            for d in results
+            if d.refusal is not None and d.doubt is not None
         }
         streaks = []
         for channel in sorted({channel for channel, _ in new}):
@@ -133,11 +135,13 @@ class Refusals:
                     streaks.append(Streak(channel=channel, reason=reason, given_back=given_back, is_new=is_new))
         return streaks
 
-    async def is_refused_alone(self, connection: AsyncConnection, results: Sequence[Delivered], now: datetime) -> bool:
+    async def is_refused_alone(
+        self, connection: AsyncConnection, results: Sequence[DeliveryResult], now: datetime
+    ) -> bool:
         """Whether a channel accepts other messages, and these refusals make no streak beside them."""
         for result in results:
             if result.refusal is not None and result.doubt is not None:
-                answers = await self._answers(connection, result.sending.channel, now)
+                answers = await self._answers(connection, result.notification.channel, now)
                 served = any(answer.refusal is None for answer in answers)
                 if not served or alike(result.refusal, result.doubt, answers, now=now):
                     return False

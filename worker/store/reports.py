@@ -243,31 +243,31 @@ class ReportStore:
         async def work(connection: AsyncConnection) -> dict[str, Any] | None:
             of_member = select(members.c.user_guid, members.c.institution_code, members.c.institution_name, *FACTS)
             row = (await connection.execute(of_member.where(members.c.member_guid == guid))).first()
-            episodes = await connection.execute(
+            history = await connection.execute(
                 select(reconnections).where(r.member_guid == guid).order_by(r.id.desc()).limit(20)
             )
-            found = [dict(episode) for episode in episodes.mappings()]
+            found = [dict(reconnection) for reconnection in history.mappings()]
             if row is None and not found:
                 return None
             user_guid = row.user_guid if row else found[0]["user_guid"]
             user = (await connection.execute(select(users).where(users.c.user_guid == user_guid))).mappings().first()
             alive = and_(devices.c.user_guid == user_guid, ~is_set(devices.c.disabled_at))
             kinds = await connection.scalars(select(devices.c.device_kind).where(alive))
-            for episode in found:
-                await self._add_history(connection, episode)
+            for reconnection in found:
+                await self._add_history(connection, reconnection)
             return {
                 "member": _member(guid, row) if row else None,
                 "user": dict(user) if user else None,
                 "devices": sorted(kind for kind in kinds if kind is not None),
-                "episodes": found,
+                "reconnections": found,
             }
 
         return await self._database.transaction(work)
 
-    async def _add_history(self, connection: AsyncConnection, episode: dict[str, Any]) -> None:
+    async def _add_history(self, connection: AsyncConnection, reconnection: dict[str, Any]) -> None:
         minted = await connection.execute(
             select(windows.c.fetched_at, windows.c.superseded_at)
-            .where(windows.c.reconnection_id == episode["id"])
+            .where(windows.c.reconnection_id == reconnection["id"])
             .order_by(windows.c.id)
         )
         link = notification_reconnections.c
@@ -281,16 +281,16 @@ class ReportStore:
                 n.outcome,
                 n.next_attempt_at,
                 n.attempts,
-                n.lease_holder,
+                n.lease_worker,
                 n.lease_expires_at,
                 n.dispatched_at,
             )
             .join(notification_reconnections, link.notification_id == n.id)
-            .where(link.reconnection_id == episode["id"])
+            .where(link.reconnection_id == reconnection["id"])
             .order_by(n.id)
         )
-        episode["windows"] = [dict(row) for row in minted.mappings()]
-        episode["notifications"] = [dict(row) for row in told.mappings()]
+        reconnection["windows"] = [dict(row) for row in minted.mappings()]
+        reconnection["notifications"] = [dict(row) for row in told.mappings()]
 
 
 def _member(guid: str, row: Any) -> dict[str, Any]:

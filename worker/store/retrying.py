@@ -44,7 +44,7 @@ class RetryStore:
                 step=r.step + 1,
                 base_step=r.step + 1,
                 first_notified_at=None,
-                outcome="put_back",
+                outcome="requeued",
                 outcome_at=now,
             )
         )
@@ -60,7 +60,7 @@ class RetryStore:
             update(notifications)
             .where(n.state == NotificationState.UNKNOWN, theirs, ~overtaken)
             .values(
-                state=NotificationState.PENDING, next_attempt_at=now, attempts=0, epoch=n.epoch + 1, outcome="put_back"
+                state=NotificationState.PENDING, next_attempt_at=now, attempts=0, epoch=n.epoch + 1, outcome="requeued"
             )
             .returning(n.id)
         )

@@ -1,6 +1,6 @@
 """Many rows in one statement: a JSON array bound once, read as a table by the database.
 
-The statement's text does not depend on how many rows there are, so it is compiled once and one round trip writes a slice.
+The statement's text does not depend on how many rows there are, so it is compiled once and one round trip writes a batch.
 """
 
 import json

@@ -104,7 +104,7 @@ def since(now: ColumnElement[datetime]) -> ColumnElement[datetime | None]:
     )
 
 
-def is_suspect() -> ColumnElement[bool]:
+def may_be_broken() -> ColumnElement[bool]:
     """The predicate of ``ix_members_suspect``, word for word and without parameters, so that the index is used."""
     other = and_(*(m.connection_status != literal_column(f"'{form}'") for form in ("CONNECTED", "connected", "6")))
     return or_(m.token_revoked_at.is_not(None), m.error_code.is_not(None), other)
@@ -123,7 +123,7 @@ def standing(
     *,
     picked_for: ColumnElement[str],
 ) -> ColumnElement[str]:
-    """How an episode's member stands: ``broken``, or the state that the episode ends in: reconnected, cancelled or gone.
+    """How a reconnection's member stands: ``broken``, or the state that the reconnection ends in: reconnected, cancelled or gone.
 
     It is broken still where the column that it was picked for holds something unreadable now.
 
@@ -138,7 +138,7 @@ def standing(
         else_=literal(str(ReconnectionState.CANCELLED)),
     )
     return func.coalesce(
-        select(literal(BROKEN)).where(this, is_suspect(), is_broken(statuses, now)).scalar_subquery(),
+        select(literal(BROKEN)).where(this, may_be_broken(), is_broken(statuses, now)).scalar_subquery(),
         select(end).where(this).scalar_subquery(),
         literal(str(ReconnectionState.GONE)),
     )

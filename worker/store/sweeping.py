@@ -24,15 +24,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.policy.poison import MOST_DEATHS
 from worker.policy.selection import Reason
 from worker.policy.states import NotificationState, ReconnectionState
-from worker.policy.suspicion import MOST_DEATHS
 from worker.store.application import plain_text
 from worker.store.closing import Closing
 from worker.store.database import Database
 from worker.store.moments import NEVER, Moment, database_now, has_passed, later, normalised
 from worker.store.noticing import IS_NOTICE, Noticing
-from worker.store.selection import BROKEN, is_broken, is_suspect, reason, since, standing
+from worker.store.selection import BROKEN, is_broken, may_be_broken, reason, since, standing
 from worker.store.tables import (
     members,
     notification_reconnections,
@@ -56,7 +56,7 @@ class SweepReport:
     opened: int = 0
     #: Leases and sendings taken back from workers that are gone.
     recovered: int = 0
-    #: Reconnections that ended because their member is broken no more, or is gone.
+    #: Reconnections that ended because their member is no longer broken, or is gone.
     closed: int = 0
     #: Reconnections whose next reminder is due.
     reminded: int = 0
@@ -118,7 +118,7 @@ class SweepStore:
         await self._count(update(sweeps).where(sweeps.c.id == id_).values(finished_at=now, **figures))
 
     async def recover_leases(self) -> int:
-        """Reconnections whose holder let the lease run out are due again; the epoch keeps the holder from coming back late."""
+        """Reconnections whose worker let the lease run out are due again; the epoch keeps the worker from coming back late."""
         statement = (
             update(reconnections)
             .where(r.state == written("leased"), r.lease_expires_at < database_now())
@@ -126,7 +126,7 @@ class SweepStore:
                 state=ReconnectionState.DUE,
                 epoch=r.epoch + 1,
                 lost_leases=r.lost_leases + 1,
-                lease_holder=None,
+                lease_worker=None,
                 lease_expires_at=None,
                 outcome="lease_lost",
                 outcome_at=database_now(),
@@ -140,14 +140,14 @@ class SweepStore:
             state=ReconnectionState.QUARANTINED,
             closed_at=self._now,
             reopen_at=NEVER,
-            outcome="took_workers_down",
+            outcome="poison",
             outcome_at=self._now,
         )
         poison = quarantined.where(r.state == written("due"), r.lost_leases >= MOST_DEATHS)
         unsendable = (
             update(notifications)
             .where(n.state == written("pending"), n.lost_leases >= MOST_DEATHS)
-            .values(state=NotificationState.FAILED, outcome="took_workers_down", outcome_at=self._now)
+            .values(state=NotificationState.FAILED, outcome="poison", outcome_at=self._now)
             .returning(n.id)
         )
 
@@ -165,7 +165,7 @@ class SweepStore:
         return await self._database.transaction(work)
 
     async def recover_unsent(self, *, resend: bool) -> int:
-        """Notifications whose holder is gone wait again if dispatch never began, or if doubles are wanted rather than gaps."""
+        """Notifications whose worker is gone wait again if dispatch never began, or if doubles are wanted rather than gaps."""
         statement = (
             update(notifications)
             .where(
@@ -177,7 +177,7 @@ class SweepStore:
                 state=NotificationState.PENDING,
                 epoch=n.epoch + 1,
                 lost_leases=n.lost_leases + 1,
-                lease_holder=None,
+                lease_worker=None,
                 lease_expires_at=None,
                 outcome="lease_lost",
                 outcome_at=database_now(),
@@ -186,7 +186,7 @@ class SweepStore:
         return await self._count(statement)
 
     async def close_ended(self, now: datetime) -> int:
-        """Episodes whose member is broken no more, or was deleted, end; ended ones no longer stand in the way of a new break."""
+        """Reconnections whose member is no longer broken, or was deleted, end; ended ones no longer stand in the way of a new break."""
         stands = standing(r.member_guid, self._statuses, self._now, picked_for=r.reason)
         gone = stands == str(ReconnectionState.GONE)
         ended = (
@@ -196,7 +196,7 @@ class SweepStore:
             .values(
                 state=stands,
                 closed_at=self._now,
-                outcome=case((gone, literal("member_deleted")), else_=literal("broken_no_more")),
+                outcome=case((gone, literal("member_deleted")), else_=literal("no_longer_broken")),
                 outcome_at=self._now,
             )
         )
@@ -209,25 +209,25 @@ class SweepStore:
     async def _close(self, ending: Any, now: datetime) -> int:
         return await self._database.transaction(lambda connection: self._closing.run(connection, ending, now))
 
-    async def remind(self, now: datetime, *, rounds: int) -> tuple[int, int]:
-        """Who was told and is not back: due for the next reminder, or given up after ``rounds`` messages.
+    async def remind(self, now: datetime, *, messages: int) -> tuple[int, int]:
+        """Who was told and is not back: due for the next reminder, or given up after ``messages`` messages.
 
         Notices have rounds of their own: where there is a next one it has a date, and they end with what they speak of.
         """
         waiting = and_(r.state == written("notified"), r.next_attempt_at <= self._now)
         due = (
             update(reconnections)
-            .where(waiting, or_(r.step - r.base_step < rounds, IS_NOTICE))
+            .where(waiting, or_(r.step - r.base_step < messages, IS_NOTICE))
             .values(state=ReconnectionState.DUE, attempts=0)
         )
         given_up = (
             update(reconnections)
-            .where(waiting, r.step - r.base_step >= rounds, ~IS_NOTICE)
+            .where(waiting, r.step - r.base_step >= messages, ~IS_NOTICE)
             .values(
                 state=ReconnectionState.EXHAUSTED,
                 closed_at=self._now,
                 reopen_at=NEVER,
-                outcome="reminders_unheard",
+                outcome="reminders_exhausted",
                 outcome_at=self._now,
             )
         )
@@ -236,7 +236,7 @@ class SweepStore:
     async def open(self, now: datetime, *, grace_seconds: float) -> int:
         """Open a reconnection for every broken member that has none, page by page, so that memory stays flat."""
         parameters: dict[str, object] = {"now": now, "grace": grace_seconds}
-        return sum([await self._walk(key, suspects, self._opening, parameters) for key, suspects in self._walks()])
+        return sum([await self._walk(key, candidates, self._opening, parameters) for key, candidates in self._walks()])
 
     async def open_notices(self, now: datetime) -> int:
         """Open a notice for every member whose token runs out soon, if they are asked for at all."""
@@ -247,13 +247,13 @@ class SweepStore:
     async def _walk(
         self,
         key: list[Any],
-        suspects: ColumnElement[bool],
+        candidates: ColumnElement[bool],
         opening: Callable[[ColumnElement[bool]], Any],
         parameters: dict[str, object],
     ) -> int:
         opened, last = 0, None
         while True:
-            page = suspects if last is None else and_(suspects, tuple_(*key) > tuple_(*last))
+            page = candidates if last is None else and_(candidates, tuple_(*key) > tuple_(*last))
             edge = select(*key).where(page).order_by(*key).limit(1).offset(PAGE - 1)
             end = await self._one(edge, parameters)
             if end is not None:
@@ -279,10 +279,10 @@ class SweepStore:
         expired = and_(m.token_expires_at.is_not(None), has_passed(m.token_expires_at, self._now))
         # As it is stored, unread: an application's own form of a moment must compare with itself.
         date = type_coerce(m.token_expires_at, Text() if self._database.rows.is_sqlite else Moment())
-        return [([m.member_guid], is_suspect()), ([date, m.member_guid], expired)]
+        return [([m.member_guid], may_be_broken()), ([date, m.member_guid], expired)]
 
     def _to_open(self) -> ColumnElement[bool]:
-        """Broken, and neither in hand nor at rest after an episode that ended without success. A newer date is a new break."""
+        """Broken, and neither in hand nor at rest after a reconnection that ended without success. A newer date is a new break."""
         revoked_at, never = normalised(m.token_revoked_at), literal(NEVER, Moment())
         newer = or_(
             and_(revoked_at > r.closed_at, revoked_at < never),
@@ -316,7 +316,7 @@ class SweepStore:
         """How many reconnections :meth:`open` and :meth:`open_notices` would open now, by reason."""
         why = reason(self._now)
         seen = dict.fromkeys(("token_revoked", "token_expired", "error_code", "connection_status"), 0)
-        found = or_(is_suspect(), m.token_expires_at.is_not(None))
+        found = or_(may_be_broken(), m.token_expires_at.is_not(None))
         query = select(why, func.count()).where(found, self._to_open()).group_by(why)
 
         async def work(connection: AsyncConnection) -> dict[str, int]:

@@ -133,10 +133,10 @@ reconnections = Table(
     Column("next_check_at", Moment),
     Column("checks", Integer, nullable=False, server_default="0"),
     # The lease: who holds the row, until when by the database's clock, and the fence that grows with every claim.
-    Column("lease_holder", String(128)),
+    Column("lease_worker", String(128)),
     Column("lease_expires_at", Moment),
     Column("epoch", BigInteger, nullable=False, server_default="0"),
-    # How often in a row its holder died: such rows are claimed in ever smaller slices.
+    # How often in a row its worker died: such rows are claimed in ever smaller batches.
     Column("lost_leases", Integer, nullable=False, server_default="0"),
     # A short word for how the last attempt ended, and when.
     Column("outcome", String(64)),
@@ -183,7 +183,7 @@ notifications = Table(
     Column("created_at", Moment, nullable=False),
     Column("next_attempt_at", Moment),
     Column("attempts", Integer, nullable=False, server_default="0"),
-    Column("lease_holder", String(128)),
+    Column("lease_worker", String(128)),
     Column("lease_expires_at", Moment),
     Column("epoch", BigInteger, nullable=False, server_default="0"),
     Column("lost_leases", Integer, nullable=False, server_default="0"),
@@ -216,7 +216,7 @@ notification_reconnections = Table(
     Column("window_id", _Id, ForeignKey("windows.id"), nullable=False),
     Column("step", Integer, nullable=False),
     Column("channel", String(16), nullable=False),
-    # The key against doubles: an episode speaks once a step on a channel, whatever runs twice.
+    # The key against doubles: a reconnection speaks once a step on a channel, whatever runs twice.
     UniqueConstraint("reconnection_id", "step", "channel"),
 )
 

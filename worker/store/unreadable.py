@@ -16,7 +16,7 @@ from worker.policy.zones import zone_named
 from worker.setting_types import CONNECTION_STATUSES
 from worker.store.application import device_kind, is_guid, is_set, status_text, unreadable
 from worker.store.database import Database
-from worker.store.selection import is_suspect
+from worker.store.selection import may_be_broken
 from worker.store.tables import devices, members, users
 
 m, u, d = members.c, users.c, devices.c
@@ -37,10 +37,10 @@ _OF_MEMBERS: tuple[tuple[str, str, ColumnElement[bool], str], ...] = (
     (
         "members.connection_status",
         "no status of MX",
-        and_(is_suspect(), _STATUS.is_not(None), _STATUS.not_in(statuses_as_written(CONNECTION_STATUSES))),
+        and_(may_be_broken(), _STATUS.is_not(None), _STATUS.not_in(statuses_as_written(CONNECTION_STATUSES))),
         "picks nobody",
     ),
-    ("members.member_guid, user_guid", "no GUID", and_(is_suspect(), _NO_GUID), "is never picked"),
+    ("members.member_guid, user_guid", "no GUID", and_(may_be_broken(), _NO_GUID), "is never picked"),
 )
 _OF_USERS: tuple[tuple[str, str, ColumnElement[bool], str], ...] = (
     ("users.email", "no text", unreadable(u.email), "counts as empty"),

@@ -1,7 +1,7 @@
 """What the verify stage takes from the database and gives back.
 
 A look at a member needs no lease: the claim puts the next look ahead, so a look that dies is made again, and one that is
-overtaken by a reminder is discarded by the epoch.
+superseded by a reminder is discarded by the epoch.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from worker.store.tables import pauses, reconnections, windows, written
 r = reconnections.c
 
 
-class Look(msgspec.Struct, frozen=True, kw_only=True):
+class MemberCheck(msgspec.Struct, frozen=True, kw_only=True):
     """A notified reconnection whose member is to be read."""
 
     id: int
@@ -36,12 +36,12 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     checks: int
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a look showed."""
 
-    look: Look
+    check: MemberCheck
     outcome: str
-    #: The episode's end, if this is it.
+    #: The reconnection's end, if this is it.
     state: ReconnectionState | None = None
     next_check_at: datetime | None = None
     moved_to: str | None = None
@@ -95,13 +95,13 @@ class VerifyStore:
             .values(superseded_at=now, uri=None)
         )
 
-    async def claim(self, n: int, *, now: datetime, again_at: datetime) -> list[Look]:
+    async def claim(self, n: int, *, now: datetime, again_at: datetime) -> list[MemberCheck]:
         """Take up to ``n`` reconnections that are to be looked at; if nothing comes of it they are again at ``again_at``."""
 
-        async def work(connection: AsyncConnection) -> list[Look]:
+        async def work(connection: AsyncConnection) -> list[MemberCheck]:
             rows = await connection.execute(self._claim, {"n": n, "now": now, "again_at": again_at})
             return [
-                Look(
+                MemberCheck(
                     id=row.id,
                     epoch=row.epoch,
                     member_guid=row.member_guid,
@@ -116,26 +116,26 @@ class VerifyStore:
 
         return await self._database.transaction(work)
 
-    async def settle(self, seen: Sequence[Seen], *, now: datetime) -> None:
-        """Write what looks showed, but for those that were overtaken."""
+    async def settle(self, seen: Sequence[CheckResult], *, now: datetime) -> None:
+        """Write what looks showed, but for those that were superseded."""
         given = self._rows.encode(
             {
-                "id": s.look.id,
-                "epoch": s.look.epoch,
+                "id": s.check.id,
+                "epoch": s.check.epoch,
                 "state": s.state,
                 "outcome": s.outcome,
                 "next_check_at": s.next_check_at,
                 "moved_to": s.moved_to,
-                "checks": s.look.checks + s.counts,
+                "checks": s.check.checks + s.counts,
             }
             for s in seen
         )
 
         async def work(connection: AsyncConnection) -> None:
             held = set((await connection.execute(self._settle, {"given": given, "now": now})).scalars())
-            over = [s for s in seen if s.state is not None and s.look.id in held]
+            over = [s for s in seen if s.state is not None and s.check.id in held]
             if over:
-                ids = self._rows.encode({"id": s.look.id} for s in over)
+                ids = self._rows.encode({"id": s.check.id} for s in over)
                 await connection.execute(self._forget, {"given": ids, "now": now})
             await mark_well(connection, self._rows, [s.well for s in over if s.well is not None])
 

@@ -22,7 +22,7 @@ STEADY_AFTER = 11.0
 
 
 def slow_tail(bench: Bench) -> None:
-    """Both with and without a slow tail, watched once the tail is as long as it gets; in the full form across the ends of shifts."""
+    """Both with and without a slow tail, watched once the tail is as long as it gets; in the full form across the ends of runs."""
     form = bench.form
     seconds = STEADY_AFTER + form.tail_seconds
     # More than a client can get through in that time.

@@ -85,9 +85,9 @@ async def test_who_cannot_be_told_now_is_said_to_be_held_by_what_fetch_then_reco
         await fetch(bench.runtime)
         assert await bench.one("SELECT outcome FROM reconnections") == code
         assert await bench.one("SELECT count(*) FROM windows") == 0
-        again = await explanation(bench.runtime, "MBR-a")  # now it waits for a moment on record
-        assert code in {hold["code"] for hold in again["holds"]}
-        assert all(moment >= bench.runtime.clock.now() for moment in _moments(again))
+        defer = await explanation(bench.runtime, "MBR-a")  # now it waits for a moment on record
+        assert code in {hold["code"] for hold in defer["holds"]}
+        assert all(moment >= bench.runtime.clock.now() for moment in _moments(defer))
 
 
 CONCERNING = {
@@ -165,7 +165,7 @@ async def test_a_lease_says_who_holds_it_and_until_when(bench_for: Any) -> None:
     bench = await bench_for(smtp_url="smtp://127.0.0.1:9?tls=none", email_from="a@ledgerly.example")
     await bench.member("a", connection_status="DENIED")
     await sweep(bench.runtime)
-    leased = "UPDATE reconnections SET state = 'leased', lease_holder = 'host:7', lease_expires_at = :at"
+    leased = "UPDATE reconnections SET state = 'leased', lease_worker = 'host:7', lease_expires_at = :at"
     now = bench.runtime.clock.now()
     await bench.sql(leased, at=bench.stored(now + timedelta(minutes=1)))
     told = await explanation(bench.runtime, "MBR-a")

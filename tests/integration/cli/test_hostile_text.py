@@ -65,7 +65,7 @@ def hostile(machine: Any) -> Any:
         for state, closed in (("due", None), ("exhausted", at)):
             put(
                 "INSERT INTO reconnections (member_guid, user_guid, institution_code, state, reason, broken_since, opened_at, closed_at, "
-                "next_attempt_at, outcome, outcome_at, lease_holder, moved_to) VALUES ('MBR-1', 'USR-1', ?, ?, 'connection_status', ?, ?, ?, ?, ?, ?, ?, ?)",
+                "next_attempt_at, outcome, outcome_at, lease_worker, moved_to) VALUES ('MBR-1', 'USR-1', ?, ?, 'connection_status', ?, ?, ?, ?, ?, ?, ?, ?)",
                 (CODE, state, at, at, closed, at, HOSTILE[:60], at, HOSTILE[:60], f"MBR-{CODE}"),
             )  # fmt: skip
         for scope in (f"institution:{CODE}", f"outage:{CODE}", "institution:[/x]"):

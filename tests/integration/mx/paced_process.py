@@ -10,8 +10,8 @@ from cryptography.fernet import Fernet
 from yarl import URL
 
 from worker.mx.answers import RetryLater
-from worker.mx.judging import judge_member
-from worker.mx.pacing import NoTurn, Pacing
+from worker.mx.classifying import classify_member
+from worker.mx.pacing import NoPermit, Pacing
 from worker.mx.transport import Transport
 from worker.settings import Settings
 
@@ -32,10 +32,10 @@ async def run(redis_url: str, mx_url: str, rate: str) -> None:
     async def ask() -> None:
         while True:
             try:
-                async with pacing.turn(within=20) as turn:
+                async with pacing.permit(within=20) as permit:
                     reply = await transport.get(URL(mx_url))
-                    turn.heard(reply if isinstance(reply, RetryLater) else judge_member(*reply, asked="MBR-1"))
-            except NoTurn:
+                    permit.heard(reply if isinstance(reply, RetryLater) else classify_member(*reply, asked="MBR-1"))
+            except NoPermit:
                 continue
 
     stdin = asyncio.StreamReader()
@@ -47,7 +47,7 @@ async def run(redis_url: str, mx_url: str, rate: str) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    print(f"lost={pacing._supply.schedule.lost}", flush=True)
+    print(f"lost={pacing._source.schedule.lost}", flush=True)
     await pacing.close()
     await transport.close()
 

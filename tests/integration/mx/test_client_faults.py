@@ -189,14 +189,14 @@ async def test_bytes_after_an_answer_are_never_taken_for_the_next(wire_mx):
 
 
 async def test_random_damage_to_an_answer_never_raises(wire_mx):
-    dice = random.Random(20261123)
+    rng = random.Random(20261123)
     wholes = [http(), http(GZIPPED, headers="Content-Encoding: gzip\r\n"), CHUNKED + b"5\r\nabcde\r\n0\r\n\r\n"]
 
     async def damaged(writer, _n):
-        whole = bytearray(dice.choice(wholes))
-        for _ in range(dice.randint(1, 12)):
-            whole[dice.randrange(len(whole))] = dice.randrange(256)
-        writer.write(bytes(whole[: dice.randint(1, len(whole))]))
+        whole = bytearray(rng.choice(wholes))
+        for _ in range(rng.randint(1, 12)):
+            whole[rng.randrange(len(whole))] = rng.randrange(256)
+        writer.write(bytes(whole[: rng.randint(1, len(whole))]))
         return True
 
     _, client = await wire_mx(damaged)

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from worker.mx.answers import Gone, RefusedClient, RetryLater
-from worker.mx.pacing import NoTurn, Pacing
+from worker.mx.pacing import NoPermit, Pacing
 from worker.mx.pacing.schedule import LATE
 
 PacingFor = Callable[..., Pacing]
@@ -32,10 +32,10 @@ async def pacing_for(make_settings, redis_url) -> AsyncIterator[PacingFor]:
 
 async def one_turn(pacing: Pacing, answer: object = None, **options: Any) -> float:
     """Take a turn; when it began."""
-    async with pacing.turn(**options) as turn:
+    async with pacing.permit(**options) as permit:
         began = time.monotonic()
         if answer is not None:
-            turn.heard(answer)
+            permit.heard(answer)
     return began
 
 
@@ -63,6 +63,7 @@ async def test_without_a_rate_redis_is_asked_once_and_not_for_each_request(pacin
         assert await redis.keys() == []
 
 
+@pytest.mark.alone
 async def test_a_turn_that_nothing_limits_costs_microseconds(pacing_for):
     pacing = pacing_for()
     await one_turn(pacing)
@@ -70,7 +71,7 @@ async def test_a_turn_that_nothing_limits_costs_microseconds(pacing_for):
     for _ in range(10):
         started = time.perf_counter()
         for _ in range(500):
-            async with pacing.turn():
+            async with pacing.permit():
                 pass
         best = min(best, time.perf_counter() - started)
     assert best / 500 < 5e-6
@@ -87,31 +88,31 @@ async def test_requests_held_up_while_they_connect_are_not_sent_all_at_once(paci
     sent: list[float] = []
 
     async def request() -> None:
-        async with pacing.turn() as turn:
+        async with pacing.permit() as permit:
             await opened.wait()
-            await turn.before_sending()
+            await permit.before_sending()
             sent.append(time.monotonic())
 
     opened = asyncio.Event()
     requests = [asyncio.create_task(request()) for _ in range(30)]
-    await until(lambda: pacing._places.in_flight == 30)
+    await until(lambda: pacing._concurrency.in_flight == 30)
     await asyncio.sleep(2 * LATE)  # so that the last moment of them is over as well
     opened.set()
     await asyncio.gather(*requests)
     # Each has a moment of its own again, at most three of which may be used at once.
     assert max(sum(1 for other in sent if 0 <= other - one < 0.1) for one in sent) <= 10 + 100 * LATE + 1
-    assert pacing._places.in_flight == 0
+    assert pacing._concurrency.in_flight == 0
 
 
 async def test_a_request_that_connected_too_late_is_not_sent_into_a_silence(pacing_for):
     pacing = pacing_for(mx_requests_per_second=100)
-    async with pacing.turn() as turn:
+    async with pacing.permit() as permit:
         await asyncio.sleep(2 * LATE)
         pacing.block(60)
-        with pytest.raises(NoTurn) as raised:
-            await turn.before_sending()
+        with pytest.raises(NoPermit) as raised:
+            await permit.before_sending()
     assert raised.value.after == pytest.approx(60, abs=1)
-    assert pacing._places.in_flight == 0
+    assert pacing._concurrency.in_flight == 0
 
 
 async def test_many_waiters_are_served_by_few_round_trips(pacing_for, redis_url):
@@ -128,7 +129,7 @@ async def test_silence_that_another_process_asked_for_holds_the_first_turn(pacin
     other = pacing_for()
     other.block(0.4)
     silent_until = time.monotonic() + other.blocked_for
-    await until(lambda: other._supply._untold_block < 0)
+    await until(lambda: other._source._untold_block < 0)
     assert await one_turn(pacing_for(mx_requests_per_second=rate)) >= silent_until - 0.01
 
 
@@ -141,7 +142,7 @@ async def test_silence_reaches_processes_that_are_at_work(pacing_for):
             await one_turn(other)
             await asyncio.sleep(0.02)
     assert other.blocked_for == pytest.approx(one.blocked_for, abs=0.05)
-    with pytest.raises(NoTurn) as refusal:
+    with pytest.raises(NoPermit) as refusal:
         await one_turn(other, within=1.0)
     assert refusal.value.after == pytest.approx(one.blocked_for, abs=0.1)
 
@@ -197,7 +198,7 @@ async def test_no_more_are_in_flight_than_there_are_places(pacing_for):
 
     async def ask() -> None:
         nonlocal in_flight, most
-        async with pacing.turn():
+        async with pacing.permit():
             in_flight += 1
             most = max(most, in_flight)
             await asyncio.sleep(0.001)
@@ -211,16 +212,16 @@ async def test_a_waiter_that_gives_up_leaves_its_place_to_others(pacing_for):
     pacing = pacing_for(mx_max_connections=1)
     has_it, hold = asyncio.Event(), asyncio.Event()
 
-    async def holder() -> None:
-        async with pacing.turn():
+    async def worker_id() -> None:
+        async with pacing.permit():
             has_it.set()
             await hold.wait()
 
-    held = asyncio.create_task(holder())
+    held = asyncio.create_task(worker_id())
     await has_it.wait()
     cancelled = [asyncio.create_task(one_turn(pacing)) for _ in range(5)]
     last = asyncio.create_task(one_turn(pacing, within=5))
-    with pytest.raises(NoTurn) as refusal:
+    with pytest.raises(NoPermit) as refusal:
         await one_turn(pacing, within=0.05)
     assert refusal.value.after == 0
     for task in cancelled[:3]:
@@ -230,7 +231,7 @@ async def test_a_waiter_that_gives_up_leaves_its_place_to_others(pacing_for):
     cancelled[3].cancel()
     await asyncio.gather(held, last, *cancelled, return_exceptions=True)
     assert last.exception() is None
-    assert pacing._places.in_flight == 0
+    assert pacing._concurrency.in_flight == 0
     await one_turn(pacing, within=1)
 
 
@@ -238,9 +239,9 @@ async def test_a_request_that_fails_gives_its_place_back(pacing_for):
     pacing = pacing_for(mx_max_connections=1)
     for _ in range(3):
         with pytest.raises(ValueError, match="broken"):
-            async with pacing.turn(within=1):
+            async with pacing.permit(within=1):
                 raise ValueError("broken")
-    assert pacing._places.in_flight == 0
+    assert pacing._concurrency.in_flight == 0
 
 
 async def test_with_redis_away_work_goes_on_and_no_secret_is_logged(pacing_for):
@@ -282,7 +283,7 @@ async def test_nobody_looks_while_nothing_is_sent_and_a_look_comes_first_afterwa
     await until(lambda: pacing._keeper_wakes_at == float("inf"))
     other.block(0.4)
     silent_until = time.monotonic() + other.blocked_for
-    await until(lambda: other._supply._untold_block < 0)
+    await until(lambda: other._source._untold_block < 0)
     assert not pacing.blocked_for
     assert await one_turn(pacing) >= silent_until - 0.01
 

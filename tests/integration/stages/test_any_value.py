@@ -6,7 +6,7 @@ from sqlalchemy import text
 
 from worker.cli.inspect import explanation, overview
 from worker.cli.previewing import preview
-from worker.policy.selection import MemberFacts, judge
+from worker.policy.selection import MemberFacts, classify
 from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
@@ -52,15 +52,17 @@ def _odd_rows(*, is_sqlite: bool) -> list[tuple[Any, Any]]:
 
 
 async def _write(connection: Any, table: Any, row: dict[str, Any], *, is_sqlite: bool) -> None:
-    places = []
+    concurrency = []
     for name, value in row.items():
         if value == "NOT UTF-8":
-            places.append("CAST(X'fffe41' AS TEXT)")
+            concurrency.append("CAST(X'fffe41' AS TEXT)")
         elif not is_sqlite and isinstance(table.c[name].type, ApplicationMoment):
-            places.append(f"CAST(:{name} AS timestamptz)")
+            concurrency.append(f"CAST(:{name} AS timestamptz)")
         else:
-            places.append(f":{name}")
-    await connection.execute(text(f"INSERT INTO {table.name} ({', '.join(row)}) VALUES ({', '.join(places)})"), row)
+            concurrency.append(f":{name}")
+    await connection.execute(
+        text(f"INSERT INTO {table.name} ({', '.join(row)}) VALUES ({', '.join(concurrency)})"), row
+    )
 
 
 async def test_no_value_in_any_column_stops_those_beside_it(bench_for: Any, sandbox_for: Any) -> None:
@@ -127,7 +129,7 @@ async def test_no_value_in_any_column_stops_those_beside_it(bench_for: Any, sand
             found = await reports.member(f"MBR-odd-{n}")
             assert found is not None
             facts = MemberFacts(**{name: found["member"][name] for name in MemberFacts.__struct_fields__})
-            verdict = judge(facts, statuses=("DENIED",), now=bench.runtime.clock.now())
+            verdict = classify(facts, statuses=("DENIED",), now=bench.runtime.clock.now())
             assert verdict.broken == (f"MBR-odd-{n}" in states), (odd[n], verdict)
         for n in range(0, len(odd), 7):
             await preview(bench.runtime, f"USR-odd-{n}", None)

@@ -147,10 +147,10 @@ async def test_a_sender_that_lost_its_lease_sends_nothing(bench_for: Any, sandbo
         await sweep(bench.runtime)
         await fetch(bench.runtime)
         stage = Deliver(bench.runtime, {}, mx_breaker=Breaker(PauseStore(bench.runtime.database), MX))
-        (errand,) = (await stage.claim(10)).jobs
+        (job,) = (await stage.claim(10)).jobs
         await bench.sql("UPDATE notifications SET lease_expires_at = '2020-01-01 00:00:00'")
         await sweep(bench.runtime)
-        await stage.settle([await stage.work(errand)])
+        await stage.settle([await stage.work(job)])
         assert await sandbox.mails() == []
         assert await bench.one("SELECT state FROM notifications") == "pending"
 

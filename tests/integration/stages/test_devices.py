@@ -91,7 +91,7 @@ class Stage:
         return [(row[0], row[1]) for row in rows]
 
     async def spoken(self) -> Any:
-        """Steps of the cadence that are behind each episode."""
+        """Steps of the cadence that are behind each reconnection."""
         return [row[0] for row in await self.bench.sql("SELECT step - base_step FROM reconnections ORDER BY id")]
 
 

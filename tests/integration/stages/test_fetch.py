@@ -63,9 +63,9 @@ async def test_what_mx_answers_decides_how_it_ends(
         assert row[2] == (1 if state == "due" else 0)
         assert await bench.one("SELECT count(*) FROM notifications") == 0
         # Nothing more to do: a second sweep opens nothing anew.
-        again = await sweep(bench.runtime)
-        assert again is not None
-        assert again.opened == 0
+        defer = await sweep(bench.runtime)
+        assert defer is not None
+        assert defer.opened == 0
 
 
 async def test_a_member_that_is_back_is_marked_well(bench_for: Any, sandbox_for: Any) -> None:
@@ -237,17 +237,17 @@ async def test_results_of_a_lost_lease_change_nothing(bench_for: Any, sandbox_fo
         bench = await bench_for(**sandbox.settings)
         await _broken(bench, "a")
         stage = Fetch(bench.runtime, _NoBreaker())  # type: ignore[arg-type]
-        visits = (await stage.claim(10)).jobs
-        done = [await stage.work(visit) for visit in visits]
+        jobs = (await stage.claim(10)).jobs
+        done = [await stage.work(job) for job in jobs]
         # Its lease ran out, and another worker took it over.
         await bench.sql("UPDATE reconnections SET lease_expires_at = '2020-01-01 00:00:00'")
         await sweep(bench.runtime)
         now = bench.runtime.clock.now()
         store = FetchStore(bench.runtime.database)
-        taken = await store.claim_suspects(10, holder="other", lease_seconds=60, now=now)
+        taken = await store.claim_poison(10, worker_id="other", lease_seconds=60, now=now)
         assert len(taken) == 1
         await stage.settle(done)
-        row = (await bench.sql("SELECT state, lease_holder FROM reconnections"))[0]
+        row = (await bench.sql("SELECT state, lease_worker FROM reconnections"))[0]
         assert tuple(row) == ("leased", "other")
         assert await bench.one("SELECT count(*) FROM windows") == 0
         assert await bench.one("SELECT count(*) FROM notifications") == 0
@@ -262,9 +262,9 @@ async def test_no_more_is_claimed_than_pacing_can_finish_with_what_waits_already
         stage = Fetch(bench.runtime, _NoBreaker())  # type: ignore[arg-type]
         room = bench.runtime.pacing.affordable(bench.runtime.mx_deadline)
         assert 5 < room < 60
-        visits = (await stage.claim(60)).jobs
-        assert len(visits) == room
-        stage.shift._waiting.extend(visits)
+        jobs = (await stage.claim(60)).jobs
+        assert len(jobs) == room
+        stage.runner._waiting.extend(jobs)
         assert list((await stage.claim(60)).jobs) == []
         assert await bench.one("SELECT count(*) FROM reconnections WHERE state = 'leased'") == room
 
@@ -273,11 +273,11 @@ async def test_claims_side_by_side_bring_each_person_in_one_piece(bench_for: Any
     bench = await bench_for()
     # A person's banks lie far apart in the order in which they are claimed.
     for bank in range(3):
-        for person in range(40):
-            await bench.member(f"{bank}-{person:02}", user=f"p{person:02}", connection_status="DENIED")
+        for user in range(40):
+            await bench.member(f"{bank}-{user:02}", user=f"p{user:02}", connection_status="DENIED")
     await sweep(bench.runtime)
     store, now = FetchStore(bench.runtime.database), bench.runtime.clock.now()
-    lease = {"holder": "me", "lease_seconds": 60, "now": now, "soon": now + timedelta(days=1)}
+    lease = {"worker_id": "me", "lease_seconds": 60, "now": now, "soon": now + timedelta(days=1)}
     claims = await asyncio.gather(*(store.claim(10, **lease) for _ in range(5)))
     while left := await store.claim(10, **lease):
         claims.append(left)
@@ -320,8 +320,8 @@ async def test_what_keeps_a_reconnection_from_being_claimed_keeps_it_from_being_
             await sweep(bench.runtime)
         await _hold(bench, gate)
         stage = Fetch(bench.runtime, _NoBreaker())  # type: ignore[arg-type]
-        visits = (await stage.claim(10)).jobs
-        assert [claim.member_guid for visit in visits for claim in visit.claims] == ["MBR-free"]
+        jobs = (await stage.claim(10)).jobs
+        assert [claim.member_guid for job in jobs for claim in job.claims] == ["MBR-free"]
 
 
 async def test_a_reminder_of_a_held_bank_is_not_taken_along(bench_for: Any, sandbox_for: Any) -> None:
@@ -395,13 +395,13 @@ async def test_a_row_that_takes_its_workers_down_is_set_aside_and_its_slice_mate
         for _ in range(30):
             # A worker claims, and dies with what it holds if the culprit is among it.
             stage = Fetch(bench.runtime, _NoBreaker(), mode=Mode.WORK)  # type: ignore[arg-type]
-            visits = (await stage.claim(32)).jobs
-            if not visits:
-                stage = Fetch(bench.runtime, _NoBreaker(), mode=Mode.SUSPECTS)  # type: ignore[arg-type]
-                visits = (await stage.claim(32)).jobs
-            if not visits:
+            jobs = (await stage.claim(32)).jobs
+            if not jobs:
+                stage = Fetch(bench.runtime, _NoBreaker(), mode=Mode.POISON)  # type: ignore[arg-type]
+                jobs = (await stage.claim(32)).jobs
+            if not jobs:
                 break
-            members = {claim.member_guid for visit in visits for claim in visit.claims}
+            members = {claim.member_guid for job in jobs for claim in job.claims}
             if "MBR-m07" in members:
                 slices.append(len(members))
                 await bench.sql(
@@ -409,12 +409,12 @@ async def test_a_row_that_takes_its_workers_down_is_set_aside_and_its_slice_mate
                 )
                 await sweep(bench.runtime)
             else:
-                await stage.settle([await stage.work(visit) for visit in visits])
+                await stage.settle([await stage.work(job) for job in jobs])
         assert slices == [32, 32, 4, 1, 1, 1]
         states = await bench.states()
         assert states.pop("MBR-m07") == "quarantined"
         assert set(states.values()) == {"ready"}
-        assert await bench.one("SELECT outcome FROM reconnections WHERE state = 'quarantined'") == "took_workers_down"
+        assert await bench.one("SELECT outcome FROM reconnections WHERE state = 'quarantined'") == "poison"
 
 
 async def test_rows_that_a_killed_worker_held_are_worked_off_in_the_same_task(bench_for: Any, sandbox_for: Any) -> None:

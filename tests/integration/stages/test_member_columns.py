@@ -141,9 +141,9 @@ async def test_what_mx_says_of_a_member_that_is_back_is_written_and_what_it_disp
     await run(bench)
     assert await bench.states() == {"MBR-a": "reconnected"}
     assert await _row(bench) == ("CONNECTED", left, None, before[3], before[4])
-    again = await sweep(bench.runtime)
-    assert again is not None
-    assert again.opened == 0
+    defer = await sweep(bench.runtime)
+    assert defer is not None
+    assert defer.opened == 0
 
 
 @_PATHS

@@ -91,9 +91,9 @@ async def test_only_members_that_are_well_and_near_their_date_are_worth_a_notice
         ("MBR-expired", "token_expired"),
         ("MBR-denied", "connection_status"),
     }
-    again = await sweep(bench.runtime)
-    assert again is not None
-    assert not again.did_something
+    defer = await sweep(bench.runtime)
+    assert defer is not None
+    assert not defer.did_something
 
 
 async def test_a_customer_is_told_on_the_days_and_after_the_expiry_as_of_any_break(
@@ -265,9 +265,9 @@ async def test_a_date_that_moves_a_little_is_the_same_date(
     await _move(bench, "a", 4 * DAY + moved)
     for _ in range(2):
         await sweep(bench.runtime)
-    episodes = await _episodes(bench)
-    assert episodes[0][2] == ended
-    assert len(episodes) == 1 + opened
+    reconnections = await _episodes(bench)
+    assert reconnections[0][2] == ended
+    assert len(reconnections) == 1 + opened
 
 
 async def test_whoever_came_back_near_the_old_date_hears_no_more_of_it(bench_for: Any) -> None:
@@ -312,7 +312,7 @@ async def test_one_person_hears_of_the_broken_bank_first_and_of_the_other_anothe
         await _run(bench)
         assert await _subjects(sandbox) == ["Ledgerly no longer receives data from Bank B"]
         row = (await bench.sql("SELECT state, outcome FROM reconnections WHERE reason = 'expires_soon'"))[0]
-        assert tuple(row) == ("due", "broken_bank_first")
+        assert tuple(row) == ("due", "broken_member_first")
         _hold_clock(bench, bench.runtime.clock.now() + DAY + HOUR)
         await _run(bench)
         assert len(await sandbox.mails()) == 2

@@ -10,11 +10,11 @@ from worker.store.fetching import FetchStore
 from worker.store.pauses import PauseStore
 
 
-async def _past(bench: Any, code: str, *, episodes: int, days: int) -> None:
-    """So many ended episodes of an institution, spread over the days before."""
+async def _past(bench: Any, code: str, *, reconnections: int, days: int) -> None:
+    """So many ended reconnections of an institution, spread over the days before."""
     now = bench.runtime.clock.now()
-    for number in range(episodes):
-        at = bench.stored(now - timedelta(days=days * (number + 1) / (episodes + 1)))
+    for number in range(reconnections):
+        at = bench.stored(now - timedelta(days=days * (number + 1) / (reconnections + 1)))
         await bench.sql(
             "INSERT INTO reconnections (member_guid, user_guid, institution_code, state, reason, broken_since, opened_at, closed_at) "
             "VALUES (:m, :u, :c, 'reconnected', 'connection_status', :a, :a, :a)",
@@ -30,7 +30,7 @@ async def _break(bench: Any, code: str, members: int) -> None:
 async def test_a_burst_far_above_normal_is_held_and_the_others_go_on(bench_for: Any, sandbox_for: Any) -> None:
     async with sandbox_for({"cobalt-0": ["ok"]}) as sandbox:
         bench = await bench_for(**sandbox.settings)
-        await _past(bench, "alder", episodes=20, days=10)
+        await _past(bench, "alder", reconnections=20, days=10)
         await _break(bench, "alder", 60)
         await _break(bench, "cobalt", 1)
         await sweep(bench.runtime)
@@ -45,7 +45,7 @@ async def test_a_burst_far_above_normal_is_held_and_the_others_go_on(bench_for: 
 
 async def test_when_the_burst_is_over_messages_go_out_on_a_ramp(bench_for: Any) -> None:
     bench = await bench_for()
-    await _past(bench, "alder", episodes=20, days=10)
+    await _past(bench, "alder", reconnections=20, days=10)
     await _break(bench, "alder", 100)
     await sweep(bench.runtime)
     began = bench.runtime.clock.now()
@@ -73,7 +73,7 @@ async def test_an_institution_whose_normal_is_not_known_is_not_held(bench_for: A
 
 async def test_a_busy_institution_on_a_normal_day_is_not_held(bench_for: Any) -> None:
     bench = await bench_for()
-    await _past(bench, "alder", episodes=1500, days=4)  # 15 an hour
+    await _past(bench, "alder", reconnections=1500, days=4)  # 15 an hour
     await _break(bench, "alder", 60)
     await sweep(bench.runtime)
     assert await PauseStore(bench.runtime.database).all() == []
@@ -81,8 +81,8 @@ async def test_a_busy_institution_on_a_normal_day_is_not_held(bench_for: Any) ->
 
 async def test_each_institution_is_measured_by_its_own_past(bench_for: Any) -> None:
     bench = await bench_for()
-    await _past(bench, "alder", episodes=20, days=10)
-    await _past(bench, "birch", episodes=1500, days=4)
+    await _past(bench, "alder", reconnections=20, days=10)
+    await _past(bench, "birch", reconnections=1500, days=4)
     for code in ("alder", "birch", "cobalt"):
         await _break(bench, code, 60)
     await sweep(bench.runtime)

@@ -1,4 +1,4 @@
-"""What each error of a push service does to the message, to the device, to the channel and to the episode behind it.
+"""What each error of a push service does to the message, to the device, to the channel and to the reconnection behind it.
 
 That a service's words lead to these outcomes over a real connection is tried in ``tests/integration/channels``; here the same
 judgements go through the deliver stage.
@@ -13,10 +13,10 @@ import pytest
 from sqlalchemy import select
 
 from worker.channels import Dispatching, Message, Outcome, Unknown
-from worker.channels.apns import judging as apns
-from worker.channels.fcm import judging as fcm
-from worker.channels.push_http import Reply
-from worker.channels.webpush import judging as webpush
+from worker.channels.apns import classifying as apns
+from worker.channels.fcm import classifying as fcm
+from worker.channels.push_http import HttpResponse
+from worker.channels.webpush import classifying as webpush
 from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
@@ -32,16 +32,16 @@ def _fcm(status: int, code: str, *, field: str | None = None, after: str | None 
     if field:
         details.append({"fieldViolations": [{"field": field}]})
     headers = {"retry-after": after} if after else {}
-    return fcm.judge(Reply(status, headers, json.dumps({"error": {"details": details}}).encode()))
+    return fcm.classify(HttpResponse(status, headers, json.dumps({"error": {"details": details}}).encode()))
 
 
 def _apns(status: int, reason: str = "", after: str | None = None) -> Outcome:
     headers = {"retry-after": after} if after else {}
-    return apns.judge(Reply(status, headers, json.dumps({"reason": reason}).encode()))
+    return apns.classify(HttpResponse(status, headers, json.dumps({"reason": reason}).encode()))
 
 
 def _webpush(status: int, body: str = "", after: str | None = None) -> Outcome:
-    return webpush.judge(Reply(status, {"retry-after": after} if after else {}, body.encode()))
+    return webpush.classify(HttpResponse(status, {"retry-after": after} if after else {}, body.encode()))
 
 
 class Answering:

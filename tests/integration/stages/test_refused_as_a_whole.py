@@ -168,7 +168,7 @@ async def test_one_strict_domain_is_not_everybody(office: Any) -> None:
 
 
 async def test_what_a_streak_cost_before_it_was_seen_is_given_back(office: Any) -> None:
-    """Spread over several shifts, as on a small installation, and in several processes."""
+    """Spread over several runs, as on a small installation, and in several processes."""
     async with office(3) as at:
         await at.sandbox.control(mail_faults=[{"fault": "rcpt:554 5.7.1 Blocked"}])
         for number, address in enumerate(addresses(3)):

@@ -94,7 +94,7 @@ async def test_grace_is_kept_from_the_break_on(bench_for: Any) -> None:
     for name in ("fresh", "old", "unseen"):
         found = await ReportStore(bench.runtime.database).member(f"MBR-{name}")
         assert found is not None
-        due[name] = found["episodes"][0]["next_attempt_at"] - now
+        due[name] = found["reconnections"][0]["next_attempt_at"] - now
     assert timedelta(minutes=9) < due["fresh"] < timedelta(minutes=11)
     assert due["old"] < timedelta(seconds=30)
     assert timedelta(minutes=14) < due["unseen"] < timedelta(minutes=16)
@@ -185,7 +185,7 @@ async def test_expired_leases_go_back_to_due_with_the_epoch_raised(bench_for: An
     await bench.member("alive", connection_status="DENIED")
     await sweep(bench.runtime)
     await bench.sql(
-        "UPDATE reconnections SET state = 'leased', epoch = 3, lease_holder = 'x', lease_expires_at = '2099-01-01 00:00:00'"
+        "UPDATE reconnections SET state = 'leased', epoch = 3, lease_worker = 'x', lease_expires_at = '2099-01-01 00:00:00'"
     )
     await bench.sql("UPDATE reconnections SET lease_expires_at = '2020-01-01 00:00:00' WHERE member_guid = 'MBR-dead'")
     report = await sweep(bench.runtime)

@@ -130,7 +130,7 @@ async def test_a_message_whose_worker_died_is_followed_up_too(life_for: Any) -> 
     await fetch(bench.runtime)
     past = bench.stored(life.began - timedelta(days=1000))
     await bench.sql(
-        "UPDATE notifications SET state = 'sending', lease_holder = 'dead', dispatched_at = :p, lease_expires_at = :p",
+        "UPDATE notifications SET state = 'sending', lease_worker = 'dead', dispatched_at = :p, lease_expires_at = :p",
         p=past,
     )
     await life.until(5, since=0)

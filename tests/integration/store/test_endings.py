@@ -78,4 +78,4 @@ def test_a_member_that_is_well_in_any_word_of_mx_has_come_back() -> None:
             notice_days=(),
             now=NOW,
         )
-        assert end == ("reconnected", "broken_no_more")
+        assert end == ("reconnected", "no_longer_broken")

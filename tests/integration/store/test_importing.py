@@ -1,4 +1,4 @@
-"""What an import writes, by the slice through COPY or row by row, is what the file says."""
+"""What an import writes, by the batch through COPY or row by row, is what the file says."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ COLUMNS = (
     "user_guid", "member_guid", "institution_code", "institution_name", "connection_status", "is_oauth", "error_code",
     "token_expires_at", "email", "locale", "timezone", "channel", "device_kind", "device_address",
 )  # fmt: skip
-#: More than a slice, and enough for COPY.
+#: More than a batch, and enough for COPY.
 MANY = 20_700
 NAMES = ("Alder & Sons", "a\\b", "\\NN", "\\.", 'say "hi", twice', "Örjan 銀行", "", "nulls", "x" * 200)
 
@@ -57,8 +57,8 @@ async def stored(bench: Any, table: str, key: str, **where: str) -> list[dict[st
 async def test_a_file_of_many_rows_is_stored_as_the_same_rows_one_by_one_are(bench_for: Any, tmp_path: Path) -> None:
     bench = await bench_for()
     rows = [row(number) for number in range(MANY)]
-    again = row(3) | {"institution_name": "the last row of a key wins", "email": "later@mail.example"}
-    file = write(tmp_path / "many.csv", [*rows, again])
+    defer = row(3) | {"institution_name": "the last row of a key wins", "email": "later@mail.example"}
+    file = write(tmp_path / "many.csv", [*rows, defer])
     assert await import_rows(bench.runtime, file) == (MANY + 1, 0)
     tables = {"users": "user_guid", "members": "member_guid", "devices": "device_kind, device_address"}
     at_once = {table: await stored(bench, table, key) for table, key in tables.items()}
@@ -80,7 +80,7 @@ async def test_a_file_of_many_rows_is_stored_as_the_same_rows_one_by_one_are(ben
             if name not in {("USR-000001",), ("MBR-003057",)}:  # those of the row that came twice
                 assert {n: v for n, v in given.items() if n != "id"} == expected[name]
     (twice,) = (r for r in at_once["members"] if r["institution_name"] == "the last row of a key wins")
-    assert twice["member_guid"] == again["member_guid"]
+    assert twice["member_guid"] == defer["member_guid"]
     assert next(r for r in at_once["users"] if r["user_guid"] == "USR-000001")["email"] == "later@mail.example"
 
 

@@ -55,10 +55,10 @@ async def test_notices_begin_and_end_in_sql_as_in_python(bench_for: Any, days: t
             rows = [{"member_guid": f"MBR-{n:03}", "user_guid": "USR-1"} | row for n, row in enumerate(many)]
             await connection.execute(inserting(is_sqlite=is_sqlite), rows)
             if noticed:
-                episode = {"state": "due", "reason": "expires_soon", "broken_since": expires_at, "opened_at": NOW}
+                reconnection = {"state": "due", "reason": "expires_soon", "broken_since": expires_at, "opened_at": NOW}
                 await connection.execute(
                     insert(reconnections),
-                    [{"member_guid": row["member_guid"], "user_guid": "USR-1", **episode} for row in rows],
+                    [{"member_guid": row["member_guid"], "user_guid": "USR-1", **reconnection} for row in rows],
                 )
             facts = await connection.execute(select(*FACTS).order_by(members.c.member_guid))
             return [facts_of(row) for row in facts]

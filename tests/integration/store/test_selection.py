@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Integer, literal, select, text
 
 from worker.policy.moments import read_moment
-from worker.policy.selection import HEALTHY, UNREADABLE_FOR, is_doubtful, judge
+from worker.policy.selection import HEALTHY, UNREADABLE_FOR, classify, is_doubtful
 from worker.setting_types import CONNECTION_STATUSES
 from worker.store.moments import Moment, has_passed
 from worker.store.selection import FACTS, facts_of, is_broken, is_well, reason, since, standing
@@ -123,7 +123,7 @@ async def test_the_rule_in_sql_says_what_the_rule_in_python_says(bench_for: Any)
         for name, row in zip(names, many, strict=True):
             is_picked, well, why_sql, from_when, *facts = found[name]
             member = facts_of(facts)
-            verdict = judge(member, statuses=STATUSES, now=NOW)
+            verdict = classify(member, statuses=STATUSES, now=NOW)
             assert bool(is_picked) == verdict.broken, (row, member, verdict)
             assert bool(well) != verdict.broken, (row, member, verdict)
             if verdict.broken:

@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from worker.mx.pacing.ledger import HORIZON, Grant
 from worker.mx.pacing.schedule import LATE, PACE
-from worker.mx.pacing.supply import STALE, TRY_EVERY, UNKNOWN_PROCESSES, Supply
+from worker.mx.pacing.source import STALE, TRY_EVERY, UNKNOWN_PROCESSES, PermitSource
 
 PASSWORD = "hunter2-pw"
 
@@ -33,16 +33,16 @@ class Bench:
     def __init__(self, rate: float | None) -> None:
         self.now = 100.0
         self.ledger = Ledger()
-        self.supply = Supply(self.ledger, rate=rate, clock=lambda: self.now)
+        self.source = PermitSource(self.ledger, rate=rate, clock=lambda: self.now)
 
     async def live(self, seconds: float, *, step: float = 0.005, usable: int = 50) -> list[float]:
         """Run errands when they are due and send whenever one may; the moments at which requests left."""
         left, until = [], self.now + seconds
         while self.now < until:
-            due = self.supply.errand_at(self.now, waiting=True, usable=usable, active=True)
+            due = self.source.refill_at(self.now, waiting=True, usable=usable, active=True)
             if due <= self.now:
-                await self.supply.run_errand(usable)
-            while len(left) < 10_000 and self.supply.take(self.now):
+                await self.source.refill(usable)
+            while len(left) < 10_000 and self.source.take(self.now):
                 left.append(self.now)
             self.now += step
         return left
@@ -62,8 +62,8 @@ async def test_a_process_that_never_met_redis_sends_a_cautious_share():
 async def test_a_process_whose_redis_goes_away_sends_its_share_of_those_seen_last():
     bench = Bench(rate=80)
     bench.ledger.grant = granted(100.0, n=1, processes=4)
-    await bench.supply.run_errand(1)
-    assert bench.supply.take(100.0)
+    await bench.source.refill(1)
+    assert bench.source.take(100.0)
     bench.ledger.grant = None
     await bench.live(HORIZON + 2)
     left = await bench.live(10)
@@ -102,16 +102,16 @@ async def test_its_own_moments_end_where_the_shared_ones_begin():
 
 async def test_without_a_rate_nothing_is_slower_for_redis_being_away():
     bench = Bench(rate=None)
-    assert not bench.supply.take(bench.now)  # not before the first look
-    await bench.supply.run_errand(0)
-    assert bench.supply.alone
-    assert bench.supply.take(bench.now)
+    assert not bench.source.take(bench.now)  # not before the first look
+    await bench.source.refill(0)
+    assert bench.source.alone
+    assert bench.source.take(bench.now)
 
 
 async def test_silence_is_kept_alone_and_told_when_redis_is_back():
     bench = Bench(rate=None)
-    await bench.supply.run_errand(0)
-    bench.supply.block(10)
+    await bench.source.refill(0)
+    bench.source.block(10)
     assert await bench.live(9) == []
     bench.ledger.grant = granted(0.0)
     await bench.live(TRY_EVERY + 0.1)
@@ -123,47 +123,47 @@ async def test_silence_is_kept_alone_and_told_when_redis_is_back():
 async def test_a_silence_that_redis_forgot_is_told_again():
     bench = Bench(rate=None)
     bench.ledger.grant = granted(0.0, blocked_until=130.0)
-    await bench.supply.run_errand(0)
+    await bench.source.refill(0)
     bench.ledger.grant = granted(0.0, blocked_until=0.0)
     await bench.live(3)
-    assert bench.supply.blocked_until == 130.0
+    assert bench.source.blocked_until == 130.0
     assert max(block for _, block, _ in bench.ledger.asked) == pytest.approx(30, abs=3)
 
 
 async def test_silence_is_an_hour_at_most():
     bench = Bench(rate=None)
-    bench.supply.block(1e9)
-    assert bench.supply.blocked_until == 100 + 3600
+    bench.source.block(1e9)
+    assert bench.source.blocked_until == 100 + 3600
 
 
 async def test_a_shorter_silence_does_not_shorten_a_longer_one():
     bench = Bench(rate=None)
-    bench.supply.block(30)
-    bench.supply.block(5)
-    assert bench.supply.blocked_until == 130
+    bench.source.block(30)
+    bench.source.block(5)
+    assert bench.source.blocked_until == 130
 
 
 async def test_moments_within_a_silence_are_lost():
     bench = Bench(rate=100)
     bench.ledger.grant = granted(100.0, n=50)
-    await bench.supply.run_errand(50)
-    bench.supply.block(0.3)
+    await bench.source.refill(50)
+    bench.source.block(0.3)
     bench.now = 100.31
-    assert bench.supply.schedule.next >= 100.3
+    assert bench.source.schedule.next >= 100.3
 
 
 async def test_an_old_look_counts_for_nothing():
     bench = Bench(rate=None)
     bench.ledger.grant = granted(0.0)
-    await bench.supply.run_errand(0)
-    assert bench.supply.take(bench.now)
+    await bench.source.refill(0)
+    assert bench.source.take(bench.now)
     bench.now += STALE
-    assert not bench.supply.take(bench.now)
-    assert bench.supply.errand_at(bench.now, waiting=True, usable=0, active=False) <= bench.now
+    assert not bench.source.take(bench.now)
+    assert bench.source.refill_at(bench.now, waiting=True, usable=0, active=False) <= bench.now
 
 
 async def test_nobody_looks_when_nothing_is_sent():
     bench = Bench(rate=80)
     bench.ledger.grant = granted(100.0)
-    await bench.supply.run_errand(0)
-    assert bench.supply.errand_at(bench.now, waiting=False, usable=0, active=False) == float("inf")
+    await bench.source.refill(0)
+    assert bench.source.refill_at(bench.now, waiting=False, usable=0, active=False) == float("inf")

@@ -48,14 +48,14 @@ def test_moments_are_forgotten_on_either_side():
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("rate", [7, 200, 1000])
 def test_what_leaves_in_any_second_is_within_the_rate_however_a_process_stumbles(rate, seed):
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     interval = 1 / (rate * PACE)
     schedule, left, now = Schedule(), [], 0.0
     schedule.add(0.0, interval, rate * 6)
     while now < 5.0:
         while schedule.take(now):
             left.append(now)
-        now += dice.choice((interval / 3, interval, 0.02, 0.02, 0.1))
+        now += rng.choice((interval / 3, interval, 0.02, 0.02, 0.1))
     assert max(sum(start <= moment < start + 1 for moment in left) for start in left) <= rate
 
 
@@ -71,13 +71,13 @@ def test_the_other_clock_is_read_as_well_as_the_quickest_answer_allows():
 
 
 def test_a_moment_is_never_carried_over_too_early():
-    dice = random.Random(1)
+    rng = random.Random(1)
     carried, ahead, now = CarriedTime(), -5_000.0, 50.0
     for _ in range(500):
-        there, back = dice.expovariate(200), dice.expovariate(200)
+        there, back = rng.expovariate(200), rng.expovariate(200)
         carried.learn(now + there + ahead, asked=now, answered=now + there + back)
         assert carried.here(60.0 + ahead) >= 60.0
-        now += dice.uniform(0.1, 2.0)
+        now += rng.uniform(0.1, 2.0)
 
 
 def test_a_clock_that_was_set_is_believed_anew():

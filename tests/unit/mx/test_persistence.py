@@ -56,20 +56,20 @@ BROKEN = RetryLater(code="http_500")
 
 
 async def test_the_first_other_answer_ends_it():
-    again = Answers(RetryLater(code="timeout"), Gone())
-    assert await persist(BROKEN, again, deadline=soon()) == Gone()
+    defer = Answers(RetryLater(code="timeout"), Gone())
+    assert await persist(BROKEN, defer, deadline=soon()) == Gone()
 
 
 async def test_four_tries_are_made_and_the_last_answer_is_given():
-    again = Answers(BROKEN, BROKEN, RetryLater(code="http_502"))
-    assert await persist(BROKEN, again, deadline=soon()) == RetryLater(code="http_502")
-    assert len(again.within) == 3
+    defer = Answers(BROKEN, BROKEN, RetryLater(code="http_502"))
+    assert await persist(BROKEN, defer, deadline=soon()) == RetryLater(code="http_502")
+    assert len(defer.within) == 3
 
 
 async def test_a_busy_member_is_asked_once_more():
     busy = RetryLater(code="http_409", upstream=False)
-    again = Answers(busy)
-    assert await persist(busy, again, deadline=soon()) == busy
+    defer = Answers(busy)
+    assert await persist(busy, defer, deadline=soon()) == busy
 
 
 async def test_retry_after_is_waited_for():
@@ -90,9 +90,9 @@ async def test_nothing_is_tried_after_the_deadline():
 
 
 async def test_a_try_is_told_what_is_left_of_the_time():
-    again = Answers(BROKEN, Gone())
-    await persist(BROKEN, again, deadline=soon(20))
-    assert 20 >= again.within[0] > again.within[1] > 15
+    defer = Answers(BROKEN, Gone())
+    await persist(BROKEN, defer, deadline=soon(20))
+    assert 20 >= defer.within[0] > defer.within[1] > 15
 
 
 async def test_waits_are_short_and_differ():

@@ -7,7 +7,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from yarl import URL
 
 from worker.errors import SettingsError
-from worker.mx.transport import Reply, code_of, proxy_for
+from worker.mx.transport import HttpResponse, code_of, proxy_for
 
 MX = "https://vestibule.mx.com"
 KEY = ConnectionKey(
@@ -46,7 +46,7 @@ def test_every_way_an_exchange_can_end_has_a_word(error, code):
 
 
 def test_a_reply_does_not_show_its_body():
-    assert repr(Reply(200, {"X": "secret"}, b"secret")) == "Reply(200)"
+    assert repr(HttpResponse(200, {"X": "secret"}, b"secret")) == "Reply(200)"
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from worker.policy.cadence import PATIENCE_AFTER_LAST, earliest, end_of_grace, is_quiet, next_round
+from worker.policy.cadence import PATIENCE_AFTER_LAST, earliest, end_of_grace, is_quiet, next_reminder
 from worker.setting_types import Cap, QuietHours, parse_caps, parse_quiet_hours
 
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
@@ -99,7 +99,7 @@ def test_no_earlier_moment_is_allowed(
     for earlier in {now, now + (moment - now) * share, moment - timedelta(microseconds=1)}:
         if now <= earlier < moment:
             assert reads_quiet(earlier, zone, quiet) or is_capped(earlier, caps, sent)
-            # Whoever asks again on the way gets the same answer: nobody is put off for ever.
+            # Whoever asks again on the way gets the same answer: nobody is deferred for ever.
             assert earliest(earlier, zones=(zone,), quiet=quiet, caps=caps, sent=sent) == moment
     assert earliest(moment, zones=(zone,), quiet=quiet, caps=caps, sent=sent) == moment
 
@@ -236,13 +236,13 @@ def test_the_grace_is_counted_from_the_break() -> None:
 )
 def test_a_round_is_so_many_days_after_the_first_message(days: tuple[int, ...], step: int, expected: timedelta) -> None:
     first = datetime(2026, 11, 23, 12, tzinfo=UTC)
-    assert next_round(first, step, days) == first + expected
+    assert next_reminder(first, step, days) == first + expected
 
 
 @given(st.sets(st.integers(1, 400), max_size=6), st.integers(0, 8))
 def test_rounds_never_go_back(later_days: set[int], step: int) -> None:
     first, days = datetime(2026, 11, 23, 12, tzinfo=UTC), (0, *sorted(later_days))
-    assert first <= next_round(first, step, days) <= next_round(first, step + 1, days)
+    assert first <= next_reminder(first, step, days) <= next_reminder(first, step + 1, days)
 
 
 @settings(deadline=None, max_examples=150)

@@ -35,7 +35,7 @@ def test_a_notice_that_was_held_up_speaks_for_the_next_day_if_that_is_near() -> 
     expires_at = NOW + 2 * DAY + 6 * HOUR
     assert next_notice(expires_at, (7, 2), told_at=NOW) is None
     assert next_notice(expires_at, (7, 2), told_at=NOW - 7 * HOUR) == NOW + 6 * HOUR
-    # Notices of neighbouring days both come, though a night held up the first.
+    # Notices of neighbouring days both come, though a night deferred the first.
     assert next_notice(expires_at, (2, 1), told_at=NOW + 17 * HOUR) == expires_at - DAY
 
 

@@ -1,7 +1,7 @@
 """A person over sixty days: banks that break and mend, tokens that run out, nights, caps, failures, clocks that disagree.
 
 The stages' own pure decisions are put together here as the stages put them together, with neither database nor network, and what
-the person gets is judged: nothing at night, nothing above a cap, nothing that is not so any more, and everything in the end.
+the person gets is classified: nothing at night, nothing above a cap, nothing that is not so any more, and everything in the end.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from tests.unit.policy.test_cadence import CHANGES, is_capped, many_caps, reads_
 from worker.policy import notices
 from worker.policy.cadence import earliest, end_of_grace
 from worker.policy.retries import next_attempt
-from worker.policy.selection import MemberFacts, Reason, judge
+from worker.policy.selection import MemberFacts, Reason, classify
 from worker.policy.states import ReconnectionState
 from worker.setting_types import Cap, QuietHours
 from worker.settings import Settings
-from worker.stages.deliver import onward
+from worker.stages.deliver import steps_after
 from worker.stages.planning import SOON, broken_first
-from worker.store.deliver_settling import Passage
-from worker.store.fetch_settling import TURN, Claim
+from worker.store.deliver_settling import NotificationItem
+from worker.store.fetch_settling import TURN, ClaimedReconnection
 
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 SPAN, TICK = 60 * DAY, 30 * MINUTE
@@ -55,7 +55,7 @@ class Bank:
 
 
 @dataclass
-class Episode:
+class OpenReconnection:
     """A row of ``reconnections``, as far as planning goes."""
 
     bank: int
@@ -86,28 +86,28 @@ class Episode:
 class Pending:
     """The message under way."""
 
-    about: list[Episode]
+    about: list[OpenReconnection]
     at: datetime
 
 
 class Life:
     """Sixty days."""
 
-    def __init__(self, config: Settings, zone: ZoneInfo, began: datetime, banks: Sequence[Bank], dice: Random) -> None:
-        self.config, self.zone, self.banks, self.dice = config, zone, banks, dice
+    def __init__(self, config: Settings, zone: ZoneInfo, began: datetime, banks: Sequence[Bank], rng: Random) -> None:
+        self.config, self.zone, self.banks, self.rng = config, zone, banks, rng
         self.began = began
-        self.episodes: list[Episode] = []
+        self.reconnections: list[OpenReconnection] = []
         self.pending: Pending | None = None
         self.failures = 0
         #: When the person was written to, and about what.
-        self.sent: list[tuple[datetime, list[Episode]]] = []
+        self.sent: list[tuple[datetime, list[OpenReconnection]]] = []
 
     def clock(self, moment: datetime) -> datetime:
         """What some process takes it for."""
-        return moment + timedelta(seconds=self.dice.uniform(-SKEW, SKEW))
+        return moment + timedelta(seconds=self.rng.uniform(-SKEW, SKEW))
 
     def fails(self) -> bool:
-        self.failures = self.failures + 1 if self.failures < MOST_FAILURES and self.dice.random() < 0.2 else 0
+        self.failures = self.failures + 1 if self.failures < MOST_FAILURES and self.rng.random() < 0.2 else 0
         return self.failures > 0
 
     def run(self) -> None:
@@ -117,49 +117,51 @@ class Life:
             self.fetch(self.clock(moment))
             self.deliver(self.clock(moment))
 
-    def facts(self, episode: Episode, now: datetime) -> MemberFacts:
-        return self.banks[episode.bank].facts(now)
+    def facts(self, reconnection: OpenReconnection, now: datetime) -> MemberFacts:
+        return self.banks[reconnection.bank].facts(now)
 
-    def over(self, episode: Episode, now: datetime) -> ReconnectionState | None:
-        facts = self.facts(episode, now)
+    def over(self, reconnection: OpenReconnection, now: datetime) -> ReconnectionState | None:
+        facts = self.facts(reconnection, now)
         statuses, days = self.config.reconnect_statuses, self.config.expiry_notice_days
-        if episode.reason is Reason.EXPIRES_SOON:
-            end = notices.ending(facts, expires_at=episode.broken_since, statuses=statuses, days=days, now=now)
+        if reconnection.reason is Reason.EXPIRES_SOON:
+            end = notices.ending(facts, expires_at=reconnection.broken_since, statuses=statuses, days=days, now=now)
             return end[0] if end else None
-        return None if judge(facts, statuses=statuses, now=now).broken else _R.RECONNECTED
+        return None if classify(facts, statuses=statuses, now=now).broken else _R.RECONNECTED
 
     def sweep(self, now: datetime) -> None:
-        for episode in self.episodes:
-            if episode.is_open and (state := self.over(episode, now)) is not None:
-                episode.end(state, now)
-            elif episode.state is _R.NOTIFIED and episode.next_at is not None and episode.next_at <= now:
-                rounds = episode.step - episode.base_step
-                if rounds >= len(self.config.reminder_days) and episode.reason is not Reason.EXPIRES_SOON:
-                    episode.end(_R.EXHAUSTED, now)
+        for reconnection in self.reconnections:
+            if reconnection.is_open and (state := self.over(reconnection, now)) is not None:
+                reconnection.end(state, now)
+            elif reconnection.state is _R.NOTIFIED and reconnection.next_at is not None and reconnection.next_at <= now:
+                next_steps = reconnection.step - reconnection.base_step
+                if next_steps >= len(self.config.reminder_days) and reconnection.reason is not Reason.EXPIRES_SOON:
+                    reconnection.end(_R.EXHAUSTED, now)
                 else:
-                    episode.state = _R.DUE
+                    reconnection.state = _R.DUE
         if self.pending is not None and not any(e.state is _R.READY for e in self.pending.about):
             self.pending = None
         for number, bank in enumerate(self.banks):
             self.open(number, bank.facts(now), now)
 
     def open(self, number: int, facts: MemberFacts, now: datetime) -> None:
-        theirs = [episode for episode in self.episodes if episode.bank == number]
-        if any(episode.is_open for episode in theirs):
+        theirs = [reconnection for reconnection in self.reconnections if reconnection.bank == number]
+        if any(reconnection.is_open for reconnection in theirs):
             return
         statuses, days = self.config.reconnect_statuses, self.config.expiry_notice_days
-        verdict = judge(facts, statuses=statuses, now=now)
-        if verdict.reason is not None:
-            since = verdict.since or now
+        selection = classify(facts, statuses=statuses, now=now)
+        if selection.reason is not None:
+            since = selection.since or now
             given_up = [e.closed_at for e in theirs if e.state is _R.EXHAUSTED and e.closed_at]
             if given_up and since <= max(given_up):
                 return
             at = max(end_of_grace(since, self.config.notify_after), now)
-            self.episodes.append(Episode(number, verdict.reason, since, now, at))
+            self.reconnections.append(OpenReconnection(number, selection.reason, since, now, at))
         elif notices.is_near(facts, statuses=statuses, days=days, now=now) and facts.token_expires_at:
             first_day = facts.token_expires_at - days[0] * DAY
             if not any(e.closed_at and e.closed_at > first_day for e in theirs):
-                self.episodes.append(Episode(number, Reason.EXPIRES_SOON, facts.token_expires_at, now, now))
+                self.reconnections.append(
+                    OpenReconnection(number, Reason.EXPIRES_SOON, facts.token_expires_at, now, now)
+                )
 
     def allowed(self, now: datetime) -> datetime:
         span = max((cap.within for cap in self.config.message_caps), default=timedelta(0))
@@ -168,37 +170,39 @@ class Life:
         return earliest(now, zones=(self.zone,), quiet=quiet, caps=caps, sent=sent)
 
     def fetch(self, now: datetime) -> None:
-        def is_due(episode: Episode, states: set[ReconnectionState], by: datetime) -> bool:
-            return episode.state in states and episode.next_at is not None and episode.next_at <= by
+        def is_due(reconnection: OpenReconnection, states: set[ReconnectionState], by: datetime) -> bool:
+            return reconnection.state in states and reconnection.next_at is not None and reconnection.next_at <= by
 
-        if not any(is_due(e, {_R.DUE}, now) for e in self.episodes):
+        if not any(is_due(e, {_R.DUE}, now) for e in self.reconnections):
             return
-        claimed = [e for e in self.episodes if is_due(e, {_R.DUE}, now) or is_due(e, {_R.DUE, _R.NOTIFIED}, now + SOON)]
-        for episode in claimed:
-            rounds = episode.step - episode.base_step
-            if (state := self.over(episode, now)) is not None:
-                episode.end(state, now)
-            elif rounds >= len(self.config.reminder_days) and episode.reason is not Reason.EXPIRES_SOON:
-                episode.end(_R.EXHAUSTED, now)
-        left = [episode for episode in claimed if episode.is_open]
-        for episode in left:
-            episode.state = _R.DUE
+        claimed = [
+            e for e in self.reconnections if is_due(e, {_R.DUE}, now) or is_due(e, {_R.DUE, _R.NOTIFIED}, now + SOON)
+        ]
+        for reconnection in claimed:
+            next_steps = reconnection.step - reconnection.base_step
+            if (state := self.over(reconnection, now)) is not None:
+                reconnection.end(state, now)
+            elif next_steps >= len(self.config.reminder_days) and reconnection.reason is not Reason.EXPIRES_SOON:
+                reconnection.end(_R.EXHAUSTED, now)
+        left = [reconnection for reconnection in claimed if reconnection.is_open]
+        for reconnection in left:
+            reconnection.state = _R.DUE
         moment = now + TURN if self.pending is not None else self.allowed(now)
         if moment > now:
-            for episode in left:
-                episode.next_at = moment
+            for reconnection in left:
+                reconnection.next_at = moment
             return
-        by_id = {id(episode): episode for episode in left}
-        spoken, later = broken_first([_claim(episode, now) for episode in left], now)
+        by_id = {id(reconnection): reconnection for reconnection in left}
+        spoken, later = broken_first([_claim(reconnection, now) for reconnection in left], now)
         for claim, at, _ in later:
             by_id[claim.id].next_at = at
         ready = [by_id[claim.id] for claim in spoken]
-        for episode in list(ready):
+        for reconnection in list(ready):
             if self.fails():
-                ready.remove(episode)
-                episode.next_at = next_attempt(1, now=now, dice=self.dice)
+                ready.remove(reconnection)
+                reconnection.next_at = next_attempt(1, now=now, rng=self.rng)
             else:
-                episode.state = _R.READY
+                reconnection.state = _R.READY
         if ready:
             self.pending = Pending(ready, now)
 
@@ -207,22 +211,22 @@ class Life:
         if message is None or message.at > now:
             return
         if self.fails():
-            message.at = now + self.dice.uniform(0, 6) * HOUR  # the mail server, or the channel's breaker
+            message.at = now + self.rng.uniform(0, 6) * HOUR  # the mail server, or the channel's breaker
             return
         if (moment := self.allowed(now)) > now:
             message.at = moment
             return
-        for episode in message.about:
-            if episode.reason is Reason.EXPIRES_SOON and episode.broken_since <= now and episode.is_open:
-                episode.end(_R.CANCELLED, now)
-        waiting = [episode for episode in message.about if episode.state is _R.READY]
+        for reconnection in message.about:
+            if reconnection.reason is Reason.EXPIRES_SOON and reconnection.broken_since <= now and reconnection.is_open:
+                reconnection.end(_R.CANCELLED, now)
+        waiting = [reconnection for reconnection in message.about if reconnection.state is _R.READY]
         self.pending = None
         told = bool(waiting) and not self.fails()
         if told:
             self.sent.append((now, waiting))
-        another_channel = None if told or self.dice.random() < 0.5 else now
-        certain = self.dice.random() < 0.8
-        rounds = onward(
+        another_channel = None if told or self.rng.random() < 0.5 else now
+        certain = self.rng.random() < 0.8
+        next_steps = steps_after(
             [_passage(e) for e in waiting],
             now=now,
             settings=self.config,
@@ -230,29 +234,29 @@ class Life:
             certain=certain,
             at=another_channel,
         )
-        for episode, following in zip(waiting, rounds, strict=True):
-            episode.followed_up += told and not certain and episode.first_notified_at is None
-            episode.told += [(now, episode.step)] if told else []
-            episode.refused |= not told and another_channel is None
-            episode.state, episode.next_at = following.state, following.next_attempt_at
-            episode.step, episode.base_step = following.step, following.base_step
-            episode.first_notified_at = episode.first_notified_at or (now if told else None)
+        for reconnection, following in zip(waiting, next_steps, strict=True):
+            reconnection.followed_up += told and not certain and reconnection.first_notified_at is None
+            reconnection.told += [(now, reconnection.step)] if told else []
+            reconnection.refused |= not told and another_channel is None
+            reconnection.state, reconnection.next_at = following.state, following.next_attempt_at
+            reconnection.step, reconnection.base_step = following.step, following.base_step
+            reconnection.first_notified_at = reconnection.first_notified_at or (now if told else None)
 
 
-def _claim(episode: Episode, now: datetime) -> Claim:
-    return Claim(
-        id=id(episode), epoch=0, member_guid="MBR-1", user_guid="USR-1", asked_guid="MBR-1", reason=episode.reason,
-        broken_since=episode.broken_since, next_attempt_at=episode.next_at or now, attempts=0, step=episode.step,
-        base_step=episode.base_step, first_notified_at=episode.first_notified_at, facts=None,
+def _claim(reconnection: OpenReconnection, now: datetime) -> ClaimedReconnection:
+    return ClaimedReconnection(
+        id=id(reconnection), epoch=0, member_guid="MBR-1", user_guid="USR-1", asked_guid="MBR-1", reason=reconnection.reason,
+        broken_since=reconnection.broken_since, next_attempt_at=reconnection.next_at or now, attempts=0, step=reconnection.step,
+        base_step=reconnection.base_step, first_notified_at=reconnection.first_notified_at, facts=None,
     )  # fmt: skip
 
 
-def _passage(episode: Episode) -> Passage:
-    return Passage(
-        reconnection_id=1, waiting=True, attempts=0, step=episode.step, base_step=episode.base_step,
-        first_notified_at=episode.first_notified_at, user_guid="USR-1", member_guid="MBR-1", asked_guid="MBR-1",
-        reason=episode.reason, institution_name=None, institution_code=None, broken_since=episode.broken_since,
-        locked_uri="x", fetched_at=episode.opened_at,
+def _passage(reconnection: OpenReconnection) -> NotificationItem:
+    return NotificationItem(
+        reconnection_id=1, waiting=True, attempts=0, step=reconnection.step, base_step=reconnection.base_step,
+        first_notified_at=reconnection.first_notified_at, user_guid="USR-1", member_guid="MBR-1", asked_guid="MBR-1",
+        reason=reconnection.reason, institution_name=None, institution_code=None, broken_since=reconnection.broken_since,
+        locked_uri="x", fetched_at=reconnection.opened_at,
     )  # fmt: skip
 
 
@@ -309,27 +313,30 @@ def _nothing_at_night_nor_above_a_cap(life: Life) -> None:
 
 def _nothing_that_is_not_so(life: Life) -> None:
     for at, about in life.sent:
-        kinds = {episode.reason is Reason.EXPIRES_SOON for episode in about}
+        kinds = {reconnection.reason is Reason.EXPIRES_SOON for reconnection in about}
         assert len(kinds) == 1, "a message says that something stopped, or that it will"
-        for episode in about:
-            assert episode.opened_at - timedelta(seconds=2 * SKEW) <= at
-            assert episode.closed_at is None or at <= episode.closed_at + timedelta(seconds=2 * SKEW)
-            if episode.reason is Reason.EXPIRES_SOON:
-                assert at < episode.broken_since
+        for reconnection in about:
+            assert reconnection.opened_at - timedelta(seconds=2 * SKEW) <= at
+            assert reconnection.closed_at is None or at <= reconnection.closed_at + timedelta(seconds=2 * SKEW)
+            if reconnection.reason is Reason.EXPIRES_SOON:
+                assert at < reconnection.broken_since
             else:
                 # At a sweep before it was broken still: nobody hears of what mended before that.
-                looks = (at, at - TICK / 2, at - TICK - timedelta(seconds=2 * SKEW))
-                assert any(judge(life.facts(episode, look), statuses=("DENIED",), now=look).broken for look in looks)
+                checks = (at, at - TICK / 2, at - TICK - timedelta(seconds=2 * SKEW))
+                assert any(
+                    classify(life.facts(reconnection, check), statuses=("DENIED",), now=check).broken
+                    for check in checks
+                )
 
 
 def _each_round_once(life: Life) -> None:
-    for episode in life.episodes:
-        steps = [step for _, step in episode.told]
+    for reconnection in life.reconnections:
+        steps = [step for _, step in reconnection.told]
         assert steps == sorted(set(steps)), "a step is never spoken twice"
-        ahead = episode.reason is Reason.EXPIRES_SOON
+        ahead = reconnection.reason is Reason.EXPIRES_SOON
         most = len(life.config.expiry_notice_days if ahead else life.config.reminder_days)
-        assert len(steps) <= most + episode.followed_up
-        assert episode.followed_up <= 1
+        assert len(steps) <= most + reconnection.followed_up
+        assert reconnection.followed_up <= 1
         assert life.config.expiry_notice_days or not ahead
 
 
@@ -339,10 +346,13 @@ def _everything_in_the_end(life: Life) -> None:
     bound = life.config.notify_after + 2 * (longest + 2 * DAY) + 2 * MOST_FAILURES * DAY
     ended = life.began + SPAN
     alone = not any(bank.revoked for bank in life.banks) and len(life.banks) == 1
-    for episode in life.episodes:
-        until = min(episode.closed_at or ended, ended)
-        if episode.refused or (episode.reason is Reason.EXPIRES_SOON and not alone):
+    for reconnection in life.reconnections:
+        until = min(reconnection.closed_at or ended, ended)
+        if reconnection.refused or (reconnection.reason is Reason.EXPIRES_SOON and not alone):
             continue  # what is broken goes first, as long as there is any
-        if until - max(episode.opened_at, episode.broken_since if not alone else episode.opened_at) > bound:
-            assert episode.told, episode
-            assert episode.told[0][0] - episode.opened_at <= bound
+        if (
+            until - max(reconnection.opened_at, reconnection.broken_since if not alone else reconnection.opened_at)
+            > bound
+        ):
+            assert reconnection.told, reconnection
+            assert reconnection.told[0][0] - reconnection.opened_at <= bound

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.policy.recovery import is_back, next_look
+from worker.policy.recovery import is_back, next_check
 from worker.policy.selection import Reason
 from worker.settings import CONNECTION_STATUSES
 
@@ -94,13 +94,13 @@ def test_nobody_is_back_who_is_not_connected_and_at_rest(
 
 
 def test_looks_grow_rarer_until_there_is_one_a_day() -> None:
-    now, waits = BROKEN, [next_look(checks, BROKEN) - BROKEN for checks in range(12)]
+    now, waits = BROKEN, [next_check(checks, BROKEN) - BROKEN for checks in range(12)]
     minutes = [wait / timedelta(minutes=1) for wait in waits]
     assert minutes == [1, 2, 5, 10, 20, 40, 60, 120, 240, 480, 1440, 1440]
-    assert next_look(10_000, now) == now + timedelta(days=1)
+    assert next_check(10_000, now) == now + timedelta(days=1)
 
 
 @given(st.integers(0, 5_000))
 def test_no_look_comes_sooner_than_mx_allows(checks: int) -> None:
-    assert next_look(checks, BROKEN) - BROKEN >= timedelta(seconds=3)
-    assert next_look(checks, BROKEN) <= next_look(checks + 1, BROKEN)
+    assert next_check(checks, BROKEN) - BROKEN >= timedelta(seconds=3)
+    assert next_check(checks, BROKEN) <= next_check(checks + 1, BROKEN)

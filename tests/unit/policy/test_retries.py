@@ -46,20 +46,20 @@ def test_the_schedule_is_the_one_in_the_books() -> None:
     ],
 )
 def test_the_longest_wait_is_the_one_of_the_schedule(attempts: int, patient: bool, longest: timedelta) -> None:
-    assert next_attempt(attempts, now=NOW, dice=Loaded(1.0), patient=patient) == NOW + longest
-    assert next_attempt(attempts, now=NOW, dice=Loaded(0.5), patient=patient) == NOW + longest / 2
+    assert next_attempt(attempts, now=NOW, rng=Loaded(1.0), patient=patient) == NOW + longest
+    assert next_attempt(attempts, now=NOW, rng=Loaded(0.5), patient=patient) == NOW + longest / 2
 
 
 @given(
     attempts=st.integers(1, 200),
-    dice=st.randoms(use_true_random=False),
+    rng=st.randoms(use_true_random=False),
     after=st.none() | st.floats(0, 86_400),
     patient=st.booleans(),
 )
 def test_a_wait_lies_between_a_second_and_the_schedule_on_top_of_what_was_asked_for(
-    attempts: int, dice: Random, after: float | None, patient: bool
+    attempts: int, rng: Random, after: float | None, patient: bool
 ) -> None:
-    wait = next_attempt(attempts, now=NOW, dice=dice, after=after, patient=patient) - NOW
+    wait = next_attempt(attempts, now=NOW, rng=rng, after=after, patient=patient) - NOW
     asked = timedelta(seconds=after or 0)
     step = min(attempts - 1 + patient, len(SCHEDULE) - 1)
     assert asked + SECOND <= wait <= asked + SCHEDULE[step]
@@ -67,16 +67,16 @@ def test_a_wait_lies_between_a_second_and_the_schedule_on_top_of_what_was_asked_
 
 @pytest.mark.parametrize("after", [None, 120.0])
 def test_what_failed_together_comes_back_spread_over_the_whole_wait(after: float | None) -> None:
-    dice, longest, asked = Random(7), SCHEDULE[2], timedelta(seconds=after or 0)
-    waits = [next_attempt(3, now=NOW, dice=dice, after=after) - NOW - asked for _ in range(4_000)]
+    rng, longest, asked = Random(7), SCHEDULE[2], timedelta(seconds=after or 0)
+    waits = [next_attempt(3, now=NOW, rng=rng, after=after) - NOW - asked for _ in range(4_000)]
     tenths = [0] * 10
     for wait in waits:
         tenths[min(int(wait / longest * 10), 9)] += 1
-    assert all(300 < count < 500 for count in tenths)  # 400 each, were the dice perfect
+    assert all(300 < count < 500 for count in tenths)  # 400 each, were the random numbers perfect
     assert abs(mean(wait / longest for wait in waits) - 0.5) < 0.02
     assert len(set(waits)) > 3_900
 
 
 def test_a_draw_of_nothing_still_waits_a_second() -> None:
-    assert next_attempt(1, now=NOW, dice=Loaded(0.0)) == NOW + SECOND
-    assert next_attempt(1, now=NOW, dice=Loaded(0.0), after=30.0) == NOW + timedelta(seconds=31)
+    assert next_attempt(1, now=NOW, rng=Loaded(0.0)) == NOW + SECOND
+    assert next_attempt(1, now=NOW, rng=Loaded(0.0), after=30.0) == NOW + timedelta(seconds=31)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.policy.selection import MemberFacts, Reason, judge
+from worker.policy.selection import MemberFacts, Reason, classify
 from worker.setting_types import CONNECTION_STATUSES
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -38,9 +38,9 @@ STATUSES = ("DENIED", "IMPAIRED", "IMPORTED", "PREVENTED")
 def test_a_broken_member_is_picked_with_its_reason(
     is_oauth: bool | None, facts: dict[str, Any], reason: Reason, since: datetime | None
 ) -> None:
-    verdict = judge(MemberFacts(is_oauth=is_oauth, **facts), statuses=STATUSES, now=NOW)
-    assert (verdict.broken, verdict.reason, verdict.since) == (True, reason, since)
-    assert verdict.text.startswith("picked: ")
+    selection = classify(MemberFacts(is_oauth=is_oauth, **facts), statuses=STATUSES, now=NOW)
+    assert (selection.broken, selection.reason, selection.since) == (True, reason, since)
+    assert selection.text.startswith("picked: ")
 
 
 @pytest.mark.parametrize(
@@ -59,10 +59,10 @@ def test_a_broken_member_is_picked_with_its_reason(
     ],
 )
 def test_a_member_that_is_not_broken_is_skipped_and_told_why(facts: dict[str, Any]) -> None:
-    verdict = judge(MemberFacts(**facts), statuses=STATUSES, now=NOW)
-    assert (verdict.broken, verdict.reason, verdict.since) == (False, None, None)
-    assert verdict.text.startswith("skipped: ")
-    assert (facts.get("connection_status") or "unknown") in verdict.text
+    selection = classify(MemberFacts(**facts), statuses=STATUSES, now=NOW)
+    assert (selection.broken, selection.reason, selection.since) == (False, None, None)
+    assert selection.text.startswith("skipped: ")
+    assert (facts.get("connection_status") or "unknown") in selection.text
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,9 @@ def test_a_member_that_is_not_broken_is_skipped_and_told_why(facts: dict[str, An
     ],
 )
 def test_a_member_known_to_be_without_oauth_is_never_picked(facts: dict[str, Any]) -> None:
-    verdict = judge(MemberFacts(is_oauth=False, **facts), statuses=STATUSES, now=NOW)
-    assert not verdict.broken
-    assert "is_oauth is false" in verdict.text
+    selection = classify(MemberFacts(is_oauth=False, **facts), statuses=STATUSES, now=NOW)
+    assert not selection.broken
+    assert "is_oauth is false" in selection.text
 
 
 def test_of_several_reasons_the_first_counts() -> None:
@@ -85,7 +85,7 @@ def test_of_several_reasons_the_first_counts() -> None:
         "token_revoked_at": EARLIER, "token_expires_at": NOW, "error_code": 2004, "connection_status": "DENIED",
     }  # fmt: skip
     order = []
-    while verdict_reason := judge(MemberFacts(**facts), statuses=STATUSES, now=NOW).reason:
+    while verdict_reason := classify(MemberFacts(**facts), statuses=STATUSES, now=NOW).reason:
         order.append(verdict_reason)
         del facts[next(iter(facts))]
     # The last reason is that of members that are not broken.
@@ -95,9 +95,9 @@ def test_of_several_reasons_the_first_counts() -> None:
 
 def test_the_configured_statuses_are_the_ones_that_count() -> None:
     locked, denied = (MemberFacts(connection_status=status) for status in ("LOCKED", "DENIED"))
-    assert judge(locked, statuses=("LOCKED",), now=NOW).reason is Reason.STATUS
-    assert not judge(denied, statuses=("LOCKED",), now=NOW).broken
-    assert not judge(denied, statuses=(), now=NOW).broken
+    assert classify(locked, statuses=("LOCKED",), now=NOW).reason is Reason.STATUS
+    assert not classify(denied, statuses=("LOCKED",), now=NOW).broken
+    assert not classify(denied, statuses=(), now=NOW).broken
 
 
 @given(
@@ -110,7 +110,7 @@ def test_the_configured_statuses_are_the_ones_that_count() -> None:
 def test_a_member_is_picked_just_when_one_of_the_four_holds(
     is_oauth: bool | None, status: str | None, error: int | None, expires: int | None, revoked: int | None
 ) -> None:
-    verdict = judge(
+    selection = classify(
         MemberFacts(
             is_oauth=is_oauth,
             connection_status=status,
@@ -122,7 +122,7 @@ def test_a_member_is_picked_just_when_one_of_the_four_holds(
         now=NOW,
     )
     holds = (revoked is not None, expires is not None and expires <= 0, error in {2004, 2005}, status in STATUSES)
-    assert verdict.broken is (is_oauth is not False and any(holds))
-    if verdict.broken:
-        assert verdict.reason is list(Reason)[holds.index(True)]
-    assert verdict.text.startswith("picked: " if verdict.broken else "skipped: ")
+    assert selection.broken is (is_oauth is not False and any(holds))
+    if selection.broken:
+        assert selection.reason is list(Reason)[holds.index(True)]
+    assert selection.text.startswith("picked: " if selection.broken else "skipped: ")

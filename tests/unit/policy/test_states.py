@@ -1,4 +1,4 @@
-"""Every state has its sentence, and what ended stays ended unless somebody puts it back."""
+"""Every state has its sentence, and what ended stays ended unless somebody requeues it."""
 
 import ast
 import re

@@ -10,14 +10,14 @@ NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 BLOCKED, OTHER = "554 5.7.1 at RCPT", "550 at RCPT"
 
 
-def answers(*runs: tuple[int, str | None, float], places: int = 3) -> list[Answer]:
+def answers(*runs: tuple[int, str | None, float], concurrency: int = 3) -> list[Answer]:
     """So many answers of a kind, each run so many minutes ago."""
     return [
         Answer(
             at=NOW - timedelta(minutes=ago, seconds=count - i),
             refusal=refusal,
             user=f"USR-{refusal}-{i}",
-            place=f"host{i % places}.example",
+            place=f"host{i % concurrency}.example",
         )
         for count, refusal, ago in runs
         for i in range(count)
@@ -45,9 +45,9 @@ def accepted(place: str) -> Answer:
         ("us", answers((1, None, 0), (19, BLOCKED, 1)), 0),
         ("us", answers((1, None, 0), (20, BLOCKED, 1)), 20),
         # One strict domain is not everybody, as long as others accept.
-        ("us", [*answers((24, BLOCKED, 0), places=1), accepted("other.example")], 0),
-        ("us", [*answers((24, BLOCKED, 0), places=1), accepted("host0.example")], 24),
-        ("us", answers((24, BLOCKED, 0), places=1), 24),
+        ("us", [*answers((24, BLOCKED, 0), concurrency=1), accepted("other.example")], 0),
+        ("us", [*answers((24, BLOCKED, 0), concurrency=1), accepted("host0.example")], 24),
+        ("us", answers((24, BLOCKED, 0), concurrency=1), 24),
         # It speaks of the recipient: nearly all, and nothing accepted.
         ("message", answers((19, BLOCKED, 0)), 0),
         ("message", answers((20, BLOCKED, 0)), 20),

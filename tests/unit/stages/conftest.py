@@ -1,4 +1,4 @@
-"""How a shift's loop is timed in a test, and what must be left of it."""
+"""How a run's loop is timed in a test, and what must be left of it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.unit.stages.desk import until
-from worker.stages import shift
+from worker.stages import runner
 
 
 @pytest.fixture
 async def nothing_is_left_behind() -> AsyncIterator[None]:
-    """No task outlives its shift, and no error is left for the event loop to log."""
+    """No task outlives its run, and no error is left for the event loop to log."""
     complaints: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
     before = asyncio.all_tasks()
@@ -23,10 +23,10 @@ async def nothing_is_left_behind() -> AsyncIterator[None]:
 @pytest.fixture
 def endless(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop's tick takes a minute: what still happens at once happens because something woke it."""
-    monkeypatch.setattr(shift, "SETTLE_EVERY", 60.0)
+    monkeypatch.setattr(runner, "SETTLE_EVERY", 60.0)
 
 
 @pytest.fixture
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop's tick is short, for tests that wait for it."""
-    monkeypatch.setattr(shift, "SETTLE_EVERY", 0.01)
+    monkeypatch.setattr(runner, "SETTLE_EVERY", 0.01)

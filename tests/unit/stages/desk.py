@@ -1,11 +1,11 @@
-"""A stage in memory, so that a shift can be tried without a database."""
+"""A stage in memory, so that a run can be tried without a database."""
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from worker.stages.shift import Shift, Slice
+from worker.stages.runner import Batch, Runner
 
 Done = tuple[int, str]
 
@@ -43,11 +43,11 @@ class Desk:
         if (name, number) in self.fails:
             raise self.fails[name, number]
 
-    async def claim(self, n: int) -> Slice[int]:
+    async def claim(self, n: int) -> Batch[int]:
         await self._call("claim")
         jobs = range(len(self.claimed), min(len(self.claimed) + n, self.due))
         self.claimed += jobs
-        return Slice(taken=len(jobs), jobs=jobs)
+        return Batch(taken=len(jobs), jobs=jobs)
 
     async def work(self, job: int) -> Done:
         self.begun.append(job)
@@ -104,9 +104,9 @@ class Desk:
         return sorted(ends) == sorted(self.claimed)
 
 
-def make_shift(desk: Desk, **changes: Any) -> Shift[int, Done]:
+def make_shift(desk: Desk, **changes: Any) -> Runner[int, Done]:
     options: dict[str, Any] = {"slots": 4, "batch": 10, "seconds": 30.0, "renew_every": 60.0, "grace": 20.0}
-    return Shift(stage=desk, stopping=asyncio.Event(), **(options | changes))
+    return Runner(stage=desk, stopping=asyncio.Event(), **(options | changes))
 
 
 async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:

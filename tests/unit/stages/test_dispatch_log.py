@@ -14,7 +14,7 @@ class Torn(BaseException):
     """No ``Exception``."""
 
 
-class Sending:
+class ClaimedNotification:
     def __init__(self, number: int) -> None:
         self.id = number
 
@@ -27,18 +27,18 @@ class Store:
         self.let = asyncio.Event()
         self.groups: list[list[int]] = []
 
-    async def mark_dispatched(self, sendings: Sequence[Any]) -> set[int]:
-        self.groups.append([sending.id for sending in sendings])
+    async def mark_dispatched(self, claimed: Sequence[Any]) -> set[int]:
+        self.groups.append([notification.id for notification in claimed])
         await self.let.wait()
         error, self.raises = self.raises, None
         if error is not None:
             raise error
-        return {sending.id for sending in sendings if sending.id % 2 == 0}
+        return {notification.id for notification in claimed if notification.id % 2 == 0}
 
 
 async def _waiting(log: Any, *numbers: int) -> list[asyncio.Task[None]]:
     """Senders who wait: the first by itself in the group that is being written, the others behind it."""
-    senders = [asyncio.create_task(log.begin(Sending(number))) for number in numbers]
+    senders = [asyncio.create_task(log.begin(ClaimedNotification(number))) for number in numbers]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     return senders

@@ -1,4 +1,4 @@
-"""The shift at work: many at once, and none held up by another."""
+"""The run at work: many at once, and none deferred by another."""
 
 import asyncio
 import random
@@ -8,8 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.unit.stages.desk import Desk, make_shift, until
-from worker.stages import shift as module
-from worker.stages.shift import Slice, summary
+from worker.stages import runner as module
+from worker.stages.runner import Batch, summary
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
 
@@ -20,12 +20,12 @@ async def test_all_the_work_is_done_and_never_more_than_the_slots_at_once(
     slots: int, batch: int, claims_at_once: int
 ) -> None:
     desk = Desk(150, ticks=lambda job: job % 5)
-    shift = make_shift(desk, slots=slots, batch=batch, claims_at_once=claims_at_once)
-    await shift.run()
+    runner = make_shift(desk, slots=slots, batch=batch, claims_at_once=claims_at_once)
+    await runner.run()
     assert desk.peak <= slots
     assert desk.results == dict.fromkeys(range(150), "done")
     assert desk.everything_ended_once()
-    assert (shift.drained, shift.has_more, desk.released) == (True, False, [])
+    assert (runner.drained, runner.has_more, desk.released) == (True, False, [])
 
 
 @pytest.mark.parametrize(("slots", "batch"), [(3, 10), (10, 3), (40, 40)])
@@ -45,8 +45,8 @@ async def test_slices_are_claimed_side_by_side_once_one_was_full_and_no_further_
     desk = Desk(10_000)
     desk.hold(*range(10_000))
     answer = desk.slow["claim"] = asyncio.Event()
-    shift = make_shift(desk, slots=40, batch=10, claims_at_once=3)
-    run = asyncio.create_task(shift.run())
+    runner = make_shift(desk, slots=40, batch=10, claims_at_once=3)
+    run = asyncio.create_task(runner.run())
     await until(lambda: desk.calls["claim"] == 1)
     for _ in range(100):
         await asyncio.sleep(0)
@@ -58,7 +58,7 @@ async def test_slices_are_claimed_side_by_side_once_one_was_full_and_no_further_
     await until(lambda: desk.calls["claim"] >= len(desk.claimed) // 10 + 3)
     assert desk.calls["claim"] == len(desk.claimed) // 10 + 3
     answer.set()
-    shift.stopping.set()
+    runner.stopping.set()
     desk.let_go()
     await run
     assert desk.everything_ended_once()
@@ -143,10 +143,10 @@ async def test_a_slow_database_does_not_hold_up_the_work() -> None:
 
 
 async def test_it_claims_ahead_of_need_but_never_much() -> None:
-    desk, dice, most = Desk(300), random.Random(1), 0
-    desk.ticks = lambda _: dice.randrange(3)
+    desk, rng, most = Desk(300), random.Random(1), 0
+    desk.ticks = lambda _: rng.randrange(3)
 
-    async def claim(n: int) -> Slice[int]:
+    async def claim(n: int) -> Batch[int]:
         nonlocal most
         found = await Desk.claim(desk, n)
         most = max(most, len(desk.claimed) - len(desk.begun))
@@ -177,26 +177,26 @@ async def test_a_crash_is_a_result_and_takes_nobody_along() -> None:
 @pytest.mark.parametrize(("due", "claims"), [(0, 1), (3, 1), (9, 1), (10, 2), (25, 3)])
 async def test_a_claim_that_takes_fewer_than_it_might_was_the_last(due: int, claims: int) -> None:
     desk = Desk(due)
-    shift = make_shift(desk)
-    await shift.run()
-    assert shift.drained
-    assert not shift.has_more
+    runner = make_shift(desk)
+    await runner.run()
+    assert runner.drained
+    assert not runner.has_more
     assert desk.calls["claim"] == claims
     assert len(desk.results) == due
 
 
 async def test_it_claims_on_where_all_that_was_taken_was_settled_at_once() -> None:
     desk = Desk(0)
-    slices = iter([Slice(taken=10, jobs=()), Slice(taken=10, jobs=(1, 2)), Slice(taken=9, jobs=())])
+    slices = iter([Batch(taken=10, jobs=()), Batch(taken=10, jobs=(1, 2)), Batch(taken=9, jobs=())])
 
-    async def claim(n: int) -> Slice[int]:
+    async def claim(n: int) -> Batch[int]:
         return next(slices)
 
     desk.claim = claim  # type: ignore[method-assign]
-    shift = make_shift(desk)
-    await shift.run()
+    runner = make_shift(desk)
+    await runner.run()
     assert desk.results == {1: "done", 2: "done"}
-    assert shift.drained
+    assert runner.drained
 
 
 async def test_after_its_time_it_claims_no_more_but_finishes_what_it_has() -> None:
@@ -210,11 +210,11 @@ async def test_after_its_time_it_claims_no_more_but_finishes_what_it_has() -> No
 
     # Long after its time: a claim that began before the end has been answered.
     loop.call_later(0.5, time_is_over)
-    shift = make_shift(desk, seconds=0.1, slots=2)
-    await shift.run()
+    runner = make_shift(desk, seconds=0.1, slots=2)
+    await runner.run()
     assert over == [len(desk.claimed)]
     assert set(desk.results) == set(desk.claimed)
-    assert (shift.drained, shift.has_more, desk.released) == (False, True, [])
+    assert (runner.drained, runner.has_more, desk.released) == (False, True, [])
 
 
 @pytest.mark.usefixtures("brisk")

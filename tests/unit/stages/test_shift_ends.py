@@ -1,4 +1,4 @@
-"""However a shift ends, each job it took ends once: settled or handed back."""
+"""However a run ends, each job it took ends once: settled or handed back."""
 
 import asyncio
 import random
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from tests.unit.stages.desk import Desk, Done, make_shift, until
-from worker.stages import shift as module
+from worker.stages import runner as module
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
 
@@ -18,11 +18,11 @@ pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
 async def test_a_stop_hands_back_at_once_what_was_not_begun_and_finishes_the_rest() -> None:
     desk = Desk(100)
     desk.hold(*range(100))
-    shift = make_shift(desk, slots=2)
-    run = asyncio.create_task(shift.run())
+    runner = make_shift(desk, slots=2)
+    run = asyncio.create_task(runner.run())
     await until(lambda: desk.working == {0, 1})
-    shift.stopping.set()
-    desk.let_go(0)  # its slot falls free before the shift has seen the sign
+    runner.stopping.set()
+    desk.let_go(0)  # its slot falls free before the run has seen the sign
     await until(lambda: desk.released)
     assert desk.handed_back == set(range(2, 10))
     assert not run.done()
@@ -31,16 +31,16 @@ async def test_a_stop_hands_back_at_once_what_was_not_begun_and_finishes_the_res
     assert desk.results == {0: "done", 1: "done"}
     assert desk.begun == [0, 1]
     assert desk.calls["claim"] == 1
-    assert shift.has_more
+    assert runner.has_more
 
 
 async def test_what_a_claim_brings_after_the_stop_goes_back_untouched() -> None:
     desk = Desk(100)
     desk.slow["claim"] = asyncio.Event()
-    shift = make_shift(desk)
-    run = asyncio.create_task(shift.run())
+    runner = make_shift(desk)
+    run = asyncio.create_task(runner.run())
     await until(lambda: desk.calls["claim"])
-    shift.stopping.set()
+    runner.stopping.set()
     desk.slow["claim"].set()
     await run
     assert desk.handed_back == set(range(10))
@@ -49,9 +49,9 @@ async def test_what_a_claim_brings_after_the_stop_goes_back_untouched() -> None:
 
 async def test_a_shift_that_is_stopped_before_it_begins_claims_nothing() -> None:
     desk = Desk(10)
-    shift = make_shift(desk)
-    shift.stopping.set()
-    await shift.run()
+    runner = make_shift(desk)
+    runner.stopping.set()
+    await runner.run()
     assert desk.claimed == []
 
 
@@ -59,12 +59,12 @@ async def test_a_shift_that_is_stopped_before_it_begins_claims_nothing() -> None
 async def test_after_the_grace_what_still_goes_on_is_cancelled_and_handed_back() -> None:
     desk = Desk(6)
     desk.hold(*range(6))
-    shift = make_shift(desk, slots=3, grace=0.1)
-    run = asyncio.create_task(shift.run())
+    runner = make_shift(desk, slots=3, grace=0.1)
+    run = asyncio.create_task(runner.run())
     await until(lambda: len(desk.working) == 3)
     desk.let_go(1)
     await until(lambda: desk.results)
-    shift.stopping.set()
+    runner.stopping.set()
     await run
     assert desk.results == {1: "done"}
     assert desk.handed_back == {0, 2, 3, 4, 5}
@@ -74,23 +74,23 @@ async def test_after_the_grace_what_still_goes_on_is_cancelled_and_handed_back()
 @pytest.mark.usefixtures("endless")
 async def test_a_halt_begins_nothing_more_and_leaves_no_successor() -> None:
     desk = Desk(100)
-    shift = make_shift(desk, slots=3)
+    runner = make_shift(desk, slots=3)
     desk.hold(0, 2)
 
     async def work(job: int) -> Done:
         if job == 1:
-            shift.halted = True
+            runner.halted = True
         return await Desk.work(desk, job)
 
     desk.work = work  # type: ignore[method-assign]
-    run = asyncio.create_task(shift.run())
+    run = asyncio.create_task(runner.run())
     await until(lambda: desk.released)
     assert desk.handed_back == set(range(3, 10))
     desk.let_go()
     await run
     assert desk.begun == [0, 1, 2]
     assert set(desk.results) == {0, 1, 2}
-    assert not shift.has_more
+    assert not runner.has_more
 
 
 @pytest.mark.parametrize("call", ["claim", "settle", "renew"])
@@ -125,10 +125,10 @@ async def test_a_hand_back_that_fails_is_tried_once_more_as_the_shift_leaves() -
     desk = Desk(6)
     desk.hold(0, 1)
     desk.fails["release", 0] = OSError("no database")
-    shift = make_shift(desk, slots=2)
-    run = asyncio.create_task(shift.run())
+    runner = make_shift(desk, slots=2)
+    run = asyncio.create_task(runner.run())
     await until(lambda: desk.working == {0, 1})
-    shift.stopping.set()
+    runner.stopping.set()
     with pytest.raises(OSError, match="no database"):
         await run
     assert [sorted(jobs) for jobs in desk.released] == [[2, 3, 4, 5], [0, 1, 2, 3, 4, 5]]
@@ -151,10 +151,10 @@ async def test_a_settlement_that_fails_while_the_shift_leaves_is_raised_too() ->
     desk.hold(1)
     desk.slow["settle"] = asyncio.Event()
     desk.fails["settle", 0] = OSError("no database")
-    shift = make_shift(desk, grace=0.05)
-    run = asyncio.create_task(shift.run())
+    runner = make_shift(desk, grace=0.05)
+    run = asyncio.create_task(runner.run())
     await until(lambda: desk.settled)
-    shift.stopping.set()
+    runner.stopping.set()
     await until(lambda: not desk.working)
     desk.slow["settle"].set()
     with pytest.raises(OSError, match="no database"):
@@ -199,13 +199,13 @@ async def test_a_shift_cancelled_over_a_call_waits_for_its_answer(call: str) -> 
 async def test_a_cancellation_that_meets_a_shift_on_its_way_out_lets_it_finish(call: str) -> None:
     desk = Desk(6)
     desk.hold(0, 1)
-    shift = make_shift(desk, grace=0.0)
-    run = asyncio.create_task(shift.run())
+    runner = make_shift(desk, grace=0.0)
+    run = asyncio.create_task(runner.run())
     await until(lambda: desk.working == {0, 1} and len(desk.results) == 4)
     desk.let_go(0)
     await until(lambda: desk.working == {1})
     desk.slow[call] = asyncio.Event()
-    shift.stopping.set()
+    runner.stopping.set()
     await until(lambda: len(desk.settled) > 1 if call == "settle" else desk.released)
     run.cancel()
     desk.slow[call].set()
@@ -222,7 +222,7 @@ async def test_a_cancellation_is_never_lost_whatever_happens_beside_it(ticks: in
     desk.hold(0, 1)
     run = asyncio.create_task(make_shift(desk, batch=1).run())
     await until(lambda: desk.working == {0, 1} and desk.calls["claim"] == 3)
-    desk.let_go(0)  # a full batch: it wakes the shift
+    desk.let_go(0)  # a full batch: it wakes the run
     for _ in range(ticks):
         await asyncio.sleep(0)
     run.cancel()
@@ -256,21 +256,21 @@ def test_every_job_ends_once_whatever_happens(
     grace: float,
 ) -> None:
     async def scenario() -> None:
-        dice = random.Random(seed)
-        desk = Desk(due, ticks=lambda _: dice.choice([0, 1, 2, 5, 20]))
+        rng = random.Random(seed)
+        desk = Desk(due, ticks=lambda _: rng.choice([0, 1, 2, 5, 20]))
         desk.raises = {job: RuntimeError("crash") for job in crashes}
         if failure is not None:
             desk.fails[failure] = OSError("failed")
-        shift = make_shift(desk, slots=slots, batch=batch, renew_every=0.003, grace=grace)
-        run = asyncio.create_task(shift.run())
+        runner = make_shift(desk, slots=slots, batch=batch, renew_every=0.003, grace=grace)
+        run = asyncio.create_task(runner.run())
         for _ in range(after):
             await asyncio.sleep(0)
         if end == "cancel":
             run.cancel()
         elif end == "stop":
-            shift.stopping.set()
+            runner.stopping.set()
         elif end == "halt":
-            shift.halted = True
+            runner.halted = True
         async with asyncio.timeout(20):
             (how,) = await asyncio.gather(run, return_exceptions=True)
         assert how is None or isinstance(how, OSError | asyncio.CancelledError)

@@ -1,5 +1,5 @@
 """Push through Apple's service: :class:`~worker.channels.apns.channel.ApnsChannel`.
 
-``provider_token`` signs who we are, ``message`` builds what is posted, ``exchange`` carries it over HTTP/2, ``judging`` says
+``provider_token`` signs who we are, ``message`` builds what is posted, ``exchange`` carries it over HTTP/2, ``classifying`` says
 what an answer means.
 """

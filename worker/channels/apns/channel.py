@@ -1,17 +1,17 @@
-"""Push through APNs as a channel: says who we are, posts one message, judges the answer."""
+"""Push through APNs as a channel: says who we are, posts one message, classifies the answer."""
 
 import ssl
 import time
 from collections.abc import Callable
 
 from worker.channels import BadAddress, Dispatching, Failed, Message, Outcome, Sent
+from worker.channels.apns.classifying import EXPIRED_PROVIDER_TOKEN, classify, reason_of
 from worker.channels.apns.config import PRODUCTION, SANDBOX, ApnsConfig
+from worker.channels.apns.doubtful import DoubtfulTokens
 from worker.channels.apns.exchange import Exchange
-from worker.channels.apns.judging import EXPIRED_PROVIDER_TOKEN, judge, reason_of
 from worker.channels.apns.message import Push, build, push_to
 from worker.channels.apns.provider_token import ProviderToken, load_key
-from worker.channels.apns.suspects import Suspects
-from worker.channels.push_http import Reply, service_url
+from worker.channels.push_http import HttpResponse, service_url
 from worker.channels.push_pause import Pause
 from worker.errors import SettingsError
 
@@ -42,7 +42,7 @@ class ApnsChannel:
         base_url = service_url("APNS_BASE_URL", config.base_url or (SANDBOX if config.sandbox else PRODUCTION))
         self._exchange = Exchange(base_url, patience=config.patience, ssl_context=ssl_context)
         self._pause = Pause()
-        self._suspects = Suspects()
+        self._doubtful = DoubtfulTokens()
 
     async def send(self, message: Message, dispatching: Dispatching) -> Outcome:
         """See :meth:`worker.channels.Channel.send`."""
@@ -52,7 +52,7 @@ class ApnsChannel:
         if held := self._pause.holds():
             return held
         await dispatching()
-        return self._suspects.weigh(self._pause.note(await self._deliver(push)))
+        return self._doubtful.assess(self._pause.note(await self._deliver(push)))
 
     async def check(self) -> Outcome:
         """Whether messages could be sent, without sending any: one to nobody; ``Sent`` means that all is well."""
@@ -67,12 +67,12 @@ class ApnsChannel:
     async def _deliver(self, push: Push) -> Outcome:
         token = self._token.current()
         reply = await self._post(push, token)
-        if isinstance(reply, Reply) and reason_of(reply) == EXPIRED_PROVIDER_TOKEN:
+        if isinstance(reply, HttpResponse) and reason_of(reply) == EXPIRED_PROVIDER_TOKEN:
             fresh = self._token.renewed(token)
             if fresh is not None:
                 reply = await self._post(push, fresh)
-        return judge(reply) if isinstance(reply, Reply) else reply
+        return classify(reply) if isinstance(reply, HttpResponse) else reply
 
-    async def _post(self, push: Push, token: str) -> Reply | Outcome:
+    async def _post(self, push: Push, token: str) -> HttpResponse | Outcome:
         headers = {**push.headers, "authorization": f"bearer {token}", "content-type": "application/json"}
         return await self._exchange.post(push.path, headers=headers, body=push.payload)

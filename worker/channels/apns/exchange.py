@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.channels import Doubt, Refusal, TryLater, Unknown
-from worker.channels.push_http import CONNECT_PATIENCE, Reply
+from worker.channels.push_http import CONNECT_PATIENCE, HttpResponse
 from worker.errors import WorkerError
 
 try:
@@ -63,7 +63,7 @@ class Exchange:
         self._ssl = ssl_context
         self._transport: httpx.AsyncHTTPTransport | None = None
 
-    async def post(self, path: str, *, headers: Mapping[str, str], body: bytes) -> Reply | TryLater | Unknown:
+    async def post(self, path: str, *, headers: Mapping[str, str], body: bytes) -> HttpResponse | TryLater | Unknown:
         """One POST."""
         transport = self._transport or self._open()
         progress = _Progress()
@@ -87,7 +87,7 @@ class Exchange:
             if _unprocessed(error, progress.stream):
                 return TryLater(code="stream_refused", refusal=Refusal("stream_refused", Doubt.US))
             return Unknown(code=_lack(error), refusal=Refusal(_lack(error), Doubt.MESSAGE))
-        return Reply(response.status_code, response.headers, await _read(response))
+        return HttpResponse(response.status_code, response.headers, await _read(response))
 
     async def close(self) -> None:
         """Close every connection."""

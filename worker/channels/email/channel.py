@@ -1,4 +1,4 @@
-"""Email as a channel: builds the mail, sends it through the pool, judges what became of it."""
+"""Email as a channel: builds the mail, sends it through the pool, classifies what became of it."""
 
 import ssl
 
@@ -83,10 +83,10 @@ class EmailChannel:
         if mail.recipient.needs_smtputf8 and isinstance(outcome, BadAddress | ChannelDown) and _may_be_of_utf8(outcome):
             return Failed(code=outcome.code)
         # A server that has accepted mails of ours repeats what one recipient's own server says of our sender.
-        weighed = self._standing.weigh(self.kind, outcome, may_be_the_device=not outcome.code.startswith(_OF_US_ALL))
-        if isinstance(outcome, ChannelDown) and isinstance(weighed, TryLater):
-            return Failed(code=outcome.code, refusal=weighed.refusal)
-        return weighed
+        assessed = self._standing.assess(self.kind, outcome, may_be_the_device=not outcome.code.startswith(_OF_US_ALL))
+        if isinstance(outcome, ChannelDown) and isinstance(assessed, TryLater):
+            return Failed(code=outcome.code, refusal=assessed.refusal)
+        return assessed
 
     async def check(self) -> Outcome:
         """Whether mail could be sent, without sending any: connect, TLS, EHLO, AUTH, NOOP, QUIT; ``Sent`` means that all is well."""

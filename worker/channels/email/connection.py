@@ -1,6 +1,6 @@
 """One connection to the mail server, from the first packet to the last.
 
-:func:`connect` goes through TCP, TLS, EHLO and AUTH step by step, so that a failure is judged by the step at which it happened.
+:func:`connect` goes through TCP, TLS, EHLO and AUTH step by step, so that a failure is classified by the step at which it happened.
 """
 
 import ssl
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from aiosmtplib import SMTP, SMTPException
 
 from worker.channels import ChannelDown, Outcome
-from worker.channels.email.outcomes import Stage, judge
+from worker.channels.email.outcomes import SmtpPhase, classify
 from worker.setting_types import SmtpServer
 
 #: How long a server may take to say goodbye, in seconds; the connection is closed either way.
@@ -71,24 +71,24 @@ async def connect(
         timeout=patience,
         local_hostname=hello_name,
     )
-    stage = Stage.CONNECT
+    phase = SmtpPhase.CONNECT
     try:
         await smtp.connect()
-        stage = Stage.EHLO
+        phase = SmtpPhase.EHLO
         await smtp.ehlo()
         if server.tls == "starttls":
-            stage = Stage.TLS
+            phase = SmtpPhase.TLS
             _demand(smtp.supports_extension("starttls"), "starttls_missing")
             await smtp.starttls()
-            stage = Stage.EHLO  # again: what was said in the clear does not count (RFC 3207, 4.2)
+            phase = SmtpPhase.EHLO  # again: what was said in the clear does not count (RFC 3207, 4.2)
             await smtp.ehlo()
         if server.username is not None:
-            stage = Stage.AUTH
+            phase = SmtpPhase.AUTH
             _demand(bool(smtp.supported_auth_methods), "auth_missing")
             await smtp.login(server.username, server.password or "")
     except (SMTPException, OSError, ValueError) as error:  # ValueError: a host name that DNS cannot have, or no MD5
         _abort(smtp)
-        raise Unconnected(judge(stage, error)) from None
+        raise Unconnected(classify(phase, error)) from None
     except BaseException:
         _abort(smtp)
         raise

@@ -13,7 +13,7 @@ from aiosmtplib import SMTPException, SMTPResponse
 from worker.channels import Dispatching, Failed, Outcome, Sent, Unknown
 from worker.channels.email.connection import Connection
 from worker.channels.email.message import Mail
-from worker.channels.email.outcomes import COMPLETED, Stage, judge
+from worker.channels.email.outcomes import COMPLETED, SmtpPhase, classify
 
 #: Seconds that a server may take over a mail once it has it (RFC 5321, 4.5.3.2.6): giving up sooner makes duplicates.
 DATA_PATIENCE = 600.0
@@ -45,15 +45,15 @@ async def hand_over(connection: Connection, mail: Mail, dispatching: Dispatching
     except _LOST as error:
         if connection.carried and isinstance(error, ConnectionError):
             raise Stale from None
-        return judge(Stage.MAIL, error)
+        return classify(SmtpPhase.MAIL, error)
     if not _accepted(reply):
-        return await _leave(connection, reply.code, judge(Stage.MAIL, reply))
+        return await _leave(connection, reply.code, classify(SmtpPhase.MAIL, reply))
     try:
         reply = await smtp.execute_command(b"RCPT", b"TO:<" + mail.recipient.spec.encode() + b">")
     except _LOST as error:
-        return judge(Stage.RCPT, error)
+        return classify(SmtpPhase.RCPT, error)
     if not _accepted(reply):
-        return await _leave(connection, reply.code, judge(Stage.RCPT, reply))
+        return await _leave(connection, reply.code, classify(SmtpPhase.RCPT, reply))
     refused = await _start_content(connection, dispatching)
     return refused if refused is not None else await _hand_over_content(connection, mail, data_patience)
 
@@ -63,8 +63,8 @@ async def probe(connection: Connection) -> Outcome:
     try:
         reply = await connection.smtp.execute_command(b"NOOP")
     except _LOST as error:
-        return judge(Stage.NOOP, error)
-    return Sent(code="ready") if _accepted(reply) else judge(Stage.NOOP, reply)
+        return classify(SmtpPhase.NOOP, error)
+    return Sent(code="ready") if _accepted(reply) else classify(SmtpPhase.NOOP, reply)
 
 
 async def _start_content(connection: Connection, dispatching: Dispatching) -> Outcome | None:
@@ -79,11 +79,11 @@ async def _start_content(connection: Connection, dispatching: Dispatching) -> Ou
     if isinstance(recorded, BaseException):  # first: no text leaves that is not on record, and only closing ends a 354
         raise recorded
     if isinstance(reply, _LOST):
-        return judge(Stage.START, reply)
+        return classify(SmtpPhase.START, reply)
     if isinstance(reply, BaseException):
         raise reply
     if reply.code != _START_INPUT:
-        return await _leave(connection, reply.code, judge(Stage.START, reply))
+        return await _leave(connection, reply.code, classify(SmtpPhase.START, reply))
     return None
 
 
@@ -91,13 +91,13 @@ async def _hand_over_content(connection: Connection, mail: Mail, patience: float
     """The text, and the server's word that it takes responsibility for it."""
     protocol = connection.smtp.protocol
     if protocol is None or not connection.smtp.is_connected:  # lost while the dispatch was put on record
-        return judge(Stage.START, ConnectionResetError())
+        return classify(SmtpPhase.START, ConnectionResetError())
     try:
         protocol.write(_quoted(mail.content))
         reply = await protocol.read_response(timeout=patience)
     except _LOST as error:
-        return judge(Stage.DATA, error)
-    outcome = judge(Stage.DATA, reply)
+        return classify(SmtpPhase.DATA, error)
+    outcome = classify(SmtpPhase.DATA, reply)
     if isinstance(outcome, Sent):
         connection.in_step = True
         return outcome

@@ -41,7 +41,7 @@ from aiosmtplib import (
 from worker.channels import BadAddress, ChannelDown, Doubt, Failed, Outcome, Refusal, Sent, TryLater, Unknown
 
 
-class Stage(StrEnum):
+class SmtpPhase(StrEnum):
     """How far the dialogue had come; the first part of a code."""
 
     #: TCP, TLS from the first byte where ``smtps://`` asks for it, and the greeting.
@@ -63,8 +63,8 @@ class Stage(StrEnum):
 #: Replies by their first digit (RFC 5321, 4.2.1).
 COMPLETED, _REFUSED, _FOR_GOOD = range(200, 300), range(400, 600), range(500, 600)
 
-_OF_A_MAIL = frozenset({Stage.MAIL, Stage.RCPT, Stage.START, Stage.DATA})
-_OF_ONE_RECIPIENT = frozenset({Stage.RCPT, Stage.START, Stage.DATA})
+_OF_A_MAIL = frozenset({SmtpPhase.MAIL, SmtpPhase.RCPT, SmtpPhase.START, SmtpPhase.DATA})
+_OF_ONE_RECIPIENT = frozenset({SmtpPhase.RCPT, SmtpPhase.START, SmtpPhase.DATA})
 
 _SLOW_DOWN = frozenset({421, 454})
 #: RFC 4954, 6, and Sendmail's 530: authenticate first; too weak; wrong; encrypt first.
@@ -114,41 +114,41 @@ _ENHANCED_WITHIN = re.compile(r"(?<![.\d])([45]\.\d{1,3}\.\d{1,3})(?!\.?\d)")
 
 #: The stage in the words of SMTP.
 _AT = {
-    Stage.CONNECT: "on connecting", Stage.TLS: "at STARTTLS", Stage.START: "at DATA", Stage.DATA: "after the mail's text",
+    SmtpPhase.CONNECT: "on connecting", SmtpPhase.TLS: "at STARTTLS", SmtpPhase.START: "at DATA", SmtpPhase.DATA: "after the mail's text",
 }  # fmt: skip
 
 
-def judge(stage: Stage, answer: SMTPResponse | Exception) -> Outcome:
-    """The outcome of a message whose dialogue ended at ``stage`` with this reply, or this lack of one."""
+def classify(phase: SmtpPhase, answer: SMTPResponse | Exception) -> Outcome:
+    """The outcome of a message whose dialogue ended at ``phase`` with this reply, or this lack of one."""
     if isinstance(answer, SMTPRecipientsRefused) and answer.recipients:  # the one SMTP error without a code of its own
         answer = answer.recipients[0]
-    if stage is Stage.DATA and isinstance(answer, SMTPResponse) and answer.code in COMPLETED:
+    if phase is SmtpPhase.DATA and isinstance(answer, SMTPResponse) and answer.code in COMPLETED:
         return Sent()
     if isinstance(answer, SMTPResponse | SMTPResponseException) and answer.code in _REFUSED:
-        return _refused(stage, answer.code, answer.message)
-    return _unanswered(stage, _lack(answer))
+        return _refused(phase, answer.code, answer.message)
+    return _unanswered(phase, _lack(answer))
 
 
-def _refused(stage: Stage, code: int, text: str) -> Outcome:
-    word = f"{stage}_{code}"
+def _refused(phase: SmtpPhase, code: int, text: str) -> Outcome:
+    word = f"{phase}_{code}"
     codes = _enhanced_codes(code, text)
-    refusal = _refusal(stage, code, codes[:1])
+    refusal = _refusal(phase, code, codes[:1])
     if code in _SLOW_DOWN:
         return TryLater(code=word, whole_channel=True, refusal=refusal)
-    if code in _NOT_AUTHENTICATED or (stage is Stage.AUTH and code in _FOR_GOOD):
+    if code in _NOT_AUTHENTICATED or (phase is SmtpPhase.AUTH and code in _FOR_GOOD):
         return ChannelDown(code="auth_refused")
-    if code not in _FOR_GOOD or stage not in _OF_A_MAIL:
-        return TryLater(code=word, whole_channel=stage not in _OF_ONE_RECIPIENT, refusal=refusal)
-    return _refused_for_good(stage, code, codes, text)
+    if code not in _FOR_GOOD or phase not in _OF_A_MAIL:
+        return TryLater(code=word, whole_channel=phase not in _OF_ONE_RECIPIENT, refusal=refusal)
+    return _refused_for_good(phase, code, codes, text)
 
 
-def _refused_for_good(stage: Stage, code: int, codes: Sequence[str], text: str) -> Outcome:
-    word, refusal = f"{stage}_{code}", _refusal(stage, code, codes[:1])
-    of_the_sender = stage is Stage.MAIL and code not in _OF_THIS_MAIL and _NEEDS_UTF8 not in codes
-    if of_the_sender or (stage is not Stage.MAIL and speaks_of_the_sender(codes, text)):
+def _refused_for_good(phase: SmtpPhase, code: int, codes: Sequence[str], text: str) -> Outcome:
+    word, refusal = f"{phase}_{code}", _refusal(phase, code, codes[:1])
+    of_the_sender = phase is SmtpPhase.MAIL and code not in _OF_THIS_MAIL and _NEEDS_UTF8 not in codes
+    if of_the_sender or (phase is not SmtpPhase.MAIL and speaks_of_the_sender(codes, text)):
         return ChannelDown(code=word)
     # Where one reply names two codes that contradict each other, nobody's address is to blame.
-    if stage is Stage.RCPT and (code == _NO_MAIL_TAKEN or (codes and BAD_ADDRESS_CODES.issuperset(codes))):
+    if phase is SmtpPhase.RCPT and (code == _NO_MAIL_TAKEN or (codes and BAD_ADDRESS_CODES.issuperset(codes))):
         return BadAddress(code=word, refusal=refusal)
     return Failed(code=word, refusal=refusal)
 
@@ -170,26 +170,26 @@ def _is_of_this_message(enhanced: str) -> bool:
     return enhanced.split(".")[1] in _OF_THIS_MESSAGE or enhanced == _TOO_BIG
 
 
-def _refusal(stage: Stage, code: int, codes: Sequence[str]) -> Refusal:
-    if stage not in _OF_A_MAIL:
+def _refusal(phase: SmtpPhase, code: int, codes: Sequence[str]) -> Refusal:
+    if phase not in _OF_A_MAIL:
         doubt = Doubt.UNREACHABLE
     elif code in {_TOO_BIG_CODE, _NO_MAIL_TAKEN} or any(_is_of_this_message(enhanced) for enhanced in codes):
         doubt = Doubt.MESSAGE
     else:
         doubt = Doubt.US
-    return Refusal(" ".join([str(code), *codes, _at(stage)]), doubt)
+    return Refusal(" ".join([str(code), *codes, _at(phase)]), doubt)
 
 
-def _at(stage: Stage) -> str:
-    return _AT.get(stage) or f"at {stage.upper()}"
+def _at(phase: SmtpPhase) -> str:
+    return _AT.get(phase) or f"at {phase.upper()}"
 
 
-def _unanswered(stage: Stage, lack: str) -> Outcome:
-    code = f"{stage}_{lack}"
-    what = f"{lack} {_at(stage)}"
-    if stage is Stage.DATA:
+def _unanswered(phase: SmtpPhase, cause: str) -> Outcome:
+    code = f"{phase}_{cause}"
+    what = f"{cause} {_at(phase)}"
+    if phase is SmtpPhase.DATA:
         return Unknown(code=code, refusal=Refusal(what, Doubt.MESSAGE))
-    if stage in _OF_A_MAIL:
+    if phase in _OF_A_MAIL:
         return TryLater(code=code, refusal=Refusal(what, Doubt.US))
     return TryLater(code=code, whole_channel=True, refusal=Refusal(what, Doubt.UNREACHABLE))
 

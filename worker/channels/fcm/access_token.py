@@ -107,12 +107,12 @@ class ServiceAccount:
         except _NoTokenError as refused:
             return refused.outcome
         except (TransportError, OSError):
-            return _later("token_unreachable")
+            return _deferred("token_unreachable")
         except Exception:  # noqa: BLE001 - 200 with anything in it; the text may hold the answer
-            return _later("token_garbled")
+            return _deferred("token_garbled")
         value, expiry = self._credentials.token, self._credentials.expiry
         if not isinstance(value, str) or not value or expiry is None:
-            return _later("token_garbled")
+            return _deferred("token_garbled")
         lifetime = expiry.replace(tzinfo=UTC).timestamp() - time.time()
         self._token = AccessToken(value, asked_at + lifetime * _USED_FOR)
         return self._token
@@ -126,18 +126,18 @@ def _ask(credentials: Credentials) -> None:
         def ask(**kwargs: Any) -> Any:
             response = send(**kwargs, timeout=_PATIENCE, allow_redirects=False)
             if response.status != 200:  # noqa: PLR2004
-                raise _NoTokenError(_judge(response.status, response.headers))
+                raise _NoTokenError(_classify(response.status, response.headers))
             return response
 
         credentials.refresh(ask)  # type: ignore[no-untyped-call]
 
 
-def _later(code: str, *, after: float | None = None) -> TryLater:
+def _deferred(code: str, *, after: float | None = None) -> TryLater:
     """Without a token no message can go."""
     return TryLater(code=code, after=after, whole_channel=True, refusal=Refusal(code, Doubt.UNREACHABLE))
 
 
-def _judge(status: int, headers: Any) -> TryLater | ChannelDown:
+def _classify(status: int, headers: Any) -> TryLater | ChannelDown:
     if status in _PASSING or status >= 500:  # noqa: PLR2004
-        return _later(f"token_{status}", after=retry_after(headers))
+        return _deferred(f"token_{status}", after=retry_after(headers))
     return ChannelDown(code=f"token_{status}")  # the key was deleted, or this machine's clock is wrong

@@ -1,4 +1,4 @@
-"""Push through FCM as a channel: gets a token, posts one message, judges the answer."""
+"""Push through FCM as a channel: gets a token, posts one message, classifies the answer."""
 
 import json
 import ssl
@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from worker.channels import BadAddress, Dispatching, Doubt, Failed, Message, Outcome, Refusal, Sent, TryLater
 from worker.channels.fcm.access_token import AccessToken, ServiceAccount
+from worker.channels.fcm.classifying import PERHAPS_THE_TOKEN, classify
 from worker.channels.fcm.config import FcmConfig
-from worker.channels.fcm.judging import PERHAPS_THE_TOKEN, judge
 from worker.channels.fcm.message import build
-from worker.channels.push_http import Poster, Reply, service_url
+from worker.channels.push_http import HttpResponse, Poster, service_url
 from worker.channels.push_pause import Pause
 from worker.channels.push_standing import Standing
 
@@ -54,7 +54,7 @@ class FcmChannel:
             return self._pause.note(token)
         await dispatching()
         outcome = self._pause.note(await self._post(body, token))
-        return self._standing.weigh(self.kind, outcome, may_be_the_device=outcome.code in PERHAPS_THE_TOKEN)
+        return self._standing.assess(self.kind, outcome, may_be_the_device=outcome.code in PERHAPS_THE_TOKEN)
 
     async def check(self) -> Outcome:
         """Whether messages could be sent, without sending any: a token, and a dry run to nobody; ``Sent`` means that all is well."""
@@ -74,15 +74,15 @@ class FcmChannel:
     async def _post(self, body: bytes, token: AccessToken) -> Outcome:
         headers = {"Authorization": f"Bearer {token.value}", "Content-Type": "application/json; charset=utf-8"}
         reply = await self._poster.post(self._url, headers=headers, body=body)
-        if not isinstance(reply, Reply):
+        if not isinstance(reply, HttpResponse):
             return _unreached(reply)
         if reply.status == _UNAUTHENTICATED:
             self._account.forget(token)
-        return judge(reply)
+        return classify(reply)
 
 
-def _unreached(lack: Outcome) -> Outcome:
+def _unreached(cause: Outcome) -> Outcome:
     """There is one FCM: where it cannot be reached, no message can go."""
-    if not isinstance(lack, TryLater):
-        return lack
-    return TryLater(code=lack.code, whole_channel=True, refusal=Refusal(lack.code, Doubt.UNREACHABLE))
+    if not isinstance(cause, TryLater):
+        return cause
+    return TryLater(code=cause.code, whole_channel=True, refusal=Refusal(cause.code, Doubt.UNREACHABLE))

@@ -1,4 +1,4 @@
-"""Push to browsers as a channel: checks the subscription, has the message encrypted, posts it, judges the answer."""
+"""Push to browsers as a channel: checks the subscription, has the message encrypted, posts it, classifies the answer."""
 
 import ssl
 from collections.abc import Mapping
@@ -6,12 +6,12 @@ from contextlib import suppress
 from typing import Any
 
 from worker.channels import Dispatching, Doubt, Failed, Message, Outcome, Refusal, Sent, TryLater, Unknown
-from worker.channels.push_http import PRIVATE_ADDRESS, Poster, Reply
+from worker.channels.push_http import PRIVATE_ADDRESS, HttpResponse, Poster
 from worker.channels.push_payload import data_for, fitting, link_for, message_id
 from worker.channels.push_standing import Standing
 from worker.channels.push_text import word
+from worker.channels.webpush.classifying import classify
 from worker.channels.webpush.config import WebPushConfig
-from worker.channels.webpush.judging import judge
 from worker.channels.webpush.public_resolver import PublicResolver
 from worker.channels.webpush.subscription import Subscription, parse
 from worker.channels.webpush.vapid import check_contact, load_vapid
@@ -86,8 +86,8 @@ class WebPushChannel:
                 aiohttp_session=courier,
             )
         result = courier.result
-        outcome = judge(result) if isinstance(result, Reply) else result
-        return self._standing.weigh(subscription.origin, outcome)
+        outcome = classify(result) if isinstance(result, HttpResponse) else result
+        return self._standing.assess(subscription.origin, outcome)
 
 
 class _Courier:
@@ -96,7 +96,7 @@ class _Courier:
     def __init__(self, poster: Poster, dispatching: Dispatching) -> None:
         self._poster = poster
         self._dispatching = dispatching
-        self.result: Reply | Outcome = Failed(code="not_encrypted")
+        self.result: HttpResponse | Outcome = Failed(code="not_encrypted")
 
     async def post(self, endpoint: str, *, data: bytes, headers: Mapping[str, str], **_options: object) -> "_Answer":
         await self._dispatching()
@@ -109,14 +109,14 @@ class _Answer:
 
     reason = ""
 
-    def __init__(self, result: Reply | Outcome) -> None:
-        self.status = result.status if isinstance(result, Reply) else 0
+    def __init__(self, result: HttpResponse | Outcome) -> None:
+        self.status = result.status if isinstance(result, HttpResponse) else 0
 
     async def text(self) -> str:
         return ""
 
 
-def _settled(result: Reply | TryLater | Unknown) -> Reply | Outcome:
+def _settled(result: HttpResponse | TryLater | Unknown) -> HttpResponse | Outcome:
     """A name that leads into a private network will not become a push service by waiting."""
     if isinstance(result, TryLater) and result.code == PRIVATE_ADDRESS:
         return Failed(code="endpoint_private_address")

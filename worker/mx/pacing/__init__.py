@@ -9,13 +9,13 @@ process no more side by side than MX takes well.
         turn.heard(answer)
 
 ====================  ==============================================================================================
-:mod:`.turns`         who may go, and when: the part that others use
+:mod:`.permits`         who may go, and when: the part that others use
 :mod:`.ledger`        what all processes share, in Redis
 :mod:`.schedule`      the moments at which this process may send
-:mod:`.places`        how many requests this process keeps in flight
+:mod:`.concurrency`        how many requests this process keeps in flight
 ====================  ==============================================================================================
 """
 
-from worker.mx.pacing.turns import NoTurn, Pacing, Turn
+from worker.mx.pacing.permits import NoPermit, Pacing, Permit
 
-__all__ = ["NoTurn", "Pacing", "Turn"]
+__all__ = ["NoPermit", "Pacing", "Permit"]

@@ -109,7 +109,7 @@ class CarriedTime:
     """Another machine's clock, read off ours.
 
     An answer bounds the difference: it was written after we asked and before we had it. The bounds of many answers together are
-    narrow even where single ones were held up, so that moments of several grants keep their distances.
+    narrow even where single ones were deferred, so that moments of several grants keep their distances.
     """
 
     #: How fast two clocks may drift apart (seconds per second).

@@ -1,6 +1,6 @@
 """The moments at which a process may send, and what becomes of those that it misses.
 
-A limiter that counts requests where they are allowed says little of when they arrive: a process held up for a tenth of a
+A limiter that counts requests where they are allowed says little of when they arrive: a process deferred for a tenth of a
 second would send a tenth of a second's requests at once, on top of those that are on time. So a moment is good for
 :data:`LATE` seconds and is then lost, and moments are :data:`PACE` times as dense as the rate permits. Requests that leave
 within one second have their moments within ``1 + LATE`` seconds; of these there are ``rate * PACE * (1 + LATE)``, which is

@@ -126,7 +126,7 @@ class Apple:
         """Answer a request; whether the connection goes on."""
         self.requests.append(headers)
         self.asked.set()
-        answer = self.answers.pop(0) if self.answers else self._judge(headers, body)
+        answer = self.answers.pop(0) if self.answers else self._classify(headers, body)
         if answer in {REFUSE, RESET}:
             h2.reset_stream(stream, ErrorCodes.REFUSED_STREAM if answer == REFUSE else ErrorCodes.INTERNAL_ERROR)
         elif answer in {LEAVE, LEAVE_UNSEEN}:
@@ -146,7 +146,7 @@ class Apple:
         if body:
             h2.send_data(stream, body.encode(), end_stream=True)
 
-    def _judge(self, headers: dict[str, str], body: bytes) -> str | None:  # noqa: C901, PLR0911, PLR0912 - one branch for each reason
+    def _classify(self, headers: dict[str, str], body: bytes) -> str | None:  # noqa: C901, PLR0911, PLR0912 - one branch for each reason
         if headers[":method"] != "POST":
             return "MethodNotAllowed"
         if not (path := re.fullmatch(r"/3/device/([0-9a-fA-F]+)", headers[":path"])):

@@ -116,9 +116,9 @@ class Google:
         body = await request.read()
         if self.answers:
             return await self._scripted(request, self.answers.pop(0))
-        return await self._scripted(request, self._judge(request, body))
+        return await self._scripted(request, self._classify(request, body))
 
-    def _judge(self, request: web.Request, body: bytes) -> Any:
+    def _classify(self, request: web.Request, body: bytes) -> Any:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if self.issued.get(token, 0.0) < time.time():
             return error(401, "UNAUTHENTICATED")

@@ -54,7 +54,7 @@ class PushService:
         self.requests.append(request)
         self.asked.set()
         body = await request.read()
-        answer = self.answers.pop(0) if self.answers else self._judge(request, body)
+        answer = self.answers.pop(0) if self.answers else self._classify(request, body)
         if answer == HANG:
             await self.closing.wait()
         if answer in (DROP, HANG):
@@ -64,7 +64,7 @@ class PushService:
         status, text = answer
         return web.Response(status=status, text=text, headers=self.headers_of_answers)
 
-    def _judge(self, request: web.Request, body: bytes) -> tuple[int, str]:  # noqa: PLR0911 - one return for each check
+    def _classify(self, request: web.Request, body: bytes) -> tuple[int, str]:  # noqa: PLR0911 - one return for each check
         token = request.path.removeprefix("/wpush/v2/")
         if request.method != "POST":
             return 405, ""

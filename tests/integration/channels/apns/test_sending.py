@@ -95,7 +95,7 @@ async def test_a_device_without_the_app_is_a_bad_address(apple, connect, make_me
 
 async def test_a_token_of_the_other_environment_makes_a_suspect(apple, connect, make_message, record):
     apple.devices.clear()
-    assert await connect().send(make_message(), record) == BadAddress(code="bad_device_token", suspect=True)
+    assert await connect().send(make_message(), record) == BadAddress(code="bad_device_token", doubtful=True)
 
 
 async def test_one_suspect_after_the_other_stops_the_channel_until_a_message_is_accepted(
@@ -104,7 +104,7 @@ async def test_one_suspect_after_the_other_stops_the_channel_until_a_message_is_
     channel = connect()
     apple.answers = ["BadDeviceToken"] * 7
     outcomes = [await channel.send(make_message(), record) for _ in range(7)]
-    assert outcomes[:5] == [BadAddress(code="bad_device_token", suspect=True)] * 5
+    assert outcomes[:5] == [BadAddress(code="bad_device_token", doubtful=True)] * 5
     assert outcomes[5:] == [ChannelDown(code="bad_device_token")] * 2
     assert await channel.send(make_message(), record) == Sent()
     apple.answers = ["BadDeviceToken"]
@@ -113,12 +113,12 @@ async def test_one_suspect_after_the_other_stops_the_channel_until_a_message_is_
 
 CONSEQUENCES = {
     "BadCollapseId": Failed(code="bad_collapse_id"),
-    "BadDeviceToken": BadAddress(code="bad_device_token", suspect=True),
+    "BadDeviceToken": BadAddress(code="bad_device_token", doubtful=True),
     "BadExpirationDate": Failed(code="bad_expiration_date"),
     "BadMessageId": Failed(code="bad_message_id"),
     "BadPriority": Failed(code="bad_priority"),
     "BadTopic": ChannelDown(code="bad_topic"),
-    "DeviceTokenNotForTopic": BadAddress(code="device_token_not_for_topic", suspect=True),
+    "DeviceTokenNotForTopic": BadAddress(code="device_token_not_for_topic", doubtful=True),
     "DuplicateHeaders": Failed(code="duplicate_headers"),
     "IdleTimeout": TryLater(code="idle_timeout"),
     "InvalidPushType": Failed(code="invalid_push_type"),

@@ -98,9 +98,9 @@ async def test_what_ends_after_data_began_is_judged_by_whether_there_was_an_answ
 async def test_silence_before_data_is_retried(serve, connect, make_message, record, verb):
     server = await serve(**{verb: "HANG"})
     outcome = await connect(server, command_patience=0.2).send(make_message(), record)
-    stage = {"GREETING": "connect", "DATA": "start"}.get(verb, verb.lower())
+    phase = {"GREETING": "connect", "DATA": "start"}.get(verb, verb.lower())
     assert isinstance(outcome, TryLater)
-    assert outcome.code == f"{stage}_timeout"
+    assert outcome.code == f"{phase}_timeout"
 
 
 @pytest.mark.parametrize("verb", ["INSIDE", "CONTENT"])

@@ -68,11 +68,11 @@ LACKS = {
 }
 
 
-@pytest.mark.parametrize("lack", LACKS)
+@pytest.mark.parametrize("outcome_without_answer", LACKS)
 async def test_a_lack_of_the_relay_is_no_fault_of_the_address_and_stops_nothing(
-    serve, connect, make_message, record, lack
+    serve, connect, make_message, record, outcome_without_answer
 ):
-    replies, code = LACKS[lack]
+    replies, code = LACKS[outcome_without_answer]
     server = await serve(**replies)
     channel = connect(server)
     assert await channel.send(make_message(address="jürgen@müller.example"), record) == Failed(code=code)

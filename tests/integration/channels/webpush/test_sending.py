@@ -49,7 +49,7 @@ async def test_a_message_is_kept_for_a_browser_that_is_closed_unless_told_otherw
 
 
 async def test_every_try_of_a_message_has_its_topic_and_no_other_message_has_it(service, connect, make_message, record):
-    for key in ("episode-7/0/webpush " + "x" * 100, "episode-7/0/webpush " + "x" * 100, "another"):
+    for key in ("reconnection-7/0/webpush " + "x" * 100, "reconnection-7/0/webpush " + "x" * 100, "another"):
         assert await connect().send(make_message(key=key), record) == Sent()
     topics = [request.headers["Topic"] for request in service.requests]
     assert topics[0] == topics[1] != topics[2]

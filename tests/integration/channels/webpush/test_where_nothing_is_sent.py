@@ -39,10 +39,10 @@ async def test_an_unknown_host_is_refused_without_blaming_the_address(connect, m
 async def test_a_name_that_leads_inside_is_not_connected_to(service):
     poster = Poster(patience=10.0, resolver=PublicResolver())
     try:
-        lack = await poster.post(service.url.replace("127.0.0.1", "localhost"), headers={}, body=b"x")
+        outcome_without_answer = await poster.post(service.url.replace("127.0.0.1", "localhost"), headers={}, body=b"x")
     finally:
         await poster.close()
-    assert lack.code == PRIVATE_ADDRESS
+    assert outcome_without_answer.code == PRIVATE_ADDRESS
     assert not service.requests
 
 

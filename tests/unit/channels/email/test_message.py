@@ -77,8 +77,8 @@ def test_a_list_unsubscribe_of_any_length_stays_readable(compose, length):
 
 
 def test_the_message_id_belongs_to_the_key_and_the_senders_domain(compose):
-    first, again, other = compose(), compose(), compose(key="episode-7/1/email")
-    assert parse(first)["Message-ID"] == parse(again)["Message-ID"] != parse(other)["Message-ID"]
+    first, defer, other = compose(), compose(), compose(key="episode-7/1/email")
+    assert parse(first)["Message-ID"] == parse(defer)["Message-ID"] != parse(other)["Message-ID"]
     assert parse(first)["Message-ID"] == message_id("episode-7/0/email", "acme.example")
     assert re.fullmatch(r"<[0-9a-f]{32}@acme\.example>", parse(first)["Message-ID"])
 

@@ -7,31 +7,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.channels import BadAddress, ChannelDown, Failed, Sent, TryLater
-from worker.channels.apns.judging import judge, reason_of
-from worker.channels.push_http import Reply
+from worker.channels.apns.classifying import classify, reason_of
+from worker.channels.push_http import HttpResponse
 
 
-def reply(status: int, reason: object) -> Reply:
-    return Reply(status, {}, json.dumps({"reason": reason}).encode())
+def reply(status: int, reason: object) -> HttpResponse:
+    return HttpResponse(status, {}, json.dumps({"reason": reason}).encode())
 
 
 @pytest.mark.parametrize("reason", ["BadDeviceToken", "DeviceTokenNotForTopic"])
 def test_a_token_that_is_not_taken_here_makes_a_suspect(reason):
-    assert judge(reply(400, reason)).suspect
+    assert classify(reply(400, reason)).doubtful
 
 
 @pytest.mark.parametrize("reason", ["Unregistered", "ExpiredToken"])
 def test_an_app_that_was_removed_is_no_suspect(reason):
-    assert judge(reply(410, reason)).suspect is False
+    assert classify(reply(410, reason)).doubtful is False
 
 
 def test_the_reason_decides_before_the_status():
-    assert judge(reply(400, "Unregistered")) == BadAddress(code="unregistered")
-    assert judge(reply(500, "InvalidProviderToken")) == ChannelDown(code="invalid_provider_token")
+    assert classify(reply(400, "Unregistered")) == BadAddress(code="unregistered")
+    assert classify(reply(500, "InvalidProviderToken")) == ChannelDown(code="invalid_provider_token")
 
 
 def test_too_many_token_updates_wait_for_the_twenty_minutes_that_apple_wants():
-    outcome = judge(reply(429, "TooManyProviderTokenUpdates"))
+    outcome = classify(reply(429, "TooManyProviderTokenUpdates"))
     assert outcome == TryLater(code="too_many_provider_token_updates", after=1200, whole_channel=True)
 
 
@@ -39,12 +39,12 @@ def test_too_many_token_updates_wait_for_the_twenty_minutes_that_apple_wants():
     "body", [b"", b"{}", b"[]", b"7", b'{"reason": 7}', b'{"reason": null}', b"\xff", b"[" * 60_000]
 )
 def test_without_a_reason_there_is_none(body):
-    assert reason_of(Reply(400, {}, body)) == ""
-    assert judge(Reply(400, {}, body)) == Failed(code="http_400")
+    assert reason_of(HttpResponse(400, {}, body)) == ""
+    assert classify(HttpResponse(400, {}, body)) == Failed(code="http_400")
 
 
 @given(status=st.integers(300, 599), reason=st.text(max_size=30))
 def test_words_that_apple_does_not_list_never_become_codes(status, reason):
-    outcome = judge(reply(status, f"{reason}!"))
+    outcome = classify(reply(status, f"{reason}!"))
     assert not isinstance(outcome, Sent)
     assert outcome.code == f"http_{status}"

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.channels import BadAddress, ChannelDown, Failed, Sent, TryLater
-from worker.channels.fcm.judging import judge
-from worker.channels.push_http import Reply
+from worker.channels.fcm.classifying import classify
+from worker.channels.push_http import HttpResponse
 
 
-def reply(status: int, details: object, **headers: str) -> Reply:
-    return Reply(status, headers, json.dumps({"error": {"details": details}}).encode())
+def reply(status: int, details: object, **headers: str) -> HttpResponse:
+    return HttpResponse(status, headers, json.dumps({"error": {"details": details}}).encode())
 
 
 def coded(code: object) -> list[dict[str, object]]:
@@ -37,12 +37,12 @@ def coded(code: object) -> list[dict[str, object]]:
     ],
 )
 def test_the_error_code_decides_before_the_status(status, code, outcome):
-    assert judge(reply(status, coded(code))) == outcome
+    assert classify(reply(status, coded(code))) == outcome
 
 
 def test_the_code_is_read_and_not_only_the_status():
-    assert judge(reply(500, coded("UNREGISTERED"))) == BadAddress(code="unregistered")
-    assert judge(reply(400, coded("UNAVAILABLE"))) == TryLater(code="unavailable", whole_channel=True)
+    assert classify(reply(500, coded("UNREGISTERED"))) == BadAddress(code="unregistered")
+    assert classify(reply(400, coded("UNAVAILABLE"))) == TryLater(code="unavailable", whole_channel=True)
 
 
 @pytest.mark.parametrize(
@@ -59,23 +59,23 @@ def test_the_code_is_read_and_not_only_the_status():
 )
 def test_where_fields_are_named_a_token_is_blamed_only_if_it_is_among_them(violations, outcome):
     details = [*coded("INVALID_ARGUMENT"), {"@type": "…BadRequest", "fieldViolations": violations}]
-    assert judge(reply(400, details)) == outcome
+    assert classify(reply(400, details)) == outcome
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 301, 302, 307, 308])
 def test_who_is_not_our_fcm_stops_the_channel(status):
-    assert judge(Reply(status, {}, b"<html>")) == ChannelDown(code=f"http_{status}")
+    assert classify(HttpResponse(status, {}, b"<html>")) == ChannelDown(code=f"http_{status}")
 
 
 @pytest.mark.parametrize("status", [502, 503, 504, 429])
 def test_overload_slows_the_whole_channel(status):
-    wait = judge(Reply(status, {"retry-after": "30"}, b""))
+    wait = classify(HttpResponse(status, {"retry-after": "30"}, b""))
     assert wait == TryLater(code=f"http_{status}", after=30.0, whole_channel=True)
 
 
 @given(status=st.integers(300, 599), body=st.binary(max_size=200))
 def test_nothing_but_200_is_sent_and_nothing_raises(status, body):
-    outcome = judge(Reply(status, {}, body))
+    outcome = classify(HttpResponse(status, {}, body))
     assert not isinstance(outcome, Sent)
     assert outcome.code == f"http_{status}"
 
@@ -94,8 +94,8 @@ json_values = st.recursive(
 
 @given(status=st.integers(300, 599), value=json_values)
 def test_json_of_any_shape_is_judged(status, value):
-    assert not isinstance(judge(Reply(status, {}, json.dumps(value).encode())), Sent)
+    assert not isinstance(classify(HttpResponse(status, {}, json.dumps(value).encode())), Sent)
 
 
 def test_deeply_nested_json_is_judged():
-    assert judge(Reply(400, {}, b"[" * 60_000)) == Failed(code="http_400")
+    assert classify(HttpResponse(400, {}, b"[" * 60_000)) == Failed(code="http_400")

@@ -14,32 +14,32 @@ def standing(clock):
 
 
 def test_who_was_never_accepted_is_refused(standing):
-    assert standing.weigh("mozilla", REFUSAL) == REFUSAL
+    assert standing.assess("mozilla", REFUSAL) == REFUSAL
 
 
 def test_who_was_accepted_lately_has_met_a_bad_device(standing, clock):
-    standing.weigh("mozilla", Sent())
+    standing.assess("mozilla", Sent())
     clock.now += 3599
-    assert standing.weigh("mozilla", REFUSAL) == TryLater(code="http_403")
+    assert standing.assess("mozilla", REFUSAL) == TryLater(code="http_403")
 
 
 def test_after_an_hour_without_success_the_refusal_is_ours(standing, clock):
-    standing.weigh("mozilla", Sent())
+    standing.assess("mozilla", Sent())
     clock.now += 3600
-    assert standing.weigh("mozilla", REFUSAL) == REFUSAL
+    assert standing.assess("mozilla", REFUSAL) == REFUSAL
 
 
 def test_one_service_says_nothing_of_another(standing):
-    standing.weigh("mozilla", Sent())
-    assert standing.weigh("apple", REFUSAL) == REFUSAL
+    standing.assess("mozilla", Sent())
+    assert standing.assess("apple", REFUSAL) == REFUSAL
 
 
 def test_some_refusals_can_only_be_about_us(standing):
-    standing.weigh("google", Sent())
-    assert standing.weigh("google", REFUSAL, may_be_the_device=False) == REFUSAL
+    standing.assess("google", Sent())
+    assert standing.assess("google", REFUSAL, may_be_the_device=False) == REFUSAL
 
 
 @pytest.mark.parametrize("outcome", [TryLater(code="x"), BadAddress(code="x"), Failed(code="x"), Unknown(code="x")])
 def test_other_outcomes_stay_and_prove_nothing(standing, outcome):
-    assert standing.weigh("google", outcome) is outcome
-    assert standing.weigh("google", REFUSAL) == REFUSAL
+    assert standing.assess("google", outcome) is outcome
+    assert standing.assess("google", REFUSAL) == REFUSAL

@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.channels import ChannelDown, Failed, Sent, TryLater
-from worker.channels.push_http import PRIVATE_ADDRESS, Reply
+from worker.channels.push_http import PRIVATE_ADDRESS, HttpResponse
 from worker.channels.webpush.channel import _settled
-from worker.channels.webpush.judging import judge
+from worker.channels.webpush.classifying import classify
 
 
 @given(status=st.integers(200, 599), body=st.binary(max_size=100))
 def test_only_2xx_is_sent_and_nothing_raises(status, body):
-    assert isinstance(judge(Reply(status, {}, body)), Sent) == (status < 300)
+    assert isinstance(classify(HttpResponse(status, {}, body)), Sent) == (status < 300)
 
 
 @pytest.mark.parametrize(
@@ -20,12 +20,12 @@ def test_only_2xx_is_sent_and_nothing_raises(status, body):
 )
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refusal_that_names_no_other_key_is_ours(status, body):
-    assert judge(Reply(status, {}, body)) == ChannelDown(code=f"http_{status}")
+    assert classify(HttpResponse(status, {}, body)) == ChannelDown(code=f"http_{status}")
 
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
 def test_a_redirect_is_a_failure(status):
-    assert judge(Reply(status, {"Location": "https://inside.example"}, b"")) == Failed(code=f"http_{status}")
+    assert classify(HttpResponse(status, {"Location": "https://inside.example"}, b"")) == Failed(code=f"http_{status}")
 
 
 def test_a_name_that_leads_inside_fails_for_good():

@@ -35,7 +35,7 @@ _SOON = 0.02
 _NEVER, _AT_NO_TIME = float("-inf"), float("inf")
 
 
-class Supply:
+class PermitSource:
     """The moments of one process. ``rate``: requests a second that are permitted to all together; ``None`` for no limit."""
 
     def __init__(self, ledger: Ledger, *, rate: float | None, clock: Callable[[], float]) -> None:
@@ -79,7 +79,7 @@ class Supply:
             self._untold_block = until
             self._hold_until(until)
 
-    def errand_at(self, now: float, *, waiting: bool, usable: int, active: bool) -> float:
+    def refill_at(self, now: float, *, waiting: bool, usable: int, active: bool) -> float:
         """When the next errand is due: whether anybody waits, how many moments could be used, whether requests were sent lately."""
         looks = [_AT_NO_TIME]
         if waiting or active:
@@ -93,7 +93,7 @@ class Supply:
             return min(max(min(looks), self._asked_at + TRY_EVERY), needed)
         return min(*looks, needed)
 
-    async def run_errand(self, usable: int) -> None:
+    async def refill(self, usable: int) -> None:
         """Reserve what is needed, pass on what others must know, learn what they know."""
         now = self._clock()
         n = self._wanted(now, usable) if now + LOOK_EVERY / 4 >= self._needed_at(now, usable) else 0

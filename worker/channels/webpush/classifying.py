@@ -20,7 +20,7 @@ import json
 from typing import Any
 
 from worker.channels import BadAddress, ChannelDown, Doubt, Failed, Outcome, Refusal, Sent, TryLater
-from worker.channels.push_http import Reply, retry_after
+from worker.channels.push_http import HttpResponse, retry_after
 
 OTHER_KEY = "vapid_key_mismatch"
 
@@ -29,7 +29,7 @@ _MOZILLA_OTHER_KEY = "VAPID public key mismatch"
 _GOOGLE_OTHER_KEY = b"do not correspond to the credentials used to create the subscription"
 
 
-def judge(reply: Reply) -> Outcome:
+def classify(reply: HttpResponse) -> Outcome:
     """The outcome of a message that a push service answered."""
     status = reply.status
     code = f"http_{status}"

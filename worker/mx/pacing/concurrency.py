@@ -17,7 +17,7 @@ CUT = 0.7
 _WEIGHT = 0.05
 
 
-class Places:
+class ConcurrencyLimit:
     """Places for requests in flight; ``most`` of them, and as many from the start."""
 
     def __init__(self, most: int, *, clock: Callable[[], float]) -> None:

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.channels import BadAddress, ChannelDown, Doubt, Failed, Outcome, Refusal, Sent, TryLater
-from worker.channels.push_http import Reply, retry_after
+from worker.channels.push_http import HttpResponse, retry_after
 
 #: Codes that concern the whole project as a rule, and one token now and then: of another project, or of an iOS app while
 #: Firebase has no key for Apple. :mod:`worker.channels.push_standing` decides.
@@ -37,7 +37,7 @@ _OVERLOADED = frozenset({502, 503, 504})
 _REFUSES_US = frozenset({401, 403, 404})
 
 
-def judge(reply: Reply) -> Outcome:  # noqa: PLR0911 - one return for each row of the table
+def classify(reply: HttpResponse) -> Outcome:  # noqa: PLR0911 - one return for each row of the table
     """The outcome of a message that FCM answered."""
     if reply.status == 200:  # noqa: PLR2004
         return Sent()
@@ -58,10 +58,10 @@ def judge(reply: Reply) -> Outcome:  # noqa: PLR0911 - one return for each row o
             return _wait("internal", reply.headers, whole_channel=False)
         case code if code in _MISCONFIGURED:
             return ChannelDown(code=code.lower())
-    return _judge_status(reply, details)
+    return _classify_status(reply, details)
 
 
-def _judge_status(reply: Reply, details: list[dict[str, Any]]) -> Outcome:
+def _classify_status(reply: HttpResponse, details: list[dict[str, Any]]) -> Outcome:
     status = reply.status
     code = f"http_{status}"
     if status == 429 or status in _OVERLOADED:  # noqa: PLR2004

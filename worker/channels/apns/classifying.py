@@ -15,7 +15,7 @@
 
 BadDeviceToken says either that the token is rubbish or that it belongs to Apple's other environment, and one wrong setting
 (``APNS_SANDBOX``) would then mark every device as gone. So the address is called bad as a suspect: the single device is disabled
-and reported, and where one after the other is refused so, the channel goes down instead (:mod:`worker.channels.apns.suspects`).
+and reported, and where one after the other is refused so, the channel goes down instead (:mod:`worker.channels.apns.doubtful`).
 
 Codes are made of the reasons listed here; nothing else of an answer leaves.
 """
@@ -25,13 +25,13 @@ import re
 
 from worker.channels import BadAddress, ChannelDown, Doubt, Failed, Outcome, Refusal, Sent, TryLater
 from worker.channels.apns.provider_token import LEAST_DISTANCE
-from worker.channels.push_http import Reply, retry_after
+from worker.channels.push_http import HttpResponse, retry_after
 
 EXPIRED_PROVIDER_TOKEN = "ExpiredProviderToken"  # noqa: S105 - Apple's word for it
 
 _GONE = frozenset({"Unregistered", "ExpiredToken"})
 #: A device token that APNs does not take here: rubbish, or of another environment or app.
-_SUSPECT = frozenset({"BadDeviceToken", "DeviceTokenNotForTopic"})
+_DOUBTFUL = frozenset({"BadDeviceToken", "DeviceTokenNotForTopic"})
 _MISCONFIGURED = frozenset({
     "BadCertificate", "BadCertificateEnvironment", "BadEnvironmentKeyIdInToken", EXPIRED_PROVIDER_TOKEN, "Forbidden",
     "InvalidProviderToken", "MissingProviderToken", "UnrelatedKeyIdInToken",
@@ -45,14 +45,14 @@ _REFUSED = frozenset({
 })  # fmt: skip
 
 
-def judge(reply: Reply) -> Outcome:  # noqa: PLR0911 - one return for each row of the table
+def classify(reply: HttpResponse) -> Outcome:  # noqa: PLR0911 - one return for each row of the table
     """The outcome of a message that APNs answered."""
     if reply.status == 200:  # noqa: PLR2004
         return Sent()
     reason = reason_of(reply)
     code = re.sub(r"(?<!^)(?=[A-Z])", "_", reason).lower()
-    if reason in _GONE | _SUSPECT:
-        return BadAddress(code=code, suspect=reason in _SUSPECT)
+    if reason in _GONE | _DOUBTFUL:
+        return BadAddress(code=code, doubtful=reason in _DOUBTFUL)
     if reason in _REFUSED:
         return Failed(code=code, refusal=Refusal(reason, Doubt.US))
     if reason in _MISCONFIGURED:
@@ -68,10 +68,10 @@ def judge(reply: Reply) -> Outcome:  # noqa: PLR0911 - one return for each row o
     if reason == "TooManyProviderTokenUpdates":
         after = retry_after(reply.headers) or LEAST_DISTANCE
         return TryLater(code=code, after=after, whole_channel=True, refusal=Refusal(reason, Doubt.US))
-    return _judge_status(reply)
+    return _classify_status(reply)
 
 
-def reason_of(reply: Reply) -> str:
+def reason_of(reply: HttpResponse) -> str:
     """Apple's word for what is wrong; empty where there is none."""
     try:
         answer = json.loads(reply.body)
@@ -81,7 +81,7 @@ def reason_of(reply: Reply) -> str:
     return reason if isinstance(reason, str) else ""
 
 
-def _judge_status(reply: Reply) -> Outcome:
+def _classify_status(reply: HttpResponse) -> Outcome:
     status = reply.status
     code = f"http_{status}"
     if status == 410:  # noqa: PLR2004

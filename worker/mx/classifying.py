@@ -1,6 +1,6 @@
 """What an HTTP answer of MX means (facts: *Errors*).
 
-Nothing is taken on trust: any status, header and body is judged into a value of :mod:`worker.mx.answers`, and nothing raises.
+Nothing is taken on trust: any status, header and body is classified into a value of :mod:`worker.mx.answers`, and nothing raises.
 Atrium's whole member and Platform's short one are read alike; unknown fields are passed over, odd ones count as missing.
 """
 
@@ -46,7 +46,7 @@ _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _WORD = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 
-def judge_window(
+def classify_window(
     status: int,
     headers: Mapping[str, str],
     body: bytes,
@@ -66,19 +66,19 @@ def judge_window(
     return HostileUri(code=broken) if broken else Window(uri=uri, member=state)
 
 
-def judge_member(status: int, headers: Mapping[str, str], body: bytes, *, asked: str) -> MemberAnswer:
+def classify_member(status: int, headers: Mapping[str, str], body: bytes, *, asked: str) -> MemberAnswer:
     """The answer to ``GET …/members/{asked}``."""
     seen = _member(status, headers, body, asked)
     return MemberRead(member=seen[0]) if isinstance(seen, tuple) else seen
 
 
-def judge_users(status: int, headers: Mapping[str, str], body: bytes) -> RetryLater | RefusedClient | None:
+def classify_users(status: int, headers: Mapping[str, str], body: bytes) -> RetryLater | RefusedClient | None:
     """The answer to the list of users: ``None`` where it is one, with somebody on it.
 
     Only that is proof of MX. A redirect, an error page, a 204, JSON of another shape may come from any server.
     """
     if status != 200:  # noqa: PLR2004
-        failure = RefusedClient(code=NOT_MX) if status < 400 else _judge_status(status, headers, body)  # noqa: PLR2004
+        failure = RefusedClient(code=NOT_MX) if status < 400 else _classify_status(status, headers, body)  # noqa: PLR2004
         return failure if isinstance(failure, RetryLater | RefusedClient) else RefusedClient(code=NOT_MX)
     try:
         answer = _parsed(body)
@@ -105,7 +105,7 @@ def _member(
 ) -> tuple[MemberState, dict[str, Any]] | Failure:
     """The member as read and its raw fields, or why there is none."""
     if not 200 <= status < 300:  # noqa: PLR2004 - HTTP's own figures
-        return _judge_status(status, headers, body)
+        return _classify_status(status, headers, body)
     try:
         answer = _parsed(body)
     except (ValueError, RecursionError):
@@ -161,7 +161,7 @@ def _moment(value: object) -> datetime | None:
         return None
 
 
-def _judge_status(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+def _classify_status(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
     code = f"http_{status}"
     if status == 404:  # noqa: PLR2004
         return Gone()

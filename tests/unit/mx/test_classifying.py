@@ -23,7 +23,7 @@ from worker.mx.answers import (
     Unsupported,
     Window,
 )
-from worker.mx.judging import LONGEST_WAIT, judge_member, judge_window
+from worker.mx.classifying import LONGEST_WAIT, classify_member, classify_window
 from worker.mx.uris import check_uri
 
 ASKED = "MBR-7c6f361b-e582-15b6-60c0-358f12466b4b"
@@ -50,12 +50,12 @@ def everywhere(_host):
 
 def window(body, status=200, headers=None, host_is_allowed=everywhere):
     body = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return judge_window(status, headers or {}, body, asked=ASKED, host_is_allowed=host_is_allowed)
+    return classify_window(status, headers or {}, body, asked=ASKED, host_is_allowed=host_is_allowed)
 
 
 def member(body, status=200, headers=None):
     body = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return judge_member(status, headers or {}, body, asked=ASKED)
+    return classify_member(status, headers or {}, body, asked=ASKED)
 
 
 def read(**fields):
@@ -406,7 +406,7 @@ statuses = st.one_of(st.integers(), st.sampled_from([200, 400, 404, 409, 429, 50
 
 @given(statuses, headers, bodies)
 def test_whatever_comes_is_judged_and_a_window_holds_only_a_uri_that_passes(status, headers, body):
-    answer = judge_window(status, headers, body, asked=ASKED, host_is_allowed=everywhere)
+    answer = classify_window(status, headers, body, asked=ASKED, host_is_allowed=everywhere)
     assert isinstance(answer, (Window, HostileUri, *get_args(Failure)))
     if isinstance(answer, Window):
         assert check_uri(answer.uri, host_is_allowed=everywhere) is None
@@ -417,7 +417,7 @@ def test_whatever_comes_is_judged_and_a_window_holds_only_a_uri_that_passes(stat
 
 @given(statuses, headers, bodies)
 def test_whatever_comes_a_member_is_read_or_a_failure_told(status, headers, body):
-    answer = judge_member(status, headers, body, asked=ASKED)
+    answer = classify_member(status, headers, body, asked=ASKED)
     assert isinstance(answer, (MemberRead, *get_args(Failure)))
     if isinstance(answer, MemberRead):
         state = answer.member

@@ -1,6 +1,6 @@
-"""A shift: how fetch, deliver and verify get through their work.
+"""A run: how fetch, deliver and verify get through their work.
 
-Claim a slice of due rows, work on it concurrently, settle results in one transaction, and claim on as soon as connections fall
+Claim a batch of due rows, work on it concurrently, settle results in one transaction, and claim on as soon as connections fall
 free, so that one slow answer never holds up the rest. It goes on until nothing is due or its time is over; what was claimed
 by then is finished, what was not begun when a stop is asked for is handed back at once.
 
@@ -28,7 +28,7 @@ SETTLE_EVERY = 0.2
 
 
 @dataclass(frozen=True)
-class Slice(Generic[Job]):
+class Batch(Generic[Job]):
     """What one claim took: ``taken`` rows, of which ``jobs`` are to be worked on (the others were settled at once)."""
 
     taken: int
@@ -36,9 +36,9 @@ class Slice(Generic[Job]):
 
 
 class Stage(Protocol[Job, Done]):
-    """What a stage gives the shift to do."""
+    """What a stage gives the run to do."""
 
-    async def claim(self, n: int) -> Slice[Job]:
+    async def claim(self, n: int) -> Batch[Job]:
         """Take up to ``n`` due rows; fewer mean that no more are due."""
 
     async def work(self, job: Job) -> Done:
@@ -58,7 +58,7 @@ class Stage(Protocol[Job, Done]):
 
 
 @dataclass(kw_only=True)
-class Shift(Generic[Job, Done]):
+class Runner(Generic[Job, Done]):
     """One run of a stage."""
 
     stage: Stage[Job, Done]
@@ -74,7 +74,7 @@ class Shift(Generic[Job, Done]):
     stopping: asyncio.Event
     #: How long jobs that are under way may go on after that.
     grace: float = 20.0
-    #: Claims under way at once, from the first full slice on. One is a handful of questions to the database, each of which waits
+    #: Claims under way at once, from the first full batch on. One is a handful of questions to the database, each of which waits
     #: for its turn on a busy loop: alone it brings 200 rows in 0.1 s, which is less than the connections could take.
     claims_at_once: int = 1
 
@@ -90,7 +90,7 @@ class Shift(Generic[Job, Done]):
         self._begun = 0
         self._slots: set[asyncio.Task[None]] = set()
         self._done: list[Done] = []
-        self._claims: set[asyncio.Task[Slice[Job]]] = set()
+        self._claims: set[asyncio.Task[Batch[Job]]] = set()
         self._there_is_much = False
         self._settling: asyncio.Task[None] | None = None
         self._something_to_do = asyncio.Event()
@@ -162,7 +162,7 @@ class Shift(Generic[Job, Done]):
     def _runs_low(self) -> bool:
         """Claim ahead of need, so that no connection idles while the database answers, but never much.
 
-        Half a slice; where several claims may be under way, a job for each slot.
+        Half a batch; where several claims may be under way, a job for each slot.
         """
         ahead = max(self.slots, self.batch // 2) if self.claims_at_once > 1 else self.batch // 2
         if not self._claims:
@@ -180,7 +180,7 @@ class Shift(Generic[Job, Done]):
         await self.stopping.wait()
         self._something_to_do.set()
 
-    def _take(self, found: Slice[Job]) -> None:
+    def _take(self, found: Batch[Job]) -> None:
         self._waiting.extend(found.jobs)
         self._there_is_much = found.taken >= self.batch
         self.drained = self.drained or not self._there_is_much
@@ -218,12 +218,12 @@ class Shift(Generic[Job, Done]):
                 number, job = self._begin()
             if self._has_something_to_do():
                 self._something_to_do.set()
-                await asyncio.sleep(0)  # jobs that wait for nothing leave the shift's own loop its turn
+                await asyncio.sleep(0)  # jobs that wait for nothing leave the run's own loop its turn
             if not goes_on:
                 return
 
     def _has_something_to_do(self) -> bool:
-        """The shift's own loop: to settle, to claim, or to come to an end."""
+        """The run's own loop: to settle, to claim, or to come to an end."""
         return (
             len(self._done) >= self.batch
             or self._is_idle()
@@ -237,7 +237,7 @@ class Shift(Generic[Job, Done]):
             self._waiting.clear()
 
     async def _leave(self) -> None:
-        """Whatever ended the shift: settle what is done, hand back what is not."""
+        """Whatever ended the run: settle what is done, hand back what is not."""
         self._ended = True
         slots = list(self._slots)
         for slot in slots:
@@ -258,7 +258,7 @@ class Shift(Generic[Job, Done]):
 
 
 def summary(figures: Mapping[str, int], took: timedelta) -> str:
-    """A shift in one short line, for Flower and the log: ``ready 3980, retry 12, 20.1 s``."""
+    """A run in one short line, for Flower and the log: ``ready 3980, retry 12, 20.1 s``."""
     return ", ".join([*(f"{word} {figures[word]}" for word in sorted(figures)), f"{took.total_seconds():.1f} s"])
 
 

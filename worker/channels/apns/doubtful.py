@@ -13,18 +13,18 @@ from worker.channels import BadAddress, ChannelDown, Outcome, Sent
 MOST = 5
 
 
-class Suspects:
+class DoubtfulTokens:
     """Counts refused devices between accepted messages."""
 
     def __init__(self, *, most: int = MOST) -> None:
         self._most = most
         self._in_a_row = 0
 
-    def weigh(self, outcome: Outcome) -> Outcome:
+    def assess(self, outcome: Outcome) -> Outcome:
         """``outcome``, or "the channel is down" for one refused device too many."""
         if isinstance(outcome, Sent):
             self._in_a_row = 0
-        elif isinstance(outcome, BadAddress) and outcome.suspect:
+        elif isinstance(outcome, BadAddress) and outcome.doubtful:
             if self._in_a_row >= self._most:
                 return ChannelDown(code=outcome.code)
             self._in_a_row += 1
