@@ -5,9 +5,9 @@ from typing import Literal
 from alembic import context
 
 from worker.settings import settings
-from worker.store.database import open_sync_engine
-from worker.store.moments import Moment
-from worker.store.tables import metadata
+from worker.store.sql.database import open_sync_engine
+from worker.store.sql.moments import Moment
+from worker.store.sql.tables import metadata
 
 
 def _moment(kind: str, item: object, _context: object) -> str | Literal[False]:

@@ -24,8 +24,8 @@ from tests.machine import free_port
 from worker.runtime import Runtime
 from worker.sandbox.server import DEFAULT_API_KEY, DEFAULT_CLIENT_ID, Addresses, SandboxConfig, serve
 from worker.settings import Settings, load_settings
-from worker.store import database, schema
-from worker.store.moments import as_text
+from worker.store.sql import database, schema
+from worker.store.sql.moments import as_text
 
 URI_KEY = Fernet.generate_key().decode()
 

@@ -27,7 +27,7 @@ from pathlib import Path
 _MODULES = (
     "aiosqlite", "psycopg", "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite.aiosqlite", "rich.progress",
     "rich.table", "alembic.command", "celery.app.control", "kombu.transport.redis", "worker.channels.email.channel",
-    "worker.publishing", "worker.sandbox.scenario", "worker.store.schema", "worker.stages.sweep", "worker.stages.explaining",
+    "worker.publishing", "worker.sandbox.scenario", "worker.store.sql.schema", "worker.stages.sweep", "worker.stages.explaining",
 )  # fmt: skip
 
 

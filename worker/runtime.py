@@ -22,9 +22,9 @@ from worker.clock import CarriedClock
 from worker.mx.client import MxClient
 from worker.mx.pacing import Pacing
 from worker.settings import Settings
-from worker.store.database import Database, open_engine
 from worker.store.encryption import Vault
-from worker.store.moments import database_now
+from worker.store.sql.database import Database, open_engine
+from worker.store.sql.moments import database_now
 
 T = TypeVar("T")
 

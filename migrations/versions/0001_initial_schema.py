@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from worker.store.moments import Moment
+from worker.store.sql.moments import Moment
 
 revision = "0001"
 down_revision = None

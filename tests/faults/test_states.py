@@ -33,12 +33,12 @@ from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
 from worker.stages.verify import verify
-from worker.store import schema
-from worker.store.database import Database
 from worker.store.delivering import DeliverStore
 from worker.store.fetching import FetchStore
 from worker.store.pauses import PauseStore
 from worker.store.retrying import RetryStore
+from worker.store.sql import schema
+from worker.store.sql.database import Database
 
 T = TypeVar("T")
 

@@ -93,7 +93,7 @@ IMPORTS = {
 
 
 def part_of(name: str) -> str:
-    """``worker.store.tables`` belongs to ``store``; what ``worker`` itself holds, to ``__init__``."""
+    """``worker.store.sql.tables`` belongs to ``store``; what ``worker`` itself holds, to ``__init__``."""
     part = name.split(".")[1] if "." in name else "__init__"
     return part if f"worker.{part}" in SOURCES else "__init__"
 
@@ -204,15 +204,15 @@ def test_nothing_in_the_product_needs_the_sandbox() -> None:
 @pytest.mark.parametrize(
     ("source", "found"),
     [
-        ("import worker.store.tables as t", "worker.store.tables"),
+        ("import worker.store.sql.tables as t", "worker.store.sql.tables"),
         ("from worker import store", "worker.store"),
-        ("from worker.store import tables", "worker.store.tables"),
-        ("def f():\n    from worker.store.tables import users", "worker.store.tables"),
+        ("from worker.store.sql import tables", "worker.store.sql.tables"),
+        ("def f():\n    from worker.store.sql.tables import users", "worker.store.sql.tables"),
         ("if TYPE_CHECKING:\n    import sqlalchemy.orm", "sqlalchemy.orm"),
         ("try:\n    import a.b, socket\nexcept ImportError: ...", "socket"),
         ("from . import states", "worker.policy.states"),
         ("from .states import OPEN", "worker.policy.states"),
-        ("from ..store import tables", "worker.store.tables"),
+        ("from ..store.sql import tables", "worker.store.sql.tables"),
         ("from .. import store", "worker.store"),
     ],
 )

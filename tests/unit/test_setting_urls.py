@@ -17,7 +17,7 @@ from tests.conftest import make_settings
 from worker.errors import SettingsError
 from worker.setting_urls import split
 from worker.settings import Settings
-from worker.store.database import database_url
+from worker.store.sql.database import database_url
 
 #: What passwords are made of that somebody's generator made, and the pieces that URLs are made of.
 PIECES = st.sampled_from([*"/#?@%:;,[]&=+\\'\"!$*<> ", "%41", "%zz", "@db/", "redis://", "x", "9", "é", "Zq7"])

@@ -22,11 +22,11 @@ from worker.errors import WorkerError
 from worker.mx.answers import NO_USERS, NOT_MX, RefusedClient
 from worker.mx.client import MxClient
 from worker.settings import Settings, misspelt
-from worker.store import schema
-from worker.store.database import Database, open_engine
 from worker.store.encryption import Vault
 from worker.store.pauses import EVERYTHING, PauseStore, channel_scope, delivery_scope
 from worker.store.reports import ReportStore
+from worker.store.sql import schema
+from worker.store.sql.database import Database, open_engine
 from worker.store.unreadable import UnreadableStore
 
 Finding = dict[str, Any]

@@ -10,8 +10,8 @@ import typer
 from worker.cli.session import AsJson, aside, out, print_json, run_on_database
 from worker.intake import STDIN, ColumnBatch, Note, Problem, called, slices
 from worker.store import first_load
-from worker.store.database import Database
 from worker.store.importing import Columns, ImportStore
+from worker.store.sql.database import Database
 
 if TYPE_CHECKING:
     from worker.runtime import Runtime

@@ -24,8 +24,8 @@ from worker.cli.session import AsJson, aside, out, print_json, run
 from worker.errors import WorkerError
 from worker.sandbox.scenario import cast, write_population
 from worker.settings import Settings, load_settings
-from worker.store import schema
 from worker.store.returns import Returns
+from worker.store.sql import schema
 
 #: What the phones need, from the extra `push`.
 _PACKAGES = ("google.auth", "httpx", "h2", "pywebpush")

@@ -11,8 +11,8 @@ import idna
 from worker.channels.email.addresses import NotAMailbox, parse_mailbox
 from worker.errors import UsageError
 from worker.mx.identifiers import is_user_guid
-from worker.store.database import Database
 from worker.store.lookup import LookupStore
+from worker.store.sql.database import Database
 
 #: How alike two words are that may have been mistaken for one another.
 _ALIKE = 0.75

@@ -31,7 +31,7 @@ def up(
     """The whole system on one machine: broker if none is configured, worker, beat, Flower."""
     from honcho import manager as honcho
 
-    from worker.store import schema
+    from worker.store.sql import schema
 
     settings = load_settings()
     configure_logs()

@@ -14,7 +14,7 @@ from rich.text import Text
 from worker.logs import configure_logs
 from worker.plain_text import ISOLATES, plain
 from worker.settings import Settings, load_settings
-from worker.store.database import Database, open_engine
+from worker.store.sql.database import Database, open_engine
 
 if TYPE_CHECKING:  # half a second: MX's client, the channels and Celery, of which not every command knows
     from worker.runtime import Runtime

@@ -80,7 +80,7 @@ def _shown(value: object) -> str:
 
 def migrate() -> None:
     """Bring the database to the newest schema."""
-    from worker.store import schema
+    from worker.store.sql import schema
 
     before, after = schema.migrate(load_settings())
     out.print(

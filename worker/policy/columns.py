@@ -2,7 +2,7 @@
 
 ``users``, ``devices`` and ``members`` are written by any application, in any language. Where the meaning is plain, a value is read as
 if it had been written properly: case, surrounding space, MX's numbers for statuses. Anything else is *unreadable*: it counts as
-empty, it neither picks nor heals a member, and ``doctor``, ``status`` and ``explain`` name it. ``store/application.py`` reads by
+empty, it neither picks nor heals a member, and ``doctor``, ``status`` and ``explain`` name it. ``store/sql/application.py`` reads by
 these tables in SQL, moments by ``policy/moments.py``.
 """
 

@@ -8,7 +8,7 @@ neither is a number of seconds since 1970.
 
 Only 1990 to 2199 are dates of a token. What comes later means *never*: ``9999-12-31``, ``infinity``. What is earlier is no
 moment: it is a default such as ``0000-00-00`` or ``1970-01-01``, or a mistake. PostgreSQL's ``timestamptz`` is read by the same
-rule (``store/application.py``).
+rule (``store/sql/application.py``).
 """
 
 import re

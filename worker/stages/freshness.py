@@ -30,7 +30,7 @@ from worker.stages.mx_failures import Close, Retry, UpstreamFailure, blames_mx, 
 from worker.stages.recovered import well_by
 from worker.store.deliver_settling import ClosedReconnection, NotificationItem, Requeued, WindowRenewal
 from worker.store.members import Well
-from worker.store.moments import NEVER
+from worker.store.sql.moments import NEVER
 
 log = structlog.get_logger()
 

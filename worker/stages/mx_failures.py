@@ -20,7 +20,7 @@ from worker.mx.answers import Failure, Gone, HostileUri, RefusedClient, Rejected
 from worker.mx.persistence import NOT_ASKED
 from worker.policy.retries import next_attempt
 from worker.policy.states import ReconnectionState
-from worker.store.moments import NEVER
+from worker.store.sql.moments import NEVER
 
 #: MX registers clients and institutions anew; an unsupported member is asked for again after this.
 UNSUPPORTED_WAIT = timedelta(weeks=4)

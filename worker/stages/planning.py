@@ -17,8 +17,8 @@ from worker.policy.states import ReconnectionState
 from worker.policy.zones import Zones, zones_of
 from worker.settings import Settings
 from worker.store.fetch_settling import TURN, ClaimedReconnection, FetchResult, UserResult
-from worker.store.moments import NEVER
 from worker.store.people import User
+from worker.store.sql.moments import NEVER
 
 #: What a person has due within this time is told along with what is due now.
 SOON = timedelta(days=1)

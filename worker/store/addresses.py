@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.channel_choice import EMAIL
 from worker.policy.states import NotificationState
-from worker.store.application import plain_text
-from worker.store.database import Database
-from worker.store.moments import Moment
-from worker.store.tables import notifications, users, written
+from worker.store.sql.application import plain_text
+from worker.store.sql.database import Database
+from worker.store.sql.moments import Moment
+from worker.store.sql.tables import notifications, users, written
 
 n, u = notifications.c, users.c
 

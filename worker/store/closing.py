@@ -7,9 +7,9 @@ from sqlalchemy import BigInteger, bindparam, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.states import NotificationState
-from worker.store.moments import Moment
-from worker.store.rows import Rows
-from worker.store.tables import notification_reconnections, notifications, reconnections, windows, written
+from worker.store.sql.moments import Moment
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import notification_reconnections, notifications, reconnections, windows, written
 
 n, r, w, link = notifications.c, reconnections.c, windows.c, notification_reconnections.c
 

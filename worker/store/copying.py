@@ -11,7 +11,7 @@ from sqlalchemy import Table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.store.moments import as_text
+from worker.store.sql.moments import as_text
 
 #: COPY's own marks.
 _MARKS = "\\\t\n\r"

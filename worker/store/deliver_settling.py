@@ -10,11 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.channel_choice import EMAIL
 from worker.policy.states import NotificationState, ReconnectionState
-from worker.store.application import device_kind, plain_text
 from worker.store.members import Well, mark_well
-from worker.store.moments import Moment
-from worker.store.rows import Rows
-from worker.store.tables import (
+from worker.store.sql.application import device_kind, plain_text
+from worker.store.sql.moments import Moment
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import (
     devices,
     notification_reconnections,
     notifications,

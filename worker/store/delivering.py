@@ -23,7 +23,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.poison import batch_size
 from worker.policy.states import NotificationState, ReconnectionState
-from worker.store.database import Database
 from worker.store.deliver_settling import (
     ClaimedNotification,
     ClosedReconnection,
@@ -32,12 +31,13 @@ from worker.store.deliver_settling import (
     NotificationItem,
     Requeued,
 )
-from worker.store.moments import Moment, database_now
 from worker.store.pauses import EVERYTHING, holds_institution
 from worker.store.people import User, UserStore
 from worker.store.refusals import Refusals, Streak
-from worker.store.rows import Rows
-from worker.store.tables import (
+from worker.store.sql.database import Database
+from worker.store.sql.moments import Moment, database_now
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import (
     members,
     notification_reconnections,
     notifications,

@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.policy.selection import MemberFacts
 from worker.policy.states import ENDS, NotificationState, ReconnectionState
 from worker.store.members import Well, mark_well
-from worker.store.moments import Moment
-from worker.store.rows import Rows
-from worker.store.tables import notification_reconnections, notifications, reconnections, windows, written
+from worker.store.sql.moments import Moment
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import notification_reconnections, notifications, reconnections, windows, written
 
 r = reconnections.c
 

@@ -22,15 +22,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.poison import batch_size
 from worker.policy.states import ReconnectionState
-from worker.store.database import Database
 from worker.store.fetch_settling import ClaimedReconnection, Settling, UserResult
-from worker.store.moments import Moment, database_now
 from worker.store.outages import OUTAGE_OVER
 from worker.store.pauses import EVERYTHING, MX, holds_all, holds_institution
 from worker.store.people import User, UserStore
-from worker.store.rows import Rows
 from worker.store.selection import FACTS, facts_of
-from worker.store.tables import members, reconnections, written
+from worker.store.sql.database import Database
+from worker.store.sql.moments import Moment, database_now
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import members, reconnections, written
 
 r = reconnections.c
 

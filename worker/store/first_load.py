@@ -25,10 +25,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import AddConstraint, CreateIndex, DropConstraint, DropIndex
 
 from worker.store.copying import CopyText, copying
-from worker.store.database import Database
 from worker.store.importing import KEYS, Columns, latest_of, names_of, numbered, staged, upserting
-from worker.store.rows import Rows
-from worker.store.tables import devices, members, users
+from worker.store.sql.database import Database
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import devices, members, users
 
 #: Rows of a batch that are sent at once: as many as fit into a socket, so that PostgreSQL is at work while the next are read.
 SLICE = 1_000

@@ -8,9 +8,9 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.store.copying import CopyText, copying
-from worker.store.database import Database
-from worker.store.rows import Rows
-from worker.store.tables import devices, members, users
+from worker.store.sql.database import Database
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import devices, members, users
 
 #: Rows that have the same columns, by the column.
 Columns = Mapping[str, Sequence[Any]]

@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy import func, literal, select, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.store.application import is_guid, plain_text
-from worker.store.database import Database
-from worker.store.moments import Moment
-from worker.store.tables import members, notification_reconnections, notifications, reconnections, users
+from worker.store.sql.application import is_guid, plain_text
+from worker.store.sql.database import Database
+from worker.store.sql.moments import Moment
+from worker.store.sql.tables import members, notification_reconnections, notifications, reconnections, users
 
 m, n, u, r = members.c, notifications.c, users.c, reconnections.c
 

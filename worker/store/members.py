@@ -9,10 +9,10 @@ from sqlalchemy import Integer, Text, case, null, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.selection import ERROR_CODES
-from worker.store.application import whole_number
-from worker.store.moments import Moment, has_passed
-from worker.store.rows import Rows
-from worker.store.tables import members
+from worker.store.sql.application import whole_number
+from worker.store.sql.moments import Moment, has_passed
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import members
 
 m = members.c
 

@@ -28,11 +28,11 @@ from sqlalchemy import (
 from worker.policy.notices import DRIFT, horizon
 from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
-from worker.store.application import is_guid, plain_text, truth, unreadable
-from worker.store.moments import Moment, later, normalised
-from worker.store.rows import Rows
 from worker.store.selection import is_broken, is_healthy, is_well, reason
-from worker.store.tables import members, reconnections, written
+from worker.store.sql.application import is_guid, plain_text, truth, unreadable
+from worker.store.sql.moments import Moment, later, normalised
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import members, reconnections, written
 
 m, r = members.c, reconnections.c
 

@@ -8,11 +8,11 @@ from sqlalchemy import BigInteger, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.outage import HISTORY, WINDOW, on_the_ramp
-from worker.store.database import Database
-from worker.store.moments import Moment
 from worker.store.noticing import IS_NOTICE
 from worker.store.pauses import outage_scope
-from worker.store.tables import pauses, reconnections, written
+from worker.store.sql.database import Database
+from worker.store.sql.moments import Moment
+from worker.store.sql.tables import pauses, reconnections, written
 
 r = reconnections.c
 

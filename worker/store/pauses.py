@@ -10,10 +10,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, delete, exists, func, literal, or_, select, update
 
-from worker.store.database import Database
-from worker.store.moments import Moment
-from worker.store.rows import Rows
-from worker.store.tables import notifications, pauses
+from worker.store.sql.database import Database
+from worker.store.sql.moments import Moment
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import notifications, pauses
 
 #: Everything, by hand.
 EVERYTHING = "everything"

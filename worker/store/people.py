@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.policy.channel_choice import Contact
 from worker.policy.columns import channel_of
 from worker.policy.states import LIVE, NotificationState
-from worker.store.application import is_set
-from worker.store.moments import Moment, database_now
-from worker.store.rows import Rows
-from worker.store.tables import devices, notifications, users
+from worker.store.sql.application import is_set
+from worker.store.sql.moments import Moment, database_now
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import devices, notifications, users
 
 #: A channel that refused a message for good is passed over for so long, if there is another.
 FAILURE_COUNTS_FOR = timedelta(days=1)

@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.selection import MemberFacts
 from worker.policy.states import LIVE, OPEN, ReconnectionState
-from worker.store.database import Database
 from worker.store.selection import FACTS, facts_of
-from worker.store.tables import (
+from worker.store.sql.database import Database
+from worker.store.sql.tables import (
     members,
     notification_reconnections,
     notifications,

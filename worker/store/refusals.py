@@ -15,12 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.policy.channel_choice import EMAIL
 from worker.policy.states import GIVEN_BACK, LIVE, NotificationState, ReconnectionState
 from worker.policy.streaks import MEMORY, OUT_OF, UNREACHABLE, Answer, alike
-from worker.store.application import plain_text
 from worker.store.deliver_settling import DeliveryResult
-from worker.store.moments import Moment
 from worker.store.pauses import delivery_scope, put
-from worker.store.rows import Rows
-from worker.store.tables import (
+from worker.store.sql.application import plain_text
+from worker.store.sql.moments import Moment
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import (
     devices,
     notification_reconnections,
     notifications,

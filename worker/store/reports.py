@@ -9,12 +9,12 @@ from sqlalchemy import Integer, and_, case, cast, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.schedules import overdue_since
-from worker.store.application import is_set
-from worker.store.database import Database
-from worker.store.moments import Moment, database_now
 from worker.store.pauses import EVERYTHING, MX, holds_all, holds_channel, holds_institution
 from worker.store.selection import FACTS, facts_of
-from worker.store.tables import (
+from worker.store.sql.application import is_set
+from worker.store.sql.database import Database
+from worker.store.sql.moments import Moment, database_now
+from worker.store.sql.tables import (
     devices,
     members,
     notification_reconnections,

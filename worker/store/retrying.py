@@ -8,8 +8,8 @@ from sqlalchemy import case, exists, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.states import NotificationState, ReconnectionState
-from worker.store.database import Database
-from worker.store.tables import notification_reconnections, notifications, reconnections
+from worker.store.sql.database import Database
+from worker.store.sql.tables import notification_reconnections, notifications, reconnections
 
 r, n = reconnections.c, notifications.c
 

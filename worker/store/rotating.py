@@ -3,9 +3,9 @@
 from sqlalchemy import BigInteger, Text, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.store.database import Database
 from worker.store.encryption import Vault
-from worker.store.tables import windows
+from worker.store.sql.database import Database
+from worker.store.sql.tables import windows
 
 w = windows.c
 

@@ -9,9 +9,9 @@ from sqlalchemy import ColumnElement, Integer, and_, case, cast, func, literal, 
 from worker.policy.columns import statuses_as_written
 from worker.policy.selection import ERROR_CODES, HEALTHY, UNREADABLE_FOR, MemberFacts, Reason
 from worker.policy.states import ReconnectionState
-from worker.store.application import is_guid, status_text, truth, unreadable, whole_number
-from worker.store.moments import NEVER, Moment, has_passed, normalised
-from worker.store.tables import members
+from worker.store.sql.application import is_guid, status_text, truth, unreadable, whole_number
+from worker.store.sql.moments import NEVER, Moment, has_passed, normalised
+from worker.store.sql.tables import members
 
 m = members.c
 

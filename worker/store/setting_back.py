@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy import Float, Update, case, func, literal, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.store.database import Database
-from worker.store.moments import NEVER, Moment, later, normalised
-from worker.store.tables import metadata
+from worker.store.sql.database import Database
+from worker.store.sql.moments import NEVER, Moment, later, normalised
+from worker.store.sql.tables import metadata
 
 
 async def set_back(database: Database, by: timedelta) -> None:

@@ -27,13 +27,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.policy.poison import MOST_DEATHS
 from worker.policy.selection import Reason
 from worker.policy.states import NotificationState, ReconnectionState
-from worker.store.application import plain_text
 from worker.store.closing import Closing
-from worker.store.database import Database
-from worker.store.moments import NEVER, Moment, database_now, has_passed, later, normalised
 from worker.store.noticing import IS_NOTICE, Noticing
 from worker.store.selection import BROKEN, is_broken, may_be_broken, reason, since, standing
-from worker.store.tables import (
+from worker.store.sql.application import plain_text
+from worker.store.sql.database import Database
+from worker.store.sql.moments import NEVER, Moment, database_now, has_passed, later, normalised
+from worker.store.sql.tables import (
     members,
     notification_reconnections,
     notifications,

@@ -14,10 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.policy.columns import channel_of, statuses_as_written
 from worker.policy.zones import zone_named
 from worker.setting_types import CONNECTION_STATUSES
-from worker.store.application import device_kind, is_guid, is_set, status_text, unreadable
-from worker.store.database import Database
 from worker.store.selection import may_be_broken
-from worker.store.tables import devices, members, users
+from worker.store.sql.application import device_kind, is_guid, is_set, status_text, unreadable
+from worker.store.sql.database import Database
+from worker.store.sql.tables import devices, members, users
 
 m, u, d = members.c, users.c, devices.c
 

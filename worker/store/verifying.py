@@ -13,12 +13,12 @@ from sqlalchemy import BigInteger, Integer, Text, bindparam, case, exists, func,
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.states import ReconnectionState
-from worker.store.database import Database
 from worker.store.members import Well, mark_well
-from worker.store.moments import NEVER, Moment
 from worker.store.pauses import EVERYTHING, MX
-from worker.store.rows import Rows
-from worker.store.tables import pauses, reconnections, windows, written
+from worker.store.sql.database import Database
+from worker.store.sql.moments import NEVER, Moment
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import pauses, reconnections, windows, written
 
 r = reconnections.c
 

@@ -11,10 +11,10 @@ from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
 from worker.stages.verify import verify
-from worker.store.application import ApplicationMoment
 from worker.store.lookup import LookupStore
 from worker.store.reports import ReportStore
-from worker.store.tables import devices, members, users
+from worker.store.sql.application import ApplicationMoment
+from worker.store.sql.tables import devices, members, users
 
 #: Of every kind that SQLite knows; it keeps them in any column.
 FOR_SQLITE = [

@@ -15,8 +15,8 @@ from worker.stages.sweep import sweep
 from worker.stages.verify import verify
 from worker.store import sweeping
 from worker.store.noticing import Noticing
+from worker.store.sql.tables import members
 from worker.store.sweeping import SweepStore
-from worker.store.tables import members
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 ON = {"expiry_notice_days": "7,2"}

@@ -20,7 +20,7 @@ from worker.channels.webpush import classifying as webpush
 from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
-from worker.store.tables import devices, notifications, pauses, reconnections
+from worker.store.sql.tables import devices, notifications, pauses, reconnections
 
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 #: As MX's windows and our retries have it: nobody is told at once, and a first retry is drawn within a minute.

@@ -14,8 +14,8 @@ import pytest
 
 from tests.conftest import Postgres, make_settings
 from worker.errors import DatabaseUnavailable, SchemaMismatch, WorkerError
-from worker.store import database, schema
-from worker.store.database import Database, open_engine
+from worker.store.sql import database, schema
+from worker.store.sql.database import Database, open_engine
 
 ENCODINGS = ("SQL_ASCII", "LATIN1")
 

@@ -9,8 +9,8 @@ from sqlalchemy import insert, select
 from worker.policy.recovery import ending
 from worker.policy.selection import MemberFacts, Reason
 from worker.settings import CONNECTION_STATUSES
+from worker.store.sql.tables import members, reconnections
 from worker.store.sweeping import SweepStore
-from worker.store.tables import members, reconnections
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 STATUSES = ("DENIED", "IMPAIRED", "IMPORTED", "PREVENTED")

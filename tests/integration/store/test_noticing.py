@@ -13,8 +13,8 @@ from tests.integration.store.test_selection import NOW, STATUSES, inserting, wri
 from worker.policy.notices import ending, is_near
 from worker.policy.selection import MemberFacts
 from worker.store.selection import FACTS, facts_of
+from worker.store.sql.tables import members, reconnections
 from worker.store.sweeping import SweepStore
-from worker.store.tables import members, reconnections
 
 #: Beside those of any distance, dates around the window's edges, the expiry and the drift.
 near_dates = st.sampled_from([0, 1, 47, 48, 49, 7 * 24 - 1, 7 * 24, 7 * 24 + 1]).flatmap(

@@ -9,9 +9,9 @@ from sqlalchemy import select, text
 
 from tests.conftest import make_settings
 from worker.errors import DatabaseUnavailable
-from worker.store.database import Database, open_engine
-from worker.store.moments import database_now
 from worker.store.pauses import PauseStore
+from worker.store.sql.database import Database, open_engine
+from worker.store.sql.moments import database_now
 
 _SETTINGS = "SELECT name, setting FROM pg_settings WHERE source = 'session' AND name <> 'application_name'"
 _NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)

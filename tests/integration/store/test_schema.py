@@ -9,9 +9,9 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 
 from worker.errors import DatabaseUnavailable
-from worker.store import schema
-from worker.store.database import open_sync_engine
-from worker.store.tables import metadata
+from worker.store.sql import schema
+from worker.store.sql.database import open_sync_engine
+from worker.store.sql.tables import metadata
 
 ON_POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 

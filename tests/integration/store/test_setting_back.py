@@ -5,9 +5,9 @@ from typing import Any
 
 from sqlalchemy import select
 
-from worker.store.moments import NEVER
 from worker.store.setting_back import set_back
-from worker.store.tables import members, reconnections, sweeps, users
+from worker.store.sql.moments import NEVER
+from worker.store.sql.tables import members, reconnections, sweeps, users
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 

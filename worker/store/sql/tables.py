@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 from worker.policy.states import LIVE, OPEN, NotificationState, ReconnectionState
-from worker.store.application import (
+from worker.store.sql.application import (
     ApplicationDeviceKind,
     ApplicationInteger,
     ApplicationMoment,
@@ -32,7 +32,7 @@ from worker.store.application import (
     ApplicationText,
     ApplicationTruth,
 )
-from worker.store.moments import Moment
+from worker.store.sql.moments import Moment
 
 metadata = MetaData(
     naming_convention={

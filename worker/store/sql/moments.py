@@ -2,7 +2,7 @@
 
 PostgreSQL keeps ``timestamptz``. SQLite has no such type: moments are text, ``YYYY-MM-DD HH:MM:SS.ffffff`` in UTC, which sorts
 as time does. What an application wrote is read by :class:`normalised` alone, in every statement: on SQLite that is the grammar of
-``policy/moments.py``, a function of every connection (``store/database.py``), and on PostgreSQL the same range of dates.
+``policy/moments.py``, a function of every connection (``store/sql/database.py``), and on PostgreSQL the same range of dates.
 """
 
 from datetime import UTC, datetime
@@ -51,7 +51,7 @@ class Moment(TypeDecorator[datetime]):
         return as_text(value) if dialect.name == "sqlite" else value
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
-        """PostgreSQL's moments come as they should be: its sessions are set to UTC (``store/database.py``)."""
+        """PostgreSQL's moments come as they should be: its sessions are set to UTC (``store/sql/database.py``)."""
         return super().result_processor(dialect, coltype) if dialect.name == "sqlite" else None
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002

@@ -16,7 +16,7 @@ from sqlalchemy.types import TypeEngine
 
 from worker.policy.columns import DEVICE_WORDS, FALSE, STATUS_NUMBERS, TRUE
 from worker.policy.moments import BLANKS, FIRST
-from worker.store.moments import SQLITE_BLANKS, Moment, as_text, normalised
+from worker.store.sql.moments import SQLITE_BLANKS, Moment, as_text, normalised
 
 #: The same characters as PostgreSQL writes them.
 _POSTGRESQL_BLANKS = "E'" + "".join(f"\\u{ord(blank):04x}" for blank in BLANKS) + "'"
@@ -198,7 +198,7 @@ def _is_guid_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
 
 
 class ApplicationMoment(Moment):
-    """A moment that an application writes; :data:`~worker.store.moments.NEVER` where it means never."""
+    """A moment that an application writes; :data:`~worker.store.sql.moments.NEVER` where it means never."""
 
     cache_ok = True
 

@@ -16,9 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from worker.settings import Settings
-from worker.store.database_errors import as_worker_error, passes, wrong_encoding
-from worker.store.moments import READ_MOMENT, read_moment_sqlite
-from worker.store.rows import Rows
+from worker.store.sql.database_errors import as_worker_error, passes, wrong_encoding
+from worker.store.sql.moments import READ_MOMENT, read_moment_sqlite
+from worker.store.sql.rows import Rows
 
 T = TypeVar("T")
 Store = TypeVar("Store")

@@ -11,10 +11,10 @@ from sqlalchemy.exc import DBAPIError
 
 from worker.errors import SchemaMismatch
 from worker.settings import Settings
-from worker.store.database import open_sync_engine
-from worker.store.database_errors import as_worker_error
+from worker.store.sql.database import open_sync_engine
+from worker.store.sql.database_errors import as_worker_error
 
-_PACKAGE = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parents[2]
 
 
 def _config() -> Config:

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.types import TypeEngine
 
-from worker.store.moments import as_text
+from worker.store.sql.moments import as_text
 
 
 class Rows:
