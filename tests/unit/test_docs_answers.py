@@ -10,12 +10,12 @@ from aiosmtplib import SMTPResponse
 
 from tests.pages import DOCS, ROOT, tables
 from worker.channels import BadAddress, ChannelDown, Failed, Sent, TryLater, Unknown
-from worker.channels.apns.classifying import classify as judge_apns
 from worker.channels.email.outcomes import SmtpPhase
 from worker.channels.email.outcomes import classify as judge_mail
-from worker.channels.fcm.classifying import classify as judge_fcm
-from worker.channels.push_http import HttpResponse
-from worker.channels.webpush.classifying import classify as judge_webpush
+from worker.channels.push.apns.classifying import classify as judge_apns
+from worker.channels.push.fcm.classifying import classify as judge_fcm
+from worker.channels.push.http import HttpResponse
+from worker.channels.push.webpush.classifying import classify as judge_webpush
 from worker.mx.answers import Gone, RefusedClient, RejectedRequest, RetryLater, Unsupported
 from worker.mx.classifying import classify_window
 from worker.policy.states import NotificationState, ReconnectionState

@@ -7,7 +7,7 @@ import pytest
 
 from worker.channels import Bank, Message
 from worker.channels.email.wording import word as email_words
-from worker.channels.push_text import word as push_words
+from worker.channels.push.text import word as push_words
 from worker.names import bdi, isolated, shown
 
 #: Every character that has no shape of its own, or turns the direction of writing.

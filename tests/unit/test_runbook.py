@@ -12,7 +12,7 @@ from tests.pages import DOCS, PAGES, README, RUNBOOK, Page
 from worker import cli
 from worker.app import configuration
 from worker.channels import MOST_NAMED
-from worker.channels.apns import doubtful
+from worker.channels.push.apns import doubtful
 from worker.mx import persistence
 from worker.policy import cadence, notices, outage, poison, recovery, retries, streaks
 from worker.policy.channel_choice import MOST_DEVICES

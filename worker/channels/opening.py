@@ -38,8 +38,8 @@ def check_channels(settings: Settings) -> None:
 
 
 def _fcm(settings: Settings) -> Channel:
-    from worker.channels.fcm.channel import FcmChannel
-    from worker.channels.fcm.config import FcmConfig
+    from worker.channels.push.fcm.channel import FcmChannel
+    from worker.channels.push.fcm.config import FcmConfig
 
     assert settings.fcm_service_account_file is not None  # noqa: S101 - the caller has looked
     return FcmChannel(
@@ -56,8 +56,8 @@ def _fcm(settings: Settings) -> Channel:
 
 
 def _apns(settings: Settings) -> Channel:
-    from worker.channels.apns.channel import ApnsChannel
-    from worker.channels.apns.config import ApnsConfig
+    from worker.channels.push.apns.channel import ApnsChannel
+    from worker.channels.push.apns.config import ApnsConfig
 
     assert settings.apns_key_file is not None  # noqa: S101 - the caller has looked
     return ApnsChannel(
@@ -77,8 +77,8 @@ def _apns(settings: Settings) -> Channel:
 
 
 def _webpush(settings: Settings) -> Channel:
-    from worker.channels.webpush.channel import WebPushChannel
-    from worker.channels.webpush.config import WebPushConfig
+    from worker.channels.push.webpush.channel import WebPushChannel
+    from worker.channels.push.webpush.config import WebPushConfig
 
     assert settings.webpush_vapid_key_file is not None  # noqa: S101 - the caller has looked
     return WebPushChannel(

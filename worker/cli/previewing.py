@@ -13,7 +13,7 @@ from datetime import datetime
 from worker.channels import Bank, Message
 from worker.channels.email.addresses import NotAMailbox, parse_mailbox
 from worker.channels.email.message import Composer, Mail
-from worker.channels.push_text import word
+from worker.channels.push.text import word
 from worker.cli.meaning import nearest_guid
 from worker.cli.session import when
 from worker.errors import WorkerError

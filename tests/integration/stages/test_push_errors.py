@@ -13,10 +13,10 @@ import pytest
 from sqlalchemy import select
 
 from worker.channels import Dispatching, Message, Outcome, Unknown
-from worker.channels.apns import classifying as apns
-from worker.channels.fcm import classifying as fcm
-from worker.channels.push_http import HttpResponse
-from worker.channels.webpush import classifying as webpush
+from worker.channels.push.apns import classifying as apns
+from worker.channels.push.fcm import classifying as fcm
+from worker.channels.push.http import HttpResponse
+from worker.channels.push.webpush import classifying as webpush
 from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.unit.channels.email.conftest import *  # noqa: F403 - its fixtures
 from worker.channels.email.message import Composer, Mail
-from worker.channels.push_payload import data_for, fitting
+from worker.channels.push.payload import data_for, fitting
 from worker.mx.uris import check_uri
 
 _TRICKY = "\"'<>&`^{|}\\=;#?%+@:[]()!$*,~ \t\r\n\x00\x7fé中\u200b\u202e\ud800"

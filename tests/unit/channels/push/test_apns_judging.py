@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.channels import BadAddress, ChannelDown, Failed, Sent, TryLater
-from worker.channels.apns.classifying import classify, reason_of
-from worker.channels.push_http import HttpResponse
+from worker.channels.push.apns.classifying import classify, reason_of
+from worker.channels.push.http import HttpResponse
 
 
 def reply(status: int, reason: object) -> HttpResponse:

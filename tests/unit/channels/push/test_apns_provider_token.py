@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from worker.channels.apns.provider_token import ProviderToken
+from worker.channels.push.apns.provider_token import ProviderToken
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.channels import BadAddress, ChannelDown, Failed, Sent, TryLater
-from worker.channels.fcm.classifying import classify
-from worker.channels.push_http import HttpResponse
+from worker.channels.push.fcm.classifying import classify
+from worker.channels.push.http import HttpResponse
 
 
 def reply(status: int, details: object, **headers: str) -> HttpResponse:

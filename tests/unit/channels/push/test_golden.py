@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.channels.push_text import word
+from worker.channels.push.text import word
 from worker.channels.wording.languages import languages
 
 GOLDEN = Path(__file__).parent / "golden"

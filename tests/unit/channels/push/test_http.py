@@ -6,7 +6,7 @@ from email.utils import format_datetime
 import aiohttp
 import pytest
 
-from worker.channels.push_http import HttpResponse, outcome_without_answer, retry_after, service_url
+from worker.channels.push.http import HttpResponse, outcome_without_answer, retry_after, service_url
 from worker.errors import SettingsError
 
 

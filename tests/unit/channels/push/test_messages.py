@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from worker.channels import BadAddress, Failed
-from worker.channels.apns import message as apns
-from worker.channels.apns.config import ApnsConfig
-from worker.channels.fcm import message as fcm
-from worker.channels.fcm.config import FcmConfig
+from worker.channels.push.apns import message as apns
+from worker.channels.push.apns.config import ApnsConfig
+from worker.channels.push.fcm import message as fcm
+from worker.channels.push.fcm.config import FcmConfig
 
 DEVICE = "0f" * 32
 

@@ -19,17 +19,21 @@ except WorkerError as error:
 @pytest.mark.parametrize(
     ("module", "package", "line"),
     [
-        ("worker.channels.fcm.channel", "google.auth", "push by FCM needs: pip install 'reconnection-worker[push]'"),
-        ("worker.channels.fcm.channel", "requests", "push by FCM needs: pip install 'reconnection-worker[push]'"),
-        ("worker.channels.apns.channel", "httpx", "push by APNs needs: pip install 'reconnection-worker[push]'"),
-        ("worker.channels.apns.channel", "h2", "push by APNs needs: pip install 'reconnection-worker[push]'"),
         (
-            "worker.channels.webpush.channel",
+            "worker.channels.push.fcm.channel",
+            "google.auth",
+            "push by FCM needs: pip install 'reconnection-worker[push]'",
+        ),
+        ("worker.channels.push.fcm.channel", "requests", "push by FCM needs: pip install 'reconnection-worker[push]'"),
+        ("worker.channels.push.apns.channel", "httpx", "push by APNs needs: pip install 'reconnection-worker[push]'"),
+        ("worker.channels.push.apns.channel", "h2", "push by APNs needs: pip install 'reconnection-worker[push]'"),
+        (
+            "worker.channels.push.webpush.channel",
             "pywebpush",
             "push to browsers needs: pip install 'reconnection-worker[push]'",
         ),
         (
-            "worker.channels.webpush.channel",
+            "worker.channels.push.webpush.channel",
             "py_vapid",
             "push to browsers needs: pip install 'reconnection-worker[push]'",
         ),
@@ -45,7 +49,7 @@ def test_a_missing_package_is_one_line(module, package, line):
 @pytest.mark.parametrize("channel", ["fcm", "apns", "webpush"])
 def test_a_configuration_needs_no_package(channel):
     script = "import sys\nfor name in ('google', 'httpx', 'h2', 'pywebpush', 'py_vapid', 'requests'): sys.modules[name] = None\n"
-    script += f"import worker.channels.{channel}.config"
+    script += f"import worker.channels.push.{channel}.config"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from worker.channels import BadAddress, ChannelDown, Failed, Sent, TryLater, Unknown
-from worker.channels.push_pause import Pause
+from worker.channels.push.pause import Pause
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from worker.channels.push_payload import data_for, fitting, link_for, message_id
+from worker.channels.push.payload import data_for, fitting, link_for, message_id
 
 
 def test_a_key_that_fits_every_service_is_the_id():

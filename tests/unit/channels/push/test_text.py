@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.channels.push_text import word
+from worker.channels.push.text import word
 
 
 def test_the_first_message_names_the_app_and_the_bank(make_message):

@@ -4,8 +4,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from worker.channels.webpush.public_resolver import PublicResolver
-from worker.channels.webpush.vapid import check_contact, load_vapid
+from worker.channels.push.webpush.public_resolver import PublicResolver
+from worker.channels.push.webpush.vapid import check_contact, load_vapid
 from worker.errors import SettingsError
 
 

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.channels import ChannelDown, Failed, Sent, TryLater
-from worker.channels.push_http import PRIVATE_ADDRESS, HttpResponse
-from worker.channels.webpush.channel import _settled
-from worker.channels.webpush.classifying import classify
+from worker.channels.push.http import PRIVATE_ADDRESS, HttpResponse
+from worker.channels.push.webpush.channel import _settled
+from worker.channels.push.webpush.classifying import classify
 
 
 @given(status=st.integers(200, 599), body=st.binary(max_size=100))

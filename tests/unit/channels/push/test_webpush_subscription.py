@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.channels import BadAddress, Failed
-from worker.channels.webpush.config import WebPushConfig
-from worker.channels.webpush.subscription import Subscription, parse
+from worker.channels.push.webpush.config import WebPushConfig
+from worker.channels.push.webpush.subscription import Subscription, parse
 
 GOOGLE = "https://fcm.googleapis.com/fcm/send/abc:APA91b"
 

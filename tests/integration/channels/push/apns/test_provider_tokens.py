@@ -5,10 +5,10 @@ import time
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from tests.integration.channels.apns.conftest import pem_of
+from tests.integration.channels.push.apns.conftest import pem_of
 from worker.channels import ChannelDown, Sent
-from worker.channels.apns.channel import ApnsChannel
-from worker.channels.apns.config import ApnsConfig
+from worker.channels.push.apns.channel import ApnsChannel
+from worker.channels.push.apns.config import ApnsConfig
 from worker.errors import SettingsError
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.channels import Doubt, Refusal, TryLater, Unknown
-from worker.channels.push_http import CONNECT_PATIENCE, HttpResponse
+from worker.channels.push.http import CONNECT_PATIENCE, HttpResponse
 from worker.errors import WorkerError
 
 try:

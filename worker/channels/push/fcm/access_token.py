@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.channels import ChannelDown, Doubt, Refusal, TryLater
-from worker.channels.push_http import retry_after, service_url
+from worker.channels.push.http import retry_after, service_url
 from worker.errors import SettingsError, WorkerError
 
 try:

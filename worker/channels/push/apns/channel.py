@@ -5,14 +5,14 @@ import time
 from collections.abc import Callable
 
 from worker.channels import BadAddress, Dispatching, Failed, Message, Outcome, Sent
-from worker.channels.apns.classifying import EXPIRED_PROVIDER_TOKEN, classify, reason_of
-from worker.channels.apns.config import PRODUCTION, SANDBOX, ApnsConfig
-from worker.channels.apns.doubtful import DoubtfulTokens
-from worker.channels.apns.exchange import Exchange
-from worker.channels.apns.message import Push, build, push_to
-from worker.channels.apns.provider_token import ProviderToken, load_key
-from worker.channels.push_http import HttpResponse, service_url
-from worker.channels.push_pause import Pause
+from worker.channels.push.apns.classifying import EXPIRED_PROVIDER_TOKEN, classify, reason_of
+from worker.channels.push.apns.config import PRODUCTION, SANDBOX, ApnsConfig
+from worker.channels.push.apns.doubtful import DoubtfulTokens
+from worker.channels.push.apns.exchange import Exchange
+from worker.channels.push.apns.message import Push, build, push_to
+from worker.channels.push.apns.provider_token import ProviderToken, load_key
+from worker.channels.push.http import HttpResponse, service_url
+from worker.channels.push.pause import Pause
 from worker.errors import SettingsError
 
 #: A token that no device has: APNs refuses it only after it accepted who asks.

@@ -9,7 +9,7 @@ import uuid
 
 import pytest
 
-from tests.integration.channels.apns.conftest import LINK
+from tests.integration.channels.push.apns.conftest import LINK
 from worker.channels import BadAddress, ChannelDown, Failed, Sent, TryLater
 from worker.sandbox.phones.apple import DEVICE, HANG, KEY_ID, STATUS_OF, TOPIC
 

@@ -10,7 +10,7 @@ import time
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.integration.channels.webpush.conftest import LINK, pem_of
+from tests.integration.channels.push.webpush.conftest import LINK, pem_of
 from worker.channels import BadAddress, ChannelDown, Failed, Sent, TryLater, Unknown
 from worker.errors import SettingsError
 from worker.sandbox.phones.browser import Browser, encoded

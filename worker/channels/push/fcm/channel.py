@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 
 from worker.channels import BadAddress, Dispatching, Doubt, Failed, Message, Outcome, Refusal, Sent, TryLater
-from worker.channels.fcm.access_token import AccessToken, ServiceAccount
-from worker.channels.fcm.classifying import PERHAPS_THE_TOKEN, classify
-from worker.channels.fcm.config import FcmConfig
-from worker.channels.fcm.message import build
-from worker.channels.push_http import HttpResponse, Poster, service_url
-from worker.channels.push_pause import Pause
-from worker.channels.push_standing import Standing
+from worker.channels.push.fcm.access_token import AccessToken, ServiceAccount
+from worker.channels.push.fcm.classifying import PERHAPS_THE_TOKEN, classify
+from worker.channels.push.fcm.config import FcmConfig
+from worker.channels.push.fcm.message import build
+from worker.channels.push.http import HttpResponse, Poster, service_url
+from worker.channels.push.pause import Pause
+from worker.channels.push.standing import Standing
 
 #: A token that no device has: FCM refuses it only after it accepted who asks.
 _NOBODY = "reconnect-doctor"

@@ -3,8 +3,8 @@
 import pytest
 
 from worker.channels import BadAddress, Failed
-from worker.channels.push_http import PRIVATE_ADDRESS, Poster, RefusedAddress
-from worker.channels.webpush.public_resolver import PublicResolver
+from worker.channels.push.http import PRIVATE_ADDRESS, Poster, RefusedAddress
+from worker.channels.push.webpush.public_resolver import PublicResolver
 from worker.sandbox.phones.browser import Browser
 
 

@@ -15,7 +15,7 @@
 
 BadDeviceToken says either that the token is rubbish or that it belongs to Apple's other environment, and one wrong setting
 (``APNS_SANDBOX``) would then mark every device as gone. So the address is called bad as a suspect: the single device is disabled
-and reported, and where one after the other is refused so, the channel goes down instead (:mod:`worker.channels.apns.doubtful`).
+and reported, and where one after the other is refused so, the channel goes down instead (:mod:`worker.channels.push.apns.doubtful`).
 
 Codes are made of the reasons listed here; nothing else of an answer leaves.
 """
@@ -24,8 +24,8 @@ import json
 import re
 
 from worker.channels import BadAddress, ChannelDown, Doubt, Failed, Outcome, Refusal, Sent, TryLater
-from worker.channels.apns.provider_token import LEAST_DISTANCE
-from worker.channels.push_http import HttpResponse, retry_after
+from worker.channels.push.apns.provider_token import LEAST_DISTANCE
+from worker.channels.push.http import HttpResponse, retry_after
 
 EXPIRED_PROVIDER_TOKEN = "ExpiredProviderToken"  # noqa: S105 - Apple's word for it
 

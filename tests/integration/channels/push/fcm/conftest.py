@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from worker.channels import Bank, Message
-from worker.channels.fcm.channel import FcmChannel
-from worker.channels.fcm.config import FcmConfig
+from worker.channels.push.fcm.channel import FcmChannel
+from worker.channels.push.fcm.config import FcmConfig
 from worker.sandbox.phones.google import DEVICE, EMAIL, KEY_ID, PROJECT, Google
 
 LINK = "https://mxbank.mx.com/oauth/authorize?client_id=b8Oi&state=d273e4f71bc095cf16c4acbee011caf4"

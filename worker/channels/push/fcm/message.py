@@ -5,9 +5,9 @@ import time
 from typing import Any
 
 from worker.channels import BadAddress, Failed, Message
-from worker.channels.fcm.config import FcmConfig
-from worker.channels.push_payload import data_for, fitting, link_for, message_id
-from worker.channels.push_text import PushText, word
+from worker.channels.push.fcm.config import FcmConfig
+from worker.channels.push.payload import data_for, fitting, link_for, message_id
+from worker.channels.push.text import PushText, word
 
 #: A registration token is opaque; white space and what JSON would have to escape never stand in one.
 _TOKEN = re.compile(r"[!#-\[\]-~]{1,4096}")

@@ -7,7 +7,7 @@
 | 429 | later; there are several push services, so this message alone |
 | 413, other 4xx | failed |
 | 401, 403 that name another VAPID key | failed, with a code of its own: see below |
-| 401, 403 | the channel is down: our VAPID key or contact is refused (but see :mod:`worker.channels.push_standing`) |
+| 401, 403 | the channel is down: our VAPID key or contact is refused (but see :mod:`worker.channels.push.standing`) |
 | 5xx | later |
 | 3xx | failed: a redirect could lead anywhere |
 
@@ -20,7 +20,7 @@ import json
 from typing import Any
 
 from worker.channels import BadAddress, ChannelDown, Doubt, Failed, Outcome, Refusal, Sent, TryLater
-from worker.channels.push_http import HttpResponse, retry_after
+from worker.channels.push.http import HttpResponse, retry_after
 
 OTHER_KEY = "vapid_key_mismatch"
 

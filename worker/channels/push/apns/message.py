@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from worker.channels import BadAddress, Failed, Message
-from worker.channels.apns.config import ApnsConfig
-from worker.channels.push_payload import data_for, fitting, link_for, message_id
-from worker.channels.push_text import word
+from worker.channels.push.apns.config import ApnsConfig
+from worker.channels.push.payload import data_for, fitting, link_for, message_id
+from worker.channels.push.text import word
 
 #: Hexadecimal, 64 characters today; Apple warns against relying on the length.
 _TOKEN = re.compile(r"(?:[0-9a-fA-F]{2}){32,100}")

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from worker.channels import Bank, Message
-from worker.channels.webpush.channel import WebPushChannel
-from worker.channels.webpush.config import WebPushConfig
+from worker.channels.push.webpush.channel import WebPushChannel
+from worker.channels.push.webpush.config import WebPushConfig
 from worker.sandbox.phones.browser import Browser, point_of
 from worker.sandbox.phones.push_service import PushService
 

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from worker.channels import Bank, Message
-from worker.channels.apns.channel import ApnsChannel
-from worker.channels.apns.config import ApnsConfig
+from worker.channels.push.apns.channel import ApnsChannel
+from worker.channels.push.apns.config import ApnsConfig
 from worker.sandbox.phones.apple import DEVICE, KEY_ID, TEAM_ID, TOPIC, Apple
 
 LINK = "https://mxbank.mx.com/oauth/authorize?client_id=b8Oi&state=d273e4f71bc095cf16c4acbee011caf4"

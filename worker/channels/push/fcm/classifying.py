@@ -25,10 +25,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.channels import BadAddress, ChannelDown, Doubt, Failed, Outcome, Refusal, Sent, TryLater
-from worker.channels.push_http import HttpResponse, retry_after
+from worker.channels.push.http import HttpResponse, retry_after
 
 #: Codes that concern the whole project as a rule, and one token now and then: of another project, or of an iOS app while
-#: Firebase has no key for Apple. :mod:`worker.channels.push_standing` decides.
+#: Firebase has no key for Apple. :mod:`worker.channels.push.standing` decides.
 PERHAPS_THE_TOKEN = frozenset({"sender_id_mismatch", "third_party_auth_error"})
 
 _MISCONFIGURED = frozenset({"SENDER_ID_MISMATCH", "THIRD_PARTY_AUTH_ERROR"})

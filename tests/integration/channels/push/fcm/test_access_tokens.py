@@ -8,7 +8,7 @@ import time
 import pytest
 
 from worker.channels import ChannelDown, Sent, TryLater
-from worker.channels.fcm.access_token import AccessToken
+from worker.channels.push.fcm.access_token import AccessToken
 from worker.errors import SettingsError
 from worker.sandbox.phones.google import DROP, HANG, PROJECT
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.integration.channels.fcm.conftest import LINK
+from tests.integration.channels.push.fcm.conftest import LINK
 from worker.channels import BadAddress, Bank, ChannelDown, Failed, Sent, TryLater, Unknown
 from worker.sandbox.phones.google import DEVICE, DROP, HANG, error
 

@@ -6,15 +6,15 @@ from contextlib import suppress
 from typing import Any
 
 from worker.channels import Dispatching, Doubt, Failed, Message, Outcome, Refusal, Sent, TryLater, Unknown
-from worker.channels.push_http import PRIVATE_ADDRESS, HttpResponse, Poster
-from worker.channels.push_payload import data_for, fitting, link_for, message_id
-from worker.channels.push_standing import Standing
-from worker.channels.push_text import word
-from worker.channels.webpush.classifying import classify
-from worker.channels.webpush.config import WebPushConfig
-from worker.channels.webpush.public_resolver import PublicResolver
-from worker.channels.webpush.subscription import Subscription, parse
-from worker.channels.webpush.vapid import check_contact, load_vapid
+from worker.channels.push.http import PRIVATE_ADDRESS, HttpResponse, Poster
+from worker.channels.push.payload import data_for, fitting, link_for, message_id
+from worker.channels.push.standing import Standing
+from worker.channels.push.text import word
+from worker.channels.push.webpush.classifying import classify
+from worker.channels.push.webpush.config import WebPushConfig
+from worker.channels.push.webpush.public_resolver import PublicResolver
+from worker.channels.push.webpush.subscription import Subscription, parse
+from worker.channels.push.webpush.vapid import check_contact, load_vapid
 from worker.errors import WorkerError
 
 try:

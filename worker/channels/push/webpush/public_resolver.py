@@ -11,7 +11,7 @@ import socket
 from aiohttp import ThreadedResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from worker.channels.push_http import RefusedAddress
+from worker.channels.push.http import RefusedAddress
 
 
 class PublicResolver(AbstractResolver):

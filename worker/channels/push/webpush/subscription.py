@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from yarl import URL
 
 from worker.channels import BadAddress, Failed
-from worker.channels.webpush.config import WebPushConfig
+from worker.channels.push.webpush.config import WebPushConfig
 from worker.mx.uris import check_uri
 from worker.setting_urls import is_loopback
 
