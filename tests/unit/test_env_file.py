@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tests.conftest import URI_KEY
 from worker.cli.setup import dotenv
-from worker.env_file import quoted, read_env_file, strangers
 from worker.errors import SettingsError
 from worker.settings import Settings, load_settings
+from worker.settings.env_file import quoted, read_env_file, strangers
 
 GOOD = f"MX_API_KEY=k\nMX_CLIENT_ID=c\nURI_KEYS={URI_KEY}\n"
 

@@ -17,10 +17,6 @@ FLOORS = (
     {
         "__init__",
         "errors",
-        "setting_types",
-        "setting_urls",
-        "env_file",
-        "push_settings",
         "settings",
         "clock",
         "schedules",
@@ -54,7 +50,7 @@ SQL_ALLOWED = {
     # The database's clock, in one ``SELECT`` when a process begins.
     "worker.runtime": {"sqlalchemy", "sqlalchemy.select"},
     # libpq's own reading of DATABASE_URL, before anything connects.
-    "worker.setting_urls": {"psycopg", "psycopg.Error", "psycopg.conninfo", "psycopg.pq"},
+    "worker.settings.urls": {"psycopg", "psycopg.Error", "psycopg.conninfo", "psycopg.pq"},
 }
 NETWORK = {
     "aiohttp", "httpx", "httpcore", "h2", "requests", "yarl", "aiosmtplib", "smtplib", "socket", "ssl", "http",
@@ -151,7 +147,7 @@ def test_no_modules_import_each_other_in_a_ring() -> None:
 def needs_io(name: str) -> bool:
     top = name.split(".", maxsplit=1)[0]
     if top == "worker":
-        return part_of(name) not in {"__init__", "policy", "setting_types"}
+        return part_of(name) not in {"__init__", "policy"} and not is_under(name, "worker.settings.values")
     return any(is_under(name, outside) for outside in OUTSIDE) or not (
         top in {"msgspec", "babel"} or top in sys.stdlib_module_names  # babel for CLDR's tables alone
     )

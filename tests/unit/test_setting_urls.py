@@ -15,8 +15,8 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from tests.conftest import make_settings
 from worker.errors import SettingsError
-from worker.setting_urls import split
 from worker.settings import Settings
+from worker.settings.urls import split
 from worker.store.sql.database import database_url
 
 #: What passwords are made of that somebody's generator made, and the pieces that URLs are made of.

@@ -12,9 +12,9 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from worker.errors import SettingsError
-from worker.push_settings import PushSettings
-from worker.setting_types import Cap, QuietHours, SmtpServer
 from worker.settings import CONNECTION_STATUSES, Settings, load_settings
+from worker.settings.push import PushSettings
+from worker.settings.values import Cap, QuietHours, SmtpServer
 
 KEY, OLDER_KEY = Fernet.generate_key().decode(), Fernet.generate_key().decode()
 REQUIRED = {"MX_API_KEY": "api-key-5e1f", "MX_CLIENT_ID": "client-id-77ab", "URI_KEYS": KEY}

@@ -10,10 +10,10 @@ import typer
 from cryptography.fernet import Fernet
 
 from worker.cli.session import AsJson, out, print_json, styled
-from worker.env_file import quoted
 from worker.errors import UsageError
-from worker.push_settings import PushSettings
 from worker.settings import Settings, load_settings
+from worker.settings.env_file import quoted
+from worker.settings.push import PushSettings
 
 
 def add_to(app: typer.Typer) -> None:

@@ -15,7 +15,7 @@ from worker.policy.channel_choice import CHOICES, PUSH_KINDS
 from worker.policy.columns import channel_of, device_kind_of, status_of, truth_of
 from worker.policy.moments import NEVER, read_moment
 from worker.policy.zones import zone_named
-from worker.setting_types import CONNECTION_STATUSES
+from worker.settings.values import CONNECTION_STATUSES
 
 USER_COLUMNS = ("email", "locale", "timezone", "channel")
 MEMBER_COLUMNS = (

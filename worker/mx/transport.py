@@ -18,7 +18,7 @@ import worker
 from worker.errors import SettingsError
 from worker.mx.answers import RetryLater
 from worker.mx.pacing import NoPermit
-from worker.setting_urls import is_loopback
+from worker.settings.urls import is_loopback
 
 #: Seconds for one exchange, waiting for one of the pool's connections included. There is no limit for single reads besides: it
 #: would set and drop a timer with every piece that comes, a tenth of what a call costs, to tell a silence somewhat sooner.

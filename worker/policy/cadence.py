@@ -11,7 +11,7 @@ many is the worst of it: neither the second first message nor a reminder is foll
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 
-from worker.setting_types import Cap, QuietHours
+from worker.settings.values import Cap, QuietHours
 
 #: How long after the last reminder a reconnection stays open before it is given up.
 PATIENCE_AFTER_LAST = timedelta(days=7)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 
 from worker.policy.channel_choice import CHOICES, PUSH_KINDS
 from worker.policy.moments import BLANKS
-from worker.setting_types import CONNECTION_STATUSES
+from worker.settings.values import CONNECTION_STATUSES
 
 TRUE = ("1", "true", "t", "yes", "y", "on", "1.0")
 FALSE = ("0", "false", "f", "no", "n", "off", "0.0")

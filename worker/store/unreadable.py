@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.columns import channel_of, statuses_as_written
 from worker.policy.zones import zone_named
-from worker.setting_types import CONNECTION_STATUSES
+from worker.settings.values import CONNECTION_STATUSES
 from worker.store.selection import may_be_broken
 from worker.store.sql.application import device_kind, is_guid, is_set, status_text, unreadable
 from worker.store.sql.database import Database

@@ -11,7 +11,7 @@ from sqlalchemy import Integer, literal, select, text
 
 from worker.policy.moments import read_moment
 from worker.policy.selection import HEALTHY, UNREADABLE_FOR, classify, is_doubtful
-from worker.setting_types import CONNECTION_STATUSES
+from worker.settings.values import CONNECTION_STATUSES
 from worker.store.selection import FACTS, facts_of, is_broken, is_well, reason, since, standing
 from worker.store.sql.moments import Moment, has_passed
 from worker.store.sql.tables import members

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from worker.policy.cadence import PATIENCE_AFTER_LAST, earliest, end_of_grace, is_quiet, next_reminder
-from worker.setting_types import Cap, QuietHours, parse_caps, parse_quiet_hours
+from worker.settings.values import Cap, QuietHours, parse_caps, parse_quiet_hours
 
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
 NIGHT = QuietHours(time(21), time(8))

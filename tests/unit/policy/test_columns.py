@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.policy.columns import channel_of, device_kind_of, status_of, statuses_as_written, truth_of
-from worker.setting_types import CONNECTION_STATUSES
+from worker.settings.values import CONNECTION_STATUSES
 
 
 @pytest.mark.parametrize("text", ["DENIED", "denied", " DENIED", "Denied\r\n", "\u00a0DENIED", "2", "02", "2.0", " 2 "])

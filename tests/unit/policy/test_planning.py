@@ -21,8 +21,8 @@ from worker.policy.cadence import earliest, end_of_grace
 from worker.policy.retries import next_attempt
 from worker.policy.selection import MemberFacts, Reason, classify
 from worker.policy.states import ReconnectionState
-from worker.setting_types import Cap, QuietHours
 from worker.settings import Settings
+from worker.settings.values import Cap, QuietHours
 from worker.stages.deliver import steps_after
 from worker.stages.planning import SOON, broken_first
 from worker.store.deliver_settling import NotificationItem

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.policy.selection import MemberFacts, Reason, classify
-from worker.setting_types import CONNECTION_STATUSES
+from worker.settings.values import CONNECTION_STATUSES
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 EARLIER, LATER = NOW - timedelta(days=2), NOW + timedelta(microseconds=1)

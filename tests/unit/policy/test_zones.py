@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from worker.policy.cadence import earliest
 from worker.policy.zones import territory_of, zone_named, zones_of
-from worker.setting_types import parse_quiet_hours
+from worker.settings.values import parse_quiet_hours
 
 FALLBACK = ("America/St_Johns", "America/New_York", "America/Los_Angeles", "Pacific/Honolulu")
 NIGHT = parse_quiet_hours("21:00-08:00")

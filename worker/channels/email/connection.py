@@ -10,7 +10,7 @@ from aiosmtplib import SMTP, SMTPException
 
 from worker.channels import ChannelDown, Outcome
 from worker.channels.email.outcomes import SmtpPhase, classify
-from worker.setting_types import SmtpServer
+from worker.settings.values import SmtpServer
 
 #: How long a server may take to say goodbye, in seconds; the connection is closed either way.
 _QUIT_PATIENCE = 5.0

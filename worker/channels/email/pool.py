@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 from worker.channels.email.brake import Brake
 from worker.channels.email.connection import Connection, Unconnected, connect
-from worker.setting_types import SmtpServer
+from worker.settings.values import SmtpServer
 
 #: Seconds without work after which a connection is closed.
 IDLE_SECONDS = 30.0

@@ -17,9 +17,9 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 import worker
-from worker import setting_urls
 from worker.channels import TryLater, Unknown
 from worker.errors import SettingsError
+from worker.settings import urls as setting_urls
 
 #: Seconds for TCP and TLS together.
 CONNECT_PATIENCE = 5.0

@@ -17,7 +17,7 @@ from yarl import URL
 from worker.channels import BadAddress, Failed
 from worker.channels.push.webpush.config import WebPushConfig
 from worker.mx.uris import check_uri
-from worker.setting_urls import is_loopback
+from worker.settings.urls import is_loopback
 
 _HOST_NOT_ALLOWED = "uri_host_not_allowed"
 

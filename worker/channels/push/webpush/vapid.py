@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from worker.errors import SettingsError, WorkerError
-from worker.setting_types import parse_contact
+from worker.settings.values import parse_contact
 
 try:
     from py_vapid import Vapid02  # type: ignore[import-untyped]

@@ -6,8 +6,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from worker.setting_types import parse_contact, parse_duration, parse_words, parsed
-from worker.setting_urls import service_url
+from worker.settings.urls import service_url
+from worker.settings.values import parse_contact, parse_duration, parse_words, parsed
 
 
 class PushSettings(BaseModel):

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BeforeValidator
 from pydantic_settings import NoDecode
 
-from worker.setting_urls import is_loopback, split
+from worker.settings.urls import is_loopback, split
 
 #: Every ``connection_status`` that MX documents, in the order of their ids (0 to 21).
 CONNECTION_STATUSES = (

@@ -1,22 +1,16 @@
-"""Every setting, typed, with its reason. Read from the environment and from ``.env`` in the working directory.
-
-What is wrong is found when settings load and told in one line, all problems together; a secret's value is never repeated.
-"""
+"""Every setting: its type, its default, its reason, and what a value must look like. Those of push are in :mod:`worker.settings.push`."""
 
 import fnmatch
-import os
 import re
-import sys
 import unicodedata
 from collections.abc import Mapping
 from datetime import timedelta
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from cryptography.fernet import Fernet
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -25,11 +19,10 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from worker import setting_urls
-from worker.env_file import misread, read_env_file, strangers, under_honcho
-from worker.errors import SettingsError
-from worker.push_settings import PushSettings
-from worker.setting_types import (
+from worker.settings.env_file import misread, read_env_file, under_honcho
+from worker.settings.push import PushSettings
+from worker.settings.urls import database_url, redis_url, service_url
+from worker.settings.values import (
     CONNECTION_STATUSES,
     Cap,
     QuietHours,
@@ -64,7 +57,7 @@ Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_fernet_key
 
 
 class _EnvFile(DotEnvSettingsSource):
-    """``.env`` as :mod:`worker.env_file` reads it; ``over`` the environment only where a Procfile runner got it wrong."""
+    """``.env`` as :mod:`worker.settings.env_file` reads it; ``over`` the environment only where a Procfile runner got it wrong."""
 
     def __init__(self, settings_cls: type[BaseSettings], file: Any, *, over: bool) -> None:
         self._over = over
@@ -237,7 +230,7 @@ class Settings(PushSettings, BaseSettings):
     @field_validator("mx_base_url")
     @classmethod
     def _https_or_loopback(cls, value: str) -> str:
-        return setting_urls.service_url(value, "https://atrium.mx.com")
+        return service_url(value, "https://atrium.mx.com")
 
     @field_validator("mx_client_redirect_url", "mx_ui_message_webview_url_scheme")
     @classmethod
@@ -279,12 +272,12 @@ class Settings(PushSettings, BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, value: SecretStr) -> SecretStr:
-        return SecretStr(setting_urls.database_url(value.get_secret_value()))
+        return SecretStr(database_url(value.get_secret_value()))
 
     @field_validator("redis_url")
     @classmethod
     def _known_broker(cls, value: SecretStr) -> SecretStr:
-        return SecretStr(setting_urls.redis_url(value.get_secret_value()))
+        return SecretStr(redis_url(value.get_secret_value()))
 
     @field_validator("reconnect_statuses")
     @classmethod
@@ -421,46 +414,3 @@ class Settings(PushSettings, BaseSettings):
 
 
 _EMPTY_SWITCHES_OFF = {"notify_after", "reminder_days", "quiet_hours", "message_caps", "uri_max_age"}
-
-
-def load_settings(**overrides: Any) -> Settings:
-    """Settings from the environment, ``.env`` and ``overrides``; raises :class:`SettingsError` with one line for all problems.
-
-    Names that look like a misspelt setting are told on stderr, once a process.
-    """
-    for line in misspelt(overrides.get("_env_file", Settings.model_config.get("env_file"))):
-        if line not in _told:
-            _told.add(line)
-            sys.stderr.write(f"settings: warning: {line}\n")
-    try:
-        return Settings(**overrides)
-    except ValidationError as error:
-        raise SettingsError("settings: " + "; ".join(_problem(item) for item in error.errors())) from None
-
-
-#: Warnings that this process has given.
-_told: set[str] = set()
-
-
-def misspelt(file: Any = ".env") -> list[str]:
-    """A line for each name in ``file`` or the environment that is no setting but close to one."""
-    in_file = read_env_file(Path(str(file))) if file is not None else {}
-    return strangers(Settings.model_fields, in_file, os.environ)
-
-
-@cache
-def settings() -> Settings:
-    """The process's settings, loaded once."""
-    return load_settings()
-
-
-def _problem(item: Any) -> str:
-    name = str(item["loc"][0]).upper() if item["loc"] else ""
-    if item["type"] == "missing":
-        return f"{name} is missing; set it in the environment or in .env (`reconnect init` writes one)"
-    text = str(item["msg"]).removeprefix("Value error, ")
-    if text == "is missing":
-        return _problem(item | {"type": "missing"})
-    if not name:  # of several settings together
-        return text
-    return f"{name} {text}" if text.startswith("is missing") else f"{name}: {text}"

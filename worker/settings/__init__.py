@@ -1,0 +1,11 @@
+"""The settings, read from the environment and from ``.env`` in the working directory. A setting is added in ``fields``.
+
+``fields`` has every setting with its reason, ``push`` those of the push services; ``values`` and ``urls`` read what is more than
+plain text; ``env_file`` reads ``.env``; ``loading`` makes :class:`Settings` of it all and says what is wrong.
+"""
+
+from worker.settings.fields import Settings
+from worker.settings.loading import load_settings, misspelt, settings
+from worker.settings.values import CONNECTION_STATUSES
+
+__all__ = ["CONNECTION_STATUSES", "Settings", "load_settings", "misspelt", "settings"]

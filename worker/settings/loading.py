@@ -1,0 +1,56 @@
+"""Loads the settings, and says in one line everything that is wrong with them; a secret's value is never repeated."""
+
+import os
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from worker.errors import SettingsError
+from worker.settings.env_file import read_env_file, strangers
+from worker.settings.fields import Settings
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from the environment, ``.env`` and ``overrides``; raises :class:`SettingsError` with one line for all problems.
+
+    Names that look like a misspelt setting are told on stderr, once a process.
+    """
+    for line in misspelt(overrides.get("_env_file", Settings.model_config.get("env_file"))):
+        if line not in _told:
+            _told.add(line)
+            sys.stderr.write(f"settings: warning: {line}\n")
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError("settings: " + "; ".join(_problem(item) for item in error.errors())) from None
+
+
+#: Warnings that this process has given.
+_told: set[str] = set()
+
+
+def misspelt(file: Any = ".env") -> list[str]:
+    """A line for each name in ``file`` or the environment that is no setting but close to one."""
+    in_file = read_env_file(Path(str(file))) if file is not None else {}
+    return strangers(Settings.model_fields, in_file, os.environ)
+
+
+@cache
+def settings() -> Settings:
+    """The process's settings, loaded once."""
+    return load_settings()
+
+
+def _problem(item: Any) -> str:
+    name = str(item["loc"][0]).upper() if item["loc"] else ""
+    if item["type"] == "missing":
+        return f"{name} is missing; set it in the environment or in .env (`reconnect init` writes one)"
+    text = str(item["msg"]).removeprefix("Value error, ")
+    if text == "is missing":
+        return _problem(item | {"type": "missing"})
+    if not name:  # of several settings together
+        return text
+    return f"{name} {text}" if text.startswith("is missing") else f"{name}: {text}"
