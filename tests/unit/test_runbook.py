@@ -16,10 +16,10 @@ from worker.channels.push.apns import doubtful
 from worker.mx import persistence
 from worker.policy import cadence, notices, outage, poison, recovery, retries, streaks
 from worker.policy.channel_choice import MOST_DEVICES
+from worker.policy.mx_failures import UNSUPPORTED_WAIT
 from worker.runtime import DATA_PATIENCE
 from worker.settings import Settings, load_settings
 from worker.stages.freshness import TRUSTED_FOR
-from worker.stages.mx_failures import UNSUPPORTED_WAIT
 from worker.stages.planning import UNREACHABLE_WAIT
 from worker.stages.runner import Runner
 from worker.stages.sweep import MOST_WOKEN

@@ -13,14 +13,15 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from worker.mx.answers import NO_USERS, NOT_MX, Failure, HostileUri, RefusedClient, RetryLater, Window, WindowAnswer
+from worker.mx.answers import NO_USERS, NOT_MX, RetryLater, Window, WindowAnswer
 from worker.mx.persistence import NOT_ASKED
+from worker.policy.mx_failures import OUR_FAULT, Close, MxFailure, Retry, UpstreamFailure, after_asking
 from worker.policy.retries import next_attempt
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
+from worker.stages.attribution import Attribution, failure_of
 from worker.stages.breaker import Breaker, Gate
 from worker.stages.mode import Mode
-from worker.stages.mx_failures import Close, Retry, UpstreamFailure, blames_mx, consequence_of
 from worker.stages.planning import SOON, Planner, UserJob, defer
 from worker.stages.recovered import well_by
 from worker.stages.runner import Batch, Runner, log_crash, summary
@@ -30,10 +31,6 @@ from worker.store.pauses import MX, PauseStore
 
 log = structlog.get_logger()
 
-#: What a fault of ours does to a reconnection is what a failure of its own does.
-_OUR_FAULT = RetryLater(code="internal_error", upstream=False)
-#: Answers by which MX serves nobody.
-_NOT_SERVED = (RetryLater, RefusedClient)
 #: Why it is not certain that what answers is MX, or the MX that has our users.
 _UNPROVEN = frozenset({NOT_MX, NO_USERS})
 #: A silence that MX asked for and that lasts longer than this is not sat out by a run (seconds).
@@ -61,9 +58,8 @@ class Fetch:
         #: Rows that the last claim took, and people for whom MX is asked.
         self.taken = 0
         self.asked = 0
-        #: How often MX served us in this run, and where that count stood when a claim failed for MX's reasons.
-        self._served = 0
-        self._blaming_mx: dict[int, int] = {}
+        self._attribution = Attribution(breaker, probe=mode is Mode.PROBE)
+        #: Results that are not written yet, because it is not known whether the failures in them are MX's.
         self._undecided: list[UserResult] = []
         #: One user's banks are shared out over all connections, and no user's over more than there are.
         self._connections = asyncio.Semaphore(self._settings.mx_max_connections)
@@ -153,7 +149,7 @@ class Fetch:
                         return self._classify(claim, answer)
             except Exception as error:  # noqa: BLE001 - as in the run: whatever it is, the others go on
                 log_crash(error)
-                return self._follow(claim, _OUR_FAULT, self._runtime.clock.now())
+                return self._follow(claim, OUR_FAULT)
         if self.runner.halted:
             return defer(claim, claim.next_attempt_at, NOT_ASKED)
         return self._classify(claim, RetryLater(code=NOT_ASKED, upstream=False))
@@ -178,33 +174,21 @@ class Fetch:
 
     def _classify(self, claim: ClaimedReconnection, answer: WindowAnswer) -> FetchResult:
         """What an answer of MX does to a reconnection."""
-        if not isinstance(answer, _NOT_SERVED):
-            self._breaker.went_well()
-            self._served += 1
         if isinstance(answer, Window):
+            self._attribution.served()
             return self._window_answer(claim, answer)
-        now = self._runtime.clock.now()
-        if blames_mx(answer):
-            if self._breaker.failed(answer.code) or self._mode is Mode.PROBE:
-                self.runner.halted = True
-                return defer(claim, claim.next_attempt_at, answer.code)
-            self._blaming_mx[claim.id] = self._served
-        return self._follow(claim, answer, now)
+        failure = failure_of(answer)
+        if self._attribution.failed(failure, claim.id):
+            self.runner.halted = True
+            return defer(claim, claim.next_attempt_at, failure.code)
+        return self._follow(claim, failure)
 
-    def _follow(self, claim: ClaimedReconnection, answer: Failure | HostileUri, now: datetime) -> FetchResult:
-        match consequence_of(
-            answer,
-            attempts=claim.attempts,
-            max_attempts=self._settings.max_attempts,
-            now=now,
-            rng=self._runtime.rng,
-        ):
-            case UpstreamFailure(code=code, refused=True):
-                self._breaker.refused(code)
-                self.runner.halted = True
-                return defer(claim, claim.next_attempt_at, code)
+    def _follow(self, claim: ClaimedReconnection, failure: MxFailure) -> FetchResult:
+        now, rng = self._runtime.clock.now(), self._runtime.rng
+        limit = self._settings.max_attempts
+        match after_asking(failure, attempts=claim.attempts, max_attempts=limit, now=now, rng=rng):
             case UpstreamFailure(code=code, after=after):
-                return defer(claim, next_attempt(1, now=now, rng=self._runtime.rng, after=after), code)
+                return defer(claim, next_attempt(1, now=now, rng=rng, after=after), code)
             case Retry(code=code, at=at, attempts=attempts):
                 return FetchResult(claim=claim, state=_S.DUE, outcome=code, attempts=attempts, next_attempt_at=at)
             case Close(code=code, state=state, reopen_at=reopen_at, attempts=attempts):
@@ -238,8 +222,7 @@ class Fetch:
 
     def crashed(self, job: UserJob) -> UserResult:
         """A fault of ours counts as an attempt, so that it cannot go on for ever."""
-        now = self._runtime.clock.now()
-        return [self._follow(claim, _OUR_FAULT, now) for claim in job.claims], None
+        return [self._follow(claim, OUR_FAULT) for claim in job.claims], None
 
     async def settle(self, done: Sequence[UserResult]) -> None:
         """Write results. Failures that may turn out to be MX's wait until it serves somebody, or the breaker opens."""
@@ -260,7 +243,7 @@ class Fetch:
     async def _settle(self, done: Sequence[UserResult], *, certain: bool) -> None:
         now = self._runtime.clock.now()
         if self._breaker.tripped:
-            done = [([self._unspent(fetched) for fetched in results], message) for results, message in done]
+            done = [([self._unchanged_if_mx(fetched) for fetched in results], message) for results, message in done]
         elif not certain:
             self._undecided = [result for result in done if self._may_be_mx(result)]
             done = [result for result in done if not self._may_be_mx(result)]
@@ -272,15 +255,12 @@ class Fetch:
             await self._runtime.wake("deliver", 1)
 
     def _may_be_mx(self, result: UserResult) -> bool:
-        """A failure that blames MX, since which MX has served nobody."""
-        return bool(self._blaming_mx) and any(
-            self._blaming_mx.get(fetched.claim.id) == self._served for fetched in result[0]
-        )
+        return any(self._attribution.may_be_mx(fetched.claim.id) for fetched in result[0])
 
-    def _unspent(self, fetched: FetchResult) -> FetchResult:
-        """The failures that made the run were MX's as well."""
+    def _unchanged_if_mx(self, fetched: FetchResult) -> FetchResult:
         claim = fetched.claim
-        return defer(claim, claim.next_attempt_at, fetched.outcome) if claim.id in self._blaming_mx else fetched
+        mx_failed = self._attribution.was_mx(claim.id)
+        return defer(claim, claim.next_attempt_at, fetched.outcome) if mx_failed else fetched
 
     def _count(self, done: Sequence[UserResult]) -> None:
         self.figures.update(_word(fetched) for results, _ in done for fetched in results)

@@ -4,11 +4,10 @@ A message may wait between the fetch and its delivery: for a mail server, for th
 window older than ``URI_MAX_AGE`` is minted anew, and a member whose last answer is older than a minute is read once more.
 
 What stands in the way of one reconnection takes it out of the message, and nothing else: it ends, or is due again with an attempt
-of its own (:mod:`worker.stages.mx_failures`). Only a fault of MX as a whole postpones the message.
+of its own (:mod:`worker.policy.mx_failures`). Only a fault of MX as a whole postpones the message.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,18 +18,18 @@ import structlog
 
 from worker.channels import MOST_NAMED
 from worker.errors import SettingsError
-from worker.mx.answers import Failure, HostileUri, MemberRead, MemberState, RefusedClient, RetryLater, Window
+from worker.mx.answers import Failure, HostileUri, MemberRead, MemberState, Window
 from worker.mx.uris import check_uri
+from worker.policy.moments import NEVER
+from worker.policy.mx_failures import Close, Retry, UpstreamFailure, after_asking
 from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
-from worker.policy.streaks import OUT_OF
 from worker.runtime import Runtime
+from worker.stages.attribution import Attribution, failure_of
 from worker.stages.breaker import Breaker
-from worker.stages.mx_failures import Close, Retry, UpstreamFailure, blames_mx, consequence_of
 from worker.stages.recovered import well_by
 from worker.store.deliver_settling import ClosedReconnection, NotificationItem, Requeued, WindowRenewal
 from worker.store.members import Well
-from worker.store.sql.moments import NEVER
 
 log = structlog.get_logger()
 
@@ -103,11 +102,11 @@ class Freshness:
 
     def __init__(self, runtime: Runtime, breaker: Breaker, *, may_ask: bool) -> None:
         self._runtime = runtime
-        self._breaker = breaker
+        self._attribution = Attribution(breaker)
         #: MX may be asked; otherwise what is not fresh waits.
         self.may_ask = may_ask
-        #: The latest reconnections that were left out because of a failure that may turn out to be MX's.
-        self._blaming_mx: deque[Requeued | ClosedReconnection] = deque(maxlen=OUT_OF)
+        #: What was left out because of a failure that may turn out to be MX's, by the reconnection's id.
+        self._left_out: dict[int, Requeued | ClosedReconnection] = {}
 
     async def check(self, waiting: Sequence[NotificationItem]) -> Checked:
         """What may be spoken of these. MX is asked about those that the message names, not about 3,000 for one message."""
@@ -123,12 +122,8 @@ class Freshness:
         return Checked(found=[*found, *out], unnamed=tuple(p for p in left if _left_out_unasked(p, now) is None))
 
     def take_what_blamed_mx(self) -> list[Requeued | ClosedReconnection]:
-        """The failures that made the streak, if the breaker opens now; their attempts are given back."""
-        if not self._breaker.tripped:
-            return []
-        blamed = list(self._blaming_mx)
-        self._blaming_mx.clear()
-        return blamed
+        """What the failures of a streak did, if the breaker opens now; the store undoes it."""
+        return [self._left_out.pop(reconnection_id) for reconnection_id in self._attribution.take_blamed()]
 
     async def _one(self, item: NotificationItem, now: datetime) -> Found:
         if (left_out := _left_out_unasked(item, now)) is not None:
@@ -144,14 +139,14 @@ class Freshness:
         answer = await self._runtime.mx.oauth_window(item.user_guid, item.asked_guid)
         if not isinstance(answer, Window):
             return self._without(item, answer, now)
-        self._breaker.went_well()
+        self._attribution.served()
         return self._ending_if_back(item, answer.member) or self._renewed(item, answer, now)
 
     async def _read_again(self, item: NotificationItem, now: datetime) -> Found:
         answer = await self._runtime.mx.read_member(item.user_guid, item.asked_guid)
         if not isinstance(answer, MemberRead):
             return self._without(item, answer, now)
-        self._breaker.went_well()
+        self._attribution.served()
         return self._ending_if_back(item, answer.member) or self._fit_to_send(item, now)
 
     def _fit_to_send(self, item: NotificationItem, now: datetime) -> Found:
@@ -185,31 +180,21 @@ class Freshness:
 
     def _without(self, item: NotificationItem, answer: Failure | HostileUri, now: datetime) -> Found:
         """What becomes of a reconnection that MX said nothing new of."""
-        doubtful = blames_mx(answer)
-        if doubtful and self._breaker.failed(answer.code):
+        failure = failure_of(answer)
+        if self._attribution.failed(failure, item.reconnection_id):
             self.may_ask = False
-            return UpstreamFailure(code=answer.code)
-        if not isinstance(answer, RetryLater | RefusedClient):
-            self._breaker.went_well()
-        fate = consequence_of(
-            answer,
-            attempts=item.attempts,
-            max_attempts=self._runtime.settings.max_attempts,
-            now=now,
-            rng=self._runtime.rng,
-        )
-        match fate:
+            return UpstreamFailure(code=failure.code)
+        limit, rng = self._runtime.settings.max_attempts, self._runtime.rng
+        outcome = after_asking(failure, attempts=item.attempts, max_attempts=limit, now=now, rng=rng)
+        match outcome:
             case UpstreamFailure():
-                if fate.refused:
-                    self._breaker.refused(fate.code)
-                    self.may_ask = False
-                return fate
-            case Retry():
-                left_out: Requeued | ClosedReconnection = _requeued(item, fate.code, at=fate.at, attempts=fate.attempts)
-            case Close():
-                left_out = _ending(item, fate.state, fate.code, fate.reopen_at, attempts=fate.attempts)
-        if doubtful:
-            self._blaming_mx.append(left_out)
+                return outcome
+            case Retry(code=code, at=at, attempts=attempts):
+                left_out: Requeued | ClosedReconnection = _requeued(item, code, at=at, attempts=attempts)
+            case Close(code=code, state=state, reopen_at=reopen_at, attempts=attempts):
+                left_out = _ending(item, state, code, reopen_at, attempts=attempts)
+        if self._attribution.may_be_mx(item.reconnection_id):
+            self._left_out[item.reconnection_id] = left_out
         return left_out
 
 

@@ -1,20 +1,21 @@
 """Verify: learn who came back.
 
-Told customers are looked at with growing intervals; who is back is closed as ``reconnected``, and with that every reminder falls
-silent. The reminders of the others are laid already, when a message ends.
+After a message its members are checked at growing intervals: after 1 minute, 2, 5, 10 and so on, then daily. Where a member is back
+its reconnection is closed as ``reconnected``, and no reminder follows. The others already have the date of their next reminder,
+which was written when the last message ended.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
 
 import structlog
 
-from worker.mx.answers import Gone, MemberRead, RefusedClient, RetryLater
-from worker.mx.persistence import NOT_ASKED
+from worker.mx.answers import MemberRead
+from worker.policy.mx_failures import OUR_FAULT, RECHECK_AFTER, MxFailure, after_checking
 from worker.policy.recovery import next_check
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
+from worker.stages.attribution import Attribution, failure_of
 from worker.stages.breaker import Breaker
 from worker.stages.recovered import well_by
 from worker.stages.runner import Batch, Runner, summary
@@ -22,9 +23,6 @@ from worker.store.pauses import MX, PauseStore
 from worker.store.verifying import CheckResult, MemberCheck, VerifyStore
 
 log = structlog.get_logger()
-
-#: A look that never came back, or that could not be made, is made again after this.
-AGAIN_AFTER = timedelta(minutes=5)
 
 
 class Verify:
@@ -35,6 +33,7 @@ class Verify:
         self._settings = runtime.settings
         self._store = runtime.database.store(VerifyStore)
         self._breaker = breaker
+        self._attribution = Attribution(breaker)
         self.figures: Counter[str] = Counter()
         self.runner = Runner(
             stage=self,
@@ -46,62 +45,56 @@ class Verify:
         )
 
     async def claim(self, n: int) -> Batch[MemberCheck]:
-        """Take members that are to be looked at."""
+        """Take members whose check is due."""
         now = self._runtime.clock.now()
-        checks = await self._store.claim(n, now=now, again_at=now + AGAIN_AFTER)
+        checks = await self._store.claim(n, now=now, again_at=now + RECHECK_AFTER)
         return Batch(taken=len(checks), jobs=checks)
 
     async def work(self, check: MemberCheck) -> CheckResult:
         """Read one member."""
         answer = await self._runtime.mx.read_member(check.user_guid, check.asked_guid)
-        now = self._runtime.clock.now()
-        if not isinstance(answer, RetryLater | RefusedClient):
-            self._breaker.went_well()
-        match answer:
-            case MemberRead(member=member):
-                well = well_by(
-                    member,
-                    member_guid=check.member_guid,
-                    broken_since=check.broken_since,
-                    reason=check.reason,
-                    skip_aggregation=self._settings.mx_skip_aggregation,
-                )
-                if well:
-                    return CheckResult(check=check, state=ReconnectionState.RECONNECTED, outcome="back", well=well)
-                moved = member.guid if member.guid != check.member_guid else None
-                return CheckResult(
-                    check=check, outcome="not_back", next_check_at=next_check(check.checks + 1, now), moved_to=moved
-                )
-            case Gone():
-                return CheckResult(check=check, state=ReconnectionState.GONE, outcome=answer.code)
-            case RefusedClient():
-                self._breaker.refused(answer.code)
-                self.runner.halted = True
-                return CheckResult(check=check, outcome=answer.code, next_check_at=now + AGAIN_AFTER, counts=False)
-            case RetryLater(code=code) if code == NOT_ASKED:
-                return CheckResult(check=check, outcome=answer.code, next_check_at=now + AGAIN_AFTER, counts=False)
-            case RetryLater(upstream=True) if self._breaker.failed(answer.code):
-                self.runner.halted = True
-        return CheckResult(check=check, outcome=answer.code, next_check_at=next_check(check.checks + 1, now))
+        if not isinstance(answer, MemberRead):
+            failure = failure_of(answer)
+            self.runner.halted |= self._attribution.failed(failure, check.id)
+            return self._without(check, failure)
+        self._attribution.served()
+        member = answer.member
+        well = well_by(
+            member,
+            member_guid=check.member_guid,
+            broken_since=check.broken_since,
+            reason=check.reason,
+            skip_aggregation=self._settings.mx_skip_aggregation,
+        )
+        if well:
+            return CheckResult(check=check, state=ReconnectionState.RECONNECTED, outcome="back", well=well)
+        moved = member.guid if member.guid != check.member_guid else None
+        at = next_check(check.checks + 1, self._runtime.clock.now())
+        return CheckResult(check=check, outcome="not_back", next_check_at=at, moved_to=moved)
+
+    def _without(self, check: MemberCheck, failure: MxFailure) -> CheckResult:
+        """What becomes of a check that did not read the member."""
+        after = after_checking(failure, checks=check.checks, now=self._runtime.clock.now())
+        if isinstance(after, ReconnectionState):
+            return CheckResult(check=check, state=after, outcome=failure.code)
+        return CheckResult(check=check, outcome=failure.code, next_check_at=after.at, counts=after.counts)
 
     def crashed(self, job: MemberCheck) -> CheckResult:
-        """A fault of ours: the next look is a new chance."""
-        return CheckResult(
-            check=job, outcome="internal_error", next_check_at=next_check(job.checks + 1, self._runtime.clock.now())
-        )
+        """An error of this worker: the member is checked again after the next interval."""
+        return self._without(job, OUR_FAULT)
 
     async def settle(self, done: Sequence[CheckResult]) -> None:
-        """Write what was seen."""
+        """Write results."""
         now = self._runtime.clock.now()
         await self._breaker.settle(now, probe=False)
         await self._store.settle(done, now=now)
         self.figures.update("reconnected" if s.state is ReconnectionState.RECONNECTED else s.outcome for s in done)
 
     async def release(self, jobs: Sequence[MemberCheck]) -> None:
-        """Nothing to do: what was not looked at comes up again by itself."""
+        """Nothing to do: a check that was claimed and not made is due again after :data:`RECHECK_AFTER`."""
 
     async def renew(self, jobs: Sequence[MemberCheck]) -> None:
-        """Nothing to do: looks are not leased."""
+        """Nothing to do: checks are not leased."""
 
 
 async def verify(runtime: Runtime) -> str:

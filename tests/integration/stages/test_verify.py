@@ -1,4 +1,4 @@
-"""Looks at members: what counts as one, and what does not."""
+"""Checks of members: what counts as one, and what does not."""
 
 from datetime import timedelta
 from typing import Any
@@ -7,8 +7,9 @@ import pytest
 
 from worker.mx.answers import MemberAnswer, RefusedClient, RetryLater
 from worker.mx.persistence import NOT_ASKED
+from worker.policy.mx_failures import RECHECK_AFTER
 from worker.stages.sweep import sweep
-from worker.stages.verify import AGAIN_AFTER, verify
+from worker.stages.verify import verify
 
 
 class Answering:
@@ -27,12 +28,13 @@ class Answering:
 @pytest.mark.parametrize(
     ("answer", "checks", "wait"),
     [
-        (RetryLater(code=NOT_ASKED, upstream=False), 9, AGAIN_AFTER),
-        (RefusedClient(code="http_401"), 9, AGAIN_AFTER),
+        (RetryLater(code=NOT_ASKED, upstream=False), 9, RECHECK_AFTER),
+        (RefusedClient(code="http_401"), 9, RECHECK_AFTER),
+        (RetryLater(code="http_429", after=30.0), 9, RECHECK_AFTER),
         (RetryLater(code="http_500"), 10, timedelta(days=1)),
     ],
 )
-async def test_a_look_that_was_not_made_costs_no_interval(
+async def test_only_a_check_that_was_made_makes_the_next_interval_longer(
     bench_for: Any, answer: MemberAnswer, checks: int, wait: timedelta
 ) -> None:
     bench = await bench_for()

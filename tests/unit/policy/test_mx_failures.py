@@ -1,0 +1,81 @@
+"""The table in the docstring of ``worker/policy/mx_failures.py`` says what the code does with each kind of failure, in every stage."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+import pytest
+
+from worker.policy import mx_failures
+from worker.policy.mx_failures import (
+    RECHECK_AFTER,
+    CheckAgain,
+    Close,
+    Kind,
+    MxFailure,
+    Retry,
+    UpstreamFailure,
+    after_asking,
+    after_checking,
+)
+from worker.policy.recovery import next_check
+from worker.policy.states import ReconnectionState
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in (mx_failures.__doc__ or "").splitlines()
+    if re.match(r"\| `[A-Z]", line)
+]
+
+
+def asked(kind: Kind, attempts: int = 0) -> UpstreamFailure | Retry | Close:
+    failure = MxFailure(kind=kind, code="code", after=30.0)
+    return after_asking(failure, attempts=attempts, max_attempts=8, now=NOW, rng=Random(1))
+
+
+def in_words(outcome: UpstreamFailure | Retry | Close) -> str:
+    if isinstance(outcome, Close):
+        return f"`{outcome.state}`"
+    return "retry" if isinstance(outcome, Retry) else "unchanged"
+
+
+def checked(kind: Kind) -> str:
+    after = after_checking(MxFailure(kind=kind, code="code"), checks=3, now=NOW)
+    if isinstance(after, ReconnectionState):
+        return f"`{after}`"
+    if after == CheckAgain(code="code", at=NOW + RECHECK_AFTER, counts=False):
+        return "check again in 5 min"
+    assert after == CheckAgain(code="code", at=next_check(4, NOW), counts=True)
+    return "next check"
+
+
+def test_every_kind_of_failure_has_its_row() -> None:
+    assert [row[0].strip("`") for row in ROWS] == [kind.name for kind in Kind]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_each_row_says_what_every_stage_does(row: list[str]) -> None:
+    kind = Kind[row[0].strip("`")]
+    fetch, deliver, verify = row[2:]
+    becomes = in_words(asked(kind))
+    assert fetch == becomes
+    assert deliver == ("message waits" if becomes == "unchanged" else f"{becomes}, left out")
+    assert verify in {checked(kind), "does not occur"}
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_only_what_may_be_the_members_fault_counts_as_an_attempt(kind: Kind) -> None:
+    outcome = asked(kind, attempts=7)
+    if kind in {Kind.UPSTREAM, Kind.PASSING}:
+        assert isinstance(outcome, Close)
+        assert (outcome.state, outcome.attempts) == (ReconnectionState.EXHAUSTED, 8)
+    else:
+        assert getattr(outcome, "attempts", 7) == 7
+
+
+def test_a_wait_that_mx_asked_for_is_kept() -> None:
+    paced, passing = asked(Kind.PACED), asked(Kind.PASSING)
+    assert paced == UpstreamFailure(code="code", after=30.0)
+    assert isinstance(passing, Retry)
+    assert passing.at >= NOW + timedelta(seconds=30)

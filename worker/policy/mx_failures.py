@@ -1,0 +1,154 @@
+"""What does a failure of MX do, in every stage? This file is the whole answer.
+
+Fetch asks MX for a window. Deliver asks once more right before a message leaves. Verify reads members that were notified.
+
+| kind | MX answers | fetch | deliver | verify |
+|---|---|---|---|---|
+| `REFUSED` | 401, 403, 406 | unchanged | message waits | check again in 5 min |
+| `PACED` | 429, or pacing sent nothing in time | unchanged | message waits | check again in 5 min |
+| `UPSTREAM` | 5xx, 408, a timeout, half a body | retry | retry, left out | next check |
+| `PASSING` | 409, a null URI; an error of ours | retry | retry, left out | next check |
+| `GONE` | 404 | `gone` | `gone`, left out | `gone` |
+| `UNSUPPORTED` | 400 `Member cannot use OAuth` | `unsupported` | `unsupported`, left out | next check |
+| `REJECTED` | another 4xx, a redirect | `quarantined` | `quarantined`, left out | next check |
+| `HOSTILE` | a URI that must not reach a user | `quarantined` | `quarantined`, left out | does not occur |
+
+- **unchanged**: still `due`, no attempt is counted. After `REFUSED` no worker asks MX until the breaker's probe is served. After
+  `PACED` the reconnection waits for `Retry-After` and a random time of up to a minute.
+- **message waits**: its reconnections stay `ready`, and nothing is counted.
+- **retry**: `due` again by the schedule of :mod:`worker.policy.retries`, with one more failed attempt; `exhausted` if that is
+  attempt number ``MAX_ATTEMPTS``.
+- **left out**: the message goes out about its other reconnections.
+- **`unsupported`**: for 4 weeks, then a sweep may open another reconnection. `gone`: until a newer break. `exhausted` and
+  `quarantined`: until `reconnect retry`.
+- **check again in 5 min**: not counted as a check. **next check**: counted, so that the interval to the next check grows. Verify
+  only reads a member, so what MX says of its OAuth window or of that request ends nothing.
+
+A failure streak: 20 `UPSTREAM` failures among a process's last 25 calls open the breaker. Fetch and deliver then give the attempts
+of the streak back, and the reconnections are as they were (:mod:`worker.stages.attribution`).
+
+Which HTTP answer is of which kind is decided in :mod:`worker.mx.classifying`.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from random import Random
+
+import msgspec
+
+from worker.policy.moments import NEVER
+from worker.policy.recovery import next_check
+from worker.policy.retries import next_attempt
+from worker.policy.states import ReconnectionState
+
+#: MX registers clients and institutions anew, so an unsupported member is asked for again after this.
+UNSUPPORTED_WAIT = timedelta(weeks=4)
+#: A check that could not be made, or whose worker died, is made again after this.
+RECHECK_AFTER = timedelta(minutes=5)
+
+_S = ReconnectionState
+
+
+class Kind(Enum):
+    """The rows of the table."""
+
+    REFUSED = auto()
+    PACED = auto()
+    UPSTREAM = auto()
+    PASSING = auto()
+    GONE = auto()
+    UNSUPPORTED = auto()
+    REJECTED = auto()
+    HOSTILE = auto()
+
+
+#: MX served nobody. The other kinds of failure are answers that MX gives while it works well.
+NOT_SERVED = frozenset({Kind.REFUSED, Kind.PACED, Kind.UPSTREAM, Kind.PASSING})
+#: These count neither as an attempt nor as a check: they say nothing of a member.
+UNCOUNTED = frozenset({Kind.REFUSED, Kind.PACED})
+
+
+class MxFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer of MX that holds neither a window nor a member."""
+
+    kind: Kind
+    #: A short word for logs, ``status`` and the database.
+    code: str
+    #: Seconds that MX asked to wait (``Retry-After``).
+    after: float | None = None
+
+
+#: An error of this worker counts as an attempt, so that it cannot repeat for ever.
+OUR_FAULT = MxFailure(kind=Kind.PASSING, code="internal_error")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpstreamFailure:
+    """MX serves nobody right now, or not us. The reconnection stays as it is."""
+
+    code: str
+    #: Seconds that MX asked to wait.
+    after: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retry:
+    """The reconnection is due again at ``at``."""
+
+    code: str
+    at: datetime
+    attempts: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Close:
+    """The reconnection ends."""
+
+    code: str
+    state: ReconnectionState
+    #: When a sweep may open another for the member.
+    reopen_at: datetime
+    attempts: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckAgain:
+    """The reconnection stays as it is, and its member is read again at ``at``."""
+
+    code: str
+    at: datetime
+    #: Whether this was a check; otherwise the interval does not grow.
+    counts: bool
+
+
+def after_asking(  # noqa: PLR0911 - one return for each row of the table
+    failure: MxFailure, *, attempts: int, max_attempts: int, now: datetime, rng: Random
+) -> UpstreamFailure | Retry | Close:
+    """Fetch and deliver: what ``failure`` does to a reconnection that has ``attempts`` failed attempts behind it."""
+    match failure.kind:
+        case Kind.REFUSED:
+            return UpstreamFailure(code=failure.code)
+        case Kind.PACED:
+            return UpstreamFailure(code=failure.code, after=failure.after)
+        case Kind.UPSTREAM | Kind.PASSING if attempts + 1 >= max_attempts:
+            return Close(code=failure.code, state=_S.EXHAUSTED, reopen_at=NEVER, attempts=attempts + 1)
+        case Kind.UPSTREAM | Kind.PASSING:
+            patient = failure.code == "http_503"
+            at = next_attempt(attempts + 1, now=now, rng=rng, after=failure.after, patient=patient)
+            return Retry(code=failure.code, at=at, attempts=attempts + 1)
+        case Kind.UNSUPPORTED:
+            return Close(code=failure.code, state=_S.UNSUPPORTED, reopen_at=now + UNSUPPORTED_WAIT, attempts=attempts)
+        case Kind.GONE:
+            return Close(code=failure.code, state=_S.GONE, reopen_at=NEVER, attempts=attempts)
+        case Kind.REJECTED | Kind.HOSTILE:
+            return Close(code=failure.code, state=_S.QUARANTINED, reopen_at=NEVER, attempts=attempts)
+
+
+def after_checking(failure: MxFailure, *, checks: int, now: datetime) -> ReconnectionState | CheckAgain:
+    """Verify: what ``failure`` does to a reconnection whose member was checked ``checks`` times; a state is its end."""
+    if failure.kind is Kind.GONE:
+        return _S.GONE
+    if failure.kind in UNCOUNTED:
+        return CheckAgain(code=failure.code, at=now + RECHECK_AFTER, counts=False)
+    return CheckAgain(code=failure.code, at=next_check(checks + 1, now), counts=True)

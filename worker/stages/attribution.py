@@ -1,0 +1,96 @@
+"""Is a failure MX's or the member's?
+
+One 503 may be the fault of one member: MX fails for it alone, again and again. Twenty in a row are the fault of MX. The first kind
+counts as an attempt, the second does not, and at the moment of a failure nobody knows which it is. So a stage tells an
+:class:`Attribution` of each answer, and asks it before results are written:
+
+====== ===================================== ============================ =========================
+call    MX answers                            ``failed`` returns           ``may_be_mx`` of the failure
+====== ===================================== ============================ =========================
+1       503 for member A                      False                        True: it waits
+2       a window for member B                 (``served``)                 False: A's own, an attempt
+3-21    503 for 19 members                    False                        True: they wait
+22      503 for another member                True: the breaker opens      ``was_mx`` of the 19: True
+====== ===================================== ============================ =========================
+
+Fetch holds a failure back while ``may_be_mx``; once ``was_mx``, its reconnection stays as it was. Deliver writes the failure at
+once, because the message must leave, and undoes it later with ``take_blamed``. Verify counts no attempts, and only needs to know
+when to stop asking.
+
+What each kind of failure does is in :mod:`worker.policy.mx_failures`.
+"""
+
+from worker.mx.answers import Failure, Gone, HostileUri, RefusedClient, RejectedRequest, RetryLater, Unsupported
+from worker.mx.persistence import NOT_ASKED
+from worker.policy.mx_failures import NOT_SERVED, Kind, MxFailure
+from worker.policy.streaks import OUT_OF
+from worker.stages.breaker import Breaker
+
+_PACED = frozenset({"http_429", NOT_ASKED})
+
+
+def failure_of(answer: Failure | HostileUri) -> MxFailure:
+    """The row of the table in :mod:`worker.policy.mx_failures` that an answer belongs to."""
+    match answer:
+        case RetryLater(code=code, after=after, upstream=upstream):
+            kind = Kind.PACED if code in _PACED else Kind.UPSTREAM if upstream else Kind.PASSING
+            return MxFailure(kind=kind, code=code, after=after)
+        case RefusedClient():
+            kind = Kind.REFUSED
+        case Gone():
+            kind = Kind.GONE
+        case Unsupported():
+            kind = Kind.UNSUPPORTED
+        case RejectedRequest():
+            kind = Kind.REJECTED
+        case HostileUri():
+            kind = Kind.HOSTILE
+    return MxFailure(kind=kind, code=answer.code)
+
+
+class Attribution:
+    """What one run of a stage learns from MX's answers; it feeds the breaker."""
+
+    def __init__(self, breaker: Breaker, *, probe: bool = False) -> None:
+        """``probe``: the run tries whether MX serves anybody again, so its first failure is MX's."""
+        self._breaker = breaker
+        self._probe = probe
+        #: How often MX served somebody in this run.
+        self._served = 0
+        #: Reconnections whose last failure was MX's or their own, and the value of ``_served`` at that failure.
+        self._blamed: dict[int, int] = {}
+
+    def served(self) -> None:
+        """MX answered as it does when it works well."""
+        self._breaker.went_well()
+        self._served += 1
+
+    def failed(self, failure: MxFailure, reconnection_id: int) -> bool:
+        """MX answered with a failure; returns whether that is MX's for certain, so that MX is asked no more in this run."""
+        if failure.kind not in NOT_SERVED:
+            self.served()
+        elif failure.kind is Kind.REFUSED:
+            self._breaker.refused(failure.code)
+            return True
+        elif failure.kind is Kind.UPSTREAM:
+            if self._breaker.failed(failure.code) or self._probe:
+                return True
+            self._blamed.pop(reconnection_id, None)
+            self._blamed[reconnection_id] = self._served
+        return False
+
+    def may_be_mx(self, reconnection_id: int) -> bool:
+        """Whether a failure of this reconnection is undecided: MX has served nobody since."""
+        return self._blamed.get(reconnection_id) == self._served
+
+    def was_mx(self, reconnection_id: int) -> bool:
+        """Whether the breaker opens now, and a failure of this reconnection was one of those that opened it."""
+        return self._breaker.tripped and reconnection_id in self._blamed
+
+    def take_blamed(self) -> list[int]:
+        """The reconnections whose failures made the streak, if the breaker opens now. Each streak is given out once."""
+        if not self._breaker.tripped:
+            return []
+        blamed = list(self._blamed)[-OUT_OF:]
+        self._blamed.clear()
+        return blamed
