@@ -16,9 +16,9 @@ from kombu import Exchange, Queue
 from worker import stopping, transport
 from worker.channels.opening import check_channels
 from worker.errors import SettingsError, WorkerError
-from worker.logs import configure_logs
 from worker.schedules import Line
 from worker.settings import settings
+from worker.telemetry.logs import configure_logs
 
 STAGES = ("sweep", "fetch", "deliver", "verify")
 

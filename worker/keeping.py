@@ -19,7 +19,7 @@ from pathlib import Path
 import structlog
 
 from worker.errors import SettingsError
-from worker.logs import configure_logs
+from worker.telemetry.logs import configure_logs
 
 log = structlog.get_logger()
 

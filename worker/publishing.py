@@ -7,7 +7,7 @@ import structlog
 from celery import Celery
 
 from worker.errors import BrokerUnavailable
-from worker.scrubbing import cause_of
+from worker.telemetry.scrubbing import cause_of
 
 log = structlog.get_logger()
 

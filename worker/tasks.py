@@ -15,7 +15,6 @@ from worker.app import app
 from worker.errors import StageFailed, WorkerError
 from worker.publishing import Waker
 from worker.runtime import ProcessRuntime, Runtime
-from worker.scrubbing import cause_of, place_of
 from worker.settings import settings
 from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
@@ -25,6 +24,7 @@ from worker.store.delivering import DeliverStore
 from worker.store.fetching import FetchStore
 from worker.store.pauses import PauseStore
 from worker.store.verifying import VerifyStore
+from worker.telemetry.scrubbing import cause_of, place_of
 from worker.watching import overdue
 
 log = structlog.get_logger()

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
@@ -12,9 +11,6 @@ from worker.intake import STDIN, ColumnBatch, Note, Problem, called, slices
 from worker.store import first_load
 from worker.store.importing import Columns, ImportStore
 from worker.store.sql.database import Database
-
-if TYPE_CHECKING:
-    from worker.runtime import Runtime
 
 
 def add_to(app: typer.Typer) -> None:
@@ -48,11 +44,6 @@ def import_file(
         out.print(says + (f", refused {refused} (named above)." if refused else "."))
     if refused:
         raise typer.Exit(1)
-
-
-async def import_rows(runtime: "Runtime", file: Path) -> tuple[int, int]:
-    """:func:`import_into` for those who have a runtime."""
-    return await import_into(runtime.database, file)
 
 
 async def import_into(database: Database, file: Path) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,18 @@ from typing import Any
 import typer
 from cryptography.fernet import Fernet
 
-from worker.cli.demo_days import live_through
-from worker.cli.demo_summary import kinds_of, summary_table
-from worker.cli.funnel import funnel_table
+from worker.cli.data import import_into
+from worker.cli.funnel import counted, funnel_table
 from worker.cli.processes import bundled_broker, flower_command, running, worker_command
 from worker.cli.reporting import came_back
 from worker.cli.session import AsJson, aside, out, print_json, run
+from worker.cli.work import follow
 from worker.errors import WorkerError
+from worker.runtime import Runtime
+from worker.sandbox.demo.forty_days import Commands, Story, live_through
+from worker.sandbox.demo.summary import kinds_of, summary_table
 from worker.sandbox.scenario import cast, write_population
 from worker.settings import Settings, load_settings
-from worker.store.returns import Returns
 from worker.store.sql import schema
 
 #: What the phones need, from the extra `push`.
@@ -71,15 +74,28 @@ def demo(
         aside.print(
             f"{len(players)} members at {len({p.institution_code for p in players})} banks, {children} workers, SQLite, Valkey."
         )
-        story = run(lambda runtime: live_through(runtime, players, bank["base_url"], folder), settings)
+
+        async def story_of(runtime: Runtime) -> Story:
+            commands = Commands(
+                import_file=lambda file: import_into(runtime.database, file),
+                follow=lambda seconds, bar: follow(runtime, give_up_after=seconds, bar=bar),
+                say=aside.print,
+            )
+            return await live_through(runtime, players, bank["base_url"], folder, commands)
+
+        story = run(story_of, settings)
+        assert story.standing is not None  # noqa: S101 - it was lived through to the end
+        assert story.returns is not None  # noqa: S101 - as above
+        standing = counted(story.standing)
         kinds = kinds_of(story)
         wrong = sum(kind["wrong"] for kind in kinds)
         if as_json:
-            print_json({"members": len(players), "wrong": wrong, "kinds": kinds, "days": story.days} | story.report)
+            found = {"members": len(players), "wrong": wrong, "kinds": kinds, "days": story.days}
+            print_json(found | {"returns": asdict(story.returns)} | standing)
         else:
             out.print(summary_table(kinds))
-            out.print(funnel_table(story.report))
-            out.print(came_back(Returns(**story.report["returns"])))
+            out.print(funnel_table(standing))
+            out.print(came_back(story.returns))
             _where_to_look(folder, bank, flower_port if stay else None)
             out.print(f"Done in {time.monotonic() - began:.1f} s.")
         if stay:

@@ -13,9 +13,9 @@ import typer
 
 from worker.cli.processes import STOP_PATIENCE, beat_command, bundled_broker, flower_command, kept, worker_command
 from worker.cli.session import out
-from worker.logs import configure_logs
 from worker.settings import load_settings
 from worker.settings.env_file import quoted
+from worker.telemetry.logs import configure_logs
 
 
 def add_to(app: typer.Typer) -> None:

@@ -11,10 +11,10 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from worker.logs import configure_logs
 from worker.plain_text import ISOLATES, plain
 from worker.settings import Settings, load_settings
 from worker.store.sql.database import Database, open_engine
+from worker.telemetry.logs import configure_logs
 
 if TYPE_CHECKING:  # half a second: MX's client, the channels and Celery, of which not every command knows
     from worker.runtime import Runtime

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from worker.cli.data import import_rows
+from worker.cli.data import import_into
 from worker.errors import DatabaseUnavailable
 from worker.intake import Problem, slices
 from worker.store.first_load import SLICE, first_load
@@ -80,7 +80,7 @@ async def test_a_first_file_is_loaded_as_any_import_would_write_it_and_every_ind
     for start in range(0, MANY, 15_000):  # too few for it
         part = write(tmp_path / "part.csv", rows[start : start + 15_000])
         assert not await load(other, part)
-        assert await import_rows(other.runtime, part) == (min(15_000, MANY - start), 0)
+        assert await import_into(other.runtime.database, part) == (min(15_000, MANY - start), 0)
     for table in ("users", "members"):
         assert await stored(bench, table) == await stored(other, table)
     columns = "SELECT user_guid, device_kind, device_address FROM devices ORDER BY 3"
@@ -134,7 +134,7 @@ async def test_what_is_in_the_way_leaves_everything_as_it_was_and_the_ordinary_w
     assert loaded == bool(unique)  # an index of the application's own is in nobody's way
     assert await bench.sql(SCHEMA) == before
     assert await bench.one("SELECT count(*) FROM members") == (MANY if loaded else there)
-    assert await import_rows(bench.runtime, file) == (MANY, 0)
+    assert await import_into(bench.runtime.database, file) == (MANY, 0)
     assert await bench.one("SELECT count(*) FROM members") == MANY + there
     assert await bench.one("SELECT count(*) FROM users") == MANY
     assert await bench.sql(SCHEMA) == before
@@ -150,7 +150,7 @@ async def test_a_key_that_comes_twice_far_apart_is_written_as_its_last_row_says(
     file = write(tmp_path / "all.csv", rows)
     assert not await load(bench, file)
     assert await bench.one("SELECT (SELECT count(*) FROM members) + (SELECT count(*) FROM users)") == 0
-    assert await import_rows(bench.runtime, file) == (MANY, 0)
+    assert await import_into(bench.runtime.database, file) == (MANY, 0)
     assert len(await stored(bench, "members")) == len({row["member_guid"] for row in rows})
     assert len(await stored(bench, "users")) == len({row["user_guid"] for row in rows})
     name = "SELECT institution_name FROM members WHERE member_guid = :m"
@@ -168,10 +168,10 @@ async def test_what_the_database_refuses_in_the_midst_of_a_load_leaves_everythin
     file = write(tmp_path / "all.csv", rows)
     assert not await load(bench, file)
     with pytest.raises(DatabaseUnavailable):
-        await import_rows(bench.runtime, file)
+        await import_into(bench.runtime.database, file)
     assert await bench.sql(SCHEMA) == before
     await bench.sql("ALTER TABLE members DROP CONSTRAINT own")
-    assert await import_rows(bench.runtime, file) == (MANY, 0)
+    assert await import_into(bench.runtime.database, file) == (MANY, 0)
 
 
 async def test_rows_with_other_columns_go_the_ordinary_way(bench_for: Any, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ async def test_rows_with_other_columns_go_the_ordinary_way(bench_for: Any, tmp_p
     file = tmp_path / "all.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert not await load(bench, file)
-    assert await import_rows(bench.runtime, file) == (MANY, 0)
+    assert await import_into(bench.runtime.database, file) == (MANY, 0)
     assert await bench.one("SELECT count(*) FROM members") == MANY
 
 
@@ -201,7 +201,7 @@ async def test_an_application_that_is_at_work_on_the_tables_goes_first(
     with psycopg.connect(database_url) as application:
         application.execute(held)
         assert not await load(bench, file)
-        assert await import_rows(bench.runtime, file) == (MANY, 0)
+        assert await import_into(bench.runtime.database, file) == (MANY, 0)
         # It never had to wait for more than the moment in which the import tried.
         application.execute("INSERT INTO members (member_guid, user_guid) VALUES ('MBR-later', 'USR-later')")
     assert await bench.one("SELECT count(*) FROM members WHERE member_guid = 'MBR-later'") == 1
@@ -219,7 +219,7 @@ async def test_a_role_that_does_not_own_the_tables_can_import_all_the_same(
         other = await bench_for(database_url=database_url.replace("postgres:", "importer:", 1))
         file = write(tmp_path / "all.csv", rows_of())
         assert not await load(other, file)
-        assert await import_rows(other.runtime, file) == (MANY, 0)
+        assert await import_into(other.runtime.database, file) == (MANY, 0)
         assert await bench.one("SELECT count(*) FROM members") == MANY
     finally:
         await bench.sql("DROP OWNED BY importer")
@@ -235,7 +235,7 @@ async def test_a_problem_is_named_once_although_the_file_was_read_twice(
     rows[21_990] |= {"token_expires_at": "soon"}
     rows[-1] |= {"member_guid": rows[0]["member_guid"]}
     rows[-2] |= {"member_guid": ""}
-    assert await import_rows(bench.runtime, write(tmp_path / "all.csv", rows)) == (MANY - 3, 3)
+    assert await import_into(bench.runtime.database, write(tmp_path / "all.csv", rows)) == (MANY - 3, 3)
     told = capsys.readouterr().err.splitlines()
     assert [line.split(":")[1].strip() for line in told] == ["line 12", "line 21992", f"line {MANY}"]
 
@@ -245,7 +245,7 @@ async def test_two_imports_at_once_both_come_to_their_end(bench_for: Any, tmp_pa
     rows = rows_of()
     first, second = write(tmp_path / "a.csv", rows), write(tmp_path / "b.csv", rows[::-1])
     async with asyncio.timeout(60):
-        done = await asyncio.gather(import_rows(one.runtime, first), import_rows(two.runtime, second))
+        done = await asyncio.gather(import_into(one.runtime.database, first), import_into(two.runtime.database, second))
     assert done == [(MANY, 0), (MANY, 0)]
     assert await one.one("SELECT count(*) FROM members") == MANY
     assert await one.one("SELECT count(*) FROM users") == MANY

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from worker.cli.data import import_rows
+from worker.cli.data import import_into
 
 COLUMNS = (
     "user_guid", "member_guid", "institution_code", "institution_name", "connection_status", "is_oauth", "error_code",
@@ -59,7 +59,7 @@ async def test_a_file_of_many_rows_is_stored_as_the_same_rows_one_by_one_are(ben
     rows = [row(number) for number in range(MANY)]
     defer = row(3) | {"institution_name": "the last row of a key wins", "email": "later@mail.example"}
     file = write(tmp_path / "many.csv", [*rows, defer])
-    assert await import_rows(bench.runtime, file) == (MANY + 1, 0)
+    assert await import_into(bench.runtime.database, file) == (MANY + 1, 0)
     tables = {"users": "user_guid", "members": "member_guid", "devices": "device_kind, device_address"}
     at_once = {table: await stored(bench, table, key) for table, key in tables.items()}
     assert [len(found) for found in at_once.values()] == [MANY // 2, MANY, MANY // 5]
@@ -69,7 +69,7 @@ async def test_a_file_of_many_rows_is_stored_as_the_same_rows_one_by_one_are(ben
             await connection.execute(text(f"DELETE FROM {table} WHERE {tables[table].split(',')[0]} IS NOT NULL"))
     for start in (0, 300):  # too few for COPY
         few = write(tmp_path / "few.csv", rows[start : start + 300])
-        assert await import_rows(bench.runtime, few) == (300, 0)
+        assert await import_into(bench.runtime.database, few) == (300, 0)
     one_by_one = {table: await stored(bench, table, key) for table, key in tables.items()}
     for table, found in one_by_one.items():
         assert found
@@ -92,7 +92,7 @@ async def test_bad_rows_among_many_are_named_by_line_and_leave_the_rest_untouche
     rows[10] |= {"token_expires_at": "soon"}
     rows[500] |= {"user_guid": ""}
     rows[998] |= {"device_kind": "fcm", "device_address": ""}
-    assert await import_rows(bench.runtime, write(tmp_path / "bad.csv", rows)) == (997, 3)
+    assert await import_into(bench.runtime.database, write(tmp_path / "bad.csv", rows)) == (997, 3)
     told = capsys.readouterr().err.splitlines()
     assert [line.split(":")[1].strip() for line in told] == ["line 12", "line 502", "line 1000"]
     assert len(await stored(bench, "members", "member_guid")) == 997
@@ -103,15 +103,15 @@ async def test_importing_many_again_writes_what_changed_and_keeps_what_the_file_
 ) -> None:
     bench = await bench_for()
     rows = [row(number) for number in range(1_000)]
-    await import_rows(bench.runtime, write(tmp_path / "a.csv", rows))
+    await import_into(bench.runtime.database, write(tmp_path / "a.csv", rows))
     if not bench.runtime.database.rows.is_sqlite:
         before = await versions(bench)
-        await import_rows(bench.runtime, tmp_path / "a.csv")
+        await import_into(bench.runtime.database, tmp_path / "a.csv")
         assert await versions(bench) == before
     file = tmp_path / "b.jsonl"
     changed = [{"user_guid": r["user_guid"], "member_guid": r["member_guid"], "error_code": 2005} for r in rows]
     file.write_text("".join(json.dumps(r) + "\n" for r in changed), encoding="utf-8")
-    assert await import_rows(bench.runtime, file) == (1_000, 0)
+    assert await import_into(bench.runtime.database, file) == (1_000, 0)
     found = await stored(bench, "members", "member_guid")
     assert {r["error_code"] for r in found} == {2005}
     assert {r["connection_status"] for r in found} == {"DENIED", "CONNECTED"}

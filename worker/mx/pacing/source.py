@@ -10,7 +10,7 @@ import structlog
 
 from worker.mx.pacing.ledger import HORIZON, LONGEST_BLOCK, Grant, Ledger
 from worker.mx.pacing.schedule import PACE, Schedule
-from worker.scrubbing import cause_of
+from worker.telemetry.scrubbing import cause_of
 
 log = structlog.get_logger()
 

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from worker.errors import StageFailed
-from worker.scrubbing import cause_of, place_of, scrub
+from worker.telemetry.scrubbing import cause_of, place_of, scrub
 
 _TALKATIVE = (
     "aiohttp", "aiosmtplib", "aiosqlite", "asyncio", "google", "hpack", "httpcore", "httpx", "mail.log", "psycopg", "redis",

@@ -8,27 +8,22 @@ at which something must happen, and on quiet ones in between. Messages are count
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from worker.cli.data import import_rows
-from worker.cli.funnel import counted
-from worker.cli.reporting import given_up
-from worker.cli.session import aside
-from worker.cli.work import follow
 from worker.errors import WorkerError
 from worker.policy.cadence import PATIENCE_AFTER_LAST
 from worker.runtime import Runtime
 from worker.sandbox.customers import Customers
 from worker.sandbox.scenario import Player, devices_of, with_devices, write_import, write_zones
 from worker.stages.sweep import sweep
-from worker.store.reports import ReportStore
-from worker.store.returns import ReturnStore
+from worker.store.reports import ReportStore, Standing
+from worker.store.returns import Returns, ReturnStore
 from worker.store.setting_back import set_back
 from worker.store.sweeping import SweepReport
 
@@ -76,7 +71,20 @@ class Story:
     #: Users who had more or fewer messages than they must, at any stop.
     mistold: set[str] = field(default_factory=set)
     days: list[dict[str, Any]] = field(default_factory=list)
-    report: dict[str, Any] = field(default_factory=dict)
+    standing: Standing | None = None
+    returns: Returns | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commands:
+    """What the demonstration does as a person would, with the commands' own code."""
+
+    #: Imports a file; how many rows were taken and refused.
+    import_file: Callable[[Path], Awaitable[tuple[int, int]]]
+    #: Waits until the workers have done what is due, for so many seconds at most; with a progress bar or without.
+    follow: Callable[[float, bool], Awaitable[None]]
+    #: Prints a line beside the result.
+    say: Callable[[str], None]
 
 
 def stops(days: Sequence[int]) -> Iterator[Stop]:
@@ -98,8 +106,9 @@ def stops(days: Sequence[int]) -> Iterator[Stop]:
 class FortyDays:
     """One run of the demonstration."""
 
-    def __init__(self, runtime: Runtime, players: Sequence[Player], customers: Customers) -> None:
+    def __init__(self, runtime: Runtime, players: Sequence[Player], customers: Customers, commands: Commands) -> None:
         self._runtime = runtime
+        self._commands = commands
         self._reports = ReportStore(runtime.database)
         self._customers = customers
         self._story = Story(players=players)
@@ -113,8 +122,8 @@ class FortyDays:
         story.players = with_devices(story.players, await self._customers.sign_up(devices))
         began = datetime.now(UTC)
         write_import(story.players, folder / "members.csv", began)
-        taken, refused = await import_rows(self._runtime, folder / "members.csv")
-        aside.print(f"Imported {taken} rows" + (f", refused {refused}." if refused else "."))
+        taken, refused = await self._commands.import_file(folder / "members.csv")
+        self._commands.say(f"Imported {taken} rows" + (f", refused {refused}." if refused else "."))
         now = timedelta(0)
         await self._stop(Stop(at=now, what="the first message", rounds=1), bar=True)
         story.at_first = await self._reports.states()
@@ -122,12 +131,11 @@ class FortyDays:
             await set_back(self._runtime.database, stop.at - now)
             now = stop.at
             write_zones(story.players, folder / "zones.jsonl", began, now)
-            await import_rows(self._runtime, folder / "zones.jsonl")
+            await self._commands.import_file(folder / "zones.jsonl")
             await self._stop(stop)
         story.ended = await self._reports.states()
-        standing = counted(await self._reports.standing(self._runtime.clock.now()))
-        returns = await ReturnStore(self._runtime.database).lately(self._runtime.clock.now(), within=now + _A_DAY)
-        story.report = {"returns": asdict(returns), **standing}
+        story.standing = await self._reports.standing(self._runtime.clock.now())
+        story.returns = await ReturnStore(self._runtime.database).lately(self._runtime.clock.now(), within=now + _A_DAY)
         return story
 
     async def _stop(self, stop: Stop, *, bar: bool = False) -> None:
@@ -145,10 +153,10 @@ class FortyDays:
         if clicked:
             parts.append(f"{clicked} links clicked")
         if report.exhausted:
-            parts.append(given_up(report.exhausted))
+            parts.append(f"{report.exhausted} given up after the last reminder went unanswered")
         if wrong:
             parts.append(f"{len(wrong)} users were told too often or not at all")
-        aside.print(f"Day {day:5.2f}, {stop.what}: {', '.join(parts)}. ({time.monotonic() - began:.1f} s)")
+        self._commands.say(f"Day {day:5.2f}, {stop.what}: {', '.join(parts)}. ({time.monotonic() - began:.1f} s)")
 
     async def _work(self, *, bar: bool) -> SweepReport:
         """Sweep and follow until there is nothing more to do; what the sweeps did, added up."""
@@ -160,7 +168,7 @@ class FortyDays:
             total.exhausted += report.exhausted
             if not report.woken.keys() - {"verify"}:
                 return total
-            await follow(self._runtime, give_up_after=_PATIENCE + len(self._story.players) / 20, bar=bar)
+            await self._commands.follow(_PATIENCE + len(self._story.players) / 20, bar)
         raise WorkerError(f"demo: there is still something to do after {_SWEEPS} sweeps")
 
     async def _click(self, stop: Stop) -> int:
@@ -193,10 +201,12 @@ class FortyDays:
         return wrong
 
 
-async def live_through(runtime: Runtime, players: Sequence[Player], base_url: str, folder: Path) -> Story:
+async def live_through(
+    runtime: Runtime, players: Sequence[Player], base_url: str, folder: Path, commands: Commands
+) -> Story:
     """Forty days with a bank, a mailbox and phones at ``base_url``."""
     async with aiohttp.ClientSession() as session:
-        return await FortyDays(runtime, players, Customers(session, base_url)).run(folder)
+        return await FortyDays(runtime, players, Customers(session, base_url), commands).run(folder)
 
 
 def _sums(told: Any) -> tuple[int, int]:

@@ -6,9 +6,9 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
-from worker.cli.demo_days import Story, Told
-from worker.cli.session import styled
+from worker.sandbox.demo.forty_days import Story, Told
 from worker.sandbox.scenario import KINDS, Kind, Player
 
 
@@ -57,7 +57,7 @@ def summary_table(rows: Iterable[dict[str, Any]]) -> Table:
     for row in rows:
         colour = "red" if row["wrong"] else "green"
         did = ", ".join(f"{count} {state}" for state, count in row["did"].items())
-        table.add_row(row["kind"], ", ".join(row["first_day"]), row["must_end"], styled((did, colour)), _got(row))
+        table.add_row(row["kind"], ", ".join(row["first_day"]), row["must_end"], Text(did, style=colour), _got(row))
     return table
 
 

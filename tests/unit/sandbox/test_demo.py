@@ -5,8 +5,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from worker.cli.demo_days import FortyDays, Stop, Story, Told, stops
-from worker.cli.demo_summary import kinds_of
+from worker.sandbox.demo.forty_days import FortyDays, Stop, Story, Told, stops
+from worker.sandbox.demo.summary import kinds_of
 from worker.sandbox.scenario import KINDS, NIGHT, NOON, cast, devices_of, with_devices, zone_where_it_is
 
 DAYS = (0, 3, 7, 14, 30)

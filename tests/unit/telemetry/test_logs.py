@@ -15,8 +15,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from worker.broker_faults import AWAY, WORDS, broker_fault
 from worker.errors import DatabaseUnavailable, StageFailed
-from worker.logs import configure_logs
-from worker.scrubbing import cause_of, scrub
+from worker.telemetry.logs import configure_logs
+from worker.telemetry.scrubbing import cause_of, scrub
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_an_exception_in_a_librarys_record_becomes_its_cause_once(said: Any) -> 
         _log("celery.worker", message, refusal, *([refusal] if "%" in message else []))
         (line,) = said()
         assert json.dumps(line).count("(WRONGTYPE)") == 1, line
-        assert line["at"].startswith("unit/test_logs.py:")
+        assert line["at"].startswith("telemetry/test_logs.py:")
         assert "exc_info" not in line
         assert "object at 0x" not in json.dumps(line)
 
