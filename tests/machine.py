@@ -24,14 +24,18 @@ from worker.sandbox.server import DEFAULT_API_KEY, DEFAULT_CLIENT_ID
 ROOT = Path(__file__).resolve().parents[1]
 
 
+#: Deadlines end a test that hangs; they measure nothing. So on a machine that is busy with other things they come this many times later.
+PATIENCE = 4
+
+
 def wait_until(condition: Callable[[], Any], *, seconds: float = 30.0, what: str = "it", grain: float = 0.05) -> Any:
-    """Wait on a condition with a deadline; returns what it gave. ``grain`` is how often it is looked at (seconds)."""
-    deadline = time.monotonic() + seconds
+    """Wait on a condition with a deadline; returns what it gave. ``seconds``: on a machine that is idle; ``grain``: between two looks."""
+    deadline = time.monotonic() + seconds * PATIENCE
     while time.monotonic() < deadline:
         if found := condition():
             return found
         time.sleep(grain)  # the condition decides
-    raise AssertionError(f"{what} did not happen within {seconds:.0f} s")
+    raise AssertionError(f"{what} did not happen within {seconds * PATIENCE:.0f} s")
 
 
 def free_port() -> int:
@@ -115,7 +119,7 @@ class Machine:
         """``reconnect …``; ``fresh``: in an interpreter that starts for it; ``under``: run by this command."""
         whole = self._env(environment)
         if not under and not fresh and whole["PYTHONPATH"] == str(ROOT):
-            ran = forked.run(list(arguments), folder=self.folder, environment=whole, timeout=timeout)
+            ran = forked.run(list(arguments), folder=self.folder, environment=whole, timeout=timeout * PATIENCE)
             return Ran(ran.returncode, ran.stdout, ran.stderr)
         ran = subprocess.run(
             [*under, sys.executable, "-m", "worker", *arguments],
@@ -123,7 +127,7 @@ class Machine:
             env=whole,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=timeout * PATIENCE,
             check=False,
             stdin=subprocess.DEVNULL,
         )
@@ -138,7 +142,7 @@ class Machine:
         ran = subprocess.run(
             [sys.executable, "-c", _ONE_PROCESS],
             input=json.dumps([(command.split(" "), environment) for command, environment in steps]),
-            cwd=self.folder, env=self._env(), capture_output=True, text=True, timeout=timeout, check=True,
+            cwd=self.folder, env=self._env(), capture_output=True, text=True, timeout=timeout * PATIENCE, check=True,
         )  # fmt: skip
         return [Ran(code, output, "") for code, output in json.loads(ran.stdout)]
 

@@ -42,7 +42,7 @@ def test_it_fails_whenever_somebody_is_due_and_nobody_can_be_told(machine: Any) 
         for step in (pause.format(scope), doctor, "sql DELETE FROM pauses")
     ]
     swept, well, unread, _, nobody, *stopped = machine.each(
-        "sweep --wait --timeout 30",
+        "sweep --wait --timeout 120",
         (doctor, {"EMAIL_REPLY_TO": "help@ledgerly.example"}),
         doctor,
         due,

@@ -72,15 +72,10 @@ def test_ten_thousand_members_on_postgresql_each_get_one_window_and_one_mail(
     assert len(mails["recipients"]) == count
     assert not mails["repeated"]
     assert machine.ledger()["windows_minted"] == count
-    # A second sweep right after does nothing.
-    assert machine.json("sweep") == {
-        "opened": 0,
-        "recovered": 0,
-        "closed": 0,
-        "reminded": 0,
-        "exhausted": 0,
-        "woken": {},
-    }
+    # A second sweep right after does nothing, unless some of them are to be checked already.
+    second = machine.json("sweep")
+    assert second.pop("woken").keys() <= {"verify"}
+    assert set(second.values()) == {0}
     held = _everything_in(machine.environment["REDIS_URL"])
     logs = "".join(log.read_text(errors="replace") for log in machine.logs if log.name == "worker.log")
     for text in (held, logs):

@@ -40,7 +40,7 @@ async def one_turn(pacing: Pacing, answer: object = None, **options: Any) -> flo
 
 
 async def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not true():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.005)

@@ -26,7 +26,7 @@ MORE = 0.025
 
 
 async def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while not true():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.005)

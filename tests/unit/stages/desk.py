@@ -109,7 +109,7 @@ def make_shift(desk: Desk, **changes: Any) -> Runner[int, Done]:
     return Runner(stage=desk, stopping=asyncio.Event(), **(options | changes))
 
 
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - a test waits for whatever it likes, not for one event
             await asyncio.sleep(0.001)

@@ -72,7 +72,7 @@ class ScriptedServer:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until the condition holds; looked at whenever anything happens here."""
-        async with asyncio.timeout(10), self._changed:
+        async with asyncio.timeout(60), self._changed:
             await self._changed.wait_for(condition)
 
     async def note(self, connection: int, line: str) -> None:
