@@ -1,15 +1,20 @@
-"""When may a person be told, and how often?
+"""When may a user be told, and how often?
 
-Grace after the break, quiet hours on the person's own clock, caps over what was already sent, and the days of the reminders.
-All of it is decided before a URI is minted: a reconnection is due at the moment that :func:`earliest` gives.
+Four rules: grace after the break, quiet hours in the user's time zone, caps on what was already sent, and the days of the reminders.
+They are applied before a URI is minted: a reconnection is due at the moment that :func:`earliest` returns.
 
-A first message whose answer was lost may not have arrived. It is followed by another a day later, at the same place of the cadence;
-the reminders after it keep their days. Example with reminders on days 3 and 7: day 0 (unknown), day 1, day 3, day 7. One message too
-many is the worst of it: neither the second first message nor a reminder is followed up.
+**Place.** A reconnection counts its messages twice (:class:`Place`). ``step`` counts every message that was tried; it makes the key
+of the message, so it never goes back. ``base_step`` counts those among them that do not use up a reminder. The difference is the
+index into ``REMINDER_DAYS``.
+
+**Unknown.** If the answer to a first message was lost, the message may not have arrived. Another one follows a day later and does not
+use up a reminder. Example with reminders on days 3 and 7: day 0 (unknown), day 1, day 3, day 7. Neither the message of day 1 nor a
+reminder is followed up, so a user gets at most one message too many.
 """
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
+from typing import NamedTuple
 
 from worker.settings.values import Cap, QuietHours
 
@@ -23,17 +28,18 @@ _DAY = timedelta(days=1)
 #: Clocks change at these moments only: whole quarters of an hour, UTC.
 _QUARTER = timedelta(minutes=15)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-#: Zones that are not all outside the quiet hours at one moment of so long a time never are.
+#: If no moment within so long a time is outside the quiet hours in all zones, none ever is.
 _SEARCH = timedelta(days=2)
 
 
 def earliest(
     now: datetime, *, zones: Sequence[tzinfo], quiet: QuietHours | None, caps: Sequence[Cap], sent: Sequence[datetime]
 ) -> datetime:
-    """The first moment from ``now`` on at which a person may be written to, given when they were written to before.
+    """The first moment from ``now`` on at which a user may be written to.
 
-    It is outside the quiet hours in all ``zones``. Where no moment is, the last zone is left out, and so on: the first one, the
-    likeliest, always counts, and nobody is silent for ever.
+    It is outside the quiet hours in all ``zones``, and within ``caps`` given that messages were ``sent`` at those moments. ``zones``
+    are ordered, the likeliest first. If no moment is outside the quiet hours in all of them, the last zone is dropped, and so on. The
+    first zone always counts.
     """
     moment = now
     while True:
@@ -44,24 +50,55 @@ def earliest(
 
 
 def why_later(now: datetime, *, zones: Sequence[tzinfo], quiet: QuietHours | None) -> str:
-    """What :func:`earliest` waits for where it is later than ``now``, in a word: quiet hours first, then a cap."""
+    """Why :func:`earliest` returned a later moment than ``now``: ``quiet_hours`` if it is quiet now, else ``message_cap``."""
     return "quiet_hours" if quiet and is_quiet(now, zones, quiet) else "message_cap"
 
 
-def end_of_grace(broken_since: datetime, grace: timedelta) -> datetime:
-    """The first moment at which a break is worth a message: many mend by themselves within minutes."""
-    return broken_since + grace
+class Place(NamedTuple):
+    """Where a reconnection stands in the cadence.
+
+    Example with ``REMINDER_DAYS=0,3,7,14,30``. ``Place(2, 0)``: the messages of days 0 and 3 were tried, and the next one belongs
+    to day 7.
+
+    - The next one is sent: ``Place(3, 0)``, and day 14 follows.
+    - It bounces, and another channel is left: ``Place(3, 1)``. The message on the other channel still belongs to day 7.
+    """
+
+    #: Messages that were tried.
+    step: int
+    #: Those of them that used up no reminder.
+    base_step: int
+
+    @property
+    def reminder(self) -> int:
+        """The index into ``REMINDER_DAYS`` of the message that comes next; 0 is the first message."""
+        return self.step - self.base_step
+
+    def after_one_that_counts(self) -> "Place":
+        """A message was sent, or failed for good: it used up its reminder. ``(2, 0)`` becomes ``(3, 0)``."""
+        return Place(self.step + 1, self.base_step)
+
+    def after_one_that_does_not_count(self) -> "Place":
+        """A message had no chance, or left this reconnection out: its reminder is still to come. ``(2, 0)`` becomes ``(3, 1)``."""
+        return Place(self.step + 1, self.base_step + 1)
 
 
-def next_reminder(first_notified_at: datetime, step: int, days: Sequence[int]) -> datetime:
-    """When round ``step`` is due (0 was the first message); past the last, when the reconnection is given up."""
-    if step < len(days):
-        return first_notified_at + timedelta(days=days[step])
+def next_reminder(first_notified_at: datetime, reminder: int, days: Sequence[int]) -> datetime:
+    """When the message with index ``reminder`` is due; past the last one, when the reconnection is given up.
+
+    Example: first notified on the 1st, ``days`` 0, 3, 7. Reminder 1: the 4th. Reminder 2: the 8th. Reminder 3: the 15th, a week
+    after the last, when it is given up.
+    """
+    if reminder < len(days):
+        return first_notified_at + timedelta(days=days[reminder])
     return first_notified_at + timedelta(days=days[-1]) + PATIENCE_AFTER_LAST
 
 
 def follow_up(now: datetime, *, before: datetime) -> datetime | None:
-    """When a first message of ``now`` that may not have arrived is followed by another; ``None`` unless that is ``before``."""
+    """When a first message of ``now`` that may not have arrived is followed by another: a day later.
+
+    ``None`` if that is not ``before`` the next message, which then is the follow-up.
+    """
     at = now + FOLLOW_UP_AFTER
     return at if at < before else None
 
@@ -77,7 +114,7 @@ def _after_caps(moment: datetime, caps: Sequence[Cap], sent: Sequence[datetime])
 
 
 def is_quiet(moment: datetime, zones: Sequence[tzinfo], quiet: QuietHours) -> bool:
-    """Whether a person may be in their quiet hours: whether a clock in one of the zones is."""
+    """Whether it is within the quiet hours in any of the zones."""
     return _after_quiet_hours(moment, zones, quiet) > moment
 
 
@@ -115,7 +152,8 @@ def _after_quiet_hours_in(moment: datetime, zone: tzinfo, quiet: QuietHours) -> 
         local = moment.astimezone(zone)
         left = (datetime.combine(local.date(), quiet.end) - local.replace(tzinfo=None)) % _DAY
         if (moment + left).astimezone(zone).utcoffset() != local.utcoffset():
-            # The clocks change on the way and may skip the end or pass it twice: no further than they surely stay as they are.
+            # The clocks change on the way, so the end of the quiet hours may be skipped or come twice. Go on by a quarter of an hour
+            # at most, within which no clock changes.
             left = min(left, _QUARTER - (moment - _EPOCH) % _QUARTER)
         moment += left
     return moment

@@ -1,35 +1,33 @@
-"""Deliver: tell the customer, once.
+"""Deliver: send each due message once.
 
-Before a message leaves, its dispatch is put on record; after that, an answer that never comes leaves it ``unknown`` rather than
-sent again. How the reconnections behind it go on is settled together with the message.
+1. Claim due messages. A message whose user may not be told right now is deferred.
+2. Check with MX what it is about (:mod:`worker.stages.freshness`): a member that is back, or a window that is too old, is not sent.
+3. Commit that dispatch begins, then send. From that commit on, a lost answer makes the message ``unknown``; it is not sent again.
+4. Write what became of the message and of its reconnections in one transaction (:mod:`worker.stages.delivery_outcomes`).
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import msgspec
 import structlog
 
-from worker.channels import BadAddress, Bank, ChannelDown, Failed, Message, Outcome, Sent, TryLater, Unknown
-from worker.policy import notices
-from worker.policy.cadence import earliest, follow_up, next_reminder, why_later
+from worker.channels import Bank, ChannelDown, Message, Outcome, Sent, Unknown
+from worker.policy.cadence import earliest, why_later
 from worker.policy.channel_choice import EMAIL, Route, choose
-from worker.policy.recovery import next_check
 from worker.policy.retries import next_attempt
 from worker.policy.selection import Reason
 from worker.policy.states import NotificationState, ReconnectionState
 from worker.runtime import Runtime
-from worker.settings import Settings
 from worker.stages.breaker import PROBE_AFTER, Breaker, Gate, log_stopped
+from worker.stages.delivery_outcomes import DeliveryJob, DeliveryOutcomes, deferred_until, with_what_was_left_out
 from worker.stages.dispatch_log import DispatchLog, LeaseLost, NotRecorded
 from worker.stages.freshness import Checked, Fresh, Freshness
 from worker.stages.mode import Mode
 from worker.stages.planning import zone_of_message, zones_of_user
 from worker.stages.refusing import in_words, noted, serves_us
 from worker.stages.runner import Batch, Runner, summary
-from worker.store.deliver_settling import ClaimedNotification, DeliveryResult, NextStep, NotificationItem
+from worker.store.deliver_settling import DeliveryResult
 from worker.store.delivering import DeliverStore
 from worker.store.pauses import MX, PauseStore, delivery_scope
 from worker.store.people import User
@@ -44,25 +42,6 @@ MOST_TRIED = 20
 PUSH_AT_ONCE = 100
 
 _N, _R = NotificationState, ReconnectionState
-
-
-@dataclass(kw_only=True, slots=True)
-class DeliveryJob:
-    """One message to one person."""
-
-    notification: ClaimedNotification
-    user: User
-    #: What was made sure of right before the message leaves; ``None`` until then.
-    checked: Checked | None = None
-    #: "Dispatch began" is committed: from here on the message may have left, whatever else happens.
-    dispatched: bool = False
-
-    @property
-    def about(self) -> tuple[NotificationItem, ...]:
-        """The reconnections that the message is about."""
-        if self.checked is not None:
-            return self.checked.about
-        return tuple(item for item in self.notification.items if item.waiting)
 
 
 class Deliver:
@@ -85,6 +64,7 @@ class Deliver:
         self._settings = runtime.settings
         self._store = runtime.database.store(DeliverStore)
         self._dispatch = DispatchLog(self._store)
+        self._outcomes = DeliveryOutcomes(runtime)
         self._breakers = breakers
         self._mx_breaker = mx_breaker
         self._freshness = Freshness(runtime, mx_breaker, may_ask=mx_serves)
@@ -104,7 +84,7 @@ class Deliver:
         )
 
     async def claim(self, n: int) -> Batch[DeliveryJob]:
-        """Take due notifications; those whose person may not be told right now go back for later."""
+        """Take due messages; those whose user may not be told right now are deferred."""
         now = self._runtime.clock.now()
         worker_id, lease = self._runtime.worker_id, self._settings.lease_seconds
         if self._mode is Mode.PROBE:
@@ -123,7 +103,7 @@ class Deliver:
             if moment > now:
                 zones = zones_of_user(user, self._settings).all
                 why = why_later(now, zones=zones, quiet=self._settings.quiet_hours)
-                deferred.append(_deferred(notification, why, moment))
+                deferred.append(deferred_until(notification, why, moment))
             else:
                 jobs.append(DeliveryJob(notification=notification, user=user))
         if deferred:
@@ -137,20 +117,20 @@ class Deliver:
         return earliest(now, zones=zones, quiet=settings.quiet_hours, caps=settings.message_caps, sent=user.sent)
 
     async def work(self, job: DeliveryJob) -> DeliveryResult:
-        """Make sure of what a message says, send it, and classify what became of it."""
+        """Check what a message is about, send it, and classify the answer."""
         if not job.about:
             return DeliveryResult(notification=job.notification, state=_N.CANCELLED, outcome="superseded")
         job.checked = await self._freshness.check(job.about)
         upstream_failure = job.checked.upstream_failure
         if upstream_failure is not None:
             at = next_attempt(1, now=self._runtime.clock.now(), rng=self._runtime.rng, after=upstream_failure.after)
-            result = _deferred(job.notification, upstream_failure.code, at)
+            result = deferred_until(job.notification, upstream_failure.code, at)
         elif job.checked.fresh:
             result = await self._tell(job, job.checked)
         else:
             why = next((left.outcome for left in job.checked.requeued), "superseded")
             result = DeliveryResult(notification=job.notification, state=_N.CANCELLED, outcome=why)
-        return _with_what_was_left_out(job, result)
+        return with_what_was_left_out(job, result)
 
     async def _tell(self, job: DeliveryJob, checked: Checked) -> DeliveryResult:
         notification, user, about = job.notification, job.user, job.about
@@ -159,7 +139,7 @@ class Deliver:
         if not isinstance(route, Route):
             route = choose(user.contact, configured=configured)  # better the device that failed than none
         if not isinstance(route, Route):
-            return self._end(notification, about, _N.SUPPRESSED, route.code)
+            return self._outcomes.end(notification, about, _N.SUPPRESSED, route.code)
         message = Message(
             key=notification.message_key,
             address=route.address,
@@ -173,126 +153,39 @@ class Deliver:
         try:
             outcome = await self._runtime.channels[notification.channel].send(message, lambda: self._begin(job))
         except LeaseLost:
-            # Whoever took it over has raised the epoch, and the fence discards this; if nobody has, it waits for its turn again.
-            return _deferred(notification, "lease_lost", notification.next_attempt_at)
+            # If another worker claimed the message, its epoch is higher and this result is discarded. Otherwise the message is due again.
+            return deferred_until(notification, "lease_lost", notification.next_attempt_at)
         except NotRecorded:
-            return _deferred(notification, "dispatch_not_recorded", notification.next_attempt_at)
+            return deferred_until(notification, "dispatch_not_recorded", notification.next_attempt_at)
         return noted(self._answered(job, outcome, address=route.address), outcome)
 
     def _answered(self, job: DeliveryJob, outcome: Outcome, *, address: str) -> DeliveryResult:
-        """What an outcome does; a probe that shows that the channel is still refused costs its message nothing."""
+        """What an outcome does. If a probe shows that the channel still refuses us, its message is deferred and nothing is counted."""
         if self._mode is Mode.PROBE:
             self.serves = serves_us(outcome, self._breakers[job.notification.channel].reason)
             if self.serves is False and not isinstance(outcome, Unknown | ChannelDown):
                 # The next probe takes another message, so that no single one keeps the channel shut.
-                return _deferred(job.notification, outcome.code, self._runtime.clock.now())
-        return self._classify(job, outcome, address=address)
+                return deferred_until(job.notification, outcome.code, self._runtime.clock.now())
+        if isinstance(outcome, ChannelDown):
+            channel = job.notification.channel
+            self._breakers[channel].refused(in_words(channel, outcome.code))
+            self.runner.halted = True
+        return self._outcomes.result_of(job, outcome, address=address)
 
     async def _begin(self, job: DeliveryJob) -> None:
         await self._dispatch.begin(job.notification)
         job.dispatched = True
 
-    def _classify(  # noqa: PLR0911 - one return for each outcome
-        self, job: DeliveryJob, outcome: Outcome, *, address: str
-    ) -> DeliveryResult:
-        """What an outcome does to the message and to the reconnections behind it."""
-        now, notification, waiting = self._runtime.clock.now(), job.notification, job.about
-        match outcome:
-            case Sent():
-                return self._end(notification, waiting, _N.SENT, outcome.code, told=True)
-            case Unknown():
-                return self._unknown(job, outcome.code)
-            case BadAddress():
-                if outcome.doubtful:
-                    why = (
-                        "the push service does not take it here; if there are more, look at APNS_SANDBOX and APNS_TOPIC"
-                    )
-                    log.warning("device_disabled", channel=notification.channel, outcome=outcome.code, why=why)
-                return self._end(
-                    notification, waiting, _N.SUPPRESSED, outcome.code, at=now, address=address, refused_address=address
-                )
-            case Failed():
-                at = now if self._has_another_way(job, address) else None
-                return self._end(notification, waiting, _N.FAILED, outcome.code, at=at, address=address)
-            case TryLater() if outcome.whole_channel:
-                wait = next_attempt(1, now=now, rng=self._runtime.rng, after=outcome.after)
-                return _deferred(notification, outcome.code, wait)
-            case TryLater():
-                return self._retry(notification, waiting, outcome.code, now, after=outcome.after)
-            case ChannelDown():
-                self._breakers[notification.channel].refused(in_words(notification.channel, outcome.code))
-                self.runner.halted = True
-                return _deferred(notification, outcome.code, notification.next_attempt_at)
-
-    def _unknown(self, job: DeliveryJob, code: str) -> DeliveryResult:
-        """The message may have left, and no answer says whether it did."""
-        if self._settings.ambiguous_sends == "resend":
-            return self._retry(job.notification, job.about, code, self._runtime.clock.now(), after=None)
-        return self._end(job.notification, job.about, _N.UNKNOWN, code, told=True, certain=False)
-
-    def _has_another_way(self, job: DeliveryJob, address: str) -> bool:
-        """Whether another device or another channel is left, now that this address failed."""
-        user, channel = job.user, job.notification.channel
-        failed = {*user.failed_channels, channel} if channel == EMAIL else user.failed_channels
-        tried = {*user.failed_devices, (channel, address)}
-        route = choose(user.contact, configured=self._runtime.channels.keys(), failed=failed, tried=tried)
-        return isinstance(route, Route)
-
-    def _retry(
-        self,
-        notification: ClaimedNotification,
-        waiting: Sequence[NotificationItem],
-        code: str,
-        now: datetime,
-        *,
-        after: float | None,
-    ) -> DeliveryResult:
-        attempts = notification.attempts + 1
-        if attempts >= self._settings.max_attempts:
-            return self._end(notification, waiting, _N.FAILED, code)
-        at = next_attempt(attempts, now=now, rng=self._runtime.rng, after=after)
-        return DeliveryResult(
-            notification=notification, state=_N.PENDING, outcome=code, next_attempt_at=at, attempts=attempts, spent=True
-        )
-
-    def _end(
-        self,
-        notification: ClaimedNotification,
-        waiting: Sequence[NotificationItem],
-        state: NotificationState,
-        code: str,
-        *,
-        told: bool = False,
-        certain: bool = True,
-        at: datetime | None = None,
-        address: str | None = None,
-        refused_address: str | None = None,
-    ) -> DeliveryResult:
-        """The message is over; the reconnections go into their next round, at ``at`` if given, else as the reminders are laid."""
-        next_steps = steps_after(
-            waiting, now=self._runtime.clock.now(), settings=self._settings, told=told, certain=certain, at=at
-        )
-        return DeliveryResult(
-            notification=notification,
-            state=state,
-            outcome=code,
-            attempts=notification.attempts,
-            next_steps=next_steps,
-            refused_address=refused_address,
-            tried_device=address if notification.channel != EMAIL else None,
-            spent=at is None,
-        )
-
     def crashed(self, job: DeliveryJob) -> DeliveryResult:
-        """A fault of ours: an answer that was lost where dispatch began, else an attempt."""
+        """An error of this worker: ``unknown`` if dispatch began, else a failed attempt."""
         code = "internal_error"
         if job.dispatched:
-            return _with_what_was_left_out(job, self._unknown(job, code))
-        result = self._retry(job.notification, job.about, code, self._runtime.clock.now(), after=None)
-        return _with_what_was_left_out(job, result)
+            return with_what_was_left_out(job, self._outcomes.unknown(job, code))
+        result = self._outcomes.retry(job.notification, job.about, code, self._runtime.clock.now(), after=None)
+        return with_what_was_left_out(job, result)
 
     async def settle(self, done: Sequence[DeliveryResult]) -> None:
-        """Write results; where MX turns out to serve nobody, the attempts that this cost are given back."""
+        """Write results. If MX turns out to serve nobody, the attempts that its failures were counted as are given back."""
         now = self._runtime.clock.now()
         blamed = self._freshness.take_what_blamed_mx()
         for breaker in (*self._breakers.values(), self._mx_breaker):
@@ -311,68 +204,20 @@ class Deliver:
         self.figures.update("retry" if d.state is _N.PENDING else str(d.state) for d in done)
 
     async def release(self, jobs: Sequence[DeliveryJob]) -> None:
-        """Hand back what was not dispatched; the answer to what was is lost."""
+        """Hand back what was not dispatched. What was dispatched becomes ``unknown``: its answer is lost."""
         try:
             if unsent := [job.notification for job in jobs if not job.dispatched]:
                 await self._store.release(unsent)
         finally:
-            unknown = [_with_what_was_left_out(job, self._unknown(job, "cut_short")) for job in jobs if job.dispatched]
+            unknown = [
+                with_what_was_left_out(job, self._outcomes.unknown(job, "cut_short")) for job in jobs if job.dispatched
+            ]
             if unknown:
                 await self.settle(unknown)
 
     async def renew(self, jobs: Sequence[DeliveryJob]) -> None:
-        """Mail servers may take minutes to take responsibility."""
+        """A mail server may take minutes to accept a mail."""
         await self._store.renew([job.notification for job in jobs], lease_seconds=self._settings.lease_seconds)
-
-
-def steps_after(
-    waiting: Sequence[NotificationItem],
-    *,
-    now: datetime,
-    settings: Settings,
-    told: bool,
-    certain: bool = True,
-    at: datetime | None = None,
-) -> tuple[NextStep, ...]:
-    """How reconnections go on after a message about them: to the next reminder, or, where nobody was told, to another try.
-
-    With ``at`` the step does not count: the message never had a chance, so the cadence has not moved on. Nor does the first message
-    of a reconnection count that is not ``certain`` to have arrived: another follows the next day.
-    """
-    next_steps = []
-    for item in waiting:
-        base, next_at = _next_message(item, now, settings, skips=at is not None)
-        if told and not certain and item.first_notified_at is None:
-            defer = follow_up(now, before=next_at or item.broken_since)  # after the last notice: before the expiry
-            if defer is not None:
-                base, next_at = base + 1, defer
-        next_steps.append(
-            NextStep(
-                reconnection_id=item.reconnection_id,
-                state=_R.NOTIFIED if told else _R.DUE,
-                step=item.step + 1,
-                base_step=base,
-                next_attempt_at=at or next_at,
-                told=told,
-                next_check_at=next_check(0, now) if told and item.reason != Reason.EXPIRES_SOON else None,
-            )
-        )
-    return tuple(next_steps)
-
-
-def _next_message(
-    item: NotificationItem, now: datetime, settings: Settings, *, skips: bool
-) -> tuple[int, datetime | None]:
-    """The step from which the cadence counts, and when its next message is due.
-
-    After the last notice ahead of an expiry there is no next one, and nobody looks whether the customer is back: the expiry or a
-    new date ends it.
-    """
-    base = item.base_step + skips
-    if item.reason == Reason.EXPIRES_SOON:
-        return base, notices.next_notice(item.broken_since, settings.expiry_notice_days, told_at=now)
-    due = next_reminder(item.first_notified_at or now, item.step + 1 - base, settings.reminder_days)
-    return base, max(due, now)
 
 
 def _bank(fresh: Fresh) -> Bank:
@@ -382,34 +227,21 @@ def _bank(fresh: Fresh) -> Bank:
     return Bank(name=name, since=item.broken_since, link=fresh.uri)
 
 
-def _with_what_was_left_out(job: DeliveryJob, result: DeliveryResult) -> DeliveryResult:
-    """What became of the message goes together with what became of the reconnections that it is not about."""
-    checked = job.checked
-    if checked is None:
-        return result
-    return msgspec.structs.replace(result, closed=checked.closed, requeued=checked.requeued, renewals=checked.renewals)
-
-
-def _deferred(notification: ClaimedNotification, code: str, at: datetime) -> DeliveryResult:
-    """Pending again, nothing spent."""
-    return DeliveryResult(
-        notification=notification, state=_N.PENDING, outcome=code, next_attempt_at=at, attempts=notification.attempts
-    )
-
-
 async def _probe(
     runtime: Runtime, kind: str, breakers: dict[str, Breaker], *, mx_breaker: Breaker, mx_serves: bool
 ) -> None:
-    """Try a channel that the breaker stopped with one message; if it is taken, the channel goes on."""
+    """Try a channel that the breaker stopped with one message; if it is accepted, the channel is resumed."""
     serves = None
-    for _ in range(MOST_TRIED):  # some messages need not be sent, or not now
+    for _ in range(
+        MOST_TRIED
+    ):  # a message may turn out to be cancelled or deferred, which tells nothing of the channel
         probe = Deliver(runtime, breakers, mx_breaker=mx_breaker, mx_serves=mx_serves, mode=Mode.PROBE, probed=kind)
         await probe.runner.run()
         serves = probe.serves
         if serves is not None or not probe.taken or runtime.stopping.is_set():
             break
     breaker = breakers[kind]
-    if serves is None and NOT_REACHED in breaker.reason:  # nobody is to be told now: asking is enough
+    if serves is None and NOT_REACHED in breaker.reason:  # no message could be tried: that the server answers is enough
         serves = isinstance(await runtime.channels[kind].check(), Sent)
     if serves:
         breaker.went_well()

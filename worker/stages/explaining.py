@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from worker.policy import notices
-from worker.policy.cadence import end_of_grace
+from worker.policy.cadence import Place
 from worker.policy.channel_choice import EMAIL, Nobody, Route
 from worker.policy.selection import MemberFacts, Reason
 from worker.policy.states import NotificationState, ReconnectionState
@@ -168,7 +168,7 @@ class Explainer:
             sweep = self._sweep_after(self._now)
             since = member["token_revoked_at"] or member["token_expires_at"]
             since = min(since, sweep) if since and would_open in {Reason.REVOKED, Reason.EXPIRED} else sweep
-            speaks = sweep if would_open == Reason.EXPIRES_SOON else end_of_grace(since, self._settings.notify_after)
+            speaks = sweep if would_open == Reason.EXPIRES_SOON else since + self._settings.notify_after
             holds = [self._until_sweep()]
             if speaks > sweep:
                 holds.append(_grace(speaks))
@@ -268,6 +268,7 @@ class Explainer:
     def _notified(self, member: Mapping[str, Any] | None, reconnection: Mapping[str, Any], user: User) -> Outlook:
         ahead = reconnection["reason"] == Reason.EXPIRES_SOON
         at, check = reconnection["next_attempt_at"], reconnection["next_check_at"]
+        place = Place(reconnection["step"], reconnection["base_step"])
         facts = MemberFacts(**{name: member[name] for name in MemberFacts.__struct_fields__}) if member else None
         if facts is None or (
             not ahead
@@ -282,10 +283,10 @@ class Explainer:
             parts.append(f"MX is asked whether the customer is back at about {minute(self._sweep_after(check))}")
         if at is None:
             parts.append("no further notice")
-        elif not ahead and reconnection["step"] - reconnection["base_step"] >= len(self._settings.reminder_days):
+        elif not ahead and place.reminder >= len(self._settings.reminder_days):
             parts.append(f"it is given up at about {minute(self._sweep_after(at))}, after the last reminder")
         else:
-            what = "the next notice is fetched" if ahead else "the next reminder is fetched"
+            what = f"{_kind_of_message(place, ahead=ahead)} is fetched{' again' if place.reminder == 0 else ''}"
             holds += self._fetch_pauses(reconnection["institution_code"])
             parts.append(self._telling(user, max(at, self._now), holds, what))
         return Outlook(holds=tuple(dict.fromkeys(holds)), next="; ".join(parts) + self._notice_ends(reconnection))
@@ -368,6 +369,13 @@ class Explainer:
         return (
             f"; its expiry {minute(reconnection['broken_since'])}, or a later token_expires_at{drift} ends this notice"
         )
+
+
+def _kind_of_message(place: Place, *, ahead: bool) -> str:
+    """What the next message of a reconnection is called whose user was notified before. ``ahead``: it is a notice."""
+    if place.reminder == 0:  # the message that was sent did not count, because its answer was lost
+        return "the first message, which may not have arrived,"
+    return "the next notice" if ahead else "the next reminder"
 
 
 def _grace(until: datetime) -> Hold:

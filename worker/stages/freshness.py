@@ -20,6 +20,7 @@ from worker.channels import MOST_NAMED
 from worker.errors import SettingsError
 from worker.mx.answers import Failure, HostileUri, MemberRead, MemberState, Window
 from worker.mx.uris import check_uri
+from worker.policy.cadence import Place
 from worker.policy.moments import NEVER
 from worker.policy.mx_failures import Close, Retry, UpstreamFailure, after_asking
 from worker.policy.selection import Reason
@@ -232,12 +233,13 @@ def _ending(
 
 
 def _requeued(item: NotificationItem, code: str, *, at: datetime, attempts: int) -> Requeued:
-    """The step that the message would have been is passed over, and does not count: no step is ever spoken twice."""
+    """Due again. The message that leaves it out does not count, and its step is not used again."""
+    place = Place(item.step, item.base_step).after_one_that_does_not_count()
     return Requeued(
         reconnection_id=item.reconnection_id,
         outcome=code,
         attempts=attempts,
         next_attempt_at=at,
-        step=item.step + 1,
-        base_step=item.base_step + 1,
+        step=place.step,
+        base_step=place.base_step,
     )

@@ -18,7 +18,7 @@ import structlog
 from worker.policy.outage import LEAST_BREAKS, LEAST_HISTORY, WINDOW, is_burst
 from worker.policy.states import NotificationState
 from worker.runtime import Runtime
-from worker.stages.deliver import steps_after
+from worker.stages.next_steps import steps_after
 from worker.store.deliver_settling import DeliveryResult
 from worker.store.delivering import DeliverStore
 from worker.store.fetching import FetchStore

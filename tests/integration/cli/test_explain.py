@@ -149,6 +149,9 @@ async def test_the_whole_way_of_a_member_predicts_nothing_that_is_past(bench_for
         notified = await told()
         assert "MX is asked whether the customer is back at about" in notified["next"]
         assert "the next reminder is fetched at about" in notified["next"]
+        # As after a first message whose answer was lost: it used up no reminder.
+        await bench.sql("UPDATE reconnections SET base_step = step")
+        assert "the first message, which may not have arrived, is fetched again at about" in (await told())["next"]
         await bench.sql("UPDATE users SET opted_out_at = :at", at=bench.stored(bench.runtime.clock.now()))
         assert "opted_out" in {hold["code"] for hold in (await told())["holds"]}
         await bench.sql("UPDATE members SET connection_status = 'CONNECTED'")

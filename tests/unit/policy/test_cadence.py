@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from worker.policy.cadence import PATIENCE_AFTER_LAST, earliest, end_of_grace, is_quiet, next_reminder
+from worker.policy.cadence import PATIENCE_AFTER_LAST, Place, earliest, is_quiet, next_reminder
 from worker.settings.values import Cap, QuietHours, parse_caps, parse_quiet_hours
 
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
@@ -217,10 +217,20 @@ def test_quiet_hours_and_the_hours_between_them_are_one_day(
     assert is_quiet(moment, (zone,), quiet) == reads_quiet(moment, zone, quiet)
 
 
-def test_the_grace_is_counted_from_the_break() -> None:
-    broken = datetime(2026, 11, 23, 12, tzinfo=UTC)
-    assert end_of_grace(broken, timedelta(minutes=15)) == datetime(2026, 11, 23, 12, 15, tzinfo=UTC)
-    assert end_of_grace(broken, timedelta(0)) == broken
+@pytest.mark.parametrize(
+    ("place", "after", "reminder"),
+    [
+        (Place(2, 0).after_one_that_counts(), (3, 0), 3),
+        (Place(2, 0).after_one_that_does_not_count(), (3, 1), 2),
+        (Place(0, 0).after_one_that_does_not_count(), (1, 1), 0),
+        (Place(5, 2).after_one_that_counts(), (6, 2), 4),
+    ],
+)
+def test_only_a_message_that_counts_uses_up_a_reminder_and_no_step_comes_twice(
+    place: Place, after: tuple[int, int], reminder: int
+) -> None:
+    assert place == after
+    assert place.reminder == reminder
 
 
 @pytest.mark.parametrize(
@@ -234,13 +244,15 @@ def test_the_grace_is_counted_from_the_break() -> None:
         ((0,), 1, PATIENCE_AFTER_LAST),
     ],
 )
-def test_a_round_is_so_many_days_after_the_first_message(days: tuple[int, ...], step: int, expected: timedelta) -> None:
+def test_a_reminder_is_so_many_days_after_the_first_message(
+    days: tuple[int, ...], step: int, expected: timedelta
+) -> None:
     first = datetime(2026, 11, 23, 12, tzinfo=UTC)
     assert next_reminder(first, step, days) == first + expected
 
 
 @given(st.sets(st.integers(1, 400), max_size=6), st.integers(0, 8))
-def test_rounds_never_go_back(later_days: set[int], step: int) -> None:
+def test_reminders_never_go_back(later_days: set[int], step: int) -> None:
     first, days = datetime(2026, 11, 23, 12, tzinfo=UTC), (0, *sorted(later_days))
     assert first <= next_reminder(first, step, days) <= next_reminder(first, step + 1, days)
 

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from tests.conftest import make_settings
 from tests.unit.policy.test_cadence import CHANGES, is_capped, many_caps, reads_quiet, zones
 from worker.policy import notices
-from worker.policy.cadence import earliest, end_of_grace
+from worker.policy.cadence import earliest
 from worker.policy.retries import next_attempt
 from worker.policy.selection import MemberFacts, Reason, classify
 from worker.policy.states import ReconnectionState
 from worker.settings import Settings
 from worker.settings.values import Cap, QuietHours
-from worker.stages.deliver import steps_after
+from worker.stages.next_steps import steps_after
 from worker.stages.planning import SOON, broken_first
 from worker.store.deliver_settling import NotificationItem
 from worker.store.fetch_settling import TURN, ClaimedReconnection
@@ -154,7 +154,7 @@ class Life:
             given_up = [e.closed_at for e in theirs if e.state is _R.EXHAUSTED and e.closed_at]
             if given_up and since <= max(given_up):
                 return
-            at = max(end_of_grace(since, self.config.notify_after), now)
+            at = max(since + self.config.notify_after, now)
             self.reconnections.append(OpenReconnection(number, selection.reason, since, now, at))
         elif notices.is_near(facts, statuses=statuses, days=days, now=now) and facts.token_expires_at:
             first_day = facts.token_expires_at - days[0] * DAY
