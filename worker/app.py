@@ -14,7 +14,7 @@ from celery import Celery, signals
 from kombu import Exchange, Queue
 
 from worker import stopping, transport
-from worker.channels.opening import check_channels
+from worker.channels.registry import check_channels
 from worker.errors import SettingsError, WorkerError
 from worker.schedules import Line
 from worker.settings import settings

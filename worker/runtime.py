@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import select
 
-from worker.channels.opening import open_channels
+from worker.channels.registry import open_channels
 from worker.clock import CarriedClock
 from worker.mx.client import MxClient
 from worker.mx.pacing import Pacing

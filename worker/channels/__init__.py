@@ -1,7 +1,8 @@
 """How a customer is told: one folder per channel behind one seam.
 
 A channel takes a :class:`Message` and answers with an outcome, never with an exception: what happened to the message is a
-value that the deliver stage stores. Adding a channel is adding a folder with a class that has ``kind``, ``send`` and ``close``.
+value that the deliver stage stores. Adding a channel is adding a folder with a :class:`Channel` and a :class:`ChannelKind`, which
+``registry`` lists; docs/developing.md has the steps.
 """
 
 from collections.abc import Awaitable, Callable
@@ -9,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
+
+from worker.settings import Settings
 
 #: A message names no more banks than this, and says how many more there are and where to find them.
 MOST_NAMED = 10
@@ -148,7 +151,7 @@ class Channel(Protocol):
 
     @property
     def kind(self) -> str:
-        """``email``, ``fcm``, ``apns`` or ``webpush``: what ``notifications.channel`` holds."""
+        """The name of its :class:`ChannelKind`."""
 
     async def send(self, message: Message, dispatching: Dispatching) -> Outcome:
         """Send one message; awaits ``dispatching`` before anything that cannot be undone. Never raises for the other side's doing."""
@@ -158,3 +161,24 @@ class Channel(Protocol):
 
     async def close(self) -> None:
         """Let go of connections."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChannelKind:
+    """What the rest of the worker has to know of a channel; making one imports none of the channel's packages."""
+
+    #: Such as ``fcm``: what ``notifications.channel`` holds, and ``devices.device_kind`` for all but email.
+    name: str
+    #: The field of :class:`~worker.settings.Settings` that switches it on by having a value.
+    setting: str
+    #: Makes the channel from the settings and the seconds that a server may take over one message. Nothing connects yet.
+    open: Callable[[Settings, float], Channel]
+
+    @property
+    def switch(self) -> str:
+        """The setting as people write it: ``FCM_SERVICE_ACCOUNT_FILE``."""
+        return self.setting.upper()
+
+    def is_configured(self, settings: Settings) -> bool:
+        """Whether the settings switch it on."""
+        return getattr(settings, self.setting, None) is not None

@@ -15,8 +15,7 @@ from email.utils import parseaddr
 from typing import Any
 
 from worker.app import app
-from worker.channels import Channel, Outcome, Sent, TryLater
-from worker.channels.opening import configured_kinds, open_channels
+from worker.channels import Channel, Outcome, Sent, TryLater, registry
 from worker.cli.broker_check import examine_broker
 from worker.errors import WorkerError
 from worker.mx.answers import NO_USERS, NOT_MX, RefusedClient
@@ -198,7 +197,7 @@ _REFUSALS = {
 
 
 async def _channels(settings: Settings) -> Found:
-    channels = open_channels(settings, data_patience=30)
+    channels = registry.open_channels(settings, data_patience=30)
     if not channels:
         return None, "SMTP_URL is not set, nor any push service's key"
     try:
@@ -209,7 +208,8 @@ async def _channels(settings: Settings) -> Found:
     bad = {kind: outcome.code for kind, outcome in found.items() if not isinstance(outcome, Sent)}
     if bad:
         told = ", ".join(f"{kind} does not take messages from us ({code})" for kind, code in bad.items())
-        return False, f"{told}: see {', '.join(_WHERE[kind] for kind in bad)}"
+        switches = registry.switches()
+        return False, f"{told}: see {', '.join(switches[kind] for kind in bad)}"
     return True, f"messages are taken by {', '.join(found)}"
 
 
@@ -225,7 +225,7 @@ async def _telling(settings: Settings) -> Found:
     async with _reports(settings) as (database, reports):
         waiting = await reports.waiting_to_be_told()
         pauses = {pause.scope: pause for pause in await PauseStore(database).all()}
-    kinds = configured_kinds(settings)
+    kinds = [kind.name for kind in registry.configured(settings)]
     due = f"{waiting} {'is' if waiting == '1' else 'are'} due" if waiting else "nobody is due"
     if not kinds:
         return False if waiting else None, f"{due}, and no channel is configured: set SMTP_URL, or a push service's key"
@@ -265,14 +265,6 @@ async def _replies(settings: Settings) -> Found:
             "set EMAIL_REPLY_TO to a mailbox that somebody reads"
         )
     return True, f"go to {name}"
-
-
-_WHERE = {
-    "email": "SMTP_URL",
-    "fcm": "FCM_SERVICE_ACCOUNT_FILE",
-    "apns": "APNS_KEY_FILE",
-    "webpush": "WEBPUSH_VAPID_KEY_FILE",
-}
 
 
 async def _columns(settings: Settings) -> Found:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from worker.channels import registry
 from worker.cli.meaning import did_you_mean, nearest_guid, users_meant
 from worker.cli.session import AsJson, aside, out, print_json, run
 from worker.errors import UsageError, WorkerError
 from worker.plain_text import ISOLATES, plain
-from worker.policy.channel_choice import EMAIL, PUSH_KINDS
+from worker.policy.channel_choice import EMAIL
 from worker.runtime import Runtime
 from worker.store.addresses import AddressStore
 
@@ -31,15 +32,14 @@ def preview(
     user: str = typer.Option(..., "--user", metavar="USR-…|ADDRESS", help="Whose message."),
     *,
     channel: str | None = typer.Option(
-        None, "--channel", help=f"{', '.join((EMAIL, *PUSH_KINDS))}; default: the one that would be taken."
+        None, "--channel", help=f"{', '.join(registry.names())}; default: the one that would be taken."
     ),
     html: Path | None = typer.Option(None, "--html", metavar="FILE", help="Write the HTML of a mail here."),
     open_it: bool = typer.Option(False, "--open", help="Show the HTML of a mail in a browser."),
     as_json: bool = AsJson,
 ) -> None:
     """Show exactly what a user would be sent; asks nothing of MX and sends nothing."""
-    if channel is not None and channel not in (EMAIL, *PUSH_KINDS):
-        kinds = (EMAIL, *PUSH_KINDS)
+    if channel is not None and channel not in (kinds := registry.names()):
         raise UsageError(f"{channel[:60]!r} is none of {', '.join(kinds)}{did_you_mean(channel, kinds)}")
     guid, shown = run(lambda runtime: _shown(runtime, user, channel))
     for note in shown.notes:

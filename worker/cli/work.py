@@ -9,11 +9,11 @@ from typing import Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from worker.channels import registry
 from worker.cli.meaning import did_you_mean, nearest_guid
 from worker.cli.session import AsJson, aside, out, print_json, run
 from worker.errors import UsageError, WorkerError
 from worker.mx.identifiers import is_member_guid
-from worker.policy.channel_choice import EMAIL, PUSH_KINDS
 from worker.runtime import Runtime
 from worker.stages.sweep import sweep as sweep_once
 from worker.stages.sweep import wake
@@ -176,7 +176,7 @@ def resume(
 
 
 def _scope(what: str) -> str:
-    kinds = (EMAIL, *PUSH_KINDS)
+    kinds = registry.names()
     if what == EVERYTHING or re.fullmatch(r"institution:\S{1,128}", what) or what in map(channel_scope, kinds):
         return what
     words = [EVERYTHING, "institution:", *map(channel_scope, kinds)]

@@ -5,6 +5,8 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 EMAIL = "email"
+#: What ``devices.device_kind`` may hold. A channel that serves another kind of device needs its word here, and in
+#: ``policy/columns.py`` what else applications may call it: both are part of what the database's columns mean.
 PUSH_KINDS = ("fcm", "apns", "webpush")
 #: What ``users.channel`` may hold: a preference, or ``none`` for people who want no messages.
 CHOICES = (EMAIL, "push", *PUSH_KINDS, "none")
@@ -48,14 +50,15 @@ def choose(
     failed: Collection[str] = (),
     tried: Collection[tuple[str, str]] = (),
 ) -> Route | Nobody:
-    """The preferred channel if it can be used, else the other; of several devices of a kind the newest.
+    """The preferred channel if it can be used, else the first that can; of several devices of a kind the newest.
 
-    ``failed`` names channels that refused for good, ``tried`` the devices, as (kind, address), that did. After
+    ``configured`` are the channels in the order in which they are tried: email and any number that serve a kind of device each.
+    Email comes first where nothing is preferred and last where a device is. ``failed`` names channels that refused for good, ``tried`` the devices, as (kind, address), that did. After
     :data:`MOST_DEVICES` of a kind no further one is tried.
     """
     if contact.opted_out or contact.preferred == "none":
         return Nobody(code="opted_out")
-    worn_out = {kind for kind in PUSH_KINDS if sum(of == kind for of, _ in tried) >= MOST_DEVICES}
+    worn_out = {kind for kind in configured if sum(of == kind for of, _ in tried) >= MOST_DEVICES}
     left = [
         (kind, address) for kind, address in contact.devices if (kind, address) not in tried and kind not in worn_out
     ]
@@ -64,13 +67,13 @@ def choose(
         addresses[EMAIL] = contact.email
     if not addresses and not contact.devices:
         return Nobody(code="address_refused" if contact.email else "no_address")
-    order: tuple[str, ...]
+    of_devices = [channel for channel in configured if channel != EMAIL]
     if contact.preferred == EMAIL or not contact.preferred:
-        order = (EMAIL, *PUSH_KINDS)
+        order = [EMAIL, *of_devices]
     elif contact.preferred == "push":
-        order = (*PUSH_KINDS, EMAIL)
+        order = [*of_devices, EMAIL]
     else:
-        order = (str(contact.preferred), *PUSH_KINDS, EMAIL)
+        order = [str(contact.preferred), *of_devices, EMAIL]
     for channel in dict.fromkeys(order):
         if channel in addresses and channel in configured and channel not in failed:
             return Route(channel=channel, address=addresses[channel])

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from worker.channels import registry
 from worker.policy import notices
 from worker.policy.cadence import Place
 from worker.policy.channel_choice import EMAIL, Nobody, Route
@@ -57,12 +58,6 @@ _NO_WAY = {
     "no_address": "the customer has no address and no device",
     "address_refused": "the only address was refused for good; another address in users.email ends that",
     "channel_not_configured": "the channels on which the customer could be told are not configured: {settings}",
-}
-_SWITCH = {
-    EMAIL: "SMTP_URL",
-    "fcm": "FCM_SERVICE_ACCOUNT_FILE",
-    "apns": "APNS_KEY_FILE",
-    "webpush": "WEBPUSH_VAPID_KEY_FILE",
 }
 #: Why a moment was set that has not come, by the outcome that was recorded with it.
 _RECORDED = {
@@ -117,7 +112,8 @@ class Explainer:
         if code == "opted_out" and not user.contact.opted_out:
             code = "chose_none"
         kinds = [*([EMAIL] if user.contact.email else []), *(kind for kind, _ in user.contact.devices)]
-        settings = ", ".join(dict.fromkeys(_SWITCH[kind] for kind in kinds if kind in _SWITCH))
+        switches = registry.switches()
+        settings = ", ".join(dict.fromkeys(switches[kind] for kind in kinds if kind in switches))
         return _NO_WAY.get(code, code).format(user=user.user_guid, settings=f"see {settings}")
 
     def outlook(

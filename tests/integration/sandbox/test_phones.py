@@ -5,7 +5,7 @@ import datetime as dt
 import pytest
 
 from worker.channels import BadAddress, Bank, Message, Sent
-from worker.channels.opening import open_channels
+from worker.channels.registry import open_channels
 
 KINDS = ("fcm", "apns", "webpush")
 

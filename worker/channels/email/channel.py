@@ -7,7 +7,7 @@ from worker.channels.email.connection import Unconnected
 from worker.channels.email.dialogue import DATA_PATIENCE, Stale, hand_over, probe
 from worker.channels.email.message import Composer, Mail
 from worker.channels.email.pool import FIRST_PAUSE, IDLE_SECONDS, MAILS_PER_CONNECTION, Pool
-from worker.channels.push.standing import Standing
+from worker.channels.standing import Standing
 from worker.errors import SettingsError
 from worker.settings import Settings
 

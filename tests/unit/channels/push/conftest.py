@@ -1,4 +1,4 @@
-"""Messages to push, keys, and clocks to set."""
+"""Messages to push."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -31,16 +31,3 @@ def make_message() -> Callable[..., Message]:
         return Message(**{**values, **overrides})
 
     return make
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()

@@ -12,7 +12,7 @@ from worker.channels.push.fcm.config import FcmConfig
 from worker.channels.push.fcm.message import build
 from worker.channels.push.http import HttpResponse, Poster, service_url
 from worker.channels.push.pause import Pause
-from worker.channels.push.standing import Standing
+from worker.channels.standing import Standing
 
 #: A token that no device has: FCM refuses it only after it accepted who asks.
 _NOBODY = "reconnect-doctor"

@@ -28,7 +28,7 @@ from worker.channels import BadAddress, ChannelDown, Doubt, Failed, Outcome, Ref
 from worker.channels.push.http import HttpResponse, retry_after
 
 #: Codes that concern the whole project as a rule, and one token now and then: of another project, or of an iOS app while
-#: Firebase has no key for Apple. :mod:`worker.channels.push.standing` decides.
+#: Firebase has no key for Apple. :mod:`worker.channels.standing` decides.
 PERHAPS_THE_TOKEN = frozenset({"sender_id_mismatch", "third_party_auth_error"})
 
 _MISCONFIGURED = frozenset({"SENDER_ID_MISMATCH", "THIRD_PARTY_AUTH_ERROR"})

@@ -8,13 +8,13 @@ from typing import Any
 from worker.channels import Dispatching, Doubt, Failed, Message, Outcome, Refusal, Sent, TryLater, Unknown
 from worker.channels.push.http import PRIVATE_ADDRESS, HttpResponse, Poster
 from worker.channels.push.payload import data_for, fitting, link_for, message_id
-from worker.channels.push.standing import Standing
 from worker.channels.push.text import word
 from worker.channels.push.webpush.classifying import classify
 from worker.channels.push.webpush.config import WebPushConfig
 from worker.channels.push.webpush.public_resolver import PublicResolver
 from worker.channels.push.webpush.subscription import Subscription, parse
 from worker.channels.push.webpush.vapid import check_contact, load_vapid
+from worker.channels.standing import Standing
 from worker.errors import WorkerError
 
 try:

@@ -7,7 +7,7 @@
 | 429 | later; there are several push services, so this message alone |
 | 413, other 4xx | failed |
 | 401, 403 that name another VAPID key | failed, with a code of its own: see below |
-| 401, 403 | the channel is down: our VAPID key or contact is refused (but see :mod:`worker.channels.push.standing`) |
+| 401, 403 | the channel is down: our VAPID key or contact is refused (but see :mod:`worker.channels.standing`) |
 | 5xx | later |
 | 3xx | failed: a redirect could lead anywhere |
 

@@ -3,7 +3,7 @@
 import pytest
 
 from worker.channels import BadAddress, ChannelDown, Failed, Sent, TryLater, Unknown
-from worker.channels.push.standing import Standing
+from worker.channels.standing import Standing
 
 REFUSAL = ChannelDown(code="http_403")
 
