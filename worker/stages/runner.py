@@ -1,10 +1,53 @@
-"""A run: how fetch, deliver and verify get through their work.
+"""The runner: how fetch, deliver and verify work through what is due.
 
-Claim a batch of due rows, work on it concurrently, settle results in one transaction, and claim on as soon as connections fall
-free, so that one slow answer never holds up the rest. It goes on until nothing is due or its time is over; what was claimed
-by then is finished, what was not begun when a stop is asked for is handed back at once.
+It claims a batch of due rows, works on them concurrently, writes results in one transaction, and claims the next batch as soon as
+slots fall free, so that one slow answer never delays the rest.
 
     claim ──▶ waiting ──▶ working (at most ``slots``) ──▶ done ──▶ settle
+                 └──────────────┴──▶ release, if the runner ends before
+
+**Two kinds of loop share the fields.** The main loop (:meth:`Runner.run`) alone asks the stage to claim, settle, renew and release.
+Slots (:meth:`Runner._work_on`) do the jobs; a slot that falls free takes the next waiting job itself, without waiting for the main
+loop. All of them run on one event loop and change fields only between two ``await``, so there is no lock.
+
+================== ============================================================ ==========================================
+field              holds                                                        changed by
+================== ============================================================ ==========================================
+``_waiting``       jobs that were claimed and not begun, the oldest first       filled by the main loop, emptied by both
+``_working``       jobs that were begun, by their number in order of beginning  added by both, removed by the slot
+``_slots``         a task for each job in ``_working``                          started by the main loop, end by themselves
+``_done``          results that no settlement has taken yet                     filled by slots, emptied by the main loop
+``_claims``        claims under way                                             main loop
+``_settling``      the settlement under way; ``None``: there is none            main loop
+``_there_is_much`` whether the last claim was a full batch                      main loop
+``drained``        a claim brought less than a batch: nothing more is due       main loop; never unset
+``halted``         the stage sees no sense in going on                          the stage; never unset
+``_ended``         the main loop has ended: a cancelled job is handed back      main loop; never unset
+================== ============================================================ ==========================================
+
+**Invariants.**
+
+1. A claimed job is in one place: ``_waiting``, ``_working``, ``_done`` (as its result), or in the settlement under way. It leaves by
+   ``settle`` or by ``release``, once. If that call fails, the lease of the row expires and the next sweep recovers it.
+2. ``_working`` holds at most ``slots`` jobs.
+3. At most one settlement is under way, and at most ``claims_at_once`` claims: one until a claim brought a full batch.
+4. A slot sets ``_something_to_do`` when it leaves work for the main loop: a full batch of results, too few jobs waiting, or none at
+   all. Fewer results wait for others, :data:`SETTLE_EVERY` at most.
+
+**The end.**
+
+=========================== =========================== ==================================================
+because                     ``_waiting``                ``_working``
+=========================== =========================== ==================================================
+nothing more is due         is worked off               is finished
+``seconds`` are over        is worked off               is finished
+the stage halted it         is handed back at once      is finished
+the process is to stop      is handed back at once      has ``grace`` seconds, is then cancelled and handed back
+a call of the stage raised  is handed back              is cancelled and handed back; the error is raised
+the runner is cancelled     is handed back              is cancelled and handed back
+=========================== =========================== ==================================================
+
+In every case ``_done`` is settled before :meth:`Runner.run` returns or raises.
 """
 
 import asyncio
@@ -23,7 +66,7 @@ T = TypeVar("T")
 
 log = structlog.get_logger()
 
-#: Results wait at most so long for others to be settled with (seconds).
+#: Results wait at most so long for others to be settled with them (seconds).
 SETTLE_EVERY = 0.2
 
 
@@ -36,57 +79,56 @@ class Batch(Generic[Job]):
 
 
 class Stage(Protocol[Job, Done]):
-    """What a stage gives the run to do."""
+    """What a stage gives the runner to do."""
 
     async def claim(self, n: int) -> Batch[Job]:
         """Take up to ``n`` due rows; fewer mean that no more are due."""
 
     async def work(self, job: Job) -> Done:
-        """Do one job. What the other side does is a result, not an exception."""
+        """Do one job. Whatever MX or a channel answers is a result, not an exception."""
 
     def crashed(self, job: Job) -> Done:
-        """The result of a job whose ``work`` raised: a fault of ours, which must not take the others along."""
+        """The result of a job whose ``work`` raised. That is an error of this worker, and the other jobs go on."""
 
     async def settle(self, done: Sequence[Done]) -> None:
         """Write results, in one transaction."""
 
     async def release(self, jobs: Sequence[Job]) -> None:
-        """Hand jobs back that were not begun."""
+        """Hand back jobs that were not begun, or were cancelled."""
 
     async def renew(self, jobs: Sequence[Job]) -> None:
-        """Lengthen the leases of jobs that take long."""
+        """Extend the leases of jobs that take long."""
 
 
 @dataclass(kw_only=True)
 class Runner(Generic[Job, Done]):
-    """One run of a stage."""
+    """One run of a stage; see the table of fields above."""
 
     stage: Stage[Job, Done]
     #: Jobs worked on at once.
     slots: int
     #: Rows claimed and settled at once.
     batch: int
-    #: How long to go on claiming.
+    #: For how long batches are claimed.
     seconds: float
-    #: How often the leases of what is in hand are renewed.
+    #: How often the leases of waiting and working jobs are renewed (seconds).
     renew_every: float
     #: Set when the process is asked to stop.
     stopping: asyncio.Event
-    #: How long jobs that are under way may go on after that.
+    #: How long jobs that were begun may go on after that (seconds).
     grace: float = 20.0
-    #: Claims under way at once, from the first full batch on. One is a handful of questions to the database, each of which waits
-    #: for its turn on a busy loop: alone it brings 200 rows in 0.1 s, which is less than the connections could take.
+    #: Claims under way at once, after the first full batch. One claim runs a handful of statements, each of which waits on a busy
+    #: event loop. Alone it brings 200 rows in 0.1 s, which is less than 200 connections to MX can use.
     claims_at_once: int = 1
 
-    #: Nothing more was due at the last claim.
     drained: bool = False
-    #: Set by the stage when it makes no sense to go on, as when the breaker opened.
+    #: For example because the breaker opened.
     halted: bool = False
 
     def __post_init__(self) -> None:
         self._waiting: deque[Job] = deque()
         self._working: dict[int, Job] = {}
-        #: How many were begun, by which each is known while it is worked on.
+        #: How many jobs were begun.
         self._begun = 0
         self._slots: set[asyncio.Task[None]] = set()
         self._done: list[Done] = []
@@ -97,9 +139,9 @@ class Runner(Generic[Job, Done]):
         self._ended = False
 
     async def run(self) -> None:
-        """Work until nothing is due, the time is over or a stop is asked for; then everything taken is settled or back."""
+        """Work until nothing is due, the time is over, or the runner must end; then every claimed job is settled or handed back."""
         now = asyncio.get_running_loop().time
-        until, settle_at, renew_at = now() + self.seconds, now() + SETTLE_EVERY, now() + self.renew_every
+        claim_until, settle_at, renew_at = now() + self.seconds, now() + SETTLE_EVERY, now() + self.renew_every
         leave_at = float("inf")
         bell = asyncio.create_task(self._ring_when_stopping())
         try:
@@ -109,28 +151,15 @@ class Runner(Generic[Job, Done]):
                 self._fill_slots()
                 if self._winds_down():
                     await self._hand_back_waiting()
-                else:
-                    while not self.drained and now() < until and self._runs_low():
-                        self._claims.add(self._start(self.stage.claim(self.batch)))
-                if (
-                    self._done
-                    and self._settling is None
-                    and (now() >= settle_at or len(self._done) >= self.batch or self._is_idle())
-                ):
-                    batch, self._done = self._done, []
-                    self._settling = self._start(self.stage.settle(batch))
+                elif now() < claim_until:
+                    self._claim_ahead()
+                if self._may_settle(waited=now() >= settle_at):
+                    self._settle()
                     settle_at = now() + SETTLE_EVERY
-                if self._is_idle() and not self._done and not self._claims and self._settling is None:
+                if self._has_finished():
                     return
-                self._something_to_do.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(SETTLE_EVERY):
-                        await self._something_to_do.wait()
-                if self._settling is not None and self._settling.done():
-                    self._settling = self._settling.result()
-                for claim in [claim for claim in self._claims if claim.done()]:
-                    self._claims.remove(claim)
-                    self._take(claim.result())
+                await self._wait_for_something_to_do()
+                self._collect()
                 if now() >= renew_at:
                     renew_at = now() + self.renew_every
                     await self.stage.renew([*self._working.values(), *self._waiting])
@@ -153,16 +182,19 @@ class Runner(Generic[Job, Done]):
         return not self.drained and not self.halted
 
     def _winds_down(self) -> bool:
-        """Nothing is begun any more: what goes on is finished, what waits is handed back."""
+        """Whether no job is begun any more."""
         return self.stopping.is_set() or self.halted
+
+    def _has_finished(self) -> bool:
+        return self._is_idle() and not self._done and not self._claims and self._settling is None
 
     def _is_idle(self) -> bool:
         return not self._working and not self._waiting
 
     def _runs_low(self) -> bool:
-        """Claim ahead of need, so that no connection idles while the database answers, but never much.
+        """Whether another claim is worth it, so that no slot idles while the database answers.
 
-        Half a batch; where several claims may be under way, a job for each slot.
+        At most half a batch waits before a claim begins; where several claims may be under way, a job for each slot.
         """
         ahead = max(self.slots, self.batch // 2) if self.claims_at_once > 1 else self.batch // 2
         if not self._claims:
@@ -170,6 +202,34 @@ class Runner(Generic[Job, Done]):
         coming = len(self._claims) * self.batch
         most = self.claims_at_once if self._there_is_much else 1
         return len(self._claims) < most and len(self._waiting) + coming <= self.slots + ahead
+
+    def _claim_ahead(self) -> None:
+        while not self.drained and self._runs_low():
+            self._claims.add(self._start(self.stage.claim(self.batch)))
+
+    def _may_settle(self, *, waited: bool) -> bool:
+        """Whether results are written now. ``waited``: they have waited long enough for others."""
+        if not self._done or self._settling is not None:
+            return False
+        return waited or len(self._done) >= self.batch or self._is_idle()
+
+    def _settle(self) -> None:
+        done, self._done = self._done, []
+        self._settling = self._start(self.stage.settle(done))
+
+    async def _wait_for_something_to_do(self) -> None:
+        self._something_to_do.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_EVERY):
+                await self._something_to_do.wait()
+
+    def _collect(self) -> None:
+        """Take over what the settlement and the claims that have ended brought; raises what they raised."""
+        if self._settling is not None and self._settling.done():
+            self._settling = self._settling.result()
+        for claim in [claim for claim in self._claims if claim.done()]:
+            self._claims.remove(claim)
+            self._take(claim.result())
 
     def _start(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(coroutine)
@@ -205,10 +265,10 @@ class Runner(Generic[Job, Done]):
             try:
                 done = await self.stage.work(job)
             except (KeyboardInterrupt, SystemExit, GeneratorExit):
-                raise  # the loop itself ends
+                raise  # the event loop itself ends
             except BaseException as error:  # noqa: BLE001 - whatever it is, the others go on
                 if self._ended:
-                    return  # and hands it back
+                    return  # _leave hands it back
                 log_crash(error)
                 done = self.stage.crashed(job)
             del self._working[number]
@@ -218,12 +278,12 @@ class Runner(Generic[Job, Done]):
                 number, job = self._begin()
             if self._has_something_to_do():
                 self._something_to_do.set()
-                await asyncio.sleep(0)  # jobs that wait for nothing leave the run's own loop its turn
+                await asyncio.sleep(0)  # a job that never waits would keep the main loop from running
             if not goes_on:
                 return
 
     def _has_something_to_do(self) -> bool:
-        """The run's own loop: to settle, to claim, or to come to an end."""
+        """Whether the main loop has to settle, to claim, or to end."""
         return (
             len(self._done) >= self.batch
             or self._is_idle()
@@ -237,7 +297,7 @@ class Runner(Generic[Job, Done]):
             self._waiting.clear()
 
     async def _leave(self) -> None:
-        """Whatever ended the run: settle what is done, hand back what is not."""
+        """Settle what is done, hand back what is not. Runs however the main loop ended."""
         self._ended = True
         slots = list(self._slots)
         for slot in slots:
@@ -247,7 +307,7 @@ class Runner(Generic[Job, Done]):
         for claim in self._claims:
             with suppress(Exception):
                 self._waiting.extend((await claim).jobs)
-        async with AsyncExitStack() as all_of_it:  # whichever of these fails, the others are done
+        async with AsyncExitStack() as all_of_it:  # if one of these fails, the others are done all the same
             if interrupted := [*self._waiting, *self._working.values()]:
                 all_of_it.push_async_callback(self.stage.release, interrupted)
             if self._done:
@@ -258,12 +318,12 @@ class Runner(Generic[Job, Done]):
 
 
 def summary(figures: Mapping[str, int], took: timedelta) -> str:
-    """A run in one short line, for Flower and the log: ``ready 3980, retry 12, 20.1 s``."""
+    """What a run did, in one short line for Flower and the log: ``ready 3980, retry 12, 20.1 s``."""
     return ", ".join([*(f"{word} {figures[word]}" for word in sorted(figures)), f"{took.total_seconds():.1f} s"])
 
 
 def log_crash(error: BaseException) -> None:
-    """Log a fault of ours. The error's text may hold what no log may hold; its place is enough to find the fault."""
+    """Log an error of this worker by its type and place. Its text is left out, since it may hold a URI or an address."""
     log.error("job_crashed", error=type(error).__name__, where=_where(error))
 
 

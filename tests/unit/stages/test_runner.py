@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from tests.unit.stages.desk import Desk, make_shift, until
+from tests.unit.stages.desk import Desk, make_runner, until
 from worker.stages import runner as module
 from worker.stages.runner import Batch, summary
 
@@ -20,7 +20,7 @@ async def test_all_the_work_is_done_and_never_more_than_the_slots_at_once(
     slots: int, batch: int, claims_at_once: int
 ) -> None:
     desk = Desk(150, ticks=lambda job: job % 5)
-    runner = make_shift(desk, slots=slots, batch=batch, claims_at_once=claims_at_once)
+    runner = make_runner(desk, slots=slots, batch=batch, claims_at_once=claims_at_once)
     await runner.run()
     assert desk.peak <= slots
     assert desk.results == dict.fromkeys(range(150), "done")
@@ -30,10 +30,10 @@ async def test_all_the_work_is_done_and_never_more_than_the_slots_at_once(
 
 @pytest.mark.parametrize(("slots", "batch"), [(3, 10), (10, 3), (40, 40)])
 @pytest.mark.usefixtures("endless")
-async def test_every_slot_is_used_however_small_the_slices(slots: int, batch: int) -> None:
+async def test_every_slot_is_used_however_small_the_batches(slots: int, batch: int) -> None:
     desk = Desk(50)
     desk.hold(*range(50))
-    run = asyncio.create_task(make_shift(desk, slots=slots, batch=batch).run())
+    run = asyncio.create_task(make_runner(desk, slots=slots, batch=batch).run())
     await until(lambda: len(desk.working) == slots)
     desk.let_go()
     await run
@@ -41,11 +41,11 @@ async def test_every_slot_is_used_however_small_the_slices(slots: int, batch: in
 
 
 @pytest.mark.usefixtures("endless")
-async def test_slices_are_claimed_side_by_side_once_one_was_full_and_no_further_ahead_than_there_are_slots() -> None:
+async def test_batches_are_claimed_side_by_side_once_one_was_full_and_no_further_ahead_than_there_are_slots() -> None:
     desk = Desk(10_000)
     desk.hold(*range(10_000))
     answer = desk.slow["claim"] = asyncio.Event()
-    runner = make_shift(desk, slots=40, batch=10, claims_at_once=3)
+    runner = make_runner(desk, slots=40, batch=10, claims_at_once=3)
     run = asyncio.create_task(runner.run())
     await until(lambda: desk.calls["claim"] == 1)
     for _ in range(100):
@@ -69,7 +69,7 @@ async def test_when_one_of_several_claims_fails_what_the_others_take_goes_back()
     desk = Desk(1_000)
     desk.fails["claim", 2] = OSError("no database")
     with pytest.raises(OSError, match="no database"):
-        await make_shift(desk, slots=40, batch=10, claims_at_once=4).run()
+        await make_runner(desk, slots=40, batch=10, claims_at_once=4).run()
     assert desk.calls["claim"] >= 4
     assert desk.everything_ended_once()
     assert len(desk.claimed) > 20
@@ -79,7 +79,7 @@ async def test_when_one_of_several_claims_fails_what_the_others_take_goes_back()
 async def test_a_slot_that_falls_free_is_taken_at_once() -> None:
     desk = Desk(8)
     desk.hold(*range(8))
-    run = asyncio.create_task(make_shift(desk, slots=3).run())
+    run = asyncio.create_task(make_runner(desk, slots=3).run())
     await until(lambda: desk.working == {0, 1, 2})
     desk.let_go(1)
     await until(lambda: desk.working == {0, 2, 3})
@@ -91,7 +91,7 @@ async def test_a_slot_that_falls_free_is_taken_at_once() -> None:
 async def test_one_slow_job_does_not_hold_up_the_others() -> None:
     desk = Desk(100)
     desk.hold(0)
-    run = asyncio.create_task(make_shift(desk).run())
+    run = asyncio.create_task(make_runner(desk).run())
     await until(lambda: len(desk.results) == 99)
     assert desk.working == {0}
     assert not run.done()
@@ -104,7 +104,7 @@ async def test_one_slow_job_does_not_hold_up_the_others() -> None:
 async def test_the_clock_is_waited_for_by_results_without_company_only() -> None:
     desk = Desk(500, ticks=lambda job: job % 3)
     async with asyncio.timeout(10):
-        await make_shift(desk).run()
+        await make_runner(desk).run()
     assert desk.everything_ended_once()
 
 
@@ -112,7 +112,7 @@ async def test_the_clock_is_waited_for_by_results_without_company_only() -> None
 async def test_a_full_batch_of_results_is_settled_at_once() -> None:
     desk = Desk(6)
     desk.hold(0)
-    run = asyncio.create_task(make_shift(desk, batch=5).run())
+    run = asyncio.create_task(make_runner(desk, batch=5).run())
     await until(lambda: desk.settled)
     assert set(desk.results) == {1, 2, 3, 4, 5}
     desk.let_go()
@@ -123,7 +123,7 @@ async def test_results_wait_for_company_but_not_for_long() -> None:
     desk, loop = Desk(5), asyncio.get_running_loop()
     desk.hold(0)
     started = loop.time()
-    run = asyncio.create_task(make_shift(desk).run())
+    run = asyncio.create_task(make_runner(desk).run())
     await until(lambda: len(desk.results) == 4)
     assert loop.time() - started < 10 * module.SETTLE_EVERY
     assert len(desk.settled) <= 2
@@ -134,7 +134,7 @@ async def test_results_wait_for_company_but_not_for_long() -> None:
 async def test_a_slow_database_does_not_hold_up_the_work() -> None:
     desk = Desk(60)
     desk.slow["settle"] = asyncio.Event()
-    run = asyncio.create_task(make_shift(desk).run())
+    run = asyncio.create_task(make_runner(desk).run())
     await until(lambda: len(desk.begun) == 60 and not desk.working)
     assert desk.calls["settle"] == 1
     desk.slow["settle"].set()
@@ -153,7 +153,7 @@ async def test_it_claims_ahead_of_need_but_never_much() -> None:
         return found
 
     desk.claim = claim  # type: ignore[method-assign]
-    await make_shift(desk, slots=3, batch=20).run()
+    await make_runner(desk, slots=3, batch=20).run()
     assert 20 < most <= 30
 
 
@@ -161,7 +161,7 @@ async def test_a_crash_is_a_result_and_takes_nobody_along() -> None:
     desk = Desk(20)
     desk.raises = {3: ValueError("ana@mail.example"), 7: asyncio.CancelledError(), 19: KeyError("state=hunter2")}
     with capture_logs() as logs:
-        await make_shift(desk).run()
+        await make_runner(desk).run()
     assert {job for job, result in desk.results.items() if result == "crashed"} == {3, 7, 19}
     assert desk.everything_ended_once()
     assert [(entry["event"], entry["error"]) for entry in logs] == [
@@ -177,7 +177,7 @@ async def test_a_crash_is_a_result_and_takes_nobody_along() -> None:
 @pytest.mark.parametrize(("due", "claims"), [(0, 1), (3, 1), (9, 1), (10, 2), (25, 3)])
 async def test_a_claim_that_takes_fewer_than_it_might_was_the_last(due: int, claims: int) -> None:
     desk = Desk(due)
-    runner = make_shift(desk)
+    runner = make_runner(desk)
     await runner.run()
     assert runner.drained
     assert not runner.has_more
@@ -187,13 +187,13 @@ async def test_a_claim_that_takes_fewer_than_it_might_was_the_last(due: int, cla
 
 async def test_it_claims_on_where_all_that_was_taken_was_settled_at_once() -> None:
     desk = Desk(0)
-    slices = iter([Batch(taken=10, jobs=()), Batch(taken=10, jobs=(1, 2)), Batch(taken=9, jobs=())])
+    batches = iter([Batch(taken=10, jobs=()), Batch(taken=10, jobs=(1, 2)), Batch(taken=9, jobs=())])
 
     async def claim(n: int) -> Batch[int]:
-        return next(slices)
+        return next(batches)
 
     desk.claim = claim  # type: ignore[method-assign]
-    runner = make_shift(desk)
+    runner = make_runner(desk)
     await runner.run()
     assert desk.results == {1: "done", 2: "done"}
     assert runner.drained
@@ -210,7 +210,7 @@ async def test_after_its_time_it_claims_no_more_but_finishes_what_it_has() -> No
 
     # Long after its time: a claim that began before the end has been answered.
     loop.call_later(0.5, time_is_over)
-    runner = make_shift(desk, seconds=0.1, slots=2)
+    runner = make_runner(desk, seconds=0.1, slots=2)
     await runner.run()
     assert over == [len(desk.claimed)]
     assert set(desk.results) == set(desk.claimed)
@@ -221,7 +221,7 @@ async def test_after_its_time_it_claims_no_more_but_finishes_what_it_has() -> No
 async def test_the_leases_of_what_takes_long_are_renewed_begun_or_not() -> None:
     desk = Desk(6)
     desk.hold(0, 1)
-    run = asyncio.create_task(make_shift(desk, slots=2, renew_every=0.02).run())
+    run = asyncio.create_task(make_runner(desk, slots=2, renew_every=0.02).run())
     await until(lambda: len(desk.renewed) >= 3)
     assert all(set(jobs) == set(range(6)) for jobs in desk.renewed)
     desk.let_go(0)
@@ -232,7 +232,7 @@ async def test_the_leases_of_what_takes_long_are_renewed_begun_or_not() -> None:
 
 async def test_what_is_done_in_time_is_not_renewed() -> None:
     desk = Desk(50)
-    await make_shift(desk).run()
+    await make_runner(desk).run()
     assert desk.renewed == []
 
 

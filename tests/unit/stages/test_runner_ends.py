@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from tests.unit.stages.desk import Desk, Done, make_shift, until
+from tests.unit.stages.desk import Desk, Done, make_runner, until
 from worker.stages import runner as module
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
 async def test_a_stop_hands_back_at_once_what_was_not_begun_and_finishes_the_rest() -> None:
     desk = Desk(100)
     desk.hold(*range(100))
-    runner = make_shift(desk, slots=2)
+    runner = make_runner(desk, slots=2)
     run = asyncio.create_task(runner.run())
     await until(lambda: desk.working == {0, 1})
     runner.stopping.set()
@@ -37,7 +37,7 @@ async def test_a_stop_hands_back_at_once_what_was_not_begun_and_finishes_the_res
 async def test_what_a_claim_brings_after_the_stop_goes_back_untouched() -> None:
     desk = Desk(100)
     desk.slow["claim"] = asyncio.Event()
-    runner = make_shift(desk)
+    runner = make_runner(desk)
     run = asyncio.create_task(runner.run())
     await until(lambda: desk.calls["claim"])
     runner.stopping.set()
@@ -47,9 +47,9 @@ async def test_what_a_claim_brings_after_the_stop_goes_back_untouched() -> None:
     assert desk.begun == []
 
 
-async def test_a_shift_that_is_stopped_before_it_begins_claims_nothing() -> None:
+async def test_a_runner_that_is_stopped_before_it_begins_claims_nothing() -> None:
     desk = Desk(10)
-    runner = make_shift(desk)
+    runner = make_runner(desk)
     runner.stopping.set()
     await runner.run()
     assert desk.claimed == []
@@ -59,7 +59,7 @@ async def test_a_shift_that_is_stopped_before_it_begins_claims_nothing() -> None
 async def test_after_the_grace_what_still_goes_on_is_cancelled_and_handed_back() -> None:
     desk = Desk(6)
     desk.hold(*range(6))
-    runner = make_shift(desk, slots=3, grace=0.1)
+    runner = make_runner(desk, slots=3, grace=0.1)
     run = asyncio.create_task(runner.run())
     await until(lambda: len(desk.working) == 3)
     desk.let_go(1)
@@ -74,7 +74,7 @@ async def test_after_the_grace_what_still_goes_on_is_cancelled_and_handed_back()
 @pytest.mark.usefixtures("endless")
 async def test_a_halt_begins_nothing_more_and_leaves_no_successor() -> None:
     desk = Desk(100)
-    runner = make_shift(desk, slots=3)
+    runner = make_runner(desk, slots=3)
     desk.hold(0, 2)
 
     async def work(job: int) -> Done:
@@ -101,7 +101,7 @@ async def test_a_failing_call_is_raised_and_the_other_jobs_are_settled_or_handed
     desk.fails[call, number] = OSError("no database")
     desk.hold(4, 15)
     with pytest.raises(OSError, match="no database"):
-        await make_shift(desk, renew_every=0.02).run()
+        await make_runner(desk, renew_every=0.02).run()
     assert {4, 15} & set(desk.claimed) <= desk.handed_back
     assert desk.everything_ended_once()
 
@@ -111,7 +111,7 @@ async def test_where_nothing_can_be_handed_back_what_is_done_is_settled_all_the_
     desk = Desk(6)
     desk.hold(0, 1)
     desk.fails["release", 0] = OSError("no database")
-    run = asyncio.create_task(make_shift(desk).run())
+    run = asyncio.create_task(make_runner(desk).run())
     await until(lambda: len(desk.begun) == 6 and desk.working == {0, 1})
     run.cancel()
     with pytest.raises(OSError, match="no database"):
@@ -121,11 +121,11 @@ async def test_where_nothing_can_be_handed_back_what_is_done_is_settled_all_the_
 
 
 @pytest.mark.usefixtures("brisk")
-async def test_a_hand_back_that_fails_is_tried_once_more_as_the_shift_leaves() -> None:
+async def test_a_hand_back_that_fails_is_tried_once_more_as_the_runner_leaves() -> None:
     desk = Desk(6)
     desk.hold(0, 1)
     desk.fails["release", 0] = OSError("no database")
-    runner = make_shift(desk, slots=2)
+    runner = make_runner(desk, slots=2)
     run = asyncio.create_task(runner.run())
     await until(lambda: desk.working == {0, 1})
     runner.stopping.set()
@@ -140,18 +140,18 @@ async def test_where_no_result_can_be_settled_what_was_not_begun_is_handed_back_
     desk.hold(3, 4, 5, 6)
     desk.fails = {("settle", n): OSError("no database") for n in range(100)}
     with pytest.raises(OSError, match="no database"):
-        await make_shift(desk).run()
+        await make_runner(desk).run()
     assert desk.handed_back >= {3, 4, 5, 6, 7, 8, 9}
     assert desk.everything_ended_once()
 
 
 @pytest.mark.usefixtures("brisk")
-async def test_a_settlement_that_fails_while_the_shift_leaves_is_raised_too() -> None:
+async def test_a_settlement_that_fails_while_the_runner_leaves_is_raised_too() -> None:
     desk = Desk(2)
     desk.hold(1)
     desk.slow["settle"] = asyncio.Event()
     desk.fails["settle", 0] = OSError("no database")
-    runner = make_shift(desk, grace=0.05)
+    runner = make_runner(desk, grace=0.05)
     run = asyncio.create_task(runner.run())
     await until(lambda: desk.settled)
     runner.stopping.set()
@@ -163,11 +163,11 @@ async def test_a_settlement_that_fails_while_the_shift_leaves_is_raised_too() ->
 
 
 @pytest.mark.usefixtures("endless")
-async def test_a_cancelled_shift_settles_what_is_done_and_hands_back_the_rest() -> None:
+async def test_a_cancelled_runner_settles_what_is_done_and_hands_back_the_rest() -> None:
     desk = Desk(9)
     desk.hold(0, 1, 2, 3, 4)
     desk.hold(7)
-    run = asyncio.create_task(make_shift(desk, slots=6).run())
+    run = asyncio.create_task(make_runner(desk, slots=6).run())
     await until(lambda: desk.begun == list(range(8)) and desk.working == {0, 1, 2, 3, 4, 7})
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -178,11 +178,11 @@ async def test_a_cancelled_shift_settles_what_is_done_and_hands_back_the_rest() 
 
 @pytest.mark.parametrize("call", ["claim", "settle"])
 @pytest.mark.usefixtures("brisk")
-async def test_a_shift_cancelled_over_a_call_waits_for_its_answer(call: str) -> None:
+async def test_a_runner_cancelled_over_a_call_waits_for_its_answer(call: str) -> None:
     desk = Desk(20)
     desk.hold(19)
     desk.slow[call] = asyncio.Event()
-    run = asyncio.create_task(make_shift(desk).run())
+    run = asyncio.create_task(make_runner(desk).run())
     await until(lambda: desk.calls[call])
     run.cancel()
     await asyncio.wait([run], timeout=0.05)
@@ -196,10 +196,10 @@ async def test_a_shift_cancelled_over_a_call_waits_for_its_answer(call: str) -> 
 
 @pytest.mark.parametrize("call", ["settle", "release"])
 @pytest.mark.usefixtures("brisk")
-async def test_a_cancellation_that_meets_a_shift_on_its_way_out_lets_it_finish(call: str) -> None:
+async def test_a_cancellation_that_meets_a_runner_on_its_way_out_lets_it_finish(call: str) -> None:
     desk = Desk(6)
     desk.hold(0, 1)
-    runner = make_shift(desk, grace=0.0)
+    runner = make_runner(desk, grace=0.0)
     run = asyncio.create_task(runner.run())
     await until(lambda: desk.working == {0, 1} and len(desk.results) == 4)
     desk.let_go(0)
@@ -220,7 +220,7 @@ async def test_a_cancellation_that_meets_a_shift_on_its_way_out_lets_it_finish(c
 async def test_a_cancellation_is_never_lost_whatever_happens_beside_it(ticks: int) -> None:
     desk = Desk(2)
     desk.hold(0, 1)
-    run = asyncio.create_task(make_shift(desk, batch=1).run())
+    run = asyncio.create_task(make_runner(desk, batch=1).run())
     await until(lambda: desk.working == {0, 1} and desk.calls["claim"] == 3)
     desk.let_go(0)  # a full batch: it wakes the run
     for _ in range(ticks):
@@ -261,7 +261,7 @@ def test_every_job_ends_once_whatever_happens(
         desk.raises = {job: RuntimeError("crash") for job in crashes}
         if failure is not None:
             desk.fails[failure] = OSError("failed")
-        runner = make_shift(desk, slots=slots, batch=batch, renew_every=0.003, grace=grace)
+        runner = make_runner(desk, slots=slots, batch=batch, renew_every=0.003, grace=grace)
         run = asyncio.create_task(runner.run())
         for _ in range(after):
             await asyncio.sleep(0)
