@@ -1,19 +1,37 @@
-"""How fast MX is asked: so many requests a second by all processes together, not before a moment that MX named, and by each
-process no more side by side than MX takes well.
+"""How fast MX is asked. Three mechanisms, each for one question:
 
-::
+- **How many requests a second, by all processes together?** GCRA in Redis (the generic cell rate algorithm, a token bucket without a
+  burst). The ledger holds one number, the next free moment. A process reserves *n* moments from there on and sends one request at
+  each. Off unless ``MX_REQUESTS_PER_SECOND`` is set. In the same text Redis keeps until when MX asked for silence.
+- **How many requests at once, by this process?** AIMD (additive increase, multiplicative decrease): the limit begins at
+  ``MX_MAX_CONNECTIONS``, is cut to 0.7 of itself by a 429 or a timeout, and grows back by 4 with each round that goes well.
+- **What if Redis is away?** A fallback share: each process keeps to the rate divided by the number of processes that it last saw.
+
+Example: ``MX_REQUESTS_PER_SECOND=50``, ``MX_MAX_CONNECTIONS=200``, two processes, a call takes 0.4 s.
+
+1. 0.97 of the rate is used, so moments are 1/48.5 s = 20.6 ms apart.
+2. At 12:00:00.000 process A reserves 24 moments, up to 12:00:00.474. A moment later B reserves 24, from 12:00:00.495 to 12:00:00.969.
+   Neither may take more than one second's share (24) at once, nor a moment more than 1.25 s ahead.
+3. Each has about 10 requests in flight (24 a second, 0.4 s each). The limit of 200 is not reached.
+4. MX answers one call with 429 and ``Retry-After: 5``. That process cuts its limit from 200 to 140 and writes "no request for 5 s"
+   into Redis. The other reads it within about a second. Moments that fall into the silence are dropped.
+5. Redis dies. Each process goes on with 48.5 / 2 = 24 requests a second of its own. It begins after 1.25 s, when all moments that
+   others reserved have passed. A process that never reached Redis counts on 8 processes and sends 6 a second.
+
+Use::
 
     pacing = Pacing(settings())
-    async with pacing.turn(within=45.0) as turn:  # waits for a place and for its moment; raises NoTurn
+    async with pacing.permit(within=45.0) as permit:  # waits for a slot and a moment; raises NoPermit
         answer = …
-        turn.heard(answer)
+        permit.heard(answer)
 
-====================  ==============================================================================================
-:mod:`.permits`         who may go, and when: the part that others use
-:mod:`.ledger`        what all processes share, in Redis
-:mod:`.schedule`      the moments at which this process may send
-:mod:`.concurrency`        how many requests this process keeps in flight
-====================  ==============================================================================================
+=====================  =========================================================================
+:mod:`.permits`        who may send now: waiters in order, a slot and a moment for each
+:mod:`.ledger`         GCRA: what all processes share, in Redis
+:mod:`.source`         moments from the ledger, or from the fallback share while Redis is away
+:mod:`.schedule`       the moments that this process holds, and those that it missed
+:mod:`.concurrency`    AIMD: how many requests this process keeps in flight
+=====================  =========================================================================
 """
 
 from worker.mx.pacing.permits import NoPermit, Pacing, Permit

@@ -1,62 +1,67 @@
-"""How many requests does one process keep in flight?
+"""How many requests does one process keep in flight? AIMD: additive increase, multiplicative decrease.
 
-As many as MX takes well: a few more with every round that goes well, 0.7 times as many when MX pushes back with a 429 or does not
-answer in time. What was under way when the number was cut fails for the same reason, so it cuts no further.
+- The limit begins at ``MX_MAX_CONNECTIONS``, and never exceeds it.
+- A 429 or a timeout cuts it to 0.7 of itself, but not below 2. Requests that were in flight at the cut do not cut it again: they
+  fail for the same reason.
+- A round is as many requests as the limit. Each round that goes well adds 4. While less than half of the limit is used, success says
+  nothing of a higher limit, and it does not grow.
+
+Example: 200, a 429: 140, another a second later: 98. Then it takes 26 rounds to 200, which is 26 s if a call takes a second.
 """
 
 from collections.abc import Callable
 
-#: Never fewer.
+#: The limit is never cut below this.
 FLOOR = 2
-#: More requests in flight after a round in which all of them went well.
+#: By how much a round that goes well raises the limit.
 GROWTH = 4.0
-#: What is left of them when MX pushes back.
+#: What is left of the limit when MX pushes back.
 CUT = 0.7
 
-#: How much the latest request counts in the mean time that one takes.
+#: The weight of the latest request in the moving average of how long one takes.
 _WEIGHT = 0.05
 
 
 class ConcurrencyLimit:
-    """Places for requests in flight; ``most`` of them, and as many from the start."""
+    """Slots for requests in flight; ``most`` of them, and as many from the start."""
 
     def __init__(self, most: int, *, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._most = float(most)
         self._cut_at = float("-inf")
-        #: As many as there may be now; the whole part counts.
+        #: The limit now; it counts rounded down.
         self.limit = self._most
-        #: As many as there are.
+        #: Slots in use.
         self.in_flight = 0
         #: What a request takes on average (seconds).
         self.seconds = 1.0
 
     @property
     def free(self) -> int:
-        """Places to be had; none or fewer where the number was cut."""
+        """Free slots; zero or negative after a cut."""
         return int(self.limit) - self.in_flight
 
     def turnover(self, seconds: float) -> float:
-        """How many requests come to their end in so many seconds when all places are taken."""
+        """How many requests end in so many seconds while all slots are in use."""
         return int(self.limit) * seconds / max(self.seconds, 0.001)
 
     @property
     def flow(self) -> float:
-        """How many requests come to their end in a second, at present."""
+        """How many requests end in a second, at present."""
         return self.in_flight / max(self.seconds, 0.001)
 
     def leave(self, began: float) -> None:
-        """A request that ``began`` then is over."""
+        """A request that began at ``began`` has ended."""
         self.in_flight -= 1
         self.seconds += _WEIGHT * (self._clock() - began - self.seconds)
 
     def went_well(self) -> None:
-        """MX served a request. Where half of the places are idle, that says nothing about more of them."""
+        """MX served a request: raise the limit, unless less than half of it is used."""
         if self.limit < self._most and self.in_flight * 2 >= self.limit:
             self.limit = min(self._most, self.limit + GROWTH / self.limit)
 
     def pushed_back(self, began: float) -> None:
-        """MX refused or lost a request that ``began`` then."""
+        """MX answered 429 to a request that began at ``began``, or did not answer in time: cut the limit."""
         if began >= self._cut_at:
             self._cut_at = self._clock()
             self.limit = max(min(FLOOR, self._most), self.limit * CUT)

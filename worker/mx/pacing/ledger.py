@@ -1,10 +1,14 @@
-"""What all processes share: when the next request may be sent, until when MX asked for silence, and how many they are.
+"""What all processes share: the next free moment, until when MX asked for silence, and how many processes there are.
 
-It is one text of numbers in Redis, read and written by a script, and all of it may be lost at any moment. Of the libraries
-looked at, ``throttled-py`` (GCRA in Lua on the server's time) grants *n* at once only out of a burst that is there already and
-refuses instead of reserving what comes, ``limits`` has windows alone, and ``pyrate-limiter`` keeps an entry for each request on
-the client's clock. None of them says at which moments the *n* may be sent or knows of a moment that all must wait for, so this is
-GCRA without a burst, whose answer is a schedule.
+This is GCRA without a burst, whose answer is a schedule. All of it is one text of numbers in Redis, which a Lua script reads and
+writes by the server's clock. It may be lost at any moment.
+
+Example: the next free moment is 12:00:00.500 and moments are 20 ms apart. A process asks for 3: it gets 0.500, 0.520 and 0.540, and the
+next free moment is 0.560. If nobody asks for a second, the next one who does begins at its own now: nothing is saved up.
+
+Why no library: ``throttled-py`` (GCRA in Lua on the server's time) grants *n* at once only out of a burst, and refuses instead of
+reserving. ``limits`` has windows only. ``pyrate-limiter`` keeps an entry for each request, on the client's clock. None of them returns
+the moments at which the *n* may be sent, or knows of a moment for which all must wait.
 """
 
 import re
@@ -21,13 +25,13 @@ from redis.exceptions import ConnectionError as ConnectionLost
 
 KEY = "reconnect:pacing:mx"
 
-#: Nothing is granted further ahead than this (seconds), but for one moment to every process where the rate is slow.
+#: Nothing is granted further ahead than this (seconds). A slow rate widens it, so that every process gets one moment.
 HORIZON = 1.25
-#: Seconds; a longer silence is cut to it.
+#: A longer silence is cut to this (seconds).
 LONGEST_BLOCK = 3600.0
-#: A process that was not heard of for so long is not counted (seconds).
+#: A process that did not call for so long is not counted (seconds).
 SEEN_FOR = 15
-#: Redis keeps the text for so long after its last change (seconds).
+#: Redis keeps the text for so long after the last change (seconds).
 KEPT_FOR = 86_400
 
 _TIMEOUT = 1.0
@@ -51,10 +55,10 @@ for i = 3, #words - 1, 2 do
 end
 horizon = math.max(horizon, (processes + 1) * interval)
 
--- Nobody reserves so far ahead: the server's clock was set back.
+-- Nobody can have reserved so far ahead: the server's clock was set back, so the value is dropped.
 local due = tonumber(words[1])
 if due and due > now + 2 * horizon + 10 * interval then due = nil end
--- What others still hold is not known if the text is gone, or if all of us were on our own.
+-- If the text is gone, or processes worked without Redis, others may hold moments that are not in it: begin after the horizon.
 if (not due and careful > 0) or (due and due < now and careful > 1) then due = now + horizon end
 
 local blocked = math.min(tonumber(words[2]) or 0, now + longest)
@@ -76,15 +80,15 @@ return {now, first, granted, blocked, processes}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grant:
-    """What a look into the ledger brought; moments are on this process's monotonic clock."""
+    """What one call to the ledger returned; moments are on this process's monotonic clock."""
 
-    #: When the first of them may be sent; of none, when the first could be.
+    #: The first moment; if none was granted, the earliest that could be.
     first: float
-    #: How many may be sent.
+    #: How many moments.
     n: int
     #: Nothing is sent before this.
     blocked_until: float
-    #: How many processes were here lately, this one included.
+    #: How many processes called lately, this one included.
     processes: int
 
 
@@ -96,20 +100,21 @@ class Ledger(Protocol):
     ) -> Grant:
         """Up to ``n`` moments, ``interval`` seconds apart; one round trip.
 
-        ``horizon``: how far ahead others may have reserved, by what we know. Once it has passed, all that was granted has passed.
-        ``block``: nobody is to send for so many seconds. ``careful``: 1 if others may hold moments that an emptied ledger has
-        forgotten, 2 if they may be sending without it. Raises whatever went wrong.
+        ``horizon``: how far ahead others may have reserved; after so many seconds every moment granted until now has passed.
+        ``block``: no process may send for so many seconds. ``careful``: 1 if others may hold moments that an emptied ledger lost, 2 if
+        they may be sending without it. Raises whatever Redis raises.
         """
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
 
 
 class CarriedTime:
-    """Another machine's clock, read off ours.
+    """Translates moments of the Redis server's clock into moments of ours.
 
-    An answer bounds the difference: it was written after we asked and before we had it. The bounds of many answers together are
-    narrow even where single ones were deferred, so that moments of several grants keep their distances.
+    Each answer bounds the difference of the two clocks, because the server read its clock after we asked and before we had the answer.
+    Example: asked at 10.000, answered at 10.004, it said 73.003: the difference is between 62.999 and 63.003. Bounds of many answers
+    are intersected, so that one slow answer does not shift the moments of its grant.
     """
 
     #: How fast two clocks may drift apart (seconds per second).
@@ -119,7 +124,7 @@ class CarriedTime:
         self._least, self._most, self._at = float("-inf"), float("inf"), 0.0
 
     def learn(self, theirs: float, *, asked: float, answered: float) -> None:
-        """It was ``theirs`` there at some moment between ``asked`` and ``answered`` here."""
+        """Their clock said ``theirs`` at some moment between ``asked`` and ``answered`` of ours."""
         drift = self.DRIFT * (answered - self._at)
         self._least, self._most, self._at = self._least - drift, self._most + drift, answered
         if theirs - answered > self._most or theirs - asked < self._least:  # one of the clocks was set
@@ -128,12 +133,12 @@ class CarriedTime:
         self._most = min(self._most, theirs - asked)
 
     def here(self, theirs: float) -> float:
-        """When it is ``theirs`` there; late rather than early."""
+        """The moment on our clock when theirs says ``theirs``; the latest one within the bounds, never too early."""
         return theirs - self._least
 
 
 class RedisLedger:
-    """The ledger in Redis, opened by its first use on the loop that is running then."""
+    """The ledger in Redis. It connects at its first use, on the event loop that runs then."""
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         # Kombu takes ssl_cert_reqs=CERT_REQUIRED as well as =required; redis-py takes the latter alone.
@@ -180,7 +185,7 @@ class RedisLedger:
             socket_connect_timeout=_TIMEOUT,
             socket_keepalive=True,
             health_check_interval=15,
-            # Once more on a connection that a restart of the server had cut, and no more: we go on without it.
+            # One more try, for a connection that a restart of the server had cut. After that, pacing goes on without Redis.
             retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionLost,)),
         )
         self._script = self._redis.register_script(_SCRIPT)

@@ -1,7 +1,7 @@
 """Who may ask MX now, and who waits?
 
-A request goes when the process has a place for it, nobody is to be silent, and, where a rate is set, a moment to send has come.
-Whoever comes first goes first.
+A request gets a permit when three things hold: the process has a free slot (AIMD), MX asked for no silence, and, if a rate is set, a
+moment of this process has come (GCRA). Permits are given in order of arrival.
 """
 
 import asyncio
@@ -19,28 +19,28 @@ from worker.mx.pacing.schedule import LATE
 from worker.mx.pacing.source import GRANT, LOOK_EVERY, PermitSource
 from worker.settings import Settings
 
-#: Everybody's pause after a 429 that names none (seconds).
+#: No process asks MX for so long after a 429 without ``Retry-After`` (seconds).
 UNNAMED_PAUSE = 1.0
 
-#: A request whose moment passed while its connection was opened waits at most so long for another (seconds).
+#: A request whose moment was lost while its connection opened waits at most so long for another (seconds).
 LATE_PATIENCE = 3.0
 
-#: While some wait, others are expected to go on coming for so long (seconds).
+#: Moments are reserved for those who wait, and for those who will come within so many seconds at the present flow.
 FOLLOWERS = 0.25
 
 _TIMEOUTS = frozenset({"timeout", "connect_timeout"})
 
 
 class NoPermit(Exception):  # noqa: N818 - not an error: MX is asked later
-    """The turn does not come in time. ``after``: seconds for which nobody may ask MX; 0 if the time was merely too short."""
+    """No permit in time. ``after``: seconds for which nobody may ask MX; 0 if there was merely too little time."""
 
     def __init__(self, after: float) -> None:
-        super().__init__("no turn in time")
+        super().__init__("no permit in time")
         self.after = after
 
 
 class Pacing:
-    """The pacing of one process; belongs to the event loop of its first turn. ``ledger``: instead of Redis at ``REDIS_URL``."""
+    """The pacing of one process; bound to the event loop of its first permit. ``ledger``: instead of Redis at ``REDIS_URL``."""
 
     def __init__(
         self, settings: Settings, *, ledger: Ledger | None = None, clock: Callable[[], float] = time.monotonic
@@ -52,7 +52,7 @@ class Pacing:
             rate=settings.mx_requests_per_second,
             clock=clock,
         )
-        #: Those that wait for a place and a moment, and those that have a place and lost their moment.
+        #: Those that wait for a slot and a moment, and those that have a slot and lost their moment.
         self._waiters: deque[asyncio.Future[float]] = deque()
         self._late: deque[asyncio.Future[float]] = deque()
         self._last_permit = float("-inf")
@@ -64,25 +64,25 @@ class Pacing:
         self._closed = False
 
     def permit(self, *, within: float | None = None) -> "Permit":
-        """``async with``: waits for leave to send one request, and keeps its place to the end of the block.
+        """``async with``: waits until one request may be sent, and keeps its slot to the end of the block.
 
-        Raises :class:`NoPermit` after ``within`` seconds, or at once where it is certain that the turn does not come by then.
+        Raises :class:`NoPermit` after ``within`` seconds, or at once if MX asked for a longer silence.
         """
         return Permit(self, within)
 
     def block(self, seconds: float) -> None:
-        """Nobody, in any process, asks MX for so many seconds (an hour at most). The others know within about a second."""
+        """No process asks MX for so many seconds (an hour at most). The others learn of it within about a second."""
         self._source.block(seconds)
         self._rouse()
 
     @property
     def blocked_for(self) -> float:
-        """Seconds for which MX is not asked, as far as this process knows."""
+        """Seconds for which MX must not be asked, as far as this process knows."""
         return max(0.0, self._source.blocked_until - self._clock())
 
     @property
     def alone(self) -> bool:
-        """Whether Redis is away, so that this process keeps to its own share."""
+        """Whether Redis is away, so that this process keeps to its fallback share."""
         return self._source.alone
 
     @property
@@ -91,9 +91,9 @@ class Pacing:
         return int(self._concurrency.limit)
 
     def affordable(self, seconds: float) -> int:
-        """How many more requests this process can have finished in so many seconds, beyond those that wait for their turn.
+        """How many requests this process can finish in so many seconds, beyond those that wait for a permit.
 
-        At least 1 if none wait; 0 if MX is not asked in all that time.
+        At least 1 if none wait; 0 if MX must not be asked in all that time.
         """
         left = seconds - self.blocked_for
         if left <= 0:
@@ -104,7 +104,7 @@ class Pacing:
         return max(int(most) - len(self._waiters), 0 if self._waiters else 1)
 
     async def close(self) -> None:
-        """Let go of Redis; who still waits is cancelled, and who comes later gets no turn."""
+        """Disconnect from Redis. Those who wait are cancelled; whoever comes later gets :class:`NoPermit`."""
         self._closed = True  # for the keeper, too: before Python 3.12, wait_for in redis-py may swallow a cancellation
         if self._keeper is not None:
             self._keeper.cancel()
@@ -137,7 +137,7 @@ class Pacing:
                 return await leave
         except BaseException as error:
             if leave.done() and not leave.cancelled():
-                self._concurrency.in_flight -= 1  # it was let go, and does not go
+                self._concurrency.in_flight -= 1  # it got a permit and does not use it
                 self._release()
             else:
                 with suppress(ValueError):
@@ -147,7 +147,7 @@ class Pacing:
             raise
 
     async def _wait_again(self) -> float:
-        """Another moment, before all who wait, for a request that keeps its place."""
+        """Another moment for a request that keeps its slot; it comes before all who wait for a permit."""
         if self._closed or self.blocked_for > LATE_PATIENCE:
             raise NoPermit(self.blocked_for)
         leave: asyncio.Future[float] = asyncio.get_running_loop().create_future()
@@ -169,7 +169,7 @@ class Pacing:
             self._release()
 
     def _release(self) -> None:
-        """Let go whoever may."""
+        """Give permits to those who wait, in order, for as long as slots and moments last."""
         now = self._clock()
         for waiting, take in ((self._late, self._source.take), (self._waiters, self._goes)):
             while waiting:
@@ -207,21 +207,21 @@ class Pacing:
         )
 
     def _usable(self) -> int:
-        """How many moments could be used soon: by those who wait and those who follow them, as far as there will be places."""
+        """How many moments are wanted: by those who wait and those who will follow, limited by the slots that will be free."""
         if not self._waiters:
             return len(self._late)
         wanted = max(len(self._waiters), int(self._concurrency.flow * FOLLOWERS))
         return len(self._late) + min(wanted, int(max(self._concurrency.free, 0) + self._concurrency.turnover(GRANT)))
 
     def _rouse(self) -> None:
-        """Wake the keeper if there is something to do sooner than it thinks."""
+        """Wake the refill task if a refill is due sooner than it sleeps; start it if it is not running."""
         if self._keeper is None or self._keeper.done():
             self._keeper = asyncio.get_running_loop().create_task(self._keep(), name="pacing")
         elif self._refill_at(self._clock()) < self._keeper_wakes_at:
             self._refill_wanted.set()
 
     async def _keep(self) -> None:
-        """Run errands one at a time, for as long as there is work."""
+        """The refill task: ask the ledger whenever a refill is due, one call at a time."""
         while not self._closed:
             self._refill_wanted.clear()
             self._keeper_wakes_at = float("-inf")
@@ -240,7 +240,7 @@ class Pacing:
 
 
 class Permit:
-    """One request: its leave to go, its place while it is under way, and what it learns of MX."""
+    """One request: its slot, its moment, and what its answer says of MX."""
 
     __slots__ = ("_began", "_moment", "_pacing", "_within")
 
@@ -263,16 +263,16 @@ class Permit:
         self._pacing._leave(self._began)  # noqa: SLF001
 
     async def before_sending(self) -> None:
-        """To be awaited when the connection is open, right before the first byte: waits for another moment if its own has passed.
+        """Await this when the connection is open, right before the first byte: waits for another moment if its own was lost.
 
-        Opening connections on a busy machine takes longer than a moment is good for, and all that waited for them would be sent at
-        once. Raises :class:`NoPermit` if there is no other moment within :data:`LATE_PATIENCE`.
+        On a busy machine a connection takes longer to open than a moment is valid. Without this, all requests that waited for their
+        connections would be sent at once. Raises :class:`NoPermit` if no other moment comes within :data:`LATE_PATIENCE`.
         """
         while self._pacing._clock() > self._moment + LATE:  # noqa: SLF001
             self._moment = await self._pacing._wait_again()  # noqa: SLF001
 
     def heard(self, answer: object) -> None:
-        """Draw the conclusions from one of :mod:`worker.mx.answers`."""
+        """Adapt limit and silence to an answer of :mod:`worker.mx.answers`."""
         if not isinstance(answer, RetryLater):
             if not isinstance(answer, RefusedClient):
                 self.went_well()
@@ -284,11 +284,11 @@ class Permit:
             self.pushed_back()
 
     def went_well(self) -> None:
-        """MX served it."""
+        """MX served the request."""
         self._pacing._concurrency.went_well()  # noqa: SLF001
 
     def pushed_back(self, after: float | None = None) -> None:
-        """MX found it too much, or did not answer in time. ``after``: seconds for which nobody is to ask."""
+        """MX answered 429, or not in time. ``after``: seconds for which no process may ask."""
         self._pacing._concurrency.pushed_back(self._began)  # noqa: SLF001
         if after is not None:
             self._pacing.block(after)

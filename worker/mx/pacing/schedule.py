@@ -1,18 +1,21 @@
-"""The moments at which a process may send, and what becomes of those that it misses.
+"""The moments at which this process may send, and what becomes of those that it misses.
 
-A limiter that counts requests where they are allowed says little of when they arrive: a process deferred for a tenth of a
-second would send a tenth of a second's requests at once, on top of those that are on time. So a moment is good for
-:data:`LATE` seconds and is then lost, and moments are :data:`PACE` times as dense as the rate permits. Requests that leave
-within one second have their moments within ``1 + LATE`` seconds; of these there are ``rate * PACE * (1 + LATE)``, which is
-less than ``rate``. Whether a moment is still good is looked at twice: when a request is let go, and when its connection is open
-and its first byte is about to leave. What the network and the other side's own hesitation add comes on top.
+A moment is valid for :data:`LATE` seconds (30 ms) and is then lost. Otherwise a process that was suspended for a tenth of a second
+would send the requests of that tenth at once, on top of those that are on time, and exceed the rate.
+
+Because a request may leave up to 30 ms after its moment, moments are a little sparser than the rate permits: :data:`PACE` (0.97)
+of it. Requests that leave within one second have their moments within 1.03 s. Example with 50 a second: 50 * 0.97 * 1.03 = 49.96,
+so no second ever has more than 50.
+
+Whether a moment is still valid is checked twice: when its request gets a permit, and when its connection is open, right before the
+first byte. The time that the network takes is not accounted for.
 """
 
 from collections import deque
 
 #: Share of the permitted rate that is used.
 PACE = 0.97
-#: Seconds for which a moment is good. ``PACE * (1 + LATE) <= 1``.
+#: Seconds for which a moment is valid. ``PACE * (1 + LATE) <= 1``.
 LATE = 0.03
 
 
@@ -25,19 +28,19 @@ class Schedule:
         self.lost = 0
 
     def add(self, first: float, interval: float, n: int) -> None:
-        """``n`` moments from ``first`` on, after all that are there already."""
+        """Append ``n`` moments from ``first`` on, all of them after those that are here already."""
         first = max(first, self.last + interval)
         self._moments.extend(first + i * interval for i in range(n))
 
     def take(self, now: float) -> float | None:
-        """Use up a moment that has come, and say which; ``None`` if there is none."""
+        """Remove and return a moment that has come and is valid; ``None`` if there is none."""
         self._lose(now)
         if self._moments and self._moments[0] <= now:
             return self._moments.popleft()
         return None
 
     def left(self, now: float) -> int:
-        """How many moments can still be used."""
+        """How many moments are not lost yet."""
         self._lose(now)
         return len(self._moments)
 
@@ -52,12 +55,12 @@ class Schedule:
         return self._moments[-1] if self._moments else float("-inf")
 
     def forget_before(self, moment: float) -> None:
-        """Nothing is sent before ``moment`` after all."""
+        """Drop the moments before ``moment``: nothing is sent until then."""
         while self._moments and self._moments[0] < moment:
             self._moments.popleft()
 
     def forget_from(self, moment: float) -> None:
-        """From ``moment`` on, other moments count."""
+        """Drop the moments from ``moment`` on: the ledger gives others for that time."""
         while self._moments and self._moments[-1] >= moment:
             self._moments.pop()
 

@@ -1,7 +1,14 @@
-"""Where a process's moments to send come from: from the ledger that all share, or, while Redis is away, from its own share.
+"""Where a process's moments come from: from the shared ledger, or from its fallback share while Redis is away.
 
-Moments are reserved ahead of need, as many at once as are waited for. Where no rate is set there are none, and the ledger is only
-looked into about once a second, for the silence that MX asked for.
+Moments are reserved ahead of need, as many at once as are waited for. If no rate is set there are no moments. The ledger is then read
+about once a second, to learn whether MX asked for silence.
+
+Redis goes away and comes back, in numbers (50 requests a second, two processes):
+
+1. A call to Redis fails. For ``horizon`` (1.25 s) this process sends only what it has reserved, because others may still hold moments.
+2. Then it plans its own moments, 24 a second, up to 1.1 s ahead, and tries Redis twice a second.
+3. Redis answers. The process drops its own moments from the first granted one on. If Redis lost the ledger, the first grant begins one
+   horizon later, when every moment that somebody planned alone has passed.
 """
 
 from collections.abc import Callable
@@ -18,25 +25,26 @@ log = structlog.get_logger()
 GRANT = 1.0
 #: It reserves more when what it holds ends within so many seconds.
 LEAD = 0.1
-#: How often the ledger is looked into while there is work (seconds).
+#: How often the ledger is read while there is work (seconds).
 LOOK_EVERY = 1.0
-#: After so many seconds a look is worth nothing: another one comes before anything is sent. Longer than a look that fails takes.
+#: What was read from the ledger is valid for so long (seconds); then it is read again before anything is sent. Longer than a call
+#: to Redis takes to fail.
 STALE = 5.0
-#: How often Redis is tried while it is away; often enough that all are back before the ledger's horizon has passed.
+#: How often Redis is tried while it is away (seconds); often enough that all processes are back within one horizon.
 TRY_EVERY = 0.5
-#: A process plans its own share so many seconds ahead: longer than Redis may take to fail, shorter than the ledger's horizon.
+#: A process plans its fallback share so many seconds ahead: longer than a call to Redis takes to fail, shorter than the horizon.
 OWN_REACH = 1.1
-#: How many processes there are, to one that could never look.
+#: The number of processes that a process assumes which never reached Redis.
 UNKNOWN_PROCESSES = 8
 
-#: What shuts everybody up is passed on at once; how long it was made longer by the next answers, this often (seconds).
+#: A silence is written to the ledger at once; if later answers extend it, at most this often (seconds).
 _TELL_EVERY = 0.1
 _SOON = 0.02
 _NEVER, _AT_NO_TIME = float("-inf"), float("inf")
 
 
 class PermitSource:
-    """The moments of one process. ``rate``: requests a second that are permitted to all together; ``None`` for no limit."""
+    """The moments of one process. ``rate``: requests a second of all processes together; ``None`` for no limit."""
 
     def __init__(self, ledger: Ledger, *, rate: float | None, clock: Callable[[], float]) -> None:
         self._ledger = ledger
@@ -54,33 +62,36 @@ class PermitSource:
 
     @property
     def share(self) -> float | None:
-        """Requests a second that fall to this process if all that were seen at its last look are at work."""
+        """Requests a second for this process, if all processes that it last saw are at work."""
         return None if self._rate is None else self._rate / self._processes
 
     @property
     def horizon(self) -> float:
-        """Seconds after which nothing that others hold counts any more."""
+        """Seconds after which every moment that others reserved until now has passed."""
         return HORIZON if self._rate is None else max(HORIZON, (self._processes + 1) / self._rate)
 
     def take(self, now: float) -> float | None:
-        """The moment of one request that may be sent now, which is used up; ``None`` if none may."""
+        """Remove and return the moment of one request that may be sent now; ``None`` if none may."""
         if not self.blocked_until <= now < self._stale_at:
             return None
         return now if self._rate is None else self.schedule.take(now)
 
     def next_moment(self, now: float) -> float | None:
-        """When to try again if nobody runs an errand until then."""
+        """When to try again if no refill comes before."""
         return self.blocked_until if self.blocked_until > now else self.schedule.next
 
     def block(self, seconds: float) -> None:
-        """Nobody sends for so many seconds; the others are told by the next errand."""
+        """No process sends for so many seconds; the next refill tells the others."""
         until = self._clock() + min(seconds, LONGEST_BLOCK)
         if until > self.blocked_until:
             self._untold_block = until
             self._hold_until(until)
 
     def refill_at(self, now: float, *, waiting: bool, usable: int, active: bool) -> float:
-        """When the next errand is due: whether anybody waits, how many moments could be used, whether requests were sent lately."""
+        """When the next refill is due.
+
+        ``waiting``: somebody waits. ``usable``: moments that could be used. ``active``: a request was sent lately.
+        """
         looks = [_AT_NO_TIME]
         if waiting or active:
             looks.append(self._asked_at + (TRY_EVERY if self.alone else LOOK_EVERY))
@@ -94,7 +105,7 @@ class PermitSource:
         return min(*looks, needed)
 
     async def refill(self, usable: int) -> None:
-        """Reserve what is needed, pass on what others must know, learn what they know."""
+        """Reserve moments, write a silence to the ledger, read what others wrote."""
         now = self._clock()
         n = self._wanted(now, usable) if now + LOOK_EVERY / 4 >= self._needed_at(now, usable) else 0
         if self.alone:
@@ -104,15 +115,15 @@ class PermitSource:
             await self._look(n, now)
 
     def rest(self) -> None:
-        """Nothing is sent for a while; what was learnt does not count when work begins again."""
+        """Nothing is sent for a while: the ledger is read again before the next request."""
         self._stale_at = _NEVER
 
     async def close(self) -> None:
-        """Let go of Redis."""
+        """Disconnect from Redis."""
         await self._ledger.close()
 
     def _needed_at(self, now: float, usable: int) -> float:
-        """When more moments are to be reserved: not while half of what can be used is there."""
+        """When more moments are reserved: not while half of those that can be used are here."""
         if self._rate is None or usable == 0 or self.schedule.left(now) * 2 > usable:
             return _AT_NO_TIME
         return max(self._reserve_from, self.schedule.last - LEAD)
