@@ -1,22 +1,14 @@
-"""The time that policy goes by: the database's, carried on by this process's monotonic clock.
+"""The time by which the worker decides: read from the database once, then advanced by this process's monotonic clock.
 
-A wall clock that jumps in one worker would write to people at night; the database's is the same for all of them.
+If each worker used its own wall clock, one whose clock is wrong would write to users at night. The database's is the same for all.
 """
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
-
-
-class Clock(Protocol):
-    """Something that knows what time it is."""
-
-    def now(self) -> datetime:
-        """The present moment, aware, in UTC."""
 
 
 class CarriedClock:
-    """Set once to a known moment, it goes on by itself."""
+    """A clock that is set to a known moment and goes on by itself."""
 
     def __init__(self, moment: datetime | None = None) -> None:
         self.set(moment or datetime.now(UTC))
@@ -27,4 +19,5 @@ class CarriedClock:
         self._set_at = time.monotonic()
 
     def now(self) -> datetime:
+        """The present moment, aware, in UTC."""
         return self._moment + timedelta(seconds=time.monotonic() - self._set_at)

@@ -19,7 +19,7 @@ from sqlalchemy import select
 
 from worker.channels.registry import open_channels
 from worker.clock import CarriedClock
-from worker.mx.client import MxClient
+from worker.mx.client import Mx, MxClient
 from worker.mx.pacing import Pacing
 from worker.settings import Settings
 from worker.store.encryption import Vault
@@ -59,7 +59,7 @@ class Runtime:
         #: How long one call to MX may take: it is over well before the lease of the row it is made for (seconds).
         self.mx_deadline = min(45.0, settings.lease_seconds / 2)
         self.pacing = Pacing(settings)
-        self.mx = MxClient(settings, deadline=self.mx_deadline, pacing=self.pacing)
+        self.mx: Mx = MxClient(settings, deadline=self.mx_deadline, pacing=self.pacing)
         self.clock = CarriedClock()
         self.rng = SystemRandom()
         self.stopping = asyncio.Event()

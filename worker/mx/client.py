@@ -1,4 +1,4 @@
-"""The client: asks MX, classifies, tries again within seconds, and answers with a value whatever MX does.
+"""The client: asks MX, classifies the answer, retries within seconds, and always returns a value.
 
 ::
 
@@ -7,7 +7,7 @@
     match answer:
         case Window(): ...
 
-Nothing here logs, and nothing that leaves here carries a key or, but for :class:`~worker.mx.answers.Window`, a URI.
+Nothing here logs. No value or exception carries a key. Only :class:`~worker.mx.answers.Window` carries a URI.
 """
 
 import asyncio
@@ -40,8 +40,8 @@ from worker.settings import Settings
 
 _Answer = TypeVar("_Answer", WindowAnswer, MemberAnswer, RetryLater | RefusedClient | None)
 
-#: Any web server says 404, or redirects. So many such answers in a row are believed; then MX is asked for something that it has,
-#: whoever is gone.
+#: Any web server may answer 404, or redirect. So many such answers in a row are believed. Then MX is asked for its list of users,
+#: which only MX has.
 MOST_GONE = 20
 
 _ONLY_MX_SAYS = (Window, HostileUri, MemberRead, Unsupported)
@@ -49,7 +49,7 @@ _ONLY_MX_SAYS = (Window, HostileUri, MemberRead, Unsupported)
 #: By ``MX_API``.
 _FLAVOURS: dict[str, Callable[[Settings], Flavour]] = {"atrium": Atrium}
 
-#: Well-formed, and nobody's.
+#: Valid GUIDs that belong to nobody.
 _NO_USER = "USR-00000000-0000-0000-0000-000000000000"
 _NO_MEMBER = "MBR-00000000-0000-0000-0000-000000000000"
 
@@ -63,15 +63,24 @@ class Mx(Protocol):
     async def read_member(self, user_guid: str, member_guid: str) -> MemberAnswer:
         """A member as MX sees it now; at most every 3 s for one member."""
 
+    async def probe(self) -> Failure | None:
+        """Whether MX accepts us: ``None``, or what stands in the way."""
+
+    def doubt(self) -> None:
+        """Believe the next 404 or redirect only if MX lists its users."""
+
+    async def close(self) -> None:
+        """Close every connection."""
+
 
 class MxClient:
     """The client of one process and one event loop; it opens its connections with the first call.
 
-    ``deadline``: seconds that one call may take at most, all tries and waits together (an answer under way at the end may
-    cost up to one more). ``pacing``: how fast all processes together may ask; without it, as fast as connections allow.
-    ``ssl_context``: instead of the system's trust store.
+    ``deadline``: seconds that one call may take, with all retries and waits; reading the last answer may take one more.
+    ``pacing``: how fast all processes together may ask; without it, as fast as the connections allow.
+    ``ssl_context``: used instead of the system's trust store.
 
-    Raises :class:`~worker.errors.SettingsError` if the environment names a proxy that is none.
+    Raises :class:`~worker.errors.SettingsError` if a proxy variable of the environment is not a proxy's URL.
     """
 
     def __init__(
@@ -156,7 +165,7 @@ class MxClient:
         """``asked``: the member; empty where it is the list of users, which is the proof itself."""
         deadline = time.monotonic() + self._deadline
         answer: _Answer | Failure = await self._ask_once(url, classify, asked, self._deadline)
-        if tries_for(answer) > 1:  # as hardly any does: the machinery is built for those alone
+        if tries_for(answer) > 1:  # rare, so that the retrying machinery is only built when it is needed
             answer = await persist(
                 answer, lambda within: self._ask_once(url, classify, asked, within), deadline=deadline
             )
@@ -169,7 +178,7 @@ class MxClient:
     async def _ask_once(
         self, url: URL, classify: Callable[[HttpResponse, str], _Answer], asked: str, within: float
     ) -> _Answer | RetryLater:
-        """One request, in its turn."""
+        """One request, once pacing permits it."""
         if self._pacing is None:
             reply = await self._transport.get(url, within=within)
             return reply if isinstance(reply, RetryLater) else classify(reply, asked)

@@ -1,9 +1,10 @@
 """What applications write into a column, and what it means: statuses, truth values, channels, kinds of devices.
 
-``users``, ``devices`` and ``members`` are written by any application, in any language. Where the meaning is plain, a value is read as
-if it had been written properly: case, surrounding space, MX's numbers for statuses. Anything else is *unreadable*: it counts as
-empty, it neither picks nor heals a member, and ``doctor``, ``status`` and ``explain`` name it. ``store/sql/application.py`` reads by
-these tables in SQL, moments by ``policy/moments.py``.
+Any application, in any language, may write ``users``, ``devices`` and ``members``. A value whose meaning is clear is accepted: other
+case, blanks around it, MX's number instead of a status. Examples: ``" denied "`` and ``"2"`` both mean DENIED.
+
+Any other value is *unreadable*: it counts as empty. It makes a member neither broken nor well, and ``doctor``, ``status`` and
+``explain`` name it. ``store/sql/application.py`` applies these tables in SQL. Moments are read by ``policy/moments.py``.
 """
 
 from collections.abc import Collection, Mapping
@@ -27,8 +28,8 @@ CHANNEL_WORDS: Mapping[str, str] = {
 DEVICE_WORDS: Mapping[str, str] = {word: kind for word, kind in CHANNEL_WORDS.items() if kind in PUSH_KINDS}
 
 
-def plain(text: str) -> str:
-    """Without the space around it."""
+def stripped(text: str) -> str:
+    """Without the blanks around it."""
     return text.strip(BLANKS)
 
 
@@ -44,7 +45,7 @@ def lower(text: str) -> str:
 
 def status_of(text: str) -> str | None:
     """The ``connection_status`` that a text means, known or not; ``None`` for nothing."""
-    status = upper(plain(text))
+    status = upper(stripped(text))
     return STATUS_NUMBERS.get(status, status) or None
 
 
@@ -53,22 +54,17 @@ def statuses_as_written(statuses: Collection[str]) -> tuple[str, ...]:
     return (*statuses, *(form for form, name in STATUS_NUMBERS.items() if name in statuses))
 
 
-def is_status(status: str) -> bool:
-    """Whether MX documents this status."""
-    return status in CONNECTION_STATUSES
-
-
 def truth_of(text: str) -> bool | None:
     """What a text says of yes and no; ``None`` where it says neither."""
-    word = lower(plain(text))
+    word = lower(stripped(text))
     return True if word in TRUE else False if word in FALSE else None
 
 
 def channel_of(text: str) -> str | None:
     """The choice of channel that a text means; ``None`` if it means none: email first, as where nothing is written."""
-    return CHANNEL_WORDS.get(lower(plain(text)))
+    return CHANNEL_WORDS.get(lower(stripped(text)))
 
 
 def device_kind_of(text: str) -> str | None:
     """The push service that a text means; ``None`` if it means none, and nothing is sent there."""
-    return DEVICE_WORDS.get(lower(plain(text)))
+    return DEVICE_WORDS.get(lower(stripped(text)))

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import msgspec
 from babel.core import get_global
 
-from worker.policy.columns import lower, plain
+from worker.policy.columns import lower, stripped
 
 #: Names in the zone database that say nothing of a place.
 _NOWHERE = {"factory", "localtime", "posixrules"}
@@ -38,7 +38,7 @@ class Zones(msgspec.Struct, frozen=True):
 @lru_cache(maxsize=4096)
 def zones_of(name: str | None, locale: str | None, *, default: str, fallback: Sequence[str] = ()) -> Zones:
     """Where a user may live by their ``timezone`` and ``locale``; ``default`` is ``TIME_ZONE``."""
-    if name is None or not plain(name):
+    if name is None or not stripped(name):
         return Zones((ZoneInfo(default),))
     zone = zone_named(name)
     if zone is not None:
@@ -49,7 +49,7 @@ def zones_of(name: str | None, locale: str | None, *, default: str, fallback: Se
 
 def zone_named(name: str) -> tzinfo | None:
     """The zone that a text means; ``None`` if it means none."""
-    word = lower(plain(name))
+    word = lower(stripped(name))
     if word in {"z", "utc", "gmt"}:
         return ZoneInfo("UTC")
     if (offset := _OFFSET.fullmatch(word)) is not None:
@@ -63,7 +63,7 @@ def zone_named(name: str) -> tzinfo | None:
 
 def territory_of(locale: str | None) -> str | None:
     """The country in a locale such as ``fr-CA``, ``EN_us`` or ``zh-Hant-TW.UTF-8``; ``None`` where it names none."""
-    subtags = re.split(r"[-_]", re.split(r"[.@]", plain(locale or ""))[0])
+    subtags = re.split(r"[-_]", re.split(r"[.@]", stripped(locale or ""))[0])
     for subtag in subtags[1:]:
         if re.fullmatch("[A-Za-z]{2}", subtag):
             return _OTHERWISE.get(subtag.upper(), subtag.upper())
