@@ -94,7 +94,7 @@ def rotate_keys(*, as_json: bool = AsJson) -> None:
 
     from worker.cli.session import aside, run
     from worker.runtime import Runtime
-    from worker.store.rotating import RotationStore
+    from worker.store.windows import RotationStore
 
     async def job(runtime: Runtime) -> dict[str, int]:
         store, last, rotated = RotationStore(runtime.database, runtime.vault), 0, 0

@@ -3,7 +3,7 @@
 A notice is a reconnection like any other, but of a member that is well: its token has a date, and some days ahead of that date
 (``EXPIRY_NOTICE_DAYS``) its user is told that the connection will stop unless they renew it. Its ``broken_since`` is that date, so
 it lies ahead. Because of that nothing that MX says of the member makes it "back", and nobody looks at it: a notice ends when the
-application moves the date, or when the member breaks. ``store/noticing.py`` says the same in SQL; a property test holds the two
+application moves the date, or when the member breaks. ``store/reconnections/notices.py`` says the same in SQL; a property test holds the two
 together.
 """
 

@@ -2,7 +2,7 @@
 
 Two may say so. **The application's row** says it by no longer being broken (:func:`ending`): where its status is that of a member
 that is well, or is missing, the reconnection ends as reconnected, else as cancelled, since somebody here decided so or another
-fault took its place. ``store/selection.py`` and ``store/noticing.py`` say the same in SQL; a test holds them together.
+fault took its place. ``store/selection.py`` and ``store/reconnections/notices.py`` say the same in SQL; a test holds them together.
 
 **MX** says so with three things together (:func:`is_back`): CONNECTED, not being aggregated, and aggregated successfully since the
 break. Where aggregation after OAuth is skipped (``MX_SKIP_AGGREGATION``) the third may never come; then a member that was picked

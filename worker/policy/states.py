@@ -1,6 +1,13 @@
-"""The states of a reconnection and of a notification, a sentence each, and the ways between them."""
+"""The states of a reconnection and of a notification, a sentence each, and the moves between them: who makes each, and what else happens.
 
+``store/reconnections/`` and ``store/notifications/`` check every move they write against the tables at the end of this file.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
+from typing import TypeVar
 
 
 class ReconnectionState(StrEnum):
@@ -48,6 +55,7 @@ class NotificationState(StrEnum):
 
 
 _R, _N = ReconnectionState, NotificationState
+State = TypeVar("State", bound=StrEnum)
 
 #: A member has at most one reconnection in these.
 OPEN = (_R.DUE, _R.LEASED, _R.READY, _R.NOTIFIED)
@@ -56,34 +64,125 @@ LIVE = (_N.PENDING, _N.SENDING)
 
 ENDS = frozenset({_R.RECONNECTED, _R.GONE, _R.EXHAUSTED, _R.CANCELLED, _R.QUARANTINED, _R.UNSUPPORTED})
 
-#: From each state, the states that may follow it. What ended stays ended, but for what `reconnect retry` puts back. A row that
-#: took its workers down is quarantined by the sweep, out of ``due``, where recovery has put it.
-RECONNECTION_STEPS: dict[ReconnectionState, set[ReconnectionState]] = {
-    _R.DUE: {_R.LEASED, _R.RECONNECTED, _R.GONE, _R.EXHAUSTED, _R.CANCELLED, _R.QUARANTINED},
-    _R.LEASED: {_R.DUE, _R.READY, *ENDS},
-    _R.READY: {_R.NOTIFIED, _R.DUE, *ENDS},
-    _R.NOTIFIED: {_R.DUE, _R.LEASED, _R.READY, *ENDS},
-    _R.EXHAUSTED: {_R.DUE},
-    _R.QUARANTINED: {_R.DUE},
-    _R.UNSUPPORTED: {_R.DUE},
-    _R.RECONNECTED: set(),
-    _R.GONE: set(),
-    _R.CANCELLED: set(),
-}
-NOTIFICATION_STEPS: dict[NotificationState, set[NotificationState]] = {
-    _N.PENDING: {_N.SENDING, _N.CANCELLED, _N.SUPPRESSED},
-    _N.SENDING: {_N.SENT, _N.PENDING, _N.FAILED, _N.UNKNOWN, _N.CANCELLED, _N.SUPPRESSED},
-    _N.SENT: set(),
-    _N.FAILED: set(),
-    _N.UNKNOWN: {_N.PENDING},
-    _N.CANCELLED: set(),
-    _N.SUPPRESSED: set(),
-}
 
-#: Besides, where a streak of refusals turned out to be of us (policy/streaks.py), what it had done is given back: a message that it
-#: ended is pending again, and the reconnections behind it are ready, unless something else was begun for the user meanwhile.
-GIVEN_BACK: dict[ReconnectionState | NotificationState, ReconnectionState | NotificationState] = {
-    _N.FAILED: _N.PENDING,
-    _N.SUPPRESSED: _N.PENDING,
-    _R.DUE: _R.READY,
-}
+class Mover(StrEnum):
+    """Who moves a row."""
+
+    SWEEP = "sweep"
+    FETCH = "fetch"
+    DELIVER = "deliver"
+    VERIFY = "verify"
+    #: `reconnect retry`.
+    RETRY = "retry"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """From any state of ``before`` (empty: the row is new) to any state of ``after``."""
+
+    name: str
+    before: tuple[StrEnum, ...]
+    after: tuple[StrEnum, ...]
+    by: tuple[Mover, ...]
+    #: What else happens, in the same transaction.
+    also: str
+
+
+_SWEEP, _FETCH, _DELIVER, _VERIFY, _RETRY = Mover
+#: What MX's answers make of a reconnection that is not well.
+_GIVEN_UP = (_R.UNSUPPORTED, _R.GONE, _R.EXHAUSTED, _R.CANCELLED, _R.QUARANTINED)
+_WIPED = "the window is wiped, its message cancelled if it is about nothing else"
+_WIPED_WELL = "the window is wiped, the message goes without it; reconnected: MX's words go into the member"
+
+#: What moves a reconnection. Made in ``store/reconnections/``, nowhere else.
+RECONNECTION_MOVES = (
+    Move("open", (), (_R.DUE,), (_SWEEP,), "nothing: the member has no other open reconnection"),
+    Move(
+        "lease",
+        (_R.DUE, _R.NOTIFIED),
+        (_R.LEASED,),
+        (_FETCH,),
+        "the epoch grows; what its user has due soon goes along",
+    ),
+    Move("release", (_R.LEASED,), (_R.DUE,), (_FETCH,), "nothing is counted"),
+    Move("recover", (_R.LEASED,), (_R.DUE,), (_SWEEP,), "the lease ran out: the epoch grows, one more lost lease"),
+    Move("reschedule", (_R.LEASED,), (_R.DUE,), (_FETCH,), "a retry counts an attempt, a deferral does not"),
+    Move(
+        "ready",
+        (_R.LEASED,),
+        (_R.READY,),
+        (_FETCH,),
+        "the older window is wiped, the new one stored, the message queued",
+    ),
+    Move(
+        "notify", (_R.READY,), (_R.NOTIFIED,), (_DELIVER, _SWEEP), "the message ended; reminder and check are planned"
+    ),
+    Move(
+        "go_on", (_R.READY,), (_R.DUE,), (_DELIVER,), "the message ended and told nobody: the next message is planned"
+    ),
+    Move("requeue", (_R.READY,), (_R.DUE,), (_DELIVER,), "the window is wiped, the message goes without it"),
+    Move("remind", (_R.NOTIFIED,), (_R.DUE,), (_SWEEP,), "the attempts start anew"),
+    Move("resend", (_R.NOTIFIED,), (_R.READY,), (_RETRY,), "its unknown message is pending again"),
+    Move("close", (_R.DUE, _R.READY, _R.NOTIFIED), (_R.RECONNECTED, _R.CANCELLED, _R.GONE), (_SWEEP,), _WIPED),
+    Move("close", (_R.DUE, _R.READY), (_R.QUARANTINED,), (_SWEEP,), f"its workers died; {_WIPED}"),
+    Move("close", (_R.NOTIFIED,), (_R.EXHAUSTED,), (_SWEEP,), "after the last reminder; the window is wiped"),
+    Move("close", (_R.LEASED, _R.READY), (_R.RECONNECTED, *_GIVEN_UP), (_FETCH, _DELIVER), _WIPED_WELL),
+    Move("close", (_R.NOTIFIED,), (_R.RECONNECTED, _R.GONE), (_VERIFY,), _WIPED_WELL),
+    Move(
+        "reopen",
+        (_R.EXHAUSTED, _R.QUARANTINED, _R.UNSUPPORTED),
+        (_R.DUE,),
+        (_RETRY,),
+        "attempts and cadence start anew",
+    ),
+    Move("give_back", (_R.EXHAUSTED,), (_R.DUE,), (_DELIVER,), "MX served nobody: the last attempt does not count"),
+)
+#: What moves a notification. Made in ``store/notifications/``, nowhere else.
+NOTIFICATION_MOVES = (
+    Move("queue", (), (_N.PENDING,), (_FETCH,), "its reconnections are ready"),
+    Move("claim", (_N.PENDING,), (_N.SENDING,), (_DELIVER,), "the epoch grows"),
+    Move("release", (_N.SENDING,), (_N.PENDING,), (_DELIVER,), "nothing is counted"),
+    Move("recover", (_N.SENDING,), (_N.PENDING,), (_SWEEP,), "the lease ran out before dispatch; one more lost lease"),
+    Move("retry", (_N.SENDING,), (_N.PENDING,), (_DELIVER,), "a retry counts an attempt, a deferral does not"),
+    Move("finish", (_N.SENDING,), (_N.SENT, _N.UNKNOWN), (_DELIVER, _SWEEP), "its reconnections are notified"),
+    Move("finish", (_N.SENDING,), (_N.FAILED, _N.SUPPRESSED), (_DELIVER,), "its reconnections go on: due again"),
+    Move("finish", (_N.SENDING,), (_N.CANCELLED,), (_DELIVER,), "nothing is left to tell"),
+    Move("cancel", (_N.PENDING,), (_N.CANCELLED,), (_SWEEP,), "all its reconnections closed"),
+    Move("give_up", (_N.PENDING,), (_N.FAILED,), (_SWEEP,), "its workers died: its reconnections are quarantined"),
+    Move("resend", (_N.UNKNOWN,), (_N.PENDING,), (_RETRY,), "its reconnections are ready again"),
+)
+#: Where a streak of refusals turned out to be of us (``policy/streaks.py``), what it had done is undone, unless something else was
+#: begun for the user meanwhile. Nothing else makes these moves.
+GIVEN_BACK = (
+    Move("revive", (_N.FAILED, _N.SUPPRESSED), (_N.PENDING,), (_DELIVER,), "its reconnections are ready again"),
+    Move("unspeak", (_R.DUE,), (_R.READY,), (_DELIVER,), "its message is pending again, and its step is not spoken"),
+)
+
+
+def _steps(states: type[State], moves: Iterable[Move]) -> dict[State, set[State]]:
+    ways = [(before, after) for move in moves for before in move.before for after in move.after]
+    return {state: {states(after) for before, after in ways if before == state} for state in states}
+
+
+#: From each state, the states that may follow it. What ended stays ended, but for what `reconnect retry` reopens.
+RECONNECTION_STEPS = _steps(ReconnectionState, RECONNECTION_MOVES)
+NOTIFICATION_STEPS = _steps(NotificationState, NOTIFICATION_MOVES)
+
+
+class ImpossibleMoveError(Exception):
+    """No move of this file leads there: a fault in our code."""
+
+
+@cache
+def check(name: str, by: Mover, before: StrEnum, *after: StrEnum) -> None:
+    """Raise :class:`ImpossibleMoveError` unless ``by`` may make the move of this name between these states."""
+    moves = [
+        move
+        for move in (*RECONNECTION_MOVES, *NOTIFICATION_MOVES, *GIVEN_BACK)
+        if move.name == name
+        and by in move.by
+        and any(type(state) is type(before) and state == before for state in move.before)
+    ]
+    for state in after:
+        if not any(state in move.after for move in moves):
+            raise ImpossibleMoveError(f"{by} may not {name} {type(before).__name__} {before} to {state}")

@@ -28,7 +28,8 @@ from worker.policy.states import NotificationState
 from worker.runtime import Runtime
 from worker.stages.freshness import Checked
 from worker.stages.next_steps import steps_after
-from worker.store.deliver_settling import ClaimedNotification, DeliveryResult, NotificationItem
+from worker.store.deliver_settling import DeliveryResult
+from worker.store.notifications.claims import ClaimedNotification, NotificationItem
 from worker.store.people import User
 
 log = structlog.get_logger()

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Sequence
 
 from worker.errors import WorkerError
-from worker.store.deliver_settling import ClaimedNotification
 from worker.store.delivering import DeliverStore
+from worker.store.notifications.claims import ClaimedNotification
 
 _Waiting = tuple[ClaimedNotification, asyncio.Future[bool]]
 

@@ -20,9 +20,9 @@ from worker.schedules import slots_after
 from worker.settings import Settings
 from worker.stages.freshness import TRUSTED_FOR
 from worker.stages.planning import Planner
-from worker.store.fetch_settling import ClaimedReconnection
 from worker.store.pauses import EVERYTHING, MX, Pause, channel_scope, delivery_scope, outage_scope
 from worker.store.people import User
+from worker.store.reconnections.claims import ClaimedReconnection
 
 _R, _N = ReconnectionState, NotificationState
 

@@ -25,9 +25,10 @@ from worker.stages.mode import Mode
 from worker.stages.planning import SOON, Planner, UserJob, defer
 from worker.stages.recovered import well_by
 from worker.stages.runner import Batch, Runner, log_crash, summary
-from worker.store.fetch_settling import ClaimedReconnection, FetchResult, NewNotification, UserResult
+from worker.store.fetch_settling import FetchResult, NewNotification, UserResult
 from worker.store.fetching import FetchStore
 from worker.store.pauses import MX, PauseStore
+from worker.store.reconnections.claims import ClaimedReconnection
 
 log = structlog.get_logger()
 

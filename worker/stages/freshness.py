@@ -29,8 +29,10 @@ from worker.runtime import Runtime
 from worker.stages.attribution import Attribution, failure_of
 from worker.stages.breaker import Breaker
 from worker.stages.recovered import well_by
-from worker.store.deliver_settling import ClosedReconnection, NotificationItem, Requeued, WindowRenewal
+from worker.store.deliver_settling import ClosedReconnection, Requeued
 from worker.store.members import Well
+from worker.store.notifications.claims import NotificationItem
+from worker.store.windows import NewWindow
 
 log = structlog.get_logger()
 
@@ -47,7 +49,7 @@ class Fresh:
     item: NotificationItem
     #: A secret.
     uri: str
-    renewal: WindowRenewal | None = None
+    renewal: NewWindow | None = None
 
     def __repr__(self) -> str:
         return f"Fresh({self.item.reconnection_id})"
@@ -88,7 +90,7 @@ class Checked:
         return self._of(Requeued)
 
     @property
-    def renewals(self) -> tuple[WindowRenewal, ...]:
+    def renewals(self) -> tuple[NewWindow, ...]:
         """New windows."""
         return tuple(fresh.renewal for fresh in self.fresh if fresh.renewal is not None)
 
@@ -165,7 +167,7 @@ class Freshness:
 
     def _renewed(self, item: NotificationItem, window: Window, now: datetime) -> Fresh:
         locked = self._runtime.vault.lock(window.uri)
-        renewal = WindowRenewal(reconnection_id=item.reconnection_id, member_guid=window.member.guid, locked_uri=locked)
+        renewal = NewWindow(reconnection_id=item.reconnection_id, member_guid=window.member.guid, locked_uri=locked)
         fresh = msgspec.structs.replace(item, locked_uri=locked, fetched_at=now)
         return Fresh(item=fresh, uri=window.uri, renewal=renewal)
 

@@ -12,7 +12,8 @@ from worker.policy.recovery import next_check
 from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
 from worker.settings import Settings
-from worker.store.deliver_settling import NextStep, NotificationItem
+from worker.store.deliver_settling import NextStep
+from worker.store.notifications.claims import NotificationItem
 
 
 def steps_after(

@@ -16,8 +16,9 @@ from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
 from worker.policy.zones import Zones, zones_of
 from worker.settings import Settings
-from worker.store.fetch_settling import TURN, ClaimedReconnection, FetchResult, UserResult
+from worker.store.fetch_settling import TURN, FetchResult, UserResult
 from worker.store.people import User
+from worker.store.reconnections.claims import ClaimedReconnection
 from worker.store.sql.moments import NEVER
 
 #: What a person has due within this time is told along with what is due now.

@@ -20,7 +20,8 @@ from worker.stages.breaker import Breaker
 from worker.stages.recovered import well_by
 from worker.stages.runner import Batch, Runner, summary
 from worker.store.pauses import MX, PauseStore
-from worker.store.verifying import CheckResult, MemberCheck, VerifyStore
+from worker.store.reconnections.checks import MemberCheck
+from worker.store.verifying import CheckResult, VerifyStore
 
 log = structlog.get_logger()
 

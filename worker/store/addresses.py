@@ -1,4 +1,4 @@
-"""Addresses that mail must not go to any more: refused for good, or of people who want no messages."""
+"""What this worker writes into ``users`` and ``devices``: addresses that were refused for good, and who wants no messages."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
@@ -10,10 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.channel_choice import EMAIL
 from worker.policy.states import NotificationState
-from worker.store.sql.application import plain_text
+from worker.store.notifications.transitions import NotificationTransitions
+from worker.store.sql.application import device_kind, plain_text
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment
-from worker.store.sql.tables import notifications, users, written
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import devices, notifications, users, written
 
 n, u = notifications.c, users.c
 
@@ -31,6 +33,53 @@ class MailUser:
 
     def __repr__(self) -> str:
         return f"MailUser({self.user_guid})"
+
+
+class RefusedAddresses:
+    """Writes down which addresses were refused when a message was handed over, in the transaction of the caller."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        refused = rows.table("given", {"user_guid": Text(), "address": Text(), "channel": Text()}).c
+        self._refuse_mailbox = (
+            update(users)
+            .where(u.user_guid == refused.user_guid, plain_text(u.email) == refused.address)
+            .values(refused_email=refused.address, refused_why="the mail server, when the mail was handed over")
+        )
+        self._refuse_device = (
+            update(devices)
+            .where(
+                devices.c.user_guid == refused.user_guid,
+                device_kind(devices.c.device_kind) == refused.channel,
+                plain_text(devices.c.device_address) == refused.address,
+            )
+            .values(disabled_at=bindparam("now", type_=Moment()))
+        )
+        who = rows.table("given", {"user_guid": Text()}).c
+        self._trust_mailboxes = (
+            update(users)
+            .where(u.user_guid == who.user_guid, u.refused_email == plain_text(u.email))
+            .values(refused_email=None, refused_why=None)
+        )
+        ids = rows.table("given", {"id": BigInteger()}).c
+        self._trust_devices = update(devices).where(devices.c.id == ids.id).values(disabled_at=None)
+
+    async def _execute(
+        self, connection: AsyncConnection, statement: Any, given: list[dict[str, Any]], **more: Any
+    ) -> None:
+        if given:
+            await connection.execute(statement, {"given": self._rows.encode(given), **more})
+
+    async def refuse(self, connection: AsyncConnection, refused: Iterable[Mapping[str, Any]], now: datetime) -> None:
+        """Nothing is sent any more to these mailboxes and devices (user, address, channel), while they are their users'."""
+        given = [dict(row) for row in refused]
+        await self._execute(connection, self._refuse_mailbox, [row for row in given if row["channel"] == EMAIL])
+        await self._execute(connection, self._refuse_device, [row for row in given if row["channel"] != EMAIL], now=now)
+
+    async def trust(self, connection: AsyncConnection, *, mailboxes_of: Iterable[str], devices: Iterable[int]) -> None:
+        """These were refused because of us: the mailboxes of these users, and these devices, are written to again."""
+        await self._execute(connection, self._trust_mailboxes, [{"user_guid": guid} for guid in mailboxes_of])
+        await self._execute(connection, self._trust_devices, [{"id": id_} for id_ in devices])
 
 
 class AddressStore:
@@ -61,12 +110,7 @@ class AddressStore:
             .values(refused_email=email, refused_why=refused.why)
             .returning(u.user_guid)
         )
-        bounced = rows.table("given", {"id": BigInteger(), "outcome": Text()}).c
-        self._note = (
-            update(notifications)
-            .where(n.id == bounced.id, spoken, or_(n.outcome.is_(None), n.outcome != bounced.outcome))
-            .values(outcome=bounced.outcome, outcome_at=bindparam("now", type_=Moment()))
-        )
+        self._notifications = NotificationTransitions(rows)
         theirs = update(users).where(u.user_guid == guids.c.user_guid).returning(u.user_guid)
         self._opt_out = theirs.values(opted_out_at=func.coalesce(u.opted_out_at, bindparam("now", type_=Moment())))
         self._opt_in = theirs.values(opted_out_at=None)
@@ -119,10 +163,9 @@ class AddressStore:
         given = self._rows.encode(
             {"user_guid": guid, "email": user.email, "why": why} for guid, (user, why) in sorted(refused.items())
         )
-        notes = self._rows.encode({"id": id_, "outcome": code} for id_, code in sorted(set(bounced)))
 
         async def work(connection: AsyncConnection) -> set[str]:
-            await connection.execute(self._note, {"given": notes, "now": now})
+            await self._notifications.note_bounces(connection, bounced, now)
             return set((await connection.execute(self._refuse, {"given": given})).scalars())
 
         return await self._database.transaction(work)

@@ -2,22 +2,18 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
-from sqlalchemy import BigInteger, bindparam, func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.outage import HISTORY, WINDOW, on_the_ramp
-from worker.store.noticing import IS_NOTICE
-from worker.store.pauses import outage_scope
+from worker.store.pauses import lift, outage_scope
+from worker.store.reconnections.notices import IS_NOTICE
+from worker.store.reconnections.transitions import Transitions
 from worker.store.sql.database import Database
-from worker.store.sql.moments import Moment
-from worker.store.sql.tables import pauses, reconnections, written
+from worker.store.sql.tables import reconnections, written
 
 r = reconnections.c
-
-#: The outcome of a reconnection that waits for its place on the ramp.
-OUTAGE_OVER = "outage_over"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +36,7 @@ class OutageStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._transitions = Transitions(database.rows)
 
     async def busy_institutions(self, now: datetime, *, at_least: int) -> list[Burst]:
         """Institutions with so many breaks within the last window, beside what they had before."""
@@ -76,22 +73,12 @@ class OutageStore:
             .where(r.institution_code == institution_code, r.state == written("due"), r.next_attempt_at <= now)
             .order_by(r.next_attempt_at, r.id)
         )
-        rows = self._database.rows
-        given = rows.table("given", {"id": BigInteger(), "at": Moment()})
-        spread = (
-            update(reconnections)
-            .where(r.id == given.c.id, r.state == written("due"))
-            .values(next_attempt_at=given.c["at"], outcome=OUTAGE_OVER, outcome_at=bindparam("now", type_=Moment()))
-        )
 
         async def work(connection: AsyncConnection) -> int:
             ids = (await connection.execute(held)).scalars().all()
-            plan: list[dict[str, Any]] = [
-                {"id": id_, "at": now + on_the_ramp(place / len(ids))} for place, id_ in enumerate(ids)
-            ]
-            if plan:
-                await connection.execute(spread, {"given": rows.encode(plan), "now": now})
-            await connection.execute(pauses.delete().where(pauses.c.scope == outage_scope(institution_code)))
+            places = {id_: now + on_the_ramp(place / len(ids)) for place, id_ in enumerate(ids)}
+            await self._transitions.spread(connection, places, now)
+            await lift(connection, outage_scope(institution_code))
             return len(ids)
 
         return await self._database.transaction(work)

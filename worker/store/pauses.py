@@ -10,10 +10,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, delete, exists, func, literal, or_, select, update
 
+from worker.store.notifications.transitions import forget_refusals
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import notifications, pauses
+from worker.store.sql.tables import pauses
 
 #: Everything, by hand.
 EVERYTHING = "everything"
@@ -89,6 +90,14 @@ async def put(
     return bool(inserted)
 
 
+async def lift(connection: Any, scope: str) -> bool:
+    """End a pause, in a transaction of the caller's; see :meth:`PauseStore.lift`."""
+    channel = scope.removeprefix(delivery_scope(""))
+    if channel != scope:
+        await forget_refusals(connection, channel)
+    return bool((await connection.execute(delete(pauses).where(pauses.c.scope == scope))).rowcount)
+
+
 class PauseStore:
     """Sets, lifts and lists pauses."""
 
@@ -118,15 +127,7 @@ class PauseStore:
 
     async def lift(self, scope: str) -> bool:
         """End a pause; returns whether there was one. Refusals that opened a channel's breaker are forgotten with it."""
-        kind = scope.removeprefix(delivery_scope(""))
-        forget = update(notifications).where(notifications.c.channel == kind, notifications.c.refusal.is_not(None))
-
-        async def work(connection: Any) -> bool:
-            if kind != scope:
-                await connection.execute(forget.values(refusal=None))
-            return bool((await connection.execute(delete(pauses).where(pauses.c.scope == scope))).rowcount)
-
-        return await self._database.transaction(work)
+        return await self._database.transaction(lambda connection: lift(connection, scope))
 
     async def take_probe(self, scope: str, *, now: datetime, again_after: timedelta) -> bool:
         """Take the right to one probe of a paused scope; one worker alone gets it."""

@@ -6,31 +6,24 @@ left behind by a process that dies.
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Integer, Text, bindparam, exists, select, update
+from sqlalchemy import Text, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.channel_choice import EMAIL
-from worker.policy.states import GIVEN_BACK, LIVE, NotificationState, ReconnectionState
+from worker.policy.states import NotificationState
 from worker.policy.streaks import MEMORY, OUT_OF, UNREACHABLE, Answer, alike
+from worker.store.addresses import RefusedAddresses
 from worker.store.deliver_settling import DeliveryResult
+from worker.store.notifications.transitions import NotificationTransitions
 from worker.store.pauses import delivery_scope, put
-from worker.store.sql.application import plain_text
+from worker.store.reconnections.transitions import Transitions
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import (
-    devices,
-    notification_reconnections,
-    notifications,
-    reconnections,
-    users,
-    windows,
-    written,
-)
+from worker.store.sql.tables import notifications, users, written
 
-n, r, link = notifications.c, reconnections.c, notification_reconnections.c
+n = notifications.c
 
 _SERVER = {EMAIL: "the mail server", "fcm": "FCM", "apns": "APNs", "webpush": "the browsers' push service"}
 
@@ -74,38 +67,12 @@ class Refusals:
             n.channel == channel,
             recently,
             n.refusal == bindparam("what"),
-            n.state.in_([state for state in NotificationState if state in GIVEN_BACK])
+            n.state.in_([NotificationState.FAILED, NotificationState.SUPPRESSED])
             | ((n.state == NotificationState.PENDING) & n.spent),
         )
-        ids = rows.table("given", {"id": BigInteger()}).c
-        now = bindparam("now", type_=Moment())
-        again: dict[Any, Any] = {n.spent: False, n.next_attempt_at: now}
-        self._give_back_attempts = (
-            update(notifications)
-            .where(n.id == ids.id, n.state == written(NotificationState.PENDING), n.spent)
-            .values({n.attempts: n.attempts - 1, **again})
-        )
-        self._revivable = _revivable(rows)
-        self._revive = (
-            update(notifications)
-            .where(n.id == ids.id)
-            .values({n.state: NotificationState.PENDING, n.epoch: n.epoch + 1, **again})
-        )
-        steps = rows.table("given", {"id": BigInteger(), "base": Integer()}).c
-        self._unspeak = (
-            update(reconnections)
-            .where(r.id == steps.id)
-            .values(
-                state=ReconnectionState.READY, step=r.step - 1, base_step=r.base_step - steps.base, next_attempt_at=None
-            )
-        )
-        who = rows.table("given", {"user_guid": Text()}).c
-        self._trust_mailboxes = (
-            update(users)
-            .where(users.c.user_guid == who.user_guid, users.c.refused_email == plain_text(users.c.email))
-            .values(refused_email=None, refused_why=None)
-        )
-        self._trust_devices = update(devices).where(devices.c.id == ids.id).values(disabled_at=None)
+        self._reconnections = Transitions(rows)
+        self._notifications = NotificationTransitions(rows)
+        self._addresses = RefusedAddresses(rows)
 
     async def assess(
         self,
@@ -173,46 +140,22 @@ class Refusals:
         parameters = {"channel": channel, "what": what, "since": now - MEMORY}
         cost = (await connection.execute(self._cost, parameters)).all()
 
-        async def execute(statement: Any, given: Sequence[dict[str, Any]]) -> Any:
-            return await connection.execute(statement, {"given": self._rows.encode(given), "now": now}) if given else ()
-
-        await execute(
-            self._give_back_attempts, [{"id": row.id} for row in cost if row.state == NotificationState.PENDING]
-        )
+        pending = [row.id for row in cost if row.state == NotificationState.PENDING]
+        await self._notifications.give_back_attempts(connection, pending, now)
         ended = {row.id: row for row in cost if row.state != NotificationState.PENDING}
-        behind = list(await execute(self._revivable, [{"id": id_} for id_ in sorted(ended)]))
+        behind = await self._reconnections.revivable(connection, sorted(ended))
         # A step that was not spent had moved the beginning of the cadence along with it.
-        await execute(
-            self._unspeak, [{"id": reconnection, "base": int(not ended[id_].spent)} for id_, reconnection in behind]
+        await self._reconnections.unspeak(
+            connection, [{"id": reconnection, "base": int(not ended[id_].spent)} for id_, reconnection in behind]
         )
-        await execute(self._revive, [{"id": id_} for id_ in sorted({id_ for id_, _ in behind})])
+        await self._notifications.revive(connection, {id_ for id_, _ in behind}, now)
         suppressed = [row for row in cost if row.state == NotificationState.SUPPRESSED]
-        if channel == EMAIL:
-            await execute(self._trust_mailboxes, [{"user_guid": row.user_guid} for row in suppressed])
-        await execute(self._trust_devices, [{"id": row.device_id} for row in suppressed if row.device_id is not None])
-        return len(cost)
-
-
-def _revivable(rows: Rows) -> Any:
-    """Ended messages, and the reconnections that still stand where the message left them: nothing else was begun for the user."""
-    ids = rows.table("given", {"id": BigInteger()})
-    other, held = notifications.alias("other"), reconnections.alias("held")
-    window = exists().where(windows.c.id == link.window_id, windows.c.superseded_at.is_(None))
-    written_since = exists().where(
-        other.c.user_guid == n.user_guid, (other.c.id > n.id) | (other.c.state.in_(LIVE) & (other.c.id != n.id))
-    )
-    being_fetched = exists().where(held.c.user_guid == n.user_guid, held.c.state == ReconnectionState.LEASED)
-    return (
-        select(n.id, r.id)
-        .join(ids, n.id == ids.c.id)
-        .join(notification_reconnections, link.notification_id == n.id)
-        .join(reconnections, r.id == link.reconnection_id)
-        .where(
-            r.state == written(ReconnectionState.DUE), r.step == link.step + 1, window, ~written_since, ~being_fetched
+        await self._addresses.trust(
+            connection,
+            mailboxes_of=[row.user_guid for row in suppressed] if channel == EMAIL else (),
+            devices=[row.device_id for row in suppressed if row.device_id is not None],
         )
-        .order_by(r.id)
-        .with_for_update(of=reconnections)
-    )
+        return len(cost)
 
 
 def _place(channel: str, email: str | None) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import and_, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.store.noticing import IS_NOTICE
+from worker.store.reconnections.notices import IS_NOTICE
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment, seconds_between
 from worker.store.sql.tables import reconnections, written

@@ -14,7 +14,7 @@ from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
 from worker.stages.verify import verify
 from worker.store import sweeping
-from worker.store.noticing import Noticing
+from worker.store.reconnections.notices import Notices
 from worker.store.sql.tables import members
 from worker.store.sweeping import SweepStore
 
@@ -356,7 +356,7 @@ async def test_a_sweep_reads_only_the_stretch_of_the_index_where_tokens_run_out_
     async with bench.runtime.database.engine.begin() as connection:
         await connection.execute(insert(members), many)
         await connection.execute(text("ANALYZE"))
-        noticing = Noticing(rows, statuses=("DENIED",), days=(7, 2))
+        noticing = Notices(rows, statuses=("DENIED",), days=(7, 2))
         event.listen(connection.sync_connection, "before_cursor_execute", _explain, retval=True)
         found = await connection.execute(noticing.counting(), noticing.parameters(now))
         plan = "\n".join(" ".join(map(str, row)) for row in found)

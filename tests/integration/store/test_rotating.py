@@ -6,8 +6,8 @@ import pytest
 from cryptography.fernet import Fernet
 
 from worker.errors import SettingsError
-from worker.store import rotating
-from worker.store.rotating import RotationStore
+from worker.store import windows
+from worker.store.windows import RotationStore
 
 
 async def _windows(bench: Any, count: int) -> None:
@@ -24,7 +24,7 @@ async def _windows(bench: Any, count: int) -> None:
 
 
 async def test_rotation_can_be_interrupted_and_run_again(bench_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rotating, "BATCH", 4)
+    monkeypatch.setattr(windows, "BATCH", 4)
     old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
     before = await bench_for(uri_keys=old)
     await _windows(before, 10)

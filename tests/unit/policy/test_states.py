@@ -28,7 +28,7 @@ def sentences() -> dict[str, str]:
     source = Path(states.__file__).read_text(encoding="utf-8")
     lines, found = source.splitlines(), {}
     for cls in ast.parse(source).body:
-        if isinstance(cls, ast.ClassDef):
+        if isinstance(cls, ast.ClassDef) and cls.name in {R.__name__, N.__name__}:
             for item in cls.body:
                 if isinstance(item, ast.Assign) and isinstance(item.targets[0], ast.Name):
                     found[f"{cls.name}.{item.targets[0].id}"] = lines[item.lineno - 2].strip()

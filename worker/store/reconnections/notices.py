@@ -22,7 +22,6 @@ from sqlalchemy import (
     or_,
     select,
     type_coerce,
-    update,
 )
 
 from worker.policy.notices import DRIFT, horizon
@@ -39,7 +38,7 @@ m, r = members.c, reconnections.c
 IS_NOTICE = r.reason == written(Reason.EXPIRES_SOON)
 
 
-class Noticing:
+class Notices:
     """The statements of a sweep that concern notices; ``days`` is ``EXPIRY_NOTICE_DAYS``."""
 
     def __init__(self, rows: Rows, *, statuses: Collection[str], days: Sequence[int]) -> None:
@@ -114,8 +113,8 @@ class Noticing:
         """How many :meth:`opening` would open."""
         return select(func.count()).select_from(members).where(self.walk()[1], self._worth_one())
 
-    def ending(self) -> Any:
-        """End the notices that are over: of members that broke, whose token was renewed, or whose date was moved otherwise."""
+    def over(self) -> tuple[ColumnElement[bool], ColumnElement[str], ColumnElement[str]]:
+        """Which notices are over, the state that each ends in, and its outcome: of members that broke, whose token was renewed, or whose date was moved otherwise."""
         date, drift = normalised(m.token_expires_at), DRIFT.total_seconds()
         cancelled, reconnected = ReconnectionState.CANCELLED, ReconnectionState.RECONNECTED
         broken = is_broken(self._statuses, self._now)
@@ -130,17 +129,14 @@ class Noticing:
         ]
         state = case(*((condition, literal(str(end))) for condition, end, _ in cases), else_=null())
         outcome = case(*((condition, literal(code)) for condition, _, code in cases), else_=null())
-        return (
-            update(reconnections)
-            .where(
-                r.closed_at.is_(None),
-                IS_NOTICE,
-                r.state != written("leased"),
-                m.member_guid == r.member_guid,
-                state.is_not(None),
-            )
-            .values(state=state, outcome=outcome, closed_at=self._now, outcome_at=self._now)
+        where = and_(
+            r.closed_at.is_(None),
+            IS_NOTICE,
+            r.state != written("leased"),
+            m.member_guid == r.member_guid,
+            state.is_not(None),
         )
+        return where, state, outcome
 
 
 def _shifted(moment: ColumnElement[datetime], seconds: float) -> ColumnElement[datetime]:

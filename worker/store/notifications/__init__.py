@@ -1,0 +1,5 @@
+"""The owner of ``notifications`` and of their items (``notification_reconnections``).
+
+:mod:`~worker.store.notifications.claims` has the leases, :mod:`~worker.store.notifications.transitions` every other write.
+``policy/states.py`` has the table of the moves.
+"""

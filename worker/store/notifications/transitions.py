@@ -1,0 +1,274 @@
+"""Every write to a notification and to its items, but for the leases: one named method for each move of ``policy/states.py``.
+
+All run in the transaction of the caller, and write a batch in one statement.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Integer,
+    Text,
+    bindparam,
+    delete,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.policy.poison import MOST_DEATHS
+from worker.policy.states import Mover, NotificationState, check
+from worker.store.sql.application import device_kind, plain_text
+from worker.store.sql.moments import Moment
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import devices, notification_reconnections, notifications, reconnections, written
+from worker.store.windows import live_window_of
+
+n, r, link = notifications.c, reconnections.c, notification_reconnections.c
+_N = NotificationState
+
+_NOW = bindparam("now", type_=Moment())
+
+
+class NotificationTransitions:
+    """Its statements, made once."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._queue = _queue(rows)
+        self._add_items = _add_items(rows)
+        self._finish = _finish(rows)
+        self._leave_out = _leave_out(rows)
+        self._relink = _relink(rows)
+        self._note_device = _note_device(rows)
+        self._note_bounce = _note_bounce(rows)
+        self._cancel = _cancel(rows)
+        ids = rows.table("given", {"id": BigInteger()}).c
+        due_again: dict[Any, Any] = {n.spent: False, n.next_attempt_at: _NOW}
+        self._give_back_attempts = (
+            update(notifications)
+            .where(n.id == ids.id, n.state == written(_N.PENDING), n.spent)
+            .values({n.attempts: n.attempts - 1, **due_again})
+        )
+        self._revive = (
+            update(notifications)
+            .where(n.id == ids.id, n.state.in_((written(_N.FAILED), written(_N.SUPPRESSED))))
+            .values({n.state: _N.PENDING, n.epoch: n.epoch + 1, **due_again})
+        )
+
+    async def _execute(
+        self, connection: AsyncConnection, statement: Any, given: Iterable[Mapping[str, Any]], **more: Any
+    ) -> Any:
+        listed = list(given)
+        return await connection.execute(statement, {"given": self._rows.encode(listed), **more}) if listed else ()
+
+    async def queue(
+        self, connection: AsyncConnection, messages: Sequence[Mapping[str, Any]], now: datetime
+    ) -> dict[str, int]:
+        """New notifications, pending at once: ids by user. A user who has a live one already gets none."""
+        return {user: id_ for id_, user in await self._execute(connection, self._queue, messages, now=now)}
+
+    async def add_items(self, connection: AsyncConnection, items: Sequence[Mapping[str, Any]]) -> None:
+        """Name reconnections in notifications."""
+        await self._execute(connection, self._add_items, items)
+
+    async def finish(
+        self, connection: AsyncConnection, results: Sequence[Mapping[str, Any]], now: datetime
+    ) -> set[int]:
+        """``finish`` and ``retry``: end leases with their results. Returns the ids that were still leased under their epoch."""
+        for state in {row["state"] for row in results}:
+            check("retry" if state is _N.PENDING else "finish", Mover.DELIVER, _N.SENDING, state)
+        ordered = sorted(results, key=lambda row: row["id"])
+        return {row.id for row in await self._execute(connection, self._finish, ordered, now=now)}
+
+    async def leave_out(self, connection: AsyncConnection, items: Sequence[tuple[int, int]]) -> None:
+        """Take items, as (notification, reconnection), out of their messages."""
+        given = ({"id": reconnection, "notification_id": id_} for id_, reconnection in items)
+        await self._execute(connection, self._leave_out, given)
+
+    async def relink(self, connection: AsyncConnection, items: Sequence[tuple[int, int]]) -> None:
+        """Point items, as (notification, reconnection), to the live windows of their reconnections."""
+        given = ({"id": reconnection, "notification_id": id_} for id_, reconnection in items)
+        await self._execute(connection, self._relink, given)
+
+    async def note_devices(self, connection: AsyncConnection, tried: Sequence[Mapping[str, Any]]) -> None:
+        """Remember at which device (id, channel, address) a message ended; the next one is tried."""
+        await self._execute(connection, self._note_device, tried)
+
+    async def note_bounces(
+        self, connection: AsyncConnection, bounced: Iterable[tuple[int, str]], now: datetime
+    ) -> None:
+        """Write onto notifications (id, code) that went out that they came back."""
+        given = [{"id": id_, "outcome": code} for id_, code in sorted(set(bounced))]
+        await self._execute(connection, self._note_bounce, given, now=now)
+
+    async def cancel_about(self, connection: AsyncConnection, closed: Collection[int], now: datetime) -> None:
+        """``cancel``: pending notifications that are about these closed reconnections alone.
+
+        A message that waits for the morning would hold up its user's next one.
+        """
+        check("cancel", Mover.SWEEP, _N.PENDING, _N.CANCELLED)
+        await self._execute(connection, self._cancel, ({"id": id_} for id_ in closed), now=now)
+
+    async def give_up(self, connection: AsyncConnection, now: datetime) -> Sequence[int]:
+        """``give_up``: notifications that took their workers down, alone in the end, are not tried again; their ids."""
+        check("give_up", Mover.SWEEP, _N.PENDING, _N.FAILED)
+        statement = (
+            update(notifications)
+            .where(n.state == written(_N.PENDING), n.lost_leases >= MOST_DEATHS)
+            .values(state=_N.FAILED, outcome="poison", outcome_at=_NOW)
+            .returning(n.id)
+        )
+        return list((await connection.execute(statement, {"now": now})).scalars())
+
+    async def resend(
+        self, connection: AsyncConnection, members: Collection[str] | None, now: datetime
+    ) -> Sequence[int]:
+        """``resend``: what may or may not have arrived is pending again, for users to whom nothing was written since; the ids."""
+        check("resend", Mover.RETRY, _N.UNKNOWN, _N.PENDING)
+        newer = notifications.alias("newer")
+        about = select(link.notification_id).join(reconnections, r.id == link.reconnection_id)
+        theirs = n.id.in_(about.where(r.member_guid.in_(members))) if members else true()
+        overtaken = exists().where(newer.c.user_guid == n.user_guid, newer.c.id > n.id)
+        statement = (
+            update(notifications)
+            .where(n.state == _N.UNKNOWN, theirs, ~overtaken)
+            .values(state=_N.PENDING, next_attempt_at=now, attempts=0, epoch=n.epoch + 1, outcome="requeued")
+            .returning(n.id)
+        )
+        return list((await connection.execute(statement)).scalars())
+
+    async def give_back_attempts(self, connection: AsyncConnection, ids: Collection[int], now: datetime) -> None:
+        """A streak of refusals was of us: the attempts that it took from these pending notifications do not count."""
+        await self._execute(connection, self._give_back_attempts, ({"id": id_} for id_ in ids), now=now)
+
+    async def revive(self, connection: AsyncConnection, ids: Collection[int], now: datetime) -> None:
+        """``revive``: a streak of refusals was of us, so the notifications that it ended are pending again."""
+        for state in (_N.FAILED, _N.SUPPRESSED):
+            check("revive", Mover.DELIVER, state, _N.PENDING)
+        await self._execute(connection, self._revive, ({"id": id_} for id_ in sorted(ids)), now=now)
+
+
+async def forget_refusals(connection: AsyncConnection, channel: str) -> None:
+    """The channel serves us again: refusals of before say nothing any more."""
+    await connection.execute(
+        update(notifications).where(n.channel == channel, n.refusal.is_not(None)).values(refusal=None)
+    )
+
+
+def _queue(rows: Rows) -> Any:
+    message = rows.table("given", {"user_guid": Text(), "channel": Text(), "step": Integer(), "message_key": Text()})
+    return (
+        rows.insert(notifications)
+        .from_select(
+            ["user_guid", "channel", "step", "message_key", "state", "created_at", "next_attempt_at"],
+            select(message, literal(str(_N.PENDING)), _NOW, _NOW).where(true()),
+        )
+        .on_conflict_do_nothing()
+        .returning(n.id, n.user_guid)
+    )
+
+
+def _add_items(rows: Rows) -> Any:
+    ids = dict.fromkeys(("notification_id", "reconnection_id", "window_id"), BigInteger())
+    item = rows.table("given", {**ids, "step": Integer(), "channel": Text()})
+    return rows.insert(notification_reconnections).from_select([column.name for column in item.c], select(item))
+
+
+def _finish(rows: Rows) -> Any:
+    result = rows.table(
+        "given",
+        {
+            "id": BigInteger(),
+            "epoch": BigInteger(),
+            "state": Text(),
+            "outcome": Text(),
+            "next_attempt_at": Moment(),
+            "attempts": Integer(),
+            "sent_at": Moment(),
+            "refusal": Text(),
+            "spent": Boolean(),
+        },
+    ).c
+    return (
+        update(notifications)
+        .where(n.id == result.id, n.epoch == result.epoch, n.state == written(_N.SENDING))
+        .values(
+            state=result.state,
+            outcome=result.outcome,
+            outcome_at=_NOW,
+            next_attempt_at=result.next_attempt_at,
+            attempts=result.attempts,
+            sent_at=result.sent_at,
+            refusal=result.refusal,
+            spent=result.spent,
+            lease_worker=None,
+            lease_expires_at=None,
+            lost_leases=0,
+        )
+        .returning(n.id)
+    )
+
+
+def _leave_out(rows: Rows) -> Any:
+    left = rows.table("given", {"id": BigInteger(), "notification_id": BigInteger()}).c
+    return delete(notification_reconnections).where(
+        rows.among(link.notification_id, select(left.notification_id)),
+        exists().where(left.id == link.reconnection_id, left.notification_id == link.notification_id),
+    )
+
+
+def _relink(rows: Rows) -> Any:
+    renewed = rows.table("given", {"id": BigInteger(), "notification_id": BigInteger()}).c
+    return (
+        update(notification_reconnections)
+        .where(link.reconnection_id == renewed.id, link.notification_id == renewed.notification_id)
+        .values(window_id=live_window_of(link.reconnection_id))
+    )
+
+
+def _note_device(rows: Rows) -> Any:
+    at = rows.table("given", {"id": BigInteger(), "address": Text(), "channel": Text()}).c
+    device = (
+        select(func.max(devices.c.id))  # an application may have written one device twice, in two forms
+        .where(
+            devices.c.user_guid == n.user_guid,
+            device_kind(devices.c.device_kind) == at.channel,
+            plain_text(devices.c.device_address) == at.address,
+        )
+        .scalar_subquery()
+    )
+    return update(notifications).where(n.id == at.id).values(device_id=device)
+
+
+def _note_bounce(rows: Rows) -> Any:
+    bounced = rows.table("given", {"id": BigInteger(), "outcome": Text()}).c
+    spoken = n.state.in_((written(_N.SENT), written(_N.UNKNOWN)))
+    return (
+        update(notifications)
+        .where(n.id == bounced.id, spoken, or_(n.outcome.is_(None), n.outcome != bounced.outcome))
+        .values(outcome=bounced.outcome, outcome_at=_NOW)
+    )
+
+
+def _cancel(rows: Rows) -> Any:
+    closed = rows.table("given", {"id": BigInteger()})
+    behind = select(link.notification_id).join(closed, link.reconnection_id == closed.c.id)
+    others = (
+        exists()
+        .where(link.notification_id == n.id, link.reconnection_id == r.id, r.state == written("ready"))
+        .correlate(notifications)
+    )
+    return (
+        update(notifications)
+        .where(rows.among(n.id, behind), n.state == written(_N.PENDING), ~others)
+        .values(state=_N.CANCELLED, outcome="superseded", outcome_at=_NOW)
+    )

@@ -1,0 +1,136 @@
+"""What a stage settles: one change for each reconnection, made by the function that has the move's name in ``policy/states.py``."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import BigInteger, Integer, Text, bindparam, case, func, update
+
+from worker.policy.states import ReconnectionState
+from worker.store.members import Well
+from worker.store.sql.moments import Moment
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import reconnections
+
+r = reconnections.c
+_R = ReconnectionState
+_NOW = bindparam("now", type_=Moment())
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One reconnection's move, and what is written with it. Columns that are not named stay as they are."""
+
+    id: int
+    name: str
+    before: ReconnectionState
+    after: ReconnectionState
+    columns: Mapping[str, Any]
+    #: It is wiped of its window: it closed, is requeued, or a fresh one takes the place of an older one.
+    wipes: bool = False
+    #: Closed as reconnected: what MX said.
+    well: Well | None = None
+
+
+def ready(id_: int, *, outcome: str, attempts: int, moved_to: str | None, had_window: bool) -> Change:
+    """MX gave out a window, which is stored beside this."""
+    columns = {"outcome": outcome, "attempts": attempts, "moved_to": moved_to}
+    return Change(id=id_, name="ready", before=_R.LEASED, after=_R.READY, columns=columns, wipes=had_window)
+
+
+def reschedule(id_: int, *, outcome: str, attempts: int, at: datetime | None) -> Change:
+    """Fetch has no window: due again at ``at``, with so many failed attempts."""
+    columns = {"outcome": outcome, "attempts": attempts, "next_attempt_at": at}
+    return Change(id=id_, name="reschedule", before=_R.LEASED, after=_R.DUE, columns=columns)
+
+
+def after_message(id_: int, after: ReconnectionState, *, now: datetime, told: bool, **columns: Any) -> Change:
+    """``notify``, or ``go_on`` where the message told nobody. The attempts start anew."""
+    name = "notify" if after is _R.NOTIFIED else "go_on"
+    written_too = {"attempts": 0, "notified_at": now if told else None, **columns}
+    return Change(id=id_, name=name, before=_R.READY, after=after, columns=written_too)
+
+
+def requeue(id_: int, *, at: datetime, **columns: Any) -> Change:
+    """It is left out of its message, and due again by itself."""
+    return Change(
+        id=id_, name="requeue", before=_R.READY, after=_R.DUE, columns={"next_attempt_at": at, **columns}, wipes=True
+    )
+
+
+def close(
+    id_: int,
+    before: ReconnectionState,
+    after: ReconnectionState,
+    *,
+    now: datetime,
+    well: Well | None = None,
+    had_window: bool = True,
+    **columns: Any,
+) -> Change:
+    """It is over. ``reopen_at`` among the columns: when a sweep may open another; without it at once, should the member break again."""
+    return Change(
+        id=id_,
+        name="close",
+        before=before,
+        after=after,
+        columns={"closed_at": now, **columns},
+        wipes=had_window,
+        well=well,
+    )
+
+
+def checked(id_: int, epoch: int, **columns: Any) -> Change:
+    """No move: MX was asked about a notified reconnection, and it goes on. Discarded if it was claimed since."""
+    return Change(id=id_, name="", before=_R.NOTIFIED, after=_R.NOTIFIED, columns={"epoch": epoch, **columns})
+
+
+def applying(rows: Rows) -> Any:
+    """The UPDATE that writes changes. What is not given is NULL, and stays as it is; but what ended, is ready or due again has no check to come.
+
+    A reconnection has a next attempt where it is given, or where it does not move.
+    """
+    given = rows.table(
+        "given",
+        {
+            "id": BigInteger(),
+            "epoch": BigInteger(),
+            "before": Text(),
+            "state": Text(),
+            "outcome": Text(),
+            "next_attempt_at": Moment(),
+            "attempts": Integer(),
+            "step": Integer(),
+            "base_step": Integer(),
+            "notified_at": Moment(),
+            "next_check_at": Moment(),
+            "checks": Integer(),
+            "closed_at": Moment(),
+            "reopen_at": Moment(),
+            "moved_to": Text(),
+        },
+    ).c
+    return (
+        update(reconnections)
+        .where(r.id == given.id, r.state == given.before, r.epoch == func.coalesce(given.epoch, r.epoch))
+        .values(
+            state=given.state,
+            outcome=func.coalesce(given.outcome, r.outcome),
+            outcome_at=case((given.outcome.is_not(None), _NOW), else_=r.outcome_at),
+            next_attempt_at=case((given.state == given.before, r.next_attempt_at), else_=given.next_attempt_at),
+            attempts=func.coalesce(given.attempts, r.attempts),
+            step=func.coalesce(given.step, r.step),
+            base_step=func.coalesce(given.base_step, r.base_step),
+            notified_at=func.coalesce(given.notified_at, r.notified_at),
+            first_notified_at=func.coalesce(r.first_notified_at, given.notified_at),
+            next_check_at=given.next_check_at,
+            checks=func.coalesce(given.checks, r.checks),
+            closed_at=given.closed_at,
+            reopen_at=given.reopen_at,
+            moved_to=func.coalesce(given.moved_to, r.moved_to),
+            lease_worker=None,
+            lease_expires_at=None,
+            lost_leases=0,
+        )
+        .returning(r.id)
+    )

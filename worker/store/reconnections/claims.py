@@ -1,0 +1,300 @@
+"""Leases of reconnections: who works on which."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Float,
+    Integer,
+    and_,
+    bindparam,
+    func,
+    literal,
+    or_,
+    select,
+    union_all,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.policy.poison import batch_size
+from worker.policy.selection import MemberFacts
+from worker.policy.states import Mover, ReconnectionState, check
+from worker.store.pauses import EVERYTHING, MX, holds_all, holds_institution
+from worker.store.reconnections.transitions import OUTAGE_OVER
+from worker.store.selection import FACTS, facts_of
+from worker.store.sql.moments import Moment, database_now
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import members, reconnections, written
+
+r = reconnections.c
+_R = ReconnectionState
+
+
+class ClaimedReconnection(msgspec.Struct, frozen=True):
+    """A reconnection that this worker holds."""
+
+    id: int
+    epoch: int
+    member_guid: str
+    user_guid: str
+    #: The GUID to ask MX for: the member's own, or the one it moved to.
+    asked_guid: str
+    reason: str
+    broken_since: datetime
+    next_attempt_at: datetime
+    attempts: int
+    step: int
+    base_step: int
+    first_notified_at: datetime | None
+    #: What the application says of the member now; ``None``: it has deleted it.
+    facts: MemberFacts | None
+
+
+class ReconnectionClaims:
+    """Leases, in the transaction of the caller."""
+
+    def __init__(self, rows: Rows) -> None:
+        check("lease", Mover.FETCH, _R.DUE, _R.LEASED)
+        check("lease", Mover.FETCH, _R.NOTIFIED, _R.LEASED)
+        check("release", Mover.FETCH, _R.LEASED, _R.DUE)
+        check("recover", Mover.SWEEP, _R.LEASED, _R.DUE)
+        self._rows = rows
+        self._lease = _lease_statement(rows)
+        self._lease_probe = _lease_statement(rows, probe=True)
+        self._lease_poison = _lease_statement(rows, poison=True)
+        self._fewest_deaths = select(func.min(r.lost_leases)).where(
+            _claimable(bindparam("now", type_=Moment()), poison=True)
+        )
+        self._context = _context_statement(rows)
+        self._held = _held_statement(rows)
+        self._release = _release_statement(rows)
+        self._renew = _renew_statement(rows)
+
+    async def lease(
+        self,
+        connection: AsyncConnection,
+        n: int,
+        *,
+        worker_id: str,
+        lease_seconds: float,
+        now: datetime,
+        soon: datetime,
+        probe: bool,
+    ) -> list[ClaimedReconnection]:
+        """Take up to ``n`` due reconnections, and with each what else its user has due by ``soon``.
+
+        A ``probe`` is taken although requests to MX are paused.
+        """
+        statement = self._lease_probe if probe else self._lease
+        parameters = {"n": n, "worker_id": worker_id, "now": now, "soon": soon, "lease_seconds": lease_seconds}
+        return await self._taken(connection, statement, parameters)
+
+    async def lease_poison(
+        self, connection: AsyncConnection, n: int, *, worker_id: str, lease_seconds: float, now: datetime
+    ) -> list[ClaimedReconnection]:
+        """Take rows whose workers died, those with the fewest deaths first; the more deaths, the fewer at once."""
+        deaths = await connection.scalar(self._fewest_deaths, {"now": now})
+        if deaths is None:
+            return []
+        parameters = {"n": batch_size(n, deaths), "deaths": deaths, "worker_id": worker_id, "now": now}
+        return await self._taken(connection, self._lease_poison, parameters | {"lease_seconds": lease_seconds})
+
+    async def _taken(
+        self, connection: AsyncConnection, statement: Any, parameters: dict[str, Any]
+    ) -> list[ClaimedReconnection]:
+        ids = (await connection.execute(statement, parameters)).scalars().all()
+        if not ids:
+            return []
+        given = self._rows.encode({"id": id_} for id_ in ids)
+        return [_claim_of(row) for row in await connection.execute(self._context, {"given": given})]
+
+    async def held(self, connection: AsyncConnection, claims: Sequence[ClaimedReconnection]) -> set[int]:
+        """The ids of those that are leased still under their epoch, locked in the order of their ids."""
+        if not claims:
+            return set()
+        return {row[0] for row in await connection.execute(self._held, {"given": self._fences(claims)})}
+
+    async def release(self, connection: AsyncConnection, claims: Sequence[ClaimedReconnection]) -> None:
+        """Hand leases back at once; nothing is counted."""
+        await connection.execute(self._release, {"given": self._fences(claims)})
+
+    async def renew(
+        self, connection: AsyncConnection, claims: Sequence[ClaimedReconnection], *, lease_seconds: float
+    ) -> None:
+        """Lengthen the leases that are still held."""
+        await connection.execute(self._renew, {"given": self._fences(claims), "lease_seconds": lease_seconds})
+
+    def _fences(self, claims: Sequence[ClaimedReconnection]) -> str:
+        return self._rows.encode({"id": claim.id, "epoch": claim.epoch} for claim in claims)
+
+    async def recover(self, connection: AsyncConnection) -> int:
+        """Reconnections whose worker let the lease run out are due again; the epoch keeps the worker from coming back late."""
+        statement = (
+            update(reconnections)
+            .where(r.state == written(_R.LEASED), r.lease_expires_at < database_now())
+            .values(
+                state=_R.DUE,
+                epoch=r.epoch + 1,
+                lost_leases=r.lost_leases + 1,
+                lease_worker=None,
+                lease_expires_at=None,
+                outcome="lease_lost",
+                outcome_at=database_now(),
+            )
+        )
+        return int((await connection.execute(statement)).rowcount)
+
+    async def due(self, connection: AsyncConnection, now: datetime, *, at_most: int) -> int:
+        """How many could be leased now, counted no further than ``at_most``."""
+        found = select(r.id).where(_claimable(literal(now, Moment()))).limit(at_most).subquery()
+        return int(await connection.scalar(select(func.count()).select_from(found)) or 0)
+
+
+def _claimable(now: ColumnElement[datetime], *, probe: bool = False, poison: bool | None = None) -> ColumnElement[bool]:
+    return and_(r.state == written(_R.DUE), r.next_attempt_at <= now, _may_go(r, probe=probe, poison=poison))
+
+
+def _may_go(row: Any, *, probe: bool, poison: bool | None = False) -> ColumnElement[bool]:
+    """What holds for every row of ``reconnections`` that a claim takes, whether it is due itself or taken along with another.
+
+    No pause covers it, and its workers did not die; with ``poison`` only rows whose workers died, with ``None`` either.
+    """
+    paused = or_(holds_all(*((EVERYTHING,) if probe else (EVERYTHING, MX))), holds_institution(row.institution_code))
+    if poison is None:
+        return ~paused
+    return and_(~paused, row.lost_leases > 0 if poison else row.lost_leases == 0)
+
+
+def _is_first_of_its_user(now: ColumnElement[datetime], *, probe: bool) -> ColumnElement[bool]:
+    """Whether nothing of the same person could be claimed before it.
+
+    A person is claimed by their first reconnection alone, and the others come along: of claims that run side by side only one can
+    lock it, so that nobody's banks are told in two messages. It counts rather than asking whether one exists, since PostgreSQL
+    would turn the latter into a join, and may think it best to go through all reconnections for it; and it hides the state from the
+    planner, for whom the index of what is due looks as good as that of users while it does not know how much is due.
+    """
+    earlier = reconnections.alias("earlier")
+    e = earlier.c
+    before = or_(e.next_attempt_at < r.next_attempt_at, and_(e.next_attempt_at == r.next_attempt_at, e.id < r.id))
+    count = (
+        select(func.count())
+        .select_from(earlier)
+        .where(e.user_guid == r.user_guid, e.closed_at.is_(None), func.coalesce(e.state, "") == "due")
+        .where(e.next_attempt_at <= now, before, _may_go(e, probe=probe))
+        .correlate(reconnections)
+    )
+    return count.scalar_subquery() == 0
+
+
+def _lease_statement(rows: Rows, *, probe: bool = False, poison: bool = False) -> Any:
+    """Rows are locked in a CTE, so that LIMIT holds and nobody waits for another's; SQLite has one writer at a time anyway."""
+    now = bindparam("now", type_=Moment())
+    claimable = _claimable(now, probe=probe, poison=poison)
+    if poison:
+        claimable = and_(claimable, r.lost_leases == bindparam("deaths", type_=Integer()))
+    elif not rows.is_sqlite:
+        claimable = and_(claimable, _is_first_of_its_user(now, probe=probe))
+    due = (
+        select(r.id, r.user_guid)
+        .where(claimable)
+        .order_by(r.next_attempt_at, r.id)
+        .limit(bindparam("n", type_=Integer()))
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    sibling = reconnections.alias("sibling")
+    along = (
+        select(sibling.c.id)
+        # A join, and conditions of the row alone: for one user at a time PostgreSQL takes the index of users, even when it
+        # does not know yet that a sweep opened a million reconnections, and takes the index of all that are open for a short one.
+        .join(due, sibling.c.user_guid == due.c.user_guid)
+        .where(
+            sibling.c.closed_at.is_(None),
+            sibling.c.state.in_((written(_R.DUE), written(_R.NOTIFIED))),
+            sibling.c.next_attempt_at <= bindparam("soon", type_=Moment()),
+            # After an outage the ramp decides when a reconnection goes; grace and reminders may be cut short, the ramp may not.
+            or_(sibling.c.next_attempt_at <= now, func.coalesce(sibling.c.outcome, "") != OUTAGE_OVER),
+            _may_go(sibling.c, probe=probe),
+        )
+        .with_for_update(skip_locked=True, of=sibling)
+        .cte("along")
+    )
+    taken = select(due.c.id) if poison else union_all(select(due.c.id), select(along.c.id))
+    return (
+        update(reconnections)
+        .where(rows.among(r.id, taken))
+        .values(
+            state=_R.LEASED,
+            lease_worker=bindparam("worker_id"),
+            lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())),
+            epoch=r.epoch + 1,
+        )
+        .returning(r.id)
+    )
+
+
+def _context_statement(rows: Rows) -> Any:
+    given = rows.table("given", {"id": BigInteger()})
+    return (
+        select(*_CLAIMED, members.c.member_guid.label("known"), *FACTS)
+        .join(given, r.id == given.c.id)
+        .outerjoin(members, members.c.member_guid == r.member_guid)
+        .order_by(r.user_guid, r.id)
+    )
+
+
+def _held_statement(rows: Rows) -> Any:
+    given = rows.table("given", {"id": BigInteger(), "epoch": BigInteger()})
+    return (
+        select(r.id)
+        .join(given, and_(r.id == given.c.id, r.epoch == given.c.epoch))
+        .where(r.state == written(_R.LEASED))
+        .order_by(r.id)
+        .with_for_update(of=reconnections)
+    )
+
+
+def _release_statement(rows: Rows) -> Any:
+    given = rows.table("given", {"id": BigInteger(), "epoch": BigInteger()})
+    return (
+        update(reconnections)
+        .where(r.id == given.c.id, r.epoch == given.c.epoch, r.state == written(_R.LEASED))
+        .values(state=_R.DUE, lease_worker=None, lease_expires_at=None)
+    )
+
+
+def _renew_statement(rows: Rows) -> Any:
+    given = rows.table("given", {"id": BigInteger(), "epoch": BigInteger()})
+    return (
+        update(reconnections)
+        .where(r.id == given.c.id, r.epoch == given.c.epoch, r.state == written(_R.LEASED))
+        .values(lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())))
+    )
+
+
+#: In the order of :class:`ClaimedReconnection`.
+_CLAIMED = (
+    r.id,
+    r.epoch,
+    r.member_guid,
+    r.user_guid,
+    func.coalesce(r.moved_to, r.member_guid),
+    r.reason,
+    r.broken_since,
+    r.next_attempt_at,
+    r.attempts,
+    r.step,
+    r.base_step,
+    r.first_notified_at,
+)
+
+
+def _claim_of(row: Any) -> ClaimedReconnection:
+    known, *facts = row[len(_CLAIMED) :]
+    claimed: tuple[Any, ...] = (*row[: len(_CLAIMED)], facts_of(facts) if known else None)
+    return ClaimedReconnection(*claimed)

@@ -1,0 +1,79 @@
+"""Closing reconnections: nothing else wipes their windows, cancels or shrinks their messages, or marks their members well.
+
+A stage closes reconnections one by one, together with its other results: :meth:`Transitions.apply` writes them, and calls
+:meth:`Closing.finish`. A sweep closes all that satisfy a condition: :meth:`Closing.close`.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, bindparam, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.policy.states import Mover, ReconnectionState, check
+from worker.store.members import Well, mark_well
+from worker.store.notifications.transitions import NotificationTransitions
+from worker.store.sql.moments import Moment
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import reconnections
+from worker.store.windows import Windows
+
+r = reconnections.c
+_R = ReconnectionState
+
+
+class Closing:
+    """Its statements, made once."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._windows = Windows(rows)
+        self._notifications = NotificationTransitions(rows)
+
+    async def close(
+        self,
+        connection: AsyncConnection,
+        *where: ColumnElement[bool],
+        before: Sequence[ReconnectionState],
+        after: Sequence[ReconnectionState],
+        state: ColumnElement[str] | ReconnectionState,
+        outcome: ColumnElement[str] | str,
+        reopen_at: datetime | None = None,
+        now: datetime,
+    ) -> int:
+        """Close all reconnections that a sweep finds to be over; returns how many.
+
+        ``where`` must leave only states of ``before``, and ``state`` one of ``after``. ``reopen_at``: when a sweep may open another
+        for the member; ``None``: at once, should it break again.
+        """
+        for each in before:
+            check("close", Mover.SWEEP, each, *after)
+        moment = bindparam("now", type_=Moment())
+        values: dict[str, Any] = {"state": state, "outcome": outcome, "outcome_at": moment, "closed_at": moment}
+        if reopen_at is not None:
+            values["reopen_at"] = reopen_at
+        statement = update(reconnections).where(*where).values(values).returning(r.id)
+        ids = (await connection.execute(statement, {"now": now})).scalars().all()
+        await self.finish(connection, wiped=ids, now=now)
+        await self._notifications.cancel_about(connection, ids, now)
+        return len(ids)
+
+    async def finish(
+        self,
+        connection: AsyncConnection,
+        *,
+        wiped: Collection[int],
+        left_out: Sequence[tuple[int, int]] = (),
+        well: Collection[Well] = (),
+        now: datetime,
+    ) -> None:
+        """What else happens to reconnections that close.
+
+        - ``wiped``: their windows; so are those of reconnections that are requeued or get a fresh window, in the same statement.
+        - ``left_out``: messages (notification, reconnection) that go out without them.
+        - ``well``: what MX said of their members that are back.
+        """
+        await self._windows.wipe(connection, wiped, now)
+        await self._notifications.leave_out(connection, left_out)
+        await mark_well(connection, self._rows, well)

@@ -1,0 +1,81 @@
+"""Opening reconnections for members that are broken; :mod:`~worker.store.reconnections.notices` opens those ahead of an expiry."""
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    Text,
+    and_,
+    bindparam,
+    case,
+    exists,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    type_coerce,
+)
+
+from worker.policy.states import ReconnectionState
+from worker.store.reconnections.notices import IS_NOTICE
+from worker.store.selection import is_broken, may_be_broken, reason, since
+from worker.store.sql.application import plain_text
+from worker.store.sql.moments import NEVER, Moment, has_passed, later, normalised
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import members, reconnections
+
+m, r = members.c, reconnections.c
+
+
+class Opening:
+    """The statements of a sweep that open reconnections; ``statuses`` is ``RECONNECT_STATUSES``. They read the parameters
+    ``now`` and ``grace``, in seconds.
+    """
+
+    def __init__(self, rows: Rows, *, statuses: Collection[str]) -> None:
+        self._rows = rows
+        self._statuses = statuses
+        self._now: ColumnElement[datetime] = bindparam("now", type_=Moment())
+
+    def walks(self) -> list[tuple[list[Any], ColumnElement[bool]]]:
+        """Two walks, each along an index: by status, revocation or error, and by date of expiry."""
+        expired = and_(m.token_expires_at.is_not(None), has_passed(m.token_expires_at, self._now))
+        # As it is stored, unread: an application's own form of a moment must compare with itself.
+        date = type_coerce(m.token_expires_at, Text() if self._rows.is_sqlite else Moment())
+        return [([m.member_guid], may_be_broken()), ([date, m.member_guid], expired)]
+
+    def to_open(self) -> ColumnElement[bool]:
+        """Broken, and neither in hand nor at rest after a reconnection that ended without success. A newer date is a new break."""
+        revoked_at, never = normalised(m.token_revoked_at), literal(NEVER, Moment())
+        newer = or_(
+            and_(revoked_at > r.closed_at, revoked_at < never),
+            and_(normalised(m.token_expires_at) > r.closed_at, has_passed(m.token_expires_at, self._now)),
+        )
+        at_rest = and_(r.reopen_at > self._now, ~func.coalesce(newer, false()), ~IS_NOTICE)
+        in_the_way = exists().where(r.member_guid == m.member_guid, or_(r.closed_at.is_(None), at_rest))
+        return and_(is_broken(self._statuses, self._now), ~in_the_way)
+
+    def opening(self, page: ColumnElement[bool]) -> Any:
+        """Open a reconnection for every member of a page that is broken and has none."""
+        known = since(self._now)
+        broken_since = case((and_(known.is_not(None), known < self._now), known), else_=self._now)
+        speak_at = later(broken_since, bindparam("grace", type_=Float()))
+        values = {
+            "member_guid": m.member_guid,
+            "user_guid": m.user_guid,
+            "institution_code": plain_text(m.institution_code),
+            "state": literal(str(ReconnectionState.DUE)),
+            "reason": reason(self._now),
+            "broken_since": broken_since,
+            "opened_at": self._now,
+            "next_attempt_at": case((speak_at > self._now, speak_at), else_=self._now),
+        }
+        return (
+            self._rows.insert(reconnections)
+            .from_select(list(values), select(*values.values()).where(page, self.to_open()))
+            .on_conflict_do_nothing()
+        )

@@ -1,0 +1,242 @@
+"""Every move of a reconnection between two states, by its name in ``policy/states.py``.
+
+What a stage settles is a list of changes (:mod:`~worker.store.reconnections.changes`); :meth:`Transitions.apply` writes them all in
+one UPDATE. The other methods are single set-based statements. All run in the transaction of the caller.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Integer,
+    Text,
+    and_,
+    bindparam,
+    case,
+    exists,
+    or_,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.policy.states import LIVE, Mover, ReconnectionState, check
+from worker.store.reconnections.changes import Change, applying
+from worker.store.reconnections.closing import Closing
+from worker.store.reconnections.notices import IS_NOTICE
+from worker.store.sql.moments import Moment
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import notification_reconnections, notifications, reconnections, windows, written
+
+r, n, link = reconnections.c, notifications.c, notification_reconnections.c
+_R = ReconnectionState
+_NOW = bindparam("now", type_=Moment())
+
+#: The outcome of a reconnection that waits for its place on the ramp after an outage.
+OUTAGE_OVER = "outage_over"
+
+
+class Transitions:
+    """Its statements, made once."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._closing = Closing(rows)
+        self._apply = applying(rows)
+        self._revivable = _revivable(rows)
+        steps = rows.table("given", {"id": BigInteger(), "base": Integer()}).c
+        self._unspeak = (
+            update(reconnections)
+            .where(r.id == steps.id, r.state == written(_R.DUE))
+            .values(state=_R.READY, step=r.step - 1, base_step=r.base_step - steps.base, next_attempt_at=None)
+        )
+        self._give_back = _give_back(rows)
+        ids = rows.table("given", {"id": BigInteger()}).c
+        self._next_epoch = update(reconnections).where(r.id == ids.id).values(epoch=r.epoch + 1)
+        places = rows.table("given", {"id": BigInteger(), "at": Moment()}).c
+        self._spread = (
+            update(reconnections)
+            .where(r.id == places.id, r.state == written(_R.DUE))
+            .values(next_attempt_at=places["at"], outcome=OUTAGE_OVER, outcome_at=_NOW)
+        )
+
+    async def apply(
+        self,
+        connection: AsyncConnection,
+        changes: Sequence[Change],
+        *,
+        by: Mover,
+        now: datetime,
+        left_out: Sequence[tuple[int, int]] = (),
+        replaced: Collection[int] = (),
+    ) -> set[int]:
+        """Write these changes in one statement, and what else happens; returns the ids of those that still stood where they begin.
+
+        ``left_out``: items (notification, reconnection) that closed or were requeued, and that their message goes without.
+        ``replaced``: reconnections that stay, and whose window makes way for a fresh one.
+        """
+        for name, before, after in {(change.name, change.before, change.after) for change in changes if change.name}:
+            check(name, by, before, after)
+        made: set[int] = set()
+        if changes:
+            given = self._rows.encode(
+                {"id": change.id, "before": change.before, "state": change.after, **change.columns}
+                for change in changes
+            )
+            made = set((await connection.execute(self._apply, {"given": given, "now": now})).scalars())
+        await self._closing.finish(
+            connection,
+            wiped=[*(change.id for change in changes if change.wipes and change.id in made), *replaced],
+            left_out=left_out,
+            well=[change.well for change in changes if change.well is not None and change.id in made],
+            now=now,
+        )
+        return made
+
+    async def next_epoch(self, connection: AsyncConnection, ids: Collection[int]) -> None:
+        """No move: these get a fresh window of an epoch of its own; what was begun under the last epoch is discarded."""
+        if ids:
+            await connection.execute(self._next_epoch, {"given": self._rows.encode({"id": id_} for id_ in ids)})
+
+    async def remind(self, connection: AsyncConnection, now: datetime, *, messages: int) -> int:
+        """``remind``: who was told and is not back is due for the next reminder, of ``messages`` at most.
+
+        A notice has dates of its own: where there is a next one it is due, and it ends with what it speaks of.
+        """
+        check("remind", Mover.SWEEP, _R.NOTIFIED, _R.DUE)
+        statement = (
+            update(reconnections)
+            .where(told_and_due(), or_(r.step - r.base_step < messages, IS_NOTICE))
+            .values(state=_R.DUE, attempts=0)
+        )
+        return int((await connection.execute(statement, {"now": now})).rowcount)
+
+    async def reopen(
+        self, connection: AsyncConnection, states: Collection[str], members: Collection[str] | None, now: datetime
+    ) -> int:
+        """``reopen``: the latest ended reconnection of each member, unless another is open; its attempts start anew."""
+        for state in states:
+            check("reopen", Mover.RETRY, _R(state), _R.DUE)
+        other = reconnections.alias("other")
+        overtaken = exists().where(other.c.member_guid == r.member_guid, other.c.id > r.id)
+        statement = (
+            update(reconnections)
+            .where(r.state.in_(states), r.member_guid.in_(members) if members else true(), ~overtaken)
+            .values(
+                state=_R.DUE,
+                closed_at=None,
+                reopen_at=None,
+                next_attempt_at=now,
+                attempts=0,
+                lost_leases=0,
+                # The cadence starts anew; the steps spoken stay spoken, and so does one whose message was over before it was sent.
+                step=r.step + 1,
+                base_step=r.step + 1,
+                first_notified_at=None,
+                outcome="requeued",
+                outcome_at=now,
+            )
+        )
+        return int((await connection.execute(statement)).rowcount)
+
+    async def resend(self, connection: AsyncConnection, notification_ids: Collection[int]) -> None:
+        """``resend``: those behind notifications that are sent once more are ready."""
+        check("resend", Mover.RETRY, _R.NOTIFIED, _R.READY)
+        behind = select(link.reconnection_id).where(link.notification_id.in_(notification_ids))
+        statement = (
+            update(reconnections)
+            .where(r.id.in_(behind), r.state == _R.NOTIFIED)
+            # The message is sent once more, so its step is counted once: the reminder after it keeps its day. Where another
+            # first message was to follow, none has been counted yet.
+            .values(state=_R.READY, base_step=case((r.step > r.base_step, r.base_step + 1), else_=r.base_step))
+        )
+        await connection.execute(statement)
+
+    async def give_back(self, connection: AsyncConnection, failed: Sequence[Mapping[str, Any]], now: datetime) -> None:
+        """``give_back``: MX served nobody, so these attempts (id, outcome, attempts) do not count, unless something happened since."""
+        check("give_back", Mover.DELIVER, _R.EXHAUSTED, _R.DUE)
+        await connection.execute(self._give_back, {"given": self._rows.encode(failed), "now": now})
+
+    async def revivable(self, connection: AsyncConnection, notification_ids: Sequence[int]) -> list[tuple[int, int]]:
+        """(notification, reconnection): messages that ended, and what still stands where they left it. Locked."""
+        if not notification_ids:
+            return []
+        given = self._rows.encode({"id": id_} for id_ in notification_ids)
+        return [(row[0], row[1]) for row in await connection.execute(self._revivable, {"given": given})]
+
+    async def unspeak(self, connection: AsyncConnection, steps: Sequence[Mapping[str, int]]) -> None:
+        """``unspeak``: a streak of refusals was of us, so the message is pending again and its step is not spoken.
+
+        ``base`` of a step: how far the message had moved the beginning of the cadence along.
+        """
+        check("unspeak", Mover.DELIVER, _R.DUE, _R.READY)
+        if steps:
+            await connection.execute(self._unspeak, {"given": self._rows.encode(steps)})
+
+    async def spread(self, connection: AsyncConnection, places: Mapping[int, datetime], now: datetime) -> None:
+        """No move: after an outage those that were held are due one after another."""
+        if places:
+            given = self._rows.encode({"id": id_, "at": at} for id_, at in places.items())
+            await connection.execute(self._spread, {"given": given, "now": now})
+
+    async def allow_reopening(self, connection: AsyncConnection, where: Any, now: datetime) -> None:
+        """No move: ended reconnections no longer stand in the way of a new break."""
+        statement = update(reconnections).where(r.reopen_at.is_not(None), where).values(reopen_at=None)
+        await connection.execute(statement, {"now": now})
+
+
+def told_and_due() -> Any:
+    """Whether its user was told, and its next reminder is due by the parameter ``now``."""
+    return and_(r.state == written(_R.NOTIFIED), r.next_attempt_at <= _NOW)
+
+
+def _give_back(rows: Rows) -> Any:
+    given = rows.table("given", {"id": BigInteger(), "outcome": Text(), "attempts": Integer()}).c
+    other = reconnections.alias("other")
+    # Its step is spoken of by the message that it was left out of; one that is due has passed over it already.
+    ended = case((r.state == written("exhausted"), 1), else_=0)
+    open_again = exists().where(other.c.member_guid == r.member_guid, other.c.closed_at.is_(None), other.c.id != r.id)
+    return (
+        update(reconnections)
+        .where(
+            r.id == given.id,
+            r.outcome == given.outcome,
+            r.attempts == given.attempts,
+            r.state.in_((written("due"), written("exhausted"))),
+            ~open_again,
+        )
+        .values(
+            state=ReconnectionState.DUE,
+            attempts=r.attempts - 1,
+            step=r.step + ended,
+            base_step=r.base_step + ended,
+            next_attempt_at=_NOW,
+            closed_at=None,
+            reopen_at=None,
+        )
+    )
+
+
+def _revivable(rows: Rows) -> Any:
+    """Ended messages, and the reconnections that still stand where the message left them: nothing else was begun for the user."""
+    ids = rows.table("given", {"id": BigInteger()})
+    other, held = notifications.alias("other"), reconnections.alias("held")
+    window = exists().where(windows.c.id == link.window_id, windows.c.superseded_at.is_(None))
+    written_since = exists().where(
+        other.c.user_guid == n.user_guid, (other.c.id > n.id) | (other.c.state.in_(LIVE) & (other.c.id != n.id))
+    )
+    being_fetched = exists().where(held.c.user_guid == n.user_guid, held.c.state == ReconnectionState.LEASED)
+    return (
+        select(n.id, r.id)
+        .join(ids, n.id == ids.c.id)
+        .join(notification_reconnections, link.notification_id == n.id)
+        .join(reconnections, r.id == link.reconnection_id)
+        .where(
+            r.state == written(ReconnectionState.DUE), r.step == link.step + 1, window, ~written_since, ~being_fetched
+        )
+        .order_by(r.id)
+        .with_for_update(of=reconnections)
+    )
