@@ -1,7 +1,7 @@
 """What one process owns: its event loop, its engine, its session with MX, its channels.
 
-A prefork child makes these after the fork, once, and keeps them: one loop in a thread of its own, on which every task of the child
-runs. Nothing here may be made before the fork.
+A prefork child creates them once, after the fork. Its event loop runs in a thread, and every task of the child runs on that loop.
+Nothing here may be created before the fork: threads, sockets and locks do not survive it.
 """
 
 import asyncio
@@ -31,12 +31,12 @@ T = TypeVar("T")
 #: Puts ``n`` tasks of a stage into its queue; returns how many were put.
 Wake = Callable[[str, int], Awaitable[int]]
 
-#: How long a mail server may take over a mail once it has it (seconds). RFC 5321 asks for ten minutes, a task lasts four at most:
-#: what is cut short is "unknown" and not sent again, so it costs a count its certainty but nobody a second mail.
+#: How long a mail server may take to answer after the text of a mail (seconds). RFC 5321 asks for ten minutes, but a task lasts four at
+#: most. If the answer is later, the message is recorded as ``unknown`` and not sent again.
 DATA_PATIENCE = 180.0
 
-#: New objects after which Python looks for garbage in rings. Its 700 are reached with every few requests in flight, and all that
-#: is in hand is walked through each time: a fifth of what a member cost.
+#: New objects after which Python collects reference cycles. Its default of 700 is reached with every few requests in flight, and each
+#: collection walks through all live objects: that was a fifth of the time that a member took.
 GC_AFTER = 10_000
 
 #: How long a cancelled task gets to settle and hand back what it holds (seconds).
@@ -44,26 +44,26 @@ CANCEL_PATIENCE = 30.0
 
 
 class Runtime:
-    """Belongs to one event loop."""
+    """The parts of one process; bound to one event loop."""
 
     def __init__(self, settings: Settings, *, wake: Wake) -> None:
-        """Raises :class:`~worker.errors.WorkerError` where a key or a file cannot be used.
+        """Raises :class:`~worker.errors.WorkerError` if a key or a file cannot be used.
 
-        Nothing here connects. What may be refused is made first, so that nothing has to be closed again.
+        Nothing here connects. What may raise is created first, so that nothing has to be closed again.
         """
         self.settings = settings
         self.wake = wake
         self.vault = Vault(settings)
         self.channels = open_channels(settings, data_patience=DATA_PATIENCE)
         self.database = Database(open_engine(settings))
-        #: How long one call to MX may take: it is over well before the lease of the row it is made for (seconds).
+        #: How long one call to MX may take (seconds). It ends well before the lease of its row.
         self.mx_deadline = min(45.0, settings.lease_seconds / 2)
         self.pacing = Pacing(settings)
         self.mx: Mx = MxClient(settings, deadline=self.mx_deadline, pacing=self.pacing)
         self.clock = CarriedClock()
         self.rng = SystemRandom()
         self.stopping = asyncio.Event()
-        #: Who holds a lease, for the person who reads the table.
+        #: Stands in the rows that this process has leased.
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}"
 
     async def set_clock(self) -> datetime:
@@ -95,7 +95,7 @@ class LoopThread:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run it to its end. What interrupts the caller (a soft time limit) cancels it and lets it tidy up."""
+        """Run a coroutine and return its result. If the caller is interrupted (a soft time limit), the coroutine is cancelled and tidies up."""
         tidied_up = threading.Event()
 
         async def job() -> T:
@@ -133,11 +133,11 @@ class LoopThread:
 
 
 class ProcessRuntime:
-    """The runtime of this process, made at its first use, after the fork."""
+    """The runtime of this process, created at its first use, after the fork."""
 
     def __init__(self, settings: Settings, *, wake: Wake) -> None:
         gc.collect()
-        gc.freeze()  # modules and their like are never garbage: the collector need not walk through them
+        gc.freeze()  # modules and classes are never garbage, so the collector need not walk through them
         gc.set_threshold(GC_AFTER, 20, 20)
         self._threads = LoopThread()
         try:
@@ -154,7 +154,7 @@ class ProcessRuntime:
         return self._threads.run(job(self.runtime))
 
     def stop_when_readable(self, descriptor: int) -> None:
-        """Ask what runs to come to an end as soon as this pipe's end says so."""
+        """Ask the running stage to stop as soon as this end of a pipe becomes readable."""
         loop = self._threads.loop
 
         def stop() -> None:

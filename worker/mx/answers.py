@@ -1,7 +1,9 @@
 """What MX can answer, as values.
 
-A call to MX never raises for what MX did: every answer, and every lack of one, is classified into one of these. Each failure
-carries a ``code``, a short word for logs, status and the database; none carries a URI, a key or text from a body.
+A call to MX never raises because of what MX did. Every answer, and every missing answer, is classified into one of these. Each failure
+has a ``code``, a short word for logs, ``status`` and the database. None holds a URI, a key or text from a body.
+
+What each failure does to a reconnection is in ``policy/mx_failures.py``.
 """
 
 from datetime import datetime
@@ -53,19 +55,19 @@ class Unsupported(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gone(msgspec.Struct, frozen=True, kw_only=True):
-    """404: MX knows the user or the member no more."""
+    """404: MX does not know the user or the member any more."""
 
     code: str = "not_found"
 
 
 class RefusedClient(msgspec.Struct, frozen=True, kw_only=True):
-    """401, 403 or 406: key, client id, IP address or API version refused. It concerns everyone; nobody's attempt is spent."""
+    """401, 403 or 406: key, client id, IP address or API version refused. It concerns everyone, and counts as nobody's attempt."""
 
     code: str
 
 
 class RejectedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Another 4xx, or a redirect: the request itself is wrong for this member, so a person must look."""
+    """Another 4xx, or a redirect: the request itself is wrong for this member, so a person must examine it."""
 
     code: str
 

@@ -1,7 +1,7 @@
-"""When is a failed call to MX tried again at once, and how long does it wait?
+"""When is a failed call to MX retried within seconds, and after which wait?
 
-This layer bridges seconds: a dropped connection, one bad answer of many. Whatever lasts longer is handed back at once, for
-the database to retry in minutes, and for pacing and the breaker to learn of.
+This layer bridges seconds: a dropped connection, one bad answer of many. A failure that lasts longer is returned at once. The database
+retries it in minutes, and pacing and the breaker learn of it.
 """
 
 import asyncio
@@ -21,24 +21,24 @@ from worker.mx.answers import RetryLater
 
 #: Requests for one call, the first included.
 TRIES = 4
-#: Seconds: a longer Retry-After is not sat out with a connection's place in hand.
+#: A longer ``Retry-After`` is not waited for here, since the wait would occupy a connection (seconds).
 PATIENCE = 10.0
 
 #: Full jitter: up to 0.25 s, then up to 0.5 s, then up to 1 s.
 _BACKOFF = wait_random_exponential(multiplier=0.25, max=4)
 #: The code of a call that pacing did not let through in time: MX was not asked.
 NOT_ASKED = "not_asked"
-#: What a repeat seconds later would only find again.
+#: A retry seconds later would only meet the same failure.
 _LASTING = frozenset({"too_large", "tls_failed", NOT_ASKED})
 
 _Answer = TypeVar("_Answer")
 
 
 def tries_for(answer: object) -> int:
-    """How many requests a call may make if this is what it heard last; 1 means that the answer stands.
+    """How many requests a call may make if this is its latest answer; 1 means that the answer is final.
 
-    A 429 is repeated only where MX itself names a short wait: repeating blindly is what it complains of. A 409 means that
-    another job runs for the member, which may end any moment and usually does not: one more try.
+    A 429 is retried only if MX names a short wait: more requests are what it complains of. A 409 means that another job runs for the
+    member. That job may end any moment and usually does not, so there is one retry.
     """
     if not isinstance(answer, RetryLater) or answer.code in _LASTING:
         return 1
@@ -49,17 +49,17 @@ def tries_for(answer: object) -> int:
     return 2 if answer.code == "http_409" else TRIES
 
 
-async def persist(first: _Answer, defer: Callable[[float], Awaitable[_Answer]], *, deadline: float) -> _Answer:
-    """Goes on from a ``first`` answer that may be retried; gives the last one heard, never an exception of tenacity's.
+async def persist(first: _Answer, ask_again: Callable[[float], Awaitable[_Answer]], *, deadline: float) -> _Answer:
+    """Retry from a ``first`` answer on; returns the last answer, and never raises an exception of tenacity's.
 
-    ``again(seconds)`` tries once more within so many seconds. Nothing is begun after ``deadline`` (``time.monotonic()``).
+    ``ask_again(seconds)`` makes one more request within so many seconds. None is begun after ``deadline`` (``time.monotonic()``).
     """
     heard = [first]
 
     async def attempt() -> _Answer:
         if heard:  # tenacity counts the first answer as its first try, and waits from there
             return heard.pop()
-        return await defer(deadline - time.monotonic())
+        return await ask_again(deadline - time.monotonic())
 
     out_of_time = stop_before_delay(max(deadline - time.monotonic(), 0.0))
     retrying = AsyncRetrying(
@@ -81,5 +81,5 @@ def _enough(state: RetryCallState) -> bool:
 
 
 def _wait(state: RetryCallState) -> float:
-    """Not before Retry-After, and jittered beyond it: everybody else heard the same number."""
+    """``Retry-After`` and a random wait on top, because all other callers got the same ``Retry-After``."""
     return (_last_answer(state).after or 0.0) + _BACKOFF(state)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import idna
 import yarl
 
-#: Octets; far above what a bank needs and far below what a mail client chokes on.
+#: Octets. No bank needs more, and mail clients handle as much.
 MAX_LENGTH = 8 * 1024
 
 #: What stands in no URI (RFC 3986, appendix C): in a mail's text a link ends there, in HTML an attribute or a tag.
@@ -64,7 +64,9 @@ def _broken_characters(uri: str) -> str | None:
     return "uri_backslash" if "\\" in uri else None
 
 
-@lru_cache(maxsize=1024)  # hosts are few and their judgement is dear; an authority is no secret, the rest of a URI is
+@lru_cache(
+    maxsize=1024
+)  # there are few hosts and the check is slow; the host part is no secret, unlike the rest of a URI
 def _classify_authority(authority: str) -> tuple[str, str | None]:
     """The host in its ASCII form, and the rule it breaks, if any."""
     name, colon, port = authority.partition(":")

@@ -1,10 +1,12 @@
 """Who is told before a connection breaks, and when?
 
-A notice is a reconnection like any other, but of a member that is well: its token has a date, and some days ahead of that date
-(``EXPIRY_NOTICE_DAYS``) its user is told that the connection will stop unless they renew it. Its ``broken_since`` is that date, so
-it lies ahead. Because of that nothing that MX says of the member makes it "back", and nobody looks at it: a notice ends when the
-application moves the date, or when the member breaks. ``store/reconnections/notices.py`` says the same in SQL; a property test holds the two
-together.
+A notice is a reconnection of a member that is well, whose token has an expiry date. ``EXPIRY_NOTICE_DAYS`` before that date its user
+is told that the connection will stop unless they renew it. Example with 14, 3: a token that expires on the 30th has notices on the
+16th and on the 27th.
+
+``broken_since`` of a notice is the expiry date, which is in the future. So no answer of MX makes its member "back", and verify does
+not check it. A notice ends when the application moves the date, or when the member breaks (:func:`ending`). ``store/reconnections/notices.py``
+says the same in SQL; a property test holds the two together.
 """
 
 from collections.abc import Collection, Sequence
@@ -13,19 +15,20 @@ from datetime import datetime, timedelta
 from worker.policy.selection import HEALTHY, MemberFacts, Reason, classify
 from worker.policy.states import ReconnectionState
 
-#: A date that moves by less is the same date: applications reckon it anew from "expires in so many seconds".
+#: A date that moves by less is the same date: applications compute it again from "expires in so many seconds".
 DRIFT = timedelta(hours=1)
-#: A notice speaks for the next day as well where that begins this soon: it was deferred by a night, found late, or taken along.
+#: If the next notice day is less than this away, one notice serves both. Example: the notice of day 3 was deferred by quiet hours
+#: until day 2 at 08:00, and there is a day 2 at 18:00.
 APART = timedelta(hours=12)
 
 
 def horizon(now: datetime, days: Sequence[int]) -> datetime:
-    """Tokens that run out by then are worth a notice; ``days`` is ``EXPIRY_NOTICE_DAYS``, the largest first."""
+    """Tokens that expire by then get a notice; ``days`` is ``EXPIRY_NOTICE_DAYS``, the largest first."""
     return now + timedelta(days=days[0]) if days else now
 
 
 def is_near(member: MemberFacts, *, statuses: Collection[str], days: Sequence[int], now: datetime) -> bool:
-    """Whether a member is well, and its token runs out within the first of the days."""
+    """Whether a member is well, and its token expires within the first of ``days``."""
     date = member.token_expires_at
     if date is None or not now < date <= horizon(now, days) or member.is_oauth is False:
         return False
@@ -35,7 +38,7 @@ def is_near(member: MemberFacts, *, statuses: Collection[str], days: Sequence[in
 
 
 def next_notice(expires_at: datetime, days: Sequence[int], *, told_at: datetime) -> datetime | None:
-    """When the next notice is due after one at ``told_at``; ``None``: that was the last."""
+    """When the next notice is due after one at ``told_at``; ``None`` if that was the last."""
     dates = [expires_at - timedelta(days=day) for day in days]
     return min((date for date in dates if date > told_at + APART), default=None)
 
@@ -43,7 +46,7 @@ def next_notice(expires_at: datetime, days: Sequence[int], *, told_at: datetime)
 def ending(
     member: MemberFacts, *, expires_at: datetime, statuses: Collection[str], days: Sequence[int], now: datetime
 ) -> tuple[ReconnectionState, str] | None:
-    """How the notice of this date ends by what the application says of its member now: state and outcome; ``None``: it goes on."""
+    """How the notice of this date ends by what the application's row says now: state and outcome. ``None``: it stays open."""
     selection = classify(member, statuses=statuses, now=now)
     date = member.token_expires_at
     if selection.broken:

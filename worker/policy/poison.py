@@ -1,11 +1,15 @@
-"""Which row takes its workers down?
+"""Which row kills its workers?
 
-A row whose worker died may be the reason. Such rows are claimed apart from the others, each batch a process's only work. One death
-says little, since machines are stopped every day: the batch stays as large as any. From the second on it shrinks until the culprit
-stands alone; what dies alone again is set aside. The innocent clear themselves by coming to any end at all.
+If a worker died, one of its rows may be the reason. Such rows are claimed apart from the others, and a process works on nothing else
+meanwhile. One death says little, since machines are stopped every day, so the batch keeps its size. From the second death on it
+shrinks, until the row is alone in it. A row that dies alone twice is quarantined. A row is no longer suspected once one attempt on
+it finishes, whatever its result.
+
+Example with batches of 200: after 1 death 200 rows at once, after 2 deaths 25, after 3 deaths 3, then 1 and 1; after 6 deaths the
+row is set aside.
 """
 
-#: How much smaller a batch becomes with every death from the second on.
+#: The divisor of the batch size with every death from the second on.
 _SHRINK = 8
 
 #: Deaths after which a row is set aside; the last two or more were its own.

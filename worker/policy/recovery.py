@@ -1,13 +1,15 @@
 """Is an open reconnection over, and how does it end?
 
-Two may say so. **The application's row** says it by no longer being broken (:func:`ending`): where its status is that of a member
-that is well, or is missing, the reconnection ends as reconnected, else as cancelled, since somebody here decided so or another
-fault took its place. ``store/selection.py`` and ``store/reconnections/notices.py`` say the same in SQL; a test holds them together.
+Either of two sources can end it:
 
-**MX** says so with three things together (:func:`is_back`): CONNECTED, not being aggregated, and aggregated successfully since the
-break. Where aggregation after OAuth is skipped (``MX_SKIP_AGGREGATION``) the third may never come; then a member that was picked
-for its status counts as back when that status is CONNECTED. (Source: MX's description of the connection states.) Only then does
-this worker write into ``members``, and only what MX said (``store/members.py``).
+- **The application's row** is no longer broken (:func:`ending`). If its status is that of a well member, or is empty, the
+  reconnection ends as `reconnected`. Otherwise it ends as `cancelled`. Example: the status went from DENIED to CHALLENGED, which
+  OAuth does not cure. ``store/selection.py`` and ``store/reconnections/notices.py`` say the same in SQL; a test holds them together.
+- **MX's answer** says three things together (:func:`is_back`): CONNECTED, not being aggregated, and aggregated successfully since the
+  break. With ``MX_SKIP_AGGREGATION`` there may be no aggregation after OAuth. Then a member that was picked for its status or error
+  code is back once its status is CONNECTED. (Source: MX's description of the connection states.)
+
+Only when MX says that a member is back does this worker write into ``members``, and only what MX said (``store/members.py``).
 """
 
 from collections.abc import Collection, Sequence
@@ -17,8 +19,8 @@ from worker.policy import notices
 from worker.policy.selection import ERROR_CODES, HEALTHY, MemberFacts, Reason, classify, is_doubtful
 from worker.policy.states import ReconnectionState
 
-#: How long after a message the member is looked at again, look by look; then once a day.
-_LOOKS = tuple(timedelta(minutes=m) for m in (1, 2, 5, 10, 20, 40, 60, 120, 240, 480))
+#: The interval before each check after a message; then once a day.
+_INTERVALS = tuple(timedelta(minutes=m) for m in (1, 2, 5, 10, 20, 40, 60, 120, 240, 480))
 _THEREAFTER = timedelta(days=1)
 
 
@@ -31,7 +33,7 @@ def ending(
     notice_days: Sequence[int],
     now: datetime,
 ) -> tuple[ReconnectionState, str] | None:
-    """How an open reconnection ends by what the application's row says now: state and outcome; ``None``: it goes on.
+    """How an open reconnection ends by what the application's row says now: state and outcome. ``None``: it stays open.
 
     ``facts`` is ``None`` where the row was deleted. ``statuses`` is ``RECONNECT_STATUSES``, ``notice_days`` ``EXPIRY_NOTICE_DAYS``.
     """
@@ -64,5 +66,5 @@ def is_back(
 
 
 def next_check(checks: int, now: datetime) -> datetime:
-    """When to look again after so many looks."""
-    return now + (_LOOKS[checks] if checks < len(_LOOKS) else _THEREAFTER)
+    """When the member is checked next, after so many checks. Example: after 3 checks in 10 minutes, after 10 in a day."""
+    return now + (_INTERVALS[checks] if checks < len(_INTERVALS) else _THEREAFTER)

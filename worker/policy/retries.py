@@ -1,7 +1,9 @@
 """When is a failed attempt made again?
 
-1 min, 5 min, 30 min, 2 h, 6 h, then 24 h each, with full jitter: the wait is drawn evenly between nothing and the figure, so
-that what failed together does not come back together. A wait that the other side asked for is a floor under the draw.
+After up to 1 min, 5 min, 30 min, 2 h, 6 h, then 24 h each. The wait is a random time between 0 and that value (full jitter), so that
+rows that failed together do not return together. A wait that the other side asked for is added before it.
+
+Example: the third failure, with ``Retry-After: 60``. The next attempt is 1 to 31 minutes later.
 """
 
 from datetime import datetime, timedelta
@@ -9,7 +11,7 @@ from random import Random
 
 SCHEDULE = tuple(timedelta(seconds=s) for s in (60, 300, 1_800, 7_200, 21_600, 86_400))
 
-#: No draw is shorter: a retry in the same breath meets the same fault.
+#: No random wait is shorter: a retry at once would meet the same fault.
 _FLOOR = timedelta(seconds=1)
 
 
@@ -19,7 +21,7 @@ def next_attempt(
     """When to try again after the ``attempts``-th failure (1 for the first).
 
     ``after`` is a wait in seconds that the other side asked for; ``patient`` starts one step later, for a service that says
-    it is being updated (503).
+    that it is being updated (503).
     """
     step = min(attempts - 1 + patient, len(SCHEDULE) - 1)
     wait = max(SCHEDULE[step] * rng.random(), _FLOOR)

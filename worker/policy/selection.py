@@ -21,13 +21,13 @@ HEALTHY = ("CONNECTED", "RECONNECTED", "UPDATED", "RESUMED")
 
 
 class Reason(StrEnum):
-    """Why a member was picked; where several hold, the first of these."""
+    """Why a member was picked. If several hold, the first of these."""
 
     REVOKED = "token_revoked"
     EXPIRED = "token_expired"
     ERROR = "error_code"
     STATUS = "connection_status"
-    #: It is well; its user is told ahead of the date of its token (``policy/notices.py``).
+    #: It is well, and its user is told before its token expires (``policy/notices.py``).
     EXPIRES_SOON = "expires_soon"
 
 
@@ -39,7 +39,7 @@ class MemberFacts(msgspec.Struct, frozen=True):
     error_code: int | None = None
     token_expires_at: datetime | None = None
     token_revoked_at: datetime | None = None
-    #: Columns that hold something that was not understood, and so count as empty.
+    #: Columns whose value was not understood; they count as empty.
     unreadable: tuple[str, ...] = ()
 
 
@@ -66,7 +66,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a member is broken, and why or why not."""
 
     reason: Reason | None
-    #: Since when, where a date tells; ``None``: since it was first seen.
+    #: Since when, if a date says so; ``None``: since it was first seen.
     since: datetime | None
     #: A sentence for ``reconnect explain``.
     text: str
@@ -77,7 +77,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def classify(member: MemberFacts, *, statuses: Collection[str], now: datetime) -> Selection:
-    """Judge a member against the rule; ``statuses`` is ``RECONNECT_STATUSES``."""
+    """Apply the rule to a member; ``statuses`` is ``RECONNECT_STATUSES``."""
     reason, since, text = _classified(member, statuses, now)
     if member.unreadable:
         words = (f"{name} holds {_HOLDS[name]} and counts as empty" for name in member.unreadable)

@@ -19,19 +19,19 @@ class ReconnectionState(StrEnum):
     LEASED = "leased"
     #: A fresh window is stored and a notification that carries it is on its way.
     READY = "ready"
-    #: The user was told and has not come back yet; ``next_attempt_at`` is the next reminder, ``next_check_at`` the next look.
+    #: The user was told and has not come back yet; ``next_attempt_at`` is the next reminder, ``next_check_at`` the next check.
     NOTIFIED = "notified"
     #: The member is well again.
     RECONNECTED = "reconnected"
-    #: MX says that the member cannot use OAuth; looked at again after weeks, since registrations change.
+    #: MX says that the member cannot use OAuth; asked again after 4 weeks, since registrations change.
     UNSUPPORTED = "unsupported"
-    #: MX knows the member no more, or the application deleted it.
+    #: MX does not know the member any more, or the application deleted it.
     GONE = "gone"
     #: Every attempt failed or every reminder went unanswered; `reconnect retry` requeues it.
     EXHAUSTED = "exhausted"
-    #: Somebody here ended it.
+    #: The application's data no longer call the member broken, though not well either, or a notice lost its reason; no command ends it so.
     CANCELLED = "cancelled"
-    #: A person must look: MX answered with a hostile URI, rejected the request, or the row took its workers down.
+    #: A person must look: MX answered with a hostile URI, rejected the request, or workers died with the row.
     QUARANTINED = "quarantined"
 
 

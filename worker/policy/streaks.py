@@ -1,14 +1,15 @@
-"""Is it one message that is refused, or are we?
+"""Is one message refused, or are we?
 
-A relay on a block list refuses every recipient with the same words that one recipient's own server may use for its own reasons.
-What tells them apart is how many are refused alike, and whether anything is accepted meanwhile:
+A relay on a block list refuses every recipient with the same words that one recipient's server may use for reasons of its own. Two
+things tell them apart: how many messages are refused alike, and whether any is accepted meanwhile. It is a streak if:
 
-- Nobody answers at all: one is enough, where nothing was accepted within the last minute.
-- It may be us who are refused (a 554 5.7.1): 3 alike where nothing was accepted within the last ten minutes, or 8 without a message
-  accepted in between, or 20 of the last 25.
-- It speaks of the recipient (a 5.1.1): 20 of the last 25, where nothing was accepted at all.
+- nobody answers: 1 message, if none was accepted within the last minute;
+- the refusal may mean us (a 554 5.7.1): 3 alike, if none was accepted within the last ten minutes; or 8 alike with none accepted in
+  between; or 20 of the last 25;
+- the refusal speaks of the recipient (a 5.1.1): 20 of the last 25, if none was accepted at all.
 
-Where some messages are accepted, refusals count only if they come from more than one place, since one strict domain is not everybody.
+While some messages are accepted, refusals count only if they come from more than one recipient domain: one strict domain is not
+everybody.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,23 +20,23 @@ import msgspec
 
 #: A failure streak: so many failures among the last so many calls.
 MANY, OUT_OF = 20, 25
-#: Enough without a message accepted in between; enough where none was accepted for a while.
+#: Enough with none accepted in between; enough if none was accepted for a while.
 UNBROKEN, FEW = 8, 3
 #: What happened before this is forgotten.
 MEMORY = timedelta(hours=1)
 
 #: As :class:`worker.channels.Doubt` writes them.
 UNREACHABLE, US = "unreachable", "us"
-#: For how long nothing must have been accepted, where few refusals are to be enough.
+#: For how long none must have been accepted, so that :data:`FEW` refusals are enough.
 _QUIET = {UNREACHABLE: timedelta(minutes=1), US: timedelta(minutes=10)}
 _ENOUGH = {UNREACHABLE: 1, US: FEW}
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a message that was offered."""
+    """How a server answered one message."""
 
     at: datetime
-    #: How it was refused; ``None``: it was accepted.
+    #: How it was refused; ``None`` if it was accepted.
     refusal: str | None
     #: To whom. One user's devices, refused one after the other, count once.
     user: str
@@ -44,7 +45,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def alike(what: str, doubt: str, answers: Sequence[Answer], *, now: datetime) -> int:
-    """How many refusals like this make a streak, among the answers of a channel within :data:`MEMORY`; 0 if they are none."""
+    """How many refusals like this one make a streak, among the answers of a channel within :data:`MEMORY`; 0 if they make none."""
     last = sorted(answers, key=lambda answer: (answer.at, answer.refusal is None), reverse=True)
     accepted = [answer for answer in last if answer.refusal is None]
     refused = _each_user(answer for answer in last[:OUT_OF] if answer.refusal == what)
@@ -64,8 +65,6 @@ def _each_user(answers: Iterable[Answer]) -> list[Answer]:
 
 
 def _is_everywhere(refused: Sequence[Answer], accepted: Sequence[Answer]) -> bool:
-    """Whether what is refused does not go to one place alone, to which nothing else is accepted."""
-    concurrency = {answer.place for answer in refused}
-    return (
-        None in concurrency or len(concurrency) > 1 or not concurrency.isdisjoint(answer.place for answer in accepted)
-    )
+    """Whether more than one place refuses, or the place that refuses accepts other messages."""
+    places = {answer.place for answer in refused}
+    return None in places or len(places) > 1 or not places.isdisjoint(answer.place for answer in accepted)

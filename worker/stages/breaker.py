@@ -1,13 +1,13 @@
-"""The breaker: a fault that concerns everyone stops everyone, spends nobody's attempts, and is tried again with one row.
+"""The breaker: a fault that concerns everyone stops all workers, counts as nobody's attempt, and is tried again with one row.
 
-    closed ──refused, or a run of failures──▶ open ──after a while──▶ probe (one worker, one row) ──well──▶ closed
-                                                ▲                         │
-                                                └────────still bad────────┘
+    closed ──refused, or a failure streak──▶ open ──after 1 minute──▶ probe (one worker, one row) ──served──▶ closed
+                                               ▲                         │
+                                               └───────still failing─────┘
 
-MX's failure streaks are counted by the process that meets them. Those of a channel are found in the database, where the refusals that
-all processes met add up (``store/refusals.py``); what they cost is given back there.
+Failure streaks of MX are counted by each process for itself: 20 of its last 25 calls. Those of a channel are found in the database,
+where the refusals of all processes are recorded (``store/refusals.py``); there the attempts that they counted as are given back.
 
-It is kept in the database, beside the pauses that people set by hand, so that every worker goes by it and `status` shows it.
+An open breaker is a row of ``pauses``, beside the pauses that people set by hand. So every worker sees it, and `status` shows it.
 """
 
 from collections import deque
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 #: While it is open, one row is let through this often.
 PROBE_EVERY = timedelta(minutes=1)
-#: Where nobody answers, a try burdens nobody, and a restart is over soon.
+#: If the server cannot be reached, a try burdens nobody, and a restart is over soon.
 PROBE_SOON = timedelta(seconds=10)
 #: How soon a channel is tried again, by the kind of refusal that stopped it.
 PROBE_AFTER = {UNREACHABLE: PROBE_SOON, "": PROBE_EVERY}
@@ -69,10 +69,10 @@ class Breaker:
         self._refused = code
 
     def failed(self, code: str) -> bool:
-        """A call failed for a reason that is not this row's; returns whether that makes it a run, which opens the breaker."""
+        """A call failed for a reason that may be the other side's; returns whether that makes a failure streak, which opens the breaker."""
         self._last.append(False)
         if self._last.count(False) >= MANY:
-            self._refused = self._refused or f"a run of failures, the last {code}"
+            self._refused = self._refused or f"a failure streak, the last {code}"
         return self._refused is not None
 
     def went_well(self) -> None:
@@ -85,7 +85,7 @@ class Breaker:
         return self._refused is not None
 
     async def settle(self, now: datetime, *, probe: bool) -> None:
-        """Put on record what was learnt since the last time; to be called before results are written."""
+        """Commit what was learnt since the last call. Call it before results are written."""
         code, self._refused = self._refused, None
         well, self._was_well = self._was_well, False
         if code is not None:
@@ -96,5 +96,5 @@ class Breaker:
 
 
 def log_stopped(scope: str, why: str, **more: object) -> None:
-    """Say that everything of this scope stands still."""
+    """Log that everything of this scope is paused."""
     log.error("stopped", scope=scope, why=why, **more, what_to_do="see `reconnect doctor`; no attempts were spent")

@@ -1,4 +1,4 @@
-"""The record that dispatch begins, without which an answer that never comes could not be told from a message never sent."""
+"""Commits that dispatch begins, before a message leaves. Without it, nobody could tell a lost answer from a message never sent."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ _Waiting = tuple[ClaimedNotification, asyncio.Future[bool]]
 
 
 class LeaseLost(Exception):  # noqa: N818 - it names what happened
-    """The notification belongs to somebody else by now; nothing may be sent."""
+    """Another worker claimed the notification; it must not be sent here."""
 
 
 class NotRecorded(Exception):  # noqa: N818 - it names what happened
-    """Nobody knows whether the record was written, so nothing may be sent. The notification is still ours."""
+    """It is not known whether the commit succeeded, so the message must not be sent. The lease is still ours."""
 
 
 class DispatchLog:
-    """Puts "dispatch begins" on record, for all messages that stand before that point at once (a group commit)."""
+    """Commits "dispatch begins" for all messages that wait for it at once (a group commit)."""
 
     def __init__(self, store: DeliverStore) -> None:
         self._store = store
@@ -27,10 +27,10 @@ class DispatchLog:
         self._writer: asyncio.Task[None] | None = None
 
     async def begin(self, notification: ClaimedNotification) -> None:
-        """Returns once it is on record; then, and only then, the message may leave.
+        """Returns once it is committed; only then may the message leave.
 
         Raises :class:`LeaseLost` if the message is not ours any more, :class:`NotRecorded` if the database failed, and
-        ``RuntimeError`` for a fault of ours.
+        ``RuntimeError`` for an error of this worker.
         """
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._queue.append((notification, future))
@@ -65,7 +65,7 @@ class DispatchLog:
 
 
 def _fail(group: Sequence[_Waiting], error: BaseException) -> None:
-    """An error of the database costs a message nothing; any other error is a fault of ours, and counts as one."""
+    """An error of the database counts as no attempt of a message. Any other error is this worker's, and counts."""
     for _, future in group:
         if not future.done():
             reason = NotRecorded() if isinstance(error, WorkerError) else RuntimeError(type(error).__name__)

@@ -1,7 +1,10 @@
 """Fetch: a fresh OAuth window URI for every reconnection that is due, stored together with the message that follows from it.
 
-The unit of work is a person: what they have broken is fetched together and told in one message. Whether they may be told now
-is decided before anything is asked of MX, since every URI asked for is one that somebody should see.
+1. Claim due reconnections and group them by user: one user gets one message about everything that is broken.
+2. Defer those whose user may not be told now, before MX is asked: a URI that nobody sees should not be minted.
+3. Ask MX for a window for each of the others.
+4. Store windows, states and the new message in one transaction. A failure that may be MX's waits until MX serves somebody, or the
+   breaker opens (:mod:`worker.stages.attribution`).
 """
 
 import asyncio
@@ -34,11 +37,11 @@ log = structlog.get_logger()
 
 #: Why it is not certain that what answers is MX, or the MX that has our users.
 _UNPROVEN = frozenset({NOT_MX, NO_USERS})
-#: A silence that MX asked for and that lasts longer than this is not sat out by a run (seconds).
+#: If MX asked for a longer silence, the run ends instead of waiting (seconds).
 _SIT_OUT = 5.0
-#: Deliverers that are at work find new messages by themselves: no more than one is woken in so many seconds.
+#: Running deliver tasks find new messages by themselves, so one is woken at most this often (seconds).
 _WAKE_EVERY = 1.0
-#: Claims that wait for the database side by side.
+#: Claims under way at once.
 _CLAIMS_AT_ONCE = 4
 
 _S = ReconnectionState
@@ -56,19 +59,19 @@ class Fetch:
         self._planner = Planner(self._settings, configured=runtime.channels.keys())
         self._breaker = breaker
         self._mode = mode
-        #: Rows that the last claim took, and people for whom MX is asked.
+        #: Rows that the last claim took, and users for whom MX is asked.
         self.taken = 0
         self.asked = 0
         self._attribution = Attribution(breaker, probe=mode is Mode.PROBE)
         #: Results that are not written yet, because it is not known whether the failures in them are MX's.
         self._undecided: list[UserResult] = []
-        #: One user's banks are shared out over all connections, and no user's over more than there are.
+        #: Calls to MX under way, those for several banks of one user included.
         self._connections = asyncio.Semaphore(self._settings.mx_max_connections)
         #: Reconnections that were claimed and of which MX has not been asked yet.
         self._unasked = 0
-        #: After this nobody more is asked for, so that a user with thousands of banks does not outlast the task.
+        #: After this no further bank is asked for, so that a user with thousands of them does not outlast the task.
         self._ask_until = time.monotonic() + self._settings.run_seconds + runtime.mx_deadline
-        #: Messages were stored since a deliverer was woken last, and when that was.
+        #: Whether messages were stored since deliver was woken last, and when that was.
         self._to_deliver = False
         self._woken_at = float("-inf")
         self.figures: Counter[str] = Counter() if figures is None else figures
@@ -79,14 +82,14 @@ class Fetch:
             seconds=self._settings.run_seconds,
             renew_every=self._settings.lease_seconds / 3,
             stopping=runtime.stopping,
-            # Where a rate is set, how much is claimed follows from it, and that count is only right for one claim at a time.
+            # If a rate is set, it limits how much is claimed, and that limit only holds for one claim at a time.
             claims_at_once=1 if self._settings.mx_requests_per_second or mode is not Mode.WORK else _CLAIMS_AT_ONCE,
         )
 
     async def claim(self, n: int) -> Batch[UserJob]:
         """Take due reconnections; those whose user cannot be told now are deferred without asking MX for anything."""
         now = self._runtime.clock.now()
-        # What waits here already is asked for first, and all of it within half a lease.
+        # No more is claimed than can be asked for within half a lease, after what waits here already.
         room = min(n, self._runtime.pacing.affordable(self._runtime.mx_deadline) - self._unasked)
         if room < 1:
             return await self._wait_for_room(n)
@@ -100,12 +103,12 @@ class Fetch:
             self._count(deferred)
         self.asked += len(jobs)
         self._unasked += sum(len(job.claims) for job in jobs)
-        # Probes and suspects are one claim and no more.
+        # A probe and a batch of poison are one claim each.
         taken = n if len(claims) >= room else len(claims)  # as many as there was room for: there may be more
         return Batch(taken=taken if self._mode is Mode.WORK else 0, jobs=jobs)
 
     async def _wait_for_room(self, n: int) -> Batch[UserJob]:
-        """Pacing affords nothing right now: wait a moment, or, where MX asked for a long silence, leave it to the next sweep."""
+        """Pacing permits nothing right now: wait a moment, or end the run if MX asked for a long silence."""
         if self._runtime.pacing.blocked_for > _SIT_OUT:
             self.runner.halted = True
         else:
@@ -122,9 +125,9 @@ class Fetch:
         )
 
     async def work(self, job: UserJob) -> UserResult:
-        """Ask MX for a window for everything this person has broken."""
+        """Ask MX for a window for each broken bank of this user."""
         claims = job.claims
-        # Most people have one. A probe asks for one as well, and for the others if MX serves us again.
+        # Most users have one. A probe asks for one first, and for the others only if MX serves it.
         first = 1 if len(claims) == 1 or self._mode is Mode.PROBE else 0
         results = [await self._ask(claim) for claim in claims[:first]]
         if len(claims) > first:
@@ -139,16 +142,16 @@ class Fetch:
             return self._classify(claim, await self._runtime.mx.oauth_window(claim.user_guid, claim.asked_guid))
 
     async def _ask_beside(self, claim: ClaimedReconnection) -> FetchResult:
-        """Ask for one of several banks of a user; what becomes of it concerns none of the others."""
+        """Ask for one of several banks of a user; an error of one does not affect the others."""
         async with self._connections:
             self._unasked -= 1
             try:
                 while self._may_ask():
                     answer = await self._runtime.mx.oauth_window(claim.user_guid, claim.asked_guid)
-                    # Its turn did not come because so many others of the same user were before it.
-                    if not (isinstance(answer, RetryLater) and answer.code == NOT_ASKED and self._waits_for_a_turn()):
+                    # It got no permit in time because so many banks of the same user were before it: it waits on.
+                    if not (isinstance(answer, RetryLater) and answer.code == NOT_ASKED and self._may_wait_on()):
                         return self._classify(claim, answer)
-            except Exception as error:  # noqa: BLE001 - as in the run: whatever it is, the others go on
+            except Exception as error:  # noqa: BLE001 - as in the runner: whatever it is, the others go on
                 log_crash(error)
                 return self._follow(claim, OUR_FAULT)
         if self.runner.halted:
@@ -158,8 +161,8 @@ class Fetch:
     def _may_ask(self) -> bool:
         return not self.runner.halted and time.monotonic() < self._ask_until
 
-    def _waits_for_a_turn(self) -> bool:
-        """Whether waiting on is worth it: MX did not ask for a long silence."""
+    def _may_wait_on(self) -> bool:
+        """Whether MX asked for no long silence, and no stop was asked for."""
         return self._runtime.pacing.blocked_for <= _SIT_OUT and not self._runtime.stopping.is_set()
 
     def _new_notification(self, job: UserJob, ready: Sequence[ClaimedReconnection]) -> NewNotification:
@@ -211,7 +214,7 @@ class Fetch:
         if member.guid != claim.member_guid:
             log.info("member_moved", member=claim.member_guid, to=member.guid)
         uri = self._runtime.vault.lock(window.uri)
-        # Its attempts go on until a message about it ends: its next failure may come right before that message leaves.
+        # Its failed attempts still count: the next failure may come right before its message leaves.
         return FetchResult(
             claim=claim,
             state=_S.READY,
@@ -222,15 +225,15 @@ class Fetch:
         )
 
     def crashed(self, job: UserJob) -> UserResult:
-        """A fault of ours counts as an attempt, so that it cannot go on for ever."""
+        """An error of this worker counts as an attempt, so that it cannot repeat for ever."""
         return [self._follow(claim, OUR_FAULT) for claim in job.claims], None
 
     async def settle(self, done: Sequence[UserResult]) -> None:
-        """Write results. Failures that may turn out to be MX's wait until it serves somebody, or the breaker opens."""
+        """Write results, except failures of which it is not known yet whether they are MX's."""
         await self._settle([*done, *self._take_undecided()], certain=False)
 
     async def run(self) -> None:
-        """One run, and what is left undecided at its end."""
+        """One run. What is undecided at its end counts as the member's failure."""
         await self.runner.run()
         if undecided := self._take_undecided():
             await self._settle(undecided, certain=True)
@@ -271,7 +274,7 @@ class Fetch:
         await self._store.release([claim for job in jobs for claim in job.claims])
 
     async def renew(self, jobs: Sequence[UserJob]) -> None:
-        """A user with many banks takes many calls, and some results wait until it is known whether MX is to blame."""
+        """A user with many banks takes many calls, and undecided results wait."""
         claims = [claim for job in jobs for claim in job.claims]
         claims += [fetched.claim for results, _ in self._undecided for fetched in results]
         await self._store.renew(claims, lease_seconds=self._settings.lease_seconds)
@@ -285,9 +288,9 @@ def _word(fetched: FetchResult) -> str:
 
 
 async def _is_served(runtime: Runtime, breaker: Breaker) -> bool:
-    """Whether MX serves us again, asked with nobody's member."""
+    """Whether MX serves us again; asks for a member that does not exist."""
     failure = await runtime.mx.probe()
-    # That it lists users is only asked for where that was the fault.
+    # A server that is not MX, or one without users, only counts as a failure if that was the reason of the pause.
     return failure is None or (failure.code in _UNPROVEN and breaker.reason not in _UNPROVEN)
 
 
@@ -303,7 +306,7 @@ async def fetch(runtime: Runtime) -> str:
     stage = Fetch(runtime, breaker, mode=Mode.PROBE if gate is Gate.PROBE else Mode.WORK)
     await stage.run()
     if gate is Gate.PROBE and not stage.asked and await _is_served(runtime, breaker):
-        # Nobody was there to try it with: none due, or one who cannot be told now. Others wait for MX as well.
+        # There was nobody to try it with: none is due, or their user cannot be told now. Deliver and verify wait for MX too.
         breaker.went_well()
         await breaker.settle(runtime.clock.now(), probe=True)
     more = stage.runner.has_more

@@ -1,10 +1,13 @@
-"""Fresh at the moment of speaking: nobody who is back is written to, and nobody gets a link that is old.
+"""Right before a message leaves: is each member still broken, and is each link fresh?
 
-A message may wait between the fetch and its delivery: for a mail server, for the morning, for a cap. Right before it leaves, a
-window older than ``URI_MAX_AGE`` is minted anew, and a member whose last answer is older than a minute is read once more.
+A message may wait between fetch and deliver: for a mail server, for the morning, for a cap. So each of its reconnections is checked:
 
-What stands in the way of one reconnection takes it out of the message, and nothing else: it ends, or is due again with an attempt
-of its own (:mod:`worker.policy.mx_failures`). Only a fault of MX as a whole postpones the message.
+- window older than ``URI_MAX_AGE`` (15 minutes): MX is asked for a new one;
+- last answer of MX older than 1 minute: the member is read again;
+- otherwise the stored URI is used.
+
+A member that is back ends its reconnection. A failure concerns its own reconnection, which is left out of the message
+(:mod:`worker.policy.mx_failures`). Only a fault of MX as a whole postpones the message.
 """
 
 import asyncio
@@ -38,13 +41,13 @@ log = structlog.get_logger()
 
 Kind = TypeVar("Kind")
 
-#: What MX said of a member counts for so long.
+#: An answer of MX about a member is trusted for so long.
 TRUSTED_FOR = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fresh:
-    """The reconnection may be spoken of; ``renewal`` is the window that took the old one's place."""
+    """The message may name this reconnection; ``renewal`` is the window that replaced the old one."""
 
     item: NotificationItem
     #: A secret.
@@ -63,7 +66,7 @@ class Checked:
     """What the reconnections of a message turned out to be."""
 
     found: Sequence[Found] = ()
-    #: What the message is about as well, without a name and a link.
+    #: What the message also counts ("and 12 more"), without a name and a link.
     unnamed: tuple[NotificationItem, ...] = ()
 
     def _of(self, kind: type[Kind]) -> tuple[Kind, ...]:
@@ -86,7 +89,7 @@ class Checked:
 
     @property
     def requeued(self) -> tuple[Requeued, ...]:
-        """What is left out of this message, and is due again by itself."""
+        """What is left out of this message, and is due again."""
         return self._of(Requeued)
 
     @property
@@ -96,23 +99,23 @@ class Checked:
 
     @property
     def upstream_failure(self) -> UpstreamFailure | None:
-        """Why nothing at all can be said now."""
+        """Why the message cannot leave now."""
         return next(iter(self._of(UpstreamFailure)), None)
 
 
 class Freshness:
-    """Makes sure of reconnections, and learns from MX's answers whether it serves anybody."""
+    """Checks reconnections right before their message leaves."""
 
     def __init__(self, runtime: Runtime, breaker: Breaker, *, may_ask: bool) -> None:
         self._runtime = runtime
         self._attribution = Attribution(breaker)
-        #: MX may be asked; otherwise what is not fresh waits.
+        #: Whether MX may be asked; otherwise a message that is not fresh waits.
         self.may_ask = may_ask
         #: What was left out because of a failure that may turn out to be MX's, by the reconnection's id.
         self._left_out: dict[int, Requeued | ClosedReconnection] = {}
 
     async def check(self, waiting: Sequence[NotificationItem]) -> Checked:
-        """What may be spoken of these. MX is asked about those that the message names, not about 3,000 for one message."""
+        """Check these reconnections. A message names ten at most, so MX is asked until ten are fresh, not for all 3,000."""
         now = self._runtime.clock.now()
         found: list[Found] = []
         left = list(waiting)
@@ -182,7 +185,7 @@ class Freshness:
         return _ending(item, ReconnectionState.RECONNECTED, "back_before_message", well=well) if well else None
 
     def _without(self, item: NotificationItem, answer: Failure | HostileUri, now: datetime) -> Found:
-        """What becomes of a reconnection that MX said nothing new of."""
+        """What a failure of MX does to a reconnection."""
         failure = failure_of(answer)
         if self._attribution.failed(failure, item.reconnection_id):
             self.may_ask = False
@@ -202,10 +205,10 @@ class Freshness:
 
 
 def _left_out_unasked(item: NotificationItem, now: datetime) -> ClosedReconnection | Requeued | None:
-    """What is left out of a message whatever MX says.
+    """What is left out of a message without asking MX.
 
-    A notice whose date came before its message: the next sweep opens what it became. A bank that is held since the message was
-    planned: it is due again at once, and claimed when the pause ends.
+    - A notice whose date has come: it ends, and the next sweep opens a reconnection for the expired token.
+    - A bank that was paused since the message was planned: it is due at once, and is claimed when the pause ends.
     """
     if item.reason == Reason.EXPIRES_SOON and item.broken_since <= now:
         return _ending(item, ReconnectionState.CANCELLED, "expired_after_notice")

@@ -1,4 +1,4 @@
-"""How a run takes its rows."""
+"""Which rows a run claims."""
 
 from enum import Enum, auto
 

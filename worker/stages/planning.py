@@ -1,6 +1,6 @@
-"""Whom to ask MX for, on which channel they are told, and why others are not told now.
+"""For whom is MX asked, on which channel are they told, and why are the others not told now?
 
-Decided before anything is asked, since every URI asked for is one that somebody should see. Nothing here reaches out of the process.
+This is decided before MX is asked, so that no URI is minted that nobody sees. Nothing here does I/O.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -21,16 +21,16 @@ from worker.store.people import User
 from worker.store.reconnections.claims import ClaimedReconnection
 from worker.store.sql.moments import NEVER
 
-#: What a person has due within this time is told along with what is due now.
+#: What a user has due within this time goes into the same message as what is due now.
 SOON = timedelta(days=1)
-#: How long somebody who cannot be reached waits until their contact data is looked at again.
+#: A user who cannot be reached is examined again after this.
 UNREACHABLE_WAIT = timedelta(hours=1)
 
 _S = ReconnectionState
 
 
 class UserJob(msgspec.Struct, frozen=True, kw_only=True):
-    """One person, and what of theirs is to be fetched."""
+    """One user, and the reconnections that are fetched for them."""
 
     user: User
     route: Route
@@ -72,7 +72,7 @@ class Planner:
         return jobs, deferred
 
     def over(self, claim: ClaimedReconnection, now: datetime) -> FetchResult | None:
-        """What the application's own data says to end, before MX is asked."""
+        """How a reconnection ends by the application's data or after its last reminder, before MX is asked; ``None``: it stays open."""
         end = ending(
             claim.facts,
             reason=claim.reason,
@@ -88,7 +88,7 @@ class Planner:
         return None
 
     def route_to(self, user: User) -> Route | Nobody:
-        """The channel and address that a message to the person would take, whenever it is."""
+        """The channel and address of a message to this user, whenever it is sent."""
         failed, tried = user.failed_channels, user.failed_devices
         route = choose(user.contact, configured=self._configured, failed=failed, tried=tried)
         if isinstance(route, Nobody) and (failed or tried):
@@ -96,7 +96,7 @@ class Planner:
         return route
 
     def way_to(self, user: User, now: datetime) -> Route | tuple[str, datetime]:
-        """The way to the person, or why not now, and until when. `explain` asks the same."""
+        """The way to the user; or why there is none now, and until when. `explain` asks the same."""
         if user.message_under_way:
             return "other_notification_live", now + TURN
         route = self.route_to(user)
@@ -111,22 +111,22 @@ class Planner:
 
 
 def zones_of_user(user: User, settings: Settings) -> Zones:
-    """In which zones it must be day before a person is written to."""
+    """The zones in all of which it must be day when a user is written to."""
     return zones_of(user.timezone, user.locale, default=settings.time_zone, fallback=settings.fallback_time_zones)
 
 
 def zone_of_message(user: User, settings: Settings) -> str:
-    """The zone in which a message to a person gives dates: theirs, or the likeliest."""
+    """The zone in which a message gives dates: the user's, or the likeliest."""
     return str(zones_of_user(user, settings).all[0])
 
 
 def broken_first(
     claims: Sequence[ClaimedReconnection], now: datetime
 ) -> tuple[list[ClaimedReconnection], list[tuple[ClaimedReconnection, datetime, str]]]:
-    """What a person is told now, and what another day: when, and why.
+    """What a user is told now, and what later: when, and why.
 
-    A message says that something stopped, or that it will, never both. A notice is taken along only so early that it speaks for its
-    own day as well.
+    A message says that something stopped, or that it will stop, never both. A notice that is not due joins the message only if its day
+    is less than 12 hours away, so that it serves that day as well.
     """
     broken = [claim for claim in claims if claim.reason != Reason.EXPIRES_SOON]
     ahead = [claim for claim in claims if claim.reason == Reason.EXPIRES_SOON]
@@ -138,5 +138,5 @@ def broken_first(
 
 
 def defer(claim: ClaimedReconnection, at: datetime, outcome: str) -> FetchResult:
-    """Due again, nothing spent."""
+    """Due again at ``at``; no attempt is counted."""
     return FetchResult(claim=claim, state=_S.DUE, outcome=outcome, attempts=claim.attempts, next_attempt_at=at)

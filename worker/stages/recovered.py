@@ -1,4 +1,4 @@
-"""Is a member back, by an answer of MX? Asked the same way wherever MX is asked: fetch, verify, and right before a message leaves."""
+"""Does an answer of MX mean that a member is back? Fetch, verify and deliver all ask here."""
 
 from datetime import datetime
 

@@ -1,4 +1,4 @@
-"""What a refusal says of the whole channel: as a probe's answer, as a result's note, and in words."""
+"""What a refusal says of the whole channel."""
 
 import msgspec
 
@@ -8,7 +8,7 @@ from worker.store.deliver_settling import DeliveryResult
 
 
 def noted(result: DeliveryResult, outcome: Outcome) -> DeliveryResult:
-    """The result, with how it was refused where others may be refused alike."""
+    """The result, with its kind of refusal, so that the store can count refusals alike."""
     refusal = None if isinstance(outcome, Sent | ChannelDown) else outcome.refusal
     return msgspec.structs.replace(result, refusal=refusal.what[:64], doubt=refusal.doubt) if refusal else result
 
@@ -20,7 +20,7 @@ def serves_us(outcome: Outcome, reason: str) -> bool | None:
     if isinstance(outcome, ChannelDown | Unknown) or (isinstance(outcome, TryLater) and outcome.whole_channel):
         return False
     if outcome.refusal is None:
-        return None  # it never came before the other side
+        return None  # the message was never offered to the server
     return outcome.refusal.doubt is Doubt.MESSAGE and outcome.refusal.what not in reason
 
 
