@@ -23,7 +23,7 @@ class Bank:
 
     #: What the customer calls the institution.
     name: str
-    #: Since when data has not come through; in a message ahead of that, when it will stop.
+    #: When data stopped coming. In a message with ``ahead``: when it will stop.
     since: datetime
     #: Where the customer reconnects. A secret where it is MX's own URI.
     link: str
@@ -34,9 +34,9 @@ class Bank:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Message:
-    """One message to one person: everything a channel needs, so that sending needs no database."""
+    """One message to one user. It holds everything that a channel needs, so sending reads no database."""
 
-    #: The same for every try to send this message, and for no other; identifies it towards mail servers and push services.
+    #: Identifies the message to mail servers and push services. Every attempt to send it has the same key.
     key: str
     address: str
     #: BCP 47, as the user's row has it; ``None`` where unknown.
@@ -45,19 +45,19 @@ class Message:
     #: 0 for the first message of a reconnection, then 1, 2, … for its reminders.
     step: int
     banks: tuple[Bank, ...]
-    #: Further banks that it is about; they are told of by their number alone.
+    #: How many further banks the message is about. It says only this number, not their names.
     more: int = 0
-    #: Nothing is broken yet: the permission runs out soon, and the customer may renew it before.
+    #: Nothing is broken yet. The customer's consent expires soon and can be renewed before that.
     ahead: bool = False
 
     @property
     def count(self) -> int:
-        """How many banks it is about."""
+        """How many banks the message is about."""
         return len(self.banks) + self.more
 
     @property
     def named(self) -> tuple[Bank, ...]:
-        """The banks that it names."""
+        """The banks that the message names."""
         return self.banks[:MOST_NAMED]
 
     def __repr__(self) -> str:
@@ -65,102 +65,102 @@ class Message:
 
 
 class Doubt(StrEnum):
-    """Who may be refused besides this one message: it decides how many alike stop the channel (``policy/streaks.py``)."""
+    """What may be the cause of a refusal. It decides after how many equal refusals the channel stops (``policy/streaks.py``)."""
 
-    #: Nobody answered, or nobody who takes mail from us: no message can go.
+    #: The server cannot be reached, or it takes no messages from us. No message can be sent.
     UNREACHABLE = "unreachable"
-    #: It may be us: our sender, our relay, a quota. A server that does not know us says so for each message.
+    #: The cause may be ours: our sender, our relay, a quota. Then every message is refused in the same way.
     US = "us"
-    #: It speaks of this recipient or message. Only where nearly all are refused so is it not about them.
+    #: The cause is this recipient or this message, unless nearly all messages are refused in the same way.
     MESSAGE = "message"
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What makes refusals alike."""
+    """How a message was refused. The failure streak counts refusals with the same ``what``."""
 
-    #: A phrase for people, made of our own words and a reply's numbers: ``554 5.7.1 at RCPT``.
+    #: A phrase for operators, made of our own words and the reply's numbers: ``554 5.7.1 at RCPT``.
     what: str
     doubt: Doubt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sent:
-    """The other side took responsibility for the message."""
+    """The mail server or push service accepted the message."""
 
     code: str = "sent"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TryLater:
-    """It was certainly not sent, and may be later."""
+    """The message was certainly not sent, and a retry may succeed."""
 
     code: str
-    #: Seconds to wait, where the other side said so.
+    #: Seconds to wait before the retry, if the service named them.
     after: float | None = None
-    #: The whole channel is to slow down (421, 454, 429), not this message alone.
+    #: Whether the whole channel must slow down (421, 454, 429), not only this message.
     whole_channel: bool = False
-    #: ``None``: it says nothing of other messages.
+    #: ``None``: the failure does not count towards a failure streak.
     refusal: Refusal | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BadAddress:
-    """The address does not exist (any more): it is suppressed, and another address or channel may be tried."""
+    """The address does not exist, or no longer. It is suppressed; another address or channel may be tried."""
 
     code: str
-    #: Our settings may be to blame instead: it is suppressed all the same, and somebody is told.
+    #: Our settings may be the cause instead. The address is suppressed all the same, and the worker logs a warning.
     doubtful: bool = False
-    #: ``None``: it says nothing of other messages.
+    #: ``None``: the failure does not count towards a failure streak.
     refusal: Refusal | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failed:
-    """This message was refused for good; the address is not to blame."""
+    """This message was refused permanently, but not because of its address."""
 
     code: str
-    #: ``None``: it says nothing of other messages.
+    #: ``None``: the failure does not count towards a failure streak.
     refusal: Refusal | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChannelDown:
-    """Our credentials or configuration are refused: nothing can be sent on this channel until somebody mends it."""
+    """Our credentials or configuration are refused. Nothing can be sent on this channel until an operator corrects them."""
 
     code: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unknown:
-    """The answer was lost after dispatch began: it may or may not have been delivered. Never sent again by guesswork."""
+    """The answer was lost after dispatch began. The message may have been delivered, so it is not sent again."""
 
     code: str
-    #: ``None``: it says nothing of other messages.
+    #: ``None``: the failure does not count towards a failure streak.
     refusal: Refusal | None = field(default=None, compare=False)
 
 
 Outcome = Sent | TryLater | BadAddress | Failed | ChannelDown | Unknown
 
-#: Awaited by a channel right before the point of no return; returns once "dispatch began" is on record.
+#: Commits "dispatch began". A channel awaits it right before the message can leave.
 Dispatching = Callable[[], Awaitable[None]]
 
 
 class Channel(Protocol):
-    """A way to reach people."""
+    """A way to reach users."""
 
     @property
     def kind(self) -> str:
         """The name of its :class:`ChannelKind`."""
 
     async def send(self, message: Message, dispatching: Dispatching) -> Outcome:
-        """Send one message; awaits ``dispatching`` before anything that cannot be undone. Never raises for the other side's doing."""
+        """Send one message. Awaits ``dispatching`` before the message can leave. A failure of the service is an outcome, not raised."""
 
     async def check(self) -> Outcome:
-        """Whether the other side would take messages from us, without sending one: ``Sent`` with the code ``ready`` if so."""
+        """Whether the service would take messages from us: ``Sent`` with the code ``ready`` if so. Sends no message."""
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

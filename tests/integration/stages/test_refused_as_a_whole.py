@@ -108,13 +108,13 @@ async def test_a_refusal_of_us_all_stops_the_channel_and_costs_nothing(office: A
         assert await at.bench.one("SELECT count(*) FROM users WHERE refused_email IS NOT NULL") == 0
         # Nothing more is sent while it stands, and a probe is one message that costs nothing either.
         await at.pass_time()
-        at.bench.runtime.channels["email"]._pool.brake._until = 0
+        at.bench.runtime.channels["email"]._pool.backoff._until = 0
         await at.work()
         assert await at.rows() == [("pending", 0)] * count
         # Once it is over, one probe closes it, and everybody is told once.
         await at.sandbox.control(mail_faults=[])
         await at.pass_time()
-        at.bench.runtime.channels["email"]._pool.brake._until = 0
+        at.bench.runtime.channels["email"]._pool.backoff._until = 0
         await at.work()
         assert await at.reason() is None
         assert await at.recipients() == sorted(addresses(count))

@@ -1,7 +1,7 @@
-"""Which addresses can be written to, and in what form they go on the wire.
+"""Parses an address, and gives the form in which SMTP sends it.
 
-A customer's address comes from somewhere else and may hold anything. What is not exactly one mailbox is refused rather than
-repaired: mail about a person's bank must not go to an address that somebody guessed.
+A user's address comes from another system and may be any text. A text that is not exactly one mailbox is refused, not corrected:
+mail about somebody's bank must not go to a guessed address.
 """
 
 import re
@@ -14,7 +14,7 @@ import idna
 _LOCAL_LIMIT, _DOMAIN_LIMIT, _PATH_LIMIT = 64, 255, 254
 
 _HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*")
-#: RFC 5321's Dot-string with the letters of RFC 6531: nearly every local part there is.
+#: RFC 5321's Dot-string with the letters of RFC 6531. Nearly all local parts match it.
 _DOT_STRING = re.compile(
     r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+)*"
 )
@@ -25,7 +25,7 @@ class NotAMailbox(ValueError):  # noqa: N818 - it names what the text is
 
 
 class NotEncodable(NotAMailbox):
-    """It may be a mailbox, but we cannot write its domain in ASCII: IDNA 2008 and our tables of it know less than all registries."""
+    """It may be a mailbox, but its domain cannot be written in ASCII. Some registries allow names that IDNA 2008 does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Mailbox:
 
     @property
     def needs_smtputf8(self) -> bool:
-        """Whether only a server with SMTPUTF8 (RFC 6531) can take it; a domain alone never needs that."""
+        """Whether only a server with SMTPUTF8 (RFC 6531) accepts it. A domain never needs that, because it is sent in ASCII."""
         return not self.local.isascii()
 
     def __repr__(self) -> str:
@@ -49,7 +49,7 @@ class Mailbox:
 
 
 def parse_mailbox(text: str) -> Mailbox:
-    """The one mailbox that ``text`` is; raises :class:`NotAMailbox`."""
+    """The mailbox in ``text``; raises :class:`NotAMailbox` if it is not exactly one."""
     text = text.strip()
     local, at, domain = text.rpartition("@")
     if not at or not text.isprintable() or not (_DOT_STRING.fullmatch(local) or _is_quoted(local)):
@@ -61,11 +61,11 @@ def parse_mailbox(text: str) -> Mailbox:
 
 
 def _is_quoted(local: str) -> bool:
-    """Whether it is a quoted string that has to be one, such as ``"two words"``, by the standard library's grammar."""
+    """Whether it is a quoted string that needs its quotes, such as ``"two words"``, by the standard library's grammar."""
     spec = f"{local}@localhost"
     try:
-        return str(Address(addr_spec=spec)) == spec  # not so with a comment, or quotes that are not needed
-    except Exception:  # noqa: BLE001 - the parser raises defects of many classes, and IndexError; each quotes the address
+        return str(Address(addr_spec=spec)) == spec  # differs if it has a comment, or quotes that are not needed
+    except Exception:  # noqa: BLE001 - the parser raises many classes of error, IndexError among them; each quotes the address
         return False
 
 

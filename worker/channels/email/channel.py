@@ -1,4 +1,4 @@
-"""Email as a channel: builds the mail, sends it through the pool, classifies what became of it."""
+"""Email as a channel: builds the mail, sends it through the pool, classifies the answer."""
 
 import ssl
 
@@ -11,23 +11,23 @@ from worker.channels.standing import Standing
 from worker.errors import SettingsError
 from worker.settings import Settings
 
-#: Seconds that the server may take over anything but a mail's content.
+#: Seconds to wait for the reply to a command. A mail's content has its own limit, ``DATA_PATIENCE``.
 COMMAND_PATIENCE = 30.0
 
-#: Codes of refusals that came before a recipient was named.
-_OF_US_ALL = ("auth_", "mail_")
-#: A server that takes SMTPUTF8 by its word and not by its deeds refuses MAIL, or calls the recipient's syntax bad (5.1.3).
+#: Codes of refusals before RCPT. No recipient was named yet, so none can be the cause.
+_BEFORE_RCPT = ("auth_", "mail_")
+#: Some servers announce SMTPUTF8 but do not support it. They refuse MAIL, or answer RCPT with 5.1.3 (bad syntax).
 _BAD_SYNTAX = " 5.1.3 "
 
 
-def _may_be_of_utf8(outcome: BadAddress | ChannelDown) -> bool:
+def _may_be_missing_utf8(outcome: BadAddress | ChannelDown) -> bool:
     if isinstance(outcome, ChannelDown):
         return outcome.code.startswith("mail_")
     return outcome.refusal is not None and _BAD_SYNTAX in outcome.refusal.what
 
 
 class EmailChannel:
-    """Implements :class:`worker.channels.Channel`. Connects at the first send; belongs to the loop that this happens on."""
+    """Implements :class:`worker.channels.Channel`. Connects at the first send, and belongs to the event loop of that send."""
 
     kind = "email"
 
@@ -42,19 +42,19 @@ class EmailChannel:
         mails_per_connection: int = MAILS_PER_CONNECTION,
         first_pause: float = FIRST_PAUSE,
     ) -> None:
-        """Raises :class:`~worker.errors.SettingsError` where the settings allow no mail. All times are seconds.
+        """Raises :class:`~worker.errors.SettingsError` if a setting for mail is missing or invalid. All times are seconds.
 
-        ``tls_context`` replaces the system's certificates; servers are verified against it in any case.
+        ``tls_context`` replaces the system's certificates. The server's certificate is always verified.
         """
         if settings.smtp_server is None:
-            raise SettingsError("settings: SMTP_URL is missing: there is no server to hand mail to")
+            raise SettingsError("settings: SMTP_URL is missing: no mail server is set")
         self._composer = Composer(settings)
         self._standing = Standing()
         self._data_patience = data_patience
         self._pool = Pool(
             settings.smtp_server,
             size=settings.smtp_connections,
-            # Relays want a name that exists. The sender's domain does; a container's host name does not.
+            # Relays check that the name in EHLO exists. The sender's domain exists; a container's host name does not.
             hello_name=self._composer.sender.domain,
             command_patience=command_patience,
             tls_context=tls_context,
@@ -74,22 +74,28 @@ class EmailChannel:
                     outcome = await hand_over(connection, mail, dispatching, data_patience=self._data_patience)
             except Unconnected as error:
                 return error.outcome
-            except Stale:  # at most once for each connection that was kept; then there are only fresh ones
+            except Stale:  # ends: a new connection is never stale, and there are at most ``size`` idle ones
                 continue
-            return self._pool.brake.note(self._weigh(outcome, mail))
+            return self._pool.backoff.note(self._attribute(outcome, mail))
 
-    def _weigh(self, outcome: Outcome, mail: Mail) -> Outcome:
-        """``outcome``, or "failed, this mail alone" where a refusal that names others is probably of this mail."""
-        if mail.recipient.needs_smtputf8 and isinstance(outcome, BadAddress | ChannelDown) and _may_be_of_utf8(outcome):
+    def _attribute(self, outcome: Outcome, mail: Mail) -> Outcome:
+        """``outcome``, or :class:`Failed` if it blames our account or the address, but the cause is probably this one mail."""
+        if (
+            mail.recipient.needs_smtputf8
+            and isinstance(outcome, BadAddress | ChannelDown)
+            and _may_be_missing_utf8(outcome)
+        ):
             return Failed(code=outcome.code)
-        # A server that has accepted mails of ours repeats what one recipient's own server says of our sender.
-        assessed = self._standing.assess(self.kind, outcome, may_be_the_device=not outcome.code.startswith(_OF_US_ALL))
+        # A relay that accepted our mails just before may only repeat what one recipient's server said about our sender.
+        assessed = self._standing.assess(
+            self.kind, outcome, may_be_the_device=not outcome.code.startswith(_BEFORE_RCPT)
+        )
         if isinstance(outcome, ChannelDown) and isinstance(assessed, TryLater):
             return Failed(code=outcome.code, refusal=assessed.refusal)
         return assessed
 
     async def check(self) -> Outcome:
-        """Whether mail could be sent, without sending any: connect, TLS, EHLO, AUTH, NOOP, QUIT; ``Sent`` means that all is well."""
+        """Whether mail could be sent: connect, TLS, EHLO, AUTH, NOOP, QUIT. ``Sent`` with the code ``ready`` if so."""
         try:
             connection = await self._pool.open()
         except Unconnected as error:
@@ -100,5 +106,5 @@ class EmailChannel:
             await connection.quit()
 
     async def close(self) -> None:
-        """Say goodbye to the server."""
+        """Close all connections."""
         await self._pool.close()

@@ -1,8 +1,8 @@
 """From a :class:`~worker.channels.Message` to the bytes that go on the wire.
 
-The bytes are put together here rather than by ``email.message.EmailMessage``, which costs about 1 ms a mail and folds lines
-as it likes; what is built is what is sent. Both bodies are quoted-printable: no line is longer than 76 octets, whatever a URI
-measures, and every decoder gives the URI back byte for byte (RFC 2045, 6.7).
+``email.message.EmailMessage`` is not used: it takes about 1 ms a mail and folds lines by its own rules. Both bodies are
+quoted-printable. So no line is longer than 76 octets, even with a long URI, and every decoder restores the URI exactly
+(RFC 2045, 6.7).
 """
 
 import binascii
@@ -26,51 +26,53 @@ from worker.settings import Settings
 #: RFC 5322, 2.1.1: characters that a line should not exceed, without its CRLF.
 _LINE = 78
 
-#: ``=_`` cannot occur in quoted-printable text, so this can never be met inside a part (RFC 2045, 6.7).
+#: ``=_`` cannot occur in quoted-printable text, so no part can contain this (RFC 2045, 6.7).
 _BOUNDARY = "=_reconnect"
 
-#: Our own header: Amazon SES and Outlook.com replace the Message-ID, and return this one with a report.
+#: Our own header. Amazon SES and Outlook.com replace the Message-ID, but their delivery reports return this header.
 ID_HEADER = "X-Reconnect-Id"
 
-#: What may stand in a link: it goes on a line of its own in the text part, and a mail client takes it up to the first space. Whatever
-#: :func:`worker.mx.uris.check_uri` lets pass must pass here too, else one bank's URI would fail a message about several.
+#: A link that a mail can show. The text part has it on a line of its own, and a mail client reads it up to the first space. It must
+#: match every URI that :func:`worker.mx.uris.check_uri` accepts; otherwise one bank's URI fails a message about several banks.
 _LINK = re.compile(r"https?://[^\s\x00-\x1f\x7f-\x9f<>\"\ud800-\udfff]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mail:
-    """A message as SMTP takes it: an envelope and its content, lines ended by CRLF, before dot-stuffing."""
+    """The envelope and the content of a mail; lines end with CRLF and are not yet dot-stuffed."""
 
     sender: Mailbox
     recipient: Mailbox
     content: bytes
 
-    def __repr__(self) -> str:  # the content has a link, the envelope an address
+    def __repr__(self) -> str:  # the content holds a secret link, the envelope an address
         return f"Mail({len(self.content)} bytes)"
 
 
 class Composer:
-    """Builds mails; everything that all of them share is made once, from the settings."""
+    """Builds mails. The headers that all mails share are made once, from the settings."""
 
     def __init__(self, settings: Settings, *, texts: Texts | None = None) -> None:
         """``texts`` are the templates, by default those of the settings.
 
-        Raises :class:`~worker.errors.SettingsError` where ``EMAIL_FROM``, ``EMAIL_REPLY_TO`` or a template cannot be used.
+        Raises :class:`~worker.errors.SettingsError` if ``EMAIL_FROM``, ``EMAIL_REPLY_TO`` or a template is invalid.
         """
         self._texts = texts or texts_for(settings)
         self.sender = _own_mailbox("EMAIL_FROM", settings.email_from)
         self._app = shown(settings.sender_name)
         self._time_zone = settings.time_zone
         head = [_mailbox_header("From", self._app, self.sender)]
-        answers_to = self.sender
+        reply_to = self.sender
         if settings.email_reply_to:
-            answers_to = _own_mailbox("EMAIL_REPLY_TO", settings.email_reply_to)
-            head.append(_mailbox_header("Reply-To", shown(parseaddr(settings.email_reply_to)[0]), answers_to))
-        self._shared_headers = "".join([*head, _list_unsubscribe(answers_to)])
-        self._bounces_to = _own_mailbox("BOUNCE_ADDRESS", settings.bounce_address) if settings.bounce_address else None
+            reply_to = _own_mailbox("EMAIL_REPLY_TO", settings.email_reply_to)
+            head.append(_mailbox_header("Reply-To", shown(parseaddr(settings.email_reply_to)[0]), reply_to))
+        self._shared_headers = "".join([*head, _list_unsubscribe(reply_to)])
+        self._bounce_address = (
+            _own_mailbox("BOUNCE_ADDRESS", settings.bounce_address) if settings.bounce_address else None
+        )
 
     def build(self, message: Message, *, now: datetime | None = None) -> Mail | BadAddress | Failed:
-        """The mail, or why there can be none. The same message gives the same bytes but for ``Date``, which is ``now``."""
+        """The mail, or why it cannot be built. The same message gives the same bytes, except for ``Date``, which is ``now``."""
         if not message.banks:
             return Failed(code="no_banks")
         if not all(_LINK.fullmatch(bank.link) for bank in message.named):
@@ -100,23 +102,23 @@ class Composer:
         )
 
     def _envelope_sender(self, token: str) -> Mailbox:
-        """Where reports about this mail are sent: ``EMAIL_FROM``, or ``BOUNCE_ADDRESS`` with the mail's token (VERP)."""
-        own = self._bounces_to
+        """Where delivery reports go: ``EMAIL_FROM``, or ``BOUNCE_ADDRESS`` with the token (VERP): ``bounces+3f2a…@example.com``."""
+        own = self._bounce_address
         return replace(own, local=f"{own.local}+{token}") if own else self.sender
 
 
 def message_id(key: str, domain: str) -> str:
-    """The Message-ID of a key: the same for every try, so that a mail sent twice can be seen to be one (RFC 5322, 3.6.4)."""
+    """The Message-ID for a key. Every attempt has the same one, so a mail server can recognise a duplicate (RFC 5322, 3.6.4)."""
     return f"<{message_token(key)}@{domain}>"
 
 
 def message_token(key: str) -> str:
-    """What stands before the ``@`` of a Message-ID: 32 hexadecimal digits, by which a delivery report is traced to its mail."""
+    """The local part of the Message-ID: 32 hexadecimal digits. A delivery report is traced to its mail by this token."""
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def _alternatives(wording: Wording) -> bytes:
-    """The plain part first: the last one that a client can show is the one it prefers (RFC 2046, 5.1.4)."""
+    """The two bodies. Plain text comes first, because clients prefer the last part that they can show (RFC 2046, 5.1.4)."""
     return (
         _part("plain", wording.text)
         + _part("html", wording.html)
@@ -135,14 +137,14 @@ def _part(subtype: str, text: str) -> bytes:
 
 
 def _unstructured(name: str, text: str) -> str:
-    """A header's value: as it is where that is ASCII and short, else in encoded words (RFC 2047)."""
+    """A header's value: unchanged if it is ASCII and fits in the line, else in encoded words (RFC 2047)."""
     if _is_plain(text) and len(f"{name}: {text}") <= _LINE:
         return text
     return Header(text, "utf-8", header_name=name).encode(linesep="\r\n")
 
 
 def _is_plain(text: str) -> bool:
-    """Whether it can stand in a header as it is, and would not be read as an encoded word."""
+    """Whether a header can hold ``text`` unchanged, without a client reading it as an encoded word."""
     return text.isascii() and "=?" not in text
 
 
@@ -154,16 +156,16 @@ def _own_mailbox(setting: str, text: str | None) -> Mailbox:
     except NotAMailbox:
         raise SettingsError(f"settings: {setting}: expected name@example.com or Name <name@example.com>") from None
     if mailbox.needs_smtputf8:
-        raise SettingsError(f"settings: {setting}: what stands before the @ must be ASCII, or most servers refuse it")
+        raise SettingsError(f"settings: {setting}: the part before the @ must be ASCII; most servers refuse any other")
     return mailbox
 
 
 def _mailbox_header(name: str, display_name: str, mailbox: Mailbox) -> str:
-    """A header with one mailbox; only the name may be in encoded words, and the line is folded before the address."""
+    """A header with one mailbox. Only the name may be in encoded words. A long line is folded before the address."""
     if not display_name:
         return f"{name}: {mailbox.spec}\r\n"
     if _is_plain(display_name):
-        phrase = str(Address(display_name=display_name)).removesuffix(" <>")  # quoted where it has to be
+        phrase = str(Address(display_name=display_name)).removesuffix(" <>")  # ``Address`` quotes the name if needed
     else:
         phrase = Header(display_name, "utf-8", header_name=name).encode(linesep="\r\n")
     header = f"{name}: {phrase}"
@@ -173,7 +175,7 @@ def _mailbox_header(name: str, display_name: str, mailbox: Mailbox) -> str:
 
 
 def _list_unsubscribe(mailbox: Mailbox) -> str:
-    """A mailbox that takes "unsubscribe" (RFC 2369). Never in encoded words: where it is too long for a line, the line is folded."""
+    """The header that says where to send "unsubscribe" (RFC 2369). A URL must not be in encoded words; a long line is folded."""
     url = f"<mailto:{quote(mailbox.local)}@{mailbox.domain}?subject=unsubscribe>"
     header = f"List-Unsubscribe: {url}"
     return f"{header}\r\n" if len(header) <= _LINE else f"List-Unsubscribe:\r\n {url}\r\n"

@@ -1,8 +1,8 @@
 """The connections of one process to the mail server.
 
-One connection carries one mail at a time, and a mail is four round trips: throughput is the number of connections. They are
-opened as they are needed, kept while there is work, and closed after a while without any, well before the server's own limit
-(five minutes, RFC 5321, 4.5.3.2.7). Never more than ``size`` are open, those that are saying goodbye included.
+A connection carries one mail at a time, and a mail takes four round trips, so throughput grows with the number of connections.
+A connection is opened when a mail needs it, reused, and closed after 30 seconds without work. Servers close idle connections
+after five minutes (RFC 5321, 4.5.3.2.7). At most ``size`` are open, including those that are closing.
 """
 
 import asyncio
@@ -11,21 +11,21 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from worker.channels.email.brake import Brake
+from worker.channels.email.backoff import Backoff
 from worker.channels.email.connection import Connection, Unconnected, connect
 from worker.settings.values import SmtpServer
 
 #: Seconds without work after which a connection is closed.
 IDLE_SECONDS = 30.0
-#: Mails after which a connection is replaced: servers set limits of their own and answer 421 when they are reached.
+#: Mails after which a connection is replaced. Servers limit the mails of a connection and answer 421 to the next one.
 MAILS_PER_CONNECTION = 100
-#: The first pause, in seconds, when the server says 421 or 454 or cannot be reached, and the longest one: no longer than the time
-#: between two probes of the breaker, so that a probe reaches the server.
+#: The first and the longest pause, in seconds, after a 421 or 454 or a failed connection. The longest is no longer than the time
+#: between two probes of the breaker; a longer pause would answer the probe instead of the server.
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0
 
 
 class Pool:
-    """Belongs to the loop that it is first used on; opens nothing before that."""
+    """Opens nothing before its first use, and belongs to the event loop of that use."""
 
     def __init__(
         self,
@@ -45,27 +45,27 @@ class Pool:
         self._tls_context = tls_context
         self._idle_seconds = idle_seconds
         self._mails_per_connection = mails_per_connection
-        self.brake = Brake(first=first_pause, longest=LONGEST_PAUSE, clock=_now)
+        self.backoff = Backoff(first=first_pause, longest=LONGEST_PAUSE, clock=_now)
         self._slots = asyncio.Semaphore(size)
-        #: Oldest first. The newest is used first, so that those that are too many grow old.
+        #: Oldest first. The newest is used first, so connections that are not needed reach their idle limit.
         self._idle: deque[Connection] = deque()
         self._reaper: asyncio.Task[None] | None = None
         self._closed = False
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection for one mail, as soon as one is free; raises :class:`Unconnected`, also while the brake holds."""
+        """A connection for one mail, as soon as one is free. Raises :class:`Unconnected`, also during a pause."""
         async with self._slots:
-            if held := self.brake.holds():
-                raise Unconnected(held)
+            if paused := self.backoff.paused():
+                raise Unconnected(paused)
             connection = self._take_idle() or await self._open()
             try:
                 yield connection
             finally:
-                await self._put_back(connection)
+                await self._release(connection)
 
     async def open(self) -> Connection:
-        """A connection of the caller's own, outside the pool."""
+        """A connection outside the pool; the caller closes it."""
         if self._tls_context is None and self._server.tls != "none":
             self._tls_context = ssl.create_default_context()
         return await connect(
@@ -76,20 +76,20 @@ class Pool:
         )
 
     async def close(self) -> None:
-        """Close what is idle; what is in use is closed when its mail is done."""
+        """Close idle connections. The others close when their mail is finished."""
         self._closed = True
         if self._reaper is not None:
             self._reaper.cancel()
             await asyncio.wait([self._reaper])
         await asyncio.gather(*(connection.quit() for connection in self._idle))
         self._idle.clear()
-        await asyncio.sleep(0)  # transports say that they are closed on the loop's next turn
+        await asyncio.sleep(0)  # transports finish closing in the loop's next iteration
 
     async def _open(self) -> Connection:
         try:
             return await self.open()
         except Unconnected as error:
-            raise Unconnected(self.brake.note(error.outcome)) from None
+            raise Unconnected(self.backoff.note(error.outcome)) from None
 
     def _take_idle(self) -> Connection | None:
         while self._idle:
@@ -99,7 +99,7 @@ class Pool:
             connection.abort()
         return None
 
-    async def _put_back(self, connection: Connection) -> None:
+    async def _release(self, connection: Connection) -> None:
         connection.carried += 1
         if not connection.usable:
             connection.abort()
@@ -112,13 +112,13 @@ class Pool:
                 self._reaper = asyncio.create_task(self._reap())
 
     async def _reap(self) -> None:
-        """Close connections as they grow old, until there are none."""
+        """Close connections that reach their idle limit, until none is left."""
         while self._idle:
             age = _now() - self._idle[0].idle_since
             if age < self._idle_seconds:
                 await asyncio.sleep(self._idle_seconds - age)
                 continue
-            async with self._slots:  # it counts as open until it is closed
+            async with self._slots:  # a closing connection counts as open, so it needs a slot
                 if self._idle and _now() - self._idle[0].idle_since >= self._idle_seconds:
                     await self._idle.popleft().quit()
 

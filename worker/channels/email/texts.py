@@ -1,16 +1,26 @@
-"""The templates of a notice, ours and those that a tenant puts in their place.
+"""The mail templates: our own, and those of a tenant that replace them.
 
-A tenant's folder (``TEMPLATES_DIR``) mirrors ours: ``reconnect/subject.txt``, ``reconnect/body.txt`` and ``reconnect/body.html``, any of
-them, stand in for ours in every language; ``reconnect/fr/body.txt`` does so in French alone. Notices ahead of an expiry are
-``expiring/…`` in the same way. A name that begins with ``_`` is a part for ``{% include %}``. Ours stay within reach as ``ours/…``, so that ``{% extends "ours/reconnect/body.html" %}`` can replace one block
-and keep the rest.
+A tenant's folder (``TEMPLATES_DIR``) has the same layout as ours, and every file in it is optional:
 
-Templates have ``app``, ``language``, ``reminder`` (true from the second message on), ``banks`` (each with ``name``, ``since``, ``link``; ten at
-most), ``count`` (how many banks the message is about), ``more`` (how many of them it does not name), and of the first of them ``bank`` and ``since``; ``body.html`` has ``subject`` too. Those of ``expiring`` have ``until``, the date, in the
-place of ``since``. Names hold nothing that cannot be seen, and one that is written in the other direction stands between FSI and PDI
-(:mod:`worker.names`); in HTML the filter ``bdi`` gives it an element of its own instead. They run in Jinja's sandbox, and a name that is none is an
-error. All of them are tried when they are loaded, in every language and for every kind of message, so that a mistake is one line
-at the start and never a notice that could not be sent.
+- ``reconnect/subject.txt``, ``reconnect/body.txt``, ``reconnect/body.html`` replace ours in every language.
+- ``reconnect/fr/body.txt`` replaces ours in French only.
+- ``expiring/…`` is the same for notices before an expiry.
+- A file whose name begins with ``_`` is a part for ``{% include %}``.
+- ``ours/…`` is our own file: ``{% extends "ours/reconnect/body.html" %}`` replaces one block and keeps the rest.
+
+Templates get these variables:
+
+- ``app``, ``language``, and ``reminder`` (true from the second message on)
+- ``banks``, at most ten, each with ``name``, ``since`` and ``link``; ``bank`` and ``since`` are the first one's name and date
+- ``count``, how many banks the message is about, and ``more``, how many of them it does not name
+- ``subject``, in ``body.html`` only
+- in ``expiring``, ``until`` instead of ``since``
+
+Invisible characters are removed from names. A name in the other writing direction is put between FSI and PDI
+(:mod:`worker.names`); in HTML the filter ``bdi`` puts it in a ``<bdi>`` element instead.
+
+Templates run in Jinja's sandbox, and an undefined variable is an error. At the start a tenant's templates are rendered in every
+language and for every kind of message. So a mistake is one error line at the start, not a mail that fails later.
 """
 
 import re
@@ -41,26 +51,26 @@ from worker.errors import SettingsError
 from worker.names import bdi
 from worker.settings import Settings
 
-#: The kinds of mail that there are, each a folder under ``templates/``: what stopped, and what will.
+#: The kinds of mail, each a folder under ``templates/``: data has stopped, and data will stop.
 RECONNECT, EXPIRING = KINDS = ("reconnect", "expiring")
-#: What the date of a bank is called in each kind.
+#: The name of a bank's date in the templates of each kind.
 DATES = {RECONNECT: "since", EXPIRING: "until"}
 SUBJECT, TEXT, HTML = NAMES = ("subject.txt", "body.txt", "body.html")
 
 _OURS = Path(__file__).parent / "templates"
-#: RFC 5322 sets no limit for a subject as a whole; what is longer than this was not meant as one.
+#: Characters. RFC 5322 sets no limit; a longer subject is a mistake in the template.
 _SUBJECT_LIMIT = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """The three parts of a notice; lines of the bodies end with CRLF."""
+    """The three parts of a mail; lines of the bodies end with CRLF."""
 
     subject: str
     text: str
     html: str
 
-    def __repr__(self) -> str:  # links are in it
+    def __repr__(self) -> str:  # the bodies hold secret links
         return "Rendered(…)"
 
 
@@ -80,9 +90,9 @@ class Texts:
     """The templates in every language, ready to be filled in."""
 
     def __init__(self, folder: Path | None = None, *, default_locale: str | None = None) -> None:
-        """``folder`` is a tenant's, ``default_locale`` serves customers whose own has no catalogue.
+        """``folder`` is a tenant's. ``default_locale`` is used if the customer's locale has no catalogue.
 
-        Raises :class:`~worker.errors.SettingsError`, in one line, for what could not be sent.
+        Raises :class:`~worker.errors.SettingsError`, in one line, for a template that cannot be used.
         """
         self._default = checked_default(default_locale)
         if folder is not None:
@@ -101,7 +111,7 @@ class Texts:
         return language_for(locale, default=self._default)
 
     def render(self, language: Language, values: Mapping[str, Any], *, kind: str = RECONNECT) -> Rendered:
-        """A notice in this language."""
+        """A mail of this kind in this language."""
         return self._templates[language.tag, kind].render(values)
 
 
@@ -114,14 +124,14 @@ def texts_for(settings: Settings) -> Texts:
 
 @cache
 def _ours(default_locale: str | None) -> Texts:
-    """Compiled once, by a worker's main process: its children would take 0.1 s of CPU for it, all of them at once."""
+    """Our templates. A worker's main process compiles them once; otherwise each child would, which takes 0.1 s of CPU each."""
     return Texts(default_locale=default_locale)
 
 
 def _environment(folder: Path | None, language: Language) -> ImmutableSandboxedEnvironment:
     ours = FileSystemLoader(_OURS)
     loaders: list[BaseLoader] = [FileSystemLoader(folder)] if folder is not None else []
-    environment = ImmutableSandboxedEnvironment(  # for ours as well: it costs 8 µs a mail
+    environment = ImmutableSandboxedEnvironment(  # for our own templates too: the sandbox costs 8 µs a mail
         loader=ChoiceLoader([*loaders, ours, PrefixLoader({"ours": ours})]),
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
@@ -152,7 +162,7 @@ def _load(environment: ImmutableSandboxedEnvironment, tag: str, kind: str) -> _T
 
 
 def _check_names(folder: Path) -> None:
-    """A file that nobody would ever read is a mistake, too."""
+    """Refuse a file that no message would use, such as ``reconnect/body.htm``."""
     if not folder.is_dir():
         raise _mistake("there is no such folder")
     for path in _files(folder):
@@ -163,8 +173,8 @@ def _check_names(folder: Path) -> None:
         known = len(folders) in {1, 2} and folders[0] in KINDS and set(folders[1:]) <= set(languages())
         if not known or file not in NAMES:
             raise _mistake(
-                f"{name} is none of {', '.join(f'{kind}/{each}' for kind in KINDS for each in NAMES)}, nor one of them in a "
-                f"folder {' or '.join(f'{tag}/' for tag in languages())} there; a part to include has a name that begins with _"
+                f"{name}: unknown template; expected {', '.join(f'{kind}/{each}' for kind in KINDS for each in NAMES)}, or one of "
+                f"them in a folder {' or '.join(f'{tag}/' for tag in languages())}; the name of a part to include begins with _"
             )
 
 
@@ -176,7 +186,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _try_out(templates: _Templates, language: Language, kind: str) -> None:
-    """Fill in every kind of message as it may come, and see that each part can do its work."""
+    """Render and check an example of every message: about 1, 3 and 200 banks, first message and reminder."""
     for named, count in ((1, 1), (3, 3), (MOST_NAMED, 200)):
         for reminder in (False, True):
             banks = [
@@ -207,7 +217,7 @@ def _try(templates: _Templates, language: Language, kind: str, values: Mapping[s
 def values_for(
     app: str, language: Language, banks: list[dict[str, str]], *, reminder: bool, count: int
 ) -> dict[str, Any]:
-    """What templates have, for every message alike; it names ``banks``, and is about ``count``."""
+    """The variables of the templates, for a message that names ``banks`` and is about ``count`` banks."""
     first = banks[0]
     return {
         "app": app,
@@ -230,7 +240,7 @@ def _unquoted(html: str) -> set[str]:
 
 
 def _place(error: BaseException, kind: str) -> str:
-    """Where in the templates it happened: Jinja writes its own files and lines into the traceback."""
+    """The template and line of an error. Jinja puts the template's file and line into the traceback."""
     frames = [
         frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith((".txt", ".html"))
     ]

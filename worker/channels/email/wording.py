@@ -1,4 +1,4 @@
-"""The words of a reconnect notice, for one customer: their language, their calendar, their banks."""
+"""The text of one mail, in the customer's language and time zone."""
 
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
@@ -14,7 +14,7 @@ from worker.names import shown
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """What one customer reads; lines end with CRLF."""
+    """The text of one mail; lines end with CRLF."""
 
     language: str
     subject: str
@@ -26,9 +26,9 @@ class Wording:
 
 
 def word(message: Message, *, app: str, time_zone: str, texts: Texts | None = None) -> Wording:
-    """The notice in the customer's language and time zone; ``time_zone`` serves where the message's own is unknown.
+    """The text in the customer's language and time zone. ``time_zone`` is used if the message's own is unknown.
 
-    ``texts`` are the templates, by default ours alone.
+    ``texts`` are the templates, by default our own.
     """
     texts = texts or _ours()
     language = texts.language(message.locale)

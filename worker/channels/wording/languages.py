@@ -1,7 +1,7 @@
-"""Which language a customer reads, its translations, and how it writes a date.
+"""The language of a message: its translations, and its form of dates.
 
-A locale falls back one subtag at a time, ``fr-CA`` to ``fr``, and then to the default. Dates are CLDR's long ones, in the form of
-the customer's own country where the locale names one; English that names none is the world's, which puts the day first.
+A locale falls back one subtag at a time, ``fr-CA`` to ``fr``, and then to the default. Dates have CLDR's long form for the
+customer's country if the locale names one: ``en-US`` gives ``March 4, 2026``. ``en`` alone gives ``4 March 2026``.
 """
 
 from dataclasses import dataclass, field
@@ -24,18 +24,18 @@ SOURCE = "en"
 
 _CATALOGUES = Path(__file__).parent
 
-#: Where a locale names no country: CLDR's plain ``en`` means the United States.
+#: The locale for dates if the customer's names no country. CLDR's plain ``en`` means the United States.
 _WITHOUT_COUNTRY = {"en": "en_001"}
 
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """What a customer is told in."""
+    """The language of one customer's messages."""
 
     #: The BCP 47 tag of the catalogue.
     tag: str
     translations: NullTranslations = field(repr=False)
-    #: Whose dates.
+    #: The form of dates, such as ``en_US``.
     locale: Locale = field(repr=False)
 
     def date(self, day: date) -> str:
@@ -49,13 +49,13 @@ class Language:
 
 @cache
 def languages() -> tuple[str, ...]:
-    """The tags of all languages that there are, in alphabetical order."""
+    """The tags of all languages that have a catalogue, in alphabetical order."""
     return tuple(sorted({SOURCE, *(path.stem for path in _CATALOGUES.glob("*.po"))}))
 
 
 @lru_cache(maxsize=1024)  # locales come from users' rows
 def language_for(locale: str | None, *, default: str = SOURCE) -> Language:
-    """The language for a BCP 47 tag as a user's row has it; ``default`` where there is none for it, English where none for that."""
+    """The language for a user's BCP 47 tag. Without a catalogue for the tag: the language for ``default``, else English."""
     for wanted in (locale or "", default, SOURCE):
         for tag in _fallbacks(wanted):
             if tag in languages():
@@ -64,17 +64,17 @@ def language_for(locale: str | None, *, default: str = SOURCE) -> Language:
 
 
 def checked_default(locale: str | None) -> str:
-    """The language that DEFAULT_LOCALE asks for; raises :class:`~worker.errors.SettingsError` where there is no catalogue for it."""
+    """``locale``, or English for ``None``. Raises :class:`~worker.errors.SettingsError` if there is no catalogue for it."""
     default = locale or SOURCE
     if not has_language(default):
         raise SettingsError(
-            f"settings: DEFAULT_LOCALE: there is no catalogue for it; there are {', '.join(languages())}"
+            f"settings: DEFAULT_LOCALE: no catalogue for this language; expected one of {', '.join(languages())}"
         )
     return default
 
 
 def has_language(locale: str) -> bool:
-    """Whether there is a catalogue for this locale itself, or for its language."""
+    """Whether there is a catalogue for this locale or for its language: ``fr-CA`` is served by ``fr``."""
     return any(tag in languages() for tag in _fallbacks(locale))
 
 
@@ -84,7 +84,7 @@ def _fallbacks(locale: str) -> list[str]:
 
 
 def _own_dates(locale: str, tag: str) -> Locale:
-    """The customer's own locale if CLDR knows it and it is one of this language, else the language's."""
+    """The customer's locale if it names a country and CLDR knows it; else the default locale of the catalogue's language."""
     plain = Locale.parse(_WITHOUT_COUNTRY.get(tag, tag.replace("-", "_")))
     try:
         own = Locale.parse(locale.replace("-", "_"), resolve_likely_subtags=False)
@@ -102,7 +102,7 @@ def _date(day: date, locale: Locale) -> str:
 
 @cache
 def _translations(tag: str) -> NullTranslations:
-    """The catalogue, by way of gettext's compiled form in memory: a few milliseconds, once in a process."""
+    """The catalogue, compiled in memory into gettext's binary form. This takes a few milliseconds, once in each process."""
     if tag == SOURCE:
         return NullTranslations()
     with (_CATALOGUES / f"{tag}.po").open("rb") as file:

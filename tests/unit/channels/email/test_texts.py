@@ -82,7 +82,9 @@ def test_a_default_locale_serves_who_has_none(make_message):
 
 
 def test_a_default_locale_without_a_catalogue_is_refused():
-    with pytest.raises(SettingsError, match=r"DEFAULT_LOCALE: there is no catalogue for it; there are en, es, fr"):
+    with pytest.raises(
+        SettingsError, match=r"DEFAULT_LOCALE: no catalogue for this language; expected one of en, es, fr"
+    ):
         Texts(default_locale="de-DE")
 
 
@@ -107,10 +109,10 @@ def test_a_default_locale_without_a_catalogue_is_refused():
         ("subject.txt", " \n ", "reconnect/subject.txt gives no subject (in en)"),
         ("subject.txt", "x" * 600, "reconnect/subject.txt gives too long a subject"),
         ("body.txt", b"caf\xe9", "reconnect/…/body.txt: it is not UTF-8 text"),
-        ("body.htm", "x", "reconnect/body.htm is none of reconnect/subject.txt, "),
-        ("de/body.txt", "x", "reconnect/de/body.txt is none of "),
-        ("fr/old/body.txt", "x", "reconnect/fr/old/body.txt is none of "),
-        ("../subject.txt", "x", "subject.txt is none of "),
+        ("body.htm", "x", "reconnect/body.htm: unknown template; expected reconnect/subject.txt, "),
+        ("de/body.txt", "x", "reconnect/de/body.txt: unknown template; expected "),
+        ("fr/old/body.txt", "x", "reconnect/fr/old/body.txt: unknown template; expected "),
+        ("../subject.txt", "x", "subject.txt: unknown template; expected "),
     ],
 )
 def test_a_mistake_is_one_line_at_the_start(write, name, text, says):
