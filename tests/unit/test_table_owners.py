@@ -1,0 +1,117 @@
+"""Who writes which table: one owner each, so that "what can change this row?" is answered in one place."""
+
+import ast
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.unit.test_imports import SOURCES, TREES, is_under
+from worker.store.sql.tables import metadata
+
+TABLES = set(metadata.tables)
+OWNERS = {
+    "reconnections": {"worker.store.reconnections"},
+    "notifications": {"worker.store.notifications"},
+    "notification_reconnections": {"worker.store.notifications"},
+    "windows": {"worker.store.windows"},
+    "pauses": {"worker.store.pauses"},
+    "sweeps": {"worker.store.sweeping"},
+    # The application's tables: `reconnect import` writes its columns, the others what this worker learned.
+    "users": {"worker.store.importing", "worker.store.addresses"},
+    "devices": {"worker.store.importing", "worker.store.addresses"},
+    "members": {"worker.store.importing", "worker.store.members"},
+}
+#: Modules whose statements are made for a table that is a variable.
+ANY_TABLE = {
+    "worker.store.importing": "users, members and devices, as its KEYS say",
+    "worker.store.setting_back": "accelerated time, for the sandbox alone: every stored moment moves",
+}
+WRITES = {"insert", "update", "delete"}
+RAW = re.compile(rf"(?:INSERT\s+INTO|UPDATE|DELETE\s+FROM|MERGE\s+INTO)\s+({'|'.join(TABLES)})\b", re.IGNORECASE)
+
+
+def written_in(tree: ast.Module) -> Iterator[str]:
+    """The tables that a module's sources write, by an expression of SQLAlchemy or by SQL in a string; ``?`` for a variable."""
+    names = {table: table for table in TABLES} | {
+        alias.asname or alias.name: alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name in TABLES | WRITES
+    }
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            yield from (found.lower() for found in RAW.findall(node.value))
+        if not isinstance(node, ast.Call):
+            continue
+        called = node.func
+        target = node.args[0] if node.args else None
+        if isinstance(called, ast.Name) and names.get(called.id) in WRITES:  # update(table)
+            yield _table(target, names) or "?"
+        elif isinstance(called, ast.Attribute) and called.attr in WRITES:
+            if (table := _table(called.value, names)) or (table := _table(target, names)):  # table.update()
+                yield table
+            elif called.attr == "insert" and isinstance(called.value, ast.Name | ast.Attribute) and len(node.args) == 1:
+                yield "?"
+
+
+def _table(node: ast.expr | None, names: dict[str, str]) -> str | None:
+    """The table that an expression names: ``reconnections``, ``tables.reconnections``, or an alias of it."""
+    name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+    found = names.get(name)
+    return found if found in TABLES else None
+
+
+WRITTEN = {
+    module: set(written_in(tree))
+    for module, tree in TREES.items()
+    if is_under(module, "worker.store") or RAW.search(SOURCES[module].read_text(encoding="utf-8"))
+}
+
+
+def test_every_table_has_its_owner() -> None:
+    assert set(OWNERS) == TABLES
+
+
+@pytest.mark.parametrize("table", sorted(TABLES))
+def test_only_its_owner_writes_a_table(table: str) -> None:
+    writers = {module for module, tables in WRITTEN.items() if table in tables}
+    assert not [module for module in writers if not any(is_under(module, owner) for owner in OWNERS[table])]
+    # Each owner that names its tables does write; the import has them in a variable.
+    for owner in OWNERS[table] - set(ANY_TABLE):
+        assert any(is_under(module, owner) for module in writers), f"{owner} does not write {table}"
+
+
+def test_no_other_module_writes_a_table_that_it_does_not_name() -> None:
+    assert {module for module, tables in WRITTEN.items() if "?" in tables} == set(ANY_TABLE)
+
+
+def test_windows_are_wiped_where_a_reconnection_moves_and_nowhere_else() -> None:
+    wiping = {
+        module
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "wipe"
+    }
+    assert wiping == {"worker.store.reconnections.closing"}
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("update(reconnections).values(state='due')", "reconnections"),
+        ("from sqlalchemy import update as change\nchange(reconnections)", "reconnections"),
+        ("from worker.store.sql.tables import reconnections as r\nr.update()", "reconnections"),
+        ("sa.delete(tables.windows)", "windows"),
+        ("self._rows.insert(notifications)", "notifications"),
+        ("text('update  reconnections set state = 1')", "reconnections"),
+        ("f'INSERT INTO windows VALUES ({x})'", "windows"),
+        ("from sqlalchemy import update\nupdate(table)", "?"),
+        ("self._rows.insert(table)", "?"),
+    ],
+)
+def test_no_way_to_write_is_overlooked(source: str, found: str) -> None:
+    names = "from sqlalchemy import insert, update, delete\n"
+    assert found in set(written_in(ast.parse(names + source)))
