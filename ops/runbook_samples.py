@@ -156,11 +156,11 @@ def child_killed(scene: Scene) -> None:
     scene.said(b"SIGKILL")
     scene.log("SIGKILL", "exited", "Task handler")
     show()
-    scene.run("status", lines="In hand|leased")
+    scene.run("status", lines="Now:|leased")
     scene.until(lambda: scene.machine.json("status")["backlog"]["leases_expired"], "leases to run out")
     scene.run("sweep", "--dry-run")
     scene.run("sweep")
-    scene.run("status", lines="In hand|Last sweep|due")
+    scene.run("status", lines="Now:|Last sweep|due")
 
 
 @situation
@@ -175,7 +175,7 @@ def main_process_killed(scene: Scene) -> None:
     worker.kill()
     scene.until(lambda: not any(psutil.pid_exists(pid) for pid in orphans), "the children's end")
     scene.log("{")
-    scene.run("status", lines="In hand|leased")
+    scene.run("status", lines="Now:|leased")
     scene.run("doctor", lines="workers")
 
 
@@ -190,7 +190,7 @@ def stopped(scene: Scene) -> None:
     worker.terminate()
     worker.wait(60)
     scene.log("hutdown", "TERM", "report", "Waiting")
-    scene.run("status", lines="In hand")
+    scene.run("status", lines="Now:")
 
 
 @situation
@@ -254,7 +254,7 @@ def postgresql_away(scene: Scene) -> None:
         scene.log("stage_failed", "StageFailed")
         show()
         start()
-        scene.run("status", lines="In hand")
+        scene.run("status", lines="Now:")
         scene.run("sweep", "--wait", "--timeout", "200")
 
 

@@ -22,28 +22,28 @@ from worker.telemetry.logs import configure_logs
 
 STAGES = ("sweep", "fetch", "deliver", "verify")
 
-#: A worker that is asked to stop ends its run and has this long for it (seconds).
+#: How long a worker that is asked to stop may take to end its run (seconds).
 STOP_GRACE = 60
 
 
 def configuration() -> dict[str, Any]:
-    """Celery's configuration, read when it is first needed, so that importing this module needs no settings."""
+    """Celery's configuration. Celery calls this at first use, so importing this module needs no settings."""
     try:
         ours = settings()
-        check_channels(ours)  # a wrong template or key is named when the worker starts, not with a customer's message
+        check_channels(ours)  # a wrong template or key fails at the start of the worker, not at the first message
     except WorkerError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(SettingsError.exit_code) from None
     broker = ours.redis_url.get_secret_value()
-    # Kombu verifies no certificate unless it is told to.
+    # By default Kombu does not verify certificates.
     verified = {"broker_use_ssl": {"ssl_cert_reqs": ssl.CERT_REQUIRED}} if broker.startswith("rediss:") else {}
     return (
         verified
         | {
             "broker_url": broker,
             "imports": ("worker.tasks",),
-            "worker_consumer": "worker.consumer:Consumer",  # starts again whatever becomes of the broker
-            # Each with an exchange and a key of its own: a message that is restored comes back to its own queue, not to all of them.
+            "worker_consumer": "worker.consumer:Consumer",  # reconnects after every error of the broker
+            # One exchange and one routing key for each queue. With a shared one, a restored message would go to every queue.
             "task_queues": tuple(Queue(stage, Exchange(stage, type="direct"), routing_key=stage) for stage in STAGES),
             "task_routes": {f"reconnect.{stage}": {"queue": stage, "routing_key": stage} for stage in STAGES},
             "task_default_queue": "sweep",
@@ -56,14 +56,14 @@ def configuration() -> dict[str, Any]:
             "task_ignore_result": True,  # the database is the record
             "task_acks_late": True,
             "task_reject_on_worker_lost": True,
-            "task_soft_time_limit": 240,  # a run takes RUN_SECONDS, and a last answer at most LEASE_SECONDS / 2 more
+            "task_soft_time_limit": 240,  # a run lasts RUN_SECONDS, plus at most LEASE_SECONDS / 2 for the last answer
             "task_time_limit": 300,
-            "worker_prefetch_multiplier": 1,  # nothing ages in a worker's hands
+            "worker_prefetch_multiplier": 1,  # no task waits in one worker while another is idle
             "worker_soft_shutdown_timeout": STOP_GRACE,
-            "worker_cancel_long_running_tasks_on_connection_loss": False,  # the fence makes doubles harmless
+            "worker_cancel_long_running_tasks_on_connection_loss": False,  # the epoch keeps a second execution from storing anything
             "worker_max_tasks_per_child": 500,
             "worker_max_memory_per_child": 400_000,
-            "worker_disable_rate_limits": True,  # pacing is ours, across workers
+            "worker_disable_rate_limits": True,  # mx/pacing/ limits requests, across all workers
             "worker_send_task_events": True,  # Flower
             "task_send_sent_event": True,
             "worker_hijack_root_logger": False,
@@ -81,7 +81,7 @@ def configuration() -> dict[str, Any]:
             },
             "timezone": "UTC",
             "beat_max_loop_interval": 15,
-            "beat_scheduler": "worker.beat:MemorylessScheduler",  # keeps no file that a wrong clock or a power cut could spoil
+            "beat_scheduler": "worker.beat:MemorylessScheduler",  # without a file, which a wrong clock or a power cut could spoil
             "beat_schedule": {
                 "sweep": {
                     "task": "reconnect.sweep",
@@ -93,7 +93,7 @@ def configuration() -> dict[str, Any]:
     )
 
 
-# Flower's list shows no results unless it is told to. However it is started (`celery -A worker.app flower`), it loads this first.
+# By default Flower's list has no column for results. Flower always imports this module first (`celery -A worker.app flower`).
 os.environ.setdefault("FLOWER_TASKS_COLUMNS", "name,state,result,received,runtime,worker")
 
 transport.install()
@@ -115,5 +115,5 @@ def _stop(**_: object) -> None:
 
 @signals.setup_logging.connect
 def _logs(loglevel: int | None = None, **_: object) -> None:
-    # Celery's own default is WARNING, which would hide what a run did; only `-l DEBUG` asks for something else.
+    # Celery's default is WARNING, which would hide the report of each run. So the level is INFO, or DEBUG with `-l DEBUG`.
     configure_logs(logging.DEBUG if loglevel == logging.DEBUG else logging.INFO)

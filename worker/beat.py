@@ -1,15 +1,15 @@
-"""Beat without a memory: what the schedule says now is all that it knows.
+"""A scheduler for beat that keeps no state on disk.
 
-Celery's own scheduler keeps on disk when it last ran what. After a clock that once stood ahead it sends nothing until that moment
-comes again, and a damaged file ends it. A sweep here is idempotent, and a minute is swept once, so nothing need be remembered:
+Celery's own scheduler stores the time of each last run in a file. If the clock was once wrong and ahead, it sends nothing until that
+time comes again; a damaged file ends it. Here a sweep is idempotent, and each minute is swept once, so no state is needed:
 
-1. At its start it sends what is scheduled once, whatever the time.
-2. After that, a task is due when one of its slots has passed since the last look at the clock. Where the clock went back, it is due
-   as well: one sweep too many does nothing.
-3. What could not be sent is due at the next look.
+1. At the start, every task is sent once, whatever the time.
+2. After that, a task is due when a slot of its schedule has passed since the last tick. Example, for ``*/5 * * * *``: ticks at 12:04:50
+   and 12:05:01 make it due. It is also due when the clock went back: an extra sweep does no harm.
+3. A task that could not be sent is due again at the next tick.
 
-A task is put into its queue only if none waits there already: a queue that nobody empties does not grow. It carries no expiry,
-which a worker whose clock is ahead would take for past.
+A task is sent only if none waits in its queue, so a queue without a worker does not grow. Tasks have no expiry: a worker whose clock
+is ahead would drop them.
 """
 
 from datetime import UTC, datetime
@@ -25,36 +25,37 @@ from worker.watching import watch
 
 log = structlog.get_logger()
 
-#: How soon it tries again where the broker did not take a task (seconds).
-AGAIN = 5.0
+#: How long to wait after the broker did not take a task (seconds).
+RETRY_AFTER = 5.0
 
 
 class MemorylessScheduler(Scheduler):
     """Sends the tasks of ``beat_schedule``, whose schedules are crontab lines."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        #: When the clock was last looked at for each entry whose task was sent.
-        self._seen: dict[Any, datetime] = {}
+        #: For each entry: the time of the last tick that sent its task or found it not due.
+        self._checked_at: dict[Any, datetime] = {}
         super().__init__(*args, **kwargs)
 
     def setup_schedule(self) -> None:
-        """The application's schedule and nothing else. Only a beat that runs sets it up; the one in the banner does not."""
+        """Take the application's schedule. Celery calls this for a running beat only, not for the one that prints the banner."""
         self.merge_inplace(self.app.conf.beat_schedule)
         watch()
 
     def tick(self, *_: Any, **__: Any) -> float:
-        """Send what is due; returns the seconds until the next look at the clock."""
-        wait = float(self.max_interval or AGAIN)
+        """Send the tasks that are due; returns the seconds until the next tick."""
+        wait = float(self.max_interval or RETRY_AFTER)
         entries: dict[Any, Any] = self.schedule
         for entry in entries.values():
             now = datetime.now(UTC)
             line = entry.schedule.line
-            seen = self._seen.get(entry.name)
-            slots = slots_after(line, seen) if seen else []
-            if (seen is None or now < seen or (slots and slots[0] <= now)) and not self._send(entry):
-                wait = min(wait, AGAIN)
+            checked_at = self._checked_at.get(entry.name)
+            slots = slots_after(line, checked_at) if checked_at else []
+            is_due = checked_at is None or now < checked_at or (slots and slots[0] <= now)
+            if is_due and not self._send(entry):
+                wait = min(wait, RETRY_AFTER)
                 continue
-            self._seen[entry.name] = now
+            self._checked_at[entry.name] = now
             if following := slots_after(line, now):
                 wait = min(wait, max((following[0] - now).total_seconds(), 0.0) + 0.01)
         return wait
@@ -64,7 +65,7 @@ class MemorylessScheduler(Scheduler):
         try:
             put = publish(self.app, stage, 1, **entry.kwargs)
         except BrokerUnavailable as error:
-            log.error("not_scheduled", stage=stage, why=str(error))  # noqa: TRY400 - its text is the whole story
+            log.error("not_scheduled", stage=stage, why=str(error))  # noqa: TRY400 - the text says all; a traceback adds nothing
             return False
         if put:
             log.info("scheduled", stage=stage)

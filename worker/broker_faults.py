@@ -1,13 +1,13 @@
-"""What a broker's error means, in plain words. Nothing that the server, a URL or a key says is quoted.
+"""Explains an error of the broker in plain words. Quotes nothing of the server's answer, the URL or a key.
 
-redis-py shows a refusal as ``server:ResponseError`` and keeps the code in the exception's class or text. A replica, a key of a
-foreign type and a lack of rights look alike so, though each needs something else done.
+redis-py shows a refusal as ``server:ResponseError`` and keeps the code in the exception's class or text. So a replica, a key of
+another type and missing rights all look alike, though each has a different remedy.
 """
 
 from kombu.exceptions import OperationalError
 from redis import exceptions as redis_errors
 
-#: By the code with which the server's answer begins.
+#: The explanation of each code. The code is the first word of the server's answer.
 WORDS = {
     "READONLY": "Redis is a read-only replica: after a failover, REDIS_URL must lead to the new primary (READONLY)",
     "UNBLOCKED": "Redis has just become a replica: after a failover, REDIS_URL must lead to the new primary (UNBLOCKED)",
@@ -19,7 +19,7 @@ WORDS = {
     "LOADING": "Redis is loading its data from disk: it answers when that is done (LOADING)",
     "NOAUTH": "Redis wants a password: see REDIS_URL (NOAUTH)",
     "WRONGPASS": "Redis refuses the user or password: see REDIS_URL (WRONGPASS)",
-    "MASTERDOWN": "Redis is a replica whose primary is away (MASTERDOWN)",
+    "MASTERDOWN": "Redis is a replica whose primary cannot be reached (MASTERDOWN)",
     "CLUSTERDOWN": "the Redis cluster is down; a cluster does not serve as our broker (CLUSTERDOWN)",
     "MOVED": "this is a Redis cluster, which does not serve as our broker: use a single primary (MOVED)",
     "NOREPLICAS": "Redis has too few replicas to take writes (NOREPLICAS)",
@@ -45,24 +45,24 @@ _BY_KIND = (
 
 
 def broker_fault(error: BaseException) -> str | None:
-    """What is wrong, and what to do; ``None`` for an error that is not a broker's.
+    """What is wrong and what to do; ``None`` for an error that is not the broker's.
 
-    Kombu and pipelines wrap errors, so causes are asked as well.
+    Kombu and pipelines wrap errors, so causes are examined too. ``AWAY`` is the answer only if no cause says more.
     """
     seen: set[int] = set()
-    asked: BaseException | None = error
-    said = None
-    while asked is not None and id(asked) not in seen:
-        seen.add(id(asked))
-        found = _words(asked)
+    current: BaseException | None = error
+    fallback = None
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        found = _explanation(current)
         if found is not None and found != AWAY:
             return found
-        said = said or found
-        asked = asked.__cause__ or asked.__context__
-    return said
+        fallback = fallback or found
+        current = current.__cause__ or current.__context__
+    return fallback
 
 
-def _words(error: BaseException) -> str | None:
+def _explanation(error: BaseException) -> str | None:
     code = _code(error)
     if code in WORDS:
         return WORDS[code]
@@ -81,8 +81,8 @@ def _code(error: BaseException) -> str | None:
         return None
     for kind, code in _BY_CLASS.items():
         if isinstance(error, kind):
-            # A pipeline names the command in front of the server's answer.
             return code
+    # The error of a pipeline has "Command # 1 (…) of pipeline caused error: " in front of the server's answer.
     first, _, _ = str(error).rpartition("caused error: ")[2].partition(" ")
     known = getattr(error, "status_code", None) or first
     return known if known.isascii() and known.isalpha() and known.isupper() else None

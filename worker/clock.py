@@ -14,7 +14,7 @@ class CarriedClock:
         self.set(moment or datetime.now(UTC))
 
     def set(self, moment: datetime) -> None:
-        """It is this moment now."""
+        """Set the present moment."""
         self._moment = moment
         self._set_at = time.monotonic()
 

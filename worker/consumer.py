@@ -1,8 +1,8 @@
-"""Celery's consumer, which does not end the worker for what happens to its broker.
+"""Celery's consumer, made to survive every error of the broker.
 
-Celery starts again after errors of the connection. A Redis that refuses (a replica, no rights, no memory, a key of another type)
-ends its main process, and so does one that dies again while Celery starts again. Here whatever goes wrong is a reason to start
-again, after a wait that doubles: 0, 1, 2, 4, 8, then 15 seconds, and none after a minute in which all was well.
+Celery itself reconnects after an error of the connection. Its main process ends if Redis refuses a command (a replica, no rights, no
+memory, a key of another type), or if Redis dies again during a reconnect. Here every error leads to a reconnect, after a wait that
+doubles: 0, 1, 2, 4, 8, then 15 seconds. After a minute without an error the waits start at 0 again.
 """
 
 import time
@@ -15,17 +15,18 @@ from celery.worker.state import maybe_shutdown
 
 log = structlog.get_logger()
 
+#: The longest wait (seconds).
 LONGEST = 15.0
-#: After so long without a failure, the next one is the first (seconds).
+#: Without a failure for this long, the waits start at 0 again (seconds).
 WELL_AFTER = 60.0
 
 
 class Consumer(consumer.Consumer):
-    """Takes messages from the broker, whatever becomes of it."""
+    """Takes messages from the broker, and reconnects after every error."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        #: All that it starts again for.
+        #: The errors after which Celery reconnects.
         self.connection_errors = (Exception,)
         self._wait, self._failed_at = 0.0, 0.0
 
@@ -34,7 +35,7 @@ class Consumer(consumer.Consumer):
         while self.blueprint.human_state() in {"initializing", "running"}:
             try:
                 super().start()
-            except Exception as error:  # noqa: BLE001 - it happened while Celery cleaned up after another
+            except Exception as error:  # noqa: BLE001 - raised while Celery cleaned up after another error
                 log.warning("consumer_failed", cause=error)
                 self._pause()
                 with suppress(Exception):
@@ -42,12 +43,12 @@ class Consumer(consumer.Consumer):
                     self.blueprint.restart(self)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Celery's own, then a wait."""
+        """Celery's own handling, then a wait."""
         super().on_connection_error_after_connected(exc)
         self._pause()
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
-        """Celery's own, then a wait."""
+        """Celery's own handling, then a wait."""
         super().on_connection_error_before_connected(exc)
         self._pause()
 

@@ -1,11 +1,11 @@
-"""Keeps a command running: ``python -m worker.keeping celery -A worker.app worker …``, for `up` and the Procfile.
+"""Restarts a command whenever it ends: ``python -m worker.keeping celery -A worker.app worker …``. `up` and the Procfile use it.
 
-A Procfile runner ends everything when one process ends. This starts what ended again, after 1, 2, 4, … 60 seconds, and after 1
-again once it ran for a minute; it says in the log what ended and when it is back. systemd does the same by itself (``Restart=always``).
+A Procfile runner ends every process when one ends. This restarts the command after 1, 2, 4, … 60 seconds instead, and logs
+``process_ended`` with the wait. After a minute of running the waits start at 1 again. systemd does the same with ``Restart=always``.
 
-- SIGTERM and Ctrl-C are passed on, and what ends then is not started again. The command has a process group of its own: a runner that
-  signals whole groups would tell it twice, and a program that is told twice stops at once instead of in its own time.
-- Exit code 2 means wrong settings: another start would only say so again, so this ends with it.
+- SIGTERM and Ctrl-C are passed on; then nothing is restarted. The command gets a process group of its own. Otherwise a runner that
+  signals whole groups would signal it twice, and many programs stop at once, without finishing, at the second signal.
+- Exit code 2 means wrong settings. A restart would not help, so this exits with 2 too.
 """
 
 import signal
@@ -24,12 +24,12 @@ from worker.telemetry.logs import configure_logs
 log = structlog.get_logger()
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-#: After so long it counts as well (seconds).
+#: After running this long, the waits start at 1 again (seconds).
 WELL_AFTER = 60.0
 
 
 def keep(command: Sequence[str]) -> int:
-    """Run it until it is asked to stop; returns what to exit with."""
+    """Run the command until SIGTERM or Ctrl-C; returns the exit code."""
     asked = threading.Event()
     running: subprocess.Popen[bytes] | None = None
 
@@ -44,7 +44,7 @@ def keep(command: Sequence[str]) -> int:
     while True:
         began = time.monotonic()
         running = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)  # noqa: S603 - our own commands
-        if asked.is_set():  # while it was started
+        if asked.is_set():  # the signal came during the start
             running.terminate()
         code = running.wait()
         if asked.is_set():
@@ -60,7 +60,7 @@ def keep(command: Sequence[str]) -> int:
 
 
 def _name(command: Sequence[str]) -> str:
-    """``celery worker``, for instance: the program and what it is to do."""
+    """The program and its subcommand, such as ``celery worker``."""
     verbs = [word for word in command[1:] if word in {"worker", "beat", "flower"}]
     return " ".join([Path(command[0]).name if len(verbs) != 1 else "celery", *verbs[:1]])
 

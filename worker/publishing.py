@@ -1,4 +1,4 @@
-"""Waking workers: putting tasks into a stage's queue, no more than are needed there."""
+"""Wakes workers: puts tasks into a stage's queue, unless enough wait there already."""
 
 import asyncio
 from typing import Any
@@ -15,17 +15,16 @@ _RETRY = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.4, "interv
 
 
 def publish(app: Celery, stage: str, n: int, **kwargs: Any) -> int:
-    """Bring the number of tasks that wait in a stage's queue to ``n``; returns how many were put there, with these arguments.
+    """Fill a stage's queue up to ``n`` waiting tasks with these arguments; returns how many were added. Example: ``n`` is 4 and 3 wait: 1.
 
-    They do not expire: a queue never holds more than are needed, rows are claimed when a task runs, and a worker whose clock is
-    ahead would throw them away.
+    Tasks do not expire: a worker whose clock is ahead would drop them, and an old task does no harm, since it claims rows when it runs.
 
-    Raises :class:`BrokerUnavailable` when Redis is away or refuses: nothing is lost, since the next sweep does the same.
+    Raises :class:`BrokerUnavailable` if Redis cannot be reached or refuses. Nothing is lost: the next sweep wakes the workers.
     """
     try:
         with app.producer_or_acquire() as producer:
             producer.connection.ensure_connection(max_retries=1, timeout=5)
-            # The pool's connection may be one to a Redis that is gone: once more, then.
+            # The pooled connection may lead to a Redis that has restarted: one retry.
             count = producer.connection.ensure(producer, lambda: _waiting(producer.channel, stage), max_retries=1)
             missing = max(n - int(count()), 0)
             for _ in range(missing):
@@ -39,7 +38,7 @@ def publish(app: Celery, stage: str, n: int, **kwargs: Any) -> int:
                     argsrepr="()",
                     kwargsrepr=repr(kwargs),
                 )
-    except Exception as error:  # noqa: BLE001 - Kombu trips over its own closed connections too
+    except Exception as error:  # noqa: BLE001 - Kombu raises errors of many types on a closed connection
         raise BrokerUnavailable(
             f"broker: no worker could be woken: {cause_of(error)}. Nothing is lost: the next sweep wakes them"
         ) from None
@@ -51,13 +50,13 @@ def _waiting(channel: Any, queue: str) -> int:
 
 
 class Waker:
-    """Wakes from within an event loop, without holding it up."""
+    """Wakes workers from an event loop without blocking it."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
 
     async def __call__(self, stage: str, n: int) -> int:
-        """Put up to ``n`` tasks into a stage's queue. Redis being away is logged and waits for the next sweep."""
+        """:func:`publish`, but an unavailable broker is logged instead of raised: the next sweep wakes the workers."""
         try:
             return await asyncio.to_thread(publish, self._app, stage, n)
         except BrokerUnavailable as error:

@@ -1,4 +1,4 @@
-"""What one process owns: its event loop, its engine, its session with MX, its channels.
+"""What one process owns: its event loop, its database engine, its HTTP session with MX, its channels.
 
 A prefork child creates them once, after the fork. Its event loop runs in a thread, and every task of the child runs on that loop.
 Nothing here may be created before the fork: threads, sockets and locks do not survive it.
@@ -39,7 +39,7 @@ DATA_PATIENCE = 180.0
 #: collection walks through all live objects: that was a fifth of the time that a member took.
 GC_AFTER = 10_000
 
-#: How long a cancelled task gets to settle and hand back what it holds (seconds).
+#: How long a cancelled task may take to settle its results and release its leases (seconds).
 CANCEL_PATIENCE = 30.0
 
 
@@ -67,7 +67,7 @@ class Runtime:
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}"
 
     async def set_clock(self) -> datetime:
-        """Set the clock by the database's; returns the present moment."""
+        """Set the clock to the database's time; returns that time."""
 
         async def ask(connection: Any) -> datetime:
             moment: datetime = await connection.scalar(select(database_now()))
@@ -77,7 +77,7 @@ class Runtime:
         return self.clock.now()
 
     async def close(self) -> None:
-        """Close every connection. If one cannot be closed, the others are closed all the same; then the error is raised."""
+        """Close every connection. An error while closing one is raised after the others are closed."""
         async with AsyncExitStack() as everything:
             everything.push_async_callback(self.database.close)
             everything.push_async_callback(self.pacing.close)
@@ -87,7 +87,7 @@ class Runtime:
 
 
 class LoopThread:
-    """An event loop in a daemon thread, for code that is not asynchronous itself."""
+    """An event loop in a daemon thread, for synchronous code."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -113,17 +113,17 @@ class LoopThread:
             raise
 
     def close(self) -> None:
-        """Stop the loop and give back its thread and its file descriptors."""
+        """Cancel what still runs, stop the loop, join the thread and close the file descriptors."""
         with suppress(TimeoutError):
             future = asyncio.run_coroutine_threadsafe(self._tidy_up(), self.loop)
             future.result(CANCEL_PATIENCE)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(timeout=5)
-        if not self._thread.is_alive():  # a loop that still runs cannot be closed
+        if not self._thread.is_alive():  # closing a running loop raises RuntimeError
             self.loop.close()
 
     async def _tidy_up(self) -> None:
-        """End what still runs on the loop, as :func:`asyncio.run` does."""
+        """Cancel every task and shut the loop down, as :func:`asyncio.run` does."""
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
@@ -150,7 +150,7 @@ class ProcessRuntime:
         return Runtime(settings, wake=wake)
 
     def run(self, job: Callable[[Runtime], Coroutine[Any, Any, T]]) -> T:
-        """Run a stage on the process's loop."""
+        """Run a job on the process's event loop and return its result."""
         return self._threads.run(job(self.runtime))
 
     def stop_when_readable(self, descriptor: int) -> None:
@@ -164,7 +164,7 @@ class ProcessRuntime:
         loop.call_soon_threadsafe(loop.add_reader, descriptor, stop)
 
     def close(self) -> None:
-        """Close everything."""
+        """Close every connection, then the event loop."""
         try:
             with suppress(Exception):
                 self._threads.run(self.runtime.close())

@@ -1,17 +1,18 @@
-"""How the children of a worker learn that it is asked to stop, or that it is no more.
+"""How the children of a worker learn that the worker shall stop, or that its main process died.
 
-Celery tells its main process of a SIGTERM and lets the children finish their tasks; a run, though, should hand back what it
-has not begun. So the main process holds the writing end of a pipe that every child watches: it closes the end when a shutdown
-begins, and the kernel closes it should the process be killed.
+On SIGTERM Celery's main process lets the children finish their tasks. A run should do less: finish what it has begun, and release
+the rows that it has not begun. So every child watches a pipe. The main process closes the writing end when a shutdown begins; the
+kernel closes it if the main process is killed.
 
-Those who start a worker in a process group, a container or a unit often send SIGTERM to all of its processes, and a terminal that
-is closed sends SIGHUP. A child that took it at its word would die in the middle of a message. So a child obeys the signals of its
-main process (a cold stop, a time limit) and no other's:
+Process groups, containers and systemd units often send SIGTERM to every process, and a closed terminal sends SIGHUP. With the
+default handler a child would die in the middle of a message. So a child obeys these signals only if its main process sent them
+(a cold shutdown, a time limit):
 
-1. They are blocked over every fork, so a child is born with them blocked and there is no moment at which one could strike.
-2. They stay blocked. A thread of the child takes each and looks who sent it.
+1. The main process blocks them around every fork. A child starts with them blocked, so none can kill it early.
+2. They stay blocked in the child. A thread waits for each signal and checks who sent it.
 
-Celery's pool resets the handlers of a child after the fork and sets its own later: no handler of ours could close that window.
+A signal handler would not do: Celery's pool resets a child's handlers after the fork and sets its own later, and between the two a
+signal would kill the child.
 """
 
 import os
@@ -20,19 +21,19 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 
-#: What asks a process to end. (Children ignore SIGINT, as Celery has it.)
+#: The signals that end a process. SIGINT is not among them: Celery's children ignore it.
 ENDING = frozenset({signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP})
 
-#: What a child exits with when its main process ends it: as a shell would tell of SIGTERM.
+#: The exit code of a child that its main process ends: 143, as a shell shows a process that SIGTERM ended.
 TERMINATED = 128 + signal.SIGTERM
 
 
 @dataclass
 class _Pipe:
     reading: int
-    #: ``None`` once it is closed, so that its number is not closed again when it belongs to something else.
+    #: ``None`` once it is closed. Closing the number twice could close another file that got the same number.
     writing: int | None
-    #: The process that made it: the worker's main process.
+    #: The process that made it, which is the worker's main process.
     maker: int
 
     def close_writing(self) -> None:
@@ -46,21 +47,21 @@ _pipe: _Pipe | None = None
 
 
 def prepare() -> None:
-    """In the main process, before the first fork."""
-    global _pipe  # noqa: PLW0603 - one of each process
+    """Make the pipe. Called in the main process, before the first fork."""
+    global _pipe  # noqa: PLW0603 - one for each process
     if _pipe is None:
         os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_in_child)
     _pipe = _Pipe(*os.pipe(), os.getpid())
 
 
 def announce() -> None:
-    """In the main process, when a shutdown begins."""
+    """Tell the children to stop. Called in the main process, when a shutdown begins."""
     if _pipe is not None:
         _pipe.close_writing()
 
 
 def watched() -> int | None:
-    """In a process that runs tasks: the end that becomes readable when it is time to stop."""
+    """The end of the pipe that becomes readable when the worker shall stop; ``None`` outside of a worker."""
     return _pipe.reading if _pipe is not None else None
 
 
@@ -79,17 +80,17 @@ def _unblock() -> None:
 
 
 def _in_child() -> None:
-    """Only what the main process forked: a child's own children, if it has any, are not ours."""
+    """Obey the main process from now on. A process that a child forked is left alone."""
     if _pipe is None or _pipe.maker != os.getppid():
         return
-    _pipe.close_writing()  # a copy would keep the pipe open
+    _pipe.close_writing()  # this copy would keep the pipe open after the main process closed its own
     threading.Thread(target=_obey_main, args=(_pipe.maker,), name="signals", daemon=True).start()
 
 
 def _obey_main(main: int) -> None:
     while True:
         if _take_one(main):
-            os._exit(TERMINATED)  # at once, as the signal itself would: what the child holds is leased
+            os._exit(TERMINATED)  # at once, as the signal itself would; the leases expire
 
 
 if hasattr(signal, "sigwaitinfo"):
@@ -98,7 +99,7 @@ if hasattr(signal, "sigwaitinfo"):
         """Wait for a signal; returns whether the main process sent it."""
         return signal.sigwaitinfo(ENDING).si_pid == main
 
-else:  # macOS does not tell who sent it: the first is left to the main process, the second is obeyed
+else:  # macOS does not say who sent a signal: the first one is ignored, the second one is obeyed
 
     def _take_one(main: int) -> bool:  # noqa: ARG001
         signal.sigwait(ENDING)

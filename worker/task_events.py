@@ -1,7 +1,7 @@
-"""What Flower is told of a task that failed.
+"""Adds the reason to the event of a failed task, so that Flower shows it.
 
-Flower's list has one column for results, and Celery's event of a failure carries no result, so a failed row would be empty there.
-Ours carries the reason.
+Flower's list has a column for results. Celery's ``task-failed`` event carries no result, so the column would be empty. Ours carries
+the exception's text there.
 """
 
 import re
@@ -13,7 +13,7 @@ _REPR = re.compile(r"\w+\((?P<quote>['\"])(?P<text>.*)(?P=quote),?\)", re.DOTALL
 
 
 class StageRequest(Request):
-    """A task in a worker's hands, whose failure event says why in ``result``."""
+    """A received task, whose ``task-failed`` event has the reason in ``result``."""
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's name
         """Send an event of this task."""

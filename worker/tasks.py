@@ -34,11 +34,11 @@ _making = Lock()
 
 
 def process() -> ProcessRuntime:
-    """What this process owns, made at its first task: never before the fork."""
+    """The runtime of this process. It is made at the first call, which is always after the fork."""
     pid = os.getpid()
-    with _making:  # a pool of threads shares one
+    with _making:  # the threads of a thread pool share one runtime
         if pid not in _processes:
-            _processes.clear()  # a parent's, from before the fork, is not ours to use or to close
+            _processes.clear()  # a runtime inherited from the parent process must be neither used nor closed
             _processes[pid] = ProcessRuntime(settings(), wake=Waker(app))
             if (descriptor := stopping.watched()) is not None:
                 _processes[pid].stop_when_readable(descriptor)
@@ -46,13 +46,16 @@ def process() -> ProcessRuntime:
 
 
 def run(stage: str, job: Callable[[Runtime], Coroutine[Any, Any, str]]) -> str:
-    """Run a stage; what it cannot answer for becomes one coded line, since Celery shows an exception's text to everybody."""
+    """Run a stage and return its report. Any error becomes a :class:`StageFailed` with a scrubbed text.
+
+    Celery shows an exception's text in the log, in its events and in Flower.
+    """
     try:
         report = process().run(job)
     except WorkerError as error:
         log.error("stage_failed", stage=stage, why=str(error))  # noqa: TRY400 - a traceback may quote what no log may hold
         raise StageFailed(f"{stage}: {error}") from None
-    except Exception as error:  # noqa: BLE001 - whatever it is, its text stays here
+    except Exception as error:  # noqa: BLE001 - the text of any other exception may hold a secret
         log.error("stage_failed", stage=stage, why=cause_of(error), at=place_of(error.__traceback__))  # noqa: TRY400
         raise StageFailed(f"{stage}: {cause_of(error)}") from None
     log.info(stage, report=report)
@@ -60,14 +63,14 @@ def run(stage: str, job: Callable[[Runtime], Coroutine[Any, Any, str]]) -> str:
 
 
 class StageTask(Task):  # type: ignore[type-arg]  # it takes none at run time
-    """What the tasks of all stages have in common."""
+    """The base class of all tasks."""
 
     Request = "worker.task_events:StageRequest"
 
 
 @app.task(base=StageTask, name="reconnect.sweep")
 def run_sweep(*, by_beat: bool = False) -> str:
-    """One sweep. Beat's are counted by the minute, so that two beats sweep once."""
+    """One sweep. ``by_beat``: at most one sweep a minute, so two beats sweep once."""
 
     async def job(runtime: Runtime) -> str:
         now: datetime = await runtime.set_clock()
@@ -79,33 +82,33 @@ def run_sweep(*, by_beat: bool = False) -> str:
 
 @app.task(base=StageTask, name="reconnect.fetch")
 def run_fetch() -> str:
-    """One run of fetching."""
+    """One run of the fetch stage."""
     return run("fetch", fetch)
 
 
 @app.task(base=StageTask, name="reconnect.deliver")
 def run_deliver() -> str:
-    """One run of delivering."""
+    """One run of the deliver stage."""
     return run("deliver", deliver)
 
 
 @app.task(base=StageTask, name="reconnect.verify")
 def run_verify() -> str:
-    """One run of verifying."""
+    """One run of the verify stage."""
     return run("verify", verify)
 
 
-def look_for_overdue_sweeps(uptime: float) -> str | None:
-    """For ``worker.watching``, in a child of the worker, through its own connections."""
-    with suppress(Exception):  # a database that is away is said by those who need it
+def check_overdue_sweeps(uptime: float) -> str | None:
+    """The check of ``worker.watching``. It runs in a child of the worker, with the child's own connections."""
+    with suppress(Exception):  # stages report a database that cannot be reached
         return process().run(lambda runtime: overdue(runtime.database, uptime))
     return None
 
 
 @signals.worker_process_init.connect
 def _open(**_: object) -> None:
-    """Before a child's first task, so that what it opens and compiles for the first time holds up no request that is under way."""
-    with suppress(WorkerError):  # a key that cannot be read is said by the task that needs it
+    """Compile the SQL statements before a child's first task. Later, compiling would block the event loop during requests."""
+    with suppress(WorkerError):  # the first task reports a key that cannot be read
         process().run(_compile_statements)
 
 

@@ -1,8 +1,8 @@
-"""Kombu's Redis transport, which lives with what others put into our keys.
+"""Kombu's Redis transport, made to tolerate foreign entries in its keys.
 
-Kombu takes for granted that everything in a queue's list is a message of its own. Anything else ends the worker's main process, and
-what was restored from ``unacked`` would end it again and again. A message of ours only says that there is work, so one that cannot
-be read is dropped, with a line in the log: the next sweep sends another.
+Kombu assumes that every entry of a queue's list is one of its own messages. Any other entry ends the worker's main process; an entry
+in ``unacked`` is restored and ends it again after each start. Our messages carry nothing but "there is work in this stage", so an
+entry that cannot be read is dropped and logged as ``foreign_entry_dropped``. The next sweep sends a new message.
 """
 
 from queue import Empty
@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 log = structlog.get_logger()
 
-#: Comes from the connection, not from what was read.
+#: Errors of the connection, not of an entry.
 _CONNECTION = (RedisError, OSError, Empty)
 
 
@@ -29,17 +29,17 @@ def _drop(where: str, error: Exception) -> None:
 
 
 class QoS(base.QoS):
-    """Messages that are in a worker's hands."""
+    """Messages that a worker has received and not acknowledged."""
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
-        """Put one back into its queue."""
+        """Restore a message to its queue."""
         try:
             super().restore_by_tag(tag, client, leftmost)
-        except InconsistencyError as error:  # its exchange is no more, as after FLUSHALL
+        except InconsistencyError as error:  # its exchange is gone, as after FLUSHALL
             self._forget(tag, error)
         except _CONNECTION:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it was, it is not ours
+        except Exception as error:  # noqa: BLE001 - a foreign entry can raise anything
             self._forget(tag, error)
 
     def _forget(self, tag: Any, error: Exception) -> None:
@@ -57,7 +57,7 @@ class Channel(base.Channel):
             return super()._brpop_read(**options)  # type: ignore[misc]
         except _CONNECTION:
             raise
-        except Exception as error:  # noqa: BLE001 - it was taken off the list before it was read
+        except Exception as error:  # noqa: BLE001 - a foreign entry can raise anything; it has left the list
             _drop("a queue", error)
             raise Empty from None
 
@@ -81,12 +81,12 @@ class Transport(base.Transport):
             super()._deliver(message, queue)
         except _CONNECTION:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it must not come back
+        except Exception as error:  # noqa: BLE001 - a foreign entry can raise anything, and must not be restored
             _drop(queue or "a queue", error)
             self._reject(message)
 
     def _reject(self, message: Any) -> None:
-        """Out of ``unacked``, if it came that far."""
+        """Remove a message from ``unacked``, if it is there."""
         try:
             tag = message["properties"]["delivery_tag"]
         except (TypeError, KeyError, IndexError):
@@ -96,6 +96,6 @@ class Transport(base.Transport):
 
 
 def install() -> None:
-    """Serve ``redis://`` and ``rediss://`` in this process. By alias: Flower and Celery go by the URL's scheme."""
+    """Use this transport for ``redis://`` and ``rediss://`` in this process. Celery and Flower choose a transport by the URL's scheme."""
     for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = "worker.transport:Transport"

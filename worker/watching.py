@@ -1,7 +1,7 @@
-"""Whoever runs sees it: sweeps that are overdue are an error in the log of every worker and of beat.
+"""Logs an error in every worker and in beat while sweeps are overdue.
 
-Where beat or cron is dead, nobody sends a task that could notice it, so the processes look by themselves. A worker's main process
-opens no connection to the database, since it forks: it hands the question to one of its children. Beat asks from a thread.
+If beat or cron is dead, no task arrives that could notice it. So every process checks the database by itself, every 15 seconds. A
+worker's main process forks and so must not connect to the database: it lets one of its children check. Beat checks in a thread.
 """
 
 import asyncio
@@ -21,84 +21,84 @@ from worker.store.sql.database import Database, open_engine
 
 log = structlog.get_logger()
 
-#: How often a process looks, by one short query (seconds).
+#: Time between two checks, each one short query (seconds).
 EVERY = 15.0
-#: How long an answer may take until it is asked again, as its child may have died (seconds).
-GIVEN_UP = 300.0
-#: How often it repeats what goes on (seconds).
+#: After this time without an answer another child is asked, since the first may have died (seconds).
+ANSWER_WITHIN = 300.0
+#: Time between two log lines while sweeps stay overdue (seconds).
 REPEAT = 600.0
 
 
 async def overdue(database: Database, uptime: float) -> str | None:
-    """What to say of overdue sweeps; ``None`` if they are in time."""
+    """The text for the log if sweeps are overdue, else ``None``."""
     found = await ReportStore(database).overdue_sweeps(
         settings().sweep_schedule, expected_for=timedelta(seconds=uptime)
     )
     return found.text if found else None
 
 
-class Herald:
-    """Says it when it begins, every ten minutes while it lasts, and when it is over."""
+class OverdueLog:
+    """Logs when sweeps become overdue, every ten minutes while they are, and when they are in time again."""
 
     def __init__(self) -> None:
-        self._said_at: float | None = None
+        self._logged_at: float | None = None
 
-    def hear(self, why: str | None) -> None:
-        """Log what a look found."""
+    def record(self, why: str | None) -> None:
+        """Log the result of a check; ``None`` means in time."""
         now = time.monotonic()
         if why is None:
-            if self._said_at is not None:
+            if self._logged_at is not None:
                 log.info("sweeps_in_time_again")
-            self._said_at = None
-        elif self._said_at is None or now - self._said_at >= REPEAT:
-            self._said_at = now
+            self._logged_at = None
+        elif self._logged_at is None or now - self._logged_at >= REPEAT:
+            self._logged_at = now
             log.error("sweeps_overdue", why=why)
 
 
 class SweepWatch(bootsteps.StartStopStep):
-    """The look of a worker: its main process asks a child, and logs what it hears."""
+    """The check of a worker: the main process lets a child check, and logs the result."""
 
     requires = ("celery.worker.components:Pool", "celery.worker.components:Timer")
 
     def __init__(self, worker: Any, **_: Any) -> None:
         super().__init__(worker)
         self._began = time.monotonic()
-        self._herald = Herald()
-        #: When a child was asked that has not answered: all may be busy, and one question is enough.
+        self._log = OverdueLog()
+        #: When a child was asked; ``None`` once it has answered. While all children are busy, only one check waits.
         self._asked_at: float | None = None
-        # By name: the tasks know of the application, which knows of this step.
-        self._look = symbol_by_name("worker.tasks:look_for_overdue_sweeps")
+        # By name, since an import would be circular: worker.tasks imports worker.app, which names this step.
+        self._check = symbol_by_name("worker.tasks:check_overdue_sweeps")
 
     def start(self, worker: Any) -> None:
-        """Look every fifteen seconds."""
+        """Check every 15 seconds."""
         worker.timer.call_repeatedly(EVERY, self._ask, (worker.pool,))
 
     def _ask(self, pool: Any) -> None:
         now = time.monotonic()
-        if self._asked_at is None or now - self._asked_at > GIVEN_UP:
+        if self._asked_at is None or now - self._asked_at > ANSWER_WITHIN:
             self._asked_at = now
-            pool.apply_async(self._look, (now - self._began,), callback=self._heard)
+            pool.apply_async(self._check, (now - self._began,), callback=self._answered)
 
-    def _heard(self, why: str | None) -> None:
+    def _answered(self, why: str | None) -> None:
         self._asked_at = None
-        self._herald.hear(why)
+        self._log.record(why)
 
 
 def watch() -> None:
-    """The look of a process that does not fork: from a thread, through a connection for each."""
-    began, herald = time.monotonic(), Herald()
+    """Start the check of a process that does not fork: in a thread, with a new connection for each check."""
+    began, overdue_log = time.monotonic(), OverdueLog()
 
-    async def ask() -> str | None:
+    async def check() -> str | None:
         database = Database(open_engine(settings()))
         try:
             return await overdue(database, time.monotonic() - began)
         finally:
             await database.close()
 
-    def go_on() -> None:
+    def check_forever() -> None:
         while True:
             time.sleep(EVERY)
-            with suppress(Exception):  # a database that is away is said by those who need it
-                herald.hear(asyncio.run(ask()))
+            with suppress(Exception):  # stages report a database that cannot be reached
+                overdue_log.record(asyncio.run(check()))
 
-    threading.Thread(target=go_on, name="sweep-watch", daemon=True).start()
+    threading.Thread(target=check_forever, name="sweep-watch", daemon=True).start()

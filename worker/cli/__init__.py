@@ -11,7 +11,7 @@ from worker import __version__
 from worker.errors import WorkerError
 from worker.plain_text import plain
 
-#: The modules with the commands that each of them adds, in the order of `--help`.
+#: Each module and the commands that it adds, in the order of `--help`.
 _MODULES = {
     "setup": ("init", "migrate", "doctor", "rotate-keys"),
     "data": ("import",),
@@ -21,7 +21,7 @@ _MODULES = {
     "running": ("up", "sandbox"),
     "demo": ("demo",),
 }
-_HOME = {command: module for module, commands in _MODULES.items() for command in commands}
+_MODULE_OF = {command: module for module, commands in _MODULES.items() for command in commands}
 
 
 def _application(modules: Iterable[str]) -> typer.Typer:
@@ -47,31 +47,27 @@ def _version(*, value: bool) -> None:
 
 def _options(
     *,
-    version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Say which version this is."
-    ),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
     pass
 
 
 def __getattr__(name: str) -> typer.Typer:
-    """``app``: all commands. Making it imports everything there is, so :func:`main` does not where it knows what is asked for."""
+    """``app``: all commands. It imports every command's module; :func:`main` imports only the module of the command given."""
     if name == "app":
         return _application(_MODULES)
     raise AttributeError(name)
 
 
 def main() -> None:
-    """Run the command; what went wrong is one line, and the exit code says whose turn it is."""
-    for stream in (
-        sys.stdout,
-        sys.stderr,
-    ):  # a terminal that cannot show a letter shows its number; nothing fails over it
+    """Run the command. An error is one line on stderr; the exit code is the error's."""
+    # A terminal whose encoding lacks a character shows its number instead: printing must not fail.
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
             stream.reconfigure(errors="backslashreplace")
-    asked = _HOME.get(sys.argv[1]) if len(sys.argv) > 1 else None
+    module = _MODULE_OF.get(sys.argv[1]) if len(sys.argv) > 1 else None
     try:
-        _application([asked] if asked else _MODULES)()
+        _application([module] if module else _MODULES)()
     except WorkerError as error:
         sys.stderr.write(f"reconnect: {plain(str(error), keep='')}\n")
         sys.exit(error.exit_code)

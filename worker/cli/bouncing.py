@@ -1,7 +1,7 @@
-"""From mailboxes full of delivery reports to addresses that are written to no more.
+"""`bounces`: reads delivery reports and suppresses the addresses that do not exist.
 
-A report is believed if it returns the token of a mail of ours (:mod:`worker.bounces.tracing`). One that does not, and looks as if it
-were about a mail of ours, is counted as unproven: anybody who knows an address could have written it.
+A report counts only if it returns the token of one of our mails (:mod:`worker.bounces.tracing`). A report without a token that names
+the address of a user to whom we sent mail is counted as unproven: anybody who knows the address could have written it.
 """
 
 import mailbox
@@ -18,13 +18,13 @@ from worker.errors import UsageError
 from worker.runtime import Runtime
 from worker.store.addresses import AddressStore, MailUser
 
-#: What is counted, and what it means to the person who reads it.
-SAYS = {
+#: Each count, and what the command prints beside it.
+LABELS = {
     "suppressed": "addresses suppressed: they do not exist",
     "suppressed_before": "were suppressed already",
     "not_theirs": "do not exist, but are not the user's address (any more): nothing to do",
-    "mailbox_full": "mailboxes are full: written to again",
-    "transient": "delays and failures that pass: written to again",
+    "mailbox_full": "mailboxes are full: they get messages again",
+    "transient": "temporary delays and failures: they get messages again",
     "refused": "refused for another reason than the address: see your mail server",
     "delivered": "delivered after all",
     "complaints": "called a mail of ours spam (COMPLAINTS)",
@@ -40,7 +40,7 @@ _COUNTED_AS = {Kind.NOT_UNDERSTOOD: "not_understood", Kind.AUTO_REPLY: "auto_rep
 
 
 def read(path: Path) -> tuple[list[Report], Counter[str]]:
-    """All reports in a maildir, a folder of mails, a mail or an mbox, and what there was beside them."""
+    """All reports in a maildir, a folder of mails, a single mail or an mbox, and the counts of what was read."""
     reports: list[Report] = []
     counts: Counter[str] = Counter()
     for content in _mails(path):
@@ -59,7 +59,7 @@ def read(path: Path) -> tuple[list[Report], Counter[str]]:
 
 
 def _mails(path: Path) -> Iterator[bytes]:
-    """The beginning of every mail there."""
+    """The first ``LIMIT`` bytes of every mail in a file or folder."""
     try:
         if path.is_dir():
             for folder in [path / name for name in ("new", "cur") if (path / name).is_dir()] or [path]:
@@ -96,12 +96,12 @@ def _of_mbox(path: Path) -> Iterator[bytes]:
 
 
 async def take_in(runtime: Runtime, reports: Sequence[Report], counts: Counter[str]) -> dict[str, Any]:
-    """Find whose mails the reports speak of, suppress what has to be, and count the rest."""
+    """Find the user of each report, suppress the addresses that do not exist, and return every count."""
     now = await runtime.set_clock()
     store = AddressStore(runtime.database)
     mails = await _trace(store, reports)
-    people = await store.users({guid for _, guid in mails.values()})
-    guessed = await _by_address(store, reports, spec_of(parseaddr(runtime.settings.email_from or "")[1]))
+    users = await store.users({guid for _, guid in mails.values()})
+    by_address = await _by_address(store, reports, spec_of(parseaddr(runtime.settings.email_from or "")[1]))
     refused: dict[str, tuple[MailUser, str]] = {}
     notes: list[tuple[int, str]] = []
     complainants: set[str] = set()
@@ -109,11 +109,11 @@ async def take_in(runtime: Runtime, reports: Sequence[Report], counts: Counter[s
     for report in reports:
         mail = next((mails[token] for token in report.tokens if token in mails), None)
         if mail is None:
-            perhaps = {guid for address in report.addresses for guid in guessed.get((address, report.sender), ())}
-            counts["unproven" if perhaps else "not_ours"] += 1
-            unproven |= perhaps
+            candidates = {guid for address in report.addresses for guid in by_address.get((address, report.sender), ())}
+            counts["unproven" if candidates else "not_ours"] += 1
+            unproven |= candidates
             continue
-        user = people.get(mail[1])
+        user = users.get(mail[1])
         if report.outcome is BounceOutcome.COMPLAINT:
             counts["complaints"] += 1
             complainants.add(mail[1])
@@ -133,7 +133,7 @@ async def take_in(runtime: Runtime, reports: Sequence[Report], counts: Counter[s
     counts["suppressed"], counts["suppressed_before"] = len(suppressed), len(refused) - len(suppressed)
     if runtime.settings.complaints == "optout" and complainants:
         counts["opted_out"] = len(await store.opt_out(complainants, now=now))
-    figures = {name: counts[name] for name in ("mails", "reports", "other_mails", *SAYS)}
+    figures = {name: counts[name] for name in ("mails", "reports", "other_mails", *LABELS)}
     return {
         **figures,
         "suppressed_users": sorted(suppressed),
@@ -143,25 +143,27 @@ async def take_in(runtime: Runtime, reports: Sequence[Report], counts: Counter[s
 
 
 def _is_theirs(user: MailUser, report: Report) -> bool:
-    """Whether a report about a mail to this user speaks of the address that the user still has; a mail has one recipient."""
+    """Whether the report names the user's present address. The user may have changed it since the mail was sent."""
     return spec_of(user.email or "") in report.addresses
 
 
 async def _trace(store: AddressStore, reports: Sequence[Report]) -> dict[str, tuple[int, str]]:
-    """The notification (id, user) for each token that is ours; the newest are looked through first."""
+    """The notification (id, user) of each token of ours. Searches the newest mails first, and stops when no token is left."""
     found: dict[str, tuple[int, str]] = {}
     async for sent in store.mails():
-        open_ = [report for report in reports if report.tokens and not any(token in found for token in report.tokens)]
-        if not open_:
+        untraced = [
+            report for report in reports if report.tokens and not any(token in found for token in report.tokens)
+        ]
+        if not untraced:
             break
-        found |= trace(open_, sent)
+        found |= trace(untraced, sent)
     return found
 
 
 async def _by_address(
     store: AddressStore, reports: Sequence[Report], own: str | None
 ) -> dict[tuple[str, str | None], list[str]]:
-    """Users to whom a mail of ours has gone, by address and by the sender in the returned header: ours, or none."""
+    """Users to whom we sent mail, by (address, sender). The sender is that of the returned header: our own or ``None``."""
     addresses = {address for report in reports if report.sender in {None, own} for address in report.addresses}
     found: dict[tuple[str, str | None], list[str]] = {}
     for user in (

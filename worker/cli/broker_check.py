@@ -1,4 +1,4 @@
-"""What `reconnect doctor` finds out about the broker: it does what a worker does to it, on keys of its own."""
+"""The broker's check of `reconnect doctor`: it runs each command that a worker needs, on keys of its own."""
 
 from contextlib import suppress
 from typing import Any
@@ -11,14 +11,14 @@ from worker.app import STAGES
 from worker.broker_faults import broker_fault
 from worker.settings import Settings
 
-#: Kombu's name for the list of another priority.
+#: Kombu's separator between a queue's name and a priority: each priority has a list of its own.
 _PRIORITY = "\x06\x16"
-#: The keys that Kombu uses beside the queues, and what they must hold.
+#: The keys that Kombu uses beside the queues, and their types.
 _KEYS = {"unacked": "hash", "unacked_index": "zset", "unacked_mutex": "string"}
 
 
 def examine_broker(settings: Settings) -> tuple[bool, str]:
-    """Whether it serves us, and what to do if it does not."""
+    """Whether the broker works for us, and a sentence that says what to do if not."""
     client = Redis.from_url(settings.redis_url.get_secret_value(), socket_connect_timeout=3, socket_timeout=3)
     try:
         client.ping()
@@ -32,24 +32,24 @@ def examine_broker(settings: Settings) -> tuple[bool, str]:
     except RedisError as error:
         return False, broker_fault(error) or f"Redis refuses it ({type(error).__name__})"
     except OSError as error:
-        return False, broker_fault(error) or f"nobody can be reached there ({type(error).__name__}); see REDIS_URL"
+        return False, broker_fault(error) or f"it cannot be reached ({type(error).__name__}); see REDIS_URL"
     finally:
         client.close()
 
 
 def _foreign_keys(client: Any) -> list[str]:
-    wanted = _KEYS | {f"_kombu.binding.{name}": "set" for name in (*STAGES, "celery.pidbox", "celeryev")}
-    wanted |= {f"{stage}{end}": "list" for stage in STAGES for end in ("", *(_PRIORITY + step for step in "369"))}
+    expected = _KEYS | {f"_kombu.binding.{name}": "set" for name in (*STAGES, "celery.pidbox", "celeryev")}
+    expected |= {f"{stage}{end}": "list" for stage in STAGES for end in ("", *(_PRIORITY + step for step in "369"))}
     found = []
-    for key, kind in wanted.items():
-        held = client.type(key).decode()
-        if held not in {kind, "none"}:
-            found.append(f"the key {key.partition(_PRIORITY)[0]} is a {held} and must be a {kind}")
+    for key, kind in expected.items():
+        actual = client.type(key).decode()
+        if actual not in {kind, "none"}:
+            found.append(f"the key {key.partition(_PRIORITY)[0]} is a {actual} and must be a {kind}")
     return found
 
 
 def _write(client: Any) -> None:
-    """Each command that a worker or a sweep needs, on keys that are gone afterwards."""
+    """Run each command that a worker or a sweep needs, on a key that is deleted afterwards."""
     key = f"reconnect.doctor.{uuid4()}"
     try:
         client.lpush(key, "x")
@@ -64,7 +64,7 @@ def _write(client: Any) -> None:
         client.eval("return redis.call('del', KEYS[1])", 1, key)
         client.publish(key, "x")
     finally:
-        with suppress(RedisError):  # what forbids this has forbidden more, and is named
+        with suppress(RedisError):  # a Redis that refuses this has refused one of the commands above
             client.delete(key)
 
 

@@ -1,7 +1,7 @@
-"""What `reconnect doctor` looks at. Each check says what it found in one line and, where it fails, what to do.
+"""The checks of `reconnect doctor`. Each says in one line what it found and, if it failed, what to do.
 
-It is used as a health check, so it ends within seconds whatever hangs: the checks run side by side, each in a thread of its own,
-and what has not answered by then is what it says.
+The command serves as a health check, so it ends within 12 seconds even if a check hangs. The checks run in parallel, each in a
+thread of its own. A check that has not ended by then is reported as failed, with what did not answer.
 """
 
 import asyncio
@@ -31,17 +31,19 @@ from worker.store.unreadable import UnreadableStore
 Finding = dict[str, Any]
 
 
-#: How long the checks may take together (seconds), and how long one of them waits for the other side, so that it can say more.
+#: How long all checks together may take, and how long one check waits for an answer (seconds). The second is shorter, so that a check
+#: can still say what did not answer.
 PATIENCE, ANSWER_WITHIN = 12.0, 8.0
-#: How long a transaction is tried again while the database is away (seconds).
+#: How long a transaction is retried while the database cannot be reached (seconds).
 _DATABASE_PATIENCE = 2.0
 
-#: Whether it is well (``None``: a hint), and a sentence.
+#: Passed (``True``), failed (``False``) or only a hint (``None``), and a sentence.
 Found = tuple[bool | None, str]
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Every check, in the order in which a failure explains the next. ``hangs`` is set in those that did not come to an end."""
+    """The findings of every check. A failure may be the cause of later ones, so causes come first. ``hangs`` marks a check that did
+    not end."""
     checks: dict[str, Callable[[Settings], Awaitable[Found]]] = {
         "settings": _settings,
         "schema": _schema,
@@ -64,7 +66,7 @@ def examine(settings: Settings) -> list[Finding]:
             found[name] = asyncio.run(_checked(checks[name](settings)))
         except WorkerError as error:
             found[name] = False, str(error)
-        except Exception as error:  # noqa: BLE001 - a fault of ours or of a library must not hide what the others found
+        except Exception as error:  # noqa: BLE001 - a bug in one check must not hide the findings of the others
             found[name] = False, f"the check itself failed ({type(error).__name__})"
 
     threads = [threading.Thread(target=run, args=(name,), name=f"check-{name}", daemon=True) for name in checks]
@@ -80,13 +82,13 @@ def examine(settings: Settings) -> list[Finding]:
             f"no answer within {PATIENCE:.0f} s: see {_BEHIND.get(name, 'DATABASE_URL')}",
         )
         earlier = next((f["check"] for f in findings if ok is False and f["says"] == says), None)
-        findings.append({"check": name, "ok": ok, "says": f"cannot be told, as {earlier} says" if earlier else says})
+        findings.append({"check": name, "ok": ok, "says": f"unknown: same failure as {earlier}" if earlier else says})
         if name not in found:
             findings[-1]["hangs"] = True
     return findings
 
 
-#: What does not answer where a check hangs; the others ask the database.
+#: The setting to look at when a check hangs. All other checks use the database.
 _BEHIND = {"broker": "REDIS_URL", "workers": "REDIS_URL", "mx": "MX_BASE_URL", "channels": "SMTP_URL and the network"}
 
 
@@ -96,7 +98,7 @@ async def _checked(check: Awaitable[Found]) -> Found:
 
 @asynccontextmanager
 async def _reports(settings: Settings) -> AsyncIterator[tuple[Database, ReportStore]]:
-    """A database that is not waited for for long."""
+    """A database connection that is retried for two seconds only."""
     database = Database(open_engine(settings), retry_seconds=_DATABASE_PATIENCE)
     try:
         yield database, ReportStore(database)
@@ -138,16 +140,16 @@ async def _broker(settings: Settings) -> Found:
 
 async def _workers(_: Settings) -> Found:
     try:
-        # Most answer within a second; who is busy gets some more.
+        # Most workers answer within a second. If none does, all may be busy: wait longer for one of them.
         answers = app.control.ping(timeout=1.0) or app.control.broadcast(
             "ping", reply=True, timeout=ANSWER_WITHIN - 3, limit=1
         )
-    except Exception as error:  # noqa: BLE001 - the broker's check has said why
+    except Exception as error:  # noqa: BLE001 - the broker's check reports the cause
         return None, f"cannot be asked ({type(error).__name__})"
     if not answers:
         return (
             False,
-            "none answers, so nothing is done: start one with `celery -A worker.app worker`, or `reconnect up`",
+            "none answers, so no work is done: start one with `celery -A worker.app worker`, or `reconnect up`",
         )
     return True, f"{len(answers)} running"
 
@@ -163,7 +165,7 @@ async def _sweeps(settings: Settings) -> Found:
             return None, "none yet, and no members: import some"
     return (
         False,
-        f"none yet, so nobody is told: start beat or cron ({settings.sweep_schedule}), or run `reconnect sweep`",
+        f"none yet, so no message is sent: start beat or cron ({settings.sweep_schedule}), or run `reconnect sweep`",
     )
 
 
@@ -184,14 +186,14 @@ async def _mx(settings: Settings) -> Found:
             None if failure.code in {NOT_MX, NO_USERS} else False,
             f"{settings.mx_base_url} refuses us ({failure.code}): {_REFUSALS.get(failure.code, 'see the credentials')}",
         )
-    return False, f"{settings.mx_base_url} does not serve us now ({failure.code})"
+    return False, f"{settings.mx_base_url} does not answer our requests now ({failure.code})"
 
 
 _REFUSALS = {
     "http_401": "see MX_API_KEY and MX_CLIENT_ID",
     "http_403": "in production MX takes requests only from addresses that you have registered with it",
     NOT_MX: "it does not answer with a list of users where MX does, so it may not be MX; see MX_BASE_URL",
-    NO_USERS: "it lists no users at all, so nobody's 404 is believed; see MX_BASE_URL and MX_CLIENT_ID",
+    NO_USERS: "it lists no users at all, so a 404 for a member proves nothing; see MX_BASE_URL and MX_CLIENT_ID",
     "http_406": "it does not speak this version of the API; see MX_API and MX_BASE_URL",
 }
 
@@ -207,9 +209,9 @@ async def _channels(settings: Settings) -> Found:
             await channel.close()
     bad = {kind: outcome.code for kind, outcome in found.items() if not isinstance(outcome, Sent)}
     if bad:
-        told = ", ".join(f"{kind} does not take messages from us ({code})" for kind, code in bad.items())
+        says = ", ".join(f"{kind} does not take messages from us ({code})" for kind, code in bad.items())
         switches = registry.switches()
-        return False, f"{told}: see {', '.join(switches[kind] for kind in bad)}"
+        return False, f"{says}: see {', '.join(switches[kind] for kind in bad)}"
     return True, f"messages are taken by {', '.join(found)}"
 
 
@@ -221,7 +223,7 @@ async def _ready(channel: Channel) -> Outcome:
 
 
 async def _telling(settings: Settings) -> Found:
-    """Whether those who are due can be told."""
+    """Whether due messages can be sent: a channel is configured, and not all are paused."""
     async with _reports(settings) as (database, reports):
         waiting = await reports.waiting_to_be_told()
         pauses = {pause.scope: pause for pause in await PauseStore(database).all()}
@@ -246,7 +248,7 @@ def _held(kind: str, pauses: Collection[str]) -> str | None:
     return next((scope for scope in (channel_scope(kind), delivery_scope(kind)) if scope in pauses), None)
 
 
-#: What the local part of an address that nobody reads says, without its dashes and dots, in the languages of our mails.
+#: Local parts of addresses that nobody reads, without dashes and dots, in the languages of our mails: ``noreply``, ``nepasrepondre``.
 _UNREAD = re.compile(
     r"(no|not|dont|never)(reply|replies|answer|respond|contest(ar|e)$)|nepasr[eé]pondre|^(bounces?|mailerdaemon|"
     r"notifications?|automated|autoreply|unattended)"
@@ -254,7 +256,7 @@ _UNREAD = re.compile(
 
 
 async def _replies(settings: Settings) -> Found:
-    """The mail asks people to reply, so somebody has to read it: it is the only way out that it names."""
+    """Whether replies are read. A mail tells its reader to reply in order to unsubscribe; it names no other way."""
     if settings.smtp_url is None:
         return True, "no mail is sent"
     name = "EMAIL_REPLY_TO" if settings.email_reply_to else "EMAIL_FROM"
@@ -272,8 +274,8 @@ async def _columns(settings: Settings) -> Found:
         counts = await UnreadableStore(database).counts()
     if not counts:
         return True, "everything that your application wrote is understood"
-    told = "; ".join(str(kind) for kind in counts)
-    return None, f"{told}: see what your application writes there (docs/database.md)"
+    says = "; ".join(str(kind) for kind in counts)
+    return None, f"{says}: see what your application writes there (docs/database.md)"
 
 
 async def _pauses(settings: Settings) -> Found:
@@ -281,5 +283,5 @@ async def _pauses(settings: Settings) -> Found:
         pauses = await PauseStore(database).all()
     if not pauses:
         return True, "nothing is paused"
-    told = "; ".join(f"{p.scope} since {p.since:%Y-%m-%d %H:%M} UTC: {p.reason}" for p in pauses)
-    return (None if all(p.by_hand for p in pauses) else False), told
+    says = "; ".join(f"{p.scope} since {p.since:%Y-%m-%d %H:%M} UTC: {p.reason}" for p in pauses)
+    return (None if all(p.by_hand for p in pauses) else False), says

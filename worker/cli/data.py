@@ -47,16 +47,16 @@ def import_file(
 
 
 async def import_into(database: Database, file: Path) -> tuple[int, int]:
-    """Write what can be taken and name what cannot; returns how many rows were taken and refused."""
+    """Import the good rows and print each bad one; returns how many rows were imported and refused."""
     reading = _Reading(file)
-    # What is in the way of a first load may show at the last row, so it needs a file that can be read twice: no pipe.
+    # A first load can fail at the last row, and then the file is read again. So it needs a file, not a pipe.
     if reading.may_be_repeated and await first_load.first_load(database, reading.slices(first_load.SLICE)):
         return reading.taken, reading.refused
     store = ImportStore(database)
     parts = reading.slices(store.slice)
     part = next(parts, None)
     while part is not None:
-        # The next rows are read while the database takes these.
+        # Read the next rows while the database stores these.
         following = asyncio.create_task(asyncio.to_thread(next, parts, None))
         await store.upsert(part)
         part = await following
@@ -64,7 +64,7 @@ async def import_into(database: Database, file: Path) -> tuple[int, int]:
 
 
 class _Reading:
-    """Reads a file, more than once if need be, and names each problem once."""
+    """Reads a file, possibly twice, and prints each problem once."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -74,7 +74,7 @@ class _Reading:
         self.taken = self.refused = 0
 
     def slices(self, size: int) -> Iterator[Columns]:
-        """What can be taken, from the beginning."""
+        """The good rows from the beginning of the file, in batches of ``size``."""
         self.taken = self.refused = 0
         for item in slices(self._file, size):
             match item:

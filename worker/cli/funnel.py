@@ -1,4 +1,4 @@
-"""The funnel and what waits, as `status` and `demo` show them."""
+"""The tables of `status` and `demo`: the funnel, and what waits for what."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -10,38 +10,38 @@ from worker.cli.session import when
 from worker.policy.states import NotificationState, ReconnectionState
 from worker.store.reports import Count, Standing
 
-#: More reasons than these are added up in one row: a page is what somebody reads at night.
+#: At most this many reasons have a row of their own; the others are added up in one row, so that the output fits on a screen.
 _ROWS = 10
 
 _R, _N = ReconnectionState, NotificationState
 
-#: What a reason to wait means.
+#: The meaning of each reason to wait.
 MEANINGS = {
     "grace": "the end of NOTIFY_AFTER: many breaks mend by themselves",
     "now": "the next sweep, or a worker",
     "paused": "a pause: see above",
     "reminder": "the day of the next reminder",
     "quiet_hours": "the end of QUIET_HOURS on the customer's clock",
-    "message_cap": "MESSAGE_CAPS: they were written to before",
-    "other_notification_live": "the customer's other message",
-    "no_address": "nobody can be told: no address, no device; looked at again every hour",
-    "address_refused": "nobody can be told: the mail server refused the address for good",
-    "opted_out": "nobody is told: they want no messages",
-    "channel_not_configured": "nobody can be told: their channel is not configured",
-    "every_channel_failed": "nobody can be told: every channel refused the message",
-    "message_failed": "their last message failed; the next reminder's day",
-    "outage_over": "their turn after the bank's outage",
-    "requeued": "`reconnect retry` put them back",
-    "lease_lost": "their worker died; done again",
-    "mx_paused": "MX, which cannot be asked whether the customer is back",
-    "broken_member_first": "a notice: the customer's broken bank goes first",
-    "scheduled_notice": "a notice: its own day",
+    "message_cap": "MESSAGE_CAPS: the user got messages lately",
+    "other_notification_live": "the user's other message, which is sent first",
+    "no_address": "an address or a device: the user has none; examined again every hour",
+    "address_refused": "an address: the mail server refused the user's for good",
+    "opted_out": "an end of the opt-out: the user wants no messages",
+    "channel_not_configured": "the user's channel, which is not configured",
+    "every_channel_failed": "an address or a device: every channel refused the message",
+    "message_failed": "the day of the next reminder: the last message failed",
+    "outage_over": "a turn: after an outage, messages are spread out",
+    "requeued": "the next sweep, or a worker: `reconnect retry` requeued it",
+    "lease_lost": "the next sweep, or a worker: the worker before died",
+    "mx_paused": "MX, which is paused: whether the user is back is unknown",
+    "broken_member_first": "a notice: a broken member of the same user goes first",
+    "scheduled_notice": "a notice: its day",
 }
 _RETRY = "a retry: the attempt before failed"
 
 
 def reason(count: Count) -> str | None:
-    """Why rows stand where they do, in a word; ``None``: the state says it all."""
+    """Why rows are in their state, as one word; ``None`` if the state itself says it."""
     if count.state == _R.DUE and not count.outcome:
         return "grace" if count.later else "now"
     if count.state == _R.DUE and count.outcome in {"not_back", "window"}:
@@ -56,7 +56,7 @@ def reason(count: Count) -> str | None:
 
 
 def counted(standing: Standing) -> dict[str, Any]:
-    """How many stand in each state, why, and what waits for what, as `status --json` has it."""
+    """The numbers of `status --json`: rows in each state, reasons, and what waits for what."""
     found: dict[str, Any] = {}
     for kind, states, counts in (
         ("reconnections", _R, standing.reconnections),
@@ -80,7 +80,7 @@ def counted(standing: Standing) -> dict[str, Any]:
 
 
 def _waiting(kind: str, counts: Iterable[Count], state: str) -> list[dict[str, Any]]:
-    """What waits, the most first."""
+    """The rows in ``state`` by what they wait for, the largest number first."""
     found: dict[str, dict[str, Any]] = {}
     for count in counts:
         if count.state == state:
@@ -92,7 +92,7 @@ def _waiting(kind: str, counts: Iterable[Count], state: str) -> list[dict[str, A
 
 
 def funnel_table(found: dict[str, Any]) -> Table:
-    """States, how many stand in each, and why; without that column where nothing is to be said."""
+    """The number of rows in each state and the reasons; without the last column if there are no reasons."""
     why: dict[tuple[str, str], list[str]] = {}
     for kind, name in (("reconnections", "outcomes"), ("notifications", "notification_outcomes")):
         for item in found.get(name, ()):
@@ -107,7 +107,7 @@ def funnel_table(found: dict[str, Any]) -> Table:
 
 
 def waiting_table(waiting: Sequence[dict[str, Any]], now: datetime) -> Table:
-    """What waits, for what, and until when at the earliest."""
+    """What waits, for what, and the earliest moment at which it goes on."""
     table = Table("", "waits for", "count", "first at", "which is", title="What waits", title_justify="left")
     shown = sorted(waiting, key=lambda row: -row["count"])[:_ROWS]
     for row in sorted(shown, key=waiting.index):

@@ -1,4 +1,4 @@
-"""`status` and `explain`: what is in hand, why, and what comes next."""
+"""`status` and `explain`: what is being done, why, and what comes next."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -54,8 +54,8 @@ def status(*, as_json: bool = AsJson) -> None:
         out.print(waiting_table(found["waiting"], found["at"]))
     backlog = found["backlog"]
     out.print(
-        f"In hand: {backlog['due_now']} due, {backlog['leased']} being fetched, {backlog['to_deliver_now']} to deliver, "
-        f"{backlog['sending']} being sent. For later: {backlog['due_later']} reconnections ({backlog['retrying']} of them "
+        f"Now: {backlog['due_now']} due, {backlog['leased']} being fetched, {backlog['to_deliver_now']} to deliver, "
+        f"{backlog['sending']} being sent. Later: {backlog['due_later']} reconnections ({backlog['retrying']} of them "
         f"retries), {backlog['to_deliver_later']} notifications; the next is due {when(backlog['next_due_at'])}."
     )
     if ahead := found["open_by_reason"].get(str(Reason.EXPIRES_SOON)):
@@ -78,7 +78,7 @@ def status(*, as_json: bool = AsJson) -> None:
 
 
 async def overview(runtime: Runtime) -> dict[str, Any]:
-    """Everything that `status` says."""
+    """Everything that `status` shows."""
     now = await runtime.set_clock()
     reports = ReportStore(runtime.database)
     overdue = await reports.overdue_sweeps(runtime.settings.sweep_schedule)
@@ -100,10 +100,10 @@ async def overview(runtime: Runtime) -> dict[str, Any]:
 
 
 def _given_up(outcomes: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """The report lines for what ended ``exhausted``."""
+    """The lines about reconnections that ended ``exhausted``."""
     counts = {item["outcome"]: item["count"] for item in outcomes if item["state"] == ReconnectionState.EXHAUSTED}
-    if unheard := counts.pop("reminders_exhausted", 0):
-        yield f"{given_up(unheard)}."
+    if unanswered := counts.pop("reminders_exhausted", 0):
+        yield f"{given_up(unanswered)}."
     if failed := sum(counts.values()):
         yield f"{never_told(failed)}."
 
@@ -134,10 +134,10 @@ def explain(guid: str = typer.Argument(..., metavar="MBR-…"), *, as_json: bool
 
 
 async def explanation(runtime: Runtime, guid: str) -> dict[str, Any]:
-    """Everything that `explain` says of a member; raises :class:`WorkerError` where there is none."""
+    """Everything that `explain` shows about a member; raises :class:`WorkerError` if there is no such member."""
     if is_user_guid(guid):
-        theirs = await LookupStore(runtime.database).members_of(guid)
-        known = f"its members are {', '.join(theirs)}" if theirs else "no member of it is in the database"
+        members = await LookupStore(runtime.database).members_of(guid)
+        known = f"its members are {', '.join(members)}" if members else "no member of it is in the database"
         raise UsageError(f"{guid} is a user; say which member: {known}")
     now = await runtime.set_clock()
     found = await ReportStore(runtime.database).member(guid)
@@ -165,7 +165,7 @@ async def explanation(runtime: Runtime, guid: str) -> dict[str, Any]:
         would_open=await sweeps.would_open_for(guid, now),
     )
     return {
-        **_told(found, settings, now),
+        **_member(found, settings, now),
         "contact": explainer.contact(user, refused_why=(found["user"] or {}).get("refused_why")),
         "not_understood": [asdict(kind) for kind in await UnreadableStore(runtime.database).of_user(user_guid)],
         "holds": [msgspec.structs.asdict(hold) for hold in outlook.holds],
@@ -173,7 +173,7 @@ async def explanation(runtime: Runtime, guid: str) -> dict[str, Any]:
     }
 
 
-def _told(found: dict[str, Any], settings: Settings, now: datetime) -> dict[str, Any]:
+def _member(found: dict[str, Any], settings: Settings, now: datetime) -> dict[str, Any]:
     member = found["member"]
     if member is None:
         selection, institution = "the application has deleted this member", ""
@@ -208,10 +208,10 @@ def _history(reconnection: dict[str, Any]) -> list[tuple[datetime, str]]:
     of = "its token expires" if reconnection["reason"] == Reason.EXPIRES_SOON else "broken since"
     events = [(reconnection["opened_at"], f"opened; {of} {when(reconnection['broken_since'])}")]
     events += [(window["fetched_at"], "a fresh window was stored") for window in reconnection["windows"]]
-    for told in reconnection["notifications"]:
-        at = told["sent_at"] or told["created_at"]
-        outcome = f" ({told['outcome']})" if told["outcome"] else ""
-        events.append((at, f"message {told['step'] + 1} by {told['channel']}: {told['state']}{outcome}"))
+    for message in reconnection["notifications"]:
+        at = message["sent_at"] or message["created_at"]
+        outcome = f" ({message['outcome']})" if message["outcome"] else ""
+        events.append((at, f"message {message['step'] + 1} by {message['channel']}: {message['state']}{outcome}"))
     if reconnection["outcome_at"]:
         events.append(
             (
@@ -229,9 +229,9 @@ def _history(reconnection: dict[str, Any]) -> list[tuple[datetime, str]]:
 
 
 def _how_long(reconnection: dict[str, Any]) -> str:
-    """For those who came back: how long it took, and whether a message had prompted it."""
+    """For a reconnected member: how long it took, and how long after the newest message."""
     if reconnection["state"] != ReconnectionState.RECONNECTED:
         return ""
-    told = reconnection["notified_at"]
-    prompted = f"{span(reconnection['closed_at'] - told)} after the newest message" if told else "without a message"
-    return f", {span(reconnection['closed_at'] - reconnection['opened_at'])} after it was opened and {prompted}"
+    notified_at, closed_at = reconnection["notified_at"], reconnection["closed_at"]
+    since = f"{span(closed_at - notified_at)} after the newest message" if notified_at else "without a message"
+    return f", {span(closed_at - reconnection['opened_at'])} after it was opened and {since}"

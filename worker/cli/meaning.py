@@ -1,4 +1,4 @@
-"""Whom and what a word on the command line means, and what was meant where nothing has that name."""
+"""Which users a word on the command line means, and suggestions for misspelt names."""
 
 import re
 from collections.abc import Iterable
@@ -14,19 +14,19 @@ from worker.mx.identifiers import is_user_guid
 from worker.store.lookup import LookupStore
 from worker.store.sql.database import Database
 
-#: How alike two words are that may have been mistaken for one another.
+#: How similar (0 to 1) a known word must be to be suggested.
 _ALIKE = 0.75
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``; did you mean …?`` where one of ``known`` is near, apart from case; else nothing.
+    """``; did you mean …?`` with the most similar of ``known``, or an empty text. Case does not matter.
 
-    What they have in common up to a colon or dash, as ``institution:`` or ``MBR-``, makes no two words alike.
+    A common prefix such as ``institution:`` or ``MBR-`` is not compared: it would make all such words similar.
     """
-    kind = re.match(r"[a-z]+:|[A-Z]{3}-|", word)[0]  # type: ignore[index]
-    rests = {name.removeprefix(kind).lower(): name for name in known}
-    found = get_close_matches(word.removeprefix(kind).lower(), rests, 1, _ALIKE)
-    return f"; did you mean {rests[found[0]]}?" if found and rests[found[0]] != word else ""
+    prefix = re.match(r"[a-z]+:|[A-Z]{3}-|", word)[0]  # type: ignore[index]
+    names = {name.removeprefix(prefix).lower(): name for name in known}
+    found = get_close_matches(word.removeprefix(prefix).lower(), names, 1, _ALIKE)
+    return f"; did you mean {names[found[0]]}?" if found and names[found[0]] != word else ""
 
 
 async def nearest_guid(database: Database, guid: str) -> str:
@@ -35,10 +35,10 @@ async def nearest_guid(database: Database, guid: str) -> str:
 
 
 async def users_meant(database: Database, words: Iterable[str]) -> dict[str, list[str]]:
-    """The users that each word means: a GUID means itself, whether or not there is such a user, an address all who have it.
+    """The user GUIDs that each word means. A GUID means itself, even if there is no such user; an address means all users who have it.
 
-    Addresses are compared apart from case. Raises :class:`UsageError`; no error repeats an address, since a job that takes
-    replies in writes errors to its log.
+    Case of addresses does not matter. Raises :class:`UsageError`. No error quotes an address: a scheduled `optout` writes its errors
+    to a log.
     """
     found = {}
     for word in words:
@@ -51,7 +51,7 @@ async def users_meant(database: Database, words: Iterable[str]) -> dict[str, lis
             asked = parse_mailbox(parseaddr(word)[1])
         except NotAMailbox:
             raise UsageError(
-                "that is no address that mail can be sent to, and no user GUID, which starts with USR-"
+                "a word is no address that mail can be sent to, and no user GUID, which starts with USR-"
             ) from None
         spellings = [asked.spec]
         with suppress(UnicodeError):

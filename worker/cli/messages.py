@@ -1,4 +1,4 @@
-"""`preview`, `bounces`, `optout`: what people are sent, what came back, and who wants no more of it."""
+"""`preview`, `bounces`, `optout`: what users are sent, delivery reports, and users who want no messages."""
 
 import os
 import tempfile
@@ -18,7 +18,7 @@ from worker.policy.channel_choice import EMAIL
 from worker.runtime import Runtime
 from worker.store.addresses import AddressStore
 
-if TYPE_CHECKING:  # what makes a mail is imported for a preview alone
+if TYPE_CHECKING:  # building mails imports a lot, which only `preview` needs
     from worker.cli.previewing import Preview
 
 
@@ -32,13 +32,13 @@ def preview(
     user: str = typer.Option(..., "--user", metavar="USR-…|ADDRESS", help="Whose message."),
     *,
     channel: str | None = typer.Option(
-        None, "--channel", help=f"{', '.join(registry.names())}; default: the one that would be taken."
+        None, "--channel", help=f"{', '.join(registry.names())}; default: the one that the worker would use."
     ),
     html: Path | None = typer.Option(None, "--html", metavar="FILE", help="Write the HTML of a mail here."),
     open_it: bool = typer.Option(False, "--open", help="Show the HTML of a mail in a browser."),
     as_json: bool = AsJson,
 ) -> None:
-    """Show exactly what a user would be sent; asks nothing of MX and sends nothing."""
+    """Show exactly what a user would be sent; nothing is sent, and MX is not asked."""
     if channel is not None and channel not in (kinds := registry.names()):
         raise UsageError(f"{channel[:60]!r} is none of {', '.join(kinds)}{did_you_mean(channel, kinds)}")
     guid, shown = run(lambda runtime: _shown(runtime, user, channel))
@@ -62,18 +62,18 @@ def preview(
 
 
 async def _shown(runtime: Runtime, user: str, channel: str | None) -> "tuple[str, Preview]":
-    from worker.cli.previewing import preview as picture
+    from worker.cli.previewing import preview as preview_of
 
-    (theirs,) = (await users_meant(runtime.database, [user])).values()
-    if not theirs:
+    (guids,) = (await users_meant(runtime.database, [user])).values()
+    if not guids:
         raise WorkerError("preview: no user has that address")
-    if len(theirs) > 1:
-        raise WorkerError(f"preview: {len(theirs)} users have that address, say which: {', '.join(theirs[:10])}")
-    return theirs[0], await picture(runtime, theirs[0], channel)
+    if len(guids) > 1:
+        raise WorkerError(f"preview: {len(guids)} users have that address, say which: {', '.join(guids[:10])}")
+    return guids[0], await preview_of(runtime, guids[0], channel)
 
 
 def _write(html: str, file: Path | None) -> Path:
-    """Readable by its owner alone: links may be real."""
+    """Write a file that only its owner can read: the links in it may be real."""
     try:
         if file is None:
             descriptor, name = tempfile.mkstemp(prefix="preview-", suffix=".html")
@@ -94,8 +94,8 @@ def bounces(
     *,
     as_json: bool = AsJson,
 ) -> None:
-    """Take in delivery reports: addresses that do not exist are written to no more. May be run again on the same mails."""
-    from worker.cli.bouncing import SAYS, read, take_in
+    """Read delivery reports: addresses that do not exist get no more mail. May be run again on the same mails."""
+    from worker.cli.bouncing import LABELS, read, take_in
 
     reports, counts = read(path)
     found = run(lambda runtime: take_in(runtime, reports, counts))
@@ -103,12 +103,12 @@ def bounces(
         print_json(found)
         return
     out.print(
-        f"Read {found['mails']} mails: {found['other_mails']} are no delivery reports, the others speak of "
+        f"Read {found['mails']} mails: {found['other_mails']} are no delivery reports, the others report on "
         f"{found['reports']} recipients."
     )
-    for name, says in SAYS.items():
+    for name, label in LABELS.items():
         if found[name]:
-            out.print(f"  {found[name]:>6}  {says}")
+            out.print(f"  {found[name]:>6}  {label}")
     for guid, why in found["suppressed_why"].items():
         out.print(f"          {guid}: {why}", markup=False)
 
@@ -121,25 +121,29 @@ def optout(
     undo: bool = typer.Option(False, "--undo", help="They want messages again."),
     as_json: bool = AsJson,
 ) -> None:
-    """Write to a user no more, on any channel; an address means every user who has it."""
+    """Send a user no more messages on any channel; an address means every user who has it."""
 
     async def job(runtime: Runtime) -> tuple[set[str], list[str], int]:
         meant = await users_meant(runtime.database, users)
-        guids = list(dict.fromkeys(guid for theirs in meant.values() for guid in theirs))
+        guids = list(dict.fromkeys(guid for found in meant.values() for guid in found))
         store = AddressStore(runtime.database)
         known = await store.opt_in(guids) if undo else await store.opt_out(guids, now=await runtime.set_clock())
         missing = [guid + await nearest_guid(runtime.database, guid) for guid in guids if guid not in known]
-        return known, missing, sum(not theirs for theirs in meant.values())
+        return known, missing, sum(not found for found in meant.values())
 
-    known, missing, strangers = run(job)
+    known, missing, unknown_addresses = run(job)
     if as_json:
         unknown = [entry.partition(";")[0] for entry in missing]
         print_json(
-            {"opted_in" if undo else "opted_out": sorted(known), "unknown": unknown, "unknown_addresses": strangers}
+            {
+                "opted_in" if undo else "opted_out": sorted(known),
+                "unknown": unknown,
+                "unknown_addresses": unknown_addresses,
+            }
         )
     for user in sorted(known) if not as_json else ():
-        out.print(f"{user} is written to {'again' if undo else 'no more'}.")
-    if strangers:
-        missing.append(f"{strangers} of the addresses" if len(users) > 1 else "a user with that address")
+        out.print(f"{user} gets messages again." if undo else f"{user} gets no more messages.")
+    if unknown_addresses:
+        missing.append(f"{unknown_addresses} of the addresses" if len(users) > 1 else "a user with that address")
     if missing:
         raise WorkerError(f"not in the database: {', '.join(missing)}")

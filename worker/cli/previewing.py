@@ -1,7 +1,7 @@
-"""What one user would be sent: the message as the deliver stage makes it, given to the channel's own builder, and not sent.
+"""The message that one user would be sent, built as the deliver stage builds it, and not sent.
 
-Nothing is asked of MX, so where no window is stored a link stands in that says so. Who has nothing broken is shown how a notice
-about their banks would look.
+MX is not asked. Without a stored window the message has a placeholder link, and a note says so. For a user with nothing broken it
+shows how a message about all their banks would look.
 """
 
 import email
@@ -27,24 +27,24 @@ from worker.store.delivering import DeliverStore
 from worker.store.people import User
 from worker.store.previewing import KnownMember, OpenReconnection, Picture, PreviewStore
 
-#: Where no window is stored. The domain can lead nowhere (RFC 6761), and the words say why.
+#: The link of a bank without a stored window. The domain never resolves (RFC 6761), and the path says why.
 PLACEHOLDER = "https://placeholder.invalid/the-link-is-asked-of-MX-when-the-message-is-sent"
 _NOBODY = "nobody@placeholder.invalid"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preview:
-    """A message, and what there is to know of it beside its words."""
+    """A message and notes about it."""
 
     channel: str
-    #: Mail has all of them; a push message has a title, which is the subject here, and a text.
+    #: A push message has no subject; its title stands here. The fields that are ``None`` by default are those of a mail.
     subject: str
     text: str
     sender: str | None = None
     recipient: str | None = None
     language: str
     html: str | None = None
-    #: Sentences for the person who looks at it.
+    #: Sentences for the operator.
     notes: tuple[str, ...]
 
     def __repr__(self) -> str:  # addresses and links are in it
@@ -52,26 +52,26 @@ class Preview:
 
 
 async def preview(runtime: Runtime, user_guid: str, channel: str | None) -> Preview:
-    """The message that this user would be sent, by default on the channel that would be taken; raises :class:`WorkerError`."""
+    """The message that this user would be sent, on ``channel`` or the one that the worker would use; raises :class:`WorkerError`."""
     now = await runtime.set_clock()
     picture = await PreviewStore(runtime.database).picture(user_guid)
     if picture is None:
         near = await nearest_guid(runtime.database, user_guid)
         raise WorkerError(f"{user_guid} is not in the database: import it, or let your application write it{near}")
-    person = (await DeliverStore(runtime.database).people({user_guid}, since=now))[user_guid]
-    channel = channel or _channel(runtime, picture, person)
+    user = (await DeliverStore(runtime.database).people({user_guid}, since=now))[user_guid]
+    channel = channel or _channel(runtime, picture, user)
     content = _content(runtime, picture, now)
     notes = content.notes
-    route = choose(person.contact, configured={channel})
+    route = choose(user.contact, configured={channel})
     if not isinstance(route, Route):
         notes.append(f"Nothing would be sent by {channel} now: {route.code}.")
     elif channel not in runtime.channels:
         notes.append(f"Nothing would be sent by {channel} now: it is not configured.")
     message = Message(
         key=picture.pending.message_key if picture.pending else "preview",
-        address=route.address if isinstance(route, Route) else person.contact.email or _NOBODY,
-        locale=person.locale,
-        time_zone=zone_of_message(person, runtime.settings),
+        address=route.address if isinstance(route, Route) else user.contact.email or _NOBODY,
+        locale=user.locale,
+        time_zone=zone_of_message(user, runtime.settings),
         step=content.step,
         banks=tuple(content.banks),
         ahead=content.ahead,
@@ -79,18 +79,18 @@ async def preview(runtime: Runtime, user_guid: str, channel: str | None) -> Prev
     return _mail(runtime, message, notes) if channel == EMAIL else _push(runtime, message, channel, notes)
 
 
-def _channel(runtime: Runtime, picture: Picture, person: User) -> str:
+def _channel(runtime: Runtime, picture: Picture, user: User) -> str:
     if picture.pending is not None:
         return picture.pending.channel
     route = choose(
-        person.contact, configured=runtime.channels.keys(), failed=person.failed_channels, tried=person.failed_devices
+        user.contact, configured=runtime.channels.keys(), failed=user.failed_channels, tried=user.failed_devices
     )
     return route.channel if isinstance(route, Route) else EMAIL
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Content:
-    """What a message says, and what to say of it."""
+    """What a message is about, and notes for the operator."""
 
     banks: list[Bank]
     notes: list[str]
@@ -102,7 +102,7 @@ class _Content:
 
 
 def _content(runtime: Runtime, picture: Picture, now: datetime) -> _Content:
-    """From the pending message, else the next one, else an imagined one."""
+    """The content of the pending message, else of the next one, else of an example."""
     if picture.pending is not None:
         waiting = [
             reconnection for reconnection in picture.open_reconnections if reconnection.notification_id is not None
@@ -110,22 +110,23 @@ def _content(runtime: Runtime, picture: Picture, now: datetime) -> _Content:
         if waiting:
             banks, notes = _banks(runtime, waiting)
             notes = ["This message waits to be delivered.", *notes]
-            return _Content(banks=banks, notes=notes, step=picture.pending.step, ahead=_are_ahead(waiting))
+            return _Content(banks=banks, notes=notes, step=picture.pending.step, ahead=_are_notices(waiting))
     if together := _next_together(picture.open_reconnections, now):
         banks, notes = _banks(runtime, together)
         dates = [reconnection.next_attempt_at for reconnection in together if reconnection.next_attempt_at]
         at = f", {when(min(dates))} at the earliest" if dates and min(dates) > now else ""
         notes = [f"No message waits to be delivered; this is the next one{at}.", *notes]
-        return _Content(banks=banks, notes=notes, step=_step(together), ahead=_are_ahead(together))
-    return _imagined(runtime, picture.members, now)
+        return _Content(banks=banks, notes=notes, step=_step(together), ahead=_are_notices(together))
+    return _example(runtime, picture.members, now)
 
 
-def _are_ahead(open_reconnections: Sequence[OpenReconnection]) -> bool:
+def _are_notices(open_reconnections: Sequence[OpenReconnection]) -> bool:
     return all(reconnection.reason == Reason.EXPIRES_SOON for reconnection in open_reconnections)
 
 
 def _next_together(open_reconnections: Sequence[OpenReconnection], now: datetime) -> list[OpenReconnection]:
-    """What the fetch stage will put into one message: what is due first, and what else is due soon after; what broke goes first."""
+    """The reconnections that the fetch stage will put into one message: the first that is due, and those due within ``SOON`` of it.
+    Broken members go before notices."""
     open_reconnections = [
         e for e in open_reconnections if e.next_attempt_at is not None or e.reason != Reason.EXPIRES_SOON
     ]
@@ -142,7 +143,7 @@ def _next_together(open_reconnections: Sequence[OpenReconnection], now: datetime
 
 
 def _step(open_reconnections: Sequence[OpenReconnection]) -> int:
-    """As the fetch stage counts it: one bank that is told for the first time makes it a first message."""
+    """The step, as the fetch stage counts it. A message is a first message if it is the first about one of its banks."""
     if any(reconnection.first_notified_at is None for reconnection in open_reconnections):
         return 0
     return min(reconnection.step - reconnection.base_step for reconnection in open_reconnections)
@@ -170,32 +171,33 @@ def _banks(runtime: Runtime, open_reconnections: Sequence[OpenReconnection]) -> 
     return banks, [*notes, *problems]
 
 
-def _imagined(runtime: Runtime, members: Sequence[KnownMember], now: datetime) -> _Content:
+def _example(runtime: Runtime, members: Sequence[KnownMember], now: datetime) -> _Content:
     statuses, days = runtime.settings.reconnect_statuses, runtime.settings.expiry_notice_days
     nothing_asked = "The links are placeholders; nothing was asked of MX."
-    verdicts = [(member, classify(member.facts, statuses=statuses, now=now)) for member in members]
+    selections = [(member, classify(member.facts, statuses=statuses, now=now)) for member in members]
     broken = [
         _bank(member, since=selection.since or now, link=PLACEHOLDER)
-        for member, selection in verdicts
+        for member, selection in selections
         if selection.broken
     ]
     if broken:
-        said = "No reconnection is open yet; this is what follows from the next sweep."
-        return _Content(banks=broken, notes=[said, nothing_asked])
+        note = "No reconnection is open yet; the next sweep opens it."
+        return _Content(banks=broken, notes=[note, nothing_asked])
     near = [
         _bank(member, since=member.facts.token_expires_at or now, link=PLACEHOLDER)
         for member in members
         if is_near(member.facts, statuses=statuses, days=days, now=now)
     ]
     if near:
-        said = "Nothing of theirs is broken; this is the notice ahead of an expiry (EXPIRY_NOTICE_DAYS)."
-        return _Content(banks=near, notes=[said, nothing_asked], ahead=True)
+        note = "No member of this user is broken; this is the notice ahead of an expiry (EXPIRY_NOTICE_DAYS)."
+        return _Content(banks=near, notes=[note, nothing_asked], ahead=True)
     if members:
         banks = [_bank(member, since=now, link=PLACEHOLDER) for member in members]
-        said = "Nothing of theirs is broken; this is how a notice about all their banks would look."
-        return _Content(banks=banks, notes=[said, nothing_asked])
+        note = "No member of this user is broken; this is how a message about all their banks would look."
+        return _Content(banks=banks, notes=[note, nothing_asked])
     example = Bank(name="Example Bank", since=now, link=PLACEHOLDER)
-    return _Content(banks=[example], notes=["They have no members; this is how a notice would look.", nothing_asked])
+    note = "This user has no members; this is how a message would look."
+    return _Content(banks=[example], notes=[note, nothing_asked])
 
 
 def _bank(of: OpenReconnection | KnownMember, *, since: datetime, link: str) -> Bank:
@@ -207,11 +209,11 @@ def _mail(runtime: Runtime, message: Message, notes: list[str]) -> Preview:
     try:
         parse_mailbox(message.address)
     except NotAMailbox:
-        notes.append("Their e-mail address is none that mail can be sent to; another stands in.")
+        notes.append(f"No mail can be sent to the user's e-mail address; the preview shows {_NOBODY} instead.")
         message = replace(message, address=_NOBODY)
     mail = composer.build(message)
     if not isinstance(mail, Mail):
-        raise WorkerError(f"preview: no mail can be made of it ({mail.code})")
+        raise WorkerError(f"preview: the mail cannot be built ({mail.code})")
     parsed = email.message_from_bytes(mail.content, policy=email.policy.SMTPUTF8)
     parts = {}
     for kind in ("plain", "html"):
@@ -230,5 +232,5 @@ def _mail(runtime: Runtime, message: Message, notes: list[str]) -> Preview:
 
 
 def _push(runtime: Runtime, message: Message, channel: str, notes: list[str]) -> Preview:
-    said = word(message, app=runtime.settings.sender_name, default_locale=runtime.settings.default_locale)
-    return Preview(channel=channel, subject=said.title, text=said.body, language=said.language, notes=tuple(notes))
+    text = word(message, app=runtime.settings.sender_name, default_locale=runtime.settings.default_locale)
+    return Preview(channel=channel, subject=text.title, text=text.body, language=text.language, notes=tuple(notes))

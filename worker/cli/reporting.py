@@ -1,4 +1,4 @@
-"""Sentences about the work that more than one command says."""
+"""Sentences that more than one command prints."""
 
 from datetime import timedelta
 from itertools import pairwise
@@ -9,17 +9,17 @@ _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
 def given_up(count: int) -> str:
-    """The report line for reconnections that ended ``exhausted`` in the cadence's course."""
+    """The line for reconnections that ended ``exhausted`` after the last reminder."""
     return f"{count} given up after the last reminder went unanswered; `reconnect retry --exhausted` requeues them"
 
 
 def never_told(count: int) -> str:
-    """The report line for those that ended ``exhausted`` because every attempt failed."""
+    """The line for reconnections that ended ``exhausted`` because every attempt failed."""
     return f"{count} given up after every attempt failed; `reconnect retry --exhausted` requeues them"
 
 
 def came_back(returns: Returns) -> str:
-    """How many came back, how fast, and how many of them after a message."""
+    """How many users came back, how fast, and how many of them after a message."""
     if not returns.reconnected:
         return f"Nobody came back in the last {returns.days} days."
     share = round(100 * returns.after_a_message / returns.reconnected)

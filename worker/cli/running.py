@@ -1,4 +1,4 @@
-"""`up` and `sandbox`: the whole system, or a bank to develop against, on one machine."""
+"""`up` and `sandbox`: the whole system on one machine, or an MX look-alike to develop against."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ def up(
 
     settings = load_settings()
     configure_logs()
-    honcho.KILL_WAIT = STOP_PATIENCE  # runs end in their own time
+    honcho.KILL_WAIT = STOP_PATIENCE  # a worker needs this time to end its runs
     manager: Any = honcho.Manager()
     with ExitStack() as stack:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -58,22 +58,22 @@ def up(
 def sandbox(
     *,
     population: Path | None = typer.Option(
-        None, "--population", help="Members, as JSON Lines; default: the demonstration's cast, with a file to import."
+        None, "--population", help="Members, as JSON Lines; default: those of `demo`, with a file to import."
     ),
     mail_dir: Path = typer.Option(Path("mails"), "--mail-dir", help="Where mails are kept."),
     http_port: int = typer.Option(8090, "--http-port", help="The bank; 0 for any free port."),
     smtp_port: int = typer.Option(8025, "--smtp-port", help="The mail server; 0 for any free port."),
     latency: float = typer.Option(0.05, "--latency", help="Seconds that each of the bank's answers takes."),
     phones: Path | None = typer.Option(
-        None, "--phones", help="Phones and browsers too: where the sender's keys for FCM, APNs and Web Push are put."
+        None, "--phones", help="Simulate phones and browsers too; the keys for FCM, APNs and Web Push are written here."
     ),
 ) -> None:
-    """The MX look-alike and mailboxes alone, with phones where they are wanted."""
+    """An MX look-alike and a mail server; with --phones, phones and browsers too."""
     mail_dir.mkdir(parents=True, exist_ok=True)
     from worker.sandbox.server import DEFAULT_API_KEY, DEFAULT_CLIENT_ID, Addresses, SandboxConfig, serve
 
     if population is None:
-        population = _cast(mail_dir.parent)
+        population = _write_example(mail_dir.parent)
     config = SandboxConfig(
         population=population,
         mail_dir=mail_dir,
@@ -100,8 +100,8 @@ def sandbox(
     asyncio.run(serve(config, ready))
 
 
-def _cast(folder: Path) -> Path:
-    """The demonstration's cast as files."""
+def _write_example(folder: Path) -> Path:
+    """Write the members of `demo` as a population file and as a file for `reconnect import`; returns the first."""
     from worker.sandbox.scenario import cast, write_import, write_population
 
     players, population, members = cast(500), folder / "sandbox-population.jsonl", folder / "sandbox-members.csv"

@@ -1,4 +1,4 @@
-"""What the commands share: a runtime for one command, and ways to print."""
+"""What the commands share: a runtime for one command, and functions that print."""
 
 import asyncio
 import json
@@ -16,16 +16,16 @@ from worker.settings import Settings, load_settings
 from worker.store.sql.database import Database, open_engine
 from worker.telemetry.logs import configure_logs
 
-if TYPE_CHECKING:  # half a second: MX's client, the channels and Celery, of which not every command knows
+if TYPE_CHECKING:  # imports MX's client, the channels and Celery: half a second that not every command needs
     from worker.runtime import Runtime
 
 T = TypeVar("T")
 
 
 class PlainConsole(Console):
-    """Prints every ``str`` as it is, in tables too: brackets are no markup, colons no emoji, control sequences are written out.
+    """Prints every ``str`` literally, in tables too: no markup, no emoji, control characters escaped.
 
-    So data cannot change what is printed, and nobody has to remember to escape it. Style is given as :func:`styled` text.
+    So data, such as a bank's name, cannot change the output, and callers need not escape it. Style is given with :func:`styled`.
     """
 
     def __init__(self, *, stderr: bool = False) -> None:
@@ -35,7 +35,7 @@ class PlainConsole(Console):
         return super().render_str(_shown(text), **options)
 
 
-#: Results go to stdout, what is said beside them to stderr.
+#: Results go to stdout, remarks and progress to stderr.
 out = PlainConsole()
 aside = PlainConsole(stderr=True)
 
@@ -88,7 +88,7 @@ def _shown(text: str) -> str:
 
 
 def print_json(value: object) -> None:
-    """One JSON document on stdout. What a terminal would obey is escaped, which JSON reads as the same."""
+    """Print one JSON document on stdout. Control characters in texts are written as JSON escapes, so a terminal does not obey them."""
     can_show = (sys.stdout.encoding or "").lower().startswith("utf")
     text = json.dumps(value, default=_as_json, ensure_ascii=not can_show, indent=2)
     if not text.isprintable():
@@ -101,5 +101,5 @@ def _as_json(value: object) -> object:
 
 
 def when(moment: datetime | None) -> str:
-    """A moment as a person reads it."""
+    """A moment for output, such as ``2026-11-26 17:10:20 UTC``; ``—`` for none."""
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else "—"

@@ -1,4 +1,4 @@
-"""`init`, `migrate`, `doctor`: getting it to run, and finding out why it does not."""
+"""`init`, `migrate`, `doctor`, `rotate-keys`: install the worker, and find out why it does not run."""
 
 import os
 import sys
@@ -40,9 +40,9 @@ def init(path: Path = typer.Argument(Path(".env"), help="Where to write it.")) -
 
 
 def dotenv() -> str:
-    """The text of a ``.env``: what has a default stands commented with it, what is required stands open."""
+    """The text of a ``.env``. A setting with a default is commented out with that default; a required one is left empty."""
     lines = [
-        "# Settings of the reconnection worker. What is commented shows its default. Put 'single quotes' around a value with spaces.",
+        "# Settings of the reconnection worker. Commented lines show defaults. Put 'single quotes' around a value with spaces.",
         "",
     ]
     fields = sorted(Settings.model_fields.items(), key=lambda item: item[0] in PushSettings.model_fields)
@@ -58,7 +58,7 @@ def dotenv() -> str:
     return "\n".join(lines)
 
 
-#: Defaults that are written otherwise than Python shows them.
+#: Defaults whose text in a ``.env`` differs from Python's ``str``.
 _DEFAULTS = {
     "database_url": "sqlite:///reconnect.db",
     "redis_url": "redis://127.0.0.1:6379/0",
@@ -89,7 +89,7 @@ def migrate() -> None:
 
 
 def rotate_keys(*, as_json: bool = AsJson) -> None:
-    """Put every stored URI under the first of URI_KEYS; may be interrupted and run again."""
+    """Encrypt every stored URI with the first of URI_KEYS; may be interrupted and run again."""
     from rich.progress import Progress
 
     from worker.cli.session import aside, run
@@ -112,11 +112,11 @@ def rotate_keys(*, as_json: bool = AsJson) -> None:
     if as_json:
         print_json(done)
     else:
-        out.print(f"Re-encrypted {done['rotated']} URIs. Keys behind the first may now be taken out of URI_KEYS.")
+        out.print(f"Re-encrypted {done['rotated']} URIs. All keys but the first may now be removed from URI_KEYS.")
 
 
 def doctor(*, as_json: bool = AsJson) -> None:
-    """Check database, schema, keys, broker, workers, sweeps, MX, channels, and whether who is due can be told; a health check."""
+    """Check database, schema, keys, broker, workers, sweeps, MX, channels, and whether due messages can be sent; a health check."""
     from worker.cli.checks import examine
 
     findings = examine(load_settings())
@@ -126,7 +126,7 @@ def doctor(*, as_json: bool = AsJson) -> None:
         _print(findings)
     failed = any(finding["ok"] is False for finding in findings)
     if any(finding.get("hangs") for finding in findings):
-        # The threads of what hangs would be waited for at the end of the process.
+        # A normal exit would wait for executor threads that hang.
         sys.stdout.flush()
         os._exit(1)
     if failed:

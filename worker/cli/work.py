@@ -1,4 +1,4 @@
-"""`sweep`, `pause`, `resume`, `retry`: moving the work."""
+"""`sweep`, `pause`, `resume`, `retry`: start, stop and repeat work."""
 
 import asyncio
 import re
@@ -24,9 +24,9 @@ from worker.store.reports import ReportStore
 from worker.store.retrying import RetryStore
 from worker.store.sweeping import SweepReport, SweepStore
 
-#: More than so many names are not listed in one line.
+#: At most this many names are listed in one line.
 _NAMED = 10
-#: When nothing has moved for so long, `--wait` says why (seconds).
+#: After this time without progress, `--wait` says why (seconds).
 PATIENCE = 10.0
 
 
@@ -40,8 +40,8 @@ def add_to(app: typer.Typer) -> None:
 def sweep(
     *,
     dry_run: bool = typer.Option(False, "--dry-run", help="Show what it would do, and do nothing."),
-    wait: bool = typer.Option(False, "--wait", help="Follow the work with a progress bar until nothing is in hand."),
-    timeout: float = typer.Option(0, "--timeout", help="With --wait: give up after so many seconds; 0 for never."),
+    wait: bool = typer.Option(False, "--wait", help="Show a progress bar until everything that is due is done."),
+    timeout: float = typer.Option(0, "--timeout", help="With --wait: give up after this many seconds; 0 for never."),
     as_json: bool = AsJson,
 ) -> None:
     """One sweep, for cron."""
@@ -83,7 +83,7 @@ def _print_plan(found: dict[str, Any]) -> None:
     out.print(f"Would open {total} reconnections" + (f" ({by})." if by else "."))
     backlog = found["backlog"]
     out.print(
-        f"Would take back {backlog['leases_expired']} expired leases and wake workers for {backlog['due_now']} due "
+        f"Would recover {backlog['leases_expired']} expired leases and wake workers for {backlog['due_now']} due "
         f"reconnections and {backlog['to_deliver_now']} due notifications."
     )
     if found["pauses"]:
@@ -91,9 +91,9 @@ def _print_plan(found: dict[str, Any]) -> None:
 
 
 async def follow(runtime: Runtime, *, give_up_after: float = 0, bar: bool = True) -> None:
-    """Wait until nothing that was due is still on its way, with a progress bar. What waits for a later moment is not in hand.
+    """Wait until everything that is due is done, with a progress bar. Work that is due later does not count.
 
-    Raises :class:`WorkerError` when work stands still because it is paused, or after ``give_up_after`` seconds.
+    Raises :class:`WorkerError` if nothing moves because of a pause, or after ``give_up_after`` seconds.
     """
     reports, pauses = ReportStore(runtime.database), PauseStore(runtime.database)
     since = await runtime.set_clock()
@@ -104,20 +104,20 @@ async def follow(runtime: Runtime, *, give_up_after: float = 0, bar: bool = True
     with Progress(*columns, console=aside, disable=not bar) as progress:
         shown = progress.add_task("", total=None)
         while True:
-            in_hand = await reports.in_hand(since, runtime.clock.now())
-            # A reconnection that is fetched turns into a message that is delivered: two steps of one way.
-            left = 2 * in_hand["to_fetch"] + in_hand["to_deliver"]
+            work = await reports.in_hand(since, runtime.clock.now())
+            # Each reconnection counts two steps: it is fetched, and then its message is delivered.
+            left = 2 * work["to_fetch"] + work["to_deliver"]
             most = max(most, left)
-            says = f"to fetch {in_hand['to_fetch']}, to deliver {in_hand['to_deliver']}"
+            says = f"to fetch {work['to_fetch']}, to deliver {work['to_deliver']}"
             progress.update(shown, total=most, completed=most - left, description=says)
             if not left:
                 return
             now = time.monotonic()
-            if in_hand != before:
-                before, moved_at = in_hand, now
+            if work != before:
+                before, moved_at = work, now
             elif now - moved_at > PATIENCE:
-                if standing := await pauses.all():
-                    raise WorkerError(f"still in hand, but paused: {standing[0].scope}: {standing[0].reason}")
+                if paused := await pauses.all():
+                    raise WorkerError(f"work is left, but paused: {paused[0].scope}: {paused[0].reason}")
                 if not warned:
                     warned = True
                     aside.print(
@@ -125,7 +125,7 @@ async def follow(runtime: Runtime, *, give_up_after: float = 0, bar: bool = True
                     )
             if give_up_after and now - began > give_up_after:
                 raise WorkerError(
-                    f"still in hand after {give_up_after:.0f} s: {says}. The work goes on without this command"
+                    f"work is left after {give_up_after:.0f} s: {says}. The workers go on without this command"
                 )
             await asyncio.sleep(0.2)
 
@@ -134,7 +134,7 @@ def pause(
     what: str = typer.Argument("everything", metavar="[everything | institution:CODE | channel:KIND]"),
     reason: str = typer.Option("paused by hand", "--reason", help="What `status` will say."),
 ) -> None:
-    """Let everything, one institution or one channel stand still until `resume`."""
+    """Pause everything, one institution or one channel until `resume`."""
     scope = _scope(what)
 
     async def job(runtime: Runtime) -> bool:
@@ -144,7 +144,7 @@ def pause(
             known = [f"{kind}:{code}" for code in await lookup.institutions()]
             raise WorkerError(f"pause: no member is of {scope}, so nothing was paused{did_you_mean(scope, known)}")
         if kind == "channel" and name not in runtime.channels:
-            aside.print(f"{name} is not configured here: this holds only what workers with other settings send.")
+            aside.print(f"{name} is not configured here: the pause matters only to workers with other settings.")
         return await PauseStore(runtime.database).set(scope, reason[:200], now=await runtime.set_clock())
 
     out.print(f"Paused {scope}." if run(job) else f"{scope} was paused already; its reason is the new one.")
@@ -155,7 +155,7 @@ def resume(
         "everything", metavar="[everything | institution:CODE | channel:KIND | mx | outage:CODE]"
     ),
 ) -> None:
-    """End a pause; `mx` or `delivery:KIND` shuts a breaker that opened, `outage:CODE` lets go of what was held."""
+    """End a pause. `mx` and `delivery:KIND` end a breaker, `outage:CODE` releases the messages that an outage held."""
     own = (delivery_scope(""), outage_scope(""))
     scope = what if what == MX or what.startswith(own) else _scope(what)
 
@@ -196,7 +196,7 @@ def retry(
     ),
     as_json: bool = AsJson,
 ) -> None:
-    """Put work back that was given up: attempts start anew."""
+    """Requeue work that was given up; its attempts start at 0."""
     chosen = {"exhausted": exhausted, "quarantined": quarantined, "unsupported": unsupported}
     states = [state for state, wanted in chosen.items() if wanted]
     if members and not states:
@@ -213,16 +213,16 @@ def retry(
         store = RetryStore(runtime.database)
         lookup = LookupStore(runtime.database)
         before = await lookup.states(members or ())
-        # One by one where they are named, so that each that is left is named too.
-        put_back = {guid: await store.reconnections(states, [guid], now=now) for guid in members or () if states}
+        # Named members are requeued one by one, so that the error can name each that was not.
+        by_member = {guid: await store.reconnections(states, [guid], now=now) for guid in members or () if states}
         count = (
-            sum(put_back.values()) if members else (await store.reconnections(states, None, now=now) if states else 0)
+            sum(by_member.values()) if members else (await store.reconnections(states, None, now=now) if states else 0)
         )
-        back = {
+        requeued = {
             "reconnections": count,
             "notifications": await store.unknown(members or None, now=now) if unknown else 0,
         }
-        done = {guid for guid, number in put_back.items() if number} | await lookup.put_back(members or (), now)
+        done = {guid for guid, number in by_member.items() if number} | await lookup.put_back(members or (), now)
         await wake(runtime)
         left = [
             f"{guid} is {before[guid] or 'not broken' if guid in before else 'not in the database'}"
@@ -230,16 +230,16 @@ def retry(
             for guid in dict.fromkeys(members or ())
             if guid not in done
         ]
-        return back, left
+        return requeued, left
 
-    back, left = run(job)
+    requeued, left = run(job)
     if as_json:
-        print_json(back)
+        print_json(requeued)
     else:
-        out.print(f"Put back {back['reconnections']} reconnections and {back['notifications']} notifications.")
+        out.print(f"Requeued {requeued['reconnections']} reconnections and {requeued['notifications']} notifications.")
     if left:
-        raise WorkerError(f"retry: not put back: {'; '.join(left[:_NAMED])}" + (" …" if len(left) > _NAMED else ""))
-    if not any(back.values()):
+        raise WorkerError(f"retry: not requeued: {'; '.join(left[:_NAMED])}" + (" …" if len(left) > _NAMED else ""))
+    if not any(requeued.values()):
         raise WorkerError(
-            f"retry: nothing is {' or '.join([*states, *(['unknown'] if unknown else [])])}, so nothing was put back"
+            f"retry: nothing is {' or '.join([*states, *(['unknown'] if unknown else [])])}, so nothing was requeued"
         )

@@ -40,7 +40,7 @@ def test_the_command_names_whom_it_does_not_know(machine: Any) -> None:
     (machine.folder / "m.csv").write_text("user_guid,member_guid,email\nUSR-1,MBR-1,one@mail.example\n")
     assert machine("import", "m.csv").code == 0
     ran = machine("optout", "USR-1")
-    assert (ran.code, ran.out) == (0, "USR-1 is written to no more.\n")
+    assert (ran.code, ran.out) == (0, "USR-1 gets no more messages.\n")
     undone = {"opted_in": ["USR-1"], "unknown": [], "unknown_addresses": 0}
     assert machine.json("optout", "USR-1", "--undo") == undone
     missing = machine("optout", "USR-1", "USR-2")

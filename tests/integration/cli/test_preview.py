@@ -86,7 +86,7 @@ async def test_who_has_nothing_broken_is_shown_how_it_would_look(bench_for: Any)
     await bench.sql("INSERT INTO users (user_guid, locale) VALUES ('USR-alone', 'fr')")
     fine = await preview(bench.runtime, "USR-a", None)
     assert fine.subject == "Ledgerly no longer receives data from Alder Bank"
-    assert fine.notes[0].startswith("Nothing of theirs is broken")
+    assert fine.notes[0].startswith("No member of this user is broken")
     alone = await preview(bench.runtime, "USR-alone", None)
     assert "Example Bank" in alone.subject
     assert alone.language == "fr"

@@ -24,7 +24,7 @@ TYPOS = [
     ("resume mx", 1, ["mx is not paused"], []),
     ("resume outage:alder", 1, ["outage:alder is not paused"], []),
     ("resume delivery:nosuch", 1, ["is not paused"], ["did you mean"]),
-    ("retry MBR-nope", 1, ["MBR-nope is not in the database", "Put back 0"], ["did you mean"]),
+    ("retry MBR-nope", 1, ["MBR-nope is not in the database", "Requeued 0"], ["did you mean"]),
     ("retry MBR-1a2b3d", 1, ["MBR-1a2b3d is not in the database; did you mean MBR-1a2b3c?"], []),
     ("retry MBR-1a2b3c", 1, ["MBR-1a2b3c is due"], []),
     ("retry MBR-7a8b9c", 1, ["MBR-7a8b9c is not broken"], []),
@@ -77,9 +77,9 @@ def test_an_address_means_everybody_who_has_it(filled: Any) -> None:
         "preview --user ben@münchen.example",
         "optout BEN@München.example nobody@mail.example USR-1a2b3c",
     )
-    assert both.out == "USR-1a2b3c is written to no more.\nUSR-4d5e6f is written to no more.\n"
+    assert both.out == "USR-1a2b3c gets no more messages.\nUSR-4d5e6f gets no more messages.\n"
     assert (both.code, shown.code, some.code) == (0, 0, 1)
-    assert "USR-1a2b3c is written to no more.\nUSR-7a8b9c is written to no more.\n" in some.out
+    assert "USR-1a2b3c gets no more messages.\nUSR-7a8b9c gets no more messages.\n" in some.out
     assert some.out.endswith("not in the database: 1 of the addresses\n")
     with sqlite3.connect(filled.folder / "reconnect.db") as database:
         assert database.execute("SELECT count(*) FROM users WHERE opted_out_at IS NOT NULL").fetchone() == (3,)
@@ -94,5 +94,5 @@ def test_of_several_members_those_that_are_left_are_named(filled: Any) -> None:
     database.close()
     (ran,) = filled.each("retry MBR-1a2b3c MBR-4d5e6f")
     assert ran.code == 1
-    assert "Put back 1 reconnections" in ran.out
-    assert ran.out.endswith("retry: not put back: MBR-4d5e6f is due\n")
+    assert "Requeued 1 reconnections" in ran.out
+    assert ran.out.endswith("retry: not requeued: MBR-4d5e6f is due\n")

@@ -25,7 +25,7 @@ def test_every_command_is_found_where_it_is_said_to_be() -> None:
         alone: Any = typer.main.get_command(cli._application([module]))
         assert tuple(alone.commands) == commands
     everything: Any = typer.main.get_command(cli.app)
-    assert tuple(everything.commands) == tuple(cli._HOME)
+    assert tuple(everything.commands) == tuple(cli._MODULE_OF)
 
 
 def test_an_import_waits_for_neither_celery_nor_an_http_client(tmp_path: Path) -> None:
