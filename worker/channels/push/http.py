@@ -41,7 +41,7 @@ class HttpResponse(NamedTuple):
     body: bytes
 
     def __repr__(self) -> str:
-        return f"Reply({self.status})"
+        return f"HttpResponse({self.status})"
 
 
 @dataclass(slots=True)

@@ -62,4 +62,4 @@ def test_an_error_becomes_a_word_and_never_its_text():
 
 
 def test_a_reply_does_not_show_its_body():
-    assert repr(HttpResponse(400, {"secret": "x"}, b"secret")) == "Reply(400)"
+    assert repr(HttpResponse(400, {"secret": "x"}, b"secret")) == "HttpResponse(400)"
