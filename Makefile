@@ -14,7 +14,7 @@ SIDE_BY_SIDE ?= -n 6 --dist load --maxschedchunk 2
 LONGEST_FIRST = tests/faults tests/acceptance tests/integration tests/unit
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint up faults mailcheck bounces bench bench-full lock clean situations
+.PHONY: help demo test check unit lint up faults mailcheck bounces bench bench-full lock clean situations
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,8 +42,11 @@ else
 	@$(BIN)/python -m pytest -m alone $(LONGEST_FIRST)
 endif
 
-check: $(VENV)/dev lint ## lint, types and unit tests, in about a minute
-	@$(BIN)/python -m pytest tests/unit -n 2 --dist load
+check: $(VENV)/dev ## lint, types and unit tests, in about a minute
+	@$(MAKE) --no-print-directory -j 2 lint unit
+
+unit: $(VENV)/dev
+	@$(BIN)/python -m pytest tests/unit -m "not alone" -n 2 --dist load
 
 lint: $(VENV)/dev ## ruff and mypy --strict
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

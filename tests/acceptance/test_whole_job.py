@@ -14,9 +14,11 @@ import psycopg
 import pytest
 import redis
 
+from tests.machine import PATIENCE
+
 
 def _settle(machine: Any, timeout: int = 60) -> Any:
-    ran = machine("sweep", "--wait", "--timeout", str(timeout), timeout=timeout + 30)
+    ran = machine("sweep", "--wait", "--timeout", str(timeout * PATIENCE), timeout=timeout + 30)
     assert ran.code == 0, ran.err
     return ran
 
@@ -166,7 +168,7 @@ def test_a_wrong_key_stops_fetching_and_is_told_by_status_and_doctor(machine: An
     machine("import", "members.csv")
     machine.environment["MX_API_KEY"] = "not-the-key"
     machine.start_worker()
-    ran = machine("sweep", "--wait", "--timeout", "60", timeout=90)
+    ran = machine("sweep", "--wait", "--timeout", str(60 * PATIENCE), timeout=90)
     assert ran.code == 1
     assert "paused: mx: http_401" in ran.err
     status = machine("status")
