@@ -11,16 +11,24 @@ import pytest
 from worker.policy import states
 from worker.policy.states import (
     ENDS,
+    GIVEN_BACK,
     LIVE,
+    NOTIFICATION_MOVES,
     NOTIFICATION_STEPS,
     OPEN,
+    RECONNECTION_MOVES,
     RECONNECTION_STEPS,
+    ImpossibleMoveError,
+    Move,
+    Mover,
     NotificationState,
     ReconnectionState,
+    check,
 )
 
 R, N = ReconnectionState, NotificationState
 ALL = [*R, *N]
+ALL_MOVES = [*RECONNECTION_MOVES, *NOTIFICATION_MOVES, *GIVEN_BACK]
 
 
 def sentences() -> dict[str, str]:
@@ -94,3 +102,23 @@ def test_no_message_that_may_have_left_is_called_failed_or_sent_by_guesswork() -
     assert N.SENT not in NOTIFICATION_STEPS[N.UNKNOWN]
     assert N.FAILED not in NOTIFICATION_STEPS[N.UNKNOWN]
     assert N.SENT not in NOTIFICATION_STEPS[N.PENDING]
+
+
+@pytest.mark.parametrize("move", ALL_MOVES, ids=lambda move: move.name)
+def test_a_move_says_who_makes_it_and_nobody_else_may(move: Move) -> None:
+    assert move.also
+    assert move.by
+    for before in move.before:
+        for by in move.by:
+            check(move.name, by, before, *move.after)
+        others = {other for one in ALL_MOVES if one.name == move.name and before in one.before for other in one.by}
+        for stranger in set(Mover) - others:
+            with pytest.raises(ImpossibleMoveError):
+                check(move.name, stranger, before, *move.after)
+
+
+def test_what_a_streak_gives_back_is_no_ordinary_move() -> None:
+    for move in GIVEN_BACK:
+        for before in move.before:
+            steps = RECONNECTION_STEPS[before] if isinstance(before, R) else NOTIFICATION_STEPS[N(before)]
+            assert not set(move.after) & steps
