@@ -1,15 +1,16 @@
 """The first import: all rows at once, and their indexes after them.
 
 PostgreSQL puts a million rows one by one into indexes whose keys come in no order, or it sorts the keys once and builds the indexes
-from that, which costs much less. So where there are no members yet, a whole file is loaded without indexes, which are then built. Users go the same
-way if there are none yet and none comes twice; else they are staged and then merged as in any import, and so are devices. Each
-table has a connection and a transaction of its own, so that they are filled side by side; that of members commits last: a member
+from that, which costs much less. So where there are no members yet, a whole file is loaded without indexes, which are then built.
+Users go the same way if there are none yet and none comes twice; else they are staged and then merged as in any import, and so are
+devices. Each table has a connection and a transaction of its own, so that they are filled side by side; that of members commits last: a member
 that can be seen has its user.
 
 A table that is loaded is this import's alone until it ends, as nobody may look into one whose indexes are not there. The import
 waits for nobody longer than a second, nor does it insist: what is in its way (a lock, rows that are there already, a key that
 comes twice, rights that are lacking, an application's foreign key) undoes all of it, and the ordinary way finds everything as it
 was.
+
 Why there are two ways: CPU seconds for a million new rows, client and server, on two busy cores (an import may take five times COPY):
 
     COPY into a bare table    2.5
