@@ -16,7 +16,7 @@ from celery import bootsteps
 from kombu.utils.imports import symbol_by_name
 
 from worker.settings import settings
-from worker.store.reports import ReportStore
+from worker.store.queries.reports import ReportStore
 from worker.store.sql.database import Database, open_engine
 
 log = structlog.get_logger()

@@ -88,6 +88,10 @@ def test_no_other_module_writes_a_table_that_it_does_not_name() -> None:
     assert {module for module, tables in WRITTEN.items() if "?" in tables} == set(ANY_TABLE)
 
 
+def test_queries_only_read() -> None:
+    assert not {module for module, tables in WRITTEN.items() if tables and is_under(module, "worker.store.queries")}
+
+
 def test_windows_are_wiped_where_a_reconnection_moves_and_nowhere_else() -> None:
     wiping = {
         module

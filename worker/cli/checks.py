@@ -23,10 +23,10 @@ from worker.mx.client import MxClient
 from worker.settings import Settings, misspelt
 from worker.store.encryption import Vault
 from worker.store.pauses import EVERYTHING, PauseStore, channel_scope, delivery_scope
-from worker.store.reports import ReportStore
+from worker.store.queries.reports import ReportStore
+from worker.store.queries.unreadable import UnreadableStore
 from worker.store.sql import schema
 from worker.store.sql.database import Database, open_engine
-from worker.store.unreadable import UnreadableStore
 
 Finding = dict[str, Any]
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from worker.cli.session import when
 from worker.policy.states import NotificationState, ReconnectionState
-from worker.store.reports import Count, Standing
+from worker.store.queries.reports import Count, Standing
 
 #: At most this many reasons have a row of their own; the others are added up in one row, so that the output fits on a screen.
 _ROWS = 10

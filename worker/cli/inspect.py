@@ -23,12 +23,12 @@ from worker.schedules import slots_after
 from worker.settings import Settings
 from worker.stages.explaining import Explainer
 from worker.store.fetching import FetchStore
-from worker.store.lookup import LookupStore
 from worker.store.pauses import PauseStore
-from worker.store.reports import ReportStore
-from worker.store.returns import Returns, ReturnStore
+from worker.store.queries.lookup import LookupStore
+from worker.store.queries.reports import ReportStore
+from worker.store.queries.returns import Returns, ReturnStore
+from worker.store.queries.unreadable import NotUnderstood, UnreadableStore
 from worker.store.sweeping import SweepStore
-from worker.store.unreadable import NotUnderstood, UnreadableStore
 
 
 def add_to(app: typer.Typer) -> None:

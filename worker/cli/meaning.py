@@ -11,7 +11,7 @@ import idna
 from worker.channels.email.addresses import NotAMailbox, parse_mailbox
 from worker.errors import UsageError
 from worker.mx.identifiers import is_user_guid
-from worker.store.lookup import LookupStore
+from worker.store.queries.lookup import LookupStore
 from worker.store.sql.database import Database
 
 #: How similar (0 to 1) a known word must be to be suggested.

@@ -25,7 +25,7 @@ from worker.runtime import Runtime
 from worker.stages.planning import SOON, zone_of_message
 from worker.store.delivering import DeliverStore
 from worker.store.people import User
-from worker.store.previewing import KnownMember, OpenReconnection, Picture, PreviewStore
+from worker.store.queries.previewing import KnownMember, OpenReconnection, Picture, PreviewStore
 
 #: The link of a bank without a stored window. The domain never resolves (RFC 6761), and the path says why.
 PLACEHOLDER = "https://placeholder.invalid/the-link-is-asked-of-MX-when-the-message-is-sent"

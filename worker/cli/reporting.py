@@ -3,7 +3,7 @@
 from datetime import timedelta
 from itertools import pairwise
 
-from worker.store.returns import Returns
+from worker.store.queries.returns import Returns
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 

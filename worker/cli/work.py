@@ -17,10 +17,10 @@ from worker.mx.identifiers import is_member_guid
 from worker.runtime import Runtime
 from worker.stages.sweep import sweep as sweep_once
 from worker.stages.sweep import wake
-from worker.store.lookup import LookupStore
 from worker.store.outages import OutageStore
 from worker.store.pauses import EVERYTHING, MX, PauseStore, channel_scope, delivery_scope, outage_scope
-from worker.store.reports import ReportStore
+from worker.store.queries.lookup import LookupStore
+from worker.store.queries.reports import ReportStore
 from worker.store.retrying import RetryStore
 from worker.store.sweeping import SweepReport, SweepStore
 

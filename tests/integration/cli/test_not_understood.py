@@ -6,7 +6,7 @@ from typing import Any
 from worker.cli.inspect import explanation, overview
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
-from worker.store.unreadable import UnreadableStore
+from worker.store.queries.unreadable import UnreadableStore
 
 
 async def test_what_is_not_understood_is_counted_by_column_without_its_text(bench_for: Any) -> None:

@@ -11,8 +11,8 @@ from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
 from worker.stages.verify import verify
-from worker.store.lookup import LookupStore
-from worker.store.reports import ReportStore
+from worker.store.queries.lookup import LookupStore
+from worker.store.queries.reports import ReportStore
 from worker.store.sql.application import ApplicationMoment
 from worker.store.sql.tables import devices, members, users
 

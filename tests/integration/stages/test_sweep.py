@@ -88,7 +88,7 @@ async def test_grace_is_kept_from_the_break_on(bench_for: Any) -> None:
     await bench.member("old", token_revoked_at=bench.moment(now - timedelta(days=5)))
     await bench.member("unseen", connection_status="DENIED")
     await sweep(bench.runtime)
-    from worker.store.reports import ReportStore
+    from worker.store.queries.reports import ReportStore
 
     due = {}
     for name in ("fresh", "old", "unseen"):

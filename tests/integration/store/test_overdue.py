@@ -8,7 +8,7 @@ import pytest
 
 from worker.schedules import overdue_since, slots_after
 from worker.stages.sweep import sweep
-from worker.store.reports import ReportStore
+from worker.store.queries.reports import ReportStore
 
 AT = datetime(2026, 3, 2, 12, 0, 2, tzinfo=UTC)  # a Monday
 BenchFor = Callable[..., Awaitable[Any]]

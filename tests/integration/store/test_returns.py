@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from worker.store.returns import Returns, ReturnStore
+from worker.store.queries.returns import Returns, ReturnStore
 
 
 async def _episode(

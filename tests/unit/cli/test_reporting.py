@@ -3,7 +3,7 @@
 import pytest
 
 from worker.cli.reporting import came_back, span
-from worker.store.returns import Returns
+from worker.store.queries.returns import Returns
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from worker.runtime import Runtime
 from worker.sandbox.customers import Customers
 from worker.sandbox.scenario import Player, devices_of, with_devices, write_import, write_zones
 from worker.stages.sweep import sweep
-from worker.store.reports import ReportStore, Standing
-from worker.store.returns import Returns, ReturnStore
+from worker.store.queries.reports import ReportStore, Standing
+from worker.store.queries.returns import Returns, ReturnStore
 from worker.store.setting_back import set_back
 from worker.store.sweeping import SweepReport
 

@@ -43,7 +43,7 @@ class OpenReconnection:
     fetched_at: datetime | None
 
     def __repr__(self) -> str:
-        return f"Episode({self.step})"
+        return f"OpenReconnection({self.step})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
