@@ -1,7 +1,8 @@
-"""One exchange with MX: a request, a bounded answer, or a short word for why there is none.
+"""One HTTP exchange with MX: a request and a bounded answer, or a short word for why there is none.
 
-Nothing is followed, remembered or repeated here: no redirect, so that the keys go nowhere else; no cookie; no ``.netrc``; and
-none of aiohttp's own repeats, since each GET may mint a URI and repeating is decided in one place (:mod:`worker.mx.persistence`).
+- Redirects are not followed, so that the keys go nowhere else.
+- There are no cookies and no ``.netrc``.
+- aiohttp's own retries are off, because each GET may mint a URI. Retries are decided in :mod:`worker.mx.persistence`.
 """
 
 import ssl
@@ -20,12 +21,12 @@ from worker.mx.answers import RetryLater
 from worker.mx.pacing import NoPermit
 from worker.settings.urls import is_loopback
 
-#: Seconds for one exchange, waiting for one of the pool's connections included. There is no limit for single reads besides: it
-#: would set and drop a timer with every piece that comes, a tenth of what a call costs, to tell a silence somewhat sooner.
+#: Seconds for one exchange, including the wait for a connection of the pool. There is no separate limit for single reads: it would
+#: set a timer for every piece that arrives, which costs a tenth of a call, and would only notice a silence somewhat sooner.
 TOTAL = 20.0
 #: Seconds for TCP and TLS together.
 CONNECT = 5.0
-#: Octets, after decompression; a member takes one or two thousand.
+#: Octets after decompression. A member takes one or two thousand.
 MAX_BODY = 256 * 1024
 
 
@@ -37,13 +38,13 @@ class HttpResponse(NamedTuple):
     body: bytes
 
     def __repr__(self) -> str:
-        return f"Reply({self.status})"
+        return f"HttpResponse({self.status})"
 
 
 class Transport:
-    """The process's one HTTP session towards MX, opened by the first request on the loop that is running then.
+    """The HTTP session of this process with MX. The first request opens it, on the event loop that runs then.
 
-    Callers keep at most ``max_connections`` requests in flight: what waits for a connection waits within its time limit.
+    Callers keep at most ``max_connections`` requests in flight, because waiting for a connection uses up a request's time limit.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ PUSH_KINDS = ("fcm", "apns", "webpush")
 #: What ``users.channel`` may hold: a preference, or ``none`` for people who want no messages.
 CHOICES = (EMAIL, "push", *PUSH_KINDS, "none")
 
-#: So many devices of a kind are tried for a person within a day; then the next kind's turn comes.
+#: At most so many devices of a kind are tried for a user within a day; then the next kind is tried.
 MOST_DEVICES = 5
 
 
@@ -38,7 +38,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Nobody(msgspec.Struct, frozen=True, kw_only=True):
-    """There is no way to this user; ``code`` says why."""
+    """This user cannot be reached; ``code`` says why."""
 
     code: str
 

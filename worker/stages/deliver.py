@@ -10,8 +10,6 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-import structlog
-
 from worker.channels import Bank, ChannelDown, Message, Outcome, Sent, Unknown
 from worker.policy.cadence import earliest, why_later
 from worker.policy.channel_choice import EMAIL, Route, choose
@@ -32,8 +30,6 @@ from worker.store.delivering import DeliverStore
 from worker.store.pauses import MX, PauseStore, delivery_scope
 from worker.store.people import User
 from worker.store.refusals import NOT_REACHED
-
-log = structlog.get_logger()
 
 #: Messages that one probe takes at most, until one of them is sent or refused.
 MOST_TRIED = 20

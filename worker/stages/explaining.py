@@ -1,7 +1,7 @@
 """What holds one member now, and what happens next: the answer of `reconnect explain`.
 
-It is given by what decides: the planner says whether and how the customer can be told, the sweep whether it would open or end
-something, the pauses what is stopped, and ``SWEEP_SCHEDULE`` when anything can begin at all.
+It asks the code that decides: the planner for whether and how the customer can be told, the sweep's rule for what it would open or
+end, the pauses for what is stopped, and ``SWEEP_SCHEDULE`` for when the next sweep is.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -8,32 +8,26 @@
 """
 
 import asyncio
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-import structlog
-
 from worker.mx.answers import NO_USERS, NOT_MX, RetryLater, Window, WindowAnswer
 from worker.mx.persistence import NOT_ASKED
-from worker.policy.mx_failures import OUR_FAULT, Close, MxFailure, Retry, UpstreamFailure, after_asking
-from worker.policy.retries import next_attempt
+from worker.policy.mx_failures import OUR_FAULT
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
 from worker.stages.attribution import Attribution, failure_of
 from worker.stages.breaker import Breaker, Gate
+from worker.stages.fetch_outcomes import FetchOutcomes, new_notification, word_of
 from worker.stages.mode import Mode
 from worker.stages.planning import SOON, Planner, UserJob, defer
-from worker.stages.recovered import well_by
 from worker.stages.runner import Batch, Runner, log_crash, summary
-from worker.store.fetch_settling import FetchResult, NewNotification, UserResult
+from worker.store.fetch_settling import FetchResult, UserResult
 from worker.store.fetching import FetchStore
 from worker.store.pauses import MX, PauseStore
 from worker.store.reconnections.claims import ClaimedReconnection
-
-log = structlog.get_logger()
 
 #: Why it is not certain that what answers is MX, or the MX that has our users.
 _UNPROVEN = frozenset({NOT_MX, NO_USERS})
@@ -62,6 +56,7 @@ class Fetch:
         #: Rows that the last claim took, and users for whom MX is asked.
         self.taken = 0
         self.asked = 0
+        self._outcomes = FetchOutcomes(runtime)
         self._attribution = Attribution(breaker, probe=mode is Mode.PROBE)
         #: Results that are not written yet, because it is not known whether the failures in them are MX's.
         self._undecided: list[UserResult] = []
@@ -133,7 +128,7 @@ class Fetch:
         if len(claims) > first:
             results += await asyncio.gather(*map(self._ask_beside, claims[first:]))
         ready = [fetched.claim for fetched in results if fetched.state is _S.READY]
-        return results, self._new_notification(job, ready) if ready else None
+        return results, new_notification(job, ready) if ready else None
 
     async def _ask(self, claim: ClaimedReconnection) -> FetchResult:
         """Ask MX for one window, as soon as a connection is free."""
@@ -153,7 +148,7 @@ class Fetch:
                         return self._classify(claim, answer)
             except Exception as error:  # noqa: BLE001 - as in the runner: whatever it is, the others go on
                 log_crash(error)
-                return self._follow(claim, OUR_FAULT)
+                return self._outcomes.of_failure(claim, OUR_FAULT)
         if self.runner.halted:
             return defer(claim, claim.next_attempt_at, NOT_ASKED)
         return self._classify(claim, RetryLater(code=NOT_ASKED, upstream=False))
@@ -165,68 +160,20 @@ class Fetch:
         """Whether MX asked for no long silence, and no stop was asked for."""
         return self._runtime.pacing.blocked_for <= _SIT_OUT and not self._runtime.stopping.is_set()
 
-    def _new_notification(self, job: UserJob, ready: Sequence[ClaimedReconnection]) -> NewNotification:
-        lead = ready[0] if len(ready) == 1 else min(ready, key=lambda claim: claim.id)
-        identity = f"{lead.id} {lead.member_guid} {lead.step} {job.route.channel}"
-        told_before = all(claim.first_notified_at is not None for claim in ready)
-        return NewNotification(
-            user_guid=job.user.user_guid,
-            channel=job.route.channel,
-            step=min(claim.step - claim.base_step for claim in ready) if told_before else 0,
-            message_key=hashlib.sha256(identity.encode()).hexdigest()[:32],
-        )
-
     def _classify(self, claim: ClaimedReconnection, answer: WindowAnswer) -> FetchResult:
         """What an answer of MX does to a reconnection."""
         if isinstance(answer, Window):
             self._attribution.served()
-            return self._window_answer(claim, answer)
+            return self._outcomes.of_window(claim, answer)
         failure = failure_of(answer)
         if self._attribution.failed(failure, claim.id):
             self.runner.halted = True
             return defer(claim, claim.next_attempt_at, failure.code)
-        return self._follow(claim, failure)
-
-    def _follow(self, claim: ClaimedReconnection, failure: MxFailure) -> FetchResult:
-        now, rng = self._runtime.clock.now(), self._runtime.rng
-        limit = self._settings.max_attempts
-        match after_asking(failure, attempts=claim.attempts, max_attempts=limit, now=now, rng=rng):
-            case UpstreamFailure(code=code, after=after):
-                return defer(claim, next_attempt(1, now=now, rng=rng, after=after), code)
-            case Retry(code=code, at=at, attempts=attempts):
-                return FetchResult(claim=claim, state=_S.DUE, outcome=code, attempts=attempts, next_attempt_at=at)
-            case Close(code=code, state=state, reopen_at=reopen_at, attempts=attempts):
-                if state is _S.QUARANTINED:
-                    log.warning("quarantined", member=claim.member_guid, outcome=code)
-                return FetchResult(claim=claim, state=state, outcome=code, attempts=attempts, reopen_at=reopen_at)
-
-    def _window_answer(self, claim: ClaimedReconnection, window: Window) -> FetchResult:
-        member = window.member
-        well = well_by(
-            member,
-            member_guid=claim.member_guid,
-            broken_since=claim.broken_since,
-            reason=claim.reason,
-            skip_aggregation=self._settings.mx_skip_aggregation,
-        )
-        if well:
-            return FetchResult(claim=claim, state=_S.RECONNECTED, outcome="back_already", well=well)
-        if member.guid != claim.member_guid:
-            log.info("member_moved", member=claim.member_guid, to=member.guid)
-        uri = self._runtime.vault.lock(window.uri)
-        # Its failed attempts still count: the next failure may come right before its message leaves.
-        return FetchResult(
-            claim=claim,
-            state=_S.READY,
-            outcome="window",
-            attempts=claim.attempts,
-            locked_uri=uri,
-            window_guid=member.guid,
-        )
+        return self._outcomes.of_failure(claim, failure)
 
     def crashed(self, job: UserJob) -> UserResult:
         """An error of this worker counts as an attempt, so that it cannot repeat for ever."""
-        return [self._follow(claim, OUR_FAULT) for claim in job.claims], None
+        return [self._outcomes.of_failure(claim, OUR_FAULT) for claim in job.claims], None
 
     async def settle(self, done: Sequence[UserResult]) -> None:
         """Write results, except failures of which it is not known yet whether they are MX's."""
@@ -267,7 +214,7 @@ class Fetch:
         return defer(claim, claim.next_attempt_at, fetched.outcome) if mx_failed else fetched
 
     def _count(self, done: Sequence[UserResult]) -> None:
-        self.figures.update(_word(fetched) for results, _ in done for fetched in results)
+        self.figures.update(word_of(fetched) for results, _ in done for fetched in results)
 
     async def release(self, jobs: Sequence[UserJob]) -> None:
         """Hand back."""
@@ -278,13 +225,6 @@ class Fetch:
         claims = [claim for job in jobs for claim in job.claims]
         claims += [fetched.claim for results, _ in self._undecided for fetched in results]
         await self._store.renew(claims, lease_seconds=self._settings.lease_seconds)
-
-
-def _word(fetched: FetchResult) -> str:
-    """How a result is counted in the task's short report."""
-    if fetched.state is not _S.DUE:
-        return str(fetched.state)
-    return "retry" if fetched.attempts > fetched.claim.attempts else "deferred"
 
 
 async def _is_served(runtime: Runtime, breaker: Breaker) -> bool:

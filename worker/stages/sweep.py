@@ -1,13 +1,13 @@
-"""Sweep: find what broke, take back what a dead worker held, and wake as many workers as there is work for.
+"""Sweep: find what broke, recover what a dead worker had leased, and wake as many workers as there is work for.
 
-1. Take back leases and sendings whose worker is gone.
-2. End the reconnections of members that are no longer broken.
-3. Make reminders due, and give up those past the last.
-4. Open a reconnection for every broken member that has none, and a notice for every member whose token runs out soon.
-5. Hold the messages of an institution whose members break in a burst, and let go of those whose burst is over.
+1. Recover reconnections and notifications whose lease ran out.
+2. Close the reconnections of members that are no longer broken.
+3. Make reminders due, and close as `exhausted` what is past its last reminder.
+4. Open a reconnection for every broken member that has none, and a notice for every member whose token expires soon.
+5. Hold the messages of an institution whose members break in a burst, and release those whose burst is over.
 6. Wake the workers.
 
-Every step may run twice or in two sweeps at once; what is missed today is found by the next sweep.
+Every step may run twice, or in two sweeps at once. What one sweep misses, the next one finds.
 """
 
 from datetime import datetime
@@ -29,8 +29,8 @@ from worker.store.verifying import VerifyStore
 
 log = structlog.get_logger()
 
-#: No more tasks of one stage than this are put into its queue by one sweep: each is a run, which gets through thousands, and those
-#: that come too late cost their worker some ms. Where there are more workers, the next sweep wakes the next.
+#: One sweep puts at most this many tasks of one stage into its queue. Each of them is a run, which works through thousands of rows. If
+#: there are more workers, the next sweep wakes more of them.
 MOST_WOKEN = 8
 
 
@@ -64,7 +64,7 @@ async def sweep(runtime: Runtime, *, slot: datetime | None = None) -> SweepRepor
 
 
 async def recover(runtime: Runtime, store: SweepStore) -> int:
-    """Take back what dead workers held; returns how many rows."""
+    """Recover what dead workers had leased; returns how many rows."""
     settings = runtime.settings
     recovered = await store.recover_leases()
     recovered += await store.recover_unsent(resend=settings.ambiguous_sends == "resend")
@@ -93,7 +93,7 @@ async def recover(runtime: Runtime, store: SweepStore) -> int:
 
 
 async def watch_outages(runtime: Runtime, now: datetime) -> None:
-    """Hold institutions whose members break far above their normal; a hold lasts as long as the burst, and an hour more."""
+    """Hold institutions whose members break far more often than usual; a hold lasts as long as the burst, and an hour more."""
     outages, pauses = runtime.database.store(OutageStore), runtime.database.store(PauseStore)
     for burst in await outages.busy_institutions(now, at_least=LEAST_BREAKS):
         normal = burst.per_window_normally

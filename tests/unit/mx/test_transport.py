@@ -46,7 +46,7 @@ def test_every_way_an_exchange_can_end_has_a_word(error, code):
 
 
 def test_a_reply_does_not_show_its_body():
-    assert repr(HttpResponse(200, {"X": "secret"}, b"secret")) == "Reply(200)"
+    assert repr(HttpResponse(200, {"X": "secret"}, b"secret")) == "HttpResponse(200)"
 
 
 @pytest.fixture(autouse=True)
