@@ -1,8 +1,8 @@
-"""How a customer is told: one folder per channel behind one seam.
+"""Channels: how messages are sent. Each channel is one folder, and all of them have the same interface.
 
-A channel takes a :class:`Message` and answers with an outcome, never with an exception: what happened to the message is a
-value that the deliver stage stores. Adding a channel is adding a folder with a :class:`Channel` and a :class:`ChannelKind`, which
-``registry`` lists; docs/developing.md has the steps.
+A channel takes a :class:`Message` and returns an outcome, which the deliver stage stores. It raises nothing for a failed message.
+To add a channel, add a folder with a :class:`Channel` and a :class:`ChannelKind`, and list the kind in ``registry``;
+docs/developing.md has the steps.
 """
 
 from collections.abc import Awaitable, Callable
@@ -13,7 +13,7 @@ from typing import Protocol
 
 from worker.settings import Settings
 
-#: A message names no more banks than this, and says how many more there are and where to find them.
+#: A message names at most ten banks. It says how many more there are and where to find them.
 MOST_NAMED = 10
 
 
@@ -165,18 +165,18 @@ class Channel(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChannelKind:
-    """What the rest of the worker has to know of a channel; making one imports none of the channel's packages."""
+    """What the rest of the worker knows about a channel. Making one imports none of the channel's packages."""
 
-    #: Such as ``fcm``: what ``notifications.channel`` holds, and ``devices.device_kind`` for all but email.
+    #: The value of ``notifications.channel``, such as ``fcm``; for push also of ``devices.device_kind``.
     name: str
-    #: The field of :class:`~worker.settings.Settings` that switches it on by having a value.
+    #: The field of :class:`~worker.settings.Settings` that switches the channel on if it has a value.
     setting: str
     #: Makes the channel from the settings and the seconds that a server may take over one message. Nothing connects yet.
     open: Callable[[Settings, float], Channel]
 
     @property
     def switch(self) -> str:
-        """The setting as people write it: ``FCM_SERVICE_ACCOUNT_FILE``."""
+        """The setting's name in the environment: ``FCM_SERVICE_ACCOUNT_FILE``."""
         return self.setting.upper()
 
     def is_configured(self, settings: Settings) -> bool:

@@ -1,4 +1,4 @@
-"""Every kind of channel there is, and those of them that are configured. A channel's own packages are imported only when it is."""
+"""All kinds of channels, and which of them are configured. A channel's packages are imported only if it is configured."""
 
 from worker.channels import Channel, ChannelKind
 from worker.channels.email.kind import EMAIL
@@ -7,7 +7,7 @@ from worker.channels.push.fcm.kind import FCM
 from worker.channels.push.webpush.kind import WEBPUSH
 from worker.settings import Settings
 
-#: In the order in which they are tried for a customer who prefers none of them.
+#: In the order in which they are tried for a user without a preferred channel.
 KINDS: tuple[ChannelKind, ...] = (EMAIL, FCM, APNS, WEBPUSH)
 
 
@@ -22,25 +22,25 @@ def configured(settings: Settings) -> tuple[ChannelKind, ...]:
 
 
 def switches() -> dict[str, str]:
-    """For each kind's name the setting that switches it on."""
+    """The setting that switches each kind on, by the kind's name: ``{"email": "SMTP_URL", …}``."""
     return {kind.name: kind.switch for kind in KINDS}
 
 
 def open_channels(settings: Settings, *, data_patience: float) -> dict[str, Channel]:
-    """Make every configured channel for the running loop; nothing connects yet.
+    """Make every configured channel for the running event loop; nothing connects yet.
 
-    ``data_patience`` is how long a mail server may take over a mail, in seconds. Raises :class:`WorkerError` in one line where a
-    channel's packages or keys are missing.
+    ``data_patience`` is how many seconds to wait for a mail server's reply to a mail's content. Raises :class:`WorkerError`, in
+    one line, if a channel's packages or keys are missing.
     """
     return {kind.name: kind.open(settings, data_patience) for kind in configured(settings)}
 
 
 def check_channels(settings: Settings) -> None:
-    """Read all that sending will need: the sender's address, templates, and the push services' key files.
+    """Read what sending needs: the sender's address, the templates, the push services' key files.
 
-    Raises :class:`WorkerError` in one line where something is missing or cannot be used, also where a package is not installed.
+    Raises :class:`WorkerError`, in one line, if a setting, file or package is missing or unusable.
     """
-    if settings.templates_dir is not None:  # also where no mail server is set yet
+    if settings.templates_dir is not None:  # checked even if no mail server is set yet
         from worker.channels.email.texts import texts_for
 
         texts_for(settings)

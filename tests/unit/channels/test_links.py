@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.unit.channels.email.conftest import *  # noqa: F403 - its fixtures
 from worker.channels.email.message import Composer, Mail
-from worker.channels.push.payload import data_for, fitting
+from worker.channels.push.payload import data_for, encode_payload
 from worker.mx.uris import check_uri
 
 _TRICKY = "\"'<>&`^{|}\\=;#?%+@:[]()!$*,~ \t\r\n\x00\x7fé中\u200b\u202e\ud800"
@@ -64,7 +64,7 @@ def test_a_uri_that_passes_the_check_arrives_in_mails_and_push_messages_as_it_wa
         links = _Links()
         links.feed(page.get_content())
         assert uri in links.found or ahead
-        payload = fitting(lambda link: data_for(message, link), uri, limit=100_000)
+        payload = encode_payload(lambda link: data_for(message, link), uri, limit=100_000)
         assert payload is not None
         assert json.loads(payload)["link"] == uri
         one, other = urlsplit(uri), yarl.URL(uri, encoded=True)

@@ -7,7 +7,7 @@ from worker.channels.email.connection import Unconnected
 from worker.channels.email.dialogue import DATA_PATIENCE, Stale, hand_over, probe
 from worker.channels.email.message import Composer, Mail
 from worker.channels.email.pool import FIRST_PAUSE, IDLE_SECONDS, MAILS_PER_CONNECTION, Pool
-from worker.channels.standing import Standing
+from worker.channels.last_accepted import LastAccepted
 from worker.errors import SettingsError
 from worker.settings import Settings
 
@@ -49,7 +49,7 @@ class EmailChannel:
         if settings.smtp_server is None:
             raise SettingsError("settings: SMTP_URL is missing: no mail server is set")
         self._composer = Composer(settings)
-        self._standing = Standing()
+        self._last_accepted = LastAccepted()
         self._data_patience = data_patience
         self._pool = Pool(
             settings.smtp_server,
@@ -87,8 +87,8 @@ class EmailChannel:
         ):
             return Failed(code=outcome.code)
         # A relay that accepted our mails just before may only repeat what one recipient's server said about our sender.
-        assessed = self._standing.assess(
-            self.kind, outcome, may_be_the_device=not outcome.code.startswith(_BEFORE_RCPT)
+        assessed = self._last_accepted.attribute(
+            self.kind, outcome, may_be_address=not outcome.code.startswith(_BEFORE_RCPT)
         )
         if isinstance(outcome, ChannelDown) and isinstance(assessed, TryLater):
             return Failed(code=outcome.code, refusal=assessed.refusal)

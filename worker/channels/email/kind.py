@@ -1,4 +1,4 @@
-"""Email, as the registry knows it."""
+"""The registry's entry for email."""
 
 from worker.channels import Channel, ChannelKind
 from worker.settings import Settings

@@ -1,5 +1,5 @@
-"""Push to phones and browsers: one folder per service, and what the three share.
+"""Push to phones and browsers: one folder for each service, and the modules that they share.
 
-``http`` posts to a service, ``payload`` says what a message carries beside its words, ``text`` has the words, and ``pause`` stops
-a channel while its service asks us to wait.
+``http`` posts to a service, ``text`` makes title and sentence, ``payload`` adds the message's id and link, and ``pause`` stops a
+channel while its service asks us to wait.
 """

@@ -1,7 +1,8 @@
-"""One POST to a push service over HTTP/1.1: a bounded answer, or what the lack of one means for the message.
+"""One POST to a push service over HTTP/1.1: returns the answer, or the outcome if there is no answer.
 
-Nothing is followed, remembered or repeated here: no redirect, no cookie, no ``.netrc``. A POST whose answer was lost after its
-first octet had left may have been delivered, so that is :class:`~worker.channels.Unknown`; before, it is certain that nothing was.
+It follows no redirect, keeps no cookie, reads no ``.netrc`` and never retries. If the connection fails before the first octet of
+the request is sent, the message was not delivered: :class:`~worker.channels.TryLater`. After that it may have been delivered:
+:class:`~worker.channels.Unknown`.
 """
 
 import ssl
@@ -23,18 +24,18 @@ from worker.settings import urls as setting_urls
 
 #: Seconds for TCP and TLS together.
 CONNECT_PATIENCE = 5.0
-#: Octets of an answer that are looked at; what matters in it takes a few hundred.
+#: Octets of an answer that are read. Real answers have a few hundred.
 _MAX_BODY = 64 * 1024
-#: A day: what a service may ask us to wait at most, in seconds.
+#: Seconds. A longer ``Retry-After`` is cut to one day.
 _LONGEST_WAIT = 86_400.0
 
 
-class RefusedAddress(OSError):  # noqa: N818 - it names the state
-    """What a resolver raises for a name that leads nowhere we may go."""
+class NonPublicAddress(OSError):  # noqa: N818 - it names the state
+    """A resolver raises it for a host name that has only private or otherwise special addresses."""
 
 
 class HttpResponse(NamedTuple):
-    """An HTTP answer, its body possibly cut."""
+    """An HTTP answer. A long body is cut."""
 
     status: int
     headers: Mapping[str, str]
@@ -46,17 +47,17 @@ class HttpResponse(NamedTuple):
 
 @dataclass(slots=True)
 class _Progress:
-    #: Whether anything of the request may have left.
+    #: Whether a part of the request may have been sent.
     began: bool = False
 
 
 class Poster:
-    """A session towards push services, opened by the first request on the loop that is running then."""
+    """An HTTP session with push services. The first request opens it, on the event loop of that request."""
 
     def __init__(
         self, *, patience: float, ssl_context: ssl.SSLContext | None = None, resolver: AbstractResolver | None = None
     ) -> None:
-        """``patience`` is the seconds for one exchange, ``ssl_context`` replaces the system's certificates."""
+        """``patience`` is the seconds for one request and its answer, ``ssl_context`` replaces the system's certificates."""
         self._timeout = aiohttp.ClientTimeout(total=patience, sock_connect=CONNECT_PATIENCE)
         self._ssl = ssl_context
         self._resolver = resolver
@@ -76,8 +77,8 @@ class Poster:
                 trace_request_ctx=progress,
             )
             return HttpResponse(response.status, response.headers, await _read(response))
-        except Exception as error:  # noqa: BLE001 - whatever the other side provokes is an answer, above all once it has the request
-            code = outcome_without_answer(error)
+        except Exception as error:  # noqa: BLE001 - after the request was sent every error must become an outcome
+            code = error_code(error)
             return Unknown(code=code) if progress.began else TryLater(code=code)
 
     async def close(self) -> None:
@@ -104,7 +105,7 @@ async def _began(_session: aiohttp.ClientSession, context: SimpleNamespace, _sen
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """What can be had of the body: the status line alone already says what became of the message."""
+    """The body, or as much of it as arrives. An incomplete body is no error, because the status alone decides most outcomes."""
     body = bytearray()
     try:
         while len(body) < _MAX_BODY and (chunk := await response.content.readany()):
@@ -117,11 +118,11 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body[:_MAX_BODY])
 
 
-#: The code of :class:`RefusedAddress`.
+#: The code of :class:`NonPublicAddress`.
 PRIVATE_ADDRESS = "private_address"
 
-#: The first that fits decides.
-_LACKS: tuple[tuple[str, tuple[type[Exception], ...]], ...] = (
+#: The first match counts.
+_ERROR_CODES: tuple[tuple[str, tuple[type[Exception], ...]], ...] = (
     ("tls_failed", (aiohttp.ClientSSLError, ssl.SSLError)),
     ("dns_failed", (aiohttp.ClientConnectorDNSError,)),
     ("connect_failed", (aiohttp.ClientConnectorError,)),
@@ -132,15 +133,15 @@ _LACKS: tuple[tuple[str, tuple[type[Exception], ...]], ...] = (
 )
 
 
-def outcome_without_answer(error: Exception) -> str:
-    """A short word for what there was instead of an answer; never the error's text, which may hold a URL or a header."""
-    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, RefusedAddress):
+def error_code(error: Exception) -> str:
+    """A word for an error, such as ``connect_timeout``. It never holds the error's text, which may contain a URL or a header."""
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, NonPublicAddress):
         return PRIVATE_ADDRESS
-    return next((code for code, kinds in _LACKS if isinstance(error, kinds)), "unexpected")
+    return next((code for code, kinds in _ERROR_CODES if isinstance(error, kinds)), "unexpected")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the service asks to wait (RFC 9110, 10.2.3), at most a day; ``None`` for nothing and for nonsense."""
+    """The seconds in ``Retry-After`` (RFC 9110, 10.2.3), at most one day; ``None`` if the header is missing or invalid."""
     value = next((v.strip() for name, v in headers.items() if name.lower() == "retry-after"), "")
     if value.isascii() and value.isdecimal():
         return min(float(value), _LONGEST_WAIT)
@@ -153,7 +154,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def service_url(setting: str, url: str) -> str:
-    """``url`` without a slash at its end; raises :class:`SettingsError` unless it is https, or http towards this machine."""
+    """``url`` without a slash at its end. Raises :class:`SettingsError` unless it is https, or http on this machine."""
     try:
         return setting_urls.service_url(url, "https://push.example.com")
     except ValueError as error:

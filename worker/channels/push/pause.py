@@ -1,4 +1,4 @@
-"""What keeps a whole channel still for a while: a push service that said "not now" to us, not to one device."""
+"""The pause of a whole channel, after its push service asked us to wait (429, 503)."""
 
 import time
 from collections.abc import Callable
@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from worker.channels import Outcome, TryLater
 
-#: Seconds to wait where the service does not say how many; FCM's documentation asks for a minute after 429.
+#: Seconds to wait if the service names none. FCM's documentation asks for a minute after a 429.
 USUAL_PAUSE = 60.0
 
 
 class Pause:
-    """Begins with an outcome that speaks of the whole channel; until it is over, that outcome answers for every message."""
+    """A pause of the whole channel. While it lasts, the outcome that began it is the outcome of every message."""
 
     def __init__(self, *, usual: float = USUAL_PAUSE, clock: Callable[[], float] = time.monotonic) -> None:
         self._usual = usual
@@ -19,16 +19,16 @@ class Pause:
         self._until = float("-inf")
         self._why = TryLater(code="paused", whole_channel=True)
 
-    def holds(self) -> TryLater | None:
-        """The outcome for a message that would be sent now, if it must not be."""
+    def paused(self) -> TryLater | None:
+        """The outcome of a message during the pause; ``None`` if messages may be sent."""
         left = self._until - self._clock()
-        # It was not asked anew, so this is no further refusal.
+        # Nothing was sent to the service, so the failure streak must not count this.
         return replace(self._why, after=left, refusal=None) if left > 0 else None
 
     def note(self, outcome: Outcome) -> Outcome:
-        """Take in what became of a message; gives it back, with the seconds to wait where the channel now pauses.
+        """Note the outcome of a message and return it. If the channel pauses now, the returned outcome has the seconds to wait.
 
-        Answers that come side by side lengthen a pause and never shorten it.
+        An outcome during a pause may lengthen the pause, and never shortens it.
         """
         if not isinstance(outcome, TryLater) or not outcome.whole_channel:
             return outcome

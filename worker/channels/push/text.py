@@ -1,7 +1,7 @@
-"""The words of a push message: a title and a sentence, fit for a lock screen.
+"""The text of a push message: a title and a sentence.
 
-Whoever picks up the phone can read them, so they name the app and the bank at most: no amount, no date, no account, no link.
-Every sentence goes through the catalogues that mail is translated by, :mod:`worker.channels.wording`.
+A lock screen shows it to anybody who picks up the phone. So it names only the app and the bank: no amount, date, account or link.
+The translations are in the same catalogues as those of mail, :mod:`worker.channels.wording`.
 """
 
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from worker.names import shown
 
 @dataclass(frozen=True, slots=True)
 class PushText:
-    """What one customer reads."""
+    """The text of one push message."""
 
     language: str
     title: str
     body: str
 
-    def __repr__(self) -> str:  # where somebody banks is nobody's business
+    def __repr__(self) -> str:  # the name of a user's bank is personal
         return f"PushText({self.language})"
 
 
 def word(message: Message, *, app: str, default_locale: str | None = None) -> PushText:
-    """The notice in the customer's language, else in that of ``default_locale``, else in English.
+    """The text in the customer's language, else in that of ``default_locale``, else in English.
 
-    The message names one bank or more, and ``app`` is what customers call the product.
+    ``message`` names at least one bank. ``app`` is the product's name.
     """
     language = language_for(message.locale, default=default_locale or SOURCE)
     t = language.translations

@@ -58,7 +58,7 @@ async def test_a_local_part_outside_ascii_is_written_to_where_the_server_can(mai
 
 
 #: What a relay that cannot take an international address says, and what becomes of that message alone.
-LACKS = {
+FAILURES = {
     "it does not offer it": ({"EHLO": "250 here"}, "address_needs_smtputf8"),
     "it refuses MAIL": ({"MAIL": "553 5.6.7 not supported"}, "mail_553"),
     "it refuses MAIL in other words": ({"MAIL": "501 5.5.4 what is SMTPUTF8?"}, "mail_501"),
@@ -68,11 +68,11 @@ LACKS = {
 }
 
 
-@pytest.mark.parametrize("outcome_without_answer", LACKS)
+@pytest.mark.parametrize("what", FAILURES)
 async def test_a_lack_of_the_relay_is_no_fault_of_the_address_and_stops_nothing(
-    serve, connect, make_message, record, outcome_without_answer
+    serve, connect, make_message, record, what
 ):
-    replies, code = LACKS[outcome_without_answer]
+    replies, code = FAILURES[what]
     server = await serve(**replies)
     channel = connect(server)
     assert await channel.send(make_message(address="jürgen@müller.example"), record) == Failed(code=code)

@@ -109,7 +109,7 @@ def test_a_5xx_after_data_fails(code):
     assert classify(SmtpPhase.DATA, aiosmtplib.SMTPDataError(code, "5.1.1 spam")) == Failed(code=f"data_{code}")
 
 
-LACKS = [
+ERRORS = [
     (aiosmtplib.SMTPReadTimeoutError("x"), "timeout"),
     (TimeoutError(), "timeout"),
     (aiosmtplib.SMTPServerDisconnected("x"), "disconnected"),
@@ -119,7 +119,7 @@ LACKS = [
 ]
 
 
-@pytest.mark.parametrize(("error", "word"), LACKS)
+@pytest.mark.parametrize(("error", "word"), ERRORS)
 def test_an_answer_lost_during_data_is_unknown(error, word):
     assert classify(SmtpPhase.DATA, error) == Unknown(code=f"data_{word}")
 
@@ -130,7 +130,7 @@ def test_a_reply_out_of_turn_during_data_is_unknown(code):
 
 
 @pytest.mark.parametrize("phase", BEFORE_DATA)
-@pytest.mark.parametrize(("error", "word"), LACKS)
+@pytest.mark.parametrize(("error", "word"), ERRORS)
 def test_an_answer_lost_before_data_is_retried(phase, error, word):
     assert classify(phase, error) == TryLater(code=f"{phase}_{word}", whole_channel=phase in CONCERNS_ALL)
 

@@ -6,7 +6,7 @@ from email.utils import format_datetime
 import aiohttp
 import pytest
 
-from worker.channels.push.http import HttpResponse, outcome_without_answer, retry_after, service_url
+from worker.channels.push.http import HttpResponse, error_code, retry_after, service_url
 from worker.errors import SettingsError
 
 
@@ -56,9 +56,9 @@ def test_anything_else_is_a_settings_error_that_quotes_nothing(url):
 
 
 def test_an_error_becomes_a_word_and_never_its_text():
-    assert outcome_without_answer(aiohttp.InvalidURL("https://secret")) == "connection_lost"
-    assert outcome_without_answer(TimeoutError("secret")) == "timeout"
-    assert outcome_without_answer(ValueError("secret")) == "unexpected"
+    assert error_code(aiohttp.InvalidURL("https://secret")) == "connection_lost"
+    assert error_code(TimeoutError("secret")) == "timeout"
+    assert error_code(ValueError("secret")) == "unexpected"
 
 
 def test_a_reply_does_not_show_its_body():

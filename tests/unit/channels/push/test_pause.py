@@ -15,28 +15,28 @@ def test_it_lasts_as_long_as_the_service_says(pause, clock):
     asked = TryLater(code="http_429", after=17.0, whole_channel=True)
     assert pause.note(asked) == asked
     clock.now += 16
-    assert pause.holds() == TryLater(code="http_429", after=1.0, whole_channel=True)
+    assert pause.paused() == TryLater(code="http_429", after=1.0, whole_channel=True)
     clock.now += 1
-    assert pause.holds() is None
+    assert pause.paused() is None
 
 
 def test_it_lasts_a_minute_where_the_service_does_not_say(pause, clock):
     noted = pause.note(TryLater(code="http_503", whole_channel=True))
     assert noted == TryLater(code="http_503", after=60.0, whole_channel=True)
     clock.now += 59
-    assert pause.holds()
+    assert pause.paused()
 
 
 def test_no_wait_at_all_is_no_pause(pause):
     pause.note(TryLater(code="http_429", after=0.0, whole_channel=True))
-    assert pause.holds() is None
+    assert pause.paused() is None
 
 
 def test_a_shorter_wait_shortens_nothing(pause, clock):
     pause.note(TryLater(code="long", after=100.0, whole_channel=True))
     pause.note(TryLater(code="short", after=1.0, whole_channel=True))
     clock.now += 50
-    assert pause.holds() == TryLater(code="long", after=50.0, whole_channel=True)
+    assert pause.paused() == TryLater(code="long", after=50.0, whole_channel=True)
 
 
 @pytest.mark.parametrize(
@@ -52,4 +52,4 @@ def test_a_shorter_wait_shortens_nothing(pause, clock):
 )
 def test_what_speaks_of_one_message_pauses_nothing(pause, outcome):
     assert pause.note(outcome) is outcome
-    assert pause.holds() is None
+    assert pause.paused() is None

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from worker.channels.push.payload import data_for, fitting, link_for, message_id
+from worker.channels.push.payload import data_for, encode_payload, link_for, message_id
 
 
 def test_a_key_that_fits_every_service_is_the_id():
@@ -39,10 +39,10 @@ def test_a_link_that_is_too_long_is_left_out():
         return {"link": link} if link else {"no": "link"}
 
     room = len(b'{"link":""}')
-    assert json.loads(fitting(build, "x" * (50 - room), limit=50))["link"]
-    assert json.loads(fitting(build, "x" * (51 - room), limit=50)) == {"no": "link"}
+    assert json.loads(encode_payload(build, "x" * (50 - room), limit=50))["link"]
+    assert json.loads(encode_payload(build, "x" * (51 - room), limit=50)) == {"no": "link"}
 
 
 def test_octets_are_counted_and_not_characters():
-    assert fitting(lambda _: {"t": "é" * 22}, None, limit=52) is not None
-    assert fitting(lambda _: {"t": "é" * 23}, None, limit=52) is None
+    assert encode_payload(lambda _: {"t": "é" * 22}, None, limit=52) is not None
+    assert encode_payload(lambda _: {"t": "é" * 23}, None, limit=52) is None

@@ -1,4 +1,4 @@
-"""Push through APNs as a channel: says who we are, posts one message, classifies the answer."""
+"""Push through APNs as a channel: signs in, posts one message, classifies the answer."""
 
 import ssl
 import time
@@ -15,12 +15,12 @@ from worker.channels.push.http import HttpResponse, service_url
 from worker.channels.push.pause import Pause
 from worker.errors import SettingsError
 
-#: A token that no device has: APNs refuses it only after it accepted who asks.
-_NOBODY = "0" * 64
+#: A device token that no device has. APNs checks our credentials before it refuses the token.
+_FAKE_TOKEN = "0" * 64
 
 
 class ApnsChannel:
-    """Implements :class:`worker.channels.Channel`. Connects at the first send; belongs to the loop that this happens on."""
+    """Implements :class:`worker.channels.Channel`. Connects at the first send, and belongs to the event loop of that send."""
 
     kind = "apns"
 
@@ -31,10 +31,12 @@ class ApnsChannel:
         ssl_context: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Raises :class:`~worker.errors.SettingsError` where the configuration allows no push."""
+        """Raises :class:`~worker.errors.SettingsError` if a key, id or URL is missing or invalid."""
         for setting, value in (("KEY_ID", config.key_id), ("TEAM_ID", config.team_id), ("TOPIC", config.topic)):
             if not value or not value.isascii() or not value.isprintable():
-                raise SettingsError(f"settings: APNS_{setting} is missing, or has characters that it cannot have")
+                raise SettingsError(
+                    f"settings: APNS_{setting} is missing, or has characters that are not printable ASCII"
+                )
         self._config = config
         self._token = ProviderToken(
             load_key(config.key_file), key_id=config.key_id, team_id=config.team_id, clock=clock
@@ -49,19 +51,19 @@ class ApnsChannel:
         push = build(message, self._config)
         if isinstance(push, BadAddress | Failed):
             return push
-        if held := self._pause.holds():
-            return held
+        if paused := self._pause.paused():
+            return paused
         await dispatching()
-        return self._doubtful.assess(self._pause.note(await self._deliver(push)))
+        return self._doubtful.attribute(self._pause.note(await self._deliver(push)))
 
     async def check(self) -> Outcome:
-        """Whether messages could be sent, without sending any: one to nobody; ``Sent`` means that all is well."""
-        push = push_to(_NOBODY, b'{"aps":{"alert":"check"}}', key="check", collapse_id="check", config=self._config)
+        """Whether messages could be sent: sends one to a device token that does not exist. ``Sent`` with the code ``ready`` if so."""
+        push = push_to(_FAKE_TOKEN, b'{"aps":{"alert":"check"}}', key="check", collapse_id="check", config=self._config)
         outcome = await self._deliver(push)
         return Sent(code="ready") if isinstance(outcome, Sent | BadAddress) else outcome
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
         await self._exchange.close()
 
     async def _deliver(self, push: Push) -> Outcome:

@@ -1,43 +1,43 @@
-"""What an answer of APNs means for the message, as one pure function (Apple: *Handling notification responses from APNs*).
+"""Classifies an answer of APNs, as one pure function (Apple: *Handling notification responses from APNs*).
 
 | reason, or else the HTTP status | outcome |
 |---|---|
 | 200 | sent |
 | Unregistered, ExpiredToken, 410 | the address is bad: the app is gone from the device |
-| BadDeviceToken, DeviceTokenNotForTopic | the address is bad, or our settings are: see below |
-| ExpiredProviderToken | the channel is down, once a fresh token has been refused too |
-| BadTopic, MissingTopic, TopicDisallowed, 401, other 403, 3xx | the channel is down: key, team, topic or environment are not set up right |
+| BadDeviceToken, DeviceTokenNotForTopic | the address is bad, or a setting is wrong: see below |
+| ExpiredProviderToken | the channel is down: a new provider token was refused too |
+| BadTopic, MissingTopic, TopicDisallowed, 401, other 403, 3xx | the channel is down: key, team, topic or environment is wrong |
 | TooManyRequests, other 429 | later: too many for this one device |
-| TooManyProviderTokenUpdates | later, and the whole channel waits for twenty minutes |
-| ServiceUnavailable, Shutdown, 503 | later; APNs is overloaded or leaves, so the whole channel |
+| TooManyProviderTokenUpdates | later, and the whole channel waits for 20 minutes |
+| ServiceUnavailable, Shutdown, 503 | later; APNs is overloaded or shuts down, so the whole channel |
 | IdleTimeout, InternalServerError, other 5xx | later |
 | PayloadTooLarge, any other 4xx | failed |
 
-BadDeviceToken says either that the token is rubbish or that it belongs to Apple's other environment, and one wrong setting
-(``APNS_SANDBOX``) would then mark every device as gone. So the address is called bad as a suspect: the single device is disabled
-and reported, and where one after the other is refused so, the channel goes down instead (:mod:`worker.channels.push.apns.doubtful`).
+BadDeviceToken means that the device token is invalid, or that it belongs to Apple's other environment. So a wrong ``APNS_SANDBOX``
+would disable every device. The outcome is therefore ``doubtful``: the device is disabled with a warning, and after five such
+devices in a row the channel is down instead (:mod:`worker.channels.push.apns.doubtful`).
 
-Codes are made of the reasons listed here; nothing else of an answer leaves.
+A code is one of the reasons above in snake case, or ``http_`` and the status. It contains no other part of the answer.
 """
 
 import json
 import re
 
 from worker.channels import BadAddress, ChannelDown, Doubt, Failed, Outcome, Refusal, Sent, TryLater
-from worker.channels.push.apns.provider_token import LEAST_DISTANCE
+from worker.channels.push.apns.provider_token import MIN_RENEWAL_INTERVAL
 from worker.channels.push.http import HttpResponse, retry_after
 
 EXPIRED_PROVIDER_TOKEN = "ExpiredProviderToken"  # noqa: S105 - Apple's word for it
 
 _GONE = frozenset({"Unregistered", "ExpiredToken"})
-#: A device token that APNs does not take here: rubbish, or of another environment or app.
+#: The device token is invalid, or belongs to another environment or app.
 _DOUBTFUL = frozenset({"BadDeviceToken", "DeviceTokenNotForTopic"})
 _MISCONFIGURED = frozenset({
     "BadCertificate", "BadCertificateEnvironment", "BadEnvironmentKeyIdInToken", EXPIRED_PROVIDER_TOKEN, "Forbidden",
     "InvalidProviderToken", "MissingProviderToken", "UnrelatedKeyIdInToken",
     "BadTopic", "MissingTopic", "TopicDisallowed",
 })  # fmt: skip
-_PASSING = frozenset({"TooManyRequests", "IdleTimeout", "InternalServerError"})
+_TRANSIENT = frozenset({"TooManyRequests", "IdleTimeout", "InternalServerError"})
 _OVERLOADED = frozenset({"ServiceUnavailable", "Shutdown"})
 _REFUSED = frozenset({
     "BadCollapseId", "BadExpirationDate", "BadMessageId", "BadPath", "BadPriority",
@@ -57,8 +57,8 @@ def classify(reply: HttpResponse) -> Outcome:  # noqa: PLR0911 - one return for 
         return Failed(code=code, refusal=Refusal(reason, Doubt.US))
     if reason in _MISCONFIGURED:
         return ChannelDown(code=code)
-    if reason in _PASSING:
-        # "Too many" are too many for this one device.
+    if reason in _TRANSIENT:
+        # TooManyRequests counts the requests for one device, so it is no sign of a failure streak.
         refusal = None if reason == "TooManyRequests" else Refusal(reason, Doubt.US)
         return TryLater(code=code, after=retry_after(reply.headers), refusal=refusal)
     if reason in _OVERLOADED:
@@ -66,13 +66,13 @@ def classify(reply: HttpResponse) -> Outcome:  # noqa: PLR0911 - one return for 
             code=code, after=retry_after(reply.headers), whole_channel=True, refusal=Refusal(reason, Doubt.US)
         )
     if reason == "TooManyProviderTokenUpdates":
-        after = retry_after(reply.headers) or LEAST_DISTANCE
+        after = retry_after(reply.headers) or MIN_RENEWAL_INTERVAL
         return TryLater(code=code, after=after, whole_channel=True, refusal=Refusal(reason, Doubt.US))
     return _classify_status(reply)
 
 
 def reason_of(reply: HttpResponse) -> str:
-    """Apple's word for what is wrong; empty where there is none."""
+    """The ``reason`` in the answer's JSON, such as ``BadDeviceToken``; empty if there is none."""
     try:
         answer = json.loads(reply.body)
     except (ValueError, RecursionError):

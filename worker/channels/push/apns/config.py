@@ -1,4 +1,4 @@
-"""What push through APNs has to know; importing this needs none of the optional packages."""
+"""The configuration of push through APNs. Importing it needs none of the optional packages."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,24 +10,24 @@ PRODUCTION, SANDBOX = "https://api.push.apple.com", "https://api.sandbox.push.ap
 class ApnsConfig:
     """One app in one of Apple's two environments."""
 
-    #: The ``.p8`` key from Apple's developer site, and the ten characters that it is known by there.
+    #: The ``.p8`` key from Apple's developer site, and its key id of ten characters.
     key_file: Path
     key_id: str
-    #: The ten characters of the developer team.
+    #: The developer team's id, ten characters.
     team_id: str
     #: The app's bundle identifier.
     topic: str
     #: What customers call the product.
     app_name: str
-    #: Serves customers whose own language there is not; ``None``: English.
+    #: The language if the customer's own has no catalogue; ``None``: English.
     default_locale: str | None = None
-    #: Apple's development environment: its device tokens are others than those of production.
+    #: Apple's development environment. A device token of one environment is invalid in the other.
     sandbox: bool = False
-    #: Whether the payload carries the message's link. MX's own URI is a secret that Apple would see.
+    #: Whether the payload contains the message's link. If the link is MX's own URI, Apple sees that secret.
     include_link: bool = False
     #: Seconds that APNs keeps the message for a device that is offline.
     ttl: int = 3 * 86_400
-    #: Seconds for one exchange.
+    #: Seconds for one request and its answer.
     patience: float = 30.0
-    #: In place of Apple's own address.
+    #: Replaces Apple's address.
     base_url: str | None = None

@@ -1,27 +1,27 @@
-"""Is it one device, or the wrong environment?
+"""Is the device token bad, or is a setting wrong?
 
-APNs says the same of a device token that is rubbish and of every good one when ``APNS_SANDBOX`` or ``APNS_TOPIC`` is set wrong.
-Single devices are disabled. After a few in a row, with no message accepted in between, the channel is down until somebody looks:
-a wrong setting costs a process that many devices and not all of them. The next message that is accepted clears the suspicion.
+APNs gives the same answer (``BadDeviceToken``) for a bad device token and, if ``APNS_SANDBOX`` or ``APNS_TOPIC`` is wrong, for every
+good one. So the first five refused devices in a row are disabled, and the sixth makes the channel :class:`ChannelDown`: a wrong
+setting disables at most five devices in each process. An accepted message resets the count.
 
-It can be wrong the other way: where all devices that are due are rubbish indeed, they hold the channel until a good one is due too.
+Weakness: if all due device tokens really are bad, the channel stays down until a good one is due.
 """
 
 from worker.channels import BadAddress, ChannelDown, Outcome, Sent
 
-#: Devices in a row.
+#: Devices in a row that are disabled before the channel is down.
 MOST = 5
 
 
 class DoubtfulTokens:
-    """Counts refused devices between accepted messages."""
+    """Counts the devices that were refused since the last accepted message."""
 
     def __init__(self, *, most: int = MOST) -> None:
         self._most = most
         self._in_a_row = 0
 
-    def assess(self, outcome: Outcome) -> Outcome:
-        """``outcome``, or "the channel is down" for one refused device too many."""
+    def attribute(self, outcome: Outcome) -> Outcome:
+        """``outcome``, or :class:`ChannelDown` if too many devices in a row were refused."""
         if isinstance(outcome, Sent):
             self._in_a_row = 0
         elif isinstance(outcome, BadAddress) and outcome.doubtful:

@@ -1,10 +1,11 @@
-"""One request to APNs over HTTP/2: a bounded answer, or what the lack of one means for the message.
+"""One request to APNs over HTTP/2: returns the answer, or the outcome if there is no answer.
 
-httpx's transport is used without its client: the client would log every URL, and with it the device's address, and has
-redirects, cookies and the environment's proxies to offer, none of which is wanted.
+httpx's transport is used without its client. The client logs every URL, which holds the device token, and it follows redirects,
+keeps cookies and uses the environment's proxies.
 
-APNs can act on a request only once it has all of it. So a fault before its body goes out leaves it certainly unsent, and so
-does a stream that APNs says it did not process (RFC 9113, 6.8 and 8.7); after that it may have been delivered.
+APNs acts on a request only after it received the whole request. So the message was certainly not delivered if the error comes
+before the body is sent, or if APNs says that it did not process the stream (RFC 9113, 6.8 and 8.7). Otherwise the outcome is
+:class:`~worker.channels.Unknown`.
 """
 
 import asyncio
@@ -25,28 +26,28 @@ try:
 except ImportError:
     raise WorkerError("push by APNs needs: pip install 'reconnection-worker[push]'") from None
 
-#: They write headers, and with them tokens and addresses, at DEBUG.
+#: At DEBUG they log headers, which hold the provider token and device tokens.
 for _name in ("hpack", "httpcore"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
-#: Connections of one process. Each carries a hundred requests at once, so a second is opened only after trouble with the first.
+#: Connections of one process. One carries a hundred requests at once, so a second is opened only if the first fails.
 _CONNECTIONS = 4
-#: Seconds for which an idle connection is kept: Apple takes frequent reconnecting for an attack.
-_KEPT = 60.0
-#: Octets of an answer that are looked at, and seconds to wait for them once its status is there.
+#: Seconds before an idle connection is closed. Apple treats frequent reconnecting as an attack.
+_IDLE_SECONDS = 60.0
+#: Octets of an answer that are read, and seconds to wait for them after the status.
 _MAX_BODY, _BODY_PATIENCE = 64 * 1024, 5.0
 
 
 class _Progress:
-    """How far a request came, as the transport traces it."""
+    """How much of a request was sent, by the transport's trace events."""
 
     def __init__(self) -> None:
-        #: Whether its last octet may have left.
+        #: Whether the body may have been sent.
         self.began = False
         self.stream: int | None = None
 
     async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
-        if event == "http2.send_request_headers.started":  # again, where the transport moves to another connection
+        if event == "http2.send_request_headers.started":  # comes again if the transport retries on another connection
             self.began = False
             self.stream = info["stream_id"]
         elif event == "http2.send_request_body.started":
@@ -54,10 +55,10 @@ class _Progress:
 
 
 class Exchange:
-    """HTTP/2 connections to APNs, opened by the first request on the loop that is running then."""
+    """HTTP/2 connections to APNs. The first request opens them, on the event loop of that request."""
 
     def __init__(self, base_url: str, *, patience: float, ssl_context: ssl.SSLContext | None = None) -> None:
-        """``patience`` is the seconds for one exchange, ``ssl_context`` replaces the system's certificates."""
+        """``patience`` is the seconds for one request and its answer, ``ssl_context`` replaces the system's certificates."""
         self._base_url = base_url
         self._patience = patience
         self._ssl = ssl_context
@@ -81,12 +82,13 @@ class Exchange:
         try:
             async with asyncio.timeout(patience):
                 response = await transport.handle_async_request(request)
-        except Exception as error:  # noqa: BLE001 - whatever the other side provokes is an answer, above all once it has the request
+        except Exception as error:  # noqa: BLE001 - after the request was sent every error must become an outcome
+            code = _error_code(error)
             if not progress.began:
-                return TryLater(code=_lack(error), whole_channel=True, refusal=Refusal(_lack(error), Doubt.UNREACHABLE))
+                return TryLater(code=code, whole_channel=True, refusal=Refusal(code, Doubt.UNREACHABLE))
             if _unprocessed(error, progress.stream):
                 return TryLater(code="stream_refused", refusal=Refusal("stream_refused", Doubt.US))
-            return Unknown(code=_lack(error), refusal=Refusal(_lack(error), Doubt.MESSAGE))
+            return Unknown(code=code, refusal=Refusal(code, Doubt.MESSAGE))
         return HttpResponse(response.status_code, response.headers, await _read(response))
 
     async def close(self) -> None:
@@ -100,14 +102,14 @@ class Exchange:
             verify=self._ssl or ssl.create_default_context(),
             http1=False,
             http2=True,
-            limits=httpx.Limits(max_connections=_CONNECTIONS, keepalive_expiry=_KEPT),
+            limits=httpx.Limits(max_connections=_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS),
             trust_env=False,
         )
         return self._transport
 
 
 async def _read(response: httpx.Response) -> bytes:
-    """What can be had of the body: the status alone already says what became of the message."""
+    """The body, or as much of it as arrives. An incomplete body is no error, because the status alone decides most outcomes."""
     body = bytearray()
     try:
         async with asyncio.timeout(_BODY_PATIENCE):
@@ -122,19 +124,19 @@ async def _read(response: httpx.Response) -> bytes:
     return bytes(body)
 
 
-#: The first that fits decides.
-_LACKS: tuple[tuple[str, tuple[type[Exception], ...]], ...] = (
+#: The first match counts.
+_ERROR_CODES: tuple[tuple[str, tuple[type[Exception], ...]], ...] = (
     ("connect_timeout", (httpx.ConnectTimeout,)),
     ("timeout", (httpx.TimeoutException, TimeoutError)),
     ("connection_lost", (httpx.TransportError, OSError)),
 )
 
 
-def _lack(error: Exception) -> str:
-    """A short word for what there was instead of an answer; never the error's text, which may hold an address."""
+def _error_code(error: Exception) -> str:
+    """A word for an error, such as ``connect_timeout``. It never holds the error's text, which may contain a device token."""
     if isinstance(error, httpx.ConnectError):
         return "tls_failed" if _has_cause(error, ssl.SSLError) else "connect_failed"
-    return next((code for code, kinds in _LACKS if isinstance(error, kinds)), "unexpected")
+    return next((code for code, kinds in _ERROR_CODES if isinstance(error, kinds)), "unexpected")
 
 
 def _has_cause(error: BaseException | None, kind: type[BaseException]) -> bool:
@@ -146,7 +148,7 @@ def _has_cause(error: BaseException | None, kind: type[BaseException]) -> bool:
 
 
 def _unprocessed(error: Exception, stream: int | None) -> bool:
-    """Whether APNs says itself that it did nothing with the request: REFUSED_STREAM, or GOAWAY before its stream."""
+    """Whether APNs says that it did not process the request: REFUSED_STREAM, or GOAWAY with a lower last stream id."""
     cause = error.__cause__
     if not isinstance(cause, httpcore.RemoteProtocolError) or not cause.args or stream is None:
         return False

@@ -1,4 +1,4 @@
-"""APNs, as the registry knows it."""
+"""The registry's entry for APNs."""
 
 from worker.channels import Channel, ChannelKind
 from worker.channels.wording.languages import checked_default
@@ -9,7 +9,7 @@ def _open(settings: Settings, _data_patience: float) -> Channel:
     from worker.channels.push.apns.channel import ApnsChannel
     from worker.channels.push.apns.config import ApnsConfig
 
-    assert settings.apns_key_file is not None  # noqa: S101 - the caller has looked
+    assert settings.apns_key_file is not None  # noqa: S101 - the caller checked it
     return ApnsChannel(
         ApnsConfig(
             key_file=settings.apns_key_file,

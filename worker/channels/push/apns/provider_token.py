@@ -1,7 +1,7 @@
-"""The token that says who we are to APNs: a JWT signed with ES256 (RFC 7515, RFC 7518; Apple: *Establishing a token-based
+"""The provider token, our credentials for APNs: a JWT signed with ES256 (RFC 7515, RFC 7518; Apple: *Establishing a token-based
 connection to APNs*).
 
-Apple takes a token for an hour and wants no new one within twenty minutes, so one is used for forty.
+Apple accepts a token for 60 minutes and refuses a new one within 20 minutes. So a token is used for 40 minutes.
 """
 
 import base64
@@ -17,14 +17,14 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from worker.errors import SettingsError
 
-#: Seconds for which a token is used, and that must lie between two that were made because Apple called one expired.
-USED_FOR, LEAST_DISTANCE = 40 * 60, 20 * 60
+#: Seconds for which a token is used, and the least seconds between two renewals after Apple called a token expired.
+USED_FOR, MIN_RENEWAL_INTERVAL = 40 * 60, 20 * 60
 
 _COORDINATE = 32  # octets of r and of s in an ES256 signature (RFC 7518, 3.4)
 
 
 def load_key(file: Path) -> ec.EllipticCurvePrivateKey:
-    """The ``.p8`` key; raises :class:`~worker.errors.SettingsError` where the file holds no key for ES256."""
+    """The ``.p8`` key; raises :class:`~worker.errors.SettingsError` if the file holds no key for ES256."""
     try:
         key = serialization.load_pem_private_key(file.read_bytes(), password=None)
     except OSError as error:
@@ -37,7 +37,7 @@ def load_key(file: Path) -> ec.EllipticCurvePrivateKey:
 
 
 class ProviderToken:
-    """Makes tokens as they are needed."""
+    """Makes provider tokens and renews them."""
 
     def __init__(
         self, key: ec.EllipticCurvePrivateKey, *, key_id: str, team_id: str, clock: Callable[[], float] = time.time
@@ -52,18 +52,18 @@ class ProviderToken:
 
     def current(self) -> str:
         """The token to use now."""
-        # A clock that was set back must not keep a token for longer.
+        # The lower bound: if the clock was set back, the token's age is negative and its true age unknown.
         if not 0 <= self._clock() - self._made_at < USED_FOR:
             self._make()
         return self._token
 
     def renewed(self, expired: str) -> str | None:
-        """Another token than the one that Apple called expired; ``None`` if that would be the second within twenty minutes.
+        """A new token in place of one that Apple called expired; ``None`` if the last renewal was less than 20 minutes ago.
 
-        Then it is not the token that is old, but our clock that is wrong.
+        A token that young cannot have expired, so our clock must be wrong.
         """
-        if self._token == expired:  # else one of the messages beside this one has renewed it
-            if 0 <= self._clock() - self._renewed_at < LEAST_DISTANCE:
+        if self._token == expired:  # else another message, sent at the same time, has renewed it
+            if 0 <= self._clock() - self._renewed_at < MIN_RENEWAL_INTERVAL:
                 return None
             self._make()
             self._renewed_at = self._made_at

@@ -1,4 +1,4 @@
 """Push through Firebase Cloud Messaging, HTTP v1: :class:`~worker.channels.push.fcm.channel.FcmChannel`.
 
-``access_token`` gets the service account's tokens, ``message`` builds what is posted, ``classifying`` says what an answer means.
+``access_token`` gets the service account's tokens, ``message`` builds the request, ``classifying`` classifies the answer.
 """

@@ -6,23 +6,23 @@ import time
 from collections.abc import Callable
 
 from worker.channels import BadAddress, Dispatching, Doubt, Failed, Message, Outcome, Refusal, Sent, TryLater
+from worker.channels.last_accepted import LastAccepted
 from worker.channels.push.fcm.access_token import AccessToken, ServiceAccount
-from worker.channels.push.fcm.classifying import PERHAPS_THE_TOKEN, classify
+from worker.channels.push.fcm.classifying import MAY_BE_ONE_TOKEN, classify
 from worker.channels.push.fcm.config import FcmConfig
 from worker.channels.push.fcm.message import build
 from worker.channels.push.http import HttpResponse, Poster, service_url
 from worker.channels.push.pause import Pause
-from worker.channels.standing import Standing
 
-#: A token that no device has: FCM refuses it only after it accepted who asks.
-_NOBODY = "reconnect-doctor"
-#: How it says so where it does not name the field.
-_ABOUT_THE_REQUEST = frozenset({"invalid_argument", "http_400"})
+#: A registration token that no device has. FCM checks our credentials before it refuses the token.
+_FAKE_TOKEN = "reconnect-doctor"  # noqa: S105 - not a secret
+#: Codes with which FCM may refuse the fake token, besides a bad address.
+_REFUSED_FAKE_TOKEN = frozenset({"invalid_argument", "http_400"})
 _UNAUTHENTICATED = 401
 
 
 class FcmChannel:
-    """Implements :class:`worker.channels.Channel`. Connects at the first send; belongs to the loop that this happens on."""
+    """Implements :class:`worker.channels.Channel`. Connects at the first send, and belongs to the event loop of that send."""
 
     kind = "fcm"
 
@@ -33,41 +33,41 @@ class FcmChannel:
         ssl_context: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Raises :class:`~worker.errors.SettingsError` where the configuration allows no push."""
+        """Raises :class:`~worker.errors.SettingsError` if the key file or a URL is missing or invalid."""
         self._config = config
         self._account = ServiceAccount(config.service_account_file, token_uri=config.token_uri, clock=clock)
         base_url = service_url("FCM_BASE_URL", config.base_url)
         self._url = f"{base_url}/v1/projects/{self._account.project_id}/messages:send"
         self._poster = Poster(patience=config.patience, ssl_context=ssl_context)
         self._pause = Pause()
-        self._standing = Standing()
+        self._last_accepted = LastAccepted()
 
     async def send(self, message: Message, dispatching: Dispatching) -> Outcome:
         """See :meth:`worker.channels.Channel.send`."""
         body = build(message, self._config)
         if isinstance(body, BadAddress | Failed):
             return body
-        if held := self._pause.holds():
-            return held
+        if paused := self._pause.paused():
+            return paused
         token = await self._account.token()
         if not isinstance(token, AccessToken):
             return self._pause.note(token)
         await dispatching()
         outcome = self._pause.note(await self._post(body, token))
-        return self._standing.assess(self.kind, outcome, may_be_the_device=outcome.code in PERHAPS_THE_TOKEN)
+        return self._last_accepted.attribute(self.kind, outcome, may_be_address=outcome.code in MAY_BE_ONE_TOKEN)
 
     async def check(self) -> Outcome:
-        """Whether messages could be sent, without sending any: a token, and a dry run to nobody; ``Sent`` means that all is well."""
+        """Whether messages could be sent: gets an access token and does a dry run. ``Sent`` with the code ``ready`` if so."""
         token = await self._account.token()
         if not isinstance(token, AccessToken):
             return token
-        dry_run = {"validate_only": True, "message": {"token": _NOBODY, "data": {"message_key": _NOBODY}}}
+        dry_run = {"validate_only": True, "message": {"token": _FAKE_TOKEN, "data": {"message_key": _FAKE_TOKEN}}}
         outcome = await self._post(json.dumps(dry_run).encode(), token)
-        about_nobody = isinstance(outcome, BadAddress) or outcome.code in _ABOUT_THE_REQUEST
-        return Sent(code="ready") if isinstance(outcome, Sent) or about_nobody else outcome
+        token_refused = isinstance(outcome, BadAddress) or outcome.code in _REFUSED_FAKE_TOKEN
+        return Sent(code="ready") if isinstance(outcome, Sent) or token_refused else outcome
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
         await self._account.close()
         await self._poster.close()
 
@@ -75,14 +75,14 @@ class FcmChannel:
         headers = {"Authorization": f"Bearer {token.value}", "Content-Type": "application/json; charset=utf-8"}
         reply = await self._poster.post(self._url, headers=headers, body=body)
         if not isinstance(reply, HttpResponse):
-            return _unreached(reply)
+            return _unreachable(reply)
         if reply.status == _UNAUTHENTICATED:
             self._account.forget(token)
         return classify(reply)
 
 
-def _unreached(cause: Outcome) -> Outcome:
-    """There is one FCM: where it cannot be reached, no message can go."""
+def _unreachable(cause: Outcome) -> Outcome:
+    """All messages go to the same host. If it cannot be reached, the whole channel must wait."""
     if not isinstance(cause, TryLater):
         return cause
     return TryLater(code=cause.code, whole_channel=True, refusal=Refusal(cause.code, Doubt.UNREACHABLE))

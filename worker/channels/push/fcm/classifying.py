@@ -1,4 +1,4 @@
-"""What an answer of FCM means for the message, as one pure function (Firebase: *REST error codes for the HTTP v1 API*).
+"""Classifies an answer of FCM, as one pure function (Firebase: *REST error codes for the HTTP v1 API*).
 
 | errorCode, or else the HTTP status | outcome |
 |---|---|
@@ -9,15 +9,15 @@
 | QUOTA_EXCEEDED, 429 | later, and the whole channel waits as long as ``Retry-After`` says |
 | UNAVAILABLE, 502, 503, 504 | later; FCM is overloaded, so the whole channel |
 | INTERNAL, other 5xx | later |
-| SENDER_ID_MISMATCH, THIRD_PARTY_AUTH_ERROR, 401, 403 | the channel is down: the project or its keys are not set up right |
-| 404 without an errorCode, 3xx | the channel is down: whoever answered there is not FCM, or does not know the project |
+| SENDER_ID_MISMATCH, THIRD_PARTY_AUTH_ERROR, 401, 403 | the channel is down: the project or its keys are wrong |
+| 404 without an errorCode, 3xx | the channel is down: the server is not FCM, or the project does not exist |
 
-FCM answers a token that is none with "The registration token is not a valid FCM registration token", INVALID_ARGUMENT, and no
-``fieldViolations`` (firebase-admin-java, issue 1064; async-firebase, issue 15). What is wrong with a payload it names by its field,
-and ours is checked before it is sent (``fcm/message.py``). Should it be the payload all the same, then all are refused alike, and
-the streak stops the channel and gives the devices back (``policy/streaks.py``).
+FCM answers an invalid token with INVALID_ARGUMENT, "The registration token is not a valid FCM registration token", and no
+``fieldViolations`` (firebase-admin-java, issue 1064; async-firebase, issue 15). For an invalid payload it names the field in
+``fieldViolations``. If our payload is the cause all the same, every message gets this answer; the failure streak then stops the
+channel and enables the devices again (``policy/streaks.py``).
 
-Codes are made of words listed here; FCM's own text, which may repeat the token, never leaves.
+A code is one of the words above in lower case, or ``http_`` and the status. It contains no text of FCM, which may repeat the token.
 """
 
 import json
@@ -27,9 +27,9 @@ from typing import Any
 from worker.channels import BadAddress, ChannelDown, Doubt, Failed, Outcome, Refusal, Sent, TryLater
 from worker.channels.push.http import HttpResponse, retry_after
 
-#: Codes that concern the whole project as a rule, and one token now and then: of another project, or of an iOS app while
-#: Firebase has no key for Apple. :mod:`worker.channels.standing` decides.
-PERHAPS_THE_TOKEN = frozenset({"sender_id_mismatch", "third_party_auth_error"})
+#: Codes whose cause is usually the whole project, but may be one token: a token of another project, or of an iOS app if Firebase
+#: has no key for Apple. :mod:`worker.channels.last_accepted` decides.
+MAY_BE_ONE_TOKEN = frozenset({"sender_id_mismatch", "third_party_auth_error"})
 
 _MISCONFIGURED = frozenset({"SENDER_ID_MISMATCH", "THIRD_PARTY_AUTH_ERROR"})
 _TOKEN_FIELD = "message.token"  # noqa: S105 - a field's name
@@ -91,7 +91,7 @@ def _names_token(details: list[dict[str, Any]]) -> bool:
 
 
 def _details(body: bytes) -> list[dict[str, Any]]:
-    """``error.details``, whatever shape the body really has."""
+    """``error.details``; empty if the body has another shape."""
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):

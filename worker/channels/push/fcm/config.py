@@ -1,4 +1,4 @@
-"""What push through FCM has to know; importing this needs none of the optional packages."""
+"""The configuration of push through FCM. Importing it needs none of the optional packages."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,19 +8,19 @@ from pathlib import Path
 class FcmConfig:
     """One Firebase project."""
 
-    #: The service account's JSON key, as Google's console hands it out; it names the project and the token endpoint too.
+    #: The service account's JSON key from Google's console. It also names the project and the token endpoint.
     service_account_file: Path
     #: What customers call the product.
     app_name: str
-    #: Serves customers whose own language there is not; ``None``: English.
+    #: The language if the customer's own has no catalogue; ``None``: English.
     default_locale: str | None = None
-    #: Whether the payload carries the message's link. MX's own URI is a secret that Google would see.
+    #: Whether the payload contains the message's link. If the link is MX's own URI, Google sees that secret.
     include_link: bool = False
-    #: Seconds that FCM keeps the message for a device that is offline; at most four weeks. A device is given at most four
-    #: messages that it missed, so this is no longer than the usual time between reminders.
+    #: Seconds that FCM keeps the message for a device that is offline, at most four weeks. FCM keeps at most four messages with
+    #: different ids for a device. So three days, the usual time between reminders.
     ttl: int = 3 * 86_400
-    #: Seconds for one exchange.
+    #: Seconds for one request and its answer.
     patience: float = 30.0
     base_url: str = "https://fcm.googleapis.com"
-    #: In place of the key file's own ``token_uri``.
+    #: Replaces the ``token_uri`` of the key file.
     token_uri: str | None = None

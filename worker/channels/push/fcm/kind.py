@@ -1,4 +1,4 @@
-"""FCM, as the registry knows it."""
+"""The registry's entry for FCM."""
 
 from worker.channels import Channel, ChannelKind
 from worker.channels.wording.languages import checked_default
@@ -9,7 +9,7 @@ def _open(settings: Settings, _data_patience: float) -> Channel:
     from worker.channels.push.fcm.channel import FcmChannel
     from worker.channels.push.fcm.config import FcmConfig
 
-    assert settings.fcm_service_account_file is not None  # noqa: S101 - the caller has looked
+    assert settings.fcm_service_account_file is not None  # noqa: S101 - the caller checked it
     return FcmChannel(
         FcmConfig(
             service_account_file=settings.fcm_service_account_file,

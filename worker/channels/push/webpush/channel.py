@@ -1,4 +1,4 @@
-"""Push to browsers as a channel: checks the subscription, has the message encrypted, posts it, classifies the answer."""
+"""Push to browsers as a channel: checks the subscription, encrypts the message, posts it, classifies the answer."""
 
 import ssl
 from collections.abc import Mapping
@@ -6,15 +6,15 @@ from contextlib import suppress
 from typing import Any
 
 from worker.channels import Dispatching, Doubt, Failed, Message, Outcome, Refusal, Sent, TryLater, Unknown
+from worker.channels.last_accepted import LastAccepted
 from worker.channels.push.http import PRIVATE_ADDRESS, HttpResponse, Poster
-from worker.channels.push.payload import data_for, fitting, link_for, message_id
+from worker.channels.push.payload import data_for, encode_payload, link_for, message_id
 from worker.channels.push.text import word
 from worker.channels.push.webpush.classifying import classify
 from worker.channels.push.webpush.config import WebPushConfig
 from worker.channels.push.webpush.public_resolver import PublicResolver
 from worker.channels.push.webpush.subscription import Subscription, parse
 from worker.channels.push.webpush.vapid import check_contact, load_vapid
-from worker.channels.standing import Standing
 from worker.errors import WorkerError
 
 try:
@@ -22,21 +22,21 @@ try:
 except ImportError:
     raise WorkerError("push to browsers needs: pip install 'reconnection-worker[push]'") from None
 
-#: Octets before encryption that make a body of 4,096, which every push service takes (RFC 8291, 4).
+#: Octets before encryption. Encrypted they are 4,096, which every push service accepts (RFC 8291, 4).
 _PLAINTEXT_LIMIT = 3993
 
 
 class WebPushChannel:
-    """Implements :class:`worker.channels.Channel`. Connects at the first send; belongs to the loop that this happens on."""
+    """Implements :class:`worker.channels.Channel`. Connects at the first send, and belongs to the event loop of that send."""
 
     kind = "webpush"
 
     def __init__(self, config: WebPushConfig, *, ssl_context: ssl.SSLContext | None = None) -> None:
-        """Raises :class:`~worker.errors.SettingsError` where the configuration allows no push."""
+        """Raises :class:`~worker.errors.SettingsError` if the key or the contact is missing or invalid."""
         self._config = config
         self._contact = check_contact(config.contact)
         self._vapid = load_vapid(config.vapid_key_file)
-        self._standing = Standing()
+        self._last_accepted = LastAccepted()
         resolver = PublicResolver(allow_loopback=config.allow_loopback)
         self._poster = Poster(patience=config.patience, ssl_context=ssl_context, resolver=resolver)
 
@@ -53,28 +53,28 @@ class WebPushChannel:
         return await self._post(subscription, payload, topic=message_id(message.key), dispatching=dispatching)
 
     async def check(self) -> Outcome:
-        """All that can be known without a subscription is that key and contact can be used, and that is known since the start."""
+        """Always ``ready``. Without a subscription only key and contact can be checked, and ``__init__`` has checked them."""
         return Sent(code="ready")
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
         await self._poster.close()
 
     def _payload(self, message: Message) -> bytes | None:
-        """What the site's service worker gets and shows."""
+        """The JSON that the site's service worker gets and shows; ``None`` if it is too large."""
         text = word(message, app=self._config.app_name, default_locale=self._config.default_locale)
 
-        def body(carried: str | None) -> dict[str, Any]:
+        def body(link: str | None) -> dict[str, Any]:
             shown = {"title": text.title, "body": text.body, "lang": text.language, "tag": message_id(message.key)}
-            return {**shown, "data": data_for(message, carried)}
+            return {**shown, "data": data_for(message, link)}
 
-        return fitting(body, link_for(message, include_link=self._config.include_link), limit=_PLAINTEXT_LIMIT)
+        return encode_payload(body, link_for(message, include_link=self._config.include_link), limit=_PLAINTEXT_LIMIT)
 
     async def _post(
         self, subscription: Subscription, payload: bytes, *, topic: str, dispatching: Dispatching
     ) -> Outcome:
-        courier = _Courier(self._poster, dispatching)
-        with suppress(WebPushException):  # for every refusal: the courier has the reply
+        session = _Session(self._poster, dispatching)
+        with suppress(WebPushException):  # pywebpush raises it for every refusal; ``session.result`` has the answer
             await webpush_async(
                 subscription.info(),
                 payload,
@@ -83,29 +83,29 @@ class WebPushChannel:
                 ttl=self._config.ttl,
                 timeout=self._config.patience,
                 headers={"Topic": topic, "Urgency": "normal"},
-                aiohttp_session=courier,
+                aiohttp_session=session,
             )
-        result = courier.result
+        result = session.result
         outcome = classify(result) if isinstance(result, HttpResponse) else result
-        return self._standing.assess(subscription.origin, outcome)
+        return self._last_accepted.attribute(subscription.origin, outcome)
 
 
-class _Courier:
-    """What pywebpush takes for an aiohttp session. A real one would follow redirects, and read an answer of any length."""
+class _Session:
+    """Replaces the aiohttp session of pywebpush. A real one would follow redirects and read an answer of any length."""
 
     def __init__(self, poster: Poster, dispatching: Dispatching) -> None:
         self._poster = poster
         self._dispatching = dispatching
         self.result: HttpResponse | Outcome = Failed(code="not_encrypted")
 
-    async def post(self, endpoint: str, *, data: bytes, headers: Mapping[str, str], **_options: object) -> "_Answer":
+    async def post(self, endpoint: str, *, data: bytes, headers: Mapping[str, str], **_options: object) -> "_Response":
         await self._dispatching()
-        self.result = _settled(await self._poster.post(endpoint, headers=headers, body=data))
-        return _Answer(self.result)
+        self.result = _result(await self._poster.post(endpoint, headers=headers, body=data))
+        return _Response(self.result)
 
 
-class _Answer:
-    """As much of an aiohttp response as pywebpush looks at."""
+class _Response:
+    """The part of an aiohttp response that pywebpush reads."""
 
     reason = ""
 
@@ -116,9 +116,9 @@ class _Answer:
         return ""
 
 
-def _settled(result: HttpResponse | TryLater | Unknown) -> HttpResponse | Outcome:
-    """A name that leads into a private network will not become a push service by waiting."""
-    if isinstance(result, TryLater) and result.code == PRIVATE_ADDRESS:
+def _result(result: HttpResponse | TryLater | Unknown) -> HttpResponse | Outcome:
+    """``result``, with the refusal of an error before the request was sent."""
+    if isinstance(result, TryLater) and result.code == PRIVATE_ADDRESS:  # a retry would find the same address
         return Failed(code="endpoint_private_address")
     if isinstance(result, TryLater):
         return TryLater(code=result.code, refusal=Refusal(result.code, Doubt.US))

@@ -1,19 +1,20 @@
-"""What an answer of a push service means for the message, as one pure function (RFC 8030; autopush: *Error codes*).
+"""Classifies an answer of a push service, as one pure function (RFC 8030; autopush: *Error codes*).
 
 | HTTP status | outcome |
 |---|---|
 | 2xx | sent |
-| 404, 410 | the address is bad: the subscription is over |
-| 429 | later; there are several push services, so this message alone |
+| 404, 410 | the address is bad: the subscription has ended |
+| 429 | later; only this message, because other push services may accept theirs |
 | 413, other 4xx | failed |
-| 401, 403 that name another VAPID key | failed, with a code of its own: see below |
-| 401, 403 | the channel is down: our VAPID key or contact is refused (but see :mod:`worker.channels.standing`) |
+| 401, 403 that name another VAPID key | failed, with the code ``vapid_key_mismatch``: see below |
+| 401, 403 | the channel is down: our VAPID key or contact is refused (but see :mod:`worker.channels.last_accepted`) |
 | 5xx | later |
 | 3xx | failed: a redirect could lead anywhere |
 
-A subscription belongs to the VAPID key that it was made with. One that was made with another key, left over from before a
-change of keys or made up by somebody, would stop push for everybody if it counted as "channel down", and a wrong key file
-would wipe every subscription if it counted as a bad address. So it is neither. Three services say it in three ways.
+A subscription belongs to the VAPID key that it was made with. A subscription of another key is left from before a change of keys,
+or made up. It must not count as "the channel is down", because then one such row stops push for all users. It must not count as a
+bad address, because then a wrong key file disables every subscription. So it is "failed". Google, Apple and Mozilla each report it
+in their own way.
 """
 
 import json

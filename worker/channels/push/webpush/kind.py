@@ -1,4 +1,4 @@
-"""Web Push, as the registry knows it."""
+"""The registry's entry for Web Push."""
 
 from worker.channels import Channel, ChannelKind
 from worker.channels.wording.languages import checked_default
@@ -9,7 +9,7 @@ def _open(settings: Settings, _data_patience: float) -> Channel:
     from worker.channels.push.webpush.channel import WebPushChannel
     from worker.channels.push.webpush.config import WebPushConfig
 
-    assert settings.webpush_vapid_key_file is not None  # noqa: S101 - the caller has looked
+    assert settings.webpush_vapid_key_file is not None  # noqa: S101 - the caller checked it
     return WebPushChannel(
         WebPushConfig(
             vapid_key_file=settings.webpush_vapid_key_file,

@@ -1,8 +1,8 @@
-"""Names, but only those that lead to the public internet.
+"""Resolves host names, but returns only public addresses.
 
-A known host name is one half of the defence against a subscription that points inside (SSRF); this is the other: whatever DNS
-says of a name, no connection is made to a private, loopback, link-local or otherwise special address. The connector connects
-to the very addresses that passed here, so a second answer of DNS cannot change them.
+This is the second protection against a subscription that points into a private network (SSRF); the first is the list of known
+hosts. No connection is made to a private, loopback, link-local or otherwise special address, whatever DNS answers. The connector
+uses the addresses that were checked here, so a second DNS answer cannot replace them.
 """
 
 import ipaddress
@@ -11,11 +11,11 @@ import socket
 from aiohttp import ThreadedResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from worker.channels.push.http import RefusedAddress
+from worker.channels.push.http import NonPublicAddress
 
 
 class PublicResolver(AbstractResolver):
-    """The system's resolver, less what is not public."""
+    """The system's resolver, without the addresses that are not public."""
 
     def __init__(self, *, allow_loopback: bool = False) -> None:
         self._allow_loopback = allow_loopback
@@ -23,15 +23,15 @@ class PublicResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Public addresses; raises :class:`RefusedAddress` where there are only others."""
+        """The public addresses; raises :class:`NonPublicAddress` if the host has only others."""
         found = await ThreadedResolver().resolve(host, port, family)
         public = [result for result in found if self._is_allowed(result["host"])]
         if found and not public:
-            raise RefusedAddress
+            raise NonPublicAddress
         return public
 
     async def close(self) -> None:
-        """Nothing is kept."""
+        """Nothing to close."""
 
     def _is_allowed(self, text: str) -> bool:
         address = ipaddress.ip_address(text.partition("%")[0])

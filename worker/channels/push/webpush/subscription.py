@@ -1,7 +1,7 @@
-"""A browser's subscription, as ``JSON.stringify(subscription)`` gives it: where to post, and for whom to encrypt.
+"""A browser's subscription, as ``JSON.stringify(subscription)`` gives it: the endpoint to post to, and the keys to encrypt with.
 
-It comes from a browser and so may say anything. What is no subscription is a bad address. An endpoint that is well-formed but
-not at a known push service is refused without blaming the address: the list of services may be what is out of date.
+It comes from a browser, so it may be any text. An invalid subscription is a bad address. A valid endpoint whose host is not in
+``WEBPUSH_HOSTS`` is :class:`~worker.channels.Failed` instead, because the list of hosts may be out of date.
 """
 
 import base64
@@ -27,27 +27,27 @@ _PUBLIC_KEY, _SECRET = 65, 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Subscription:
-    """A subscription that was checked."""
+    """A valid subscription."""
 
     endpoint: str
     p256dh: bytes
     auth: bytes
 
-    def __repr__(self) -> str:  # whoever has it can push
+    def __repr__(self) -> str:  # secret: anybody who has it can encrypt messages for the browser
         return "Subscription(…)"
 
     @property
     def origin(self) -> str:
-        """The push service that a VAPID token is made out to (RFC 8292, 2)."""
+        """The audience of the VAPID token (RFC 8292, 2): ``https://fcm.googleapis.com``."""
         return str(URL(self.endpoint).origin())
 
     def info(self) -> dict[str, Any]:
-        """As pywebpush wants it."""
+        """The form that pywebpush takes."""
         return {"endpoint": self.endpoint, "keys": {"p256dh": _encoded(self.p256dh), "auth": _encoded(self.auth)}}
 
 
 def parse(address: str, config: WebPushConfig) -> Subscription | BadAddress | Failed:
-    """The subscription that ``address`` is, or why nothing can be sent to it."""
+    """The subscription in ``address``, or why nothing can be sent to it."""
     try:
         info = json.loads(address)
         endpoint, keys = info["endpoint"], info["keys"]
@@ -61,7 +61,7 @@ def parse(address: str, config: WebPushConfig) -> Subscription | BadAddress | Fa
 
 
 def _refused(endpoint: str, config: WebPushConfig) -> BadAddress | Failed | None:
-    """Why nothing may be posted to this endpoint, if so."""
+    """Why nothing may be posted to this endpoint; ``None`` if it may."""
     if not endpoint.isascii():
         return BadAddress(code="endpoint_malformed")
     if config.allow_loopback and _is_on_this_machine(endpoint):
@@ -87,9 +87,9 @@ def _is_on_this_machine(endpoint: str) -> bool:
 
 
 def _decoded(text: object) -> bytes:
-    """Base64url, with or without its padding; raises ``ValueError`` (``binascii.Error`` is one) for anything else."""
+    """Decodes base64url, with or without padding; raises ``ValueError`` (``binascii.Error`` is a subclass) for anything else."""
     if not isinstance(text, str):
-        raise ValueError  # noqa: TRY004 - what is wrong is the subscription, not a caller
+        raise ValueError  # noqa: TRY004 - the subscription is invalid, not the caller's argument
     stripped = text.rstrip("=")
     return base64.b64decode(stripped + "=" * (-len(stripped) % 4), altchars=b"-_", validate=True)
 

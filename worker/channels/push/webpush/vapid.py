@@ -1,7 +1,6 @@
-"""The key that says who we are to push services (VAPID, RFC 8292).
+"""The VAPID key, our credentials for push services (RFC 8292).
 
-Read here rather than by py_vapid, which makes a key of its own where the file is missing: a key that no browser has
-subscribed with.
+py_vapid does not read the file, because it makes a new key if the file is missing, and no browser has subscribed with a new key.
 """
 
 import base64
@@ -24,7 +23,7 @@ _SCALAR = 32
 
 
 def load_vapid(file: Path) -> Vapid02:
-    """The key in ``file``; raises :class:`~worker.errors.SettingsError` where there is none that can be used."""
+    """The key in ``file``; raises :class:`~worker.errors.SettingsError` if there is no usable key."""
     try:
         text = file.read_bytes()
     except OSError as error:
@@ -35,12 +34,12 @@ def load_vapid(file: Path) -> Vapid02:
         key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise SettingsError("settings: WEBPUSH_VAPID_KEY_FILE: expected a private key on P-256, as PEM or in base64url")
-    # Its own check of the contact takes no path in a URL; ours is done.
+    # no-strict: py_vapid's check of the contact refuses a URL with a path. ``check_contact`` has checked it already.
     return Vapid02(private_key=key, conf={"no-strict": True})
 
 
 def check_contact(contact: str) -> str:
-    """``contact``, if a push service would take it; else :class:`~worker.errors.SettingsError`."""
+    """``contact``; raises :class:`~worker.errors.SettingsError` if push services would refuse it."""
     try:
         return parse_contact(contact)
     except ValueError as error:

@@ -140,7 +140,7 @@ async def test_a_channel_can_be_closed_while_a_token_is_on_its_way(google, conne
     ("overrides", "says"),
     [
         ({"project_id": None}, "FCM_SERVICE_ACCOUNT_FILE: expected the JSON key"),
-        ({"private_key": "-----BEGIN RSA PRIVATE KEY-----\nsecret\n-----END RSA PRIVATE KEY-----"}, "private key"),
+        ({"private_key": "-----BEGIN RSA PRIVATE KEY-----\nsecret\n-----END RSA PRIVATE KEY-----"}, "private_key"),
         ({"client_email": None}, "FCM_SERVICE_ACCOUNT_FILE"),
     ],
 )

@@ -3,7 +3,7 @@
 import pytest
 
 from worker.channels import BadAddress, Failed
-from worker.channels.push.http import PRIVATE_ADDRESS, Poster, RefusedAddress
+from worker.channels.push.http import PRIVATE_ADDRESS, NonPublicAddress, Poster
 from worker.channels.push.webpush.public_resolver import PublicResolver
 from worker.sandbox.phones.browser import Browser
 
@@ -39,14 +39,14 @@ async def test_an_unknown_host_is_refused_without_blaming_the_address(connect, m
 async def test_a_name_that_leads_inside_is_not_connected_to(service):
     poster = Poster(patience=10.0, resolver=PublicResolver())
     try:
-        outcome_without_answer = await poster.post(service.url.replace("127.0.0.1", "localhost"), headers={}, body=b"x")
+        outcome = await poster.post(service.url.replace("127.0.0.1", "localhost"), headers={}, body=b"x")
     finally:
         await poster.close()
-    assert outcome_without_answer.code == PRIVATE_ADDRESS
+    assert outcome.code == PRIVATE_ADDRESS
     assert not service.requests
 
 
 async def test_a_name_that_leads_inside_has_no_address():
-    with pytest.raises(RefusedAddress):
+    with pytest.raises(NonPublicAddress):
         await PublicResolver().resolve("localhost", 443)
     assert await PublicResolver(allow_loopback=True).resolve("localhost", 443)

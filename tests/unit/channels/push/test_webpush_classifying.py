@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from worker.channels import ChannelDown, Failed, Sent, TryLater
 from worker.channels.push.http import PRIVATE_ADDRESS, HttpResponse
-from worker.channels.push.webpush.channel import _settled
+from worker.channels.push.webpush.channel import _result
 from worker.channels.push.webpush.classifying import classify
 
 
@@ -29,5 +29,5 @@ def test_a_redirect_is_a_failure(status):
 
 
 def test_a_name_that_leads_inside_fails_for_good():
-    assert _settled(TryLater(code=PRIVATE_ADDRESS)) == Failed(code="endpoint_private_address")
-    assert _settled(TryLater(code="dns_failed")) == TryLater(code="dns_failed")
+    assert _result(TryLater(code=PRIVATE_ADDRESS)) == Failed(code="endpoint_private_address")
+    assert _result(TryLater(code="dns_failed")) == TryLater(code="dns_failed")
