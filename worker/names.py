@@ -1,14 +1,14 @@
-"""How a name that comes from data is shown: in mail, in a push message, on a page and on a terminal.
+"""Makes names from data safe to show: in mail, in a push message, on a page and on a terminal.
 
-A bank's name is text that somebody else wrote. Two things in it can change what the reader sees of *our* sentence:
+The name of a bank comes from another system. Two things in it can change how *our* sentence reads:
 
-- **Marks that nobody sees**, such as U+202E (right-to-left override), U+061C, U+200B and U+00AD, tags and fillers.
-  With them one name reads as another. :func:`shown` removes them.
-- **Letters of the other direction.** "بنك 24" in the middle of an English sentence is an honest name, yet it moves the words
-  and digits that follow it. :func:`isolated` and :func:`bdi` keep it apart (UAX #9, 2.4.2).
+- **Invisible characters**, such as U+202E (right-to-left override), U+061C, U+200B and U+00AD, tags and fillers.
+  They can make one name look like another. :func:`shown` removes them.
+- **Letters of the other writing direction.** "بنك 24" in an English sentence is a valid name, but it changes the order of the words
+  and digits after it. :func:`isolated` and :func:`bdi` isolate it (UAX #9, 2.4.2).
 
-Marks that a script needs stay: U+200C and U+200D where Persian, Hindi, Bengali and their neighbours write them, and variation
-selectors behind what has variants.
+Invisible characters that a script needs are kept: U+200C and U+200D where Persian, Hindi, Bengali and related scripts write them, and
+variation selectors after a character that has variants.
 """
 
 import re
@@ -17,42 +17,42 @@ from functools import lru_cache
 
 from markupsafe import Markup
 
-#: A name longer than this is cut: it would push everything else out of a subject.
+#: Characters. A longer name is cut, because it would leave no room for the rest of a mail's subject.
 NAME_LIMIT = 100
 
 FIRST_STRONG_ISOLATE, POP_DIRECTIONAL_ISOLATE = "\u2068", "\u2069"
 
-#: Controls (C0, DEL, C1), line and paragraph separators, blanks that are no spaces, lone surrogates: each becomes a space.
-_PARTING = re.compile(r"[\x00-\x1f\x7f-\x9f\u115f\u1160\u2028\u2029\u2800\u3164\uffa0\ud800-\udfff]+")
-#: Shown as nothing, and not of the category Cf, which is looked up: Unicode's Default_Ignorable_Code_Point, and what is no character.
-_UNSEEN = re.compile(
+#: Controls (C0, DEL, C1), line and paragraph separators, blank characters other than the space, lone surrogates. Each becomes a space.
+_TO_SPACE = re.compile(r"[\x00-\x1f\x7f-\x9f\u115f\u1160\u2028\u2029\u2800\u3164\uffa0\ud800-\udfff]+")
+#: Invisible characters that are not in the category Cf: Unicode's Default_Ignorable_Code_Point, and noncharacters.
+_INVISIBLE = re.compile(
     r"[\u034f\u17b4\u17b5\u180b-\u180f\u2065\ufe00-\ufe0f\ufff0-\ufffb\ufffe\uffff\U000e0000-\U000e0fff]"
 )
-#: Of the category Cf, and seen: signs that stand before or around Arabic, Syriac and Kaithi numbers.
-_SEEN = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
+#: Visible characters in the category Cf: signs before or around Arabic, Syriac and Kaithi numbers.
+_VISIBLE_CF = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
 #: Zero width non-joiner and joiner.
 _JOINERS = frozenset("\u200c\u200d")
 #: The virama of Indic scripts has this canonical combining class.
 _VIRAMA = 9
-#: Bidirectional classes of what is written from right to left.
+#: Bidirectional classes of characters that are written from right to left.
 _RIGHT_TO_LEFT = frozenset({"R", "AL", "AN"})
 
 
 @lru_cache(maxsize=4096)  # the same few banks in every message
 def shown(text: str, *, limit: int = NAME_LIMIT) -> str:
-    """``text`` as one line of what a reader can see: white space folded, at most ``limit`` characters, maybe empty."""
+    """The visible characters of ``text``, on one line of at most ``limit`` characters, with white space folded. It may be empty."""
     if not (text.isascii() and text.isprintable()):
-        text = _PARTING.sub(" ", text)
+        text = _TO_SPACE.sub(" ", text)
         text = "".join(mark for place, mark in enumerate(text) if _may_stay(text, place))
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
 def isolated(name: str, *, right_to_left: bool = False) -> str:
-    """``name`` for a sentence in plain text: between FSI and PDI where it could move the words beside it.
+    """``name`` for a sentence in plain text: between FSI and PDI if it could change the order of the words around it.
 
-    ``right_to_left`` is the direction of the sentence. A name in the sentence's own direction stays as it is: invisible characters in
-    every subject would be one more thing for a spam filter to weigh.
+    ``right_to_left`` is the direction of the sentence. A name in the same direction is returned unchanged, because spam filters may
+    count invisible characters in a subject.
     """
     if name.isascii() and not right_to_left:
         return name
@@ -62,7 +62,7 @@ def isolated(name: str, *, right_to_left: bool = False) -> str:
 
 
 def bdi(name: str) -> Markup:
-    """``name`` for a sentence in HTML, isolated or not before: escaped, in an element of its own."""
+    """``name`` for a sentence in HTML: escaped and in a ``<bdi>`` element. FSI and PDI around it are removed."""
     return Markup("<bdi>{}</bdi>").format(name.strip(FIRST_STRONG_ISOLATE + POP_DIRECTIONAL_ISOLATE))
 
 
@@ -73,13 +73,13 @@ def _may_stay(text: str, place: int) -> bool:
     before, after = text[place - 1 : place], text[place + 1 : place + 2]
     if mark in _JOINERS:
         return bool(before and after) and (_joins(before, after) or _VIRAMA in _classes(before, after))
-    if _UNSEEN.match(mark):
+    if _INVISIBLE.match(mark):
         return bool(before) and _has_variants(before, mark)
-    return unicodedata.category(mark) != "Cf" or mark in _SEEN
+    return unicodedata.category(mark) != "Cf" or mark in _VISIBLE_CF
 
 
 def _joins(before: str, after: str) -> bool:
-    """Whether both are letters of a cursive script from right to left, or marks upon such letters."""
+    """Whether both are letters, or marks on letters, of a cursive script that is written from right to left."""
     return all(
         unicodedata.bidirectional(mark) == "AL" or unicodedata.name(mark, "").startswith(("ARABIC ", "SYRIAC "))
         for mark in (before, after)
@@ -91,7 +91,7 @@ def _classes(*marks: str) -> set[int]:
 
 
 def _has_variants(base: str, selector: str) -> bool:
-    """Whether ``selector`` chooses among the forms of ``base``: an emoji or a sign, a Han character, a Mongolian letter."""
+    """Whether ``base`` has variants that ``selector`` can choose: an emoji or sign, a Han character, a Mongolian letter."""
     if "\u180b" <= selector <= "\u180f":
         return unicodedata.name(base, "").startswith("MONGOLIAN LETTER")
     han = unicodedata.name(base, "").startswith("CJK ")

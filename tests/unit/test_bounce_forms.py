@@ -3,7 +3,7 @@
 import pytest
 
 from worker.bounces import BounceOutcome, Kind, parse, read
-from worker.bounces.evidence import assess
+from worker.bounces.evidence import classify
 from worker.channels.email.message import ID_HEADER, message_token
 
 BAD, FULL, LATER, REFUSED = (
@@ -64,7 +64,7 @@ JO = "jo@mail.example"
 def test_the_receiving_servers_word_wins_and_a_contradiction_blames_nobody(
     status: str, answer: str, outcome: BounceOutcome
 ) -> None:
-    assert assess(status=status, answer=answer).outcome is outcome
+    assert classify(status=status, answer=answer).outcome is outcome
 
 
 def bounce(text: str, *, sender: str = "MAILER-DAEMON@mx.example", headers: str = "") -> bytes:

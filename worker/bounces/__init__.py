@@ -1,12 +1,12 @@
-"""Reading delivery reports: which mail of ours failed, for which address, and whether the address is to blame.
+"""Reads delivery reports: which of our mails failed, for which address, and whether the address exists.
 
 | module | answers |
 |---|---|
-| ``reading`` | what is this mail: a report, a complaint, a bounce that nobody understands, something else? |
-| ``dsn``, ``plain``, ``feedback`` | what does each form of report say of each recipient? |
-| ``evidence`` | does a refusal speak of the address? |
-| ``tracing`` | which mail of ours is it about, and may the report be believed? |
-| ``parts``, ``report`` | a mail's parts as text; what comes out |
+| ``reading`` | What is this mail: a report, a complaint, a bounce in an unknown form, something else? |
+| ``dsn``, ``plain``, ``feedback`` | What does each form of report say about each recipient? |
+| ``evidence`` | Does a refusal mean that the address does not exist? |
+| ``tracing`` | Which of our mails is it about, and is the report genuine? |
+| ``parts``, ``report`` | How is a part read as text? What does a report consist of? |
 """
 
 from worker.bounces.reading import LIMIT, Kind, Reading, parse, read

@@ -1,4 +1,4 @@
-"""Delivery status notifications (RFC 3464): the blocks of fields, one for each recipient."""
+"""Parses delivery status notifications (RFC 3464): one block of fields for each recipient."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from email.message import Message
 from worker.bounces.parts import headers_in
 from worker.bounces.report import address_in
 
-#: Recipients of one report; ours has one.
+#: The most recipients of one report. Each of our mails has one recipient.
 MOST_RECIPIENTS = 200
 
 _BLANK_LINE = re.compile(r"\r?\n[ \t]*\r?\n")
@@ -17,13 +17,13 @@ _FIELD = re.compile(
     r"^(?:Final-Recipient|Original-Recipient|Status|Diagnostic-Code)[ \t]*:", re.IGNORECASE | re.MULTILINE
 )
 _SPACE = re.compile(r"\s+")
-#: Types of diagnostic that are the reporting server's own words rather than another server's answer (RFC 3464, 2.3.6).
+#: The type of a diagnostic, such as ``smtp;`` or ``x-postfix;`` (RFC 3464, 2.3.6).
 _TYPE = re.compile(r"^\s*[A-Za-z][\w.-]{0,40}\s*;")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipient:
-    """One block."""
+    """The block of one recipient."""
 
     action: str
     status: str
@@ -33,12 +33,12 @@ class Recipient:
 
 
 def has_fields(text: str) -> bool:
-    """Whether a text holds the fields of RFC 3464, as some servers write them into a plain text."""
+    """Whether a text contains the fields of RFC 3464. Some servers write them into plain text."""
     return len(_FIELD.findall(text)) > 1
 
 
 def message_fields(text: str) -> Message:
-    """The block that speaks of the mail as a whole; empty if it is missing."""
+    """The block about the whole mail; empty if it is missing."""
     first = headers_in(_BLANK_LINE.split(text.strip(), 1)[0])
     return headers_in("") if _is_recipient(first) else first
 
@@ -46,7 +46,7 @@ def message_fields(text: str) -> Message:
 def recipients(text: str) -> Iterator[Recipient]:
     """All recipients of a ``message/delivery-status``."""
     for group in _BLANK_LINE.split(text.strip(), MOST_RECIPIENTS):
-        for each in _RECIPIENTS.split(group, MOST_RECIPIENTS):  # some servers forget the line between two recipients
+        for each in _RECIPIENTS.split(group, MOST_RECIPIENTS):  # some servers omit the blank line between recipients
             if _is_recipient(block := headers_in(each)):
                 yield _recipient(block)
 

@@ -1,4 +1,4 @@
-"""Complaints: a mailbox provider's feedback loop says that a recipient called a mail spam (RFC 5965)."""
+"""Parses complaints (RFC 5965): a mailbox provider reports that a recipient marked our mail as spam."""
 
 from collections.abc import Iterable
 from email.message import Message
@@ -6,13 +6,13 @@ from email.message import Message
 from worker.bounces.parts import headers_in
 from worker.bounces.report import address_in
 
-#: What recipients themselves say. The other types are ``fraud``, ``virus``, ``auth-failure`` (RFC 6591): not about a wish of theirs.
+#: Types that come from a recipient. The others (``fraud``, ``virus``, ``auth-failure`` of RFC 6591) come from the provider.
 _BY_RECIPIENT = frozenset({"abuse", "opt-out", "opt-out-list", "complaint", "not-spam-request", ""})
 _NO_COMPLAINT = "not-spam"
 
 
 def complainants(text: str, original: Message | None) -> tuple[str, ...] | None:
-    """The addresses that a ``message/feedback-report`` speaks of, maybe none; ``None`` if it is no complaint of a recipient."""
+    """The addresses in a ``message/feedback-report``, perhaps none; ``None`` if the report is not a recipient's complaint."""
     fields = headers_in(text)
     kind = str(fields.get("Feedback-Type") or "").strip().lower()
     if kind == _NO_COMPLAINT or kind not in _BY_RECIPIENT:

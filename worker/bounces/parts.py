@@ -1,4 +1,4 @@
-"""The parts of a mail as text: decoded, limited, without the copy of the mail that came back."""
+"""The parts of a report as text: decoded, cut to a limit, without the returned copy of our mail."""
 
 import re
 from collections.abc import Iterator
@@ -7,12 +7,12 @@ from email.message import Message
 from email.parser import HeaderParser
 from html import unescape
 
-#: Characters of a text part that are looked at.
+#: Characters of a text part that are read.
 TEXT_LIMIT = 32 * 1024
 
 _TAG = re.compile(r"<(?:br|/p|/div|/tr|/li|/h\d)\b[^<>]{0,300}>", re.IGNORECASE)
 _ANY_TAG = re.compile(r"</?(?!mailto:)[a-zA-Z!][^<>@]{0,2000}>")
-#: Where the copy of our mail, or its headers, begins in a report that is plain text.
+#: The line in a plain text report at which the copy of our mail begins.
 _COPY = re.compile(
     r"^(?:[ \t>|*=_-]{0,80}(?:below (?:this line )?is a copy|enclosed is a copy|this is a copy|included is a copy|(?:the )?original message(?: follows| headers?)?[ \t.:*_=-]{0,80}$"
     r"|the header of the original|message headers? follow|message text follows|unsent message|returned message|original e?-?mail|copy of (?:the|your) (?:original )?message"
@@ -23,7 +23,7 @@ _COPY = re.compile(
 
 
 def text_of(part: Message) -> str:
-    """The text of a part, at most :data:`TEXT_LIMIT` characters; an unknown character set is read as UTF-8."""
+    """The text of a part, at most :data:`TEXT_LIMIT` characters. An unknown character set is decoded as UTF-8."""
     payload = part.get_payload(decode=True)
     if not isinstance(payload, bytes):
         return ""
@@ -38,14 +38,14 @@ def text_of(part: Message) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def said_in(text: str) -> str:
-    """What the reporting server says itself: ``text`` up to the copy of our mail."""
+def before_copy(text: str) -> str:
+    """The reporting server's own text: the part before the copy of our mail."""
     found = _COPY.search(text)
     return text[: found.start()] if found else text
 
 
 def texts(mail: Message) -> Iterator[str]:
-    """The text parts that are not inside a returned mail; HTML only where there is nothing else."""
+    """The text parts outside a returned mail. HTML parts only if there are no plain ones."""
     plain: list[Message] = []
     html: list[Message] = []
     for part in _outer(mail):
@@ -55,7 +55,7 @@ def texts(mail: Message) -> Iterator[str]:
 
 
 def headers_in(text: str) -> Message:
-    """A block of header fields."""
+    """The header fields in ``text``."""
     return HeaderParser(policy=policy.compat32).parsestr(text.lstrip("\r\n"))
 
 
@@ -71,5 +71,8 @@ def _outer(mail: Message) -> Iterator[Message]:
         part = waiting.pop(0)
         if children(part) and part.get_content_maintype() == "multipart":
             waiting = children(part) + waiting
-        elif part.get_content_maintype() in {"text", "multipart"}:  # a multipart without parts has lost its boundary
+        elif part.get_content_maintype() in {
+            "text",
+            "multipart",
+        }:  # a multipart without parts has no valid boundary: read it as text
             yield part

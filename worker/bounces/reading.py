@@ -1,11 +1,11 @@
-"""One mail of the bounce mailbox, read: what it is, and what it reports.
+"""Reads one mail of the bounce mailbox: what kind it is, and what it reports. In this order:
 
-1. RFC 3464's fields, wherever they stand, with the text beside them where they say too little.
+1. The fields of RFC 3464, in any part; with the report's text, if the fields give no reason.
 2. A complaint (RFC 5965).
-3. Prose, if the mail looks like a bounce at all.
+3. Plain text, if the mail looks like a bounce.
 
-Answers to our mails that a machine wrote for a person (out of office, RFC 3834) are no reports. Mails are written by strangers: they
-are only read, up to a limit, and the worst that one can be is unreadable.
+Automatic replies (out of office, RFC 3834) are not reports. Anybody can send a mail here, so a mail is read only up to a limit, and
+a hostile one gives :class:`~worker.bounces.report.Unreadable` at worst.
 """
 
 import re
@@ -17,23 +17,23 @@ from email.message import Message
 from enum import StrEnum
 
 from worker.bounces.dsn import has_fields, message_fields, recipients
-from worker.bounces.evidence import Assessment, assess
+from worker.bounces.evidence import Classified, classify
 from worker.bounces.feedback import complainants
-from worker.bounces.parts import children, headers_in, said_in, text_of, texts
+from worker.bounces.parts import before_copy, children, headers_in, text_of, texts
 from worker.bounces.plain import blocks, is_delay
 from worker.bounces.report import BounceOutcome, Report, Unreadable, address_in, spec_of
 from worker.bounces.tracing import addresses_in, tokens_of_original, tokens_of_report, tokens_of_text
 
-#: Octets of a mail that are looked at: a report stands before the mail that it returns.
+#: Octets of a mail that are read. The report comes before the copy of our mail.
 LIMIT = 512 * 1024
-#: Reports have three parts; what has more than this, or more of what may end one, was made to be slow to read.
+#: A report has three parts. A mail with more than 64 parts, or more than 2000 possible boundaries, is an attack: it is slow to parse.
 _MOST_PARTS = 64
 _MOST_ENDS = 2000
 
-#: RFC 2046, 5.1.1: a boundary has at most 70 characters; the library takes seconds over one of 400,000.
+#: A boundary has at most 70 characters (RFC 2046, 5.1.1). The standard library takes seconds to parse one of 400,000.
 _LONG_BOUNDARY = re.compile(rb"boundary[^\n]{1000}", re.IGNORECASE)
 
-#: RFC 3464's own type and others like it, read as plain text: the library reads them otherwise, some undecoded, some wrongly.
+#: Types that are replaced by a text type before parsing, because the standard library parses them wrongly or does not decode them.
 _STATUS_TYPES = re.compile(rb"message/(?:global-)?delivery-status\b", re.IGNORECASE)
 _FEEDBACK_TYPES = re.compile(rb"message/feedback-report\b", re.IGNORECASE)
 _STATUS, _FEEDBACK = "text/x-delivery-status", "text/x-feedback-report"
@@ -56,38 +56,38 @@ _ANSWERED_BY_MACHINE = re.compile(
 class Kind(StrEnum):
     """What a mail is."""
 
-    #: Its reports say which.
+    #: A delivery report or a complaint.
     REPORT = "report"
-    #: It looks like a bounce, and nothing was understood of it.
+    #: It looks like a bounce, but in an unknown form.
     NOT_UNDERSTOOD = "not_understood"
-    #: An answer that a machine gave for a person.
+    #: An automatic reply, such as "out of office".
     AUTO_REPLY = "auto_reply"
     OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What became of one mail."""
+    """The kind of one mail, and its reports."""
 
     kind: Kind
     reports: tuple[Report, ...] = ()
 
 
 def read(content: bytes) -> Reading:
-    """What a mail is and reports; raises :class:`~worker.bounces.report.Unreadable`."""
+    """The kind of a mail and its reports; raises :class:`~worker.bounces.report.Unreadable`."""
     content = _FEEDBACK_TYPES.sub(_FEEDBACK.encode(), _STATUS_TYPES.sub(_STATUS.encode(), content[:LIMIT]))
     if content.lower().count(b"content-type:") > _MOST_PARTS or content.count(b"\n--") > _MOST_ENDS:
         raise Unreadable("too many parts")
     if _LONG_BOUNDARY.search(content):
-        raise Unreadable("a boundary too long")
+        raise Unreadable("boundary too long")
     try:
         return _read(message_from_bytes(content, policy=policy.compat32))
-    except Exception as error:  # noqa: BLE001 - the library raises whatever a hostile mail makes it raise
+    except Exception as error:  # noqa: BLE001 - a hostile mail can make the standard library raise any error
         raise Unreadable(type(error).__name__) from None
 
 
 def parse(content: bytes) -> list[Report]:
-    """What a mail reports, nothing if it is no report; raises :class:`~worker.bounces.report.Unreadable`."""
+    """The reports in a mail, perhaps none; raises :class:`~worker.bounces.report.Unreadable`."""
     return list(read(content).reports)
 
 
@@ -102,7 +102,7 @@ def _read(mail: Message) -> Reading:
 
 
 def _structured(mail: Message) -> Iterator[Report]:
-    """The reports of every part that has fields for them."""
+    """The reports of every part that has fields of RFC 3464 or RFC 5965."""
     if mail.get_content_type() == _STATUS:
         yield from _statuses(mail, text_of(mail), None, mail, "")
     waiting = [mail]
@@ -110,7 +110,10 @@ def _structured(mail: Message) -> Iterator[Report]:
         part = waiting.pop()
         parts = children(part)
         kinds = {child.get_content_type() for child in parts}
-        if not kinds & {_STATUS, _FEEDBACK}:  # else what else is in it came back, and may be a report itself
+        if not kinds & {
+            _STATUS,
+            _FEEDBACK,
+        }:  # the other parts of a report are not searched: the returned mail may itself be a report
             waiting += reversed(parts)
             continue
         original = _original(parts)
@@ -118,7 +121,7 @@ def _structured(mail: Message) -> Iterator[Report]:
             kind = child.get_content_type()
             if kind == _STATUS:
                 prose = "\n".join(
-                    said_in(text)
+                    before_copy(text)
                     for each in parts
                     if each.get_content_maintype() in {"text", "multipart"}
                     and each.get_content_type() not in {_STATUS, _FEEDBACK}
@@ -147,23 +150,25 @@ def _statuses(mail: Message, text: str, original: Message | None, container: Mes
         context = next((told[address] for address in each.addresses if address in told), "")
         if len(everything) == 1 or not context:
             context = prose
-        assessed = assess(status=each.status, answer=each.answer, action=each.action, context=context)
-        if not each.answer and assessed.outcome is BounceOutcome.REFUSED and context:
-            assessed = assess(status=each.status, answer=" ".join(context.split()), action=each.action, context=prose)
-        yield _report(assessed, tokens, each.addresses, original)
+        classified = classify(status=each.status, answer=each.answer, action=each.action, context=context)
+        if not each.answer and classified.outcome is BounceOutcome.REFUSED and context:
+            classified = classify(
+                status=each.status, answer=" ".join(context.split()), action=each.action, context=prose
+            )
+        yield _report(classified, tokens, each.addresses, original)
 
 
 def _complaint(mail: Message, text: str, original: Message | None) -> Iterator[Report]:
     addresses = complainants(text, original)
     if addresses is not None:
         tokens = (*tokens_of_original(original), *tokens_of_report(mail))
-        yield _report(Assessment(outcome=BounceOutcome.COMPLAINT, evidence="complaint"), tokens, addresses, original)
+        yield _report(Classified(outcome=BounceOutcome.COMPLAINT, evidence="complaint"), tokens, addresses, original)
 
 
 def _prose(mail: Message) -> Iterator[Report]:
     original = _original(children(mail))
     for text in texts(mail):
-        said = said_in(text)
+        said = before_copy(text)
         tokens = (*tokens_of_original(original), *tokens_of_text(text), *tokens_of_report(mail))
         found = list(_from_fields(said, tokens, original) if has_fields(said) else _from_words(said, tokens, original))
         if found:
@@ -174,7 +179,7 @@ def _prose(mail: Message) -> Iterator[Report]:
 def _from_fields(text: str, tokens: tuple[str, ...], original: Message | None) -> Iterator[Report]:
     for each in recipients(text):
         yield _report(
-            assess(status=each.status, answer=each.answer, action=each.action, context=text),
+            classify(status=each.status, answer=each.answer, action=each.action, context=text),
             tokens,
             each.addresses,
             original,
@@ -186,20 +191,20 @@ def _from_words(text: str, tokens: tuple[str, ...], original: Message | None) ->
     found = list(blocks(text))
     for block in found:
         context = text if len(found) == 1 else ""
-        assessed = assess(answer=block.text, action="delayed" if delayed else "failed", context=context)
-        yield _report(assessed, tokens, (block.address,) if block.address else (), original)
+        classified = classify(answer=block.text, action="delayed" if delayed else "failed", context=context)
+        yield _report(classified, tokens, (block.address,) if block.address else (), original)
 
 
 def _report(
-    assessed: Assessment, tokens: tuple[str, ...], addresses: tuple[str, ...], original: Message | None
+    classified: Classified, tokens: tuple[str, ...], addresses: tuple[str, ...], original: Message | None
 ) -> Report:
     if not addresses and original is not None:
         addresses = tuple(spec for each in addresses_in(original.get("To")) if (spec := spec_of(each)))
     sender = next(iter(addresses_in(original.get("From"))), None) if original is not None else None
     return Report(
-        outcome=assessed.outcome,
-        code=assessed.code,
-        evidence=assessed.evidence,
+        outcome=classified.outcome,
+        code=classified.code,
+        evidence=classified.evidence,
         tokens=tuple(dict.fromkeys(tokens)),
         addresses=addresses,
         sender=address_in(sender),
@@ -207,7 +212,7 @@ def _report(
 
 
 def _original(parts: list[Message]) -> Message | None:
-    """The header of the mail that the report returns, if it does."""
+    """The header of our mail, if the report returns it."""
     for child in parts:
         inner = child.get_payload()
         kind = child.get_content_type()
@@ -227,7 +232,7 @@ def _looks_like_bounce(mail: Message) -> bool:
 
 
 def _is_auto_reply(mail: Message) -> bool:
-    """RFC 3834's field, the older ones, or a subject that says so."""
+    """Whether it has the field of RFC 3834, an older field, or the subject of an automatic reply."""
     if str(mail.get("Auto-Submitted") or "").strip().lower().startswith("auto-replied"):
         return True
     older = any(mail.get(name) for name in ("X-Autoreply", "X-Autorespond", "X-Auto-Response", "X-Autoresponder"))

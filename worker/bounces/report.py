@@ -1,4 +1,4 @@
-"""What a mail in the bounce mailbox can say: one :class:`Report` for each recipient."""
+"""The result of reading a mail from the bounce mailbox: one :class:`Report` for each recipient."""
 
 import re
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ _ESCAPED = re.compile(r"\\x\{([0-9A-Fa-f]{2,6})\}")
 
 
 class Unreadable(ValueError):  # noqa: N818 - it names the state
-    """A mail that nobody can make sense of. Its text quotes nothing."""
+    """A mail that cannot be parsed. The exception's text quotes nothing of it."""
 
 
 class BounceOutcome(StrEnum):
-    """What a report says of a recipient."""
+    """What a report says about one recipient."""
 
-    #: There is no such address: it is suppressed.
+    #: The address does not exist. It is suppressed.
     BAD_ADDRESS = "bad_address"
-    #: The mailbox is full; it may have room again.
+    #: The mailbox is full. It may have room later.
     MAILBOX_FULL = "mailbox_full"
-    #: Still being tried, or given up for a reason that passes.
+    #: The server still tries, or gave up for a temporary reason.
     TRANSIENT = "transient"
-    #: Refused for good, but not because of the address; or the evidence contradicts itself.
+    #: Refused permanently, but not because of the address, or the evidence contradicts itself.
     REFUSED = "refused"
-    #: No failure at all: delivered, relayed, expanded.
+    #: Not a failure: delivered, relayed, expanded.
     DELIVERED = "delivered"
     #: The recipient called the mail spam (RFC 5965).
     COMPLAINT = "complaint"
@@ -38,23 +38,23 @@ class Report:
     """One recipient of one mail."""
 
     outcome: BounceOutcome
-    #: The enhanced code of RFC 3463, such as ``5.1.1``; empty where there was none.
+    #: The enhanced code (RFC 3463), such as ``5.1.1``; empty if there is none.
     code: str
-    #: What the verdict rests on, in words of ours, such as ``5.1.1, user_unknown``; quotes nothing of the report.
+    #: The reason for the outcome, such as ``5.1.1, user_unknown``. It quotes nothing of the report.
     evidence: str = ""
-    #: What may be the token of a mail of ours (:func:`worker.channels.email.message.message_token`), best guess first.
+    #: Possible tokens of our mail (:func:`worker.channels.email.message.message_token`), the likeliest first.
     tokens: tuple[str, ...] = ()
-    #: Normalised addresses, the one that was written to before the one that it was forwarded to.
+    #: Normalised addresses: first the one that we wrote to, then the one that it was forwarded to.
     addresses: tuple[str, ...] = ()
-    #: The sender in the returned headers, normalised. Anybody can write it, so it proves nothing.
+    #: The sender in the returned headers, normalised. It proves nothing, because anybody can write it.
     sender: str | None = None
 
-    def __repr__(self) -> str:  # addresses are in it
+    def __repr__(self) -> str:  # without the addresses
         return f"Report({self.outcome}, {self.evidence or self.code})"
 
 
 def spec_of(address: str) -> str | None:
-    """An address in the form in which two are compared; ``None`` if it is none."""
+    """An address, normalised for comparing; ``None`` if the text is not an address."""
     try:
         return parse_mailbox(address).spec.casefold()
     except NotAMailbox:
@@ -62,7 +62,7 @@ def spec_of(address: str) -> str | None:
 
 
 def spellings(spec: str) -> set[str]:
-    """How users' rows may hold a normalised address, in lower case: its domain in ASCII or not."""
+    """The forms in which a user's row may hold a normalised address, in lower case: its domain in ASCII and in Unicode."""
     local, _, domain = spec.rpartition("@")
     try:
         return {spec, f"{local}@{idna.decode(domain)}"}
@@ -71,7 +71,7 @@ def spellings(spec: str) -> set[str]:
 
 
 def address_in(value: object) -> str | None:
-    """The address in ``rfc822; user@example.com``, with or without the type, in angle brackets or not."""
+    """The address in ``rfc822; user@example.com``, with or without the type and angle brackets; ``None`` if there is none."""
     text = _ESCAPED.sub(lambda found: _character(found[1]), str(value or "")[:2000])
     return spec_of(text.rpartition(";")[2].strip().strip("<>"))
 

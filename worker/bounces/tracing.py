@@ -1,11 +1,10 @@
-"""Which mail of ours a report is about, and why a forged report is not believed.
+"""Finds the mail that a report is about, and rejects forged reports.
 
-A mail of ours carries a token of 128 bits in up to three places: in ``Message-ID``, in ``X-Reconnect-Id``, and, with ``BOUNCE_ADDRESS``, in
-the envelope's sender (VERP). Only whoever has seen the mail knows it: it is a hash over the member's GUID and the reconnection.
-A report is believed if it returns the token, in whichever place. Amazon SES and Outlook.com replace ``Message-ID``; SES replaces
-``Date`` as well, and both return our own header.
+Each of our mails has a token of 128 bits: in ``Message-ID``, in ``X-Reconnect-Id`` and, with ``BOUNCE_ADDRESS``, in the envelope
+sender (VERP). The token is a hash of the message's key, so only somebody who has seen the mail knows it. A report is believed if it
+returns the token in one of these places. Amazon SES and Outlook.com replace ``Message-ID``, but return ``X-Reconnect-Id``.
 
-From and To together trace a report, too, and prove nothing: both can be guessed. Such a report is counted and suppresses nobody.
+From and To can trace a report to a mail too, but anybody can guess them. Such a report is counted and suppresses no address.
 """
 
 import re
@@ -16,7 +15,7 @@ from email.utils import getaddresses
 from worker.bounces.report import Report
 from worker.channels.email.message import ID_HEADER, message_token
 
-#: Fields of a report that may hold the envelope's sender to which it went.
+#: Fields of a report that may hold its recipient: the envelope sender of our mail.
 _ENVELOPE = (
     "To",
     "Delivered-To",
@@ -32,7 +31,7 @@ _MOST_FIELDS = 20
 _TOKEN = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 _MESSAGE_ID = re.compile(r"<([0-9a-f]{32})@[^<>\s@]{1,255}>")
 _VERP = re.compile(r"[+=._-]([0-9a-f]{32})(?=[@=])")
-#: Our fields in a copy that is part of a text.
+#: Our header fields in a copy of our mail that is part of a text.
 _IN_TEXT = re.compile(
     rf"^[ \t>]{{0,8}}(?:{ID_HEADER}|Message-ID)[ \t]*:\s{{0,3}}<?([0-9a-f]{{32}})(?![0-9a-f])",
     re.IGNORECASE | re.MULTILINE,
@@ -43,7 +42,7 @@ _VERP_IN_TEXT = re.compile(
 
 
 def tokens_of_report(mail: Message) -> Iterator[str]:
-    """What a report's own header shows: whom it was sent to, and what it answers."""
+    """Tokens in the report's own header: in its recipient (VERP) and in the Message-ID that it answers."""
     for name in _ENVELOPE:
         for value in (mail.get_all(name) or ())[:_MOST_FIELDS]:
             yield from _VERP.findall(str(value)[:1000].lower())
@@ -52,7 +51,7 @@ def tokens_of_report(mail: Message) -> Iterator[str]:
 
 
 def tokens_of_original(headers: Message | None) -> Iterator[str]:
-    """What the returned header shows."""
+    """Tokens in the returned header of our mail."""
     if headers is None:
         return
     yield from _MESSAGE_ID.findall(str(headers.get("Message-ID") or "")[:1000].lower())
@@ -63,20 +62,20 @@ def tokens_of_original(headers: Message | None) -> Iterator[str]:
 
 
 def tokens_of_text(text: str) -> Iterator[str]:
-    """What a copy inside a text shows."""
+    """Tokens in a copy of our mail that is part of a text."""
     yield from (found.lower() for found in _IN_TEXT.findall(text)[:_MOST_FIELDS])
     yield from (found.lower() for found in _VERP_IN_TEXT.findall(text)[:_MOST_FIELDS])
 
 
 def addresses_in(value: object) -> list[str]:
-    """The addresses of a header field, as they are written there."""
+    """The addresses of a header field, not normalised."""
     return [address for _, address in getaddresses([str(value or "")[:2000]]) if address][:_MOST_FIELDS]
 
 
 def trace(reports: Iterable[Report], sent: Iterable[tuple[int, str, str]]) -> dict[str, tuple[int, str]]:
-    """Which mails reports speak of: for each token that is ours, the notification's id and its user.
+    """The mails that the reports are about: the notification's id and its user, by token.
 
-    ``sent`` are notifications: id, user, message key. They are taken one after the other until every token is found.
+    ``sent`` are notifications (id, user, message key). Reading stops when every token is found.
     """
     wanted = {token for report in reports for token in report.tokens}
     found = {}

@@ -1,4 +1,4 @@
-"""What this worker writes into ``users`` and ``devices``: addresses that were refused for good, and who wants no messages."""
+"""What the worker writes into ``users`` and ``devices``: which addresses are suppressed, and which users want no messages."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from worker.store.sql.tables import devices, notifications, users, written
 
 n, u = notifications.c, users.c
 
-#: Notifications read at once while reports are traced to them.
-_SLICE = 10_000
+#: Notifications of one query, while reports are traced to them.
+_BATCH_SIZE = 10_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MailUser:
-    """A user, as far as mail goes."""
+    """A user's address, and the address that was refused."""
 
     user_guid: str
     email: str | None
@@ -36,7 +36,7 @@ class MailUser:
 
 
 class RefusedAddresses:
-    """Writes down which addresses were refused when a message was handed over, in the transaction of the caller."""
+    """Suppresses addresses that a mail server or push service refused, in the caller's transaction."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -71,13 +71,13 @@ class RefusedAddresses:
             await connection.execute(statement, {"given": self._rows.encode(given), **more})
 
     async def refuse(self, connection: AsyncConnection, refused: Iterable[Mapping[str, Any]], now: datetime) -> None:
-        """Nothing is sent any more to these mailboxes and devices (user, address, channel), while they are their users'."""
+        """Suppress these mailboxes and devices (user, address, channel). An address that the user has replaced since is skipped."""
         given = [dict(row) for row in refused]
         await self._execute(connection, self._refuse_mailbox, [row for row in given if row["channel"] == EMAIL])
         await self._execute(connection, self._refuse_device, [row for row in given if row["channel"] != EMAIL], now=now)
 
     async def trust(self, connection: AsyncConnection, *, mailboxes_of: Iterable[str], devices: Iterable[int]) -> None:
-        """These were refused because of us: the mailboxes of these users, and these devices, are written to again."""
+        """Undo ``refuse`` for the mailboxes of these users and for these devices, because the cause of the refusal was ours."""
         await self._execute(connection, self._trust_mailboxes, [{"user_guid": guid} for guid in mailboxes_of])
         await self._execute(connection, self._trust_devices, [{"id": id_} for id_ in devices])
 
@@ -92,12 +92,12 @@ class AddressStore:
         guids = rows.table("given", {"user_guid": Text()})
         self._by_guid = select(u.user_guid, u.email, u.refused_email).join(guids, u.user_guid == guids.c.user_guid)
         addresses = rows.table("given", {"address": Text()})
-        spoken = n.state.in_((written(NotificationState.SENT), written(NotificationState.UNKNOWN)))
+        may_have_arrived = n.state.in_((written(NotificationState.SENT), written(NotificationState.UNKNOWN)))
         self._by_address = (
             select(u.user_guid, u.email, u.refused_email)
-            # IN, not a join: nothing indexes the addresses, so the table is read once and looked up in a hash of what is given.
+            # IN, not a join: ``users.email`` has no index. With IN the table is read once, and each row is looked up in a hash.
             .where(func.lower(email).in_(select(addresses.c.address)))
-            .where(exists().where(n.user_guid == u.user_guid, n.channel == EMAIL, spoken))
+            .where(exists().where(n.user_guid == u.user_guid, n.channel == EMAIL, may_have_arrived))
         )
         refused = rows.table("given", {"user_guid": Text(), "email": Text(), "why": Text()}).c
         self._refuse = (
@@ -116,7 +116,7 @@ class AddressStore:
         self._opt_in = theirs.values(opted_out_at=None)
 
     async def mails(self) -> AsyncIterator[list[tuple[int, str, str]]]:
-        """Every notification by email, the newest first, by the batch: id, user, message key."""
+        """All notifications by email, in batches, the newest first: id, user, message key."""
         last = None
         while True:
             query = select(n.id, n.user_guid, n.message_key).where(n.channel == EMAIL).order_by(n.id.desc())
@@ -128,13 +128,13 @@ class AddressStore:
 
     async def _tuples(self, query: Any) -> list[tuple[int, str, str]]:
         async def work(connection: AsyncConnection) -> list[tuple[int, str, str]]:
-            rows = await connection.execute(query.limit(_SLICE))
+            rows = await connection.execute(query.limit(_BATCH_SIZE))
             return [(row[0], row[1], row[2]) for row in rows]
 
         return await self._database.transaction(work)
 
     async def users(self, guids: Iterable[str]) -> dict[str, MailUser]:
-        """These users."""
+        """The users with these GUIDs, by GUID."""
         given = self._rows.encode({"user_guid": guid} for guid in sorted(set(guids)))
 
         async def work(connection: AsyncConnection) -> dict[str, MailUser]:
@@ -144,7 +144,7 @@ class AddressStore:
         return await self._database.transaction(work)
 
     async def users_at(self, addresses: Iterable[str]) -> list[MailUser]:
-        """Users with one of these addresses, in lower case, to whom a mail of ours has gone."""
+        """The users with one of these addresses (in lower case) to whom we have sent a mail."""
         given = self._rows.encode({"address": address} for address in sorted(set(addresses)))
 
         async def work(connection: AsyncConnection) -> list[MailUser]:
@@ -171,11 +171,11 @@ class AddressStore:
         return await self._database.transaction(work)
 
     async def opt_out(self, guids: Iterable[str], *, now: datetime) -> set[str]:
-        """Write to these users no more; returns those that there are. Who had opted out before keeps the date."""
+        """Send no more messages to these users. Returns those that exist. A user who had opted out before keeps the date."""
         return await self._opt(self._opt_out, guids, {"now": now})
 
     async def opt_in(self, guids: Iterable[str]) -> set[str]:
-        """Write to these users again; returns those that there are."""
+        """Send messages to these users again. Returns those that exist."""
         return await self._opt(self._opt_in, guids, {})
 
     async def _opt(self, statement: Any, guids: Iterable[str], parameters: dict[str, Any]) -> set[str]:

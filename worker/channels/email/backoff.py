@@ -1,4 +1,4 @@
-"""Exponential backoff for the mail server: after each 421 no connection of this process sends for 5, then 10, 20, 40, 60 seconds."""
+"""Exponential backoff for the mail server: after each 421 no connection of a process sends for 5, then 10, 20, 40, 60 seconds."""
 
 from collections.abc import Callable
 from dataclasses import replace
