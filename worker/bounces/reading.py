@@ -227,8 +227,8 @@ def _looks_like_bounce(mail: Message) -> bool:
     sender, subject = _decoded(mail, "From"), _decoded(mail, "Subject")
     if _is_auto_reply(mail) and not _BOUNCER.search(sender):
         return False
-    nobody = [str(mail.get(name, "x")).strip(" <>") == "" for name in ("Return-Path", "From")]
-    return bool(_BOUNCER.search(sender) or _ABOUT_DELIVERY.search(subject) or any(nobody))
+    no_sender = [str(mail.get(name, "x")).strip(" <>") == "" for name in ("Return-Path", "From")]
+    return bool(_BOUNCER.search(sender) or _ABOUT_DELIVERY.search(subject) or any(no_sender))
 
 
 def _is_auto_reply(mail: Message) -> bool:

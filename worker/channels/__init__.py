@@ -154,7 +154,7 @@ class Channel(Protocol):
         """The name of its :class:`ChannelKind`."""
 
     async def send(self, message: Message, dispatching: Dispatching) -> Outcome:
-        """Send one message. Awaits ``dispatching`` before the message can leave. A failure of the service is an outcome, not raised."""
+        """Send one message. Awaits ``dispatching`` before the message can leave. Returns an outcome also if the service fails."""
 
     async def check(self) -> Outcome:
         """Whether the service would take messages from us: ``Sent`` with the code ``ready`` if so. Sends no message."""

@@ -102,7 +102,7 @@ class Composer:
         )
 
     def _envelope_sender(self, token: str) -> Mailbox:
-        """Where delivery reports go: ``EMAIL_FROM``, or ``BOUNCE_ADDRESS`` with the token (VERP): ``bounces+3f2a…@example.com``."""
+        """Where delivery reports go: ``EMAIL_FROM``, or ``BOUNCE_ADDRESS`` with the token (VERP), ``bounces+3f2a…@example.com``."""
         own = self._bounce_address
         return replace(own, local=f"{own.local}+{token}") if own else self.sender
 

@@ -95,7 +95,7 @@ def _own_dates(locale: str, tag: str) -> Locale:
 
 @lru_cache(maxsize=4096)
 def _date(day: date, locale: Locale) -> str:
-    if locale.language == "fr" and day.day == 1:  # CLDR writes "1 mars", French people do not
+    if locale.language == "fr" and day.day == 1:  # CLDR writes "1 mars", but French is "1er mars"
         return format_date(day, "d'er' MMMM y", locale=locale)
     return format_date(day, "long", locale=locale)
 

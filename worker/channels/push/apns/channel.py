@@ -57,7 +57,7 @@ class ApnsChannel:
         return self._doubtful.attribute(self._pause.note(await self._deliver(push)))
 
     async def check(self) -> Outcome:
-        """Whether messages could be sent: sends one to a device token that does not exist. ``Sent`` with the code ``ready`` if so."""
+        """Whether messages could be sent: posts one to a device token that no device has. ``Sent`` with the code ``ready`` if so."""
         push = push_to(_FAKE_TOKEN, b'{"aps":{"alert":"check"}}', key="check", collapse_id="check", config=self._config)
         outcome = await self._deliver(push)
         return Sent(code="ready") if isinstance(outcome, Sent | BadAddress) else outcome

@@ -1,7 +1,7 @@
 """Is the device token bad, or is a setting wrong?
 
-APNs gives the same answer (``BadDeviceToken``) for a bad device token and, if ``APNS_SANDBOX`` or ``APNS_TOPIC`` is wrong, for every
-good one. So the first five refused devices in a row are disabled, and the sixth makes the channel :class:`ChannelDown`: a wrong
+APNs answers ``BadDeviceToken`` for a bad device token. If ``APNS_SANDBOX`` or ``APNS_TOPIC`` is wrong, it gives the same answer for
+every good one. So the first five refused devices in a row are disabled, and at the sixth the outcome is :class:`ChannelDown`. A wrong
 setting disables at most five devices in each process. An accepted message resets the count.
 
 Weakness: if all due device tokens really are bad, the channel stays down until a good one is due.
