@@ -1,7 +1,7 @@
-"""Reading what `reconnect import` is given: CSV or JSON, one member a row, every problem told by its line.
+"""Reads the file of `reconnect import`: CSV or JSON, one member a row. Every problem is reported with its line.
 
-``cells`` says what a cell of each column may hold. ``csv_rows`` and ``json_rows`` read row by row and name what is wrong, ``lines``
-is the text below them, and ``columns`` reads a thousand lines of CSV at once, by the column, as long as nothing is wrong.
+``cells`` has the rules for each column. ``csv_rows`` and ``json_rows`` read row by row and report bad rows; ``lines`` gives them the
+lines. ``columns`` is the fast path: it reads a thousand lines of CSV at once, column by column, if all of them are good.
 """
 
 from worker.intake.cells import COLUMNS

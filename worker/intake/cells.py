@@ -1,4 +1,4 @@
-"""What a cell of an import says: the rules for each column, and nothing of files."""
+"""The rules for each column of an import: what a cell may hold, and the value that it becomes."""
 
 import re
 import unicodedata
@@ -30,36 +30,36 @@ MEMBER_COLUMNS = (
 DEVICE_COLUMNS = ("device_kind", "device_address")
 COLUMNS = ("user_guid", "member_guid", *MEMBER_COLUMNS, *USER_COLUMNS, *DEVICE_COLUMNS)
 
-#: What programs write where they have nothing. Stored, it would be a bank called NULL.
+#: What programs write for a missing value. Without this check a bank would be called NULL.
 _NOTHINGS = {"null", "\\n", "nan", "none", "n/a", "#n/a", "<na>", "nil", "nat", "undefined", "(null)", "[null]"}
 _LOCALE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
 _STATUS = re.compile(r"[A-Z_]{1,64}")
 _LINE_BREAK = re.compile(r"[ \t]*[\r\n]+[ \t]*")
-#: What a problem may quote: words and figures. Where columns have slipped, an address or a device's token stands in their place.
+#: What a problem may quote. If columns are shifted, a cell may hold an address or a device's token, which must not be printed.
 _QUOTABLE = re.compile(r"[\w .:/+-]{1,40}")
-#: Cells of a column that are remembered at most, and columns of which none are.
-_REMEMBERED = 10_000
-SELDOM_TWICE = {"user_guid", "member_guid", "email", "device_address"}
+#: The most cells of a column whose values are cached, and the columns whose values hardly ever repeat, which are not cached.
+_CACHE_SIZE = 10_000
+_UNCACHED = {"user_guid", "member_guid", "email", "device_address"}
 LONGEST = {"institution_code": 128, "institution_name": 200, "device_address": 4096, "email": 254}
 
 
 def value_of(name: str, cell: object) -> Any:
-    """What a cell of a column says; ``ValueError`` if it says nothing that the column may hold."""
+    """The value of a cell; ``ValueError`` if the column may not hold it."""
     if isinstance(cell, list | dict):
         raise ValueError("must be one value")  # noqa: TRY004 - a bad cell is a ValueError like any other
     value = cell.strip() if isinstance(cell, str) else cell
     if value is None or value == "":
         return None
     if isinstance(value, str) and value.lower() in _NOTHINGS and name != "channel":
-        raise ValueError(f"{shown(value)} is what a program writes for nothing; leave the cell empty")
+        raise ValueError(f"{shown(value)} is what a program writes for a missing value; leave the cell empty")
     read = _READERS.get(name, _text)(value)
     if isinstance(read, str) and len(read) > LONGEST.get(name, 128):
         raise ValueError(f"is longer than {LONGEST.get(name, 128)} characters")
     return read
 
 
-class _Memory(dict[str, Any]):
-    """What the cells of one column say, for columns whose cells are few: statuses, banks, time zones, moments by the day."""
+class _Cache(dict[str, Any]):
+    """The values of one column's cells, for columns with few different cells: statuses, banks, time zones, days."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -67,18 +67,18 @@ class _Memory(dict[str, Any]):
 
     def __missing__(self, cell: str) -> Any:
         value = value_of(self._name, cell)
-        if len(self) < _REMEMBERED:
+        if len(self) < _CACHE_SIZE:
             self[cell] = value
         return value
 
 
 def reader(name: str) -> Callable[[str], Any]:
-    """Reads the cells of a CSV's column."""
-    return partial(value_of, name) if name in SELDOM_TWICE else _Memory(name).__getitem__
+    """A function that reads the cells of this column."""
+    return partial(value_of, name) if name in _UNCACHED else _Cache(name).__getitem__
 
 
 def _text(value: object) -> str:
-    """Text on one line: a line break within a cell is a space."""
+    """Text on one line: a line break in a cell becomes a space."""
     if not isinstance(value, str):
         raise ValueError("must be text")  # noqa: TRY004 - a bad cell is a ValueError like any other
     if not value.isprintable():
@@ -101,13 +101,13 @@ def _member_guid(value: object) -> str:
 
 
 def _status(value: object) -> str:
-    """A name, known or not (MX adds new ones), or MX's number for one."""
+    """A status's name, even an unknown one, since MX adds new ones; or MX's number of a status."""
     if isinstance(value, str | int) and not isinstance(value, bool):
         status = status_of(str(value))
         if status is not None and _STATUS.fullmatch(status):
             return status
     raise ValueError(
-        f"{shown(value)} is no status such as DENIED, and none of MX's numbers 0 to {len(CONNECTION_STATUSES) - 1}"
+        f"{shown(value)} is neither a status such as DENIED nor one of MX's numbers 0 to {len(CONNECTION_STATUSES) - 1}"
     )
 
 
@@ -126,7 +126,7 @@ def _integer(value: object) -> int:
 
 @lru_cache(maxsize=4096)
 def _moment(value: object) -> datetime:
-    """By the grammar of moments; what it takes for *never* is no date of a token either, and an empty cell says it better."""
+    """A moment. One that means *never*, such as 9999-12-31, is refused: an empty cell says the same without doubt."""
     moment = read_moment(value) if isinstance(value, str) else None
     if moment is None:
         raise ValueError(f"{shown(value)} is no moment such as 2026-11-01T09:30:00Z, from 1990 on")
@@ -151,7 +151,7 @@ def _locale(value: object) -> str:
 
 @lru_cache(maxsize=1024)
 def _timezone(value: object) -> str:
-    """A zone's own name where it has one, else what was written, such as an offset."""
+    """A time zone's name in the tz database, or the text itself for a fixed offset."""
     zone = zone_named(value) if isinstance(value, str) else None
     if zone is None:
         raise ValueError(f"{shown(value)} is no time zone such as Europe/Madrid")
@@ -194,7 +194,7 @@ _READERS: dict[str, Callable[[object], Any]] = {
 
 
 def row_of(line: int, raw: Mapping[str, Any]) -> Row | Problem:
-    """The row that these cells are, or what is wrong with the first that is wrong."""
+    """The row of these cells, or the problem of the first bad cell."""
     values: dict[str, Any] = {}
     for name, cell in raw.items():
         try:
@@ -205,7 +205,7 @@ def row_of(line: int, raw: Mapping[str, Any]) -> Row | Problem:
 
 
 def whole(line: int, values: Mapping[str, Any]) -> Row | Problem:
-    """The row of these values, or what no single cell of it can tell."""
+    """The row of these values, or a problem that concerns the row as a whole, such as a missing GUID."""
     for name in ("user_guid", "member_guid"):
         if values.get(name) is None:
             return Problem(line, f"{name} is missing")

@@ -1,11 +1,10 @@
-"""Reading a file by the column, a block of lines at a time.
+"""The fast path of an import: reads a file column by column, 1,000 lines at a time.
 
-Nearly every line of nearly every file is as it should be. Where that holds for a whole block, its cells are checked by the column.
-A block in which anything is out of the ordinary is read by :mod:`worker.intake.csv_rows`, which alone decides what is wrong and
-what a row says.
+Nearly every line of an import is good. If all lines of a block are, their cells are read column by column. Any other block is read by
+:mod:`worker.intake.csv_rows`. Only that module reports problems, so both paths agree on what a row says.
 
-Why there are two readers: a million rows of 13 columns take 3.1 s of CPU by the column and 21.7 s by the row. COPY of the same file
-takes 2.5 s, its server included, and an import may take five times that. With the reader by row alone, reading is nine times COPY.
+Why there are two readers: a million rows of 13 columns take 3.1 s of CPU column by column and 21.7 s row by row. COPY of the same file
+takes 2.5 s, its server included, and an import may take five times that. With the second reader alone, reading takes nine times COPY.
 """
 
 import csv
@@ -23,7 +22,7 @@ from worker.intake.lines import Lines, opened
 from worker.intake.reading import is_json
 from worker.mx.identifiers import MAX_LENGTH, MEMBER, USER
 
-#: Lines that are classified at once: with more, one bad line would make more of them slow.
+#: Lines in a block. One bad line makes its whole block slow, so larger blocks would lose more.
 _BLOCK = 1_000
 
 _LINE_ENDS = ("\n", "\r")
@@ -33,7 +32,7 @@ Column = Sequence[Any]
 
 @dataclass(slots=True)
 class ColumnBatch:
-    """Rows that have the same columns, by the column, in the order of the file."""
+    """Rows with the same columns, stored column by column, in the order of the file."""
 
     columns: Mapping[str, Column] = field(repr=False)  # addresses are among them
 
@@ -42,9 +41,9 @@ class ColumnBatch:
 
 
 def slices(path: Path, size: int) -> Iterator[ColumnBatch | Problem | Note]:
-    """The rows of a file in batches of ``size`` and up to a block more, and the problems in it.
+    """The rows of a file in batches of ``size`` to ``size`` + 1,000, and the problems in it.
 
-    A batch is shorter where a row with other columns follows. Raises :class:`UsageError` if it is no such file at all.
+    A batch is shorter if a row with other columns follows. Raises :class:`UsageError` if the file is neither CSV nor JSON.
     """
     with opened(path) as lines:
         kept: dict[str, list[Any]] = {}
@@ -64,19 +63,19 @@ def slices(path: Path, size: int) -> Iterator[ColumnBatch | Problem | Note]:
 def _csv(lines: Lines) -> Iterator[ColumnBatch | Problem | Note]:
     rows = CsvRows(lines)
     yield from rows.notes
-    judges = [(place, name, _classify(name, read)) for place, name, read in rows.columns]
+    readers = [(place, name, _column_reader(name, read)) for place, name, read in rows.columns]
     while block := lines.take(_BLOCK):
-        plain = _plain(block, rows, judges)
-        if plain is not None:
+        batch = _batch(block, rows, readers)
+        if batch is not None:
             rows.line += len(block)
-            yield plain
+            yield batch
         else:
             lines.give_back(block)
             yield from _by_row(rows.rows(len(block)))
 
 
 def _by_row(items: Iterable[Row | Problem | Note]) -> Iterator[ColumnBatch | Problem | Note]:
-    """Rows that follow each other and have the same columns, by the column."""
+    """Consecutive rows with the same columns, as batches; problems and notes pass through."""
     for columns, alike in groupby(items, key=lambda item: item.values.keys() if isinstance(item, Row) else None):
         if columns is None:
             yield from (item for item in alike if not isinstance(item, Row))
@@ -85,13 +84,13 @@ def _by_row(items: Iterable[Row | Problem | Note]) -> Iterator[ColumnBatch | Pro
             yield ColumnBatch({name: [values[name] for values in rows] for name in columns})
 
 
-def _plain(
-    block: list[str], rows: CsvRows, judges: Sequence[tuple[int, str, Callable[[Sequence[str]], Column]]]
+def _batch(
+    block: list[str], rows: CsvRows, readers: Sequence[tuple[int, str, Callable[[Sequence[str]], Column]]]
 ) -> ColumnBatch | None:
-    """The block's rows, if every line is a row and every cell of it may be taken."""
+    """The block's rows; ``None`` if any line or cell is bad."""
     try:
         cells = _cells(block, rows.width, rows.separator)
-        columns = {name: classify(cells[place]) for place, name, classify in judges}
+        columns = {name: read(cells[place]) for place, name, read in readers}
     except (ValueError, csv.Error):
         return None
     if "device_kind" in columns or "device_address" in columns:
@@ -103,12 +102,12 @@ def _plain(
 
 
 def _cells(block: list[str], width: int, separator: str) -> list[Sequence[str]]:
-    """The cells of a block by the column; ``ValueError`` unless every line has as many as the others, and all are UTF-8."""
+    """The cells of a block, column by column; ``ValueError`` unless every line has ``width`` cells and is UTF-8."""
     text = separator.join(block)
     text.encode()
     if '"' in text:
         rows = list(csv.reader(block, delimiter=separator, strict=True))
-        if len(rows) != len(block):  # one goes on over the end of a line
+        if len(rows) != len(block):  # a quoted cell contains a line break
             raise ValueError
         cells = list(zip(*rows, strict=True))
         if len(cells) != width:
@@ -117,7 +116,8 @@ def _cells(block: list[str], width: int, separator: str) -> list[Sequence[str]]:
     flat = text.split(separator)
     if len(flat) != len(block) * width:
         raise ValueError
-    # A line has one end, which is the end of a cell: if those that should be the last of their line hold all ends, they are.
+    # Each line has exactly one line break, at the end of its last cell. If every ``width``-th cell ends with one, all lines have
+    # ``width`` cells.
     last = "".join(flat[width - 1 :: width])
     if not last.endswith(_LINE_ENDS):
         last += "\n"
@@ -126,14 +126,14 @@ def _cells(block: list[str], width: int, separator: str) -> list[Sequence[str]]:
     return [*(flat[at::width] for at in range(width - 1)), last.replace("\r\n", "\n").split("\n")[:-1]]
 
 
-def _classify(name: str, read: Callable[[str], Any]) -> Callable[[Sequence[str]], Column]:
-    """Reads the cells of a column all at once; ``ValueError`` where one of them needs a closer look."""
+def _column_reader(name: str, read: Callable[[str], Any]) -> Callable[[Sequence[str]], Column]:
+    """A function that reads all cells of a column at once; it raises ``ValueError`` if one of them may be bad."""
     pattern, longest = _EACH.get(name, (None, 0))
     if pattern is None:
         return lambda cells: list(map(read, cells))
     all_of_them = re.compile(rf"(?:(?:{pattern})\n)*+")
 
-    def classify(cells: Sequence[str]) -> Column:
+    def read_all(cells: Sequence[str]) -> Column:
         text = "\n".join(cells) + "\n"
         if max(map(len, cells)) > longest or not all_of_them.fullmatch(text):
             raise ValueError
@@ -141,16 +141,16 @@ def _classify(name: str, read: Callable[[str], Any]) -> Callable[[Sequence[str]]
             raise ValueError
         return cells if "" not in cells else [cell or None for cell in cells]
 
-    return classify
+    return read_all
 
 
-#: The mailboxes that nearly everybody has: a part of what the mailer's own rule takes, in ``channels/email/addresses.py``. Letters
-#: outside ASCII count up to four octets of the 64 that a local part may have.
+#: The usual form of an address, a subset of what ``channels/email/addresses.py`` accepts. A local part may have 64 octets, and a
+#: character outside ASCII takes up to four, so such a local part may have 16 characters.
 _LETTER = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\ud7ff\ue000-\U0010ffff-]"
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _MAIL = rf"(?:(?=[!-~]{{1,64}}@|[^@\n]{{1,16}}@){_LETTER}+(?:\.{_LETTER}+)*@{_LABEL}(?:\.{_LABEL})*)?"
 
-#: Columns whose cells are hardly ever the same twice: what each cell has to be, without blanks around it, and how long it may be.
+#: Columns whose cells hardly ever repeat: the pattern of a cell, without blanks around it, and its greatest length.
 _EACH: Mapping[str, tuple[str, int]] = {
     "user_guid": (USER.pattern, MAX_LENGTH),
     "member_guid": (MEMBER.pattern, MAX_LENGTH),

@@ -1,8 +1,8 @@
-"""Reading a CSV row by row: what is a row, and what is wrong with it.
+"""Reads a CSV row by row, and reports what is wrong with a row.
 
-Cells are separated by commas; semicolons and tabs are taken too, and that is said. A cell in quotes may go on over the end of its line.
-A quote that is left open spoils its own line and no other: the lines behind it are looked at until one closes it, but if one of them is
-a row by itself, the quote was left open.
+Cells are separated by commas; semicolons, tabs and bars are accepted with a note. A quoted cell may contain line breaks. A quote that
+is never closed makes only its own line bad: the following lines are searched for the closing quote, but the search ends at a line
+that is a whole row by itself.
 """
 
 import csv
@@ -16,15 +16,15 @@ from worker.intake.items import Note, Problem, Row
 from worker.intake.lines import Lines, is_text
 from worker.mx.identifiers import is_member_guid, is_user_guid
 
-#: What may separate cells, and what it is called.
+#: The separators of cells, and their names.
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _REQUIRED = ("user_guid", "member_guid")
-#: Lines that one row may go over at most.
+#: The most lines of one row.
 _LONGEST_ROW = 100
 
 
 class CsvRows:
-    """What the lines of a CSV say, by its header; ``UsageError`` if that is none."""
+    """The rows of a CSV. Raises :class:`UsageError` if its first line is not a header."""
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
@@ -32,13 +32,13 @@ class CsvRows:
         if not is_text(header):
             raise UsageError("import: line 1: the header holds bytes that are not UTF-8")
         self.separator, names = _header(header)
-        #: Cells of a line.
+        #: The number of cells in a line.
         self.width = len(names)
-        #: The columns that are taken, with the place of each in a line, and what reads its cells.
+        #: The known columns: the place in a line, the name, and the function that reads a cell.
         self.columns: Sequence[tuple[int, str, Callable[[str], Any]]] = [
             (place, name, reader(name)) for place, name in enumerate(names) if name in COLUMNS
         ]
-        #: What is to be said of the file.
+        #: Notes about the file as a whole.
         self.notes = (
             [Note(f"its cells are separated by {_SEPARATORS[self.separator]}")] if self.separator != "," else []
         )
@@ -56,7 +56,7 @@ class CsvRows:
                 yield item
 
     def _row(self, number: int, text: str) -> Row | Problem | None:
-        """What a row says; nothing if it is blank."""
+        """The row that begins with this line; ``None`` if it is blank."""
         cells: list[str] | None
         try:
             cells = self._cells(text)
@@ -77,14 +77,14 @@ class CsvRows:
         return whole(number, values)
 
     def _cells(self, text: str) -> list[str]:
-        """The cells of a line; where nothing is quoted, a separator is one, and no reader needs to be made for it."""
+        """The cells of a line. A line without quotes is split at the separators, which is faster than a ``csv.reader``."""
         if '"' in text or len(text) > csv.field_size_limit():
             return next(csv.reader([text], delimiter=self.separator, strict=True), [])
         text = text.rstrip("\r\n")
         return text.split(self.separator) if text else []
 
     def _over_more_lines(self, first: str) -> list[str] | None:
-        """The cells of a row whose quoted cell goes on; nothing if a quote was left open. Only lines of the row are taken."""
+        """The cells of a row whose quoted cell contains line breaks; ``None`` if the quote is never closed. Then no line is taken."""
         taken: list[str] = []
         while len(taken) < _LONGEST_ROW and (more := self._lines.take(1)):
             taken += more
@@ -113,7 +113,7 @@ class CsvRows:
 
 
 def _header(text: str) -> tuple[str, list[str]]:
-    """What separates the cells of a header, and their names."""
+    """The separator of a header, and the names of its columns."""
     found: dict[str, list[str]] = {}
     wrong = None
     for separator in _SEPARATORS:
@@ -123,7 +123,7 @@ def _header(text: str) -> tuple[str, list[str]]:
             ]
         except csv.Error as error:
             wrong = error
-    # The separator by which it has the columns that it must have; the first of them where it lacks them by all.
+    # The separator that finds the most required columns, then the most columns.
     separator = max(found, key=lambda s: (sum(name in found[s] for name in _REQUIRED), len(found[s])), default="")
     names = found.get(separator, [])
     if wrong is not None and not set(_REQUIRED) <= set(names):
@@ -137,7 +137,7 @@ def _header(text: str) -> tuple[str, list[str]]:
 
 
 def skipped(name: str, what: str) -> Note:
-    """That a column or key is not ours, and which one may be meant."""
+    """The note that an unknown column or key is skipped, with the most similar known one."""
     near = get_close_matches(name, COLUMNS, n=1, cutoff=0.75)
     named = f"{what} {shown(name)}" if name else f"{what}, which has no name,"
     return Note(f"{named} is none of ours and is skipped" + (f"; is {near[0]} meant?" if near else ""))

@@ -1,13 +1,13 @@
-"""What reading a file gives: rows, rows that cannot be taken, and what is to be said of the file."""
+"""What reading a file yields: rows, problems with rows, and notes about the file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 
-@dataclass(slots=True)  # not frozen: a million of them are made, and a frozen one takes three times as long
+@dataclass(slots=True)  # not frozen: an import makes a million, and making a frozen one takes three times as long
 class Row:
-    """One row of a file: the columns it has, read."""
+    """One good row of a file: the values of its columns."""
 
     line: int
     values: Mapping[str, Any] = field(repr=False)  # addresses are among them
@@ -15,7 +15,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A row that cannot be taken, in one line that names it. It quotes GUIDs and figures, never an address."""
+    """Why a row is refused, with its line number. The text quotes GUIDs and numbers, never an address."""
 
     line: int
     text: str
@@ -26,7 +26,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What the importer should know of the file as a whole; it costs no row."""
+    """A remark about the file as a whole. No row is refused for it."""
 
     text: str
 

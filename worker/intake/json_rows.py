@@ -1,4 +1,4 @@
-"""Reading JSON: JSON Lines, an object a line; or an array of objects, on as many lines as it likes."""
+"""Reads JSON: either JSON Lines, one object a line, or an array of objects over any number of lines."""
 
 import json
 import re
@@ -10,9 +10,9 @@ from worker.intake.csv_rows import skipped
 from worker.intake.items import Note, Problem, Row
 from worker.intake.lines import Lines, is_text
 
-#: Keys that are named at most, where there is no end of them.
+#: The most unknown keys that are named.
 _NAMED = 20
-#: Lines that one object of an array may go over.
+#: The most lines of one object of an array.
 _LONGEST_OBJECT = 1_000
 
 _decode = json.JSONDecoder().raw_decode
@@ -20,7 +20,7 @@ _BETWEEN = re.compile(r"[\s,\]]*")
 
 
 def json_rows(lines: Lines) -> Iterator[Row | Problem | Note]:
-    """What the objects say, each with the keys that it has."""
+    """The rows of the objects. Each row has the columns whose keys its object has."""
     named: set[str] = set()
     for number, raw in _array(lines) if _is_array(lines) else _by_line(lines):
         if isinstance(raw, Problem):
@@ -36,7 +36,7 @@ def json_rows(lines: Lines) -> Iterator[Row | Problem | Note]:
 
 
 def _is_array(lines: Lines) -> bool:
-    """Whether it is one, or at least objects that go over several lines."""
+    """Whether the text is an array, or a series of objects over several lines each."""
     start = lines.start()
     first = lines.take(1)
     lines.give_back(first)
@@ -59,11 +59,11 @@ def _by_line(lines: Lines) -> Iterator[tuple[int, Any]]:
 
 
 def _array(lines: Lines) -> Iterator[tuple[int, Any]]:
-    """The values of an array. What is wrong with one costs that one: the next begins with the next brace."""
+    """The values of an array with their line numbers. After a bad value, reading goes on at the next ``{``."""
     text, at, number, counted = "", 0, 1, 0
     first = True
     while True:
-        at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too
+        at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]  # the pattern also matches the empty text
         number += text.count("\n", counted, at)
         counted = at
         if at == len(text):
@@ -88,13 +88,13 @@ def _array(lines: Lines) -> Iterator[tuple[int, Any]]:
 
 
 def _value(lines: Lines, text: str, at: int) -> tuple[Any, int, str, int]:
-    """The value that begins at ``at``, where it ends, and the text and the place in it, which change where more lines are taken."""
+    """The value at ``at``: the value, its end, the text and the value's place in it. Text and place change if more lines are taken."""
     taken = 0
     while True:
         try:
             value, end = _decode(text, at)
         except json.JSONDecodeError as error:
-            # What breaks off at the end of the text goes on in the next line.
+            # A value that is incomplete at the end of the text continues in the next line.
             if error.pos >= len(text.rstrip()) and taken < _LONGEST_OBJECT and (more := lines.take(1)):
                 text, at = text[at:] + more[0], 0
                 taken += 1

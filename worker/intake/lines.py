@@ -1,6 +1,6 @@
-"""The lines of what is imported, from a file or from standard input, as text.
+"""The lines of an import, as text, from a file or from standard input.
 
-A byte that is not UTF-8 arrives as a lone surrogate, so that it costs its own row and no other: :func:`is_text` finds it.
+A byte that is not UTF-8 becomes a lone surrogate, which :func:`is_text` finds. So only the row with that byte is refused.
 """
 
 import io
@@ -14,7 +14,7 @@ from worker.errors import UsageError
 
 #: The name that stands for standard input.
 STDIN = Path("-")
-#: What a file begins with that is no text of ours, and what it is then.
+#: The first bytes of files that cannot be imported, and what such a file is.
 _STARTS = {
     b"\xff\xfe": "UTF-16, not UTF-8 text; save it as UTF-8",
     b"\xfe\xff": "UTF-16, not UTF-8 text; save it as UTF-8",
@@ -24,7 +24,7 @@ _STARTS = {
 
 
 class Lines:
-    """Lines with their ends; some that were taken may be given back."""
+    """Lines with their line breaks. Lines that were taken can be given back."""
 
     def __init__(self, text: Iterable[str]) -> None:
         self._text = iter(text)
@@ -38,11 +38,11 @@ class Lines:
         return taken + list(islice(self._text, count - len(taken)))
 
     def give_back(self, lines: list[str]) -> None:
-        """Put lines before those that come next."""
+        """Return lines, so that they are taken again next."""
         self._given_back = lines + self._given_back
 
     def start(self) -> str:
-        """The first character that is not blank; nothing is taken."""
+        """The first character that is not blank, or an empty text. Takes no line."""
         seen: list[str] = []
         while (lines := self.take(1)) and not lines[0].strip():
             seen += lines
@@ -52,7 +52,7 @@ class Lines:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Lines]:
-    """The lines of a file; what is wrong with it as a whole is a :class:`UsageError`."""
+    """The lines of a file; raises :class:`UsageError` if it cannot be read or is not text."""
     name = called(path)
     try:
         with sys.stdin.buffer if path == STDIN else path.open("rb") as raw:
@@ -68,12 +68,12 @@ def opened(path: Path) -> Iterator[Lines]:
 
 
 def called(path: Path) -> str:
-    """What a file is called in what is said of it."""
+    """The name of a file in messages."""
     return "standard input" if path == STDIN else path.name
 
 
 def is_text(line: str) -> bool:
-    """Whether a line was UTF-8."""
+    """Whether the bytes of a line were UTF-8."""
     try:
         line.encode()
     except UnicodeEncodeError:

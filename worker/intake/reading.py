@@ -1,4 +1,4 @@
-"""Reading a file, whatever it is: CSV or JSON."""
+"""Reads a file row by row, whether CSV or JSON."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from worker.intake.lines import Lines, opened
 
 
 def read(path: Path) -> Iterator[Row | Problem | Note]:
-    """The rows of a file and the problems in it, in order. Raises :class:`UsageError` if it is no such file at all."""
+    """The rows of a file and the problems in it, in order. Raises :class:`UsageError` if the file is neither CSV nor JSON."""
     with opened(path) as lines:
         if is_json(path, lines):
             yield from json_rows(lines)
@@ -25,5 +25,5 @@ def read(path: Path) -> Iterator[Row | Problem | Note]:
 
 
 def is_json(path: Path, lines: Lines) -> bool:
-    """Whether it is JSON by its name, or by what it begins with."""
+    """Whether the file is JSON, by its name or by its first character."""
     return path.suffix.lower() in {".jsonl", ".ndjson", ".json"} or lines.start() in {"{", "["}

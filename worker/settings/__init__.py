@@ -1,7 +1,7 @@
 """The settings, read from the environment and from ``.env`` in the working directory. A setting is added in ``fields``.
 
-``fields`` has every setting with its reason, ``push`` those of the push services; ``values`` and ``urls`` read what is more than
-plain text; ``env_file`` reads ``.env``; ``loading`` makes :class:`Settings` of it all and says what is wrong.
+``fields`` has every setting with its reason, ``push`` those of the push services. ``values`` and ``urls`` parse settings that are not
+plain text. ``env_file`` reads ``.env``. ``loading`` builds :class:`Settings` and reports errors.
 """
 
 from worker.settings.fields import Settings

@@ -1,7 +1,7 @@
-"""``.env``: read whole or not at all, written so that all who read it agree, and names in it that look like ours.
+"""``.env``: reading it, quoting values for it, and finding misspelt names in it.
 
-python-dotenv reads it for us, with nothing interpolated: ``$`` in a password is a ``$``. A Procfile runner reads the same file by rules
-of its own and hands us the result in the environment; see :func:`misread`.
+python-dotenv reads it, without interpolation: ``$`` in a password is a ``$``. A file with an error is refused as a whole. A Procfile
+runner reads the same file by other rules and puts the result into our environment; see :func:`misread`.
 """
 
 import io
@@ -16,17 +16,18 @@ from worker.errors import SettingsError
 
 Values = Mapping[str, str | None]
 
-#: Bytes that a file begins with when an editor on Windows saved it as "Unicode".
+#: The first bytes of a file that an editor on Windows saved as "Unicode".
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-#: A value that every reader takes as it is.
+#: A value that needs no quotes for any reader of ``.env``.
 _BARE = re.compile(r"[\w./:@%+=,-]*", re.ASCII)
-#: Beginnings of names that are nobody's but ours in our own file.
+#: Prefixes of our settings: a name in ``.env`` that begins with one is meant as a setting.
 _OURS = ("MX_", "SMTP_", "APNS_", "FCM_", "WEBPUSH_")
+#: How similar (0 to 1) a name must be to a setting's name to be reported as misspelt.
 _NEAR = 0.84
 
 
 def read_env_file(path: Path) -> Values:
-    """What a ``.env`` says; nothing if there is none. Raises :class:`SettingsError` where it cannot be read as a whole."""
+    """The values in a ``.env``, empty if there is no file. Raises :class:`SettingsError` if any part cannot be read."""
     text = _text(path)
     return {} if text is None else _parsed(path, text)
 
@@ -63,9 +64,10 @@ def _parsed(path: Path, text: str) -> Values:
 
 
 def quoted(value: str) -> str:
-    """A value as it is written into a ``.env``: python-dotenv, honcho, foreman, systemd and a shell read the same.
+    """A value, quoted for ``.env`` so that python-dotenv, honcho, foreman, systemd and a shell all read the same.
 
-    Raises ``ValueError`` for what none of them agree on: line breaks, and a backslash before ``n`` or ``t``, in which honcho sees one.
+    Raises ``ValueError`` for a value that they read differently: one with a line break, or with ``\\n`` or ``\\t``, which honcho turns
+    into a line break or a tab.
     """
     if not value.isprintable() or re.search(r"\\[nt]", value):
         raise ValueError("cannot be written so that everybody reads the same")
@@ -82,10 +84,10 @@ def under_honcho() -> bool:
 
 
 def misread(path: Path, names: Iterable[str]) -> Values:
-    """What ``path`` says of the settings that honcho took from it and got wrong.
+    """The right values of the settings that honcho read from ``path`` wrongly.
 
-    honcho sets every variable of ``.env`` over those that there are, but joins the words of a value that is not quoted:
-    ``*/5 * * * *`` arrives as ``*/5****``. Where a variable is what honcho makes of the file, the file itself is meant.
+    honcho sets every variable of ``.env`` in our environment, but removes spaces from a value without quotes: ``*/5 * * * *`` becomes
+    ``*/5****``. If a variable equals honcho's wrong reading, the file's value is used instead.
     """
     try:
         from honcho.environ import parse
@@ -94,7 +96,7 @@ def misread(path: Path, names: Iterable[str]) -> Values:
     text = _text(path)
     try:
         theirs = parse(text or "")
-    except ValueError:  # a quote left open; honcho itself would not have come so far
+    except ValueError:  # an open quote, with which honcho itself would have failed
         return {}
     ours = {} if text is None else _parsed(path, text)
     known = {name.upper() for name in names}
@@ -106,9 +108,9 @@ def misread(path: Path, names: Iterable[str]) -> Values:
 
 
 def strangers(known: Collection[str], in_file: Collection[str], environment: Collection[str]) -> list[str]:
-    """A line for each name that is no setting, but so near to one that it is likely to be meant.
+    """A warning for each name that is no setting but probably a misspelt one.
 
-    The environment belongs to everybody: there a name is near only if it is very like a setting that is not set.
+    The environment holds variables of other programs. So a name from there is reported only if the similar setting is not set.
     """
     known = tuple(sorted(name.upper() for name in known))
     given = {name.upper() for name in (*in_file, *environment)}

@@ -1,4 +1,4 @@
-"""Every setting: its type, its default, its reason, and what a value must look like. Those of push are in :mod:`worker.settings.push`."""
+"""Every setting: its type, default, reason and validation. The settings of push are in :mod:`worker.settings.push`."""
 
 import fnmatch
 import re
@@ -37,7 +37,7 @@ from worker.settings.values import (
     parsed,
 )
 
-#: Statuses of a healthy member; selecting them would write to people about nothing.
+#: Statuses of a healthy member. Selecting one would send messages about connections that work.
 _HEALTHY = frozenset({"CONNECTED", "RECONNECTED", "UPDATED", "RESUMED"})
 
 _URI_KEY_HELP = "make one with `reconnect init`"
@@ -57,7 +57,7 @@ Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_fernet_key
 
 
 class _EnvFile(DotEnvSettingsSource):
-    """``.env`` as :mod:`worker.settings.env_file` reads it; ``over`` the environment only where a Procfile runner got it wrong."""
+    """``.env`` as :mod:`worker.settings.env_file` reads it. ``over``: only the values that a Procfile runner read wrongly."""
 
     def __init__(self, settings_cls: type[BaseSettings], file: Any, *, over: bool) -> None:
         self._over = over
@@ -72,7 +72,7 @@ class _EnvFile(DotEnvSettingsSource):
 
 
 class Settings(PushSettings, BaseSettings):
-    """All of them. A field's description is what ``reconnect init`` writes above it."""
+    """All settings. ``reconnect init`` writes a field's description above it."""
 
     model_config = SettingsConfigDict(
         env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True, case_sensitive=False
@@ -125,9 +125,11 @@ class Settings(PushSettings, BaseSettings):
     )
     sweep_schedule: str = Field("*/5 * * * *", description="When beat sweeps, as in a crontab, UTC.")
     batch_size: int = Field(200, ge=1, le=5000, description="Rows claimed and settled at once.")
-    run_seconds: int = Field(30, ge=1, le=200, description="How long one task goes on before it leaves a successor.")
+    run_seconds: int = Field(
+        30, ge=1, le=200, description="How long one task works; then it ends and queues another for what is left."
+    )
     lease_seconds: int = Field(
-        120, ge=10, le=86_400, description="How long a worker holds what it claimed; then it counts as dead."
+        120, ge=10, le=86_400, description="How long a worker may hold a claimed row; then the worker counts as dead."
     )
     max_attempts: int = Field(
         8, ge=1, le=100, description="Failed fetches in a row before a reconnection is exhausted."
@@ -145,12 +147,12 @@ class Settings(PushSettings, BaseSettings):
     )
     expiry_notice_days: NoticeDays = Field(
         (),
-        description="Days before a token expires on which its user is told to renew it, such as 7,2. Needs token_expires_at, "
-        "kept up to date by your application. Unset: nobody is written to before something broke.",
+        description="Days before a token expires on which its user is asked to renew it, such as 7,2. Needs token_expires_at, "
+        "kept up to date by your application. Unset: no message is sent before something broke.",
     )
     quiet_hours: Quiet = Field(
         parse_quiet_hours("21:00-08:00"),
-        description="Nobody is written to in these hours, on the user's own clock; empty for none.",
+        description="No message is sent in these hours of the user's own clock; empty for none.",
     )
     time_zone: str = Field("UTC", description="For users without a time zone of their own.")
     fallback_time_zones: Words = Field(
@@ -163,10 +165,11 @@ class Settings(PushSettings, BaseSettings):
         "are left out first. The default is North America, where MX's institutions are. Empty: TIME_ZONE alone.",
     )  # fmt: skip
     message_caps: Caps = Field(
-        parse_caps("1/24h,3/7d"), description="At most so many messages to one person; empty for no cap."
+        parse_caps("1/24h,3/7d"),
+        description="The most messages to one user within a time: 1 in 24 hours and 3 in 7 days; empty for no cap.",
     )
     uri_max_age: Duration = Field(
-        timedelta(minutes=15), description="An older URI is minted anew before it is sent; 0 for never."
+        timedelta(minutes=15), description="An older URI is fetched anew before it is sent; 0 for never."
     )
     ambiguous_sends: Literal["hold", "resend"] = Field(
         "hold",
@@ -188,14 +191,14 @@ class Settings(PushSettings, BaseSettings):
     )
     complaints: Literal["count", "optout"] = Field(
         "count",
-        description="What `reconnect bounces` does with users who called a mail spam: count them, or write to them no more.",
+        description="What `reconnect bounces` does with users who called a mail spam: count them, or opt them out.",
     )
     app_name: str | None = Field(None, description="What customers call your product; default: the sender's name.")
     templates_dir: Path | None = Field(
-        None, description="A folder with mail templates of your own; what it lacks is taken from ours."
+        None, description="A folder with mail templates of your own. Templates that it lacks are taken from ours."
     )
     default_locale: str | None = Field(
-        None, description="For users without a locale, or whose language there is no catalogue of: en, es or fr."
+        None, description="The locale of users who have none, or whose language has no catalogue: en, es or fr."
     )
     public_base_url: str | None = Field(
         None, description="Reserved for durable links of your own; leave unset: messages carry MX's URI itself."
@@ -217,7 +220,7 @@ class Settings(PushSettings, BaseSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _blank_is_unset(cls, value: object, info: Any) -> object:
-        """``NAME=`` in a ``.env`` means "not set", except where empty switches something off."""
+        """``NAME=`` in a ``.env`` means "not set", except for the settings that an empty value switches off."""
         if isinstance(value, str) and not value.strip():
             field = cls.model_fields[info.field_name]
             if info.field_name in _EMPTY_SWITCHES_OFF:
@@ -385,7 +388,7 @@ class Settings(PushSettings, BaseSettings):
     @field_validator("*")
     @classmethod
     def _is_text(cls, value: Any) -> Any:
-        """Control characters come from a file that was cut or pasted wrongly; what is not UTF-8 arrives as lone surrogates."""
+        """Refuse control characters, which come from a damaged file, and lone surrogates, which stand for bytes that are not UTF-8."""
         for item in value if isinstance(value, tuple) else (value,):
             text = item.get_secret_value() if isinstance(item, SecretStr) else item
             if isinstance(text, str | Path) and any(

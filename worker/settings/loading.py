@@ -1,4 +1,4 @@
-"""Loads the settings, and says in one line everything that is wrong with them; a secret's value is never repeated."""
+"""Loads the settings. One error line names every problem, and never quotes a secret's value."""
 
 import os
 import sys
@@ -14,13 +14,13 @@ from worker.settings.fields import Settings
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Settings from the environment, ``.env`` and ``overrides``; raises :class:`SettingsError` with one line for all problems.
+    """Settings from ``overrides``, the environment and ``.env``; raises :class:`SettingsError` with one line for all problems.
 
-    Names that look like a misspelt setting are told on stderr, once a process.
+    Names that look like a misspelt setting are reported on stderr, once a process.
     """
     for line in misspelt(overrides.get("_env_file", Settings.model_config.get("env_file"))):
-        if line not in _told:
-            _told.add(line)
+        if line not in _warned:
+            _warned.add(line)
             sys.stderr.write(f"settings: warning: {line}\n")
     try:
         return Settings(**overrides)
@@ -28,8 +28,8 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError("settings: " + "; ".join(_problem(item) for item in error.errors())) from None
 
 
-#: Warnings that this process has given.
-_told: set[str] = set()
+#: The warnings that this process has printed.
+_warned: set[str] = set()
 
 
 def misspelt(file: Any = ".env") -> list[str]:
@@ -51,6 +51,6 @@ def _problem(item: Any) -> str:
     text = str(item["msg"]).removeprefix("Value error, ")
     if text == "is missing":
         return _problem(item | {"type": "missing"})
-    if not name:  # of several settings together
+    if not name:  # a problem of several settings together names them in its text
         return text
     return f"{name} {text}" if text.startswith("is missing") else f"{name}: {text}"

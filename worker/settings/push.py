@@ -17,27 +17,31 @@ class PushSettings(BaseModel):
         None,
         description="Google's JSON key of a service account that may send; it names the project too. Unset: no FCM.",
     )
-    fcm_base_url: str = Field("https://fcm.googleapis.com", description="Where FCM is; another only for a look-alike.")
-    fcm_token_uri: str | None = Field(None, description="Where FCM's tokens are had; unset: as the key file says.")
+    fcm_base_url: str = Field("https://fcm.googleapis.com", description="FCM's URL; change it only for a look-alike.")
+    fcm_token_uri: str | None = Field(
+        None, description="Where access tokens for FCM come from; unset: as the key file says."
+    )
     apns_key_file: Path | None = Field(None, description="Apple's .p8 key. Unset: no APNs.")
     apns_key_id: str | None = Field(None, description="The ten characters by which Apple knows the key.")
     apns_team_id: str | None = Field(None, description="The ten characters of the developer team.")
     apns_topic: str | None = Field(None, description="The app's bundle identifier.")
     apns_sandbox: bool = Field(
-        False, description="true: Apple's development environment, whose device tokens are others."
+        False, description="true: Apple's development environment, which has device tokens of its own."
     )
-    apns_base_url: str | None = Field(None, description="Where APNs is; another only for a look-alike.")
+    apns_base_url: str | None = Field(None, description="APNs' URL; set it only for a look-alike.")
     webpush_vapid_key_file: Path | None = Field(
         None, description="The private VAPID key on P-256, PEM or base64url. Unset: no Web Push."
     )
     webpush_contact: str | None = Field(
-        None, description="mailto: or https: on a real domain, where a push service's operator finds you."
+        None, description="mailto: or https: on a real domain, with which a push service's operator can reach you."
     )
     webpush_hosts: Annotated[tuple[str, ...], *parsed(parse_words)] = Field(
         ("fcm.googleapis.com", "*.push.services.mozilla.com", "*.push.apple.com", "*.notify.windows.com"),
-        description="The only push services that are posted to: endpoints come from browsers, so from anybody.",
+        description="The only hosts that push messages are sent to. Endpoints come from browsers, so anybody can make them up.",
     )
-    webpush_allow_loopback: bool = Field(False, description="true: endpoints on this machine too, to develop against.")
+    webpush_allow_loopback: bool = Field(
+        False, description="true: endpoints on this machine are allowed, for development."
+    )
     push_link: bool = Field(
         False,
         description="true: the payload carries the link itself, so MX's secret passes through Google's or Apple's hands.",

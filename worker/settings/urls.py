@@ -1,10 +1,10 @@
-"""The settings that are URLs, read once, when settings load.
+"""Parses the settings that are URLs, once, when settings load.
 
-Libraries disagree on what a URL says when its password holds ``/``, ``#``, ``?`` or ``@``: for one of them the rest of the password
-becomes the host, which then stands in logs. So there is one grammar, here. It refuses what can be read in two ways, and each
-function returns the URL written anew, with everything percent-encoded, so that every library reads the same in it.
+Libraries read a URL differently if its password holds ``/``, ``#``, ``?`` or ``@``: some take the rest of the password for the host
+and log it. So there is one strict grammar here, which refuses ambiguous URLs. Each function returns the URL with every part
+percent-encoded, so that all libraries read it alike.
 
-No error here quotes any part of a URL: a part that is wrong may be a piece of a password.
+No error here quotes any part of a URL: a wrong part may be a piece of a password.
 """
 
 import ipaddress
@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 Host = tuple[str, int | None]
 
-#: A name or an IPv4 address; ``_`` is no letter of DNS but of container networks. Letters outside ASCII are IDNA's business.
+#: A host name or an IPv4 address. DNS has no ``_``, but names in container networks do. Letters outside ASCII are left to IDNA.
 _HOST = re.compile(r"(?!-)[\w.-]{1,255}")
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _ENCODE = "write / ? # @ % as %2F %3F %23 %40 %25 in user, password and options"
@@ -26,7 +26,7 @@ _ENCODE = "write / ? # @ % as %2F %3F %23 %40 %25 in user, password and options"
 _POSTGRESQL = "expected postgresql://user:password@host:5432/name"
 _SQLITE = "expected sqlite:///file, with three slashes, or four before a path from the root"
 _REDIS = "expected redis://user:password@host:6379/0, or rediss:// for TLS"
-#: What both Celery's transport and redis-py take from a URL, and the values of it that are not files.
+#: The options that both Celery's transport and redis-py read, with their values; an option without values names a file.
 _REDIS_TLS: Mapping[str, tuple[str, ...]] = {
     "ssl_cert_reqs": ("required", "optional", "none"),
     "ssl_check_hostname": ("true", "false"),
@@ -34,7 +34,7 @@ _REDIS_TLS: Mapping[str, tuple[str, ...]] = {
     "ssl_certfile": (),
     "ssl_keyfile": (),
 }
-#: Options of libpq that are numbers; it finds out only when it connects.
+#: Options of libpq that are numbers. libpq itself checks them only when it connects.
 _NUMBERS = {
     "connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
 }  # fmt: skip
@@ -42,13 +42,13 @@ _NUMBERS = {
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a URL says, decoded."""
+    """The decoded parts of a URL."""
 
     scheme: str
     hosts: tuple[Host, ...]
     username: str | None = field(repr=False)
     password: str | None = field(repr=False)
-    #: With its slash, still percent-encoded.
+    #: With its leading slash, still percent-encoded.
     path: str = field(repr=False)
     options: tuple[tuple[str, str], ...] = field(repr=False)
 
@@ -80,7 +80,7 @@ def split(text: str, expected: str, *, many_hosts: bool = False) -> Parts:
                 parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="strict") if query else ()
             ),
         )
-    except ValueError:  # a UnicodeDecodeError is one, and both may quote what they were given
+    except ValueError:  # its text may quote the URL, so it is not passed on
         raise ValueError(f"{expected}; {_ENCODE}" if user_and_password or question_mark else expected) from None
 
 
@@ -92,7 +92,7 @@ def _decoded(text: str) -> str:
 
 
 def _host(text: str) -> Host:
-    """``name:port``, ``[v6]:port``, or a socket's folder, percent-encoded."""
+    """A host from ``name:port``, ``[IPv6]:port``, or the percent-encoded folder of a Unix socket."""
     found = re.fullmatch(r"(?:\[(?P<v6>[^\]]*)\]|(?P<name>[^:]*))(?::(?P<port>\d{0,5}))?", text, re.ASCII)
     if found is None:
         raise ValueError
@@ -121,7 +121,7 @@ def _authority(parts: Parts, host: str, port: int | None) -> str:
 
 
 def database_url(text: str) -> str:
-    """``DATABASE_URL`` as SQLAlchemy reads it; what libpq has to say against its options is an error here already."""
+    """``DATABASE_URL`` in the form for SQLAlchemy. Options that libpq would refuse raise ``ValueError`` here already."""
     scheme = text.strip().partition(":")[0].partition("+")[0].lower()
     if scheme == "sqlite":
         return _sqlite_url(text.strip())
@@ -147,7 +147,7 @@ def database_url(text: str) -> str:
 
 
 def _hosts_of_options(parts: Parts) -> tuple[Host, ...]:
-    """libpq's ``?host=h1,h2&port=p1,p2`` and SQLAlchemy's ``?host=h1:p1&host=h2:p2``; they go before those of the authority."""
+    """Hosts from libpq's ``?host=h1,h2&port=p1,p2`` or SQLAlchemy's ``?host=h1:p1&host=h2:p2``. They override the URL's host."""
     hosts = [value for name, value in parts.options if name == "host"]
     ports = [value for name, value in parts.options if name == "port"]
     expected = f"{_POSTGRESQL}; several hosts are host1:port1,host2:port2"
@@ -171,7 +171,7 @@ def _hosts_of_options(parts: Parts) -> tuple[Host, ...]:
 
 
 def _ask_libpq(options: Mapping[str, Any]) -> None:
-    """Have libpq read the options, short of connecting anywhere; its own messages quote values, so they are not passed on."""
+    """Let libpq check the options without connecting. Its messages quote values, so they are not passed on."""
     from psycopg import Error, conninfo, pq
 
     tried = {name: value for name, value in options.items() if value and name not in {"hostaddr", "service"}}
@@ -204,7 +204,7 @@ def _sqlite_url(text: str) -> str:
 
 
 def redis_url(text: str) -> str:
-    """``REDIS_URL`` as Celery's transport and redis-py both read it."""
+    """``REDIS_URL`` in a form that Celery's transport and redis-py read alike."""
     parts = split(text, _REDIS)
     host, port = parts.hosts[0]
     if parts.scheme not in {"redis", "rediss"} or "/" in host:
@@ -234,7 +234,7 @@ def _readable(name: str, path: str) -> None:
 
 
 def service_url(text: str, example: str) -> str:
-    """A service's base URL without a slash at its end, if it is https, or http towards this machine."""
+    """A service's base URL without a trailing slash. Must be https; http is allowed on loopback."""
     from yarl import URL
 
     expected = f"expected a URL such as {example}"

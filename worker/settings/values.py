@@ -1,6 +1,6 @@
-"""The values that settings can hold beyond plain text: durations, caps, quiet hours, a mail server.
+"""Parses the settings that are not plain text: durations, caps, quiet hours, a mail server.
 
-Each ``parse_…`` takes the text a person wrote and returns a value, or raises ``ValueError`` with what was expected.
+Each ``parse_…`` takes a setting's text and returns a value, or raises ``ValueError`` with what was expected.
 """
 
 import re
@@ -28,17 +28,17 @@ _SMTP_PORTS = {"smtp": 587, "smtps": 465}
 
 
 def parsed(parse: Callable[[str], Any]) -> tuple[Any, Any]:
-    """Annotations for a setting whose text has a grammar of its own (pydantic-settings would expect JSON)."""
+    """Annotations for a setting that ``parse`` reads; without them pydantic-settings would expect JSON."""
     return NoDecode, BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
 
 
 def parse_words(text: str) -> tuple[str, ...]:
-    """``a,b,c``; nothing means none."""
+    """``a,b,c`` as a tuple; empty text is an empty tuple."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def parse_duration(text: str) -> timedelta:
-    """``90s``, ``15m``, ``24h``, ``7d``, ``2w`` or sums of them (``1h30m``); ``0`` and nothing mean none at all."""
+    """``90s``, ``15m``, ``24h``, ``7d``, ``2w`` or sums of them (``1h30m``); ``0`` and empty text mean zero."""
     text = text.strip().lower()
     if text in {"", "0"}:
         return timedelta(0)
@@ -49,41 +49,41 @@ def parse_duration(text: str) -> timedelta:
     except OverflowError:
         span = timedelta.max
     if span > _LONGEST:
-        raise ValueError("that is longer than a person lives")
+        raise ValueError("must be at most 36500d")
     return span
 
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """At most ``count`` messages to one person within any span of length ``within``."""
+    """At most ``count`` messages to one user within any span of length ``within``."""
 
     count: int
     within: timedelta
 
 
 def parse_caps(text: str) -> tuple[Cap, ...]:
-    """``1/24h,3/7d``; nothing or ``0`` means no cap."""
+    """``1/24h,3/7d``; empty text or ``0`` means no cap."""
     if text.strip() in {"", "0"}:
         return ()
     caps = []
     for part in text.split(","):
         count, slash, within = part.strip().partition("/")
         if not slash or not re.fullmatch(r"\d{1,9}", count) or int(count) < 1 or not (span := parse_duration(within)):
-            raise ValueError("expected caps such as 1/24h,3/7d: so many messages within such a time")
+            raise ValueError("expected caps such as 1/24h,3/7d: a number of messages, a slash and a duration")
         caps.append(Cap(int(count), span))
     return tuple(caps)
 
 
 @dataclass(frozen=True, slots=True)
 class QuietHours:
-    """From ``start`` up to, not including, ``end`` on a person's own clock nobody is written to; may wrap midnight."""
+    """No message is sent from ``start`` until just before ``end`` on the user's own clock. May wrap midnight, as 21:00-08:00 does."""
 
     start: time
     end: time
 
 
 def parse_quiet_hours(text: str) -> QuietHours | None:
-    """``21:00-08:00``; nothing or ``0`` means that there are none."""
+    """``21:00-08:00``; empty text or ``0`` means no quiet hours."""
     if text.strip() in {"", "0"}:
         return None
     match = re.fullmatch(r"\s*(\d{1,2}:\d{2})\s*-\s*(\d{1,2}:\d{2})\s*", text)
@@ -97,18 +97,18 @@ def parse_quiet_hours(text: str) -> QuietHours | None:
 
 
 def parse_days(text: str) -> tuple[int, ...]:
-    """``0,3,7,14,30``: days after the first message, ascending; the first is always 0. Nothing means the first message alone."""
+    """``0,3,7,14,30``: days after the first message, ascending, starting with 0. Empty text means no reminders."""
     parts = [part.strip() for part in text.split(",") if part.strip()] or ["0"]
     if not all(re.fullmatch(r"\d{1,5}", part) for part in parts):
         raise ValueError("expected days such as 0,3,7,14,30")
     days = tuple(int(part) for part in parts)
     if days[0] != 0 or sorted(set(days)) != list(days):
-        raise ValueError("expected days that start at 0 and grow, such as 0,3,7,14,30")
+        raise ValueError("expected ascending days that start at 0, such as 0,3,7,14,30")
     return days
 
 
 def parse_notice_days(text: str) -> tuple[int, ...]:
-    """``7,2``: days ahead of a token's expiry, the largest first; nothing or ``0`` means no notice."""
+    """``7,2``: days before a token's expiry, descending; empty text or ``0`` means no notice."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if parts in ([], ["0"]):
         return ()
@@ -116,16 +116,16 @@ def parse_notice_days(text: str) -> tuple[int, ...]:
         raise ValueError("expected days before a token expires such as 7,2, or nothing for no notice")
     days = tuple(int(part) for part in parts)
     if sorted(set(days), reverse=True) != list(days):
-        raise ValueError("expected days that shrink, such as 7,2")
+        raise ValueError("expected descending days, such as 7,2")
     return days
 
 
-#: Apple refuses whoever is at home on localhost.
+#: A domain needs a dot: Apple refuses a contact at ``localhost``.
 _CONTACT = re.compile(r"(mailto:[^@\s]+@|https://)[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+([/?][!-~]*)?")
 
 
 def parse_contact(text: str) -> str:
-    """``mailto:`` or ``https:`` on a real domain, as push services want to know whom to ask."""
+    """A ``mailto:`` or ``https:`` URL on a real domain: the contact that a Web Push sender must give (RFC 8292)."""
     if not _CONTACT.fullmatch(text):
         raise ValueError("expected mailto:you@example.com or https://example.com/contact")
     return text
@@ -133,7 +133,7 @@ def parse_contact(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SmtpServer:
-    """Where mail is handed over, and how."""
+    """The mail server that takes our mail."""
 
     host: str
     port: int
@@ -147,7 +147,7 @@ class SmtpServer:
 
 
 def parse_smtp_url(text: str) -> SmtpServer:
-    """``smtp://user:password@host:587?tls=required`` or ``smtps://…``; ``tls=none`` only towards this machine."""
+    """``smtp://user:password@host:587?tls=required`` or ``smtps://…``; ``tls=none`` is allowed on loopback only."""
     expected = "expected smtp://user:password@host:587?tls=required, or smtps://…"
     url = split(text, expected)
     host, port = url.hosts[0]

@@ -1,1 +1,1 @@
-"""What the worker says of itself: ``logs`` configures them, ``scrubbing`` keeps secrets and personal data out of them."""
+"""``logs`` configures logging; ``scrubbing`` keeps secrets and personal data out of it."""

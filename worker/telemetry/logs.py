@@ -1,8 +1,8 @@
-"""Logs: one event a line with its fields; JSON for machines, or plain text on a terminal.
+"""Logs: one event a line with its fields; JSON, or plain text on a terminal.
 
-What is logged is chosen where it is logged: words, counts, member GUIDs. URIs, keys, tokens and addresses are never given to a
-logger; the loggers of libraries that might quote them are held at WARNING. What libraries log all the same passes one scrubber:
-an exception becomes its cause in plain words, once, instead of ``server:ResponseError`` and ``<traceback object at 0x…>``.
+Our code logs words, counts and member GUIDs, never a URI, key, token or address. Loggers of libraries that might log these are set to
+WARNING. Every line passes a scrubber. It replaces an exception by its cause in plain words, where libraries would log
+``server:ResponseError`` and ``<traceback object at 0x…>``.
 """
 
 import logging
@@ -21,8 +21,8 @@ _TALKATIVE = (
 )  # fmt: skip
 
 
-class _Plain:
-    """Stands for an exception among the arguments of a message, whether it asks for ``%s`` or ``%r``."""
+class _Cause:
+    """Replaces an exception among the arguments of a log message; ``%s`` and ``%r`` both give its scrubbed cause."""
 
     def __init__(self, error: BaseException) -> None:
         self._text = cause_of(error)
@@ -31,26 +31,26 @@ class _Plain:
         return self._text
 
 
-class _Arguments(logging.Filter):
-    """Puts causes in the place of exceptions before a message is made of them."""
+class _ScrubArguments(logging.Filter):
+    """Replaces exceptions among the arguments of a log message."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to log it: a stage that failed has said so itself."""
+        """Whether to log the record. Celery's own line about a :class:`StageFailed` is dropped: the task has logged it already."""
         if isinstance(record.args, Mapping):
-            record.args = {name: _plain(value) for name, value in record.args.items()}
+            record.args = {name: _without_exception(value) for name, value in record.args.items()}
         elif record.args:
-            record.args = tuple(map(_plain, record.args))
+            record.args = tuple(map(_without_exception, record.args))
         return not (
             record.name == "celery.app.trace" and record.exc_info and isinstance(record.exc_info[1], StageFailed)
         )
 
 
-def _plain(value: object) -> object:
-    return _Plain(value) if isinstance(value, BaseException) else value
+def _without_exception(value: object) -> object:
+    return _Cause(value) if isinstance(value, BaseException) else value
 
 
-def _say_causes(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """An exception beside a message: what caused it, unless the message says it already, and where it was raised."""
+def _scrub_event(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Scrub every field. An exception becomes ``cause``, unless the message contains it, and ``at``, the place that raised it."""
     found = event.pop("exc_info", None)
     if found is True:
         found = sys.exc_info()
@@ -71,7 +71,7 @@ def _say_causes(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> 
 
 
 def configure_logs(level: int = logging.INFO) -> None:
-    """Send our events and the libraries' records through one renderer to stderr."""
+    """Write our events and the libraries' log records to stderr, in one format."""
     before: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -88,11 +88,11 @@ def configure_logs(level: int = logging.INFO) -> None:
         structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer(sort_keys=True)
     )
     handler = logging.StreamHandler()
-    handler.addFilter(_Arguments())
+    handler.addFilter(_ScrubArguments())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=before,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _say_causes, render],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _scrub_event, render],
         )
     )
     root = logging.getLogger()

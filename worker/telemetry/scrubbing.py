@@ -1,4 +1,4 @@
-"""Text for logs: what data, servers and libraries say is shown as text, without secrets and without control sequences."""
+"""Makes text from data, servers and libraries safe for a log: no secrets, no addresses, no control characters."""
 
 import re
 import sys
@@ -12,15 +12,15 @@ _LINE_BREAKS = re.compile(r"\s*[\r\n]\s*")
 _USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^\s/@'\"]*(?:/[^\s@'\"]*)?@", re.IGNORECASE)
 _WEB_PATH = re.compile(r"(?P<host>https?://[^\s/?#'\"]+)[/?#][^\s'\"]*", re.IGNORECASE)
 _ADDRESS = re.compile(r"[^\s@<>'\"(),:;=/*]+@[^\s@<>'\"(),:;=]+\.[^\s@<>'\"(),:;=.]+")
-#: Fernet keys, tokens, signatures: long and with figures in them. MX's GUIDs are no secrets.
+#: Fernet keys, tokens, signatures: at least 40 characters with a digit among them. MX's GUIDs are no secrets.
 _SECRET = re.compile(r"(?<![\w-])(?![A-Z]{3}-[0-9a-f]{8}-)(?=[A-Za-z_-]*\d)[\w+=-]{40,}", re.ASCII)
-#: What these say are names in our own code.
+#: The texts of these errors quote names in code, not data.
 _ABOUT_CODE = (AttributeError, ImportError, NameError, TypeError)
 _LONGEST = 2000
 
 
 def scrub(text: str) -> str:
-    """The text with URLs cut to their host, without addresses and keys, in one line."""
+    """The text in one line, with URLs cut to their host, and addresses and keys replaced."""
     text = text[:_LONGEST] + ("…" if len(text) > _LONGEST else "")
     text = _LINE_BREAKS.sub(" ", text.strip())
     text = _USERINFO.sub(r"\g<scheme>**@", text)
@@ -31,7 +31,7 @@ def scrub(text: str) -> str:
 
 
 def cause_of(error: BaseException) -> str:
-    """What an exception says that may be said. The text of a foreign one may quote a URL or an address: its kind has to do."""
+    """The cause of an exception, safe to log. Of an unknown exception only the type: its text may quote a URL or an address."""
     if isinstance(error, WorkerError):
         return scrub(str(error))
     if (words := _broker_fault(error)) is not None:
@@ -45,7 +45,8 @@ def cause_of(error: BaseException) -> str:
 
 
 def _broker_fault(error: BaseException) -> str | None:
-    """Where redis-py was never imported, no error is its own; importing it would slow down every command's start."""
+    """The explanation of an error of the broker. If redis-py was never imported, the error is not the broker's; importing it here
+    would slow down the start of every command."""
     if "redis" not in sys.modules:
         return None
     from worker.broker_faults import broker_fault
