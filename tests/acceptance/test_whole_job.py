@@ -230,7 +230,7 @@ def test_the_demo_runs_the_whole_job_and_says_where_to_look(machine: Any) -> Non
     assert ran.code == 0, ran.err
     assert "must end" in ran.out
     assert "Flower" in ran.out
-    assert "mails lie in demo/mails" in ran.out
+    assert "mails are in demo/mails" in ran.out
     assert list((machine.folder / "demo" / "mails").glob("*.eml"))
     assert "given up after the last reminder went unanswered" in ran.err
 

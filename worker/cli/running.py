@@ -102,10 +102,14 @@ def sandbox(
 
 def _write_example(folder: Path) -> Path:
     """Write the members of `demo` as a population file and as a file for `reconnect import`; returns the first."""
-    from worker.sandbox.scenario import cast, write_import, write_population
+    from worker.sandbox.scenario import make_demo_members, write_import, write_population
 
-    players, population, members = cast(500), folder / "sandbox-population.jsonl", folder / "sandbox-members.csv"
-    write_population(players, population)
-    write_import(players, members, datetime.now(UTC))
+    demo_members, population, members = (
+        make_demo_members(500),
+        folder / "sandbox-population.jsonl",
+        folder / "sandbox-members.csv",
+    )
+    write_population(demo_members, population)
+    write_import(demo_members, members, datetime.now(UTC))
     out.print(f"Wrote {population} and, for `reconnect import`, {members}.")
     return population

@@ -107,7 +107,7 @@ def _status(value: object) -> str:
         if status is not None and _STATUS.fullmatch(status):
             return status
     raise ValueError(
-        f"{shown(value)} is neither a status such as DENIED nor one of MX's numbers 0 to {len(CONNECTION_STATUSES) - 1}"
+        f"{shown(value)} is no status such as DENIED, and none of MX's numbers 0 to {len(CONNECTION_STATUSES) - 1}"
     )
 
 

@@ -1,8 +1,8 @@
-"""An MX look-alike and a mailbox, to develop, demonstrate, test and measure against.
+"""An MX look-alike and a mailbox, for development, demonstrations, tests and measurements.
 
-It runs in a process of its own, listens on loopback only and knows nothing of the worker: any MX client and any mail sender
-can be pointed at it. The product never imports it, except the commands that start it (:func:`worker.sandbox.server.serve`).
+It runs in a process of its own, listens on loopback only and does not depend on the worker: any MX client and any mail sender can use
+it. The product never imports it, except the commands that start it (:func:`worker.sandbox.server.serve`).
 
-What lies below ``/users`` is MX's interface; ``/oauth/authorize`` stands in for a bank's consent page; everything below
-``/sandbox`` (ledger, control, mail) is the sandbox's own and does not exist at MX.
+``/users`` is MX's API. ``/oauth/authorize`` is a bank's consent page. Everything below ``/sandbox`` (ledger, control, mail) is the
+sandbox's own and does not exist at MX.
 """

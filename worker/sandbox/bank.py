@@ -1,7 +1,7 @@
-"""MX's Atrium interface, as far as a reconnection needs it: windows, members, their status, and the lists.
+"""The part of MX's Atrium API that a reconnection needs: windows, members, their status, and lists.
 
-It insists on what a client can get wrong: both credential headers, the version in ``Accept``, the endpoint's four parameters
-and which of them go together.
+It checks what a client can get wrong: both credential headers, the version in ``Accept``, the endpoint's four parameters and which of
+them go together.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ ACCEPTED = "application/vnd.mx.atrium.v1+json"
 _DEFAULT_PAGE_SIZE = 25
 _PAGE_SIZES = range(10, 1001)
 
-#: Any ``state`` will do in a hostile URI: nobody may ever open it.
+#: The ``state`` in hostile URIs. Any will do, since nobody opens one.
 _NO_STATE = "d273e4f71bc095cf16c4acbee011caf4"
 
 
 @dataclass(kw_only=True)
 class Keys:
-    """The credentials that are accepted; none are while they are revoked."""
+    """The credentials that are accepted; while ``revoked``, none are."""
 
     api_key: str = field(repr=False)
     client_id: str = field(repr=False)
@@ -76,10 +76,10 @@ class Bank:
         self.members = Members(population, aggregation_takes=aggregation_takes)
 
     def routes(self) -> list[web.RouteDef]:
-        """MX's paths. The hot one comes first."""
+        """MX's paths, the most frequent one first."""
         member = "/users/{user_guid}/members/{member_guid}"
         return [
-            # No HEAD: it would mint.
+            # Without HEAD, which would make a window.
             web.get(f"{member}/oauth_window_uri", self._endpoint("window", self._window), allow_head=False),
             web.get(member, self._endpoint("read", self._member)),
             web.get(f"{member}/status", self._endpoint("read", self._status)),
@@ -90,7 +90,7 @@ class Bank:
     def _endpoint(
         self, endpoint: Endpoint, handler: _Handler
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """What all of MX's endpoints share: the ledger, latency, a fault of the whole bank, credentials, version."""
+        """A handler with what all endpoints share: the ledger, latency, faults of the whole bank, credentials, version."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             with self.ledger.request(endpoint):
@@ -101,11 +101,11 @@ class Bank:
                 if self.latency:
                     await asyncio.sleep(self.latency)
                 try:
-                    struck = await self._struck(request, endpoint)
-                    if struck is None:
+                    answered = await self._answer_of_fault(request, endpoint)
+                    if answered is None:
                         self._check_client(request.headers)
-                        struck = await handler(request)
-                    status, response = struck
+                        answered = await handler(request)
+                    status, response = answered
                 except _Refused as refused:
                     response = refused.response
                     status = str(response.status)
@@ -114,8 +114,8 @@ class Bank:
 
         return handle
 
-    async def _struck(self, request: web.Request, endpoint: Endpoint) -> tuple[str, web.StreamResponse] | None:
-        """The answer of a fault of the whole bank; no member's script moves on for it."""
+    async def _answer_of_fault(self, request: web.Request, endpoint: Endpoint) -> tuple[str, web.StreamResponse] | None:
+        """The answer of a fault of the whole bank, if it strikes. It does not advance the member's script."""
         step = self.fault.strike(endpoint) if self.fault is not None else None
         if step is None:
             return None
@@ -164,7 +164,7 @@ class Bank:
         return failure if failure is not None else self._member_with_window(request, member, step)
 
     def _member_with_window(self, request: web.Request, member: Member, step: Step) -> tuple[str, web.StreamResponse]:
-        """200 with the member and the window, or the lack of one, that ``step`` asks for."""
+        """200 with the member, and with the window (or none) that ``step`` asks for."""
         if step.kind == "moved":
             member = self.members.move(member, step.argument)
         elif step.kind == "connected":
@@ -233,7 +233,7 @@ _STATUS_FIELDS = (
 
 
 def check_parameters(query: Mapping[str, str]) -> None:
-    """Refuse what the endpoint's page rules out. Parameters that it does not name are ignored."""
+    """Refuse parameters that MX's documentation rules out. Unknown parameters are ignored."""
     if not query:
         return
     if query.get("skip_aggregation", "false") not in {"true", "false"}:
@@ -250,7 +250,7 @@ def check_parameters(query: Mapping[str, str]) -> None:
 
 
 def paginated(rows: list[_Row], query: Mapping[str, str]) -> tuple[list[_Row], dict[str, int]]:
-    """One page of ``rows`` and MX's description of it. A page size out of range silently becomes 25, as MX does it."""
+    """One page of ``rows`` and MX's description of it. As at MX, a page size out of range silently becomes 25."""
     size = _number(query.get("records_per_page"))
     if size not in _PAGE_SIZES:
         size = _DEFAULT_PAGE_SIZE

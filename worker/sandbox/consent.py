@@ -1,6 +1,6 @@
-"""The bank's consent page: a person allows or denies, once a link.
+"""The bank's consent page: the customer allows or denies, once for each link.
 
-Looking changes nothing, unless ``scan`` says that the first GET uses the link up; then only the page that it got can decide.
+A GET changes nothing. After the ``scan`` command or step, however, the first GET uses the link up: only its page can then decide.
 """
 
 from http import HTTPStatus
@@ -27,7 +27,7 @@ class Consent:
         return [web.get(_PATH, self._ask), web.post(_PATH, self._decide)]
 
     def decide(self, window: Window, *, allow: bool, session: str | None = None) -> None:
-        """Allow or deny as a person would; raises :class:`LinkUsed` and :class:`LinkExpired`."""
+        """Allow or deny, as the customer would; raises :class:`LinkUsed` and :class:`LinkExpired`."""
         self._members.decide(window, allow=allow, session=session)
         self._ledger.of(window.member.key).used += 1
 
@@ -79,7 +79,7 @@ def _unknown() -> web.Response:
         "outcome.html",
         status=HTTPStatus.NOT_FOUND,
         title="Unknown link",
-        text="This sandbox has handed out no such link. It forgets its links when it stops.",
+        text="This sandbox has made no such link. It forgets its links when it stops.",
     )
 
 
@@ -107,12 +107,12 @@ def _expired(window: Window) -> web.Response:
         "outcome.html",
         status=HTTPStatus.GONE,
         title="This link has expired",
-        text=f"Links to {isolated(_bank(window))} are good for a while only. Ask for a new one.",
+        text=f"Links to {isolated(_bank(window))} expire after some time. Ask for a new one.",
     )
 
 
 def _redirect(window: Window, url: str) -> web.Response:
-    """Back to the client, with what MX adds at the end of OAuth."""
+    """Redirect to the client, with the parameters that MX adds at the end of OAuth."""
     if window.decision == "allowed":
         outcome = {"status": "success", "member_guid": window.member.guid}
     else:

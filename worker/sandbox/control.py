@@ -1,8 +1,8 @@
-"""The sandbox's own interface for tests and demonstrations, below ``/sandbox``: MX has nothing of the kind.
+"""The sandbox's own interface for tests and demonstrations, below ``/sandbox``. MX has no such interface.
 
 ``GET /sandbox/ledger`` (``?members=false`` for totals alone), ``GET /sandbox/ledger/seconds``, ``GET /sandbox/rate?window=1.0``
 and ``POST /sandbox/control`` with a JSON object of commands, see :class:`Command`. There is no password: the sandbox listens on
-loopback only, and a command must come as ``application/json``, which no foreign web page can send without being asked first.
+loopback only. A command must be ``application/json``, which a foreign web page cannot send without a CORS preflight.
 """
 
 from http import HTTPStatus
@@ -40,7 +40,7 @@ _STRICT = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
 class NewKeys(BaseModel):
-    """Other credentials than before."""
+    """New credentials."""
 
     model_config = _STRICT
 
@@ -49,23 +49,23 @@ class NewKeys(BaseModel):
 
 
 class Command(BaseModel):
-    """What can be changed while the sandbox runs. Several commands may come together; all are checked before any is done."""
+    """What can be changed while the sandbox runs. One request may hold several commands; all are checked before any is done."""
 
     model_config = _STRICT
 
-    #: ``revoke``: every request is answered 401. ``restore``: the keys count again. Or new ones.
+    #: ``revoke``: every request gets 401. ``restore``: the keys are accepted again. Or new keys.
     keys: Literal["revoke", "restore"] | NewKeys | None = None
     #: A fault of the whole bank: a step (see :mod:`worker.sandbox.script`); null ends it.
     fault: StepText | None = None
-    #: Several, one of which strikes; takes the place of ``fault``.
+    #: Several steps, of which each request meets a random one; replaces ``fault``.
     mix: Annotated[list[StepText], Field(min_length=1)] | None = None
-    #: The share of requests that it strikes, by random numbers that are the same for the same seed. 0, with or without a fault, ends it.
+    #: The share of requests that meet the fault, such as 0.2; 0 ends the fault. The same seed chooses the same requests.
     share: float = Field(1.0, ge=0, le=1)
     seed: int = 0
     on: Literal["window", "read", "all"] = "all"
     #: Seconds that every answer of the bank takes.
     latency: Seconds | None = None
-    #: Whom ``script`` and ``connection_status`` concern.
+    #: The members that ``script`` and ``connection_status`` change.
     member: Guids | None = None
     script: Script | None = None
     connection_status: ConnectionStatus | None = None
@@ -75,11 +75,11 @@ class Command(BaseModel):
     mail_faults: list[MailRule] | None = None
     #: Seconds before each reply of the mail server.
     mail_latency: Seconds | None = None
-    #: A scanner opens the links of each mail with GET as it arrives, and whoever opens a link first uses it up; ``false`` ends both.
+    #: ``true``: a scanner opens the links of each arriving mail with GET, and the first GET uses a link up. ``false`` ends both.
     scan: bool | None = None
-    #: Seconds after which links expire, those of before too; null for never.
+    #: Seconds after which links expire, including links made before; null for never.
     link_seconds: Annotated[float, Field(ge=0, le=10_000_000)] | None = None
-    #: Counts begin anew. Done last.
+    #: Counts start at 0 again. Done last.
     reset: Literal["ledger"] | None = None
 
     @model_validator(mode="after")
@@ -101,7 +101,7 @@ class Command(BaseModel):
 
 
 class Control:
-    """Handlers of ledger and control."""
+    """The HTTP handlers of ledger and control."""
 
     def __init__(self, bank: Bank, consent: Consent, mail: MailServer) -> None:
         self._bank = bank
@@ -190,7 +190,7 @@ class Control:
             self._mail.latency = command.mail_latency
 
     def _consent_to(self, customers: list[Member]) -> dict[str, str]:
-        """Click for each; those who could not, with the reason."""
+        """Allow in the newest window of each member; returns the members whose link was refused, with the reason."""
         refused = {}
         for member in customers:
             if member.newest_window is None:

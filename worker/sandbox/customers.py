@@ -1,5 +1,7 @@
-"""What the customers of a demonstration do, over HTTP as their browsers and apps would: sign up a phone, look into the mailbox,
-open the link in a mail, and allow."""
+"""What the demonstration's customers do, over HTTP as their browsers and apps would.
+
+They register a phone, read their mail, open the link in it, and allow.
+"""
 
 import re
 from collections import Counter
@@ -17,29 +19,29 @@ _LINK = re.compile(r'href="([^"]+/oauth/authorize\?[^"]+)"')
 
 
 class Customers:
-    """All of them, at the sandbox at ``base_url``."""
+    """All customers of the sandbox at ``base_url``."""
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str) -> None:
         self._session = session
         self._base_url = base_url
 
     async def sign_up(self, devices: Sequence[dict[str, Any]]) -> list[str]:
-        """The addresses that these devices get (worker/sandbox/phones/network.py)."""
+        """Register devices; returns their addresses (worker/sandbox/phones/network.py)."""
         url = f"{self._base_url}/sandbox/phones"
         async with self._session.post(url, json={"devices": devices}) as response:
             _expect(response)
             return list((await response.json())["addresses"])
 
     async def mails(self) -> Counter[str]:
-        """How many mails really arrived, by address."""
+        """How many mails arrived, by address."""
         return Counter((await self._json("/sandbox/mail.json?mails=false"))["recipients"])
 
     async def pushes(self) -> Counter[str]:
-        """How many push messages really arrived, by the device's address."""
+        """How many push messages arrived, by the device's address."""
         return Counter((await self._json("/sandbox/phones.json"))["told"])
 
     async def allow(self, email: str, mail: int) -> int:
-        """Open every link in a mail (1 is the first to this address), look at the bank's page, and allow; how many links there were."""
+        """Open every link in a mail and allow on the bank's page; returns the number of links. Mail 1 is the first to this address."""
         found = await self._json("/sandbox/mail.json", to=email)
         number = found["mails"][mail - 1]["number"]
         async with self._session.get(f"{self._base_url}/sandbox/mail/{number}/html") as response:
@@ -61,5 +63,5 @@ class Customers:
 
 
 def _expect(response: aiohttp.ClientResponse) -> None:
-    if response.status != HTTPStatus.OK:  # never the URL: a link may be in it
-        raise WorkerError(f"sandbox: a customer was answered {response.status}")
+    if response.status != HTTPStatus.OK:  # without the URL, which may be a link
+        raise WorkerError(f"sandbox: a customer's request got status {response.status}")

@@ -1,4 +1,4 @@
-"""What the sandbox was asked and what it answered, for tests and measurements to read."""
+"""Counts the sandbox's requests and answers, for tests and measurements."""
 
 import time
 from array import array
@@ -33,14 +33,14 @@ def per_second(times: Sequence[float]) -> list[int]:
 class MemberCounts:
     """One member's share of the ledger."""
 
-    #: Requests for a window, whatever was answered.
+    #: Requests for a window, whatever the answer.
     requests: int = 0
     reads: int = 0
     #: When each window was minted, seconds since 1970.
     minted: list[float] = field(default_factory=list)
-    #: GETs of its links, by persons and scanners.
+    #: GETs of its links, by customers and scanners.
     opened: int = 0
-    #: Windows in which somebody allowed or denied.
+    #: Windows in which the customer allowed or denied.
     used: int = 0
 
     def as_json(self) -> dict[str, object]:
@@ -62,7 +62,7 @@ class Ledger:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew; members, windows and faults stay as they are."""
+        """Set every count to 0. Members, windows and faults stay as they are."""
         self._arrivals: dict[str, array[float]] = {"all": array("d"), "window": array("d"), "read": array("d")}
         self.statuses: Counter[str] = Counter()
         self.steps: Counter[str] = Counter()
@@ -82,7 +82,7 @@ class Ledger:
 
     @contextmanager
     def request(self, endpoint: Endpoint) -> Iterator[None]:
-        """Account for one request from its arrival until its answer is made."""
+        """Count one request, from its arrival until its answer is made."""
         now = time.monotonic()
         self._arrivals["all"].append(now)
         self._arrivals[endpoint].append(now)
@@ -94,7 +94,7 @@ class Ledger:
             self.in_flight -= 1
 
     def as_json(self, *, members: bool) -> dict[str, object]:
-        """The whole ledger; ``members`` false leaves the part out that grows with the population."""
+        """The ledger as JSON. Without ``members`` the counts of each member are left out, which grow with the population."""
         totals: dict[str, object] = {
             "requests": len(self._arrivals["all"]),
             "window_requests": len(self._arrivals["window"]),

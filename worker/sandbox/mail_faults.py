@@ -1,7 +1,7 @@
-"""Faults of the mail server: which mail meets which, and how often.
+"""Faults of the mail server: which mails meet which fault, and how often.
 
-A fault is a short text, listed in :data:`FAULTS`. SMTP names the recipient only at RCPT, so what strikes earlier (``mail:…``,
-``auth:…``, ``auth-required``) is for everyone: its rule's ``to`` must be ``*``.
+A fault is a short text, listed in :data:`FAULTS`. SMTP names the recipient only at RCPT. So faults before that (``mail:…``,
+``auth:…``, ``auth-required``) concern every mail, and the ``to`` of their rules must be ``*``.
 """
 
 import difflib
@@ -39,10 +39,10 @@ _TEXTS = {"4": "Try again later", "5": "Refused"}
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What the server does at one stage, instead of what it should."""
+    """What the server does wrong at one phase of SMTP."""
 
     phase: SmtpPhase
-    #: The line to answer with; none where it hangs up or only waits.
+    #: The reply; ``None`` if the server hangs up or only waits.
     reply: str | None = None
     #: Hang up: at ``data`` before 354, at ``end`` after the mail was kept.
     drop: bool = False
@@ -62,7 +62,7 @@ _WORDS = {
 
 @lru_cache(maxsize=256)
 def parse_fault(text: str) -> Fault:
-    """A fault from its text; raises ``ValueError`` with what was expected. 421 strikes at MAIL here."""
+    """A fault from its text; raises ``ValueError`` with what was expected. 421 is given for MAIL; a rule may move it to RCPT."""
     if match := _REPLY.fullmatch(text):
         where, code, words = match.groups()
         reply = f"{code} {words or _TEXTS[code[0]]}"
@@ -78,7 +78,7 @@ def parse_fault(text: str) -> Fault:
 
 
 class MailRule(BaseModel):
-    """One fault for the mails that it concerns."""
+    """One fault, and the mails that meet it."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -86,9 +86,9 @@ class MailRule(BaseModel):
     to: str = "*"
     #: See :data:`FAULTS`.
     fault: str
-    #: After so many strikes the rule is spent.
+    #: The rule ends after this many strikes; ``None``: never.
     times: int | None = Field(None, ge=1)
-    #: The share of occasions on which it strikes, by random numbers that the same seed throws alike.
+    #: The share of matching mails that it strikes, such as 0.2. The same seed chooses the same ones.
     share: float = Field(1.0, ge=0, le=1)
     seed: int = 0
 
@@ -110,7 +110,7 @@ class MailRule(BaseModel):
         return self
 
     def strike(self, phase: SmtpPhase, recipients: Sequence[str], *, logged_in: bool) -> Fault | None:
-        """The fault, if it strikes now."""
+        """The fault if it strikes now, else ``None``."""
         what = self._what
         if what.phase != phase or (self.times is not None and self._strikes >= self.times):
             return None
@@ -127,7 +127,7 @@ class MailRule(BaseModel):
 def first_strike(
     rules: Iterable[MailRule], phase: SmtpPhase, recipients: Sequence[str] = (), *, logged_in: bool = False
 ) -> Fault | None:
-    """What the first rule that strikes at this stage does."""
+    """The fault of the first rule that strikes at this phase."""
     for rule in rules:
         fault = rule.strike(phase, recipients, logged_in=logged_in)
         if fault is not None:

@@ -1,7 +1,7 @@
-"""Mail to look at and to click through (``/sandbox/mail``), and to count (``/sandbox/mail.json``).
+"""Shows mail in a browser (``/sandbox/mail``) and counts it (``/sandbox/mail.json``).
 
-A mail is foreign content. Its HTML is shown in a frame that may run no script, load nothing and send no form, and the same
-rules travel with the HTML itself for whoever opens it directly. Links open outside of the frame.
+A mail is foreign content. Its HTML is shown in a frame that may run no script, load nothing and send no form. The HTML itself has the
+same Content-Security-Policy, in case it is opened directly. Links open outside of the frame.
 """
 
 import email
@@ -142,6 +142,6 @@ def _part(message: EmailMessage, kind: str) -> str | None:
         return None
     try:
         return str(body.get_content())
-    except (LookupError, UnicodeError):  # a character set that nobody knows
+    except (LookupError, UnicodeError):  # an unknown character set
         payload = body.get_payload(decode=True)
         return payload.decode("latin-1") if isinstance(payload, bytes) else ""

@@ -1,4 +1,4 @@
-"""The SMTP server in front of the mailbox: aiosmtpd in the running event loop, with faults where the rules say so."""
+"""The SMTP server in front of the mailbox: aiosmtpd in the running event loop, with faults by rules."""
 
 import asyncio
 import hmac
@@ -39,8 +39,8 @@ class MailServer:
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; the port is the answer, since 0 asks for a free one. Raises ``OSError``."""
-        # aiosmtpd logs addresses, and at WARNING what clients do wrong: the tests' business, not the log's.
+        """Listen; returns the port, since 0 asks for a free one. Raises ``OSError``."""
+        # aiosmtpd logs addresses, and mistakes of clients at WARNING, which tests provoke on purpose.
         logging.getLogger("mail.log").setLevel(logging.CRITICAL)
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
@@ -50,7 +50,7 @@ class MailServer:
         return bound
 
     async def stop(self) -> None:
-        """Stop listening and hang up on everyone."""
+        """Stop listening and close every connection."""
         if self._server is None:
             return
         self._server.close()
@@ -67,12 +67,12 @@ class MailServer:
 
 
 class _Session(SMTP):
-    """One connection. aiosmtpd speaks the protocol; here is what a rule makes of it."""
+    """One connection. aiosmtpd speaks the protocol; this adds the faults of the rules."""
 
     def __init__(self, server: MailServer, sessions: "set[_Session]", loop: asyncio.AbstractEventLoop) -> None:
         self._mail_server = server
         self._sessions = sessions
-        #: Whose mail is in hand during DATA: the last reply comes when the envelope is a new one already.
+        #: The recipients during DATA. aiosmtpd replaces the envelope before it sends the last reply, so they are kept here.
         self._in_data: Sequence[str] = ()
         super().__init__(
             _Hooks(server),
@@ -88,7 +88,7 @@ class _Session(SMTP):
         super().connection_made(transport)
         self._sessions.add(self)
         if self._handler_coroutine is not None:
-            # A client that resets the connection is no news; unretrieved, asyncio would print it.
+            # asyncio prints exceptions that nobody retrieves. A reset by the client is normal, so it is retrieved and dropped.
             self._handler_coroutine.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -100,7 +100,7 @@ class _Session(SMTP):
             self.transport.abort()
 
     async def _drop(self) -> None:
-        """Hang up, and go no further: the connection's end cancels this task."""
+        """Close the connection, then wait: the end of the connection cancels this task."""
         self.hang_up()
         await self.loop.create_future()
 
@@ -146,7 +146,7 @@ class _Session(SMTP):
 
 
 class _Hooks:
-    """What aiosmtpd asks at each step; each answer is the reply's line."""
+    """aiosmtpd calls these at each SMTP command; they return the reply."""
 
     def __init__(self, server: MailServer) -> None:
         self._server = server

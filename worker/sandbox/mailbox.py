@@ -1,4 +1,4 @@
-"""The mailbox: what arrived, kept as files, and an index of it in memory."""
+"""The mailbox: arrived mails as files, and an index of them in memory."""
 
 import hashlib
 import re
@@ -14,12 +14,12 @@ _FILE = re.compile(r"(\d{8,})-[0-9a-f]{12}\.eml")
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """One mail that the sandbox took responsibility for."""
+    """One mail that the sandbox accepted."""
 
-    #: Counts arrivals, from 1; goes on from what a folder holds already.
+    #: 1 for the first mail; in a folder with mails, the next free number.
     number: int
     message_id: str | None
-    #: The envelope's, not the header's.
+    #: The recipients of the envelope, not of the header.
     recipients: tuple[str, ...]
     arrived_at: datetime
     #: Where its bytes are; ``None`` where bodies are not kept.
@@ -30,7 +30,7 @@ class Mail:
 
 
 class Mailbox:
-    """All mail of this run. With ``folder`` ``None`` bodies are dropped and only the index is kept: for load tests."""
+    """All mail of this run. Without a ``folder`` only the index is kept, for load tests."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
@@ -42,7 +42,7 @@ class Mailbox:
             self._before = max(numbers, default=0)
 
     def keep(self, content: bytes, recipients: Sequence[str]) -> Mail:
-        """Take a mail; it is there whole or not at all. Raises ``OSError`` where it cannot be written."""
+        """Store a mail, whole or not at all. Raises ``OSError`` if it cannot be written."""
         number = self._before + len(self._mails) + 1
         path = None
         if self.folder is not None:
@@ -58,7 +58,7 @@ class Mailbox:
         return mail
 
     def mails(self, *, recipient: str | None = None, after: int = 0) -> list[Mail]:
-        """In order of arrival: those to ``recipient`` (case does not matter) that came after number ``after``."""
+        """Mails with a number above ``after``, in order of arrival; those to ``recipient``, if given. Case does not matter."""
         mails = self._mails[max(0, after - self._before) :]
         if recipient is None:
             return mails
@@ -66,7 +66,7 @@ class Mailbox:
         return [mail for mail in mails if any(one.lower() == wanted for one in mail.recipients)]
 
     def find(self, number: int) -> Mail | None:
-        """The mail of this number, if it arrived in this run."""
+        """The mail with this number, if it arrived in this run."""
         place = number - self._before - 1
         return self._mails[place] if 0 <= place < len(self._mails) else None
 

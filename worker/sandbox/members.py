@@ -1,4 +1,4 @@
-"""What happens to the simulated members: their status, their script's progress, their windows and the consent given in them."""
+"""The state of the simulated members: status, position in the script, windows, and the consent given in them."""
 
 import secrets
 from collections.abc import Iterable
@@ -10,13 +10,13 @@ from worker.sandbox.oauth_uris import window_uri
 from worker.sandbox.population import SimulatedMember
 from worker.sandbox.script import Step
 
-#: Members worked before they broke. The last time lies before any break that a demonstration or a test makes up, so that a
-#: client that takes any ``successfully_aggregated_at`` for "the customer is back" is found out.
+#: How long ago members were last aggregated. This lies before every simulated break. A client that takes any
+#: ``successfully_aggregated_at`` for "the customer is back" therefore fails its tests.
 _LAST_AGGREGATED = timedelta(days=60)
 
 
 class Member:
-    """A simulated member, now."""
+    """The present state of a simulated member."""
 
     __slots__ = (
         "_aggregation_ends", "_position", "connection_status", "gone", "guid", "key", "newest_window", "record",
@@ -25,7 +25,7 @@ class Member:
 
     def __init__(self, record: SimulatedMember, *, born: datetime) -> None:
         self.record = record
-        #: The GUID it was born with: its name in the ledger, whatever GUID it moves to.
+        #: Its first GUID. The ledger uses it even after the member has moved to another GUID.
         self.key = record.member_guid
         self.guid = record.member_guid
         self.connection_status = record.connection_status
@@ -33,12 +33,12 @@ class Member:
         self.newest_window: Window | None = None
         self._aggregation_ends: datetime | None = None
         self.script: tuple[Step, ...]
-        #: MX knows it no more (the ``gone`` step was the last one).
+        #: MX answers 404: the last step was ``gone``.
         self.gone: bool
         self.set_script(record.script)
 
     def set_script(self, script: tuple[Step, ...]) -> None:
-        """Begin this script at its first step."""
+        """Start this script at its first step."""
         self.script = script
         self._position = 0
         self.gone = False
@@ -52,27 +52,27 @@ class Member:
 
     @property
     def is_being_aggregated(self) -> bool:
-        """Whether MX fetches data just now; finishing is noticed here, when somebody looks."""
+        """Whether MX aggregates now. The end of an aggregation takes effect when this is read."""
         if self._aggregation_ends is not None and datetime.now(UTC) >= self._aggregation_ends:
-            # Whole seconds, as MX writes them; rounded up, since a time before the consent would deny what it led to.
+            # Whole seconds, as MX writes them. Rounded up: a time before the consent would not count as coming back.
             self.successfully_aggregated_at = self._aggregation_ends.replace(microsecond=0) + timedelta(seconds=1)
             self._aggregation_ends = None
         return self._aggregation_ends is not None
 
     def set_status(self, status: str) -> None:
-        """Set ``connection_status``; an aggregation under way is given up."""
+        """Set ``connection_status`` and cancel a running aggregation."""
         self.connection_status = status
         self._aggregation_ends = None
 
     def connect(self, *, aggregation_takes: timedelta | None) -> None:
-        """The customer is back; aggregation ends after so long, or never begins (``None``)."""
+        """The customer is back. Aggregation ends after ``aggregation_takes``; ``None``: it never starts."""
         self.set_status("CONNECTED")
         if aggregation_takes is not None:
             self._aggregation_ends = datetime.now(UTC) + aggregation_takes
 
     def fields(self) -> dict[str, object]:
-        """The member as MX's answers have it, without a window."""
-        busy = self.is_being_aggregated  # first: it may move the times below
+        """The member in MX's JSON, without a window."""
+        busy = self.is_being_aggregated  # first, since it may change successfully_aggregated_at
         aggregated_at = self.successfully_aggregated_at.isoformat(timespec="seconds")
         return {
             "aggregated_at": aggregated_at,
@@ -95,14 +95,14 @@ class Window:
 
     member: Member
     skip_aggregation: bool
-    #: Where the browser goes afterwards, with ``status`` and ``member_guid`` added.
+    #: Where the browser is sent at the end, with ``status`` and ``member_guid`` added.
     redirect_url: str | None
     minted_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    #: Whoever opens it first with GET uses it up, as at a bank that keeps a session from then on.
+    #: The first GET uses it up, as at a bank that starts a session with it.
     used_by_opening: bool = False
-    #: How long it is good for, in seconds; ``None``: as long as :attr:`Members.link_seconds` says.
+    #: Seconds until it expires; ``None``: :attr:`Members.link_seconds`.
     link_seconds: float | None = None
-    #: What the page of the first GET carries, where opening uses it up.
+    #: The session id in the page of the first GET, if that GET uses the window up.
     session: str | None = None
     decision: Literal["allowed", "denied"] | None = None
 
@@ -111,11 +111,11 @@ class Window:
 
 
 class LinkUsed(Exception):  # noqa: N818 - it is an answer, not a fault
-    """A decision was already made in this window, or somebody else has opened it."""
+    """The customer has already decided in this window, or another GET has used it up."""
 
 
 class LinkExpired(Exception):  # noqa: N818 - as above
-    """The window's time is over."""
+    """The window has expired."""
 
 
 class Members:
@@ -140,7 +140,7 @@ class Members:
         return member if member is not None and member.record.user_guid == user_guid else None
 
     def move(self, member: Member, guid: str) -> Member:
-        """Who answers after ``member`` moved to ``guid``: itself under that GUID, or the member that had it already."""
+        """Move ``member`` to ``guid``; returns it, or the member that had this GUID before."""
         other = self.by_guid.setdefault(guid, member)
         if other is member:
             member.guid = guid
@@ -155,7 +155,7 @@ class Members:
         used_by_opening: bool = False,
         link_seconds: float | None = None,
     ) -> str:
-        """A fresh one-time URI. Older ones stay good: whether MX ends them is not known."""
+        """A new one-time URI. Older ones stay valid, since it is not known whether MX ends them."""
         state = secrets.token_hex(16)
         window = Window(
             member, skip_aggregation, redirect_url, used_by_opening=used_by_opening, link_seconds=link_seconds
@@ -168,7 +168,7 @@ class Members:
         return self._windows.get(state)
 
     def open(self, window: Window) -> str | None:
-        """Look at the page, as a GET does; where that uses the link up, the session that may decide.
+        """Open the page, as a GET does. If that uses the link up, returns the session id with which to decide.
 
         Raises :class:`LinkUsed` and :class:`LinkExpired`.
         """
@@ -178,9 +178,9 @@ class Members:
         return window.session
 
     def decide(self, window: Window, *, allow: bool, session: str | None = None) -> None:
-        """Use the window up: allowed, the member is connected; denied, it stays as it was.
+        """Allow, which connects the member, or deny, which does not. Either uses the window up.
 
-        ``session`` is what :meth:`open` gave. Raises :class:`LinkUsed` and :class:`LinkExpired`.
+        ``session`` is the result of :meth:`open`. Raises :class:`LinkUsed` and :class:`LinkExpired`.
         """
         self._check(window, session)
         window.decision = "allowed" if allow else "denied"

@@ -1,7 +1,7 @@
-"""The URIs that the sandbox hands out: good ones, hostile ones, and the way from a good one to the sandbox's own address.
+"""The OAuth URIs of the sandbox, good and hostile ones.
 
-A good URI looks like a bank's: https, a host name, ``state`` with 128 random bits. Its host ends in ``.sandbox.example``,
-which resolves nowhere (RFC 2606), so a person follows it on the sandbox's own address: see :func:`localised`.
+A good URI looks like a bank's: https, a host name, ``state`` with 128 random bits. Its host ends in ``.sandbox.example``, which never
+resolves (RFC 2606). :func:`localised` turns it into a link to the sandbox's own address.
 """
 
 import re
@@ -16,14 +16,14 @@ _QUERY = (
     f"&redirect_uri={quote(f'https://app.{_DOMAIN}/oauth/redirect_from', safe='')}"
     "&response_type=code&scope=openid&state="
 )
-# The path must not begin with two slashes: behind an origin that is removed, they would name another host.
+# The path must not begin with two slashes: without its origin, ``//evil.example/`` would name another host.
 _WINDOW_ORIGIN = re.compile(rf"https://(?:[a-z0-9-]+\.)+{re.escape(_DOMAIN)}(?=/(?!/))", re.IGNORECASE)
 _HOST_LABEL = 63
 
 
 @lru_cache(maxsize=4096)
 def bank_host(institution_code: str) -> str:
-    """``bank-<institution>.sandbox.example``, with the code made fit for a host name."""
+    """``bank-<institution>.sandbox.example``; characters that a host name may not have become dashes."""
     label = re.sub(r"[^a-z0-9]+", "-", f"bank-{institution_code.lower()}")[:_HOST_LABEL].strip("-")
     return f"{label}.{_DOMAIN}"
 
@@ -34,7 +34,7 @@ def window_uri(institution_code: str, state: str) -> str:
 
 
 def localised(text: str, base_url: str) -> str:
-    """``text`` with every link to a simulated bank led to the sandbox at ``base_url``, path and query unchanged."""
+    """``text`` in which every link to a simulated bank leads to the sandbox at ``base_url``; path and query are unchanged."""
     return _WINDOW_ORIGIN.sub(lambda _match: base_url, text)
 
 
@@ -59,7 +59,7 @@ _HOSTILE: dict[str, Callable[[str, str], str]] = {
     "foreign_host": lambda _host, rest: f"https://evil.example{rest}",
 }
 
-#: What ``hostile:KIND`` can ask for. ``foreign_host`` is sound in form and wrong only where an allow-list is set.
+#: What ``hostile:KIND`` can ask for. ``foreign_host`` is well-formed, and wrong only if MX_ALLOWED_URI_HOSTS is set.
 HOSTILE_KINDS = tuple(_HOSTILE)
 
 

@@ -1,4 +1,4 @@
-"""The sandbox's own HTML pages: templates, and headers that keep secrets in and foreign content out."""
+"""The sandbox's own HTML pages: templates, and security headers."""
 
 from http import HTTPStatus
 
@@ -21,7 +21,7 @@ _TEMPLATES.filters["bdi"] = bdi
 
 
 def page(template: str, *, status: HTTPStatus = HTTPStatus.OK, **context: object) -> web.Response:
-    """A rendered template; what it shows may hold one-time links, so nothing keeps it or passes its address on."""
+    """A rendered template. It may contain one-time links, so it is not cached, and no Referer is sent from it."""
     return web.Response(
         status=status,
         text=_TEMPLATES.get_template(template).render(**context),

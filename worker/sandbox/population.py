@@ -1,4 +1,4 @@
-"""The simulated members, as they are written down: JSON Lines, one member a line."""
+"""The population file: the simulated members as JSON Lines, one member a line."""
 
 import re
 from pathlib import Path
@@ -25,7 +25,7 @@ def _guid(prefix: str) -> AfterValidator:
 
 
 def _check_status(value: str) -> str:
-    # Not a list of MX's own: a client must survive a status that nobody has heard of.
+    # Not limited to MX's statuses: a client must cope with an unknown one.
     if not _STATUS.fullmatch(value):
         raise ValueError("expected a connection_status such as DENIED")
     return value
@@ -36,7 +36,7 @@ Script = Annotated[tuple[Step, ...], PlainValidator(parse_script)]
 
 
 class SimulatedMember(BaseModel):
-    """One member as the population file has it; what happens to it later is :class:`worker.sandbox.members.Member`."""
+    """One member in the population file. :class:`worker.sandbox.members.Member` has its state while the sandbox runs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 

@@ -1,4 +1,4 @@
-"""What is wrong with a population line or a control command, as one line that a person can act on."""
+"""The error in a population line or a control command, as one line."""
 
 from pydantic import ValidationError
 

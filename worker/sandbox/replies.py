@@ -1,7 +1,7 @@
-"""The bank's answers on the wire: errors, and what a broken network makes of answers.
+"""The bank's HTTP answers: JSON, errors, and answers that a broken network cuts off.
 
-MX does not document the shape of an error's body, so these take turns on purpose: JSON of several shapes, plain text, HTML
-and nothing at all. A client must cope with each.
+MX does not document the body of an error. So the bodies differ on purpose: JSON of several shapes, plain text, HTML, and none. A
+client must cope with each.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ _ERRORS: dict[str, Callable[[], web.Response]] = {
 
 
 async def broken(request: web.Request, step: Step) -> tuple[str, web.StreamResponse] | None:
-    """What the ledger calls the answer, and the answer, of a step that carries no member; ``None`` for any other step."""
+    """The name of the answer in the ledger and the answer, for a step without a member; ``None`` for any other step."""
     if step.kind == "reset":
         return "reset", _reset(request)
     if step.kind == "truncated":
@@ -74,17 +74,17 @@ async def broken(request: web.Request, step: Step) -> tuple[str, web.StreamRespo
 
 
 def _reset(request: web.Request) -> web.Response:
-    """Close without lingering, so that the kernel sends RST and drops what was queued."""
+    """Close the connection with SO_LINGER 0, so that the kernel sends RST and drops what was queued."""
     transport = request.transport
     if isinstance(transport, asyncio.Transport):
         connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT_AT_ALL)
         transport.abort()
-    return web.Response()  # goes nowhere
+    return web.Response()  # is never sent
 
 
 async def _truncated(request: web.Request) -> web.StreamResponse:
-    """Half an answer, then the end of the connection."""
+    """Send half an answer, then close the connection."""
     half = b'{"member": {"aggregated_at": "2016-10-13T18:07:57+00:00", "connection_sta'
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     response.content_length = len(half) + _MISSING_BYTES

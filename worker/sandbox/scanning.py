@@ -1,6 +1,6 @@
-"""A mail scanner: opens every link of a mail with GET as the mail arrives, before anybody reads it.
+"""A mail scanner, as companies have: it opens every link of an arriving mail with GET, before the recipient reads it.
 
-It follows links to simulated banks, and links on loopback, where a worker of yours may serve them; nothing else.
+It opens only links to simulated banks and links on loopback, where a worker under development may serve them.
 """
 
 import email
@@ -28,7 +28,7 @@ class Scanner:
         self.base_url = ""
 
     async def scan(self, content: bytes) -> None:
-        """Open what a mail links to; whatever comes back is the link's business."""
+        """Open every link of a mail and ignore the answers."""
         if not self.on:
             return
         async with aiohttp.ClientSession(timeout=_PATIENCE, headers={"User-Agent": "sandbox-mail-scanner"}) as session:
@@ -41,11 +41,11 @@ class Scanner:
 
 
 def links_in(content: bytes, base_url: str) -> list[str]:
-    """The links of a mail that a scanner here may follow, each once."""
+    """The links of a mail that the scanner may open, each once."""
     message = email.message_from_bytes(content, policy=email.policy.default)
     text = " ".join(unescape(_text(part)) for part in message.walk() if part.get_content_maintype() == "text")
     links = dict.fromkeys(localised(link, base_url) for link in _LINK.findall(text))
-    return [link for link in links if _is_near(link)][:_MOST_LINKS]
+    return [link for link in links if _is_loopback(link)][:_MOST_LINKS]
 
 
 def _text(part: EmailMessage) -> str:
@@ -55,7 +55,7 @@ def _text(part: EmailMessage) -> str:
         return ""
 
 
-def _is_near(link: str) -> bool:
+def _is_loopback(link: str) -> bool:
     try:
         return ipaddress.ip_address(urlsplit(link).hostname or "").is_loopback
     except ValueError:

@@ -1,6 +1,6 @@
-"""The demonstration's cast: members of every kind, what MX will answer for each, and how each must end.
+"""The demonstration's members: every kind of member, what MX answers for each, and how each must end.
 
-The same cast is the population of `reconnect sandbox` when none is given.
+`reconnect sandbox` without a population uses the same members.
 """
 
 import csv
@@ -24,52 +24,52 @@ BANKS = (
 )
 
 
-#: The hour on the clocks of those who sleep, one to two hours before quiet hours end, and of all others.
+#: The hour on the clocks of sleeping users, one to two hours before quiet hours end, and of all other users.
 NIGHT, NOON = 6, 11
 
-#: Messages to somebody who never answers: on days 0, 3, 7, 14 and 30.
+#: Messages to a user who never answers: on days 0, 3, 7, 14 and 30.
 _WHOLE_CADENCE = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """Members that are alike."""
+    """A kind of member: what is known of it, what MX answers, and what must happen."""
 
     name: str
-    #: Share of the whole cast.
+    #: Its share of all members, relative to the other kinds.
     weight: int
-    #: Never more of them than this.
+    #: The most users of this kind; ``None``: no limit.
     at_most: int | None = None
     #: The state of their reconnection on the first day, and forty days later; ``None``: none may be opened.
     at_first: str | None = "notified"
     ends: str | None = "exhausted"
-    #: Messages that each of their users must get in forty days, and how.
+    #: Messages that each user must get in forty days, and the channel.
     messages: int = _WHOLE_CADENCE
     by: Literal["mail", "push"] = "mail"
-    #: They open the link in this message of theirs (1 is the first), and allow.
+    #: The users open the link in this message (1 is the first), and allow.
     clicks: int | None = None
     #: What MX answers, request by request (worker/sandbox/script.py).
     script: tuple[str, ...] = ("ok",)
-    #: What the application's database says of them.
+    #: What the application's database has about the member; times are in days from now.
     facts: Mapping[str, Any] = field(default_factory=lambda: {"connection_status": "DENIED"})
-    #: Banks that each user of this kind has broken.
+    #: Broken banks of each user.
     banks_each: int = 1
     has_email: bool = True
-    #: Their devices, in the order in which they came; ``gone``: the app was removed.
+    #: The users' devices, the oldest first; ``gone``: the app was removed.
     devices: tuple[str, ...] = ()
-    #: What they wish, as ``users.channel`` has it.
+    #: The wished channel, as in ``users.channel``.
     channel: str = ""
-    #: It is night where they are, but not for long.
+    #: The users are in quiet hours, which end soon.
     asleep: bool = False
 
     @property
     def hour(self) -> int:
-        """What their clocks show as the demonstration begins."""
+        """The hour on the users' clocks at the start of the demonstration."""
         return NIGHT if self.asleep else NOON
 
 
-def _told_nothing(state: str, **fields: Any) -> dict[str, Any]:
-    """Of a kind that gets no message, and stays as it is on the first day."""
+def _no_message(state: str, **fields: Any) -> dict[str, Any]:
+    """Fields of a kind that gets no message and keeps the state of the first day."""
     return {"at_first": state, "ends": state, "messages": 0, **fields}
 
 
@@ -102,8 +102,8 @@ KINDS = (
         devices=("apns",),
         channel="push",
     ),
-    Kind(name="opted out", weight=1, channel="none", devices=("fcm",), **_told_nothing("due")),
-    Kind(name="neither mail nor phone", weight=1, has_email=False, **_told_nothing("due")),
+    Kind(name="opted out", weight=1, channel="none", devices=("fcm",), **_no_message("due")),
+    Kind(name="neither mail nor phone", weight=1, has_email=False, **_no_message("due")),
     Kind(name="MX: 429, then fine", weight=2, script=("429:1", "ok")),
     Kind(name="MX: 500, then fine", weight=2, script=("500", "ok")),
     Kind(name="MX: 503, then fine", weight=1, script=("503", "ok")),
@@ -113,13 +113,13 @@ KINDS = (
     Kind(name="MX: HTML, then fine", weight=1, script=("html", "ok")),
     Kind(name="MX: null URI, then fine", weight=1, script=("null_uri", "ok")),
     Kind(name="MX: moved to another GUID", weight=1, script=("moved",)),
-    # Few enough that they are never taken for an outage of MX: that would hold up everybody.
+    # So few that their failures are never taken for an outage of MX, which would pause the work for all.
     Kind(name="MX: 500 for good", weight=1, at_most=10, script=("500",), at_first="due", messages=0),
     Kind(name="MX: null URI for good", weight=1, script=("null_uri",), at_first="due", messages=0),
-    Kind(name="MX: hostile URI", weight=1, script=("hostile:userinfo",), **_told_nothing("quarantined")),
-    Kind(name="MX: cannot use OAuth", weight=1, script=("unsupported",), **_told_nothing("unsupported")),
-    Kind(name="MX: knows it no more", weight=1, script=("gone",), **_told_nothing("gone")),
-    Kind(name="back already", weight=1, script=("connected",), **_told_nothing("reconnected")),
+    Kind(name="MX: hostile URI", weight=1, script=("hostile:userinfo",), **_no_message("quarantined")),
+    Kind(name="MX: cannot use OAuth", weight=1, script=("unsupported",), **_no_message("unsupported")),
+    Kind(name="MX: knows it no more", weight=1, script=("gone",), **_no_message("gone")),
+    Kind(name="back already", weight=1, script=("connected",), **_no_message("reconnected")),
     Kind(
         name="healthy",
         weight=3,
@@ -140,8 +140,8 @@ KINDS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Player:
-    """One member of the cast."""
+class DemoMember:
+    """One member of the demonstration, and its user."""
 
     kind: Kind
     user_guid: str
@@ -149,11 +149,11 @@ class Player:
     email: str | None
     institution_code: str
     institution_name: str
-    #: (kind, address) of the user's devices, known once they have signed up.
+    #: (kind, address) of the user's devices, known once they are registered.
     devices: tuple[tuple[str, str], ...] = ()
 
     def population_row(self) -> dict[str, Any]:
-        """As the sandbox's population file has it."""
+        """Its line in the sandbox's population file."""
         script = [f"moved:{_guid('MBR', self.member_guid)}" if step == "moved" else step for step in self.kind.script]
         return {
             "user_guid": self.user_guid,
@@ -165,7 +165,7 @@ class Player:
         }
 
     def import_rows(self, now: datetime) -> list[dict[str, Any]]:
-        """As `reconnect import` takes them, one a device; days in the kind's facts become moments."""
+        """Its rows for `reconnect import`, one for each device. Days in the kind's facts become moments."""
         facts = {
             name: (now + timedelta(days=value)).isoformat() if name.endswith("_at") else value
             for name, value in self.kind.facts.items()
@@ -189,7 +189,7 @@ class Player:
 
 
 def zone_where_it_is(hour: int, now: datetime) -> str:
-    """A time zone, without daylight saving, where it is now between ``hour`` and an hour later."""
+    """A time zone without daylight saving in which the hour is now ``hour``."""
     hour %= 24
     ahead = (hour - now.hour + 11) % 24 - 11  # UTC-11 to UTC+12
     return "Etc/UTC" if not ahead else f"Etc/GMT{'-' if ahead > 0 else '+'}{abs(ahead)}"  # POSIX: west is positive
@@ -199,15 +199,15 @@ def _guid(prefix: str, name: str) -> str:
     return f"{prefix}-{uuid5(_NAMESPACE, name)}"
 
 
-def cast(size: int) -> list[Player]:
-    """So many members, every kind in its share; the same for the same size."""
-    return list(islice(_players(_users()), size))
+def make_demo_members(size: int) -> list[DemoMember]:
+    """``size`` members, every kind by its weight; always the same for the same size."""
+    return list(islice(_demo_members(_users()), size))
 
 
 def _users() -> Iterator[Kind]:
-    """In turn, so that a small cast has every kind too."""
+    """The kind of each user, in turn, so that even a few members include every kind."""
     left = {kind.name: kind.at_most for kind in KINDS}
-    # The first of each kind, then the second of each that has a second share, and so on.
+    # One of each kind, then one of each kind with a weight of 2 or more, and so on.
     rounds = [kind for share in range(max(kind.weight for kind in KINDS)) for kind in KINDS if share < kind.weight]
     for kind in cycle(rounds):
         most = left[kind.name]
@@ -218,12 +218,12 @@ def _users() -> Iterator[Kind]:
         yield kind
 
 
-def _players(kinds: Iterator[Kind]) -> Iterator[Player]:
+def _demo_members(kinds: Iterator[Kind]) -> Iterator[DemoMember]:
     for number, kind in enumerate(kinds):
         user_guid = _guid("USR", f"user {number}")
         for place in range(kind.banks_each):
             code, name = BANKS[(number + place) % len(BANKS)]
-            yield Player(
+            yield DemoMember(
                 kind=kind,
                 user_guid=user_guid,
                 member_guid=_guid("MBR", f"member {number} {place}"),
@@ -233,9 +233,9 @@ def _players(kinds: Iterator[Kind]) -> Iterator[Player]:
             )
 
 
-def devices_of(players: Sequence[Player]) -> list[dict[str, Any]]:
-    """What the cast's devices sign up as (worker/sandbox/phones/network.py), user by user."""
-    kinds = {player.user_guid: player.kind for player in players}
+def devices_of(demo_members: Sequence[DemoMember]) -> list[dict[str, Any]]:
+    """The requests that register the members' devices (worker/sandbox/phones/network.py), user by user."""
+    kinds = {demo_member.user_guid: demo_member.kind for demo_member in demo_members}
     return [
         _device(device, f"{guid}-{place}" if len(kind.devices) > 1 else None)
         for guid, kind in kinds.items()
@@ -244,47 +244,50 @@ def devices_of(players: Sequence[Player]) -> list[dict[str, Any]]:
 
 
 def _device(device: str, token: str | None) -> dict[str, Any]:
-    """``token`` is for those who have several: `reconnect import` writes them in the order of their addresses."""
+    """``token`` is for users with several devices: `reconnect import` stores them in the order of their addresses."""
     return {"kind": device.removesuffix(" gone"), "gone": device.endswith(" gone"), "token": token}
 
 
-def with_devices(players: Sequence[Player], addresses: Sequence[str]) -> list[Player]:
-    """The cast with the addresses that its devices got, in the order of :func:`devices_of`."""
+def with_devices(demo_members: Sequence[DemoMember], addresses: Sequence[str]) -> list[DemoMember]:
+    """The members with the addresses that their devices got, in the order of :func:`devices_of`."""
     given = iter(addresses)
-    kinds = {player.user_guid: player.kind for player in players}
+    kinds = {demo_member.user_guid: demo_member.kind for demo_member in demo_members}
     devices = {
         guid: tuple((device.removesuffix(" gone"), next(given)) for device in kind.devices)
         for guid, kind in kinds.items()
     }
-    return [replace(player, devices=devices[player.user_guid]) for player in players]
+    return [replace(demo_member, devices=devices[demo_member.user_guid]) for demo_member in demo_members]
 
 
-def write_population(players: list[Player], path: Path) -> None:
-    """The file for the sandbox."""
-    path.write_text("".join(json.dumps(player.population_row()) + "\n" for player in players), encoding="utf-8")
+def write_population(demo_members: list[DemoMember], path: Path) -> None:
+    """Write the population file of the sandbox."""
+    path.write_text(
+        "".join(json.dumps(demo_member.population_row()) + "\n" for demo_member in demo_members), encoding="utf-8"
+    )
 
 
-def write_import(players: list[Player], path: Path, now: datetime) -> None:
-    """The file for `reconnect import`."""
-    rows = [row for player in players for row in player.import_rows(now)]
+def write_import(demo_members: list[DemoMember], path: Path, now: datetime) -> None:
+    """Write the file for `reconnect import`."""
+    rows = [row for demo_member in demo_members for row in demo_member.import_rows(now)]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
 
 
-def write_zones(players: Sequence[Player], path: Path, began: datetime, passed: timedelta) -> None:
-    """A file for `reconnect import` that has everybody's clock show what it shows so long after ``began``, in whole hours.
+def write_zones(demo_members: Sequence[DemoMember], path: Path, began: datetime, passed: timedelta) -> None:
+    """Write a file for `reconnect import` that moves every user's time zone by ``passed``, in whole hours.
 
-    Where time is accelerated by moving the record, clocks stay; so it is the zones that move.
+    The demonstration accelerates time by moving stored moments back, but the real clock does not move. So that a user's clock shows the
+    hour that it would show ``passed`` after ``began``, the time zone moves.
     """
     hours = round(passed / timedelta(hours=1))
     rows = {
-        player.user_guid: {
-            "user_guid": player.user_guid,
-            "member_guid": player.member_guid,
-            "timezone": zone_where_it_is(player.kind.hour + hours, began),
+        demo_member.user_guid: {
+            "user_guid": demo_member.user_guid,
+            "member_guid": demo_member.member_guid,
+            "timezone": zone_where_it_is(demo_member.kind.hour + hours, began),
         }
-        for player in players
+        for demo_member in demo_members
     }
     path.write_text("".join(json.dumps(row) + "\n" for row in rows.values()), encoding="utf-8")

@@ -1,7 +1,7 @@
-"""How a simulated member answers requests for an OAuth window: a list of steps, one a request, the last one repeating.
+"""The script of a simulated member: how it answers requests for an OAuth window.
 
-A step is a word, some with an argument after a colon. :data:`STEPS` lists them all with what each does; a step that is not
-among them is refused where it is read, in one line that lists the known ones.
+A script is a list of steps, one for each request; the last one repeats. A step is a word, some with an argument after a colon:
+``["429:1", "ok"]`` answers the first request with 429 and all others with a window. :data:`STEPS` lists all steps.
 """
 
 import difflib
@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from worker.sandbox.oauth_uris import HOSTILE_KINDS
 
-#: Every step as it is written, with what the endpoint then does.
+#: Every step, and the answer of the endpoint.
 STEPS = {
     "ok": "200 with a fresh one-time window",
     "scan": "as ok, and whoever opens the link first with GET uses it up, a mail scanner too",
@@ -43,7 +43,7 @@ STEPS = {
     "connected": "as ok, but the member is CONNECTED and aggregated by now: the customer is already back",
 }
 
-#: Steps that only a request for a window can meet; a global fault that names one leaves reads alone.
+#: Steps that apply to requests for a window only. A fault of the whole bank with such a step does not affect reads.
 WINDOW_ONLY = frozenset({
     "ok", "scan", "link_seconds", "null_uri", "missing_uri", "empty_uri", "hostile", "unsupported", "gone", "rejected", "moved", "connected",
 })  # fmt: skip
@@ -59,7 +59,7 @@ _FRACTION = re.compile(r"\d{1,6}(\.\d{1,3})?")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One answer, read from its text; ``str`` gives the text back."""
+    """One step, parsed; ``str`` returns its text."""
 
     #: The word before the colon.
     kind: str

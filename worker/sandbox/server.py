@@ -1,4 +1,4 @@
-"""The sandbox as a process: bank and mailbox in one event loop, on loopback, until it is told to stop."""
+"""The sandbox as a process: bank and mailbox in one event loop, on loopback, until SIGTERM."""
 
 import argparse
 import asyncio
@@ -35,9 +35,9 @@ DEFAULT_API_KEY = "sandbox-api-key"
 DEFAULT_CLIENT_ID = "sandbox-client-id"
 
 _BACKLOG = 2048
-#: Files and sockets; MX allows 2,000 connections per address, and mail comes beside them.
+#: Limit of open files and sockets. MX allows 2,000 connections per address, and mail needs more beside them.
 _OPEN_FILES = 8192
-#: How long requests in hand may finish once the sandbox stops. A ``slow:60`` has no claim on more.
+#: How long running requests may take to finish once the sandbox stops; a ``slow:60`` is cut off.
 _STOP_SECONDS = 0.5
 
 
@@ -47,9 +47,9 @@ class SandboxConfig:
 
     #: JSON Lines, see :mod:`worker.sandbox.population`.
     population: Path
-    #: Where mail is kept; made if missing. May be ``None`` only without bodies.
+    #: The folder for mails, created if missing. ``None`` is allowed only if ``keep_bodies`` is false.
     mail_dir: Path | None = None
-    #: ``False``: mails are counted and forgotten, for load tests.
+    #: ``False``: mails are counted and not stored, for load tests.
     keep_bodies: bool = True
     host: str = "127.0.0.1"
     #: 0 for any free port.
@@ -61,27 +61,27 @@ class SandboxConfig:
     latency: float = 0.0
     #: Seconds before each reply of the mail server.
     mail_latency: float = 0.0
-    #: The one login that the mail server accepts; ``None`` accepts any, and mail without.
+    #: The one login that the mail server accepts; ``None`` accepts any login, and mail without one.
     mail_login: tuple[str, str] | None = field(default=None, repr=False)
-    #: Seconds from a consent until data is in.
+    #: Seconds from a consent until its aggregation ends.
     aggregation_seconds: float = 1.0
-    #: Where the keys of a push sender are put; ``None``: no phones. They need the packages of the ``push`` extra.
+    #: The folder for a push sender's keys; ``None``: no phones. Phones need the packages of the ``push`` extra.
     phones: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Addresses:
-    """Where a running sandbox is reached."""
+    """The URLs of a running sandbox."""
 
-    #: What a client of MX takes as its base URL.
+    #: The base URL for a client of MX.
     base_url: str
-    #: What a sender of mail takes, TLS off.
+    #: The URL for a sender of mail, without TLS.
     smtp_url: str
-    #: The pages for people.
+    #: The pages that show mail in a browser.
     mail_page: str
     ledger: str
     control: str
-    #: The settings that let a sender of push messages reach the phones; empty where there are none.
+    #: The settings with which a sender of push messages reaches the phones; empty without phones.
     push: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -147,7 +147,7 @@ async def serve(config: SandboxConfig, ready: Callable[[Addresses], None]) -> No
 
 
 def _phones(folder: Path | None) -> "Phones | None":
-    """Phones and browsers, if they are wanted: only then are the packages of push needed."""
+    """Phones and browsers, if configured. Imported here, since only they need the packages of the ``push`` extra."""
     if folder is None:
         return None
     try:
@@ -209,7 +209,7 @@ def _allow_many_connections() -> None:
 
 @contextlib.contextmanager
 def _told_to_stop() -> Iterator[asyncio.Event]:
-    """An event that SIGTERM sets. Ctrl-C needs nothing: ``asyncio.run`` cancels on it."""
+    """An event that SIGTERM sets. On Ctrl-C ``asyncio.run`` cancels by itself."""
     stop = asyncio.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -252,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
 
     try:
-        if ready_file is not None:  # one of an earlier run would be taken for ours
+        if ready_file is not None:  # the file of an earlier run would have wrong addresses
             ready_file.unlink(missing_ok=True)
         asyncio.run(serve(config, ready))
     except WorkerError as error:

@@ -1,4 +1,4 @@
-"""A fault of the whole bank, not of one member: a share of all requests meets it before anything else is looked at."""
+"""A fault of the whole bank: a share of all requests meets it, before credentials or member are checked."""
 
 import random
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from worker.sandbox.script import WINDOW_ONLY, Step
 
 @dataclass(frozen=True, kw_only=True)
 class UpstreamFault:
-    """Strikes ``share`` of the requests with one of ``steps``, by random numbers that the same seed throws alike."""
+    """Answers a ``share`` of the requests with a random one of ``steps``. The same seed chooses the same requests and steps."""
 
     steps: tuple[Step, ...]
     share: float = 1.0
@@ -22,7 +22,7 @@ class UpstreamFault:
         object.__setattr__(self, "_rng", random.Random(self.seed))
 
     def strike(self, endpoint: Endpoint) -> Step | None:
-        """The step that this request meets instead of its answer, if any."""
+        """The step that replaces this request's answer, if any."""
         if self.on not in ("all", endpoint) or self._rng.random() >= self.share:
             return None
         step = self._rng.choice(self.steps)

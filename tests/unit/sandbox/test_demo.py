@@ -5,39 +5,39 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from worker.sandbox.demo.forty_days import FortyDays, Stop, Story, Told, stops
+from worker.sandbox.demo.forty_days import FortyDays, Received, Results, Stop, stops
 from worker.sandbox.demo.summary import kinds_of
-from worker.sandbox.scenario import KINDS, NIGHT, NOON, cast, devices_of, with_devices, zone_where_it_is
+from worker.sandbox.scenario import KINDS, NIGHT, NOON, devices_of, make_demo_members, with_devices, zone_where_it_is
 
 DAYS = (0, 3, 7, 14, 30)
 
 
 def perfect():
-    players = cast(100)
-    return Story(
-        players=players,
-        at_first={p.member_guid: p.kind.at_first for p in players if p.kind.at_first},
-        ended={p.member_guid: p.kind.ends for p in players if p.kind.ends},
+    demo_members = make_demo_members(100)
+    return Results(
+        demo_members=demo_members,
+        at_first={p.member_guid: p.kind.at_first for p in demo_members if p.kind.at_first},
+        ended={p.member_guid: p.kind.ends for p in demo_members if p.kind.ends},
     )
 
 
-def test_a_small_cast_has_every_kind():
-    assert {player.kind.name for player in cast(100)} == {kind.name for kind in KINDS}
+def test_even_a_few_members_include_every_kind():
+    assert {demo_member.kind.name for demo_member in make_demo_members(100)} == {kind.name for kind in KINDS}
 
 
 def test_those_who_would_look_like_an_outage_of_mx_stay_few():
-    failing = [player for player in cast(5000) if player.kind.name == "MX: 500 for good"]
+    failing = [demo_member for demo_member in make_demo_members(5000) if demo_member.kind.name == "MX: 500 for good"]
     assert len(failing) == 10
 
 
 def test_every_device_belongs_to_who_has_it():
-    players = cast(200)
-    devices = devices_of(players)
-    equipped = with_devices(players, [f"address {number}" for number in range(len(devices))])
+    demo_members = make_demo_members(200)
+    devices = devices_of(demo_members)
+    equipped = with_devices(demo_members, [f"address {number}" for number in range(len(devices))])
     addresses = [address for p in {p.user_guid: p for p in equipped}.values() for _, address in p.devices]
     assert addresses == [f"address {number}" for number in range(len(devices))]
-    for player in equipped:
-        assert [kind for kind, _ in player.devices] == [device.split()[0] for device in player.kind.devices]
+    for demo_member in equipped:
+        assert [kind for kind, _ in demo_member.devices] == [device.split()[0] for device in demo_member.kind.devices]
 
 
 @pytest.mark.parametrize("hour", [NIGHT, NOON, NIGHT + 75 * 24 + 3])
@@ -65,53 +65,53 @@ def test_nothing_is_wrong_where_everybody_ended_as_they_must():
 
 @pytest.mark.parametrize("field", ["at_first", "ended"])
 def test_a_member_that_ended_otherwise_is_wrong(field):
-    story = perfect()
-    getattr(story, field)[story.players[0].member_guid] = "cancelled"
-    assert [row["kind"] for row in kinds_of(story) if row["wrong"]] == [story.players[0].kind.name]
+    results = perfect()
+    getattr(results, field)[results.demo_members[0].member_guid] = "cancelled"
+    assert [row["kind"] for row in kinds_of(results) if row["wrong"]] == [results.demo_members[0].kind.name]
 
 
 def test_a_member_that_was_to_be_left_alone_and_was_not_is_wrong():
-    story = perfect()
-    healthy = next(p for p in story.players if p.kind.name == "healthy")
-    story.ended[healthy.member_guid] = "notified"
-    assert [row["wrong"] for row in kinds_of(story) if row["kind"] == "healthy"] == [1]
+    results = perfect()
+    healthy = next(p for p in results.demo_members if p.kind.name == "healthy")
+    results.ended[healthy.member_guid] = "notified"
+    assert [row["wrong"] for row in kinds_of(results) if row["kind"] == "healthy"] == [1]
 
 
 @pytest.mark.parametrize(
-    ("kind", "told", "right"),
+    ("kind", "received", "right"),
     [
-        ("status DENIED", Told(mails=2), True),
-        ("status DENIED", Told(mails=3), False),
-        ("status DENIED", Told(mails=1), False),
-        ("status DENIED", Told(mails=2, pushes=1), False),
-        ("iPhone, no mail", Told(pushes=2), True),
-        ("iPhone, no mail", Told(mails=2), False),
-        ("clicks the link, allows", Told(mails=1), True),
-        ("clicks the link, allows", Told(mails=2), False),
-        ("opted out", Told(), True),
-        ("opted out", Told(mails=1), False),
+        ("status DENIED", Received(mails=2), True),
+        ("status DENIED", Received(mails=3), False),
+        ("status DENIED", Received(mails=1), False),
+        ("status DENIED", Received(mails=2, pushes=1), False),
+        ("iPhone, no mail", Received(pushes=2), True),
+        ("iPhone, no mail", Received(mails=2), False),
+        ("clicks the link, allows", Received(mails=1), True),
+        ("clicks the link, allows", Received(mails=2), False),
+        ("opted out", Received(), True),
+        ("opted out", Received(mails=1), False),
     ],
 )
-def test_who_is_told_too_often_or_not_at_all_is_found(bare_run, kind, told, right):
-    run = bare_run(kind, told)
-    wrong = run._mistold(Stop(at=timedelta(days=3, hours=4), what="reminder 1", rounds=2))
+def test_a_user_with_too_many_or_too_few_messages_is_found(bare_run, kind, received, right):
+    run = bare_run(kind, received)
+    wrong = run._miscounted(Stop(at=timedelta(days=3, hours=4), what="reminder 1", rounds=2))
     assert bool(wrong) is not right
 
 
-@pytest.mark.parametrize(("told", "right"), [(Told(), True), (Told(mails=1), False)])
-def test_nobody_may_be_told_in_their_sleep(bare_run, told, right):
-    wrong = bare_run("in quiet hours", told)._mistold(Stop(at=timedelta(0), what="the first message", rounds=1))
+@pytest.mark.parametrize(("received", "right"), [(Received(), True), (Received(mails=1), False)])
+def test_nobody_may_get_a_message_in_quiet_hours(bare_run, received, right):
+    wrong = bare_run("in quiet hours", received)._miscounted(Stop(at=timedelta(0), what="the first message", rounds=1))
     assert bool(wrong) is not right
 
 
 @pytest.fixture
 def bare_run():
-    """A run in which one user of a kind was told so much, with nothing behind it."""
+    """A run in which one user of a kind received this, without a runtime."""
 
-    def make(kind, told):
+    def make(kind, received):
         run = FortyDays.__new__(FortyDays)
-        player = next(p for p in cast(100) if p.kind.name == kind)
-        run._story = Story(players=[player], told={player.user_guid: told})
+        demo_member = next(p for p in make_demo_members(100) if p.kind.name == kind)
+        run._results = Results(demo_members=[demo_member], received={demo_member.user_guid: received})
         return run
 
     return make

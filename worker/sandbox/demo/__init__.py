@@ -1,4 +1,4 @@
-"""The demonstration: ``forty_days`` lives through them and counts what arrives, ``summary`` says what became of whom.
+"""The demonstration: ``forty_days`` runs it and counts the messages that arrive, ``summary`` compares results and expectations.
 
-The rest of the sandbox knows nothing of the product; this knows all of it but the commands. :mod:`worker.cli.demo` starts it.
+The rest of the sandbox does not import the product. This package does, except the commands. :mod:`worker.cli.demo` starts it.
 """

@@ -1,4 +1,4 @@
-"""What became of whom, kind by kind, beside what must have."""
+"""The results of the demonstration, kind by kind, beside what was expected."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -8,42 +8,42 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from worker.sandbox.demo.forty_days import Story, Told
-from worker.sandbox.scenario import KINDS, Kind, Player
+from worker.sandbox.demo.forty_days import Received, Results
+from worker.sandbox.scenario import KINDS, DemoMember, Kind
 
 
-def kinds_of(story: Story) -> list[dict[str, Any]]:
-    """One row a kind: what must be and what was."""
-    return [_row(story, kind, [p for p in story.players if p.kind is kind]) for kind in KINDS]
+def kinds_of(results: Results) -> list[dict[str, Any]]:
+    """One row for each kind: expectation and result."""
+    return [_row(results, kind, [p for p in results.demo_members if p.kind is kind]) for kind in KINDS]
 
 
-def _row(story: Story, kind: Kind, those: list[Player]) -> dict[str, Any]:
-    at_first = Counter(story.at_first.get(p.member_guid) for p in those)
-    ended = Counter(story.ended.get(p.member_guid) for p in those)
-    told = [story.told.get(guid, Told()) for guid in dict.fromkeys(p.user_guid for p in those)]
+def _row(results: Results, kind: Kind, those: list[DemoMember]) -> dict[str, Any]:
+    at_first = Counter(results.at_first.get(p.member_guid) for p in those)
+    ended = Counter(results.ended.get(p.member_guid) for p in those)
+    received = [results.received.get(guid, Received()) for guid in dict.fromkeys(p.user_guid for p in those)]
     wrong = {
         p.member_guid
         for p in those
-        if story.at_first.get(p.member_guid) != kind.at_first
-        or story.ended.get(p.member_guid) != kind.ends
-        or p.user_guid in story.mistold
+        if results.at_first.get(p.member_guid) != kind.at_first
+        or results.ended.get(p.member_guid) != kind.ends
+        or p.user_guid in results.miscounted
     }
     return {
         "kind": kind.name,
         "members": len(those),
-        "users": len(told),
+        "users": len(received),
         "first_day": _by_name(at_first),
         "must_end": _name(kind.ends),
         "did": _by_name(ended),
         "must_get": {"mails": kind.messages * (kind.by == "mail"), "pushes": kind.messages * (kind.by == "push")},
-        "mails_a_user": sorted({t.mails for t in told}),
-        "pushes_a_user": sorted({t.pushes for t in told}),
+        "mails_a_user": sorted({t.mails for t in received}),
+        "pushes_a_user": sorted({t.pushes for t in received}),
         "wrong": len(wrong),
     }
 
 
 def summary_table(rows: Iterable[dict[str, Any]]) -> Table:
-    """The rows for people, in eighty columns; red where something is not as it must be."""
+    """The rows as a table of eighty columns; a kind with a wrong result is red."""
     table = Table(
         title="What became of whom in forty days",
         title_justify="left",
@@ -62,7 +62,7 @@ def summary_table(rows: Iterable[dict[str, Any]]) -> Table:
 
 
 def _got(row: dict[str, Any]) -> str:
-    """What each user got: one figure where all got the same."""
+    """The messages of each user: one number if all got the same."""
     words = []
     for one, many in (("mail", "mails"), ("push", "pushes")):
         figures = row[f"{many}_a_user"]

@@ -1,5 +1,5 @@
-"""The services behind phones and browsers, as look-alikes: Google's FCM, Apple's APNs, and a Web Push service.
+"""Look-alikes of the push services: Google's FCM, Apple's APNs, and a Web Push service.
 
-Each checks what the real one checks and answers in its words. They need the packages of ``reconnection-worker[push]``, so a
-sandbox without phones never imports them.
+Each makes the checks of the real service and gives its answers. They need the packages of ``reconnection-worker[push]``, so a sandbox
+without phones never imports them.
 """

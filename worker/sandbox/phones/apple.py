@@ -1,4 +1,4 @@
-"""Apple, as far as APNs goes: HTTP/2 over TLS, with the checks that the real service makes, in Apple's words."""
+"""A look-alike of APNs: HTTP/2 over TLS, with the checks and the error words of the real service."""
 
 import asyncio
 import base64
@@ -24,8 +24,8 @@ from h2.events import DataReceived, RequestReceived, StreamEnded
 KEY_ID, TEAM_ID, TOPIC = "ABC123DEFG", "DEF123GHIJ", "com.acme.money"
 DEVICE = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0"
 
-#: In place of an answer: close the connection; say nothing; reset the stream, having refused it or for another reason; go away,
-#: having or not having seen the request; give the status and close the connection before the body is whole.
+#: Instead of an answer: close the connection; never answer; reset the stream with REFUSED_STREAM; reset it with INTERNAL_ERROR; send
+#: GOAWAY that includes this request; send GOAWAY that excludes it; send the headers and close the connection before the body.
 DROP, HANG, REFUSE, RESET, LEAVE, LEAVE_UNSEEN, HALF = (
     "DROP",
     "HANG",
@@ -55,10 +55,10 @@ STATUS_OF = {reason: status for status, reasons in STATUSES.items() for reason i
 
 
 class Apple:
-    """``answers`` are used up one a request, before what the checks would say: a reason, or one of the words above."""
+    """Each of ``answers`` answers one request instead of the checks: a reason, or one of the words above."""
 
     def __init__(self, public_key: ec.EllipticCurvePublicKey, tls: ssl.SSLContext | None = None) -> None:
-        """Without ``tls`` it speaks HTTP/2 in the clear, to clients that know so beforehand (RFC 9113, 3.3)."""
+        """Without ``tls`` it speaks HTTP/2 without TLS, to clients that know this beforehand (RFC 9113, 3.3)."""
         self._public_key = public_key
         self._tls = tls
         self.answers: list[Any] = []
@@ -123,7 +123,7 @@ class Apple:
             await writer.drain()
 
     def _answer(self, h2: H2Connection, stream: int, headers: dict[str, str], body: bytes) -> bool:
-        """Answer a request; whether the connection goes on."""
+        """Answer a request; returns whether the connection stays open."""
         self.requests.append(headers)
         self.asked.set()
         answer = self.answers.pop(0) if self.answers else self._classify(headers, body)

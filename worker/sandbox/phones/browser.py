@@ -1,4 +1,4 @@
-"""A browser with a push subscription: the keys that only it has, and what its service worker gets (RFC 8291)."""
+"""A browser with a push subscription: its keys, and the decryption of messages for its service worker (RFC 8291)."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ def point_of(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 class Browser:
-    """One subscription, and the keys that only the browser has."""
+    """One subscription and its private keys."""
 
     def __init__(self, endpoint: str) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -31,12 +31,12 @@ class Browser:
         self.endpoint = endpoint
 
     def subscription(self, **overrides: Any) -> str:
-        """As ``JSON.stringify(subscription)`` gives it."""
+        """The subscription as the result of ``JSON.stringify(subscription)``."""
         keys = {"p256dh": encoded(point_of(self._key)), "auth": encoded(self._secret)}
         return json.dumps({"endpoint": self.endpoint, "expirationTime": None, "keys": keys} | overrides)
 
     def read(self, body: bytes) -> dict[str, Any]:
-        """What the service worker gets."""
+        """Decrypt a message, as the browser does for the service worker."""
         shown: dict[str, Any] = json.loads(
             http_ece.decrypt(body, private_key=self._key, auth_secret=self._secret, version="aes128gcm")
         )

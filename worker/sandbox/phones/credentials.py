@@ -1,4 +1,4 @@
-"""The sender's keys, as Google's console, Apple's developer site and a VAPID tool would hand them out: made anew each time."""
+"""The sender's keys in the files that Google's console, Apple's developer site and a VAPID tool give; new ones each time."""
 
 import json
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from worker.sandbox.phones.google import KEY_ID as GOOGLE_KEY_ID
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """Key files in one folder, and the private keys in them."""
+    """The key files, and the private keys in them."""
 
     service_account_file: Path
     apns_key_file: Path

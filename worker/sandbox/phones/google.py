@@ -1,4 +1,4 @@
-"""Google, as far as FCM goes: a token endpoint and ``messages:send``, which check what the real ones check."""
+"""A look-alike of FCM: the token endpoint and ``messages:send``, with the checks of the real ones."""
 
 import asyncio
 import base64
@@ -19,17 +19,18 @@ EMAIL = "push@acme-money.iam.gserviceaccount.com"
 KEY_ID = "c0ffee11"
 DEVICE = "fX2k:APA91b-device-token_of_a_customer"
 
-#: In place of an answer: close the connection; say nothing until the client gives up.
+#: Instead of an answer: close the connection; never answer.
 DROP, HANG = "DROP", "HANG"
 
 _FIELDS = {"token", "notification", "data", "android", "apns", "webpush"}
 
 
 def error(status: int, word: str, error_code: str | None = None, *, field: str | None = None, **headers: str) -> Any:
-    """An error as FCM words it; the text repeats the token, as FCM's does now and then.
+    """An error in FCM's form. Its text contains the token, as FCM's sometimes does.
 
-    A token that is none is ``INVALID_ARGUMENT`` without ``field``, since 2021 at the latest: only an ``FcmError`` in ``details``, and the
-    message below (firebase-admin-java, issue 1064; async-firebase, issue 15). What else is wrong is named by its field.
+    For an invalid token FCM answers ``INVALID_ARGUMENT`` without ``field``, since 2021 at the latest: ``details`` has only an ``FcmError``,
+    and the message is the one below (firebase-admin-java, issue 1064; async-firebase, issue 15). Any other invalid part is named in
+    ``field``.
     """
     details: list[dict[str, Any]] = []
     if error_code:
@@ -45,7 +46,7 @@ def error(status: int, word: str, error_code: str | None = None, *, field: str |
 
 
 class Google:
-    """``token_answers`` and ``answers`` are used up one a request, before what the checks would say."""
+    """Each of ``token_answers`` and ``answers`` answers one request instead of the checks."""
 
     def __init__(self, public_key: rsa.RSAPublicKey) -> None:
         self._public_key = public_key
@@ -61,7 +62,7 @@ class Google:
         self.requests: list[web.Request] = []
         self.dry_runs: list[dict[str, Any]] = []
         self.messages: list[dict[str, Any]] = []
-        #: Set to let a token request through, where a test holds them up.
+        #: A test can make token requests wait until this is set.
         self.token_gate: asyncio.Event | None = None
         #: Set by the first request of each kind.
         self.token_asked, self.asked = asyncio.Event(), asyncio.Event()

@@ -1,7 +1,7 @@
-"""All phones and browsers of a sandbox: they sign up here, and what reached them is counted here.
+"""All phones and browsers of a sandbox: registers devices and counts the messages that reach them.
 
 ``POST /sandbox/phones`` with ``{"devices": [{"kind": "fcm"}, …]}`` gives each device an address, as an app gets one from its
-provider; ``"gone": true`` makes one whose app is no longer there. ``GET /sandbox/phones.json`` counts messages by address.
+provider. ``"gone": true`` makes a device whose app was removed. ``GET /sandbox/phones.json`` counts messages by address.
 """
 
 import secrets
@@ -26,20 +26,20 @@ _ENDPOINTS = "/wpush/v2/"
 
 
 class Device(BaseModel):
-    """One device that signs up."""
+    """One device to register."""
 
     model_config = _STRICT
 
     kind: Literal["fcm", "apns", "webpush"]
-    #: The app was removed: messages are answered as the provider answers then.
+    #: The app was removed: the provider refuses messages.
     gone: bool = False
-    #: A token to have instead of a fresh one. A browser's subscription holds keys, so that is always fresh.
+    #: The token to use instead of a new one. A browser's subscription contains keys, so it is always new.
     token: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
 
     @model_validator(mode="after")
     def _token_is_possible(self) -> Self:
         if self.kind == "webpush" and self.token is not None:
-            raise ValueError("a browser's subscription is always fresh: no token")
+            raise ValueError("a browser's subscription is always new: no token")
         return self
 
 
@@ -50,10 +50,10 @@ class _SignUp(BaseModel):
 
 
 class Phones:
-    """FCM, APNs and a Web Push service, each told apart by its kind. ``base_url`` is the sandbox's own address."""
+    """FCM, APNs and a Web Push service. ``base_url`` is the sandbox's own address."""
 
     def __init__(self, folder: Path) -> None:
-        """Makes the sender's keys in ``folder``; raises ``OSError`` where they cannot be kept."""
+        """Writes the sender's keys to ``folder``; raises ``OSError`` if they cannot be written."""
         self._keys = make_credentials(folder)
         self.google = Google(self._keys.service_account.public_key())
         self.apple = Apple(self._keys.apns.public_key())
@@ -64,7 +64,7 @@ class Phones:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Apple's own server; the others answer on the sandbox's."""
+        """Run APNs' own server. The other services answer on the sandbox's."""
         async with self.apple.running():
             try:
                 yield
@@ -82,7 +82,7 @@ class Phones:
         ]
 
     def settings(self) -> dict[str, str]:
-        """What points a worker here."""
+        """The settings with which a worker uses these services."""
         return {
             "FCM_SERVICE_ACCOUNT_FILE": str(self._keys.service_account_file.resolve()),
             "FCM_BASE_URL": self.base_url,
@@ -98,7 +98,7 @@ class Phones:
         }
 
     def sign_up(self, device: Device) -> str:
-        """The address of a new device."""
+        """Register a device; returns its address."""
         token = device.token or secrets.token_hex(32)
         address = token
         match device.kind:
@@ -113,12 +113,12 @@ class Phones:
         return address
 
     def told(self) -> Counter[str]:
-        """Messages that each device got, by its address."""
+        """How many messages each device got, by its address."""
         by_kind = {"fcm": self.google.told, "apns": self.apple.told, "webpush": self.push_service.told}
         return Counter({address: by_kind[kind][token] for address, (kind, token) in self._known.items()})
 
     async def _sign_up(self, request: web.Request) -> web.Response:
-        if request.content_type != "application/json":  # which no foreign web page can send without being asked first
+        if request.content_type != "application/json":  # a foreign web page cannot send it without a CORS preflight
             raise web.HTTPUnsupportedMediaType(text="application/json is expected")
         try:
             asked = _SignUp.model_validate_json(await request.read())

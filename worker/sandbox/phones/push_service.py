@@ -1,4 +1,4 @@
-"""The push service behind a browser, which checks what real ones check (RFC 8030, 8188, 8292)."""
+"""A look-alike of a browser's push service, with the checks of real ones (RFC 8030, 8188, 8292)."""
 
 import asyncio
 import json
@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from worker.sandbox.phones.browser import decoded
 
-#: In place of an answer: close the connection; say nothing until the client gives up.
+#: Instead of an answer: close the connection; never answer.
 DROP, HANG = "DROP", "HANG"
 
-#: How Google, Mozilla and Apple say that a subscription was made with another key.
+#: The answers of Google, Mozilla and Apple if a subscription was made with another key.
 _GOOGLE_SAYS = "the VAPID credentials in the authorization header do not correspond to the credentials used to create the subscriptions."
 OTHER_KEY_ANSWERS = [
     (403, _GOOGLE_SAYS),
@@ -28,7 +28,7 @@ OTHER_KEY_ANSWERS = [
 
 
 class PushService:
-    """``answers`` are used up one a request, before what the checks would say."""
+    """Each of ``answers`` answers one request instead of the checks."""
 
     def __init__(self, application_key: bytes) -> None:
         #: The public VAPID key that all subscriptions were made with.
