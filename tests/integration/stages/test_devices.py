@@ -80,7 +80,7 @@ class Stage:
 
     def told(self) -> list[int]:
         """Messages by device, in the order in which they were added."""
-        return [self.phones.told()[address] for address in self.devices]
+        return [self.phones.delivered()[address] for address in self.devices]
 
     async def disabled(self) -> list[bool]:
         """Whether each device is."""

@@ -225,4 +225,4 @@ async def test_a_push_service_that_refuses_everybody_stops_its_channel_and_costs
             service.answers = []
             await at.pass_time()
             await at.work()
-            assert phones.told() == dict.fromkeys(devices, 1)
+            assert phones.delivered() == dict.fromkeys(devices, 1)

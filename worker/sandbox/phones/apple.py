@@ -65,7 +65,7 @@ class Apple:
         self.devices = {DEVICE}
         self.gone: set[str] = set()
         #: Accepted messages by the device's token.
-        self.told: Counter[str] = Counter()
+        self.delivered: Counter[str] = Counter()
         self.headers_of_answers: list[tuple[str, str]] = []
         self.requests: list[dict[str, str]] = []
         self.payloads: list[dict[str, Any]] = []
@@ -176,7 +176,7 @@ class Apple:
         if path[1] not in self.devices:
             return "BadDeviceToken"
         self.payloads.append(json.loads(body))
-        self.told[path[1]] += 1
+        self.delivered[path[1]] += 1
         return None
 
     def _problem_of_token(self, authorization: str) -> str | None:

@@ -55,7 +55,7 @@ class Google:
         self.devices = {DEVICE}
         self.gone: set[str] = set()
         #: Accepted messages by the device's token.
-        self.told: Counter[str] = Counter()
+        self.delivered: Counter[str] = Counter()
         self.expires_in: Any = 3600
         self.issued: dict[str, float] = {}
         self.token_requests = 0
@@ -148,7 +148,7 @@ class Google:
             self.dry_runs.append(message)
         else:
             self.messages.append(message)
-            self.told[message["token"]] += 1
+            self.delivered[message["token"]] += 1
         return 200, json.dumps({"name": f"projects/{PROJECT}/messages/{next(self._numbers)}"}), {}
 
     async def _scripted(self, request: web.Request, answer: Any) -> web.StreamResponse:

@@ -112,9 +112,9 @@ class Phones:
         self._known[address] = device.kind, token
         return address
 
-    def told(self) -> Counter[str]:
+    def delivered(self) -> Counter[str]:
         """How many messages each device got, by its address."""
-        by_kind = {"fcm": self.google.told, "apns": self.apple.told, "webpush": self.push_service.told}
+        by_kind = {"fcm": self.google.delivered, "apns": self.apple.delivered, "webpush": self.push_service.delivered}
         return Counter({address: by_kind[kind][token] for address, (kind, token) in self._known.items()})
 
     async def _sign_up(self, request: web.Request) -> web.Response:
@@ -127,5 +127,5 @@ class Phones:
         return web.json_response({"addresses": [self.sign_up(device) for device in asked.devices]})
 
     async def _count(self, _request: web.Request) -> web.Response:
-        told = self.told()
-        return web.json_response({"count": told.total(), "told": told})
+        delivered = self.delivered()
+        return web.json_response({"count": delivered.total(), "told": delivered})

@@ -38,7 +38,7 @@ class PushService:
         self.tokens = {"t0ken"}
         self.gone: set[str] = set()
         #: Accepted messages by the token at the end of the endpoint.
-        self.told: Counter[str] = Counter()
+        self.delivered: Counter[str] = Counter()
         self.requests: list[web.Request] = []
         self.bodies: list[bytes] = []
         self.claims: list[dict[str, Any]] = []
@@ -83,7 +83,7 @@ class PushService:
         if len(body) > 4096:
             return 413, '{"errno": 104}'
         self.bodies.append(body)
-        self.told[token] += 1
+        self.delivered[token] += 1
         return 201, ""
 
     def _problem_of_vapid(self, request: web.Request) -> str | None:
