@@ -253,7 +253,7 @@ def test_the_command_prints_what_it_did_and_no_address(machine: Any, report: Any
     (tmp_path / "in" / "2").write_bytes(b"Subject: unsubscribe\n\nplease\n")
     ran = machine("bounces", "in")
     assert ran.code == 0, ran.err
-    assert "Read 2 mails: 1 are no delivery reports, the others speak of 1 recipients." in ran.out
+    assert "Read 2 mails: 1 are no delivery reports, the others report on 1 recipients." in ran.out
     assert "1  about mails that this worker did not send" in ran.out
     assert "stranger" not in ran.out + ran.err
     found = machine.json("bounces", "in")
