@@ -189,7 +189,7 @@ async def test_a_report_about_a_mail_of_somebody_else_is_none_of_our_business(
 async def test_one_report_is_found_among_many_notifications(
     bench_for: Any, told: Any, report: Any, mails: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.store.addresses._SLICE", 7)
+    monkeypatch.setattr("worker.store.addresses._BATCH_SIZE", 7)
     bench = await bench_for()
     keys = [await told(bench, f"u{number:02}") for number in range(30)]
     folder = mails(*(report(f"u{n:02}@mail.example", "5.1.1", key=keys[n]) for n in (0, 13, 29)))
