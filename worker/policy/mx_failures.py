@@ -1,4 +1,4 @@
-"""What does a failure of MX do, in every stage? This file is the whole answer.
+"""What does a failure of MX do, in every stage?
 
 Fetch asks MX for a window. Deliver asks once more right before a message leaves. Verify reads members that were notified.
 
@@ -18,7 +18,7 @@ Fetch asks MX for a window. Deliver asks once more right before a message leaves
 - **message waits**: its reconnections stay `ready`, and nothing is counted.
 - **retry**: `due` again by the schedule of :mod:`worker.policy.retries`, with one more failed attempt; `exhausted` if that is
   attempt number ``MAX_ATTEMPTS``.
-- **left out**: the message goes out about its other reconnections.
+- **left out**: the message goes out about its other reconnections. If none is left, it is `cancelled`.
 - **`unsupported`**: for 4 weeks, then a sweep may open another reconnection. `gone`: until a newer break. `exhausted` and
   `quarantined`: until `reconnect retry`.
 - **check again in 5 min**: not counted as a check. **next check**: counted, so that the interval to the next check grows. Verify
@@ -26,6 +26,9 @@ Fetch asks MX for a window. Deliver asks once more right before a message leaves
 
 A failure streak: 20 `UPSTREAM` failures among a process's last 25 calls open the breaker. Fetch and deliver then give the attempts
 of the streak back, and the reconnections are as they were (:mod:`worker.stages.attribution`).
+
+A `GONE` or `REJECTED` answer counts as MX serving us. Any web server answers so, though: after 20 of them in a row in one process
+(:data:`worker.mx.client.MOST_GONE`) MX is asked for its list of users first. Without that list the answer is `UPSTREAM`.
 
 Which HTTP answer is of which kind is decided in :mod:`worker.mx.classifying`.
 """

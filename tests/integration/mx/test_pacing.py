@@ -115,6 +115,14 @@ async def test_a_request_that_connected_too_late_is_not_sent_into_a_silence(paci
     assert pacing._concurrency.in_flight == 0
 
 
+async def test_a_request_with_no_time_left_is_not_sent_and_is_no_timeout_of_mx(pacing_for):
+    pacing = pacing_for(mx_requests_per_second=100)
+    async with pacing.permit(within=0.5 + 2 * LATE) as permit:
+        await asyncio.sleep(4 * LATE)
+        with pytest.raises(NoPermit):
+            await permit.before_sending()
+
+
 async def test_many_waiters_are_served_by_few_round_trips(pacing_for, redis_url):
     async with Redis.from_url(redis_url) as redis:
         pacing = pacing_for(mx_requests_per_second=200)
@@ -137,7 +145,7 @@ async def test_silence_reaches_processes_that_are_at_work(pacing_for):
     one, other = pacing_for(), pacing_for()
     await asyncio.gather(one_turn(one), one_turn(other))
     one.block(9)
-    async with asyncio.timeout(6):
+    async with asyncio.timeout(60):
         while not other.blocked_for:
             await one_turn(other)
             await asyncio.sleep(0.02)
@@ -304,7 +312,7 @@ async def test_it_closes_whatever_it_was_doing(pacing_for):
         waiter = asyncio.create_task(one_turn(pacing))
         for _ in range(steps):
             await asyncio.sleep(0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await pacing.close()
         await asyncio.wait([waiter])
         assert not pacing._waiters

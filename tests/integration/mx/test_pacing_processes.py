@@ -128,7 +128,7 @@ class Process:
         await self._process.stdin.drain()
 
     async def end(self) -> None:
-        out, _ = await asyncio.wait_for(self._process.communicate(b""), 10)
+        out, _ = await asyncio.wait_for(self._process.communicate(b""), 40)
         self.said += out.decode()
 
 
@@ -143,7 +143,7 @@ async def processes(n: int, redis_url: str, mx_url: str, rate: float) -> AsyncIt
         )
     try:
         for process in started:
-            line = await asyncio.wait_for(process._process.stdout.readline(), 20)
+            line = await asyncio.wait_for(process._process.stdout.readline(), 80)
             assert line == b"ready\n"
         yield started
         await asyncio.gather(*(process.end() for process in started))

@@ -12,7 +12,7 @@ import pytest
 
 async def aggregated(sandbox):
     """The member, once MX has finished with it."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (member := await sandbox.member())["is_being_aggregated"]:
             pass
     return member

@@ -25,7 +25,7 @@ async def launch(*arguments):
 
 
 async def finished(process):
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
 
@@ -40,7 +40,7 @@ async def test_it_says_where_it_listens_and_stops_when_told(tmp_path, stop, code
         "--population", population, "--mail-dir", tmp_path / "mail", "--api-key", "k", "--client-id", "c",
         "--ready-file", ready_file,
     )  # fmt: skip
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         line = (await process.stdout.readline()).decode()
     addresses = json.loads(ready_file.read_text())
     assert addresses["pid"] == process.pid

@@ -244,7 +244,7 @@ async def test_a_mail_is_on_record_as_dispatched_from_data_on(
         await sweep(bench.runtime)
         await fetch(bench.runtime)
         delivering = asyncio.create_task(deliver(bench.runtime))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(80):
             await silent.wait()
             found = None
             while found != ("sending", begun):  # what a SIGKILL would leave now

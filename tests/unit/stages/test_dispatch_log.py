@@ -45,7 +45,7 @@ async def _waiting(log: Any, *numbers: int) -> list[asyncio.Task[None]]:
 
 
 async def _ends(senders: Sequence[asyncio.Task[None]]) -> list[Any]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         return list(await asyncio.gather(*senders, return_exceptions=True))
 
 

@@ -271,7 +271,7 @@ def test_every_job_ends_once_whatever_happens(
             runner.stopping.set()
         elif end == "halt":
             runner.halted = True
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(80):
             (how,) = await asyncio.gather(run, return_exceptions=True)
         assert how is None or isinstance(how, OSError | asyncio.CancelledError)
         assert desk.everything_ended_once()

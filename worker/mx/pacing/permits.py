@@ -22,8 +22,10 @@ from worker.settings import Settings
 #: No process asks MX for so long after a 429 without ``Retry-After`` (seconds).
 UNNAMED_PAUSE = 1.0
 
-#: A request whose moment was lost while its connection opened waits at most so long for another (seconds).
+#: A request whose moment was lost while its connection opened waits at most so long for another (seconds), and not at all in the last
+#: moments of its own time: to be cut off there would look like a timeout of MX.
 LATE_PATIENCE = 3.0
+_TIME_TO_ANSWER = 0.5
 
 #: Moments are reserved for those who wait, and for those who will come within so many seconds at the present flow.
 FOLLOWERS = 0.25
@@ -146,16 +148,16 @@ class Pacing:
                 raise NoPermit(self.blocked_for) from None
             raise
 
-    async def _wait_again(self) -> float:
+    async def _wait_again(self, within: float) -> float:
         """Another moment for a request that keeps its slot; it comes before all who wait for a permit."""
-        if self._closed or self.blocked_for > LATE_PATIENCE:
+        if self._closed or within <= 0 or self.blocked_for > within:
             raise NoPermit(self.blocked_for)
         leave: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._late.append(leave)
         self._rouse()
         self._set_timer()
         try:
-            async with asyncio.timeout(LATE_PATIENCE):
+            async with asyncio.timeout(within):
                 return await leave
         except TimeoutError:
             raise NoPermit(self.blocked_for) from None
@@ -242,11 +244,12 @@ class Pacing:
 class Permit:
     """One request: its slot, its moment, and what its answer says of MX."""
 
-    __slots__ = ("_began", "_moment", "_pacing", "_within")
+    __slots__ = ("_began", "_moment", "_pacing", "_until", "_within")
 
     def __init__(self, pacing: Pacing, within: float | None) -> None:
         self._pacing = pacing
         self._within = within
+        self._until = float("inf") if within is None else pacing._clock() + within  # noqa: SLF001
         self._began = 0.0
         self._moment = 0.0
 
@@ -268,8 +271,9 @@ class Permit:
         On a busy machine a connection takes longer to open than a moment is valid. Without this, all requests that waited for their
         connections would be sent at once. Raises :class:`NoPermit` if no other moment comes within :data:`LATE_PATIENCE`.
         """
-        while self._pacing._clock() > self._moment + LATE:  # noqa: SLF001
-            self._moment = await self._pacing._wait_again()  # noqa: SLF001
+        while (now := self._pacing._clock()) > self._moment + LATE:  # noqa: SLF001
+            patience = min(LATE_PATIENCE, self._until - now - _TIME_TO_ANSWER)
+            self._moment = await self._pacing._wait_again(patience)  # noqa: SLF001
 
     def heard(self, answer: object) -> None:
         """Adapt limit and silence to an answer of :mod:`worker.mx.answers`."""

@@ -58,7 +58,7 @@ async def test_it_begins_while_the_server_still_ponders_over_data(serve, connect
     server = await serve(DATA="HANG")
     gate = Gate(server)
     sending = asyncio.create_task(connect(server).send(make_message(), gate))
-    await asyncio.wait_for(gate.begun.wait(), 10)
+    await asyncio.wait_for(gate.begun.wait(), 40)
     sending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sending
