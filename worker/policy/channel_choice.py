@@ -52,9 +52,9 @@ def choose(
 ) -> Route | Nobody:
     """The preferred channel if it can be used, else the first that can; of several devices of a kind the newest.
 
-    ``configured`` are the channels in the order in which they are tried: email and any number that serve a kind of device each.
-    Email comes first where nothing is preferred and last where a device is. ``failed`` names channels that refused for good, ``tried`` the devices, as (kind, address), that did. After
-    :data:`MOST_DEVICES` of a kind no further one is tried.
+    ``configured``: the channels, in the order in which they are tried. Email comes first if the user prefers nothing, and last if the
+    user prefers a device. ``failed``: channels that refused for good. ``tried``: devices, as (kind, address), that refused for good.
+    After :data:`MOST_DEVICES` devices of a kind no other of that kind is tried.
     """
     if contact.opted_out or contact.preferred == "none":
         return Nobody(code="opted_out")

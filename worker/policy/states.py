@@ -29,7 +29,8 @@ class ReconnectionState(StrEnum):
     GONE = "gone"
     #: Every attempt failed or every reminder went unanswered; `reconnect retry` requeues it.
     EXHAUSTED = "exhausted"
-    #: The application's data no longer call the member broken, though not well either, or a notice lost its reason; no command ends it so.
+    #: The application's row no longer says that the member is broken, and MX did not say that it is back; or a notice lost its reason.
+    #: A sweep or a deliverer ends it so. No command does.
     CANCELLED = "cancelled"
     #: A person must look: MX answered with a hostile URI, rejected the request, or workers died with the row.
     QUARANTINED = "quarantined"

@@ -57,7 +57,8 @@ class Attribution:
         self._probe = probe
         #: How often MX served somebody in this run.
         self._served = 0
-        #: Reconnections whose last failure was MX's or their own, and the value of ``_served`` at that failure.
+        #: By the id of a reconnection whose failure may be MX's: ``_served`` when it failed. If that count grew since, MX was serving
+        #: others, and the failure is the reconnection's own.
         self._blamed: dict[int, int] = {}
 
     def served(self) -> None:

@@ -31,9 +31,9 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     sent: tuple[datetime, ...]
     #: Whether a message to this user is under way already.
     message_under_way: bool
-    #: Channels on which a message to this user was refused for good of late.
+    #: Channels on which a recent message to this user was refused for good.
     failed_channels: frozenset[str] = frozenset()
-    #: Devices, as (kind, address), at which a message to this user ended without being told of late.
+    #: Devices, as (kind, address), that recently refused a message to this user, or of which the service said that they are gone.
     failed_devices: frozenset[tuple[str, str]] = frozenset()
 
 

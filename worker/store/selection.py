@@ -125,11 +125,11 @@ def standing(
 ) -> ColumnElement[str]:
     """How a reconnection's member stands: ``broken``, or the state that the reconnection ends in: reconnected, cancelled or gone.
 
-    It is broken still where the column that it was picked for holds something unreadable now.
+    If the column that it was picked for holds something unreadable now, the member still counts as broken.
 
-    Nearly all of them are broken still, and those are found in the small index of suspects. By the primary key each would be on
-    a page of its own among millions, which then is read, marked and logged as a whole; only who is left is looked up there.
-    Scalar queries, one row at most, since PostgreSQL makes no join of them: it cannot tell how many suspects there are.
+    Nearly all of these members are still broken, and the small index of members that may be broken finds them. The primary key would
+    read a page for each, among millions; so it is used only for those that the small index does not have. Both are scalar queries of
+    at most one row, because PostgreSQL does not turn those into a join: it cannot know how many members may be broken.
     """
     this = m.member_guid == member_guid
     end = case(

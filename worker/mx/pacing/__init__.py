@@ -7,6 +7,10 @@
   ``MX_MAX_CONNECTIONS``, is cut to 0.7 of itself by a 429 or a timeout, and grows back by 4 with each round that goes well.
 - **What if Redis is away?** A fallback share: each process keeps to the rate divided by the number of processes that it last saw.
 
+By default only the second one works: no rate, and 200 requests at once in each process. A silence that MX asks for holds for all
+processes: ``Retry-After`` of a 429 or 503, at most 1 h; 1 s for a 429 without it. When MX serves nobody, the breaker
+(:mod:`worker.stages.breaker`) stops all calls but one probe. MX itself answers 429 above 2,000 connections from one address.
+
 Example: ``MX_REQUESTS_PER_SECOND=50``, ``MX_MAX_CONNECTIONS=200``, two processes, a call takes 0.4 s.
 
 1. 0.97 of the rate is used, so moments are 1/48.5 s = 20.6 ms apart.

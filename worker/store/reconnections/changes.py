@@ -86,9 +86,10 @@ def checked(id_: int, epoch: int, **columns: Any) -> Change:
 
 
 def applying(rows: Rows) -> Any:
-    """The UPDATE that writes changes. What is not given is NULL, and stays as it is; but what ended, is ready or due again has no check to come.
+    """The UPDATE that writes changes.
 
-    A reconnection has a next attempt where it is given, or where it does not move.
+    A column for which a change gives no value keeps its value. Two columns follow the state instead: ``next_check_at`` is NULL unless
+    the reconnection is notified, and ``next_attempt_at`` is NULL after a move that gives none.
     """
     given = rows.table(
         "given",

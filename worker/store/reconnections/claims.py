@@ -171,12 +171,14 @@ def _may_go(row: Any, *, probe: bool, poison: bool | None = False) -> ColumnElem
 
 
 def _is_first_of_its_user(now: ColumnElement[datetime], *, probe: bool) -> ColumnElement[bool]:
-    """Whether nothing of the same person could be claimed before it.
+    """Whether it is the first claimable reconnection of its user.
 
-    A person is claimed by their first reconnection alone, and the others come along: of claims that run side by side only one can
-    lock it, so that nobody's banks are told in two messages. It counts rather than asking whether one exists, since PostgreSQL
-    would turn the latter into a join, and may think it best to go through all reconnections for it; and it hides the state from the
-    planner, for whom the index of what is due looks as good as that of users while it does not know how much is due.
+    A user is claimed by that row, and the user's other rows come along. Of two claims that run side by side only one can lock the row,
+    so a user's banks are never told in two messages.
+
+    The plain SQL would be ``NOT EXISTS (an earlier one)`` with ``state = 'due'``. PostgreSQL turns NOT EXISTS into a join, and may
+    choose to read all reconnections for it; so this counts instead. And it would take the index of what is due for as good as the
+    index of users, as long as it does not know how much is due; so the state is hidden from the planner.
     """
     earlier = reconnections.alias("earlier")
     e = earlier.c

@@ -132,7 +132,7 @@ class Transitions:
                 next_attempt_at=now,
                 attempts=0,
                 lost_leases=0,
-                # The cadence starts anew; the steps spoken stay spoken, and so does one whose message was over before it was sent.
+                # The cadence begins again with the next step. Steps that a message had are never used again, sent or not.
                 step=r.step + 1,
                 base_step=r.step + 1,
                 first_notified_at=None,
@@ -196,7 +196,7 @@ def told_and_due() -> Any:
 def _give_back(rows: Rows) -> Any:
     given = rows.table("given", {"id": BigInteger(), "outcome": Text(), "attempts": Integer()}).c
     other = reconnections.alias("other")
-    # Its step is spoken of by the message that it was left out of; one that is due has passed over it already.
+    # An exhausted one still stands at the step of the message that it was left out of. A due one was moved past that step already.
     ended = case((r.state == written("exhausted"), 1), else_=0)
     open_again = exists().where(other.c.member_guid == r.member_guid, other.c.closed_at.is_(None), other.c.id != r.id)
     return (

@@ -191,8 +191,8 @@ notifications = Table(
     Column("sent_at", Moment),
     Column("outcome", String(64)),
     Column("outcome_at", Moment),
-    # How it was refused, where others may be refused alike (policy/streaks.py), and whether that spent an attempt of it, or a step
-    # of the cadence where it was the end of the message.
+    # The kind of the refusal, if it may be one of a streak (policy/streaks.py), and whether it counted: as an attempt, or, if it ended
+    # the message, as a step of the cadence.
     Column("refusal", String(64)),
     Column("spent", Boolean),
     # The device that refused it for good: the next try is another one's.
