@@ -130,8 +130,10 @@ def test_statuses_that_name_none_are_no_silent_way_to_pick_nobody(complaint: Com
 def test_nobody_is_told_ahead_of_an_expiry_unless_asked_for(load: Load, complaint: Complaint) -> None:
     assert load({}).expiry_notice_days == ()
     assert load({"EXPIRY_NOTICE_DAYS": " 7, 2 "}).expiry_notice_days == (7, 2)
-    for wrong in ("2,7", "7,7", "7,0", "-7", "a week", "7.5", "1000"):
+    for wrong in ("7,0", "-7", "a week", "7.5", "1000"):
         assert "EXPIRY_NOTICE_DAYS: expected days" in complaint({"EXPIRY_NOTICE_DAYS": wrong})
+    for wrong in ("2,7", "7,7"):
+        assert "EXPIRY_NOTICE_DAYS: expected descending days" in complaint({"EXPIRY_NOTICE_DAYS": wrong})
 
 
 def test_push_is_told_what_it_lacks(complaint: Complaint) -> None:
