@@ -1,6 +1,6 @@
 """The worker's whole job on one database: sweep, fetch, windows and notification rows stored; and what it took.
 
-Mail stands still meanwhile (`reconnect pause channel:email`), so that no delivery runs beside what is measured.
+Mail is paused meanwhile (`reconnect pause channel:email`), so that no delivery runs beside what is measured.
 """
 
 import sqlite3

@@ -222,7 +222,7 @@ def retry(
             "reconnections": count,
             "notifications": await store.unknown(members or None, now=now) if unknown else 0,
         }
-        done = {guid for guid, number in by_member.items() if number} | await lookup.put_back(members or (), now)
+        done = {guid for guid, number in by_member.items() if number} | await lookup.requeued(members or (), now)
         await wake(runtime)
         left = [
             f"{guid} is {before[guid] or 'not broken' if guid in before else 'not in the database'}"

@@ -67,7 +67,7 @@ class RefusedClient(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RejectedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Another 4xx, or a redirect: the request itself is wrong for this member, so a person must examine it."""
+    """Another 4xx, or a redirect: the request itself is wrong for this member, so an operator must examine it."""
 
     code: str
 

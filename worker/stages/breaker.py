@@ -7,7 +7,7 @@
 Failure streaks of MX are counted by each process for itself: 20 of its last 25 calls. Those of a channel are found in the database,
 where the refusals of all processes are recorded (``store/refusals.py``); there the attempts that they counted as are given back.
 
-An open breaker is a row of ``pauses``, beside the pauses that people set by hand. So every worker sees it, and `status` shows it.
+An open breaker is a row of ``pauses``, beside the pauses that operators set by hand. So every worker sees it, and `status` shows it.
 """
 
 from collections import deque

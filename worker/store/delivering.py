@@ -88,7 +88,7 @@ class DeliverStore:
         return await self._database.transaction(work)
 
     async def is_refused_alone(self, results: Sequence[DeliveryResult], *, now: datetime) -> bool:
-        """Whether a channel serves others, and what was refused here is no streak: it need not stand still for that."""
+        """Whether a channel serves others, and what was refused here is no streak: it need not be paused for that."""
         return await self._database.transaction(
             lambda connection: self._refusals.is_refused_alone(connection, results, now)
         )

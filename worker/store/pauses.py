@@ -1,4 +1,4 @@
-"""What stands still, since when and why: by hand (`reconnect pause`) or because the breaker opened.
+"""What is paused, since when and why: by hand (`reconnect pause`) or because the breaker opened.
 
 A row exists only while something is paused. Claims leave out what a row covers, so a pause holds for every worker at once and
 survives all of them. The breaker's rows carry ``probe_at``: from then on one worker may try a single row.
@@ -61,7 +61,7 @@ def delivery_scope(kind: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pause:
-    """One thing that stands still."""
+    """One thing that is paused."""
 
     scope: str
     reason: str
@@ -105,7 +105,7 @@ class PauseStore:
         self._database = database
 
     async def all(self) -> list[Pause]:
-        """What stands still now."""
+        """What is paused now."""
 
         async def work(connection: Any) -> list[Pause]:
             rows = await connection.execute(select(pauses).order_by(pauses.c.since, pauses.c.scope))

@@ -72,8 +72,8 @@ class LookupStore:
         states = await self._all(select(r.member_guid, r.state).where(r.id.in_(newest)))
         return {row[0]: "" for row in known} | dict(states)
 
-    async def put_back(self, guids: Iterable[str], at: datetime) -> set[str]:
-        """Those of these members about whom a message was put back at this moment."""
+    async def requeued(self, guids: Iterable[str], at: datetime) -> set[str]:
+        """Those of these members about whom a message was requeued at this moment."""
         link = notification_reconnections.c
         query = (
             select(r.member_guid)
