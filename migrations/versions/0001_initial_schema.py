@@ -11,13 +11,16 @@ branch_labels = None
 depends_on = None
 
 
+_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+# GUIDs are compared by their bytes: the rules of a language make each look into an index of them dearer.
+_GUID = sa.String(length=128).with_variant(sa.String(length=128, collation="C"), "postgresql")
+
+
 def upgrade() -> None:
     op.create_table(
         "devices",
-        sa.Column(
-            "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), sa.Identity(always=False), nullable=False
-        ),
-        sa.Column("user_guid", sa.String(length=128), nullable=False),
+        sa.Column("id", _ID, sa.Identity(always=False), nullable=False),
+        sa.Column("user_guid", _GUID, nullable=False),
         sa.Column("device_kind", sa.String(length=16), nullable=False),
         sa.Column("device_address", sa.Text(), nullable=False),
         sa.Column("disabled_at", Moment(), nullable=True),
@@ -27,8 +30,8 @@ def upgrade() -> None:
     op.create_index(op.f("ix_devices_user_guid"), "devices", ["user_guid"], unique=False)
     op.create_table(
         "members",
-        sa.Column("member_guid", sa.String(length=128), nullable=False),
-        sa.Column("user_guid", sa.String(length=128), nullable=False),
+        sa.Column("member_guid", _GUID, nullable=False),
+        sa.Column("user_guid", _GUID, nullable=False),
         sa.Column("institution_code", sa.String(length=128), nullable=True),
         sa.Column("institution_name", sa.Text(), nullable=True),
         sa.Column("connection_status", sa.String(length=64), nullable=True),
@@ -36,6 +39,7 @@ def upgrade() -> None:
         sa.Column("error_code", sa.Integer(), nullable=True),
         sa.Column("token_expires_at", Moment(), nullable=True),
         sa.Column("token_revoked_at", Moment(), nullable=True),
+        sa.Column("muted_at", Moment(), nullable=True),
         sa.PrimaryKeyConstraint("member_guid", name=op.f("pk_members")),
     )
     op.create_index(
@@ -63,10 +67,8 @@ def upgrade() -> None:
     op.create_index(op.f("ix_members_user_guid"), "members", ["user_guid"], unique=False)
     op.create_table(
         "notifications",
-        sa.Column(
-            "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), sa.Identity(always=False), nullable=False
-        ),
-        sa.Column("user_guid", sa.String(length=128), nullable=False),
+        sa.Column("id", _ID, sa.Identity(always=False), nullable=False),
+        sa.Column("user_guid", _GUID, nullable=False),
         sa.Column("channel", sa.String(length=16), nullable=False),
         sa.Column("step", sa.Integer(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
@@ -143,11 +145,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "reconnections",
-        sa.Column(
-            "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), sa.Identity(always=False), nullable=False
-        ),
-        sa.Column("member_guid", sa.String(length=128), nullable=False),
-        sa.Column("user_guid", sa.String(length=128), nullable=False),
+        sa.Column("id", _ID, sa.Identity(always=False), nullable=False),
+        sa.Column("member_guid", _GUID, nullable=False),
+        sa.Column("user_guid", _GUID, nullable=False),
         sa.Column("institution_code", sa.String(length=128), nullable=True),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("reason", sa.String(length=32), nullable=False),
@@ -169,7 +169,9 @@ def upgrade() -> None:
         sa.Column("lost_leases", sa.Integer(), server_default="0", nullable=False),
         sa.Column("outcome", sa.String(length=64), nullable=True),
         sa.Column("outcome_at", Moment(), nullable=True),
-        sa.Column("moved_to", sa.String(length=128), nullable=True),
+        sa.Column("moved_to", _GUID, nullable=True),
+        sa.Column("clicked_at", Moment(), nullable=True),
+        sa.Column("owed_at", Moment(), nullable=True),
         sa.CheckConstraint(
             "state IN ('due', 'leased', 'ready', 'notified', 'reconnected', 'unsupported', 'gone', 'exhausted', 'cancelled', 'quarantined')",
             name=op.f("ck_reconnections_state"),
@@ -236,9 +238,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "sweeps",
-        sa.Column(
-            "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), sa.Identity(always=False), nullable=False
-        ),
+        sa.Column("id", _ID, sa.Identity(always=False), nullable=False),
         sa.Column("slot", Moment(), nullable=True),
         sa.Column("started_at", Moment(), nullable=False),
         sa.Column("finished_at", Moment(), nullable=True),
@@ -253,7 +253,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "users",
-        sa.Column("user_guid", sa.String(length=128), nullable=False),
+        sa.Column("user_guid", _GUID, nullable=False),
         sa.Column("email", sa.Text(), nullable=True),
         sa.Column("locale", sa.String(length=35), nullable=True),
         sa.Column("timezone", sa.String(length=64), nullable=True),
@@ -264,33 +264,79 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user_guid", name=op.f("pk_users")),
     )
     op.create_table(
-        "windows",
-        sa.Column(
-            "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), sa.Identity(always=False), nullable=False
+        "links",
+        sa.Column("id", _ID, sa.Identity(always=False), nullable=False),
+        sa.Column("token_hash", sa.String(length=64), nullable=False),
+        sa.Column("user_guid", _GUID, nullable=False),
+        sa.Column("notification_id", _ID, nullable=True),
+        sa.Column("created_at", Moment(), nullable=False),
+        sa.Column("expires_at", Moment(), nullable=False),
+        sa.Column("clicked_at", Moment(), nullable=True),
+        sa.Column("last_clicked_at", Moment(), nullable=True),
+        sa.ForeignKeyConstraint(["notification_id"], ["notifications.id"], name=op.f("fk_links_notification_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_links")),
+        sa.UniqueConstraint("token_hash", name=op.f("uq_links_token_hash")),
+    )
+    op.create_index(op.f("ix_links_expires_at"), "links", ["expires_at"], unique=False)
+    op.create_index(op.f("ix_links_notification_id"), "links", ["notification_id"], unique=False)
+    op.create_index(op.f("ix_links_user_guid"), "links", ["user_guid"], unique=False)
+    op.create_table(
+        "clicks",
+        sa.Column("id", _ID, sa.Identity(always=False), nullable=False),
+        sa.Column("link_id", _ID, nullable=False),
+        sa.Column("reconnection_id", _ID, nullable=False),
+        sa.Column("nonce_hash", sa.String(length=64), nullable=False),
+        sa.Column("clicked_at", Moment(), nullable=False),
+        sa.Column("minted", sa.Boolean(), server_default="0", nullable=False),
+        sa.Column("outcome", sa.String(length=64), nullable=True),
+        sa.Column("answered_at", Moment(), nullable=True),
+        sa.ForeignKeyConstraint(["link_id"], ["links.id"], name=op.f("fk_clicks_link_id")),
+        sa.ForeignKeyConstraint(["reconnection_id"], ["reconnections.id"], name=op.f("fk_clicks_reconnection_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_clicks")),
+        sa.UniqueConstraint(
+            "link_id", "reconnection_id", "nonce_hash", name=op.f("uq_clicks_link_id_reconnection_id_nonce_hash")
         ),
-        sa.Column("reconnection_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("epoch", sa.BigInteger(), nullable=False),
-        sa.Column("member_guid", sa.String(length=128), nullable=False),
+    )
+    op.create_index("ix_clicks_clicked", "clicks", ["clicked_at"], unique=False)
+    op.create_index("ix_clicks_link", "clicks", ["link_id", "clicked_at"], unique=False)
+    op.create_index(op.f("ix_clicks_reconnection_id"), "clicks", ["reconnection_id"], unique=False)
+    op.create_table(
+        "windows",
+        sa.Column("id", _ID, sa.Identity(always=False), nullable=False),
+        sa.Column("reconnection_id", _ID, nullable=False),
+        sa.Column("epoch", sa.BigInteger(), nullable=True),
+        sa.Column("member_guid", _GUID, nullable=False),
         sa.Column("uri", sa.Text(), nullable=True),
         sa.Column("fetched_at", Moment(), nullable=False),
         sa.Column("superseded_at", Moment(), nullable=True),
+        sa.Column("click_id", _ID, nullable=True),
+        sa.ForeignKeyConstraint(["click_id"], ["clicks.id"], name=op.f("fk_windows_click_id")),
         sa.ForeignKeyConstraint(["reconnection_id"], ["reconnections.id"], name=op.f("fk_windows_reconnection_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_windows")),
+        sa.UniqueConstraint("click_id", name=op.f("uq_windows_click_id")),
         sa.UniqueConstraint("reconnection_id", "epoch", name=op.f("uq_windows_reconnection_id_epoch")),
+    )
+    op.create_index(
+        "ix_windows_clicked",
+        "windows",
+        ["reconnection_id"],
+        unique=False,
+        postgresql_where=sa.text("superseded_at IS NULL AND epoch IS NULL"),
+        sqlite_where=sa.text("superseded_at IS NULL AND epoch IS NULL"),
     )
     op.create_index(
         "uq_windows_live",
         "windows",
         ["reconnection_id"],
         unique=True,
-        postgresql_where=sa.text("superseded_at IS NULL"),
-        sqlite_where=sa.text("superseded_at IS NULL"),
+        postgresql_where=sa.text("superseded_at IS NULL AND epoch IS NOT NULL"),
+        sqlite_where=sa.text("superseded_at IS NULL AND epoch IS NOT NULL"),
     )
     op.create_table(
         "notification_reconnections",
-        sa.Column("notification_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("reconnection_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("window_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("notification_id", _ID, nullable=False),
+        sa.Column("reconnection_id", _ID, nullable=False),
+        sa.Column("window_id", _ID, nullable=False),
         sa.Column("step", sa.Integer(), nullable=False),
         sa.Column("channel", sa.String(length=16), nullable=False),
         sa.ForeignKeyConstraint(
@@ -314,6 +360,8 @@ def downgrade() -> None:
     for table in (
         "notification_reconnections",
         "windows",
+        "clicks",
+        "links",
         "notifications",
         "reconnections",
         "pauses",

@@ -51,6 +51,8 @@ CONTRACT: dict[str, object] = {
     "EMAIL_REPLY_TO": None,
     "APP_NAME": None,
     "PUBLIC_BASE_URL": None,
+    "WEB_LISTEN": "127.0.0.1:8080",
+    "LINK_DAYS": 40,
 }
 
 #: Each of these settings is switched off by ``0`` and by nothing at all.
@@ -118,6 +120,7 @@ def test_the_contract_names_every_setting_there_is() -> None:
         "fallback_time_zones",
         "bounce_address",
         "complaints",
+        "forwarded_allow_ips",
     }  # these came after it
     assert {name.upper() for name in set(Settings.model_fields) - beyond} == set(CONTRACT) | set(REQUIRED)
 
@@ -248,7 +251,11 @@ def test_what_only_an_app_may_send_is_refused_without_one(load: Load, complaint:
         ("EMAIL_FROM", "a@b.example, c@d.example", "expected name@example.com"),
         ("EMAIL_FROM", "a@b.example\nBcc: c@d.example", "expected name@example.com"),
         ("EMAIL_REPLY_TO", "@example.com", "expected name@example.com"),
-        ("PUBLIC_BASE_URL", "https://links.ledgerly.example", "leave it unset"),
+        ("PUBLIC_BASE_URL", "http://links.ledgerly.example", "must be https"),
+        ("PUBLIC_BASE_URL", "links.ledgerly.example", "expected a URL such as https://reconnect.example.com"),
+        ("WEB_LISTEN", "8080", "expected host:port"),
+        ("LINK_DAYS", "0", "greater than or equal to 1"),
+        ("FORWARDED_ALLOW_IPS", "the proxy", "is no address or network"),
     ],
 )
 def test_a_bad_value_is_told_in_one_line(complaint: Complaint, name: str, value: str, says: str) -> None:

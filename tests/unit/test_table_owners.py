@@ -15,6 +15,8 @@ OWNERS = {
     "notifications": {"worker.store.notifications"},
     "notification_reconnections": {"worker.store.notifications"},
     "windows": {"worker.store.windows"},
+    "links": {"worker.store.links"},
+    "clicks": {"worker.store.clicks"},
     "pauses": {"worker.store.pauses"},
     "sweeps": {"worker.store.sweeping"},
     # The application's tables: `reconnect import` writes its columns, the others what this worker learned.

@@ -1,4 +1,4 @@
-"""Every setting: its type, default, reason and validation. The settings of push are in :mod:`worker.settings.push`."""
+"""Every setting: its type, default, reason and validation. Those of push and of the web process are in :mod:`worker.settings.push` and :mod:`~worker.settings.web`."""
 
 import fnmatch
 import re
@@ -36,6 +36,7 @@ from worker.settings.values import (
     parse_words,
     parsed,
 )
+from worker.settings.web import WebSettings
 
 #: Statuses of a healthy member. Selecting one would send messages about connections that work.
 _HEALTHY = frozenset({"CONNECTED", "RECONNECTED", "UPDATED", "RESUMED"})
@@ -71,7 +72,7 @@ class _EnvFile(DotEnvSettingsSource):
         return {name.lower(): value for name, value in found.items()}
 
 
-class Settings(PushSettings, BaseSettings):
+class Settings(WebSettings, PushSettings, BaseSettings):
     """All settings. ``reconnect init`` writes a field's description above it."""
 
     model_config = SettingsConfigDict(
@@ -199,9 +200,6 @@ class Settings(PushSettings, BaseSettings):
     )
     default_locale: str | None = Field(
         None, description="The locale of users who have none, or whose language has no catalogue: en, es or fr."
-    )
-    public_base_url: str | None = Field(
-        None, description="Reserved for durable links of your own; leave unset: messages carry MX's URI itself."
     )
 
     @classmethod
@@ -376,13 +374,6 @@ class Settings(PushSettings, BaseSettings):
     def _every_mail_needs_a_sender(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None and info.data.get("smtp_url") is not None:
             raise ValueError("is missing: SMTP_URL is set, and every mail needs a sender")
-        return value
-
-    @field_validator("public_base_url")
-    @classmethod
-    def _not_yet(cls, value: str | None) -> str | None:
-        if value is not None:
-            raise ValueError("durable links are not served by this version; leave it unset")
         return value
 
     @field_validator("*")

@@ -97,6 +97,8 @@ members = Table(
     Column("error_code", ApplicationInteger),
     Column("token_expires_at", ApplicationMoment),
     Column("token_revoked_at", ApplicationMoment),
+    # Ours: its user asked for no messages about this member.
+    Column("muted_at", ApplicationMoment),
     # What a sweep walks: members that may be broken by status, revocation or error, in order of their GUID,
     # and those whose token has a date, in order of that date.
     _partial(
@@ -143,6 +145,10 @@ reconnections = Table(
     Column("outcome_at", Moment),
     # The GUID under which MX carries the member on, where it moved.
     Column("moved_to", _Guid),
+    # The last click on it, after which it is checked sooner.
+    Column("clicked_at", Moment),
+    # A click that MX or a bank failed: from this moment on its user is told as soon as MX serves again.
+    Column("owed_at", Moment),
     CheckConstraint(f"state IN ({_quoted(ReconnectionState)})", name="state"),
     Index("ix_reconnections_opened", "opened_at"),
     _partial("uq_reconnections_open", "member_guid", where="closed_at IS NULL", unique=True),
@@ -159,15 +165,20 @@ windows = Table(
     metadata,
     Column("id", _Id, Identity(), primary_key=True),
     Column("reconnection_id", _Id, ForeignKey("reconnections.id"), nullable=False),
-    Column("epoch", BigInteger, nullable=False),
+    # Of the reconnection, when fetch or deliver stored it. NULL: minted for a click, which changes no epoch.
+    Column("epoch", BigInteger),
     # The GUID that MX answered with.
     Column("member_guid", _Guid, nullable=False),
     # The URI under the first of URI_KEYS; forgotten when the window is superseded.
     Column("uri", Text),
     Column("fetched_at", Moment, nullable=False),
     Column("superseded_at", Moment),
+    # The click that it was handed out to; no other click gets it.
+    Column("click_id", _Id, ForeignKey("clicks.id"), unique=True),
     UniqueConstraint("reconnection_id", "epoch"),
-    _partial("uq_windows_live", "reconnection_id", where="superseded_at IS NULL", unique=True),
+    # What fetch and deliver stored; beside it there may be those of clicks.
+    _partial("uq_windows_live", "reconnection_id", where="superseded_at IS NULL AND epoch IS NOT NULL", unique=True),
+    _partial("ix_windows_clicked", "reconnection_id", where="superseded_at IS NULL AND epoch IS NULL"),
 )
 
 notifications = Table(
@@ -218,6 +229,42 @@ notification_reconnections = Table(
     Column("channel", String(16), nullable=False),
     # The key against doubles: a reconnection speaks once a step on a channel, whatever runs twice.
     UniqueConstraint("reconnection_id", "step", "channel"),
+)
+
+links = Table(
+    "links",
+    metadata,
+    Column("id", _Id, Identity(), primary_key=True),
+    # SHA-256 of the token, hexadecimal. The token itself stands in the message alone.
+    Column("token_hash", String(64), nullable=False, unique=True),
+    Column("user_guid", _Guid, nullable=False, index=True),
+    # The message that carries it. NULL: made by `reconnect link`, and about all that its user has to reconnect.
+    Column("notification_id", _Id, ForeignKey("notifications.id"), index=True),
+    Column("created_at", Moment, nullable=False),
+    # It leads on until then, while anything that it is about is open.
+    Column("expires_at", Moment, nullable=False, index=True),
+    # The first and the last press of its button.
+    Column("clicked_at", Moment),
+    Column("last_clicked_at", Moment),
+)
+
+clicks = Table(
+    "clicks",
+    metadata,
+    Column("id", _Id, Identity(), primary_key=True),
+    Column("link_id", _Id, ForeignKey("links.id"), nullable=False),
+    Column("reconnection_id", _Id, ForeignKey("reconnections.id"), nullable=False, index=True),
+    # SHA-256 of the nonce in the form, hexadecimal: two presses from one load of the page are one click.
+    Column("nonce_hash", String(64), nullable=False),
+    Column("clicked_at", Moment, nullable=False),
+    # Whether MX was asked for a window, which is what is limited.
+    Column("minted", Boolean, nullable=False, server_default="0"),
+    # Its answer: a short word, and when. NULL: under way, or its process died.
+    Column("outcome", String(64)),
+    Column("answered_at", Moment),
+    UniqueConstraint("link_id", "reconnection_id", "nonce_hash"),
+    Index("ix_clicks_link", "link_id", "clicked_at"),
+    Index("ix_clicks_clicked", "clicked_at"),
 )
 
 pauses = Table(

@@ -1,0 +1,37 @@
+"""A durable link: its token is 128 random bits. The token stands in the message alone; the database keeps its hash.
+
+Example: the token ``q83vEjRWeJCrze8SNFZ4kA`` stands in ``https://reconnect.example.com/r/q83vEjRWeJCrze8SNFZ4kA``.
+"""
+
+import hashlib
+import re
+from base64 import urlsafe_b64encode
+from random import Random
+
+_BYTES = 16
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
+
+
+def new_token(rng: Random) -> str:
+    """A token of 22 letters; ``rng`` must be the system's (:class:`random.SystemRandom`)."""
+    return urlsafe_b64encode(rng.randbytes(_BYTES)).decode().rstrip("=")
+
+
+def is_token(text: str) -> bool:
+    """Whether it has the form of a token."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def hash_of(secret: str) -> str:
+    """What is stored of a token or a nonce: SHA-256, hexadecimal. Both are random, so no salt is needed."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def page_address(base_url: str, token: str) -> str:
+    """Where the customer's page is."""
+    return f"{base_url}/r/{token}"
+
+
+def unsubscribe_address(base_url: str, token: str) -> str:
+    """Where its owner asks for no more messages. It works as long as the link is stored."""
+    return f"{base_url}/u/{token}"

@@ -1,0 +1,60 @@
+"""The settings of the web process: the public address of our links, and where it listens."""
+
+import ipaddress
+import re
+from typing import Annotated
+
+from pydantic import BaseModel, Field, field_validator
+
+from worker.settings.urls import service_url
+from worker.settings.values import parse_words, parsed
+
+_PORTS = 65_535
+
+
+class WebSettings(BaseModel):
+    """A part of :class:`worker.settings.Settings`."""
+
+    public_base_url: str | None = Field(
+        None,
+        description="The public address of `reconnect web`, such as https://reconnect.example.com. Set: messages carry our "
+        "durable link. Unset: they carry MX's URI itself, which works once. https, unless it is loopback.",
+    )
+    web_listen: str = Field(
+        "127.0.0.1:8080", description="Where `reconnect web` listens: host:port. A proxy with TLS stands before it."
+    )
+    link_days: int = Field(
+        40, ge=1, le=400, description="How many days a link leads on; it ends with its reconnections all the same."
+    )
+    forwarded_allow_ips: Annotated[tuple[str, ...], *parsed(parse_words)] = Field(
+        ("127.0.0.1", "::1"),
+        description="Addresses or networks of proxies whose X-Forwarded-For is believed, such as 10.0.0.0/8.",
+    )
+
+    @field_validator("public_base_url")
+    @classmethod
+    def _public_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        value = service_url(value, "https://reconnect.example.com")
+        if "#" in value or "%" in value:
+            raise ValueError("expected a URL such as https://reconnect.example.com")
+        return value
+
+    @field_validator("web_listen")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*):(\d{1,5})", value)
+        if found is None or not 0 <= int(found[2]) <= _PORTS:
+            raise ValueError("expected host:port, such as 127.0.0.1:8080")
+        return value
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for word in value:
+            try:
+                ipaddress.ip_network(word)
+            except ValueError:
+                raise ValueError(f"{word[:40]!r} is no address or network such as 10.0.0.0/8") from None
+        return value

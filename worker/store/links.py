@@ -1,0 +1,95 @@
+"""The owner of ``links``: our durable addresses in messages."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import BigInteger, Text, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.store.sql.database import Database
+from worker.store.sql.moments import Moment
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import links
+
+k = links.c
+
+
+class NewLink(msgspec.Struct, frozen=True, kw_only=True):
+    """A link to be stored."""
+
+    token_hash: str
+    user_guid: str
+    expires_at: datetime
+    #: The message that carries it; ``None``: it is about all that its user has to reconnect.
+    notification_id: int | None = None
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored link."""
+
+    id: int
+    user_guid: str
+    notification_id: int | None
+    created_at: datetime
+    expires_at: datetime
+    clicked_at: datetime | None
+
+
+class Links:
+    """Its statements, in the transaction of the caller."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        given = rows.table(
+            "given",
+            {
+                "token_hash": Text(),
+                "user_guid": Text(),
+                "expires_at": Moment(),
+                "notification_id": BigInteger(),
+                "now": Moment(),
+            },
+        ).c
+        columns = ["token_hash", "user_guid", "expires_at", "notification_id", "created_at"]
+        self._store = rows.insert(links).from_select(
+            columns, select(given.token_hash, given.user_guid, given.expires_at, given.notification_id, given.now)
+        )
+
+    async def store(self, connection: AsyncConnection, new: Sequence[NewLink], now: datetime) -> None:
+        """Store links in one statement."""
+        if new:
+            given = self._rows.encode(msgspec.structs.asdict(link) | {"now": now} for link in new)
+            await connection.execute(self._store, {"given": given})
+
+    async def pressed(self, connection: AsyncConnection, link_id: int, now: datetime) -> None:
+        """Its button was pressed."""
+        statement = (
+            update(links)
+            .where(k.id == link_id)
+            .values(clicked_at=func.coalesce(k.clicked_at, now), last_clicked_at=now)
+        )
+        await connection.execute(statement)
+
+
+class LinkStore:
+    """Transactions about links alone."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._links = Links(database.rows)
+
+    async def make(self, new: NewLink, *, now: datetime) -> None:
+        """Store one link."""
+        await self._database.transaction(lambda connection: self._links.store(connection, [new], now))
+
+    async def find(self, token_hash: str) -> Link | None:
+        """The link with this token, expired ones too."""
+
+        async def work(connection: AsyncConnection) -> Link | None:
+            columns = (k.id, k.user_guid, k.notification_id, k.created_at, k.expires_at, k.clicked_at)
+            found = await connection.execute(select(*columns).where(k.token_hash == token_hash))
+            row = found.mappings().first()
+            return None if row is None else Link(**row)
+
+        return await self._database.transaction(work)
