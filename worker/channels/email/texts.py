@@ -5,6 +5,7 @@ A tenant's folder (``TEMPLATES_DIR``) has the same layout as ours, and every fil
 - ``reconnect/subject.txt``, ``reconnect/body.txt``, ``reconnect/body.html`` replace ours in every language.
 - ``reconnect/fr/body.txt`` replaces ours in French only.
 - ``expiring/…`` is the same for notices before an expiry.
+- ``web/…`` are the web pages (:mod:`worker.web.texts`).
 - A file whose name begins with ``_`` is a part for ``{% include %}``.
 - ``ours/…`` is our own file: ``{% extends "ours/reconnect/body.html" %}`` replaces one block and keeps the rest.
 
@@ -24,8 +25,7 @@ language and for every kind of message. So a mistake is one error line at the st
 """
 
 import re
-import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -33,28 +33,20 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
-from jinja2 import (
-    BaseLoader,
-    ChoiceLoader,
-    FileSystemLoader,
-    PrefixLoader,
-    StrictUndefined,
-    Template,
-    TemplateSyntaxError,
-    select_autoescape,
-)
+from jinja2 import Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from worker.channels import MOST_NAMED
 from worker.channels.wording.languages import Language, checked_default, language_for, languages
-from worker.errors import SettingsError
-from worker.names import bdi
+from worker.channels.wording.templates import check_names, environment_for, failed, load, mistake
 from worker.settings import Settings
 
 #: The kinds of mail, each a folder under ``templates/``: data has stopped, and data will stop.
 RECONNECT, EXPIRING = KINDS = ("reconnect", "expiring")
 #: The name of a bank's date in the templates of each kind.
 DATES = {RECONNECT: "since", EXPIRING: "until"}
+#: The folder of the web pages' templates, beside those of the mails. The web process checks it.
+WEB = "web"
 SUBJECT, TEXT, HTML = NAMES = ("subject.txt", "body.txt", "body.html")
 
 _OURS = Path(__file__).parent / "templates"
@@ -96,10 +88,10 @@ class Texts:
         """
         self._default = checked_default(default_locale)
         if folder is not None:
-            _check_names(folder)
+            check_names(folder, KINDS, NAMES, others=[WEB])
         self._templates = {}
         for tag in languages():
-            environment = _environment(folder, language_for(tag))
+            environment = environment_for(_OURS, folder, language_for(tag))
             for kind in KINDS:
                 self._templates[tag, kind] = _load(environment, tag, kind)
         if folder is not None:
@@ -128,61 +120,8 @@ def _ours(default_locale: str | None) -> Texts:
     return Texts(default_locale=default_locale)
 
 
-def _environment(folder: Path | None, language: Language) -> ImmutableSandboxedEnvironment:
-    ours = FileSystemLoader(_OURS)
-    loaders: list[BaseLoader] = [FileSystemLoader(folder)] if folder is not None else []
-    environment = ImmutableSandboxedEnvironment(  # for our own templates too: the sandbox costs 8 µs a mail
-        loader=ChoiceLoader([*loaders, ours, PrefixLoader({"ours": ours})]),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        extensions=["jinja2.ext.i18n"],
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
-    environment.policies["ext.i18n.trimmed"] = True
-    environment.filters["bdi"] = bdi
-    environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]
-    return environment
-
-
 def _load(environment: ImmutableSandboxedEnvironment, tag: str, kind: str) -> _Templates:
-    def load(name: str) -> Template:
-        candidates = [f"{kind}/{tag}/{name}", f"{kind}/{name}"]
-        try:
-            return environment.select_template(candidates)
-        except TemplateSyntaxError as error:
-            raise _mistake(f"{error.name}, line {error.lineno}: {error.message}") from None
-        except UnicodeDecodeError:
-            raise _mistake(f"{kind}/…/{name}: it is not UTF-8 text") from None
-        except OSError as error:
-            raise _mistake(f"{kind}/…/{name}: {error.strerror}") from None
-
-    return _Templates(*map(load, NAMES))
-
-
-def _check_names(folder: Path) -> None:
-    """Refuse a file that no message would use, such as ``reconnect/body.htm``."""
-    if not folder.is_dir():
-        raise _mistake("there is no such folder")
-    for path in _files(folder):
-        name = path.relative_to(folder)
-        if any(part.startswith((".", "_")) for part in name.parts):
-            continue
-        *folders, file = name.parts
-        known = len(folders) in {1, 2} and folders[0] in KINDS and set(folders[1:]) <= set(languages())
-        if not known or file not in NAMES:
-            raise _mistake(
-                f"{name}: unknown template; expected {', '.join(f'{kind}/{each}' for kind in KINDS for each in NAMES)}, or one of "
-                f"them in a folder {' or '.join(f'{tag}/' for tag in languages())}; the name of a part to include begins with _"
-            )
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    try:
-        yield from sorted(path for path in folder.rglob("*") if path.is_file())
-    except OSError as error:
-        raise _mistake(str(error.strerror)) from None
+    return _Templates(*(load(environment, kind, tag, name) for name in NAMES))
 
 
 def _try_out(templates: _Templates, language: Language, kind: str) -> None:
@@ -205,13 +144,13 @@ def _try(templates: _Templates, language: Language, kind: str, values: Mapping[s
     try:
         rendered = templates.render(values)
     except Exception as error:  # noqa: BLE001 - a template can raise whatever it likes
-        raise _mistake(f"{_place(error, kind)}: {_one_line(str(error)) or type(error).__name__} ({where})") from None
+        raise failed(error, kind, language) from None
     if not rendered.subject or len(rendered.subject) > _SUBJECT_LIMIT:
-        raise _mistake(f"{kind}/{SUBJECT} gives {'no' if not rendered.subject else 'too long a'} subject ({where})")
+        raise mistake(f"{kind}/{SUBJECT} gives {'no' if not rendered.subject else 'too long a'} subject ({where})")
     shown = {TEXT: rendered.text.split(), HTML: _unquoted(rendered.html)}
     for name, links in shown.items():
         if any(bank["link"] not in links for bank in values["banks"]):
-            raise _mistake(f"{kind}/{name} does not show the link of every bank ({where})")
+            raise mistake(f"{kind}/{name} does not show the link of every bank ({where})")
 
 
 def values_for(
@@ -237,25 +176,3 @@ def _with_crlf(text: str) -> str:
 
 def _unquoted(html: str) -> set[str]:
     return {unescape(found) for pair in re.findall(r"""href\s*=\s*(?:"([^"]*)"|'([^']*)')""", html) for found in pair}
-
-
-def _place(error: BaseException, kind: str) -> str:
-    """The template and line of an error. Jinja puts the template's file and line into the traceback."""
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith((".txt", ".html"))
-    ]
-    return f"{_shown(Path(frames[-1].filename))}, line {frames[-1].lineno}" if frames else kind
-
-
-def _shown(path: Path) -> str:
-    parts = path.parts
-    kind = next((part for part in reversed(parts) if part in KINDS), None)
-    return "/".join(parts[len(parts) - parts[::-1].index(kind) - 1 :]) if kind else path.name
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:200]
-
-
-def _mistake(text: str) -> SettingsError:
-    return SettingsError(f"settings: TEMPLATES_DIR: {text}")

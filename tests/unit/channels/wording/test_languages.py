@@ -14,7 +14,7 @@ from babel.messages.pofile import read_po
 import worker.channels
 from worker.channels.wording.languages import SOURCE, has_language, language_for, languages
 
-CHANNELS = Path(worker.channels.__file__).parent
+PACKAGE = Path(worker.channels.__file__).parents[1]
 TRANSLATED = [tag for tag in languages() if tag != SOURCE]
 
 
@@ -24,10 +24,10 @@ def catalogue_of(tag):
 
 
 def extracted():
-    with (CHANNELS / "wording" / "catalogue.cfg").open() as file:
+    with (PACKAGE / "channels" / "wording" / "catalogue.cfg").open() as file:
         mapping, options = parse_mapping_cfg(file)
     found = Catalog()
-    for _, _, message, _, _ in extract_from_dir(CHANNELS, mapping, options):
+    for _, _, message, _, _ in extract_from_dir(PACKAGE, mapping, options):
         found.add(message)
     return {message.id for message in found if message.id}
 
