@@ -6,10 +6,36 @@ Example: the token ``q83vEjRWeJCrze8SNFZ4kA`` stands in ``https://reconnect.exam
 import hashlib
 import re
 from base64 import urlsafe_b64encode
+from datetime import datetime
+from enum import StrEnum
 from random import Random
+
+from worker.policy.selection import Reason
+from worker.policy.states import OPEN, ReconnectionState
 
 _BYTES = 16
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
+_NONCE = re.compile(r"[A-Za-z0-9_-]{16,64}")
+
+
+class BankState(StrEnum):
+    """What the customer is told of a bank."""
+
+    #: It has to be reconnected.
+    BROKEN = "broken"
+    #: It works until a date, and can be renewed now.
+    AHEAD = "ahead"
+    #: It is reconnected.
+    BACK = "back"
+    #: Nothing can be done about it here: unsupported, gone, given up, cancelled, quarantined.
+    ENDED = "ended"
+
+
+def state_of_bank(state: str, *, reason: str, since: datetime, now: datetime) -> BankState:
+    """What a reconnection in this state is to its customer; ``since``: when it broke, or, of a notice, will break."""
+    if state in OPEN:
+        return BankState.AHEAD if reason == Reason.EXPIRES_SOON and since > now else BankState.BROKEN
+    return BankState.BACK if state == ReconnectionState.RECONNECTED else BankState.ENDED
 
 
 def new_token(rng: Random) -> str:
@@ -20,6 +46,11 @@ def new_token(rng: Random) -> str:
 def is_token(text: str) -> bool:
     """Whether it has the form of a token."""
     return _TOKEN.fullmatch(text) is not None
+
+
+def is_nonce(text: str) -> bool:
+    """Whether it has the form of a nonce: 16 to 64 letters, digits, ``-`` and ``_``, such as :func:`new_token` gives."""
+    return _NONCE.fullmatch(text) is not None
 
 
 def hash_of(secret: str) -> str:

@@ -1,0 +1,199 @@
+"""What a link is about, as it stands now: read for the page, and for a press of its button. Each read is one indexed statement."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import BigInteger, ColumnElement, String, bindparam, exists, func, select, union
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.policy.links import BankState, state_of_bank
+from worker.store.sql.database import Database
+from worker.store.sql.moments import Moment, database_now
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import links, members, notification_reconnections, reconnections, users
+
+#: A page shows no more banks than a message names.
+MOST_SHOWN = 10
+
+k, r, u, item = links.c, reconnections.c, users.c, notification_reconnections.c
+
+
+class LinkNow(msgspec.Struct, frozen=True, kw_only=True):
+    """A link, and its user."""
+
+    id: int
+    user_guid: str
+    notification_id: int | None
+    created_at: datetime
+    expires_at: datetime
+    #: The user's, as the application wrote them.
+    locale: str | None
+    timezone: str | None
+    #: The database's clock.
+    now: datetime
+
+    @property
+    def leads_on(self) -> bool:
+        """Whether it has not expired yet."""
+        return self.now < self.expires_at
+
+
+class BankNow(msgspec.Struct, frozen=True, kw_only=True):
+    """One bank of a link, and the reconnection that stands for it now."""
+
+    reconnection_id: int
+    member_guid: str
+    user_guid: str
+    #: The GUID to ask MX for.
+    asked_guid: str
+    name: str
+    institution_code: str | None
+    epoch: int
+    state: str
+    reason: str
+    broken_since: datetime
+    attempts: int
+    closed_at: datetime | None
+    outcome: str | None
+
+    def stands(self, now: datetime) -> BankState:
+        """What its customer is shown."""
+        return state_of_bank(self.state, reason=self.reason, since=self.broken_since, now=now)
+
+
+class LinkReads:
+    """Its statements, in the transaction of the caller."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._find = (
+            select(
+                k.id,
+                k.user_guid,
+                k.notification_id,
+                k.created_at,
+                k.expires_at,
+                u.locale,
+                u.timezone,
+                database_now().label("now"),
+            )
+            .outerjoin(users, u.user_guid == k.user_guid)
+            .where(k.token_hash == bindparam("token_hash", type_=String()))
+        )
+        of_message, of_user = rows.among(_first.c.id, _named_by_message()), rows.among(_first.c.id, _open_or_closed())
+        self._of_message = _banks(of_message).limit(MOST_SHOWN)
+        self._of_user = _banks(of_user).limit(MOST_SHOWN)
+        self._one_of_message = _banks(_first.c.id == _NAMED, rows.among(_first.c.member_guid, _members_of_message()))
+        self._one_of_user = _banks(_first.c.id == _NAMED)
+
+    async def find(self, connection: AsyncConnection, token_hash: str) -> LinkNow | None:
+        """The link with this token, expired ones too."""
+        row = (await connection.execute(self._find, {"token_hash": token_hash})).mappings().first()
+        return None if row is None else LinkNow(**row)
+
+    async def banks(self, connection: AsyncConnection, link: LinkNow) -> list[BankNow]:
+        """What the link is about, ten at most; what is open comes first.
+
+        - Of a message: the reconnections that it named.
+        - Of a user: those that are open, and those that closed since the link was made.
+
+        Where a member broke again, its open reconnection stands in the place of one that ended: that is what its customer has to do now.
+        """
+        statement = self._of_user if link.notification_id is None else self._of_message
+        return await self._read(connection, statement, link)
+
+    async def bank(self, connection: AsyncConnection, link: LinkNow, reconnection_id: int) -> BankNow | None:
+        """The one that this reconnection stands for, as in :meth:`banks`; ``None`` if the link is not about it."""
+        statement = self._one_of_user if link.notification_id is None else self._one_of_message
+        found = await self._read(connection, statement, link, named=reconnection_id)
+        return found[0] if found else None
+
+    async def _read(self, connection: AsyncConnection, statement: Any, link: LinkNow, **more: object) -> list[BankNow]:
+        given = {"user_guid": link.user_guid, "notification_id": link.notification_id, "made_at": link.created_at}
+        rows = (await connection.execute(statement, given | more)).mappings()
+        return [BankNow(**dict(row) | {"name": row["name"] or row["institution_code"] or ""}) for row in rows]
+
+
+class LinkPageStore:
+    """Reads, never writes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._reads = LinkReads(database.rows)
+
+    async def read(self, token_hash: str) -> tuple[LinkNow, Sequence[BankNow]] | None:
+        """A link that leads on, and what it is about; ``None`` for one that expired or never was, after the same statement."""
+
+        async def work(connection: AsyncConnection) -> tuple[LinkNow, Sequence[BankNow]] | None:
+            link = await self._reads.find(connection, token_hash)
+            if link is None or not link.leads_on:
+                return None
+            return link, await self._reads.banks(connection, link)
+
+        return await self._database.transaction(work)
+
+
+_first, _newer, _shown = (reconnections.alias(name) for name in ("first", "newer", "shown"))
+_USER: ColumnElement[str] = bindparam("user_guid", type_=String())
+_NOTIFICATION: ColumnElement[int] = bindparam("notification_id", type_=BigInteger())
+_NAMED: ColumnElement[int] = bindparam("named", type_=BigInteger())
+
+
+def _banks(*which: ColumnElement[bool]) -> Any:
+    """For each reconnection of ``which``: the one of its member that is open now, else itself."""
+    stands = (
+        select(func.coalesce(_newer.c.id, _first.c.id).label("id"))
+        .select_from(_first)
+        .outerjoin(
+            _newer,
+            (_newer.c.member_guid == _first.c.member_guid)
+            & _newer.c.closed_at.is_(None)
+            & (_newer.c.user_guid == _first.c.user_guid),
+        )
+        .where(_first.c.user_guid == _USER, *which)
+        .distinct()
+        .subquery("stands")
+    )
+    s = _shown.c
+    return (
+        select(
+            s.id.label("reconnection_id"),
+            s.member_guid,
+            s.user_guid,
+            func.coalesce(s.moved_to, s.member_guid).label("asked_guid"),
+            members.c.institution_name.label("name"),
+            s.institution_code,
+            s.epoch,
+            s.state,
+            s.reason,
+            s.broken_since,
+            s.attempts,
+            s.closed_at,
+            s.outcome,
+        )
+        .select_from(stands)
+        .join(_shown, s.id == stands.c.id)
+        .outerjoin(members, members.c.member_guid == s.member_guid)
+        .order_by(s.closed_at.is_not(None), s.state != "reconnected", s.broken_since, s.id)
+    )
+
+
+def _named_by_message() -> Any:
+    return select(item.reconnection_id).where(item.notification_id == _NOTIFICATION)
+
+
+def _members_of_message() -> Any:
+    """Of a message's link the page may have shown a newer reconnection than the one that was named."""
+    named = select(r.member_guid).join(notification_reconnections, item.reconnection_id == r.id)
+    return named.where(item.notification_id == _NOTIFICATION)
+
+
+def _open_or_closed() -> Any:
+    """What a user has open, and the newest of each member that closed since the link was made."""
+    later = reconnections.alias("later")
+    newest = ~exists().where(later.c.member_guid == r.member_guid, later.c.id > r.id)
+    theirs = select(members.c.member_guid).where(members.c.user_guid == _USER)
+    made_at = bindparam("made_at", type_=Moment())
+    opened = select(r.id).where(r.user_guid == _USER, r.closed_at.is_(None))
+    return union(opened, select(r.id).where(r.member_guid.in_(theirs), r.closed_at >= made_at, newest))
