@@ -99,10 +99,10 @@ class DeliverSettling:
     """Made once."""
 
     def __init__(self, rows: Rows) -> None:
-        self._notifications = NotificationTransitions(rows)
-        self._reconnections = Transitions(rows)
-        self._windows = Windows(rows)
-        self._addresses = RefusedAddresses(rows)
+        self._notifications = rows.part(NotificationTransitions)
+        self._reconnections = rows.part(Transitions)
+        self._windows = rows.part(Windows)
+        self._addresses = rows.part(RefusedAddresses)
 
     async def run(self, connection: AsyncConnection, results: Sequence[DeliveryResult], now: datetime) -> int:
         """Write what is still ours to write; returns how many messages that were."""

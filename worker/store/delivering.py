@@ -18,11 +18,11 @@ class DeliverStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._people = UserStore(database.rows)
-        self._claims = NotificationClaims(database.rows)
-        self._reconnections = Transitions(database.rows)
-        self._settling = DeliverSettling(database.rows)
-        self._refusals = Refusals(database.rows)
+        self._people = database.rows.part(UserStore)
+        self._claims = database.rows.part(NotificationClaims)
+        self._reconnections = database.rows.part(Transitions)
+        self._settling = database.rows.part(DeliverSettling)
+        self._refusals = database.rows.part(Refusals)
 
     async def claim(self, n: int, *, worker_id: str, lease_seconds: float, now: datetime) -> list[ClaimedNotification]:
         """Take up to ``n`` notifications that are due on channels that are not paused."""

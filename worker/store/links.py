@@ -77,7 +77,7 @@ class LinkStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._links = Links(database.rows)
+        self._links = database.rows.part(Links)
 
     async def make(self, new: NewLink, *, now: datetime) -> None:
         """Store one link."""
