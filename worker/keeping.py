@@ -60,7 +60,9 @@ def keep(command: Sequence[str]) -> int:
 
 
 def _name(command: Sequence[str]) -> str:
-    """The program and its subcommand, such as ``celery worker``."""
+    """The program and its subcommand, such as ``celery worker`` or ``reconnect web``."""
+    if list(command[1:4]) == ["-m", "worker", "web"]:
+        return "reconnect web"
     verbs = [word for word in command[1:] if word in {"worker", "beat", "flower"}]
     return " ".join([Path(command[0]).name if len(verbs) != 1 else "celery", *verbs[:1]])
 

@@ -46,8 +46,8 @@ CANCEL_PATIENCE = 30.0
 class Runtime:
     """The parts of one process; bound to one event loop."""
 
-    def __init__(self, settings: Settings, *, wake: Wake) -> None:
-        """Raises :class:`~worker.errors.WorkerError` if a key or a file cannot be used.
+    def __init__(self, settings: Settings, *, wake: Wake, database: Database | None = None) -> None:
+        """``database``: one with other limits than the default. Raises :class:`~worker.errors.WorkerError` if a key or a file cannot be used.
 
         Nothing here connects. What may raise is created first, so that nothing has to be closed again.
         """
@@ -55,7 +55,7 @@ class Runtime:
         self.wake = wake
         self.vault = Vault(settings)
         self.channels = open_channels(settings, data_patience=DATA_PATIENCE)
-        self.database = Database(open_engine(settings))
+        self.database = database or Database(open_engine(settings))
         #: How long one call to MX may take (seconds). It ends well before the lease of its row.
         self.mx_deadline = min(45.0, settings.lease_seconds / 2)
         self.pacing = Pacing(settings)

@@ -291,7 +291,7 @@ def test_workers_take_every_queue_however_they_are_started(path: Path) -> None:
         assert tuple(queues.split(",")) == STAGES
 
 
-@pytest.mark.parametrize("path", RUN[:3], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", RUN[:4], ids=lambda path: path.name)
 def test_units_leave_a_shift_the_time_to_end(path: Path) -> None:
     unit = path.read_text(encoding="utf-8")
     assert "KillMode=mixed" in unit

@@ -18,7 +18,7 @@ _MODULES = {
     "work": ("sweep", "pause", "resume", "retry"),
     "inspect": ("status", "explain"),
     "messages": ("preview", "bounces", "optout"),
-    "running": ("up", "sandbox"),
+    "running": ("up", "web", "sandbox"),
     "demo": ("demo",),
 }
 _MODULE_OF = {command: module for module, commands in _MODULES.items() for command in commands}

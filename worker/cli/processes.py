@@ -43,6 +43,11 @@ def beat_command() -> list[str]:
     return [*_CELERY, "beat"]
 
 
+def web_command() -> list[str]:
+    """The command of the web process."""
+    return [sys.executable, "-m", "worker", "web"]
+
+
 def flower_command(port: int) -> list[str]:
     """The command of Flower, on loopback and read-only."""
     options = (

@@ -1,8 +1,9 @@
-"""`up` and `sandbox`: the whole system on one machine, or an MX look-alike to develop against."""
+"""`up`, `web` and `sandbox`: the whole system on one machine, its web process alone, or an MX look-alike to develop against."""
 
 import asyncio
 import os
 import shlex
+import signal
 import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -11,8 +12,17 @@ from typing import Any
 
 import typer
 
-from worker.cli.processes import STOP_PATIENCE, beat_command, bundled_broker, flower_command, kept, worker_command
+from worker.cli.processes import (
+    STOP_PATIENCE,
+    beat_command,
+    bundled_broker,
+    flower_command,
+    kept,
+    web_command,
+    worker_command,
+)
 from worker.cli.session import out
+from worker.errors import SettingsError
 from worker.settings import load_settings
 from worker.settings.env_file import quoted
 from worker.telemetry.logs import configure_logs
@@ -20,6 +30,7 @@ from worker.telemetry.logs import configure_logs
 
 def add_to(app: typer.Typer) -> None:
     app.command()(up)
+    app.command()(web)
     app.command()(sandbox)
 
 
@@ -28,7 +39,7 @@ def up(
     children: int = typer.Option(os.cpu_count() or 1, "--children", help="Worker processes."),
     flower_port: int = typer.Option(5555, "--flower-port", help="Where Flower listens, on loopback."),
 ) -> None:
-    """The whole system on one machine: broker if none is configured, worker, beat, Flower."""
+    """The whole system on one machine: broker if none is configured, worker, beat, web if PUBLIC_BASE_URL is set, Flower."""
     from honcho import manager as honcho
 
     from worker.store.sql import schema
@@ -48,11 +59,39 @@ def up(
             "beat": beat_command(),
             "flower": flower_command(flower_port),
         }
+        if settings.public_base_url is not None:
+            commands["web"] = web_command()
+            out.print(f"Web: {settings.public_base_url}, served on {settings.web_listen}.")
         for name, command in commands.items():
             manager.add_process(name, f"exec {shlex.join(kept(command))}", env=environment)
         out.print(f"Flower: http://127.0.0.1:{flower_port}/   Stop with Ctrl-C.")
         manager.loop()
     sys.exit(0 if manager.returncode in {0, 130, 143} else 1)
+
+
+def web(
+    *,
+    optional: bool = typer.Option(
+        False, "--optional", help="Without PUBLIC_BASE_URL, wait for SIGTERM and serve nothing, instead of an error."
+    ),
+) -> None:
+    """The web process on WEB_LISTEN: the links in messages, unsubscribe, the end of OAuth. Several may share the port."""
+    settings = load_settings()
+    configure_logs()
+    if settings.public_base_url is None:
+        if not optional:
+            raise SettingsError(
+                "settings: PUBLIC_BASE_URL is missing: without it messages carry MX's own links, and there is nothing to serve"
+            )
+        ending = {signal.SIGTERM, signal.SIGINT}
+        signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # so that sigwait gets them
+        signal.sigwait(ending)
+        return
+    from worker.app import app
+    from worker.publishing import Waker
+    from worker.web.serve import serve
+
+    asyncio.run(serve(settings, wake=Waker(app)))
 
 
 def sandbox(

@@ -10,7 +10,6 @@ from worker.settings.urls import service_url
 from worker.settings.values import parse_words, parsed
 
 _PORTS = 65_535
-_LONGEST = 200
 
 
 class WebSettings(BaseModel):
@@ -38,10 +37,8 @@ class WebSettings(BaseModel):
         if value is None:
             return None
         value = service_url(value, "https://reconnect.example.com")
-        if "#" in value or "%" in value or not value.isascii():
+        if "#" in value or "%" in value:
             raise ValueError("expected a URL such as https://reconnect.example.com")
-        if len(value) > _LONGEST:
-            raise ValueError(f"is too long: a header of each mail holds it, so it has at most {_LONGEST} characters")
         return value
 
     @field_validator("web_listen")

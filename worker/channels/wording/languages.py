@@ -5,14 +5,14 @@ customer's country if the locale names one: ``en-US`` gives ``March 4, 2026``. `
 """
 
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from functools import cache, lru_cache
 from gettext import GNUTranslations, NullTranslations
 from io import BytesIO
 from pathlib import Path
 
 from babel import Locale, UnknownLocaleError
-from babel.dates import format_date
+from babel.dates import format_date, format_time
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
@@ -41,6 +41,10 @@ class Language:
     def date(self, day: date) -> str:
         """``4 March 2026``, ``4 de marzo de 2026``, ``4 mars 2026``."""
         return _date(day, self.locale)
+
+    def time(self, moment: datetime) -> str:
+        """``3:45 pm``, ``15:45``; the moment is in the customer's zone."""
+        return format_time(moment, "short", locale=self.locale)
 
     def isolated(self, name: str) -> str:
         """A name for the middle of a sentence in this language; see :func:`worker.names.isolated`."""

@@ -1,0 +1,9 @@
+"""The web process: what a customer's link leads to.
+
+- ``app`` puts it together; ``serve`` runs it (`reconnect web`); ``protocol`` is HTTP itself: time limits, requests that are no HTTP.
+- ``links`` is ``/r/{token}``, ``optout`` is ``/u/{token}``, ``done`` the end of OAuth, ``health`` what probes and ``doctor`` ask.
+- ``guard`` stands before all of them: host, limits per address, errors, access log. ``limits`` counts, ``client`` tells who asks.
+- ``texts`` are the templates, ``wording`` fills them in, ``pages`` makes answers of them, ``headers`` are those that every answer has.
+
+Nothing here decides: that is done by :mod:`worker.stages`.
+"""

@@ -1,0 +1,67 @@
+"""The web application: routes, and what they share."""
+
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from worker.errors import SettingsError
+from worker.runtime import Runtime
+from worker.web.client import Clients, PublicHost
+from worker.web.done import DoneRoutes
+from worker.web.forms import MOST_BYTES
+from worker.web.guard import Guard
+from worker.web.headers import POLICY, common_headers
+from worker.web.health import HealthRoutes
+from worker.web.limits import Limits
+from worker.web.links import LinkRoutes
+from worker.web.pages import Pages
+
+#: Seconds that a press may take beside MX's answer: the database, before and after it.
+_BESIDE_MX = 10.0
+
+
+def make_app(runtime: Runtime) -> web.Application:
+    """The application on this runtime. Raises :class:`SettingsError` without ``PUBLIC_BASE_URL``, or for a template that is wrong."""
+    settings = runtime.settings
+    base_url = settings.public_base_url
+    if base_url is None:
+        raise SettingsError(
+            "settings: PUBLIC_BASE_URL is missing: `reconnect web` serves the links in messages, and none are made without it"
+        )
+    pages, limits = Pages(settings), Limits(settings)
+    prefix = urlsplit(base_url).path
+    guard = Guard(
+        host=PublicHost(base_url),
+        clients=Clients(settings.forwarded_allow_ips),
+        limits=limits,
+        pages=pages,
+        press_seconds=runtime.mx_deadline + _BESIDE_MX,
+        prefix=prefix,
+    )
+    app = web.Application(middlewares=[web.middleware(guard)], client_max_size=MOST_BYTES)
+    links = LinkRoutes(runtime, pages, limits)
+    done, health = DoneRoutes(runtime, pages), HealthRoutes(settings)
+    for at in dict.fromkeys(("", prefix)):  # a proxy may take the prefix off, or not
+        app.router.add_get(f"{at}/r/{{token}}", links.show)
+        app.router.add_post(f"{at}/r/{{token}}", links.press)
+        app.router.add_get(f"{at}/done", done.show)
+        app.router.add_get(f"{at}/healthz", health.alive)
+        app.router.add_get(f"{at}/readyz", health.ready)
+    headers = common_headers(https=base_url.lower().startswith("https:"))
+
+    async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
+        own_policy = response.headers.get(POLICY)
+        response.headers.update(headers)
+        if own_policy is not None:
+            response.headers[POLICY] = own_policy
+
+    async def closing(_: web.Application) -> AsyncIterator[None]:
+        yield
+        await done.close()
+        await health.close()
+        await limits.close()
+
+    app.on_response_prepare.append(add_headers)
+    app.cleanup_ctx.append(closing)
+    return app

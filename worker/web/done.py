@@ -1,0 +1,63 @@
+"""``/done``: where MX sends the customer at the end of OAuth.
+
+Nothing in the address is signed, so anybody can write it. It decides which text the page shows, and makes a member be checked
+sooner; the page is the same whether we know that member or not.
+"""
+
+import asyncio
+import re
+from collections.abc import Mapping
+
+import structlog
+from aiohttp import web
+
+from worker.runtime import Runtime
+from worker.stages.oauth_end import oauth_ended
+from worker.web.pages import Pages
+from worker.web.texts import REASONS
+
+log = structlog.get_logger()
+
+_GUID = re.compile(r"[!-~]{1,100}")
+#: Hints in hand at once; more are dropped, since every member is checked after a while anyway.
+_MOST_HINTS = 50
+
+
+class DoneRoutes:
+    """The handler, and the hints that it has given and that are not taken yet."""
+
+    def __init__(self, runtime: Runtime, pages: Pages) -> None:
+        self._runtime = runtime
+        self._pages = pages
+        self._hints: set[asyncio.Task[None]] = set()
+
+    async def show(self, request: web.Request) -> web.Response:
+        """Thanks, or what went wrong and what to do."""
+        # MX has written the address with HTML's `&amp;` in it, so a name may begin with `amp;`.
+        given = {name.removeprefix("amp;"): value for name, value in reversed(list(request.query.items()))}
+        guid = given.get("member_guid", "")
+        if request.method == "GET" and _GUID.fullmatch(guid) and len(self._hints) < _MOST_HINTS:
+            # Beside the answer, so that its time does not tell whether we know the member.
+            hint = asyncio.create_task(self._hint(guid))
+            self._hints.add(hint)
+            hint.add_done_callback(self._hints.discard)
+        return self._pages.done(request, reason_of(given))
+
+    async def close(self) -> None:
+        """Let the hints in hand be taken."""
+        if self._hints:
+            await asyncio.wait(self._hints, timeout=5)
+
+    async def _hint(self, guid: str) -> None:
+        try:
+            await oauth_ended(self._runtime, guid)
+        except Exception:  # it is a hint
+            log.warning("hint_lost", exc_info=True)
+
+
+def reason_of(given: Mapping[str, str]) -> str | None:
+    """Why OAuth did not end well; ``None`` if it did."""
+    if given.get("status", "").lower() == "success":
+        return None
+    reason = given.get("error_reason", "").upper()
+    return reason if reason in REASONS else "UNKNOWN_ERROR"

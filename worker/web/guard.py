@@ -1,0 +1,100 @@
+"""What stands before every handler: the host, the limits per address, the time limit, errors, the access log."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import hdrs, web
+
+from worker.errors import WorkerError
+from worker.web.client import Clients, PublicHost
+from worker.web.health import CHALLENGE
+from worker.web.limits import Limit, Limits
+from worker.web.pages import Pages
+
+log = structlog.get_logger()
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+HEALTH = frozenset({"/healthz", "/readyz"})
+UNSUBSCRIBE = "/u/{token}"
+
+#: Seconds that a page may take. A customer who waits longer has gone.
+VIEW_SECONDS = 10.0
+
+
+class Guard:
+    """A middleware. Whatever happens, the answer is a page that tells what to do next."""
+
+    def __init__(
+        self, *, host: PublicHost, clients: Clients, limits: Limits, pages: Pages, press_seconds: float, prefix: str
+    ) -> None:
+        """``press_seconds``: how long a press of a button may take. ``prefix``: the path of ``PUBLIC_BASE_URL``."""
+        self._host = host
+        self._clients = clients
+        self._limits = limits
+        self._pages = pages
+        self._press_seconds = press_seconds
+        self._prefix = prefix
+
+    async def __call__(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answer a request, and log it: the route, never the path, and nothing about the client."""
+        began = time.monotonic()
+        resource = request.match_info.route.resource
+        # Of an address that we do not have, the path may be a token with a letter before it.
+        route = resource.canonical.removeprefix(self._prefix) if resource is not None else "unknown"
+        response = await self._safely(request, handler, route)
+        if route not in HEALTH:
+            took = round((time.monotonic() - began) * 1000, 1)
+            method = request.method if request.method in hdrs.METH_ALL else "other"
+            log.info("web_request", route=route, method=method, status=response.status, ms=took)
+        return response
+
+    async def _safely(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
+        try:
+            async with asyncio.timeout(VIEW_SECONDS if _is_view(request) else self._press_seconds):
+                return await self._checked(request, handler, route)
+        except web.HTTPException as error:
+            return self._refused(request, error)
+        except WorkerError as error:
+            log.warning("web_not_available", route=route, why=str(error))
+        except TimeoutError:
+            log.warning("web_too_slow", route=route)
+        except Exception:
+            log.exception("web_request_failed", route=route)
+            return self._pages.later(request, status=500)
+        return self._pages.later(request)
+
+    async def _checked(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
+        if (route not in HEALTH or CHALLENGE in request.headers) and not self._is_meant(request):
+            text = "This is not the address of these pages. Open the link in your message again.\n"
+            return web.Response(status=421, text=text)
+        if route not in HEALTH:
+            address = self._clients.of(request.remote, request.headers.getall(hdrs.X_FORWARDED_FOR, []))
+            if address is not None and (wait := await self._limits.wait(_limit(request, route), address)) is not None:
+                return self._pages.busy(request, wait)
+        return await handler(request)
+
+    def _is_meant(self, request: web.Request) -> bool:
+        hosts = request.headers.getall(hdrs.HOST, [])
+        target = request.raw_path
+        # A request may carry the host in its first line too (RFC 9112, 3.2.2).
+        absolute = [] if target.startswith(("/", "*")) else [target.partition("://")[2].partition("/")[0]]
+        return self._host.is_meant(hosts) and all(self._host.is_meant([host]) for host in absolute)
+
+    def _refused(self, request: web.Request, error: web.HTTPException) -> web.StreamResponse:
+        response = self._pages.unknown(request) if error.status == 404 else self._pages.refused(request, error.status)  # noqa: PLR2004
+        if hdrs.ALLOW in error.headers:
+            response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
+        return response
+
+
+def _is_view(request: web.Request) -> bool:
+    return request.method in {hdrs.METH_GET, hdrs.METH_HEAD}
+
+
+def _limit(request: web.Request, route: str) -> Limit:
+    if _is_view(request):
+        return Limit.VIEWS
+    return Limit.ONE_CLICKS if route == UNSUBSCRIBE else Limit.PRESSES

@@ -1,0 +1,43 @@
+"""The headers that every answer has, those to errors too."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+
+POLICY = "Content-Security-Policy"
+
+#: No ``form-action``: browsers apply it to each hop of the redirect after a form's POST, so it would end on the way to the bank. It does
+#: not fall back to ``default-src``.
+_POLICY = "default-src 'none'; {}img-src data:; base-uri 'none'; frame-ancestors 'none'"
+_STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
+
+
+def common_headers(*, https: bool) -> Mapping[str, str]:
+    """By name. ``https``: whether the public address is."""
+    found = {
+        "Cache-Control": "no-store",
+        POLICY: _POLICY.format(""),
+        "Referrer-Policy": "no-referrer",
+        "Server": "reconnect",  # else aiohttp's and Python's versions
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "X-Robots-Tag": "noindex, nofollow",
+    }
+    if https:
+        found["Strict-Transport-Security"] = "max-age=63072000"
+    return found
+
+
+def policy_for(html: str) -> str:
+    """The Content-Security-Policy of a page: its own ``<style>`` elements apply, by their hashes, and nothing else is loaded or run."""
+    hashes = " ".join(f"'sha256-{_hash(style)}'" for style in dict.fromkeys(_STYLE.findall(html)))
+    return _POLICY.format(f"style-src {hashes}; " if hashes else "")
+
+
+@lru_cache(maxsize=64)  # our style, and perhaps a tenant's
+def _hash(style: str) -> str:
+    # A browser hashes the text that it has parsed, in which each line ends with LF.
+    text = style.replace("\r\n", "\n").replace("\r", "\n")
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

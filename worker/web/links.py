@@ -1,0 +1,76 @@
+"""``/r/{token}``: the customer's page, and its button."""
+
+from aiohttp import web
+
+from worker.policy.links import new_token
+from worker.runtime import Runtime
+from worker.stages.click import Answer, Back, Choose, LeadsTo, NoLink, TooMany, TryAgain, click
+from worker.stages.link_page import Page, page_of
+from worker.web.forms import read_form
+from worker.web.limits import Limit, Limits
+from worker.web.pages import RETRY_AFTER, Pages
+
+#: Characters of a nonce that is taken over. Ours have 22.
+_LONGEST_NONCE = 64
+#: Digits of a 64-bit number.
+_LONGEST_NUMBER = 18
+
+
+class LinkRoutes:
+    """The two handlers."""
+
+    def __init__(self, runtime: Runtime, pages: Pages, limits: Limits) -> None:
+        self._runtime = runtime
+        self._pages = pages
+        self._limits = limits
+
+    async def show(self, request: web.Request) -> web.Response:
+        """The page. Changes nothing, however often it is asked for."""
+        page = await page_of(self._runtime, request.match_info["token"])
+        if page is None or not page.banks:
+            return self._pages.unknown(request)
+        return self._pages.reconnect(request, page, nonce=self._new_nonce())
+
+    async def press(self, request: web.Request) -> web.Response:
+        """The button: the way to the bank, or a page that says why not and what else."""
+        token, form = request.match_info["token"], await read_form(request)
+        if (wait := await self._limits.wait(Limit.LINK, f"r:{token}")) is not None:
+            return self._pages.busy(request, wait)
+        answer = await click(
+            self._runtime,
+            token,
+            reconnection_id=_number(form.get("reconnection", "")),
+            # Without one it is a page load of its own: it must share its URI with nobody.
+            nonce=form.get("nonce", "")[:_LONGEST_NONCE] or self._new_nonce(),
+        )
+        if isinstance(answer, LeadsTo):
+            return self._pages.leading(request, answer.uri)
+        page = None if isinstance(answer, NoLink) else await page_of(self._runtime, token)
+        if page is None or not page.banks:
+            return self._pages.unknown(request)
+        return self._stays(request, page, answer)
+
+    def _stays(self, request: web.Request, page: Page, answer: Answer) -> web.Response:
+        """The customer's page again, with what the press came to."""
+        nonce = self._new_nonce()
+        match answer:
+            case TryAgain(after):
+                wait = after.total_seconds() if after else RETRY_AFTER
+                return self._pages.reconnect(request, page, nonce=nonce, status=503, notice="later", retry_after=wait)
+            case TooMany(until):
+                wait = (until - self._runtime.clock.now()).total_seconds()
+                return self._pages.reconnect(
+                    request, page, nonce=nonce, status=429, notice="too_many", until=until, retry_after=wait
+                )
+            case Back(name):
+                return self._pages.reconnect(request, page, nonce=nonce, notice="back", named=name)
+            case _:
+                notice = "choose" if isinstance(answer, Choose) else "ended"
+                return self._pages.reconnect(request, page, nonce=nonce, notice=notice)
+
+    def _new_nonce(self) -> str:
+        return new_token(self._runtime.rng)
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _LONGEST_NUMBER else None

@@ -1,0 +1,96 @@
+"""`reconnect web`: one process that serves the links, until SIGTERM.
+
+Several may run side by side: they share the port (``SO_REUSEPORT``). It starts while the database or Redis is away, and serves "try
+again" pages until they are back.
+"""
+
+import asyncio
+import gc
+import logging
+import signal
+from contextlib import suppress
+
+import structlog
+from aiohttp import web
+
+from worker.errors import WorkerError
+from worker.runtime import GC_AFTER, Runtime, Wake
+from worker.settings import Settings
+from worker.store.sql.database import Database, open_engine
+from worker.web.app import make_app
+from worker.web.protocol import HEADER_SECONDS, Runner
+
+log = structlog.get_logger()
+
+#: Seconds that requests in hand may take after SIGTERM.
+GRACE = 12.0
+#: Seconds until everything has ended, after that.
+_LONGEST_END = 3.0
+#: Seconds between two readings of the database's clock.
+CLOCK_EVERY = 30.0
+#: Seconds for which a transaction is tried again while the database is away. A customer waits for it.
+_DATABASE_PATIENCE = 2.0
+#: Connections to the database.
+_POOL = 10
+#: Connections that wait to be accepted.
+_BACKLOG = 1024
+
+
+async def serve(settings: Settings, *, wake: Wake) -> None:
+    """Serve until SIGTERM or Ctrl-C. Raises :class:`WorkerError` where the address cannot be listened on."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # /readyz asks it for the schema every few seconds
+    runtime = Runtime(settings, wake=wake, database=_database(settings))
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    clock = None
+    try:
+        app = make_app(runtime)
+        clock = asyncio.create_task(_keep_clock(runtime))
+        https = (settings.public_base_url or "").lower().startswith("https:")
+        runner = Runner(app, https=https, shutdown_timeout=GRACE, header_seconds=HEADER_SECONDS)
+        await runner.setup()
+        try:
+            await _listen(runner, settings.web_listen)
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(GC_AFTER, 20, 20)
+            log.info("web_ready", listen=settings.web_listen)
+            await asked.wait()
+            log.info("web_stopping")
+        finally:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(runner.cleanup(), GRACE + _LONGEST_END)
+    finally:
+        if clock is not None:
+            clock.cancel()
+            await asyncio.wait([clock])
+        runtime.stopping.set()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(runtime.close(), _LONGEST_END)
+
+
+def _database(settings: Settings) -> Database:
+    return Database(open_engine(settings, pool_size=_POOL), retry_seconds=_DATABASE_PATIENCE)
+
+
+async def _listen(runner: Runner, listen: str) -> None:
+    host, _, port = listen.rpartition(":")
+    try:
+        site = web.TCPSite(runner, host.strip("[]") or None, int(port), reuse_port=True, backlog=_BACKLOG)
+        await site.start()
+    except OSError as error:
+        raise WorkerError(
+            f"web: cannot listen on {listen}: {error.strerror or type(error).__name__}; see WEB_LISTEN"
+        ) from None
+
+
+async def _keep_clock(runtime: Runtime) -> None:
+    """Policy decides by the database's clock; ours alone would drift from it in a process that lives for weeks."""
+    while True:
+        try:
+            await runtime.set_clock()
+        except WorkerError as error:
+            log.warning("clock_not_set", why=str(error))
+        await asyncio.sleep(CLOCK_EVERY)
