@@ -33,6 +33,21 @@ class Bank:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DurableLink:
+    """Our own link, one for the whole message: it leads to all of its banks."""
+
+    #: The customer's page. A secret: whoever has it can open the way to the bank.
+    page: str
+    #: Where the customer asks for no more messages.
+    unsubscribe: str
+    #: Until when it leads on.
+    until: datetime
+
+    def __repr__(self) -> str:
+        return "DurableLink(…)"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Message:
     """One message to one user. It holds everything that a channel needs, so sending reads no database."""
 
@@ -49,6 +64,8 @@ class Message:
     more: int = 0
     #: Nothing is broken yet. The customer's consent expires soon and can be renewed before that.
     ahead: bool = False
+    #: ``None``: each bank has MX's own URI as its link. Otherwise the link of every bank is this one's page.
+    link: DurableLink | None = None
 
     @property
     def count(self) -> int:

@@ -1,6 +1,7 @@
 """The message that one user would be sent, built as the deliver stage builds it, and not sent.
 
-MX is not asked. Without a stored window the message has a placeholder link, and a note says so. For a user with nothing broken it
+MX is not asked. With ``PUBLIC_BASE_URL`` the message has a sample of our link. Otherwise, without a stored window it has a placeholder
+link. A note says so. For a user with nothing broken it
 shows how a message about all their banks would look.
 """
 
@@ -8,9 +9,9 @@ import email
 import email.policy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from worker.channels import Bank, Message
+from worker.channels import Bank, DurableLink, Message
 from worker.channels.email.addresses import NotAMailbox, parse_mailbox
 from worker.channels.email.message import Composer, Mail
 from worker.channels.push.text import word
@@ -19,6 +20,7 @@ from worker.cli.session import when
 from worker.errors import WorkerError
 from worker.mx.uris import check_uri
 from worker.policy.channel_choice import EMAIL, Route, choose
+from worker.policy.links import page_address, unsubscribe_address
 from worker.policy.notices import is_near
 from worker.policy.selection import Reason, classify
 from worker.runtime import Runtime
@@ -29,6 +31,9 @@ from worker.store.queries.previewing import KnownMember, OpenReconnection, Pictu
 
 #: The link of a bank without a stored window. The domain never resolves (RFC 6761), and the path says why.
 PLACEHOLDER = "https://placeholder.invalid/the-link-is-asked-of-MX-when-the-message-is-sent"
+#: Stands where the token of our own link will be, and says so: a page under it does not exist.
+_SAMPLE = "this-is-a-sample-and-each-message-gets-its-own"
+_OUR_SAMPLE = "The link is a sample that leads nowhere: each message gets its own when it is sent. `reconnect link` makes one now."
 _NOBODY = "nobody@placeholder.invalid"
 
 
@@ -76,6 +81,9 @@ async def preview(runtime: Runtime, user_guid: str, channel: str | None) -> Prev
         banks=tuple(content.banks),
         ahead=content.ahead,
     )
+    if (link := _sample_link(runtime, now)) is not None:
+        banks = tuple(replace(bank, link=link.page) for bank in message.banks)
+        message = replace(message, banks=banks, link=link)
     return _mail(runtime, message, notes) if channel == EMAIL else _push(runtime, message, channel, notes)
 
 
@@ -86,6 +94,18 @@ def _channel(runtime: Runtime, picture: Picture, user: User) -> str:
         user.contact, configured=runtime.channels.keys(), failed=user.failed_channels, tried=user.failed_devices
     )
     return route.channel if isinstance(route, Route) else EMAIL
+
+
+def _sample_link(runtime: Runtime, now: datetime) -> DurableLink | None:
+    """Our own link as a message would carry it, without a token; nothing is stored."""
+    base = runtime.settings.public_base_url
+    if base is None:
+        return None
+    return DurableLink(
+        page=page_address(base, _SAMPLE),
+        unsubscribe=unsubscribe_address(base, _SAMPLE),
+        until=now + timedelta(days=runtime.settings.link_days),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,6 +170,9 @@ def _step(open_reconnections: Sequence[OpenReconnection]) -> int:
 
 
 def _banks(runtime: Runtime, open_reconnections: Sequence[OpenReconnection]) -> tuple[list[Bank], list[str]]:
+    if runtime.settings.public_base_url is not None:
+        banks = [_bank(each, since=each.broken_since, link=PLACEHOLDER) for each in open_reconnections]
+        return banks, [_OUR_SAMPLE]
     banks, problems, stored = [], [], []
     for reconnection in open_reconnections:
         link = PLACEHOLDER
@@ -174,6 +197,8 @@ def _banks(runtime: Runtime, open_reconnections: Sequence[OpenReconnection]) -> 
 def _example(runtime: Runtime, members: Sequence[KnownMember], now: datetime) -> _Content:
     statuses, days = runtime.settings.reconnect_statuses, runtime.settings.expiry_notice_days
     nothing_asked = "The links are placeholders; nothing was asked of MX."
+    if runtime.settings.public_base_url is not None:
+        nothing_asked = _OUR_SAMPLE
     selections = [(member, classify(member.facts, statuses=statuses, now=now)) for member in members]
     broken = [
         _bank(member, since=selection.since or now, link=PLACEHOLDER)

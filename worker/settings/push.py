@@ -44,7 +44,8 @@ class PushSettings(BaseModel):
     )
     push_link: bool = Field(
         False,
-        description="true: the payload carries the link itself, so MX's secret passes through Google's or Apple's hands.",
+        description="Without PUBLIC_BASE_URL only. true: the payload carries MX's URI, so MX's secret passes through Google's "
+        "or Apple's hands. With PUBLIC_BASE_URL the payload always carries our own link.",
     )
     push_ttl: Annotated[timedelta, *parsed(parse_duration)] = Field(
         timedelta(days=3), description="How long a push service keeps a message for a device that is offline."

@@ -10,6 +10,7 @@ from worker.settings.urls import service_url
 from worker.settings.values import parse_words, parsed
 
 _PORTS = 65_535
+_LONGEST = 200
 
 
 class WebSettings(BaseModel):
@@ -37,8 +38,10 @@ class WebSettings(BaseModel):
         if value is None:
             return None
         value = service_url(value, "https://reconnect.example.com")
-        if "#" in value or "%" in value:
+        if "#" in value or "%" in value or not value.isascii():
             raise ValueError("expected a URL such as https://reconnect.example.com")
+        if len(value) > _LONGEST:
+            raise ValueError(f"is too long: a header of each mail holds it, so it has at most {_LONGEST} characters")
         return value
 
     @field_validator("web_listen")

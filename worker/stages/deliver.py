@@ -2,7 +2,8 @@
 
 1. Claim due messages. A message whose user may not be told right now is deferred.
 2. Check with MX what it is about (:mod:`worker.stages.freshness`): a member that is back, or a window that is too old, is not sent.
-3. Commit that dispatch begins, then send. From that commit on, a lost answer makes the message ``unknown``; it is not sent again.
+3. Commit that dispatch begins, and with it the hash of our link (``PUBLIC_BASE_URL``), then send. From that commit on, a lost answer
+   makes the message ``unknown``; it is not sent again.
 4. Write what became of the message and of its reconnections in one transaction (:mod:`worker.stages.delivery_outcomes`).
 """
 
@@ -10,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from worker.channels import Bank, ChannelDown, Message, Outcome, Sent, Unknown
+from worker.channels import Bank, ChannelDown, DurableLink, Message, Outcome, Sent, Unknown
 from worker.policy.cadence import earliest, why_later
 from worker.policy.channel_choice import EMAIL, Route, choose
 from worker.policy.retries import next_attempt
@@ -21,12 +22,14 @@ from worker.stages.breaker import PROBE_AFTER, Breaker, Gate, log_stopped
 from worker.stages.delivery_outcomes import DeliveryJob, DeliveryOutcomes, deferred_until, with_what_was_left_out
 from worker.stages.dispatch_log import DispatchLog, LeaseLost, NotRecorded
 from worker.stages.freshness import Checked, Fresh, Freshness
+from worker.stages.linking import MadeLink, make_link
 from worker.stages.mode import Mode
 from worker.stages.planning import zone_of_message, zones_of_user
 from worker.stages.refusing import in_words, noted, serves_us
 from worker.stages.runner import Batch, Runner, summary
 from worker.store.deliver_settling import DeliveryResult
 from worker.store.delivering import DeliverStore
+from worker.store.notifications.claims import ClaimedNotification
 from worker.store.pauses import MX, PauseStore, delivery_scope
 from worker.store.people import User
 from worker.store.refusals import NOT_REACHED
@@ -136,15 +139,18 @@ class Deliver:
             route = choose(user.contact, configured=configured)  # better the device that failed than none
         if not isinstance(route, Route):
             return self._outcomes.end(notification, about, _N.SUPPRESSED, route.code)
+        job.link = self._link(notification)
+        shown = job.link.shown if job.link is not None else None
         message = Message(
             key=notification.message_key,
             address=route.address,
             locale=user.locale,
             time_zone=zone_of_message(user, self._settings),
             step=notification.step,
-            banks=tuple(_bank(fresh) for fresh in checked.fresh),
+            banks=tuple(_bank(fresh, shown) for fresh in checked.fresh),
             more=len(checked.unnamed),
             ahead=all(item.reason == Reason.EXPIRES_SOON for item in about),
+            link=shown,
         )
         try:
             outcome = await self._runtime.channels[notification.channel].send(message, lambda: self._begin(job))
@@ -154,6 +160,15 @@ class Deliver:
         except NotRecorded:
             return deferred_until(notification, "dispatch_not_recorded", notification.next_attempt_at)
         return noted(self._answered(job, outcome, address=route.address), outcome)
+
+    def _link(self, notification: ClaimedNotification) -> MadeLink | None:
+        return make_link(
+            self._settings,
+            user_guid=notification.user_guid,
+            notification_id=notification.id,
+            now=self._runtime.clock.now(),
+            rng=self._runtime.rng,
+        )
 
     def _answered(self, job: DeliveryJob, outcome: Outcome, *, address: str) -> DeliveryResult:
         """What an outcome does. If a probe shows that the channel still refuses us, its message is deferred and nothing is counted."""
@@ -169,7 +184,7 @@ class Deliver:
         return self._outcomes.result_of(job, outcome, address=address)
 
     async def _begin(self, job: DeliveryJob) -> None:
-        await self._dispatch.begin(job.notification)
+        await self._dispatch.begin(job.notification, job.link.stored if job.link is not None else None)
         job.dispatched = True
 
     def crashed(self, job: DeliveryJob) -> DeliveryResult:
@@ -202,8 +217,9 @@ class Deliver:
     async def release(self, jobs: Sequence[DeliveryJob]) -> None:
         """Hand back what was not dispatched. What was dispatched becomes ``unknown``: its answer is lost."""
         try:
-            if unsent := [job.notification for job in jobs if not job.dispatched]:
-                await self._store.release(unsent)
+            if unsent := [job for job in jobs if not job.dispatched]:
+                links = [job.link.stored for job in unsent if job.link is not None]
+                await self._store.release([job.notification for job in unsent], links=links)
         finally:
             unknown = [
                 with_what_was_left_out(job, self._outcomes.unknown(job, "cut_short")) for job in jobs if job.dispatched
@@ -216,11 +232,11 @@ class Deliver:
         await self._store.renew([job.notification for job in jobs], lease_seconds=self._settings.lease_seconds)
 
 
-def _bank(fresh: Fresh) -> Bank:
+def _bank(fresh: Fresh, link: DurableLink | None) -> Bank:
     """What the message says of one bank."""
     item = fresh.item
     name = item.institution_name or item.institution_code or ""
-    return Bank(name=name, since=item.broken_since, link=fresh.uri)
+    return Bank(name=name, since=item.broken_since, link=link.page if link is not None else fresh.uri or "")
 
 
 async def _probe(

@@ -27,6 +27,7 @@ from worker.policy.retries import next_attempt
 from worker.policy.states import NotificationState
 from worker.runtime import Runtime
 from worker.stages.freshness import Checked
+from worker.stages.linking import MadeLink
 from worker.stages.next_steps import steps_after
 from worker.store.deliver_settling import DeliveryResult
 from worker.store.notifications.claims import ClaimedNotification, NotificationItem
@@ -45,8 +46,12 @@ class DeliveryJob:
     user: User
     #: What was checked right before the message leaves; ``None`` until then.
     checked: Checked | None = None
+    #: What this try carries; ``None`` before that, and without ``PUBLIC_BASE_URL``.
+    link: MadeLink | None = None
     #: That dispatch begins is committed. From here on the message may have left.
     dispatched: bool = False
+    #: No answer says whether the message left, so its user may have the link.
+    may_have_left: bool = False
 
     @property
     def about(self) -> tuple[NotificationItem, ...]:
@@ -94,7 +99,8 @@ class DeliveryOutcomes:
                 return deferred_until(notification, outcome.code, notification.next_attempt_at)
 
     def unknown(self, job: DeliveryJob, code: str) -> DeliveryResult:
-        """The message may have left, and no answer says whether it did."""
+        """The message may have left, and no answer says whether it did. Its link stays, also where it is sent again."""
+        job.may_have_left = True
         if self._settings.ambiguous_sends == "resend":
             return self.retry(job.notification, job.about, code, self._runtime.clock.now(), after=None)
         return self.end(job.notification, job.about, _N.UNKNOWN, code, told=True, certain=False)
@@ -154,8 +160,12 @@ class DeliveryOutcomes:
 
 
 def with_what_was_left_out(job: DeliveryJob, result: DeliveryResult) -> DeliveryResult:
-    """The result, with what became of the reconnections that the message leaves out: all of it is written in one transaction."""
+    """The result, with what became of the reconnections that the message leaves out, and without the link if nobody can have it:
+    all of it is written in one transaction.
+    """
     checked = job.checked
+    if job.link is not None and not job.may_have_left and result.state is not _N.SENT:
+        result = msgspec.structs.replace(result, withdrawn_link=job.link.stored.token_hash)
     if checked is None:
         return result
     return msgspec.structs.replace(result, closed=checked.closed, requeued=checked.requeued, renewals=checked.renewals)

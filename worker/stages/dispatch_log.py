@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from worker.errors import WorkerError
 from worker.store.delivering import DeliverStore
+from worker.store.links import NewLink
 from worker.store.notifications.claims import ClaimedNotification
 
-_Waiting = tuple[ClaimedNotification, asyncio.Future[bool]]
+_Waiting = tuple[ClaimedNotification, NewLink | None, asyncio.Future[bool]]
 
 
 class LeaseLost(Exception):  # noqa: N818 - it names what happened
@@ -26,14 +27,14 @@ class DispatchLog:
         self._queue: list[_Waiting] = []
         self._writer: asyncio.Task[None] | None = None
 
-    async def begin(self, notification: ClaimedNotification) -> None:
-        """Returns once it is committed; only then may the message leave.
+    async def begin(self, notification: ClaimedNotification, link: NewLink | None = None) -> None:
+        """Returns once it is committed, together with the link that the message carries; only then may the message leave.
 
         Raises :class:`LeaseLost` if the message is not ours any more, :class:`NotRecorded` if the database failed, and
         ``RuntimeError`` for an error of this worker.
         """
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._queue.append((notification, future))
+        self._queue.append((notification, link, future))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
         if not await future:
@@ -45,17 +46,18 @@ class DispatchLog:
         try:
             while self._queue:
                 group, self._queue = self._queue, []
-                group = [
-                    (notification, future) for notification, future in group if not future.done()
-                ]  # who is cancelled is gone
+                group = [waiting for waiting in group if not waiting[-1].done()]  # who is cancelled is gone
                 if not group:
                     continue
                 try:
-                    marked = await self._store.mark_dispatched([notification for notification, _ in group])
+                    links = [link for _, link, _ in group if link is not None]
+                    marked = await self._store.mark_dispatched(
+                        [notification for notification, *_ in group], *([links] if links else [])
+                    )
                 except Exception as error:  # noqa: BLE001 - it belongs to those who wait, and the next group is tried anew
                     _fail(group, error)
                 else:
-                    for notification, future in group:
+                    for notification, _, future in group:
                         if not future.done():
                             future.set_result(notification.id in marked)
         except BaseException as error:
@@ -66,7 +68,7 @@ class DispatchLog:
 
 def _fail(group: Sequence[_Waiting], error: BaseException) -> None:
     """An error of the database counts as no attempt of a message. Any other error is this worker's, and counts."""
-    for _, future in group:
+    for *_, future in group:
         if not future.done():
             reason = NotRecorded() if isinstance(error, WorkerError) else RuntimeError(type(error).__name__)
             future.set_exception(reason)

@@ -6,6 +6,9 @@ A message may wait between fetch and deliver: for a mail server, for the morning
 - last answer of MX older than 1 minute: the member is read again;
 - otherwise the stored URI is used.
 
+With ``PUBLIC_BASE_URL`` the message carries our link, and a fresh URI is minted for each click. So no URI is minted or read here; the
+member is read again all the same.
+
 A member that is back ends its reconnection. A failure concerns its own reconnection, which is left out of the message
 (:mod:`worker.policy.mx_failures`). Only a fault of MX as a whole postpones the message.
 """
@@ -50,8 +53,8 @@ class Fresh:
     """The message may name this reconnection; ``renewal`` is the window that replaced the old one."""
 
     item: NotificationItem
-    #: A secret.
-    uri: str
+    #: MX's, a secret. ``None``: the message carries our own link.
+    uri: str | None
     renewal: NewWindow | None = None
 
     def __repr__(self) -> str:
@@ -135,11 +138,13 @@ class Freshness:
         if (left_out := _left_out_unasked(item, now)) is not None:
             return left_out
         age, limit = now - item.fetched_at, self._runtime.settings.uri_max_age
-        if age <= TRUSTED_FOR:
+        is_needed = self._runtime.settings.public_base_url is None
+        too_old = is_needed and (item.locked_uri is None or bool(limit and age > limit))
+        if age <= TRUSTED_FOR and not too_old:
             return self._fit_to_send(item, now)
         if not self.may_ask:
             return UpstreamFailure(code="mx_paused")
-        return await (self._minted_anew if limit and age > limit else self._read_again)(item, now)
+        return await (self._minted_anew if too_old else self._read_again)(item, now)
 
     async def _minted_anew(self, item: NotificationItem, now: datetime) -> Found:
         answer = await self._runtime.mx.oauth_window(item.user_guid, item.asked_guid)
@@ -157,6 +162,8 @@ class Freshness:
 
     def _fit_to_send(self, item: NotificationItem, now: datetime) -> Found:
         """The stored URI, checked once more before it leaves."""
+        if self._runtime.settings.public_base_url is not None:
+            return Fresh(item=item, uri=None)
         try:
             uri = self._runtime.vault.unlock(item.locked_uri or "")
         except SettingsError as error:

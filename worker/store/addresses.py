@@ -110,7 +110,7 @@ class AddressStore:
             .values(refused_email=email, refused_why=refused.why)
             .returning(u.user_guid)
         )
-        self._notifications = NotificationTransitions(rows)
+        self._notifications = rows.part(NotificationTransitions)
         theirs = update(users).where(u.user_guid == guids.c.user_guid).returning(u.user_guid)
         self._opt_out = theirs.values(opted_out_at=func.coalesce(u.opted_out_at, bindparam("now", type_=Moment())))
         self._opt_in = theirs.values(opted_out_at=None)

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.states import Mover, NotificationState, ReconnectionState
 from worker.store.addresses import RefusedAddresses
+from worker.store.links import Links
 from worker.store.members import Well
 from worker.store.notifications.claims import ClaimedNotification
 from worker.store.notifications.transitions import NotificationTransitions
@@ -79,6 +80,8 @@ class DeliveryResult(msgspec.Struct, frozen=True, kw_only=True):
     doubt: str | None = None
     #: It spent an attempt, or, at the end of the message, a step of the cadence.
     spent: bool = False
+    #: The hash of a link that certainly did not leave: the next try carries another.
+    withdrawn_link: str | None = None
 
     @property
     def left_out(self) -> list[tuple[int, int]]:
@@ -99,10 +102,11 @@ class DeliverSettling:
     """Made once."""
 
     def __init__(self, rows: Rows) -> None:
-        self._notifications = NotificationTransitions(rows)
-        self._reconnections = Transitions(rows)
-        self._windows = Windows(rows)
-        self._addresses = RefusedAddresses(rows)
+        self._notifications = rows.part(NotificationTransitions)
+        self._reconnections = rows.part(Transitions)
+        self._windows = rows.part(Windows)
+        self._addresses = rows.part(RefusedAddresses)
+        self._links = rows.part(Links)
 
     async def run(self, connection: AsyncConnection, results: Sequence[DeliveryResult], now: datetime) -> int:
         """Write what is still ours to write; returns how many messages that were."""
@@ -121,6 +125,7 @@ class DeliverSettling:
         await self._reconnections.next_epoch(connection, ids)
         await self._windows.renew(connection, [window for _, window in renewed], now)
         await self._notifications.relink(connection, [(id_, window.reconnection_id) for id_, window in renewed])
+        await self._links.withdraw(connection, [d.withdrawn_link for d in ours if d.withdrawn_link is not None])
         await self._notifications.note_devices(
             connection,
             [

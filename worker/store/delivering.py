@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.store.deliver_settling import ClosedReconnection, DeliverSettling, DeliveryResult, Requeued
+from worker.store.links import Links, NewLink
 from worker.store.notifications.claims import ClaimedNotification, NotificationClaims
 from worker.store.people import User, UserStore
 from worker.store.reconnections.transitions import Transitions
@@ -18,11 +19,12 @@ class DeliverStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._people = UserStore(database.rows)
-        self._claims = NotificationClaims(database.rows)
-        self._reconnections = Transitions(database.rows)
-        self._settling = DeliverSettling(database.rows)
-        self._refusals = Refusals(database.rows)
+        self._people = database.rows.part(UserStore)
+        self._claims = database.rows.part(NotificationClaims)
+        self._reconnections = database.rows.part(Transitions)
+        self._settling = database.rows.part(DeliverSettling)
+        self._refusals = database.rows.part(Refusals)
+        self._links = database.rows.part(Links)
 
     async def claim(self, n: int, *, worker_id: str, lease_seconds: float, now: datetime) -> list[ClaimedNotification]:
         """Take up to ``n`` notifications that are due on channels that are not paused."""
@@ -68,9 +70,18 @@ class DeliverStore:
         """The persons behind notifications."""
         return await self._database.transaction(lambda connection: self._people.load(connection, guids, since=since))
 
-    async def mark_dispatched(self, claimed: Sequence[ClaimedNotification]) -> set[int]:
-        """Record that dispatch begins; returns those that are still leased. The others must not be sent."""
-        return await self._database.transaction(lambda connection: self._claims.mark_dispatched(connection, claimed))
+    async def mark_dispatched(self, claimed: Sequence[ClaimedNotification], links: Sequence[NewLink] = ()) -> set[int]:
+        """Record that dispatch begins; returns those that are still leased. The others must not be sent.
+
+        ``links`` are what the messages carry. They are stored in the same transaction: no link leaves that is not stored.
+        """
+
+        async def work(connection: AsyncConnection) -> set[int]:
+            marked = await self._claims.mark_dispatched(connection, claimed)
+            await self._links.store(connection, [link for link in links if link.notification_id in marked])
+            return marked
+
+        return await self._database.transaction(work)
 
     async def settle(self, results: Sequence[DeliveryResult], *, now: datetime) -> int:
         """Write the results of notifications that are still held, in one transaction; returns how many were."""
@@ -98,9 +109,14 @@ class DeliverStore:
         failed = [{"id": e.reconnection_id, "outcome": e.outcome, "attempts": e.attempts} for e in left_out]
         await self._database.transaction(lambda connection: self._reconnections.give_back(connection, failed, now))
 
-    async def release(self, claimed: Sequence[ClaimedNotification]) -> None:
-        """Hand back what did not leave; nothing is counted."""
-        await self._database.transaction(lambda connection: self._claims.release(connection, claimed))
+    async def release(self, claimed: Sequence[ClaimedNotification], *, links: Sequence[NewLink] = ()) -> None:
+        """Hand back what did not leave, without their links; nothing is counted."""
+
+        async def work(connection: AsyncConnection) -> None:
+            await self._claims.release(connection, claimed)
+            await self._links.withdraw(connection, [link.token_hash for link in links])
+
+        await self._database.transaction(work)
 
     async def renew(self, claimed: Sequence[ClaimedNotification], *, lease_seconds: float) -> None:
         """Lengthen the leases that are still held."""

@@ -52,11 +52,11 @@ UserResult = tuple[Sequence[FetchResult], NewNotification | None]
 class Settling:
     """Made once."""
 
-    def __init__(self, rows: Rows, claims: ReconnectionClaims) -> None:
-        self._claims = claims
-        self._reconnections = Transitions(rows)
-        self._notifications = NotificationTransitions(rows)
-        self._windows = Windows(rows)
+    def __init__(self, rows: Rows) -> None:
+        self._claims = rows.part(ReconnectionClaims)
+        self._reconnections = rows.part(Transitions)
+        self._notifications = rows.part(NotificationTransitions)
+        self._windows = rows.part(Windows)
 
     async def run(self, connection: AsyncConnection, next_steps: Sequence[UserResult], now: datetime) -> int:
         """Write what is still ours to write; returns how many messages are to be delivered."""

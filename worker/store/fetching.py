@@ -16,9 +16,9 @@ class FetchStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._people = UserStore(database.rows)
-        self._claims = ReconnectionClaims(database.rows)
-        self._settling = Settling(database.rows, self._claims)
+        self._people = database.rows.part(UserStore)
+        self._claims = database.rows.part(ReconnectionClaims)
+        self._settling = database.rows.part(Settling)
 
     async def claim(
         self, n: int, *, worker_id: str, lease_seconds: float, now: datetime, soon: datetime, probe: bool = False

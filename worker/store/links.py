@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import BigInteger, Text, func, select, update
+from sqlalchemy import BigInteger, Text, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.store.sql.database import Database
-from worker.store.sql.moments import Moment
+from worker.store.sql.moments import Moment, database_now
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import links
+from worker.store.sql.tables import clicks, links, reconnections
 
-k = links.c
+k, r = links.c, reconnections.c
 
 
 class NewLink(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,14 +53,31 @@ class Links:
         ).c
         columns = ["token_hash", "user_guid", "expires_at", "notification_id", "created_at"]
         self._store = rows.insert(links).from_select(
-            columns, select(given.token_hash, given.user_guid, given.expires_at, given.notification_id, given.now)
+            columns,
+            select(
+                given.token_hash,
+                given.user_guid,
+                given.expires_at,
+                given.notification_id,
+                func.coalesce(given.now, database_now()),
+            ),
+        )
+        hashes = rows.table("given", {"token_hash": Text()}).c
+        self._withdraw = delete(links).where(
+            rows.among(k.token_hash, select(hashes.token_hash)), ~exists().where(clicks.c.link_id == k.id)
         )
 
-    async def store(self, connection: AsyncConnection, new: Sequence[NewLink], now: datetime) -> None:
-        """Store links in one statement."""
+    async def store(self, connection: AsyncConnection, new: Sequence[NewLink], now: datetime | None = None) -> None:
+        """Store links in one statement. Without ``now`` they are dated by the database's clock."""
         if new:
             given = self._rows.encode(msgspec.structs.asdict(link) | {"now": now} for link in new)
             await connection.execute(self._store, {"given": given})
+
+    async def withdraw(self, connection: AsyncConnection, token_hashes: Sequence[str]) -> None:
+        """Delete links whose message certainly did not leave: nobody has them. One that was pressed all the same stays."""
+        if token_hashes:
+            given = self._rows.encode({"token_hash": token_hash} for token_hash in sorted(token_hashes))
+            await connection.execute(self._withdraw, {"given": given})
 
     async def pressed(self, connection: AsyncConnection, link_id: int, now: datetime) -> None:
         """Its button was pressed."""
@@ -77,11 +94,20 @@ class LinkStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._links = Links(database.rows)
+        self._links = database.rows.part(Links)
 
     async def make(self, new: NewLink, *, now: datetime) -> None:
         """Store one link."""
         await self._database.transaction(lambda connection: self._links.store(connection, [new], now))
+
+    async def has_open(self, user_guid: str) -> bool:
+        """Whether this user has anything to reconnect."""
+        query = select(r.id).where(r.user_guid == user_guid, r.closed_at.is_(None)).limit(1)
+
+        async def work(connection: AsyncConnection) -> bool:
+            return await connection.scalar(query) is not None
+
+        return await self._database.transaction(work)
 
     async def find(self, token_hash: str) -> Link | None:
         """The link with this token, expired ones too."""

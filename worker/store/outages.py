@@ -36,7 +36,7 @@ class OutageStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._transitions = Transitions(database.rows)
+        self._transitions = database.rows.part(Transitions)
 
     async def busy_institutions(self, now: datetime, *, at_least: int) -> list[Burst]:
         """Institutions with so many breaks within the last window, beside what they had before."""

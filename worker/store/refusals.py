@@ -70,9 +70,9 @@ class Refusals:
             n.state.in_([NotificationState.FAILED, NotificationState.SUPPRESSED])
             | ((n.state == NotificationState.PENDING) & n.spent),
         )
-        self._reconnections = Transitions(rows)
-        self._notifications = NotificationTransitions(rows)
-        self._addresses = RefusedAddresses(rows)
+        self._reconnections = rows.part(Transitions)
+        self._notifications = rows.part(NotificationTransitions)
+        self._addresses = rows.part(RefusedAddresses)
 
     async def assess(
         self,

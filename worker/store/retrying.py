@@ -15,8 +15,8 @@ class RetryStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._reconnections = Transitions(database.rows)
-        self._notifications = NotificationTransitions(database.rows)
+        self._reconnections = database.rows.part(Transitions)
+        self._notifications = database.rows.part(NotificationTransitions)
 
     async def reconnections(self, states: Collection[str], members: Collection[str] | None, *, now: datetime) -> int:
         """Reopen the latest ended reconnection of each member, unless another is open; its attempts start anew."""

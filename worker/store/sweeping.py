@@ -68,11 +68,11 @@ class SweepStore:
         self._statuses = statuses
         self._notices = Notices(database.rows, statuses=statuses, days=notice_days)
         self._opening = Opening(database.rows, statuses=statuses)
-        self._claims = ReconnectionClaims(database.rows)
-        self._messages = NotificationClaims(database.rows)
-        self._transitions = Transitions(database.rows)
-        self._notifications = NotificationTransitions(database.rows)
-        self._closing = Closing(database.rows)
+        self._claims = database.rows.part(ReconnectionClaims)
+        self._messages = database.rows.part(NotificationClaims)
+        self._transitions = database.rows.part(Transitions)
+        self._notifications = database.rows.part(NotificationTransitions)
+        self._closing = database.rows.part(Closing)
         self._now: ColumnElement[datetime] = bindparam("now", type_=Moment())
 
     async def _count(self, statement: Any, **parameters: object) -> int:

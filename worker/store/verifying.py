@@ -34,8 +34,8 @@ class VerifyStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._checks = MemberChecks(database.rows)
-        self._transitions = Transitions(database.rows)
+        self._checks = database.rows.part(MemberChecks)
+        self._transitions = database.rows.part(Transitions)
 
     async def claim(self, n: int, *, now: datetime, again_at: datetime) -> list[MemberCheck]:
         """Take up to ``n`` reconnections whose member is to be read; if nothing comes of it they are again at ``again_at``."""

@@ -49,6 +49,19 @@ async def test_a_preview_is_the_mail_that_goes_out(
         assert "whoever opens it uses it up" in shown.notes[1]
 
 
+async def test_with_a_public_address_the_preview_has_a_sample_of_our_link_and_stores_nothing(bench_for: Any) -> None:
+    bench = await bench_for(**MAIL, public_base_url="https://reconnect.example.com")
+    await _broken(bench, "one", "a", "Alder Bank")
+    before = await preview(bench.runtime, "USR-a", None)
+    await sweep(bench.runtime)
+    after = await preview(bench.runtime, "USR-a", None)
+    for shown in (before, after):
+        assert shown.text.count("https://reconnect.example.com/r/this-is-a-sample-and-each-message-gets-its-own") == 1
+        assert PLACEHOLDER not in shown.text + str(shown.html)
+        assert any("sample" in note for note in shown.notes)
+    assert await bench.one("SELECT count(*) FROM links") == 0
+
+
 async def test_before_anything_is_asked_of_mx_the_links_are_placeholders(bench_for: Any) -> None:
     bench = await bench_for(**MAIL)
     await _broken(bench, "one", "a", "Alder Bank")

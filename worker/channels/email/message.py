@@ -15,7 +15,7 @@ from email.headerregistry import Address
 from email.utils import format_datetime, parseaddr
 from urllib.parse import quote
 
-from worker.channels import BadAddress, Failed, Message
+from worker.channels import BadAddress, DurableLink, Failed, Message
 from worker.channels.email.addresses import Mailbox, NotAMailbox, NotEncodable, parse_mailbox
 from worker.channels.email.texts import Texts, texts_for
 from worker.channels.email.wording import Wording, word
@@ -66,7 +66,8 @@ class Composer:
         if settings.email_reply_to:
             reply_to = _own_mailbox("EMAIL_REPLY_TO", settings.email_reply_to)
             head.append(_mailbox_header("Reply-To", shown(parseaddr(settings.email_reply_to)[0]), reply_to))
-        self._shared_headers = "".join([*head, _list_unsubscribe(reply_to)])
+        self._shared_headers = "".join(head)
+        self._unsubscribe_by_mail = f"<mailto:{quote(reply_to.local)}@{reply_to.domain}?subject=unsubscribe>"
         self._bounce_address = (
             _own_mailbox("BOUNCE_ADDRESS", settings.bounce_address) if settings.bounce_address else None
         )
@@ -87,6 +88,7 @@ class Composer:
         wording = word(message, app=self._app, time_zone=self._time_zone, texts=self._texts)
         headers = (
             f"{self._shared_headers}"
+            f"{_list_unsubscribe(self._unsubscribe_by_mail, message.link)}"
             f"To: {recipient.spec}\r\n"
             f"Subject: {_unstructured('Subject', wording.subject)}\r\n"
             f"Date: {format_datetime(now or datetime.now(UTC))}\r\n"
@@ -174,8 +176,17 @@ def _mailbox_header(name: str, display_name: str, mailbox: Mailbox) -> str:
     return f"{header}{fold}<{mailbox.spec}>\r\n"
 
 
-def _list_unsubscribe(mailbox: Mailbox) -> str:
-    """The header that says where to send "unsubscribe" (RFC 2369). A URL must not be in encoded words; a long line is folded."""
-    url = f"<mailto:{quote(mailbox.local)}@{mailbox.domain}?subject=unsubscribe>"
-    header = f"List-Unsubscribe: {url}"
-    return f"{header}\r\n" if len(header) <= _LINE else f"List-Unsubscribe:\r\n {url}\r\n"
+def _list_unsubscribe(by_mail: str, link: DurableLink | None) -> str:
+    """The headers that say how to unsubscribe. A URL must not be in encoded words.
+
+    With our own link, by one POST (RFC 8058) or by mail: each header is one unfolded line, because a relay that signs with DKIM must
+    cover both as they are. RFC 5322 permits 998 octets; the longest address and the longest ``PUBLIC_BASE_URL`` need 750.
+    Without, by mail alone (RFC 2369): a long line is folded.
+    """
+    if link is not None:
+        return (
+            f"List-Unsubscribe: <{link.unsubscribe}>, {by_mail}\r\n"
+            "List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
+        )
+    header = f"List-Unsubscribe: {by_mail}"
+    return f"{header}\r\n" if len(header) <= _LINE else f"List-Unsubscribe:\r\n {by_mail}\r\n"

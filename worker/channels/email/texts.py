@@ -16,6 +16,8 @@ Templates get these variables:
 - ``count``, how many banks the message is about, and ``more``, how many of them it does not name
 - ``subject``, in ``body.html`` only
 - in ``expiring``, ``until`` instead of ``since``
+- with ``PUBLIC_BASE_URL``: ``page`` (our link, which leads to all banks; each bank's ``link`` is the same), ``link_until`` (the date
+  until which it works) and ``unsubscribe`` (where a customer asks for no more messages). Without it, they are ``None``.
 
 Invisible characters are removed from names. A name in the other writing direction is put between FSI and PDI
 (:mod:`worker.names`); in HTML the filter ``bdi`` puts it in a ``<bdi>`` element instead.
@@ -81,8 +83,11 @@ class _Templates:
 class Texts:
     """The templates in every language, ready to be filled in."""
 
-    def __init__(self, folder: Path | None = None, *, default_locale: str | None = None) -> None:
-        """``folder`` is a tenant's. ``default_locale`` is used if the customer's locale has no catalogue.
+    def __init__(
+        self, folder: Path | None = None, *, default_locale: str | None = None, our_links: bool = False
+    ) -> None:
+        """``folder`` is a tenant's. ``default_locale`` is used if the customer's locale has no catalogue. ``our_links``: messages
+        will carry them, so a tenant's templates are tried out with them.
 
         Raises :class:`~worker.errors.SettingsError`, in one line, for a template that cannot be used.
         """
@@ -96,7 +101,7 @@ class Texts:
                 self._templates[tag, kind] = _load(environment, tag, kind)
         if folder is not None:
             for (tag, kind), templates in self._templates.items():
-                _try_out(templates, language_for(tag), kind)
+                _try_out(templates, language_for(tag), kind, our_links=our_links)
 
     def language(self, locale: str | None) -> Language:
         """The language for a customer."""
@@ -111,7 +116,11 @@ def texts_for(settings: Settings) -> Texts:
     """The templates that the settings ask for: ``TEMPLATES_DIR``, ``DEFAULT_LOCALE``. Raises :class:`~worker.errors.SettingsError`."""
     if settings.templates_dir is None:
         return _ours(settings.default_locale)
-    return Texts(settings.templates_dir, default_locale=settings.default_locale)
+    return Texts(
+        settings.templates_dir,
+        default_locale=settings.default_locale,
+        our_links=settings.public_base_url is not None,
+    )
 
 
 @cache
@@ -124,7 +133,15 @@ def _load(environment: ImmutableSandboxedEnvironment, tag: str, kind: str) -> _T
     return _Templates(*(load(environment, kind, tag, name) for name in NAMES))
 
 
-def _try_out(templates: _Templates, language: Language, kind: str) -> None:
+#: What a message with our own link has, for the templates' trial.
+_OUR_LINK = {
+    "page": "https://reconnect.example/r/token",
+    "unsubscribe": "https://reconnect.example/u/token",
+    "link_until": "2026",
+}
+
+
+def _try_out(templates: _Templates, language: Language, kind: str, *, our_links: bool) -> None:
     """Render and check an example of every message: about 1, 3 and 200 banks, first message and reminder."""
     for named, count in ((1, 1), (3, 3), (MOST_NAMED, 200)):
         for reminder in (False, True):
@@ -132,11 +149,13 @@ def _try_out(templates: _Templates, language: Language, kind: str) -> None:
                 {
                     "name": f"Bank {number} & <Sons>",
                     DATES[kind]: language.date(date(2026, 3, number)),
-                    "link": f"https://bank.example/oauth?number={number}&state=x",
+                    "link": _OUR_LINK["page"] if our_links else f"https://bank.example/oauth?number={number}&state=x",
                 }
                 for number in range(1, named + 1)
             ]
-            _try(templates, language, kind, values_for("App & <Co>", language, banks, reminder=reminder, count=count))
+            ours = _OUR_LINK if our_links else {}
+            values = values_for("App & <Co>", language, banks, reminder=reminder, count=count, **ours)
+            _try(templates, language, kind, values)
 
 
 def _try(templates: _Templates, language: Language, kind: str, values: Mapping[str, Any]) -> None:
@@ -154,7 +173,15 @@ def _try(templates: _Templates, language: Language, kind: str, values: Mapping[s
 
 
 def values_for(
-    app: str, language: Language, banks: list[dict[str, str]], *, reminder: bool, count: int
+    app: str,
+    language: Language,
+    banks: list[dict[str, str]],
+    *,
+    reminder: bool,
+    count: int,
+    page: str | None = None,
+    unsubscribe: str | None = None,
+    link_until: str | None = None,
 ) -> dict[str, Any]:
     """The variables of the templates, for a message that names ``banks`` and is about ``count`` banks."""
     first = banks[0]
@@ -166,6 +193,9 @@ def values_for(
         "count": count,
         "more": count - len(banks),
         "bank": first["name"],
+        "page": page,
+        "unsubscribe": unsubscribe,
+        "link_until": link_until,
         **{name: first[name] for name in DATES.values() if name in first},
     }
 

@@ -35,7 +35,17 @@ def word(message: Message, *, app: str, time_zone: str, texts: Texts | None = No
     zone = _zone(message.time_zone) or _zone(time_zone) or UTC
     kind = EXPIRING if message.ahead else RECONNECT
     banks = [_listed(bank, language, zone, DATES[kind]) for bank in message.named]
-    values = values_for(language.isolated(shown(app)), language, banks, reminder=message.step > 0, count=message.count)
+    link = message.link
+    values = values_for(
+        language.isolated(shown(app)),
+        language,
+        banks,
+        reminder=message.step > 0,
+        count=message.count,
+        page=link.page if link else None,
+        unsubscribe=link.unsubscribe if link else None,
+        link_until=language.date(link.until.astimezone(zone).date()) if link else None,
+    )
     rendered = texts.render(language, values, kind=kind)
     return Wording(language=language.tag, subject=rendered.subject, text=rendered.text, html=rendered.html)
 

@@ -1,12 +1,13 @@
 """The data of a push message besides its text: an id, and perhaps a link.
 
-The link may be MX's own URI, a secret that the push service would see. So a message has a link only if all of this holds:
+With ``PUBLIC_BASE_URL`` it is our own link, whatever the message is about: it leads to all of its banks, and gives away no secret of MX.
+
+Without, it would be MX's own URI, a secret that the push service would see. So a message has a link only if all of this holds:
 
 - ``PUSH_LINK`` is on.
 - The message is about one bank, because a tap can open only one page.
-- The payload with the link is within the size limit.
 
-Without a link the app opens its list of connections.
+In both cases the payload with the link must be within the size limit. Without a link the app opens its list of connections.
 """
 
 import hashlib
@@ -31,6 +32,8 @@ def message_id(key: str) -> str:
 
 def link_for(message: Message, *, include_link: bool) -> str | None:
     """The link for the payload; ``None`` if it must not have one."""
+    if message.link is not None:
+        return message.link.page
     return message.banks[0].link if include_link and message.count == 1 else None
 
 

@@ -52,7 +52,7 @@ class NotificationItem(msgspec.Struct, frozen=True, kw_only=True):
     broken_since: datetime
     #: Its institution is paused by hand, or held for an outage, since the message was planned.
     held: bool = False
-    #: ``None`` once the window was superseded.
+    #: Of the window that fetch or deliver stored, encrypted. ``None`` once it was superseded. Not needed where our own link is used.
     locked_uri: str | None
     fetched_at: datetime
 
@@ -307,7 +307,7 @@ def _claimed(rows: Sequence[Any]) -> ClaimedNotification:
         items=tuple(
             NotificationItem(
                 reconnection_id=row.reconnection_id,
-                waiting=row.state == ReconnectionState.READY and row.uri is not None,
+                waiting=row.state == ReconnectionState.READY,
                 attempts=row.reconnection_attempts,
                 step=row.step,
                 base_step=row.base_step,

@@ -28,8 +28,8 @@ class Closing:
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
-        self._windows = Windows(rows)
-        self._notifications = NotificationTransitions(rows)
+        self._windows = rows.part(Windows)
+        self._notifications = rows.part(NotificationTransitions)
 
     async def close(
         self,

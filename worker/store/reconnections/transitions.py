@@ -44,7 +44,7 @@ class Transitions:
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
-        self._closing = Closing(rows)
+        self._closing = rows.part(Closing)
         self._apply = applying(rows)
         self._revivable = _revivable(rows)
         steps = rows.table("given", {"id": BigInteger(), "base": Integer()}).c

@@ -18,7 +18,7 @@ from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_d
 from worker.settings import Settings
 from worker.store.sql.database_errors import as_worker_error, passes, wrong_encoding
 from worker.store.sql.moments import READ_MOMENT, read_moment_sqlite
-from worker.store.sql.rows import Rows
+from worker.store.sql.rows import rows_of
 
 T = TypeVar("T")
 Store = TypeVar("Store")
@@ -154,7 +154,7 @@ class Database:
     def __init__(self, engine: AsyncEngine, *, retry_seconds: float = RETRY_SECONDS) -> None:
         self.engine = engine
         self._retry_seconds = retry_seconds
-        self.rows = Rows(is_sqlite=engine.dialect.name == "sqlite")
+        self.rows = rows_of(is_sqlite=engine.dialect.name == "sqlite")
         self._stores: dict[Any, Any] = {}
 
     def store(self, kind: Callable[["Database"], Store]) -> Store:

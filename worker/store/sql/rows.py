@@ -4,9 +4,10 @@ The statement's text does not depend on how many rows there are, so it is compil
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import ColumnElement, FromClause, SelectBase, Text, bindparam, cast, column, func, select, type_coerce
@@ -16,6 +17,8 @@ from sqlalchemy.types import TypeEngine
 
 from worker.store.sql.moments import as_text
 
+Part = TypeVar("Part")
+
 
 class Rows:
     """Row sets in the dialect of one database."""
@@ -24,6 +27,14 @@ class Rows:
         self.is_sqlite = is_sqlite
         #: ``INSERT`` with ``ON CONFLICT`` in that dialect.
         self.insert: Any = sqlite.insert if is_sqlite else postgresql.insert
+        self._parts: dict[Any, Any] = {}
+
+    def part(self, kind: Callable[["Rows"], Part]) -> Part:
+        """The one ``kind(rows)`` of this dialect. It holds statements alone, which cost more to make than to run."""
+        if kind not in self._parts:
+            self._parts[kind] = kind(self)
+        found: Part = self._parts[kind]
+        return found
 
     def table(self, name: str, columns: Mapping[str, TypeEngine[Any]]) -> FromClause:
         """A table of the rows bound to the parameter ``name``, with these columns."""
@@ -54,6 +65,12 @@ class Rows:
         if self.is_sqlite:  # whose moments have a form of their own
             return json.dumps(list(rows), default=_moment, ensure_ascii=False, separators=(",", ":"))
         return msgspec.json.encode(list(rows)).decode()
+
+
+@cache
+def rows_of(*, is_sqlite: bool) -> Rows:
+    """The row sets of a dialect, and all that was made of them: the same for every database of a process."""
+    return Rows(is_sqlite=is_sqlite)
 
 
 def _moment(value: object) -> str:

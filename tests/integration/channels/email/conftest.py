@@ -193,7 +193,12 @@ async def connect() -> AsyncIterator[Callable[..., EmailChannel]]:
     async with AsyncExitStack() as stack:
 
         def make(
-            server: Any, *, url: str = "smtp://127.0.0.1:{port}?tls=none", connections: int = 10, **own: Any
+            server: Any,
+            *,
+            url: str = "smtp://127.0.0.1:{port}?tls=none",
+            connections: int = 10,
+            email_reply_to: str | None = None,
+            **own: Any,
         ) -> EmailChannel:
             settings = load_settings(
                 _env_file=None,
@@ -203,6 +208,7 @@ async def connect() -> AsyncIterator[Callable[..., EmailChannel]]:
                 smtp_url=url.format(port=server.port),
                 smtp_connections=connections,
                 email_from="Acme <no-reply@acme.example>",
+                email_reply_to=email_reply_to,
             )
             channel = EmailChannel(
                 settings, **{"command_patience": 10.0, "data_patience": 10.0, "first_pause": 0.05, **own}

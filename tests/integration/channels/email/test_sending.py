@@ -2,10 +2,11 @@ import asyncio
 import email
 import email.policy
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
-from worker.channels import BadAddress, Failed, Sent
+from worker.channels import BadAddress, DurableLink, Failed, Sent
 
 
 def parse(envelope):
@@ -34,6 +35,24 @@ async def test_the_bytes_that_are_built_are_the_bytes_that_arrive(serve, connect
     channel._composer.build = lambda message: built.append(build(message)) or built[-1]
     await channel.send(make_message(), record)
     assert server.mails == [built[0].content]
+
+
+@pytest.mark.parametrize("length", [1, 64])
+async def test_the_unsubscribe_headers_leave_unfolded_however_long_they_are(
+    serve, connect, make_message, record, length
+):
+    server = await serve()
+    host = ".".join(["a" * 60] * 3)[: 8 + length * 2]
+    base = f"https://{host}.example/with/a/path"
+    link = DurableLink(page=f"{base}/r/token", unsubscribe=f"{base}/u/token", until=datetime(2026, 12, 1, tzinfo=UTC))
+    reply_to = "+" * length + "@" + ".".join(["b" * 60] * 2) + ".example"
+    channel = connect(server, email_reply_to=reply_to)
+    assert await channel.send(make_message(link=link), record) == Sent()
+    lines = server.mails[0].partition(b"\r\n\r\n")[0].split(b"\r\n")
+    by_mail = reply_to.replace("+", "%2B")
+    assert lines.count(f"List-Unsubscribe: <{base}/u/token>, <mailto:{by_mail}?subject=unsubscribe>".encode()) == 1
+    assert lines.count(b"List-Unsubscribe-Post: List-Unsubscribe=One-Click") == 1
+    assert max(map(len, lines)) < 998
 
 
 async def test_a_line_that_begins_with_a_dot_keeps_it(mailbox, connect, make_message, record):

@@ -1,9 +1,11 @@
 """What travels beside the words."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
+from worker.channels import DurableLink
 from worker.channels.push.payload import data_for, encode_payload, link_for, message_id
 
 
@@ -26,6 +28,14 @@ def test_there_is_no_link_unless_it_was_chosen(make_message, link):
 
 def test_a_tap_cannot_open_two_pages(make_message):
     assert link_for(make_message("First Bank", "Second Bank"), include_link=True) is None
+
+
+@pytest.mark.parametrize("names", [("First Bank",), ("First Bank", "Second Bank")])
+def test_our_own_link_always_travels_for_any_number_of_banks(make_message, names):
+    now = datetime(2026, 3, 3, tzinfo=UTC)
+    ours = DurableLink(page="https://reconnect.example/r/t", unsubscribe="https://reconnect.example/u/t", until=now)
+    for chosen in (False, True):
+        assert link_for(make_message(*names, link=ours), include_link=chosen) == ours.page
 
 
 def test_the_app_always_gets_the_message_s_key(make_message, link):
