@@ -1,8 +1,12 @@
 """The bank's consent page: the customer allows or denies, once for each link.
 
 A GET changes nothing. After the ``scan`` command or step, however, the first GET uses the link up: only its page can then decide.
+
+After the ``redirects`` command a link leads to its page through so many ``302`` answers, each from another host, as MX's does. Then the
+first of them uses it up, and the ``session`` that it adds to the address of the next leads on.
 """
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -14,6 +18,7 @@ from worker.sandbox.members import LinkExpired, LinkUsed, Members, Window
 from worker.sandbox.pages import page
 
 _PATH = "/oauth/authorize"
+_NEXT = "/oauth/redirect/{left}"
 
 
 class Consent:
@@ -22,9 +27,17 @@ class Consent:
     def __init__(self, members: Members, ledger: Ledger) -> None:
         self._members = members
         self._ledger = ledger
+        #: How many redirects stand before the consent page.
+        self.redirects = 0
+        #: The sandbox's own addresses, such as ``http://localhost:8090``. Each redirect leads to the next of them.
+        self.origins: Sequence[str] = ()
 
     def routes(self) -> list[web.RouteDef]:
-        return [web.get(_PATH, self._ask), web.post(_PATH, self._decide)]
+        return [
+            web.get(_PATH, self._ask),
+            web.get(_NEXT, self._next),
+            web.post(_PATH, self._decide),
+        ]
 
     def decide(self, window: Window, *, allow: bool, session: str | None = None) -> None:
         """Allow or deny, as the customer would; raises :class:`LinkUsed` and :class:`LinkExpired`."""
@@ -37,11 +50,37 @@ class Consent:
         if window is None:
             return _unknown()
         self._ledger.of(window.member.key).opened += 1
+        self._ledger.note_referer(request.headers.get("Referer"))
         try:
             session = self._members.open(window)
         except (LinkUsed, LinkExpired) as reason:
             return _refused(window, reason)
+        if self.redirects and self.origins:
+            return self._onward(self.redirects, state, session)
         return page("consent.html", bank=_bank(window), state=state, session=session)
+
+    async def _next(self, request: web.Request) -> web.Response:
+        """One of the redirects, and in the end the consent page."""
+        state, session = request.query.get("state", ""), request.query.get("session")
+        window, left = self._members.window(state), request.match_info["left"]
+        if window is None or not left.isdecimal() or len(left) > 2:  # noqa: PLR2004 - see control's limit
+            return _unknown()
+        self._ledger.note_referer(request.headers.get("Referer"))
+        try:
+            self._members.check(window, session)
+        except (LinkUsed, LinkExpired) as reason:
+            return _refused(window, reason)
+        if int(left):
+            return self._onward(int(left), state, session)
+        return page("consent.html", bank=_bank(window), state=state, session=session)
+
+    def _onward(self, left: int, state: str, session: str | None) -> web.Response:
+        query = urlencode({"state": state} | ({"session": session} if session else {}))
+        origin = self.origins[left % len(self.origins)]
+        return web.Response(
+            status=HTTPStatus.FOUND,
+            headers={"Location": f"{origin}{_NEXT.format(left=left - 1)}?{query}", "Cache-Control": "no-store"},
+        )
 
     async def _decide(self, request: web.Request) -> web.Response:
         form = await request.post()

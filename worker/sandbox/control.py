@@ -1,7 +1,7 @@
 """The sandbox's own interface for tests and demonstrations, below ``/sandbox``. MX has no such interface.
 
-``GET /sandbox/ledger`` (``?members=false`` for totals alone), ``GET /sandbox/ledger/seconds``, ``GET /sandbox/rate?window=1.0``
-and ``POST /sandbox/control`` with a JSON object of commands, see :class:`Command`. There is no password: the sandbox listens on
+``GET /sandbox/ledger`` (``?members=false`` for totals alone), ``GET /sandbox/ledger/seconds``, ``GET /sandbox/rate?window=1.0``,
+``GET /sandbox/scans.json`` (what mail scanners of each kind did) and ``POST /sandbox/control`` with a JSON object of commands, see :class:`Command`. There is no password: the sandbox listens on
 loopback only. A command must be ``application/json``, which a foreign web page cannot send without a CORS preflight.
 """
 
@@ -19,6 +19,7 @@ from worker.sandbox.mail_server import MailServer
 from worker.sandbox.members import LinkExpired, LinkUsed, Member
 from worker.sandbox.population import ConnectionStatus, Script
 from worker.sandbox.problems import one_line
+from worker.sandbox.scanning import ScanRules
 from worker.sandbox.script import Step, parse_step
 from worker.sandbox.upstream_fault import UpstreamFault
 
@@ -75,10 +76,15 @@ class Command(BaseModel):
     mail_faults: list[MailRule] | None = None
     #: Seconds before each reply of the mail server.
     mail_latency: Seconds | None = None
-    #: ``true``: a scanner opens the links of each arriving mail with GET, and the first GET uses a link up. ``false`` ends both.
-    scan: bool | None = None
+    #: Scanners open the links of arriving mails, and the first GET uses a link up: ``true`` (every mail, with GET), a kind, or rules
+    #: (see :mod:`worker.sandbox.scanning`). ``false`` or an empty list ends both.
+    scan: ScanRules | None = None
     #: Seconds after which links expire, including links made before; null for never.
     link_seconds: Annotated[float, Field(ge=0, le=10_000_000)] | None = None
+    #: Makes every link that was minted so far so many seconds older.
+    link_age: Annotated[float, Field(ge=0, le=100_000_000)] | None = None
+    #: How many ``302`` answers of different hosts stand between a link and its page.
+    redirects: Annotated[int, Field(ge=0, le=15)] | None = None
     #: Counts start at 0 again. Done last.
     reset: Literal["ledger"] | None = None
 
@@ -113,6 +119,7 @@ class Control:
             web.get("/sandbox/ledger", self._ledger),
             web.get("/sandbox/ledger/seconds", self._seconds),
             web.get("/sandbox/rate", self._rate),
+            web.get("/sandbox/scans.json", self._scans),
             web.post("/sandbox/control", self._control),
         ]
 
@@ -134,6 +141,9 @@ class Control:
             raise web.HTTPBadRequest(text="window: expected seconds above 0")
         times = self._times(which)
         return web.json_response({"of": which, "window": window, "peak": peak(times, window), "total": len(times)})
+
+    async def _scans(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._mail.scanner.counts)
 
     def _times(self, which: str) -> "list[float]":
         try:
@@ -173,15 +183,23 @@ class Control:
             bank.fault = command.upstream_fault()
         if command.latency is not None:
             bank.latency = command.latency
-        if command.scan is not None:
-            bank.members.used_by_opening = self._mail.scanner.on = command.scan
-        if "link_seconds" in command.model_fields_set:
-            bank.members.link_seconds = command.link_seconds
+        self._change_links(command)
         for member in members:
             if command.script is not None:
                 member.set_script(command.script)
             if command.connection_status is not None:
                 member.set_status(command.connection_status)
+
+    def _change_links(self, command: Command) -> None:
+        if command.scan is not None:
+            self._mail.scanner.rules = tuple(command.scan)
+            self._bank.members.used_by_opening = bool(command.scan)
+        if "link_seconds" in command.model_fields_set:
+            self._bank.members.link_seconds = command.link_seconds
+        if command.link_age is not None:
+            self._bank.members.age(command.link_age)
+        if command.redirects is not None:
+            self._consent.redirects = command.redirects
 
     def _change_mail(self, command: Command) -> None:
         if command.mail_faults is not None:

@@ -67,6 +67,8 @@ class Ledger:
         self.statuses: Counter[str] = Counter()
         self.steps: Counter[str] = Counter()
         self.members: dict[str, MemberCounts] = {}
+        #: How many requests for a bank's pages had a ``Referer`` header, by its text without the query.
+        self.referers: Counter[str] = Counter()
         self.in_flight_peak = self.in_flight
 
     def of(self, key: str) -> MemberCounts:
@@ -75,6 +77,11 @@ class Ledger:
         if counts is None:
             counts = self.members[key] = MemberCounts()
         return counts
+
+    def note_referer(self, referer: str | None) -> None:
+        """Count a ``Referer`` header that a bank's page got."""
+        if referer:
+            self.referers[referer.partition("?")[0]] += 1
 
     def arrivals(self, which: str) -> Sequence[float]:
         """Arrival times on the monotonic clock: ``all``, ``window`` or ``read``; raises ``KeyError`` for others."""
@@ -106,6 +113,7 @@ class Ledger:
             "states_used": sum(counts.used for counts in self.members.values()),
             "statuses": dict(self.statuses),
             "steps": dict(self.steps),
+            "referers": dict(self.referers),
         }
         if members:
             totals["members"] = {key: counts.as_json() for key, counts in self.members.items()}

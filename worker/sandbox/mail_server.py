@@ -179,7 +179,7 @@ class _Hooks:
             mail = self._server.mailbox.keep(envelope.original_content or b"", envelope.rcpt_tos)
         except OSError:
             return "452 4.3.1 Insufficient system storage"
-        await self._server.scanner.scan(envelope.original_content or b"")
+        await self._server.scanner.scan(envelope.original_content or b"", envelope.rcpt_tos)
         if fault is not None:
             await server._drop()  # noqa: SLF001
         return f"250 OK kept as {mail.number}"

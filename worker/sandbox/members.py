@@ -172,7 +172,7 @@ class Members:
 
         Raises :class:`LinkUsed` and :class:`LinkExpired`.
         """
-        self._check(window, None)
+        self.check(window, None)
         if self.used_by_opening or window.used_by_opening:
             window.session = secrets.token_hex(16)
         return window.session
@@ -182,12 +182,18 @@ class Members:
 
         ``session`` is the result of :meth:`open`. Raises :class:`LinkUsed` and :class:`LinkExpired`.
         """
-        self._check(window, session)
+        self.check(window, session)
         window.decision = "allowed" if allow else "denied"
         if allow:
             window.member.connect(aggregation_takes=None if window.skip_aggregation else self._aggregation_takes)
 
-    def _check(self, window: Window, session: str | None) -> None:
+    def age(self, seconds: float) -> None:
+        """Make every link older, where a test lets time pass."""
+        for window in self._windows.values():
+            window.minted_at -= timedelta(seconds=seconds)
+
+    def check(self, window: Window, session: str | None) -> None:
+        """Raise :class:`LinkUsed` or :class:`LinkExpired` unless whoever has ``session`` can decide in this window."""
         if window.decision is not None or window.session not in {None, session}:
             raise LinkUsed
         seconds = self.link_seconds if window.link_seconds is None else window.link_seconds

@@ -115,6 +115,7 @@ async def serve(config: SandboxConfig, ready: Callable[[Addresses], None]) -> No
         raise WorkerError(f"sandbox: {config.mail_dir} cannot hold mail: {error.strerror}") from None
     mail = MailServer(mailbox, latency=config.mail_latency, login=config.mail_login)
     pages = MailPages(mailbox)
+    consent = Consent(bank.members, bank.ledger)
     phones = _phones(config.phones)
     _allow_many_connections()
     async with AsyncExitStack() as stack:
@@ -122,7 +123,7 @@ async def serve(config: SandboxConfig, ready: Callable[[Addresses], None]) -> No
         if phones is not None:
             await stack.enter_async_context(phones.running())
         runner = web.AppRunner(
-            _application(bank, mail, pages, phones),
+            _application(bank, consent, mail, pages, phones),
             access_log=None,
             handle_signals=False,
             shutdown_timeout=_STOP_SECONDS,
@@ -130,6 +131,7 @@ async def serve(config: SandboxConfig, ready: Callable[[Addresses], None]) -> No
         await runner.setup()
         try:
             http_port = await _listen(runner, config)
+            consent.origins = await _other_origins(runner, config.host, http_port)
             try:
                 smtp_port = await mail.start(config.host, config.smtp_port)
             except OSError as error:
@@ -160,8 +162,9 @@ def _phones(folder: Path | None) -> "Phones | None":
         raise WorkerError(f"sandbox: {folder} cannot hold keys: {error.strerror}") from None
 
 
-def _application(bank: Bank, mail: MailServer, pages: MailPages, phones: "Phones | None") -> web.Application:
-    consent = Consent(bank.members, bank.ledger)
+def _application(
+    bank: Bank, consent: Consent, mail: MailServer, pages: MailPages, phones: "Phones | None"
+) -> web.Application:
     application = web.Application()
     for part in (bank, consent, Control(bank, consent, mail), pages):
         application.router.add_routes(part.routes())
@@ -182,6 +185,17 @@ async def _listen(runner: web.AppRunner, config: SandboxConfig) -> int:
         raise _cannot_listen(config.host, config.http_port, error) from None
     port: int = runner.addresses[0][1]
     return port
+
+
+async def _other_origins(runner: web.AppRunner, host: str, port: int) -> list[str]:
+    """Names of this process that a browser takes for different hosts. IPv6's is left out on a machine without IPv6."""
+    origins = [Addresses.of(host, port, 0).base_url]
+    if host == "127.0.0.1":
+        origins.append(f"http://localhost:{port}")
+        with contextlib.suppress(OSError):
+            await web.TCPSite(runner, "::1", port, backlog=_BACKLOG).start()
+            origins.append(f"http://[::1]:{port}")
+    return origins
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> WorkerError:
