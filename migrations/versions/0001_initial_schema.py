@@ -51,6 +51,14 @@ def upgrade() -> None:
         sqlite_where=sa.text("token_expires_at IS NOT NULL"),
     )
     op.create_index(
+        "ix_members_muted",
+        "members",
+        ["member_guid"],
+        unique=False,
+        postgresql_where=sa.text("muted_at IS NOT NULL"),
+        sqlite_where=sa.text("muted_at IS NOT NULL"),
+    )
+    op.create_index(
         "ix_members_suspect",
         "members",
         ["member_guid"],

@@ -27,6 +27,7 @@ MEANINGS = {
     "no_address": "an address or a device: the user has none; examined again every hour",
     "address_refused": "an address: the mail server refused the user's for good",
     "opted_out": "an end of the opt-out: the user wants no messages",
+    "muted": "an end of the mute: the user wants no messages about this bank",
     "channel_not_configured": "the user's channel, which is not configured",
     "every_channel_failed": "an address or a device: every channel refused the message",
     "message_failed": "the day of the next reminder: the last message failed",

@@ -20,6 +20,7 @@ from worker.schedules import slots_after
 from worker.settings import Settings
 from worker.stages.freshness import TRUSTED_FOR
 from worker.stages.planning import Planner
+from worker.store.members import MUTED
 from worker.store.pauses import EVERYTHING, MX, Pause, channel_scope, delivery_scope, outage_scope
 from worker.store.people import User
 from worker.store.reconnections.claims import ClaimedReconnection
@@ -59,6 +60,7 @@ _NO_WAY = {
     "address_refused": "the only address was refused for good; another address in users.email ends that",
     "channel_not_configured": "the channels on which the customer could be told are not configured: {settings}",
 }
+_MUTED = "its user asked for no messages about this bank (members.muted_at); the unsubscribe page in each message takes that back"
 #: Why a moment was set that has not come, by the outcome that was recorded with it.
 _RECORDED = {
     "not_back": "the next reminder's day",
@@ -71,6 +73,7 @@ _RECORDED = {
     "other_notification_live": "another message to this customer is under way",
     "quiet_hours": "QUIET_HOURS on the customer's clock",
     "message_cap": "MESSAGE_CAPS, since the customer was written to lately",
+    MUTED: "its user asked for no messages about this bank",
 }
 
 
@@ -92,6 +95,8 @@ class Explainer:
         self._pauses = pauses
         self._overdue = overdue
         self._now = now
+        #: Whether the user of the member in question wants no messages about it.
+        self._muted = False
 
     def contact(self, user: User, *, refused_why: str | None = None) -> str:
         """How the customer can be told, whenever it is; ``refused_why`` is what a refusal of the address rests on."""
@@ -125,6 +130,7 @@ class Explainer:
         would_open: str | None,
     ) -> Outlook:
         """How this member goes on; ``reconnection`` is its newest reconnection, ``would_open`` why the next sweep opens another."""
+        self._muted = member is not None and bool(member.get("muted"))
         outlook = self._outlook(member, reconnection, user, would_open)
         goes_on = would_open is not None or (reconnection is not None and reconnection["closed_at"] is None)
         if self._overdue is None or not goes_on:
@@ -291,6 +297,10 @@ class Explainer:
 
     def _telling(self, user: User, at: datetime, holds: list[Hold], what: str, *, channel: str | None = None) -> str:
         """What begins at ``at`` at the earliest, where the customer may be told then; adds what stands in the way to ``holds``."""
+        if self._muted:
+            holds[:] = [hold for hold in holds if hold.code != MUTED]
+            holds.append(Hold(code=MUTED, says=_MUTED))
+            return f"nothing, while that holds; looked at again at about {minute(self._sweep_after(at))}"
         way, route = self._planner.way_to(user, at), self._planner.route_to(user)
         if isinstance(route, Nobody):
             holds[:] = [hold for hold in holds if hold.code not in _NO_WAY]  # what was recorded of it says less

@@ -36,7 +36,7 @@ from worker.stages.attribution import Attribution, failure_of
 from worker.stages.breaker import Breaker
 from worker.stages.recovered import well_by
 from worker.store.deliver_settling import ClosedReconnection, Requeued
-from worker.store.members import Well
+from worker.store.members import MUTED, Well
 from worker.store.notifications.claims import NotificationItem
 from worker.store.windows import NewWindow
 
@@ -215,10 +215,13 @@ def _left_out_unasked(item: NotificationItem, now: datetime) -> ClosedReconnecti
     """What is left out of a message without asking MX.
 
     - A notice whose date has come: it ends, and the next sweep opens a reconnection for the expired token.
+    - A bank of which its user wants no more messages: it is due at once, and fetch defers it.
     - A bank that was paused since the message was planned: it is due at once, and is claimed when the pause ends.
     """
     if item.reason == Reason.EXPIRES_SOON and item.broken_since <= now:
         return _ending(item, ReconnectionState.CANCELLED, "expired_after_notice")
+    if item.muted:
+        return _requeued(item, MUTED, at=now, attempts=item.attempts)
     if item.held:
         return _requeued(item, "bank_paused", at=now, attempts=item.attempts)
     return None

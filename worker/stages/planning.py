@@ -17,13 +17,14 @@ from worker.policy.states import ReconnectionState
 from worker.policy.zones import Zones, zones_of
 from worker.settings import Settings
 from worker.store.fetch_settling import TURN, FetchResult, UserResult
+from worker.store.members import MUTED
 from worker.store.people import User
 from worker.store.reconnections.claims import ClaimedReconnection
 from worker.store.sql.moments import NEVER
 
 #: What a user has due within this time goes into the same message as what is due now.
 SOON = timedelta(days=1)
-#: A user who cannot be reached is examined again after this.
+#: A user who cannot be reached, or who wants no messages about a member, is examined again after this.
 UNREACHABLE_WAIT = timedelta(hours=1)
 
 _S = ReconnectionState
@@ -59,6 +60,9 @@ class Planner:
             left = (
                 [claim for claim in theirs if all(fetched.claim is not claim for fetched in ended)] if ended else theirs
             )
+            if any(claim.muted for claim in left):
+                ended += [defer(claim, now + UNREACHABLE_WAIT, MUTED) for claim in left if claim.muted]
+                left = [claim for claim in left if not claim.muted]
             way = self.way_to(user, now)
             if isinstance(way, Route) and left:
                 spoken, later = broken_first(left, now)

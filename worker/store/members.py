@@ -1,20 +1,23 @@
-"""What this worker itself writes into ``members``: what MX said of one that is back, and nothing else."""
+"""What this worker itself writes into ``members``: what MX said of one that is back, and whether its user wants messages about it."""
 
 from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Integer, Text, case, null, update
+from sqlalchemy import ColumnElement, Integer, Text, case, func, literal, null, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.selection import ERROR_CODES
-from worker.store.sql.application import whole_number
+from worker.store.sql.application import is_set, whole_number
 from worker.store.sql.moments import Moment, has_passed
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import members
 
 m = members.c
+
+#: The outcome of a reconnection whose user asked for no messages about its member.
+MUTED = "muted"
 
 
 class Well(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,3 +64,25 @@ async def mark_well(connection: AsyncConnection, rows: Rows, well: Collection[We
 def _unless_before(date: Any, aggregated_at: Any) -> Any:
     """What is no moment stays for the application to mend; `doctor` names it."""
     return case((has_passed(date, aggregated_at), null()), else_=date)
+
+
+def muted(member_guid: ColumnElement[str]) -> ColumnElement[int]:
+    """1 if the user of the member of this column asked for no messages about it, else 0.
+
+    A scalar query of the small index ``ix_members_muted``, which nearly every row misses. PostgreSQL would turn ``NOT EXISTS`` into a
+    join, and choose another plan for it.
+    """
+    that = members.alias("muted_member").c
+    found = select(literal(1)).where(that.member_guid == member_guid, that.muted_at.is_not(None), is_set(that.muted_at))
+    return func.coalesce(found.scalar_subquery(), 0)
+
+
+async def mute(connection: AsyncConnection, member_guid: str, now: datetime) -> None:
+    """No more messages about this member. One that was muted before keeps its date."""
+    statement = update(members).where(m.member_guid == member_guid, ~is_set(m.muted_at)).values(muted_at=now)
+    await connection.execute(statement)
+
+
+async def unmute(connection: AsyncConnection, member_guid: str) -> None:
+    """Messages about this member again."""
+    await connection.execute(update(members).where(m.member_guid == member_guid).values(muted_at=None))

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.policy.poison import batch_size
 from worker.policy.states import Mover, NotificationState, ReconnectionState, check
 from worker.store.pauses import EVERYTHING, holds_institution
+from worker.store.sql.application import is_set
 from worker.store.sql.moments import Moment, database_now
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import (
@@ -52,6 +53,8 @@ class NotificationItem(msgspec.Struct, frozen=True, kw_only=True):
     broken_since: datetime
     #: Its institution is paused by hand, or held for an outage, since the message was planned.
     held: bool = False
+    #: Its user asked for no messages about this member.
+    muted: bool = False
     #: Of the window that fetch or deliver stored, encrypted. ``None`` once it was superseded. Not needed where our own link is used.
     locked_uri: str | None
     fetched_at: datetime
@@ -281,6 +284,7 @@ def _load_statement(rows: Rows) -> Any:
             r.institution_code,
             holds_institution(r.institution_code).label("held"),
             members.c.institution_name,
+            is_set(members.c.muted_at).label("muted"),
             w.uri,
             w.fetched_at,
         )
@@ -319,6 +323,7 @@ def _claimed(rows: Sequence[Any]) -> ClaimedNotification:
                 institution_name=row.institution_name,
                 institution_code=row.institution_code,
                 held=bool(row.held),
+                muted=bool(row.muted),
                 broken_since=row.broken_since,
                 locked_uri=row.uri,
                 fetched_at=row.fetched_at,

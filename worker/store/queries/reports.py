@@ -241,7 +241,8 @@ class ReportStore:
         """Everything on record about a member."""
 
         async def work(connection: AsyncConnection) -> dict[str, Any] | None:
-            of_member = select(members.c.user_guid, members.c.institution_code, members.c.institution_name, *FACTS)
+            columns = (members.c.user_guid, members.c.institution_code, members.c.institution_name)
+            of_member = select(*columns, is_set(members.c.muted_at), *FACTS)
             row = (await connection.execute(of_member.where(members.c.member_guid == guid))).first()
             history = await connection.execute(
                 select(reconnections).where(r.member_guid == guid).order_by(r.id.desc()).limit(20)
@@ -294,6 +295,12 @@ class ReportStore:
 
 
 def _member(guid: str, row: Any) -> dict[str, Any]:
-    user_guid, code, name, *facts = row
-    known = {"member_guid": guid, "user_guid": user_guid, "institution_code": code, "institution_name": name}
+    user_guid, code, name, muted, *facts = row
+    known = {
+        "member_guid": guid,
+        "user_guid": user_guid,
+        "institution_code": code,
+        "institution_name": name,
+        "muted": bool(muted),
+    }
     return known | msgspec.structs.asdict(facts_of(facts))

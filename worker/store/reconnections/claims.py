@@ -24,9 +24,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.policy.poison import batch_size
 from worker.policy.selection import MemberFacts
 from worker.policy.states import Mover, ReconnectionState, check
+from worker.store.members import muted
 from worker.store.pauses import EVERYTHING, MX, holds_all, holds_institution
 from worker.store.reconnections.transitions import OUTAGE_OVER
 from worker.store.selection import FACTS, facts_of
+from worker.store.sql.application import is_set
 from worker.store.sql.moments import Moment, database_now
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import members, reconnections, written
@@ -53,6 +55,8 @@ class ClaimedReconnection(msgspec.Struct, frozen=True):
     first_notified_at: datetime | None
     #: What the application says of the member now; ``None``: it has deleted it.
     facts: MemberFacts | None
+    #: Its user asked for no messages about this member.
+    muted: bool = False
 
 
 class ReconnectionClaims:
@@ -187,7 +191,7 @@ def _is_first_of_its_user(now: ColumnElement[datetime], *, probe: bool) -> Colum
         select(func.count())
         .select_from(earlier)
         .where(e.user_guid == r.user_guid, e.closed_at.is_(None), func.coalesce(e.state, "") == "due")
-        .where(e.next_attempt_at <= now, before, _may_go(e, probe=probe))
+        .where(e.next_attempt_at <= now, before, _may_go(e, probe=probe), muted(e.member_guid) == 0)
         .correlate(reconnections)
     )
     return count.scalar_subquery() == 0
@@ -202,7 +206,7 @@ def _lease_statement(rows: Rows, *, probe: bool = False, poison: bool = False) -
     elif not rows.is_sqlite:
         claimable = and_(claimable, _is_first_of_its_user(now, probe=probe))
     due = (
-        select(r.id, r.user_guid)
+        select(r.id, r.user_guid, muted(r.member_guid).label("muted"))
         .where(claimable)
         .order_by(r.next_attempt_at, r.id)
         .limit(bindparam("n", type_=Integer()))
@@ -222,6 +226,9 @@ def _lease_statement(rows: Rows, *, probe: bool = False, poison: bool = False) -
             # After an outage the ramp decides when a reconnection goes; grace and reminders may be cut short, the ramp may not.
             or_(sibling.c.next_attempt_at <= now, func.coalesce(sibling.c.outcome, "") != OUTAGE_OVER),
             _may_go(sibling.c, probe=probe),
+            # Nobody is told of a muted member: it is claimed by itself, for its other banks keep their own moments.
+            due.c.muted == 0,
+            muted(sibling.c.member_guid) == 0,
         )
         .with_for_update(skip_locked=True, of=sibling)
         .cte("along")
@@ -243,7 +250,7 @@ def _lease_statement(rows: Rows, *, probe: bool = False, poison: bool = False) -
 def _context_statement(rows: Rows) -> Any:
     given = rows.table("given", {"id": BigInteger()})
     return (
-        select(*_CLAIMED, members.c.member_guid.label("known"), *FACTS)
+        select(*_CLAIMED, is_set(members.c.muted_at), members.c.member_guid.label("known"), *FACTS)
         .join(given, r.id == given.c.id)
         .outerjoin(members, members.c.member_guid == r.member_guid)
         .order_by(r.user_guid, r.id)
@@ -297,6 +304,6 @@ _CLAIMED = (
 
 
 def _claim_of(row: Any) -> ClaimedReconnection:
-    known, *facts = row[len(_CLAIMED) :]
-    claimed: tuple[Any, ...] = (*row[: len(_CLAIMED)], facts_of(facts) if known else None)
+    is_muted, known, *facts = row[len(_CLAIMED) :]
+    claimed: tuple[Any, ...] = (*row[: len(_CLAIMED)], facts_of(facts) if known else None, bool(is_muted))
     return ClaimedReconnection(*claimed)

@@ -182,6 +182,17 @@ class Transitions:
             given = self._rows.encode({"id": id_, "at": at} for id_, at in places.items())
             await connection.execute(self._spread, {"given": given, "now": now})
 
+    async def no_longer_deferred(
+        self, connection: AsyncConnection, member_guid: str, outcome: str, now: datetime
+    ) -> None:
+        """No move: a reconnection that was deferred with this outcome is due at once."""
+        statement = (
+            update(reconnections)
+            .where(r.member_guid == member_guid, r.state == written(_R.DUE), r.outcome == outcome)
+            .values(next_attempt_at=now)
+        )
+        await connection.execute(statement)
+
     async def allow_reopening(self, connection: AsyncConnection, where: Any, now: datetime) -> None:
         """No move: ended reconnections no longer stand in the way of a new break."""
         statement = update(reconnections).where(r.reopen_at.is_not(None), where).values(reopen_at=None)

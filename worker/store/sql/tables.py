@@ -107,6 +107,7 @@ members = Table(
         where="token_revoked_at IS NOT NULL OR error_code IS NOT NULL OR "
         "connection_status <> 'CONNECTED' AND connection_status <> 'connected' AND connection_status <> '6'",
     ),
+    _partial("ix_members_muted", "member_guid", where="muted_at IS NOT NULL"),
     _partial("ix_members_expiring", "token_expires_at", "member_guid", where="token_expires_at IS NOT NULL"),
 )
 

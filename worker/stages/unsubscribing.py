@@ -1,0 +1,83 @@
+"""Opting out by a link: of all messages, or of those about one member; and taking that back.
+
+Whoever holds a link may do it, without login (RFC 8058). It works as long as the link is stored: also after it expired, and after
+everything that it was about is over. It changes nothing of the way to the bank: the link of a user who opted out still leads there.
+"""
+
+import msgspec
+
+from worker.policy.links import hash_of
+from worker.runtime import Runtime
+from worker.store.addresses import AddressStore
+from worker.store.subscriptions import SubscribedMember, Subscriber, SubscriptionStore
+
+
+class MutableMember(msgspec.Struct, frozen=True, kw_only=True):
+    """A member about which its user may want no messages."""
+
+    member_guid: str
+    #: Of its institution, as the application wrote it; ``""`` where unknown.
+    name: str
+    muted: bool
+
+
+class Subscription(msgspec.Struct, frozen=True, kw_only=True):
+    """What the owner of a link is told of now."""
+
+    #: As the application wrote it; ``None``: unknown.
+    locale: str | None
+    #: Of all messages.
+    opted_out: bool
+    #: Those of the link's message, else those that its user has to reconnect.
+    members: tuple[MutableMember, ...]
+
+
+async def subscription(runtime: Runtime, token: str) -> Subscription | None:
+    """What the owner of a link is told of; ``None`` for an unknown token. Changes nothing."""
+    found = await _read(runtime, token)
+    if found is None:
+        return None
+    subscriber, members = found
+    return Subscription(
+        locale=subscriber.locale,
+        opted_out=subscriber.opted_out,
+        members=tuple(
+            MutableMember(member_guid=member.member_guid, name=member.name, muted=member.muted) for member in members
+        ),
+    )
+
+
+async def unsubscribe(runtime: Runtime, token: str, *, member_guid: str | None = None) -> bool:
+    """Send the owner of a link no more messages, as `reconnect optout` does, or none about one member of theirs.
+
+    ``False``: the token is unknown, the link is not about this member, or the application deleted the user. May be done twice.
+    """
+    found = await _read(runtime, token)
+    if found is None:
+        return False
+    subscriber, members = found
+    now = await runtime.set_clock()
+    if member_guid is None:
+        return bool(await AddressStore(runtime.database).opt_out([subscriber.user_guid], now=now))
+    if all(member.member_guid != member_guid for member in members):
+        return False
+    await SubscriptionStore(runtime.database).mute(member_guid, now=now)
+    return True
+
+
+async def resubscribe(runtime: Runtime, token: str, *, member_guid: str | None = None) -> bool:
+    """Take :func:`unsubscribe` back: messages follow by the usual rules. ``False`` as there."""
+    found = await _read(runtime, token)
+    if found is None:
+        return False
+    subscriber, members = found
+    if member_guid is None:
+        return bool(await AddressStore(runtime.database).opt_in([subscriber.user_guid]))
+    if all(member.member_guid != member_guid for member in members):
+        return False
+    await SubscriptionStore(runtime.database).unmute(member_guid, now=await runtime.set_clock())
+    return True
+
+
+async def _read(runtime: Runtime, token: str) -> tuple[Subscriber, list[SubscribedMember]] | None:
+    return await SubscriptionStore(runtime.database).read(hash_of(token))
