@@ -19,6 +19,7 @@ from sqlalchemy import select
 
 from worker.channels.registry import open_channels
 from worker.clock import CarriedClock
+from worker.later import LaterWakes
 from worker.mx.client import Mx, MxClient
 from worker.mx.pacing import Pacing
 from worker.settings import Settings
@@ -53,6 +54,8 @@ class Runtime:
         """
         self.settings = settings
         self.wake = wake
+        #: Wakes that are to come, for what a click or the end of OAuth plans.
+        self.later = LaterWakes(wake)
         self.vault = Vault(settings)
         self.channels = open_channels(settings, data_patience=DATA_PATIENCE)
         self.database = database or Database(open_engine(settings))
@@ -80,6 +83,7 @@ class Runtime:
         """Close every connection. An error while closing one is raised after the others are closed."""
         async with AsyncExitStack() as everything:
             everything.push_async_callback(self.database.close)
+            everything.push_async_callback(self.later.close)
             everything.push_async_callback(self.pacing.close)
             everything.push_async_callback(self.mx.close)
             for channel in self.channels.values():

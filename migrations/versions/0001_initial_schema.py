@@ -203,6 +203,14 @@ def upgrade() -> None:
         sqlite_where=sa.text("state = 'due'"),
     )
     op.create_index(
+        "ix_reconnections_owed",
+        "reconnections",
+        ["owed_at"],
+        unique=False,
+        postgresql_where=sa.text("owed_at IS NOT NULL"),
+        sqlite_where=sa.text("owed_at IS NOT NULL"),
+    )
+    op.create_index(
         "ix_reconnections_leased",
         "reconnections",
         ["lease_expires_at"],

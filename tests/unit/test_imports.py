@@ -19,6 +19,7 @@ FLOORS = (
         "errors",
         "settings",
         "clock",
+        "later",
         "schedules",
         "telemetry",
         "plain_text",

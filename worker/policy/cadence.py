@@ -10,6 +10,9 @@ index into ``REMINDER_DAYS``.
 **Unknown.** If the answer to a first message was lost, the message may not have arrived. Another one follows a day later and does not
 use up a reminder. Example with reminders on days 3 and 7: day 0 (unknown), day 1, day 3, day 7. Neither the message of day 1 nor a
 reminder is followed up, so a user gets at most one message too many.
+
+**Owed.** If a click failed for MX's or the bank's fault, and none succeeded within an hour, its user is owed a message: it is due at
+once, outside the days of the reminders, and uses up none of them. Fetch asks MX for a window first, so it leaves when MX serves again.
 """
 
 from collections.abc import Sequence
@@ -81,6 +84,13 @@ class Place(NamedTuple):
     def after_one_that_does_not_count(self) -> "Place":
         """A message had no chance, or left this reconnection out: its reminder is still to come. ``(2, 0)`` becomes ``(3, 1)``."""
         return Place(self.step + 1, self.base_step + 1)
+
+    def before_one_that_does_not_count(self) -> "Place":
+        """A message is sent out of turn and uses up no reminder: ``(2, 0)`` becomes ``(2, 1)``, and after it ``(3, 1)``.
+
+        So the reminder that was next before it is next after it, on its own day.
+        """
+        return Place(self.step, min(self.base_step + 1, self.step))
 
 
 def next_reminder(first_notified_at: datetime, reminder: int, days: Sequence[int]) -> datetime:

@@ -6,12 +6,19 @@ Example: the token ``q83vEjRWeJCrze8SNFZ4kA`` stands in ``https://reconnect.exam
 import hashlib
 import re
 from base64 import urlsafe_b64encode
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from random import Random
 
 from worker.policy.selection import Reason
 from worker.policy.states import OPEN, ReconnectionState
+
+#: Two presses from one load of the page within this time are a double click.
+DOUBLE_CLICK = timedelta(minutes=1)
+#: For one link MX is asked for so many windows within this time.
+MINTS, MINTS_WITHIN = 20, timedelta(hours=1)
+#: A click that failed for so long is owed a message: as soon as MX serves again its user is told.
+OWED_AFTER = timedelta(hours=1)
 
 _BYTES = 16
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")

@@ -41,7 +41,7 @@ from random import Random
 import msgspec
 
 from worker.policy.moments import NEVER
-from worker.policy.recovery import next_check
+from worker.policy.recovery import is_for_click, next_check
 from worker.policy.retries import next_attempt
 from worker.policy.states import ReconnectionState
 
@@ -148,10 +148,17 @@ def after_asking(  # noqa: PLR0911 - one return for each row of the table
             return Close(code=failure.code, state=_S.QUARANTINED, reopen_at=NEVER, attempts=attempts)
 
 
-def after_checking(failure: MxFailure, *, checks: int, now: datetime) -> ReconnectionState | CheckAgain:
-    """Verify: what ``failure`` does to a reconnection whose member was checked ``checks`` times; a state is its end."""
+def after_checking(
+    failure: MxFailure, *, checks: int, now: datetime, clicked_at: datetime | None = None
+) -> ReconnectionState | CheckAgain:
+    """Verify: what ``failure`` does to a reconnection whose member was checked ``checks`` times; a state is its end.
+
+    ``clicked_at``: the last click, after which the member is checked sooner.
+    """
     if failure.kind is Kind.GONE:
         return _S.GONE
     if failure.kind in UNCOUNTED:
         return CheckAgain(code=failure.code, at=now + RECHECK_AFTER, counts=False)
-    return CheckAgain(code=failure.code, at=next_check(checks + 1, now), counts=True)
+    counts = not is_for_click(now, clicked_at=clicked_at)
+    at = next_check(checks + counts, now, clicked_at=clicked_at)
+    return CheckAgain(code=failure.code, at=at, counts=counts)

@@ -22,6 +22,12 @@ from worker.policy.states import ReconnectionState
 #: The interval before each check after a message; then once a day.
 _INTERVALS = tuple(timedelta(minutes=m) for m in (1, 2, 5, 10, 20, 40, 60, 120, 240, 480))
 _THEREAFTER = timedelta(days=1)
+#: How long after a click the member is checked, whatever the interval is.
+AFTER_CLICK = (*(timedelta(seconds=s) for s in (20, 40)), *(timedelta(minutes=m) for m in (1, 2, 5, 10)))
+#: When a worker is woken after the end of OAuth: at once, and when a member may be checked once more.
+AFTER_OAUTH = (timedelta(0), timedelta(seconds=10))
+#: The last of those checks may be made so late.
+_TOLERANCE = timedelta(minutes=5)
 
 
 def ending(
@@ -65,6 +71,19 @@ def is_back(
     return skip_aggregation and reason in {Reason.STATUS, Reason.ERROR}
 
 
-def next_check(checks: int, now: datetime) -> datetime:
-    """When the member is checked next, after so many checks. Example: after 3 checks in 10 minutes, after 10 in a day."""
-    return now + (_INTERVALS[checks] if checks < len(_INTERVALS) else _THEREAFTER)
+def next_check(checks: int, now: datetime, *, clicked_at: datetime | None = None) -> datetime:
+    """When the member is checked next, after so many checks. Example: after 3 checks in 10 minutes, after 10 in a day.
+
+    After a click it is checked at the moments of :data:`AFTER_CLICK` too: 20 s after it, 40 s, 1 min, 2, 5 and 10 min.
+    """
+    usual = now + (_INTERVALS[checks] if checks < len(_INTERVALS) else _THEREAFTER)
+    return min(usual, _next_after_click(clicked_at, now) or usual)
+
+
+def is_for_click(now: datetime, *, clicked_at: datetime | None) -> bool:
+    """Whether a check of now is one of those that follow a click; such a check does not make the usual interval grow."""
+    return clicked_at is not None and now - clicked_at < AFTER_CLICK[-1] + _TOLERANCE
+
+
+def _next_after_click(clicked_at: datetime | None, now: datetime) -> datetime | None:
+    return next((clicked_at + after for after in AFTER_CLICK if clicked_at + after > now), None) if clicked_at else None

@@ -75,6 +75,8 @@ class Mover(StrEnum):
     VERIFY = "verify"
     #: `reconnect retry`.
     RETRY = "retry"
+    #: A customer's press of a link's button, by MX's answer to it.
+    CLICK = "click"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class Move:
     also: str
 
 
-_SWEEP, _FETCH, _DELIVER, _VERIFY, _RETRY = Mover
+_SWEEP, _FETCH, _DELIVER, _VERIFY, _RETRY, _CLICK = Mover
 #: What MX's answers make of a reconnection that is not well.
 _GIVEN_UP = (_R.UNSUPPORTED, _R.GONE, _R.EXHAUSTED, _R.CANCELLED, _R.QUARANTINED)
 _WIPED = "the window is wiped, its message cancelled if it is about nothing else"
@@ -122,13 +124,20 @@ RECONNECTION_MOVES = (
         "go_on", (_R.READY,), (_R.DUE,), (_DELIVER,), "the message ended and told nobody: the next message is planned"
     ),
     Move("requeue", (_R.READY,), (_R.DUE,), (_DELIVER,), "the window is wiped, the message goes without it"),
-    Move("remind", (_R.NOTIFIED,), (_R.DUE,), (_SWEEP,), "the attempts start anew"),
+    Move("remind", (_R.NOTIFIED,), (_R.DUE,), (_SWEEP,), "the attempts start anew; so for one that is owed a message"),
     Move("resend", (_R.NOTIFIED,), (_R.READY,), (_RETRY,), "its unknown message is pending again"),
     Move("close", (_R.DUE, _R.READY, _R.NOTIFIED), (_R.RECONNECTED, _R.CANCELLED, _R.GONE), (_SWEEP,), _WIPED),
     Move("close", (_R.DUE, _R.READY), (_R.QUARANTINED,), (_SWEEP,), f"its workers died; {_WIPED}"),
     Move("close", (_R.NOTIFIED,), (_R.EXHAUSTED,), (_SWEEP,), "after the last reminder; the window is wiped"),
     Move("close", (_R.LEASED, _R.READY), (_R.RECONNECTED, *_GIVEN_UP), (_FETCH, _DELIVER), _WIPED_WELL),
     Move("close", (_R.NOTIFIED,), (_R.RECONNECTED, _R.GONE), (_VERIFY,), _WIPED_WELL),
+    Move(
+        "close",
+        OPEN,
+        (_R.RECONNECTED, _R.UNSUPPORTED, _R.GONE, _R.QUARANTINED),
+        (_CLICK,),
+        f"what a fetch under way finds is discarded; {_WIPED_WELL}",
+    ),
     Move(
         "reopen",
         (_R.EXHAUSTED, _R.QUARANTINED, _R.UNSUPPORTED),
@@ -154,7 +163,7 @@ NOTIFICATION_MOVES = (
     Move("finish", (_N.SENDING,), (_N.SENT, _N.UNKNOWN), (_DELIVER, _SWEEP), "its reconnections are notified"),
     Move("finish", (_N.SENDING,), (_N.FAILED, _N.SUPPRESSED), (_DELIVER,), "its reconnections go on: due again"),
     Move("finish", (_N.SENDING,), (_N.CANCELLED,), (_DELIVER,), "nothing is left to tell"),
-    Move("cancel", (_N.PENDING,), (_N.CANCELLED,), (_SWEEP,), "all its reconnections closed"),
+    Move("cancel", (_N.PENDING,), (_N.CANCELLED,), (_SWEEP, _CLICK), "all its reconnections closed"),
     Move("give_up", (_N.PENDING,), (_N.FAILED,), (_SWEEP,), "its workers died: its reconnections are quarantined"),
     Move("resend", (_N.UNKNOWN,), (_N.PENDING,), (_RETRY,), "its reconnections are ready again"),
 )

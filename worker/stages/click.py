@@ -1,10 +1,59 @@
-"""A press of a link's button: what the customer gets."""
+"""A press of a link's button: what the customer gets, and what it does to the reconnection.
 
+1. Record the press. If a window is stored that is younger than ``URI_MAX_AGE``, that no click had, and whose URI stood in no message,
+   it is handed out in the same transaction.
+2. Else ask MX for a window for this click, before all others (:mod:`worker.mx.pacing`). No transaction is open meanwhile.
+3. Write what MX answered. Whatever ends the reconnection in fetch ends it here: back already, unsupported, gone, a URI that must not
+   reach a customer, a rejected request. A fault of MX or of the bank is no failed attempt: the customer tries again, and is owed a
+   message if no click is served within an hour (:mod:`worker.policy.cadence`).
+
+A press proves nothing, since mail scanners press buttons too. It only makes the member be checked sooner.
+
+**A double click.** Two presses from one load of the page within a minute are one click and lead to one URI. The second waits for the
+first, also for one in another process. If the first died, the second asks MX itself as soon as the first would have been given up; of
+two windows the first that is stored counts.
+
+**MX is paused.** The breaker stops the batch, not a customer: one request of a person who waits is as good as a probe. A success does
+not resume the batch, whose own probe does. A pause by an operator stops clicks as well.
+"""
+
+import asyncio
+import time
 from datetime import datetime, timedelta
 
 import msgspec
+import structlog
 
+from worker.errors import SettingsError
+from worker.mx.answers import Window
+from worker.mx.persistence import NOT_ASKED
+from worker.mx.uris import check_uri
+from worker.policy.links import hash_of, is_nonce, new_token
+from worker.policy.mx_failures import Close, Kind, Retry, UpstreamFailure, after_asking
+from worker.policy.recovery import AFTER_CLICK
+from worker.policy.states import OPEN, ReconnectionState
 from worker.runtime import Runtime
+from worker.stages.attribution import failure_of
+from worker.stages.breaker import Breaker
+from worker.stages.fetch_outcomes import FetchOutcomes
+from worker.store import clicking
+from worker.store.clicking import Begun, ClickStore, Now
+from worker.store.clicks import Press
+from worker.store.pauses import MX, PauseStore
+from worker.store.queries.link_page import BankNow
+from worker.store.reconnections.claims import ClaimedReconnection
+from worker.store.windows import NewWindow
+
+log = structlog.get_logger()
+
+#: How long MX may take to answer while a customer waits (seconds).
+ASK_SECONDS = 10.0
+#: A click that is not answered after so long is given up: its process died (seconds).
+GIVEN_UP_AFTER = ASK_SECONDS + 3.0
+#: How often a double click looks whether the first press is answered (seconds).
+_LOOK_EVERY = 0.075
+
+_S = ReconnectionState
 
 
 class LeadsTo(msgspec.Struct, frozen=True):
@@ -52,6 +101,134 @@ class NoLink(msgspec.Struct, frozen=True):
 Answer = LeadsTo | Back | TryAgain | TooMany | Ended | Choose | NoLink
 
 
-async def click(runtime: Runtime, token: str, *, reconnection_id: int | None, nonce: str) -> Answer:  # noqa: ARG001
-    """Answer one press of a link's button."""
-    return NoLink()
+async def click(runtime: Runtime, token: str, *, reconnection_id: int | None, nonce: str) -> Answer:
+    """Answer one press of a link's button.
+
+    ``reconnection_id``: the bank whose button it is; ``None``, or one that the link is not about: the only one there is. ``nonce``: the
+    form's, one for each load of the page; text of another form counts as a page load of its own.
+    """
+    return await _Click(runtime).press(token, reconnection_id, nonce)
+
+
+class _Click:
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._settings = runtime.settings
+        self._store = runtime.database.store(ClickStore)
+
+    async def press(self, token: str, reconnection_id: int | None, nonce: str) -> Answer:
+        begun = await self._store.begin(
+            hash_of(token),
+            reconnection_id=reconnection_id,
+            nonce_hash=hash_of(nonce if is_nonce(nonce) else new_token(self._runtime.rng)),
+            max_age=self._settings.uri_max_age or None,
+            is_usable=self._is_usable,
+        )
+        match begun:
+            case Begun(what=Now.NO_LINK):
+                return NoLink()
+            case Begun(what=Now.TOO_MANY, until=datetime() as until):
+                return TooMany(until)
+            case Begun(what=Now.PAUSED):
+                return TryAgain()
+            case Begun(what=what, bank=BankNow() as bank, press=Press() as press, now=datetime() as now):
+                answer = await self._answer(what, bank, press, now, begun.locked_uri)
+                if isinstance(answer, LeadsTo):
+                    self._runtime.later.plan("verify", (after.total_seconds() for after in AFTER_CLICK))
+                return answer
+        return Choose()
+
+    async def _answer(self, what: Now, bank: BankNow, press: Press, now: datetime, locked: str | None) -> Answer:
+        if what is Now.OVER:
+            return _over(bank, ReconnectionState(bank.state))
+        if what is Now.HANDED_OUT:
+            return self._leads_to(locked)
+        if what is Now.DOUBLE:
+            return await self._wait_for_first(bank, press, now)
+        return await self._ask(bank, press, now)
+
+    async def _wait_for_first(self, bank: BankNow, press: Press, now: datetime) -> Answer:
+        """The answer that the first press of a double click gets."""
+        began, left = time.monotonic(), GIVEN_UP_AFTER - (now - press.clicked_at).total_seconds()
+        while True:
+            outcome, locked = await self._store.look(press.id)
+            if locked is not None:
+                return self._leads_to(locked)
+            if outcome is not None:
+                state = await self._store.standing(bank)
+                return TryAgain() if state in OPEN else _over(bank, state)
+            if time.monotonic() >= began + left:
+                return await self._ask(bank, press, now + timedelta(seconds=time.monotonic() - began))
+            await asyncio.sleep(_LOOK_EVERY)
+
+    async def _ask(self, bank: BankNow, press: Press, now: datetime) -> Answer:
+        began = time.monotonic()
+        answer = await self._runtime.mx.urgent_window(bank.user_guid, bank.asked_guid, within=ASK_SECONDS)
+        now += timedelta(seconds=time.monotonic() - began)
+        if isinstance(answer, Window):
+            return await self._served(bank, press, answer, now)
+        failure = failure_of(answer)
+        if failure.kind is Kind.REFUSED:
+            breaker = Breaker(self._runtime.database.store(PauseStore), MX)
+            breaker.refused(failure.code)
+            await breaker.settle(now, probe=False)
+        # A click is no failed attempt, so it never comes to the last one.
+        match after_asking(failure, attempts=0, max_attempts=2, now=now, rng=self._runtime.rng):
+            case Close(code=code, state=state, reopen_at=reopen_at):
+                if state is _S.QUARANTINED:
+                    log.warning("quarantined", member=bank.member_guid, outcome=code)
+                end = clicking.Ended(state=state, outcome=code, reopen_at=reopen_at)
+                return _over(bank, await self._store.close(bank, press, end, now))
+            case UpstreamFailure() | Retry():
+                await self._store.fail(bank, press, failure.code, now, asked=failure.code != NOT_ASKED)
+        return TryAgain(None if failure.after is None else timedelta(seconds=failure.after))
+
+    async def _served(self, bank: BankNow, press: Press, answer: Window, now: datetime) -> Answer:
+        """MX gave out a window. The member in the same answer may be back already."""
+        fetched = FetchOutcomes(self._runtime).of_window(_claim(bank), answer)
+        if fetched.state is _S.RECONNECTED:
+            end = clicking.Ended(state=fetched.state, outcome=fetched.outcome, well=fetched.well)
+            return _over(bank, await self._store.close(bank, press, end, now))
+        window = NewWindow(
+            reconnection_id=bank.reconnection_id,
+            member_guid=answer.member.guid,
+            locked_uri=fetched.locked_uri or "",
+        )
+        locked, state = await self._store.served(bank, press, window, now)
+        return _over(bank, state) if state not in OPEN else self._leads_to(locked)
+
+    def _leads_to(self, locked: str | None) -> Answer:
+        """``None``: the reconnection closed a moment ago, or a sweep was faster than a double click."""
+        return TryAgain() if locked is None else LeadsTo(self._runtime.vault.unlock(locked))
+
+    def _is_usable(self, locked: str) -> bool:
+        """Whether a stored URI can be read, and may reach a customer by today's settings."""
+        try:
+            uri = self._runtime.vault.unlock(locked)
+        except SettingsError as error:
+            log.error("uri_unreadable", why=str(error))  # noqa: TRY400 - one line says it all
+            return False
+        return check_uri(uri, host_is_allowed=self._settings.uri_host_is_allowed) is None
+
+
+def _over(bank: BankNow, state: ReconnectionState) -> Back | Ended:
+    return Back(bank.name) if state is _S.RECONNECTED else Ended(str(state))
+
+
+def _claim(bank: BankNow) -> ClaimedReconnection:
+    """The reconnection as fetch's classification reads it."""
+    return ClaimedReconnection(
+        id=bank.reconnection_id,
+        epoch=bank.epoch,
+        member_guid=bank.member_guid,
+        user_guid=bank.user_guid,
+        asked_guid=bank.asked_guid,
+        reason=bank.reason,
+        broken_since=bank.broken_since,
+        next_attempt_at=bank.broken_since,
+        attempts=bank.attempts,
+        step=0,
+        base_step=0,
+        first_notified_at=None,
+        facts=None,
+    )

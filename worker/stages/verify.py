@@ -1,6 +1,7 @@
 """Verify: learn who came back.
 
-After a message its members are checked at growing intervals: after 1 minute, 2, 5, 10 and so on, then daily. Where a member is back
+After a message its members are checked at growing intervals: after 1 minute, 2, 5, 10 and so on, then daily. After a click they are
+checked sooner: after 20 s, 40 s, 1 minute, 2, 5 and 10. Where a member is back
 its reconnection is closed as ``reconnected``, and no reminder follows. The others already have the date of their next reminder,
 which was written when the last message ended.
 """
@@ -12,7 +13,7 @@ import structlog
 
 from worker.mx.answers import MemberRead
 from worker.policy.mx_failures import OUR_FAULT, RECHECK_AFTER, MxFailure, after_checking
-from worker.policy.recovery import next_check
+from worker.policy.recovery import is_for_click, next_check
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
 from worker.stages.attribution import Attribution, failure_of
@@ -70,12 +71,15 @@ class Verify:
         if well:
             return CheckResult(check=check, state=ReconnectionState.RECONNECTED, outcome="back", well=well)
         moved = member.guid if member.guid != check.member_guid else None
-        at = next_check(check.checks + 1, self._runtime.clock.now())
-        return CheckResult(check=check, outcome="not_back", next_check_at=at, moved_to=moved)
+        now, clicked_at = self._runtime.clock.now(), check.clicked_at
+        counts = not is_for_click(now, clicked_at=clicked_at)
+        at = next_check(check.checks + counts, now, clicked_at=clicked_at)
+        return CheckResult(check=check, outcome="not_back", next_check_at=at, moved_to=moved, counts=counts)
 
     def _without(self, check: MemberCheck, failure: MxFailure) -> CheckResult:
         """What becomes of a check that did not read the member."""
-        after = after_checking(failure, checks=check.checks, now=self._runtime.clock.now())
+        now = self._runtime.clock.now()
+        after = after_checking(failure, checks=check.checks, now=now, clicked_at=check.clicked_at)
         if isinstance(after, ReconnectionState):
             return CheckResult(check=check, state=after, outcome=failure.code)
         return CheckResult(check=check, outcome=failure.code, next_check_at=after.at, counts=after.counts)

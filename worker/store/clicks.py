@@ -1,40 +1,109 @@
-"""The owner of ``clicks``: each press of a link's button, and how it ended."""
+"""The owner of ``clicks``: each press of a link's button, and how it ended.
+
+Two presses from one load of the page within a minute are one click: they share the row, which is unique by the hash of the page's
+nonce. A press that comes later, or after the first one failed, is a click of its own: the old row's nonce is retired.
+"""
 
 from datetime import datetime
 
-from sqlalchemy import func, select, update
+import msgspec
+from sqlalchemy import BigInteger, String, Text, bindparam, cast, exists, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.policy.links import DOUBLE_CLICK, MINTS, MINTS_WITHIN
+from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import clicks
+from worker.store.sql.tables import clicks, windows
 
 c = clicks.c
+
+
+class Press(msgspec.Struct, frozen=True, kw_only=True):
+    """The click that a press belongs to."""
+
+    id: int
+    #: When it was pressed first.
+    clicked_at: datetime
+    #: How it ended; ``None``: it is under way, or its process died.
+    outcome: str | None
+    #: Whether this press is its first.
+    is_new: bool
 
 
 class Clicks:
     """Its statements, in the transaction of the caller."""
 
     def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-
-    async def begin(
-        self, connection: AsyncConnection, link_id: int, reconnection_id: int, nonce_hash: str, now: datetime
-    ) -> int | None:
-        """Record a click; its id, or ``None`` if this load of the page was pressed before."""
-        statement = (
-            self._rows.insert(clicks)
-            .values(link_id=link_id, reconnection_id=reconnection_id, nonce_hash=nonce_hash, clicked_at=now)
+        now = bindparam("now", type_=Moment())
+        load = (
+            c.link_id == bindparam("of_link", type_=BigInteger()),
+            c.reconnection_id == bindparam("about", type_=BigInteger()),
+            c.nonce_hash == bindparam("nonce", type_=String()),
+        )
+        has_uri = exists().where(windows.c.click_id == c.id, windows.c.uri.is_not(None))
+        stale = c.clicked_at <= bindparam("double_after", type_=Moment())
+        self._retire = (
+            update(clicks)
+            .where(*load, or_(stale, c.outcome.is_not(None) & ~has_uri))
+            .values(nonce_hash=literal("retired ", Text()) + cast(c.id, Text()))
+        )
+        self._begin = (
+            rows.insert(clicks)
+            .values(
+                link_id=bindparam("of_link"),
+                reconnection_id=bindparam("about"),
+                nonce_hash=bindparam("nonce"),
+                clicked_at=now,
+            )
             .on_conflict_do_nothing()
             .returning(c.id)
         )
-        id_: int | None = await connection.scalar(statement)
-        return id_
+        self._earlier = select(c.id, c.clicked_at, c.outcome).where(*load)
+        self._nth_mint = (
+            select(c.clicked_at)
+            .where(
+                c.link_id == bindparam("of_link", type_=BigInteger()),
+                c.clicked_at > bindparam("since", type_=Moment()),
+                c.minted,
+            )
+            .order_by(c.clicked_at.desc())
+            .offset(MINTS - 1)
+            .limit(1)
+        )
 
-    async def minted_since(self, connection: AsyncConnection, link_id: int, since: datetime) -> int:
-        """For how many clicks on a link MX was asked for a window after ``since``."""
-        statement = select(func.count()).where(c.link_id == link_id, c.clicked_at > since, c.minted)
-        return int(await connection.scalar(statement) or 0)
+    async def press(
+        self, connection: AsyncConnection, link_id: int, reconnection_id: int, nonce_hash: str, now: datetime
+    ) -> Press:
+        """Record a press: a new click, or the double of one that is under way or was given a URI within the last minute.
 
-    async def finish(self, connection: AsyncConnection, click_id: int, outcome: str, now: datetime) -> None:
-        """How it ended, in a short word."""
-        await connection.execute(update(clicks).where(c.id == click_id).values(outcome=outcome, answered_at=now))
+        The link's row must be locked, so that presses of one link come one after the other.
+        """
+        given = {"of_link": link_id, "about": reconnection_id, "nonce": nonce_hash}
+        await connection.execute(self._retire, given | {"double_after": now - DOUBLE_CLICK})
+        id_ = await connection.scalar(self._begin, given | {"now": now})
+        if id_ is not None:
+            return Press(id=id_, clicked_at=now, outcome=None, is_new=True)
+        row = (await connection.execute(self._earlier, given)).one()
+        return Press(id=row.id, clicked_at=row.clicked_at, outcome=row.outcome, is_new=False)
+
+    async def no_mint_before(self, connection: AsyncConnection, link_id: int, now: datetime) -> datetime | None:
+        """Until when MX is asked for no more windows for a link; ``None``: it may be asked now."""
+        nth = await connection.scalar(self._nth_mint, {"of_link": link_id, "since": now - MINTS_WITHIN})
+        return None if nth is None else nth + MINTS_WITHIN
+
+    async def mint(self, connection: AsyncConnection, click_id: int) -> None:
+        """MX is going to be asked for a window for this click."""
+        await connection.execute(update(clicks).where(c.id == click_id).values(minted=True))
+
+    async def outcome_of(self, connection: AsyncConnection, click_id: int) -> str | None:
+        """How a click ended; ``None``: it is under way, or its process died."""
+        outcome: str | None = await connection.scalar(select(c.outcome).where(c.id == click_id))
+        return outcome
+
+    async def finish(
+        self, connection: AsyncConnection, click_id: int, outcome: str, now: datetime, *, asked: bool = True
+    ) -> None:
+        """How it ended, in a short word; the first end counts. Not ``asked``: MX was not asked after all."""
+        values: dict[str, object] = {"outcome": outcome[:64], "answered_at": now}
+        statement = update(clicks).where(c.id == click_id, c.outcome.is_(None))
+        await connection.execute(statement.values(values if asked else values | {"minted": False}))

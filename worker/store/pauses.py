@@ -37,6 +37,11 @@ def holds_all(*scopes: str) -> ColumnElement[bool]:
     return exists().where(pauses.c.scope.in_(scopes))
 
 
+def holds_by_hand(code: str | None) -> ColumnElement[bool]:
+    """Whether an operator paused everything, or the institution of this code."""
+    return holds_all(EVERYTHING, *([] if code is None else [f"institution:{code}"]))
+
+
 def holds_channel(kind: ColumnElement[str]) -> ColumnElement[bool]:
     """Whether a pause holds the channel of this column, by hand or by the breaker, or everything is paused."""
     paused = select(pauses.c.scope)

@@ -61,6 +61,7 @@ def _change(seen: CheckResult, now: datetime) -> Change:
         return checked(
             check.id,
             check.epoch,
+            again_at=check.again_at,
             outcome=seen.outcome,
             next_check_at=seen.next_check_at,
             moved_to=seen.moved_to,

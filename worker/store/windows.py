@@ -1,23 +1,29 @@
-"""The owner of ``windows``: the OAuth URIs that MX gave out, encrypted, one live window at most for each reconnection.
+"""The owner of ``windows``: the OAuth URIs that MX gave out, encrypted.
 
-A URI is forgotten as soon as its window is superseded: by a fresh one, or because nobody will be sent there any more.
+A reconnection has one live window at most that fetch or deliver stored. Beside it there are those that were minted for clicks. A window
+is handed out to one click at most: ``click_id`` is written only while it is NULL, and is unique.
+
+A URI is forgotten as soon as its window is superseded: by a fresh one, because nobody will be sent there any more, or, of a click, once
+its double click is over.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Text, bindparam, func, select, update
+from sqlalchemy import BigInteger, Boolean, Text, bindparam, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.store.encryption import Vault
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import reconnections, windows
+from worker.store.sql.tables import links, notification_reconnections, reconnections, windows
 
 r, w = reconnections.c, windows.c
+
+_EVER = datetime(1990, 1, 1, tzinfo=UTC)
 
 #: URIs re-encrypted in one transaction.
 BATCH = 500
@@ -42,11 +48,24 @@ class Windows:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
         now = bindparam("now", type_=Moment())
-        ids = rows.table("given", {"id": BigInteger()}).c
+        wiped = rows.table("given", {"id": BigInteger(), "closed": Boolean()}).c
         self._wipe = (
             update(windows)
-            .where(w.reconnection_id == ids.id, w.superseded_at.is_(None))
+            .where(w.reconnection_id == wiped.id, w.superseded_at.is_(None), or_(w.epoch.is_not(None), wiped.closed))
             .values(superseded_at=now, uri=None)
+        )
+        self._hand_out = _hand_out()
+        self._store_clicked = (
+            rows.insert(windows)
+            .values(
+                reconnection_id=bindparam("about"),
+                epoch=None,
+                member_guid=bindparam("guid"),
+                uri=bindparam("locked"),
+                fetched_at=now,
+                click_id=bindparam("pressed"),
+            )
+            .on_conflict_do_nothing()
         )
         columns = ["reconnection_id", "epoch", "member_guid", "uri", "fetched_at"]
         fetched = rows.table("given", {"id": BigInteger(), "epoch": BigInteger(), "member_guid": Text(), "uri": Text()})
@@ -60,11 +79,54 @@ class Windows:
             columns, select(r.id, r.epoch, fresh.c.member_guid, fresh.c.uri, now).join(fresh, r.id == fresh.c.id)
         )
 
-    async def wipe(self, connection: AsyncConnection, reconnection_ids: Collection[int], now: datetime) -> None:
-        """Supersede the live windows of these reconnections and forget their URIs. Called where a reconnection moves, only."""
+    async def wipe(
+        self, connection: AsyncConnection, reconnection_ids: Collection[int], now: datetime, *, closed: Collection[int]
+    ) -> None:
+        """Supersede the live windows of these reconnections and forget their URIs. Called where a reconnection moves, only.
+
+        ``closed``: those that are over, whose windows of clicks are superseded too.
+        """
         if reconnection_ids:
-            given = self._rows.encode({"id": id_} for id_ in reconnection_ids)
+            over = frozenset(closed)
+            given = self._rows.encode({"id": id_, "closed": id_ in over} for id_ in reconnection_ids)
             await connection.execute(self._wipe, {"given": given, "now": now})
+
+    async def hand_out(
+        self, connection: AsyncConnection, reconnection_id: int, click_id: int, *, fetched_after: datetime | None
+    ) -> str | None:
+        """Hand the live window of a reconnection out to a click: its encrypted URI; ``None`` if there is none for it.
+
+        Only a window whose every message carries our own link, so that its URI never left this database, and that no click had.
+        """
+        given = {"about": reconnection_id, "pressed": click_id, "fetched_after": fetched_after or _EVER}
+        uri: str | None = await connection.scalar(self._hand_out, given)
+        return uri
+
+    async def take_back(self, connection: AsyncConnection, click_id: int) -> None:
+        """A window that was handed out in this transaction is of no use, as if it had not been handed out."""
+        await connection.execute(update(windows).where(w.click_id == click_id).values(click_id=None))
+
+    async def store_clicked(
+        self, connection: AsyncConnection, minted: NewWindow, click_id: int, now: datetime
+    ) -> str | None:
+        """Store a window that was minted for a click, unless the click has one; the encrypted URI of the one that it has."""
+        given = {"about": minted.reconnection_id, "guid": minted.member_guid, "locked": minted.locked_uri}
+        await connection.execute(self._store_clicked, given | {"pressed": click_id, "now": now})
+        return await self.of_click(connection, click_id)
+
+    async def of_click(self, connection: AsyncConnection, click_id: int) -> str | None:
+        """The encrypted URI that a click was given; ``None``: none yet, or it is forgotten."""
+        uri: str | None = await connection.scalar(select(w.uri).where(w.click_id == click_id))
+        return uri
+
+    async def forget_clicked(self, connection: AsyncConnection, before: datetime, now: datetime) -> int:
+        """Forget URIs that were minted for clicks before ``before``: nobody is led there any more."""
+        statement = (
+            update(windows)
+            .where(w.superseded_at.is_(None), w.epoch.is_(None), w.fetched_at < before)
+            .values(superseded_at=now, uri=None)
+        )
+        return int((await connection.execute(statement)).rowcount)
 
     async def store(
         self, connection: AsyncConnection, fetched: Sequence[NewWindow], epochs: Mapping[int, int], now: datetime
@@ -88,8 +150,31 @@ def _row(window: NewWindow) -> dict[str, Any]:
 
 
 def live_window_of(reconnection_id: Any) -> Any:
-    """The id of the reconnection's live window, as part of a statement."""
-    return select(w.id).where(w.reconnection_id == reconnection_id, w.superseded_at.is_(None)).scalar_subquery()
+    """The id of the reconnection's live window that fetch or deliver stored, as part of a statement."""
+    live = (w.reconnection_id == reconnection_id, w.superseded_at.is_(None), w.epoch.is_not(None))
+    return select(w.id).where(*live).scalar_subquery()
+
+
+def _hand_out() -> Any:
+    link, sent = notification_reconnections.c, links.c
+    carries_it = exists().where(link.reconnection_id == w.reconnection_id, link.window_id == w.id)
+    ours = exists().where(sent.notification_id == link.notification_id).correlate(notification_reconnections)
+    return (
+        update(windows)
+        .where(
+            w.reconnection_id == bindparam("about", type_=BigInteger()),
+            w.superseded_at.is_(None),
+            w.epoch.is_not(None),
+            w.click_id.is_(None),
+            w.uri.is_not(None),
+            w.fetched_at > bindparam("fetched_after", type_=Moment()),
+            carries_it.where(ours),
+            # A message that left before PUBLIC_BASE_URL was set carried the URI itself; it has no link.
+            ~carries_it.where(~ours),
+        )
+        .values(click_id=bindparam("pressed", type_=BigInteger()))
+        .returning(w.uri)
+    )
 
 
 class RotationStore:

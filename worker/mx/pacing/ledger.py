@@ -6,6 +6,10 @@ writes by the server's clock. It may be lost at any moment.
 Example: the next free moment is 12:00:00.500 and moments are 20 ms apart. A process asks for 3: it gets 0.500, 0.520 and 0.540, and the
 next free moment is 0.560. If nobody asks for a second, the next one who does begins at its own now: nothing is saved up.
 
+An urgent request does not wait behind what others reserved. It gets the present moment, and the next free moment is put off by one
+interval: a debt, which those who reserve next pay. Example: at 0.400 a click asks; it gets 0.400, and the next free moment is 0.580.
+Urgent moments have a GCRA of their own, at the same rate, so that clicks alone do not exceed it either.
+
 Why no library: ``throttled-py`` (GCRA in Lua on the server's time) grants *n* at once only out of a burst, and refuses instead of
 reserving. ``limits`` has windows only. ``pyrate-limiter`` keeps an entry for each request, on the client's clock. None of them returns
 the moments at which the *n* may be sent, or knows of a moment for which all must wait.
@@ -36,10 +40,11 @@ KEPT_FOR = 86_400
 
 _TIMEOUT = 1.0
 
-# Microseconds throughout: a double holds them exactly. The text is "due blocked id seen id seen …".
+# Microseconds throughout: a double holds them exactly. The text is "due blocked urgent_due id seen id seen …".
 _SCRIPT = """
 local id, n, interval, block = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local careful, horizon, longest = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local urgent = ARGV[10] == '1'
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 
@@ -47,7 +52,7 @@ local words = {}
 for word in string.gmatch(redis.call('GET', KEYS[1]) or '', '%d+') do words[#words + 1] = word end
 
 local processes, seen = 1, {}
-for i = 3, #words - 1, 2 do
+for i = 4, #words - 1, 2 do
   if words[i] ~= id and tonumber(words[i + 1]) > now - tonumber(ARGV[8]) then
     processes = processes + 1
     seen[#seen + 1] = words[i] .. ' ' .. words[i + 1]
@@ -55,9 +60,10 @@ for i = 3, #words - 1, 2 do
 end
 horizon = math.max(horizon, (processes + 1) * interval)
 
--- Nobody can have reserved so far ahead: the server's clock was set back, so the value is dropped.
-local due = tonumber(words[1])
-if due and due > now + 2 * horizon + 10 * interval then due = nil end
+-- Nobody can have reserved so far ahead: the server's clock was set back, so the values are dropped.
+local due, urgent_due = tonumber(words[1]), tonumber(words[3])
+if due and due > now + 3 * horizon + 10 * interval then due = nil end
+if urgent_due and urgent_due > now + horizon + 10 * interval then urgent_due = nil end
 -- If the text is gone, or processes worked without Redis, others may hold moments that are not in it: begin after the horizon.
 if (not due and careful > 0) or (due and due < now and careful > 1) then due = now + horizon end
 
@@ -66,12 +72,22 @@ if block > 0 then blocked = math.max(blocked, now + math.min(block, longest)) en
 
 local first = math.max(due or now, now, blocked)
 local granted = 0
-if n > 0 then granted = math.max(0, math.min(n, math.floor((now + horizon - first) / interval) + 1)) end
-if granted > 0 then due = first + granted * interval end
+if urgent then
+  -- At once, but no faster than the rate; whoever reserves after it does so as much later.
+  first = math.max(urgent_due or now, now, blocked)
+  if interval == 0 or first <= now + horizon then granted = 1 end
+  if granted > 0 then
+    urgent_due = first + interval
+    due = math.max(due or now, now) + interval
+  end
+elseif n > 0 then
+  granted = math.max(0, math.min(n, math.floor((now + horizon - first) / interval) + 1))
+  if granted > 0 then due = first + granted * interval end
+end
 
 if interval > 0 then seen[#seen + 1] = id .. string.format(' %.0f', now) end
 if interval > 0 or block > 0 then
-  local text = string.format('%.0f %.0f ', due or now, blocked) .. table.concat(seen, ' ')
+  local text = string.format('%.0f %.0f %.0f ', due or now, blocked, urgent_due or 0) .. table.concat(seen, ' ')
   redis.call('SET', KEYS[1], text, 'EX', ARGV[9])
 end
 return {now, first, granted, blocked, processes}
@@ -96,9 +112,19 @@ class Ledger(Protocol):
     """What all processes share."""
 
     async def reserve(
-        self, n: int, *, interval: float, horizon: float = HORIZON, block: float = 0.0, careful: int = 0
+        self,
+        n: int,
+        *,
+        interval: float,
+        horizon: float = HORIZON,
+        block: float = 0.0,
+        careful: int = 0,
+        urgent: bool = False,
     ) -> Grant:
         """Up to ``n`` moments, ``interval`` seconds apart; one round trip.
+
+        ``urgent``: one moment, ahead of all that are reserved by others; the next free moment is put off by one interval for it. Urgent
+        moments are ``interval`` apart too.
 
         ``horizon``: how far ahead others may have reserved; after so many seconds every moment granted until now has passed.
         ``block``: no process may send for so many seconds. ``careful``: 1 if others may hold moments that an emptied ledger lost, 2 if
@@ -150,7 +176,14 @@ class RedisLedger:
         self._script: Any = None
 
     async def reserve(
-        self, n: int, *, interval: float, horizon: float = HORIZON, block: float = 0.0, careful: int = 0
+        self,
+        n: int,
+        *,
+        interval: float,
+        horizon: float = HORIZON,
+        block: float = 0.0,
+        careful: int = 0,
+        urgent: bool = False,
     ) -> Grant:
         """See :class:`Ledger`."""
         if self._redis is None:
@@ -165,6 +198,7 @@ class RedisLedger:
             LONGEST_BLOCK * 1e6,
             SEEN_FOR * 1e6,
             KEPT_FOR,
+            int(urgent),
         )
         answer = await self._script(keys=[KEY], args=[self._id, *figures])
         now, first, granted, blocked, processes = (int(figure) for figure in answer)

@@ -27,6 +27,9 @@ UNNAMED_PAUSE = 1.0
 LATE_PATIENCE = 3.0
 _TIME_TO_ANSWER = 0.5
 
+#: An urgent request that names no time waits at most so long (seconds).
+URGENT_PATIENCE = 10.0
+
 #: Moments are reserved for those who wait, and for those who will come within so many seconds at the present flow.
 FOLLOWERS = 0.25
 
@@ -57,6 +60,8 @@ class Pacing:
         #: Those that wait for a slot and a moment, and those that have a slot and lost their moment.
         self._waiters: deque[asyncio.Future[float]] = deque()
         self._late: deque[asyncio.Future[float]] = deque()
+        #: Urgent ones that have a moment and wait for a slot.
+        self._urgent: deque[asyncio.Future[None]] = deque()
         self._last_permit = float("-inf")
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -65,12 +70,13 @@ class Pacing:
         self._refill_wanted = asyncio.Event()
         self._closed = False
 
-    def permit(self, *, within: float | None = None) -> "Permit":
+    def permit(self, *, within: float | None = None, urgent: bool = False) -> "Permit":
         """``async with``: waits until one request may be sent, and keeps its slot to the end of the block.
 
-        Raises :class:`NoPermit` after ``within`` seconds, or at once if MX asked for a longer silence.
+        Raises :class:`NoPermit` after ``within`` seconds, or at once if MX asked for a longer silence. ``urgent``: a person waits. It goes
+        before all others, and raises :class:`NoPermit` at once during any silence.
         """
-        return Permit(self, within)
+        return Permit(self, within, urgent=urgent)
 
     def block(self, seconds: float) -> None:
         """No process asks MX for so many seconds (an hour at most). The others learn of it within about a second."""
@@ -113,7 +119,7 @@ class Pacing:
             await asyncio.wait([self._keeper])
         if self._timer is not None:
             self._timer.cancel()
-        for waiting in (self._late, self._waiters):
+        for waiting in (self._late, self._waiters, self._urgent):
             while waiting:
                 waiting.popleft().cancel()
         await self._source.close()
@@ -148,6 +154,40 @@ class Pacing:
                 raise NoPermit(self.blocked_for) from None
             raise
 
+    async def _wait_urgently(self, within: float) -> float:
+        """A slot and a moment, before all who wait."""
+        if self._closed or self.blocked_for > 0:
+            raise NoPermit(self.blocked_for)
+        try:
+            async with asyncio.timeout(within):
+                moment = await self._source.urgent()
+                self._rouse()  # the ledger is read while there is work
+                if moment is None or self.blocked_for > 0:
+                    raise NoPermit(self.blocked_for)
+                if (ahead := moment - self._clock()) > 0:
+                    await asyncio.sleep(ahead)
+                await self._take_slot()
+        except TimeoutError:
+            raise NoPermit(self.blocked_for) from None
+        return moment
+
+    async def _take_slot(self) -> None:
+        if self._concurrency.free > 0:
+            self._concurrency.in_flight += 1
+            return
+        slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._urgent.append(slot)
+        try:
+            await slot
+        except BaseException:
+            if slot.done() and not slot.cancelled():
+                self._concurrency.in_flight -= 1  # it got a slot and does not use it
+                self._release()
+            else:
+                with suppress(ValueError):
+                    self._urgent.remove(slot)
+            raise
+
     async def _wait_again(self, within: float) -> float:
         """Another moment for a request that keeps its slot; it comes before all who wait for a permit."""
         if self._closed or within <= 0 or self.blocked_for > within:
@@ -167,11 +207,15 @@ class Pacing:
 
     def _leave(self, began: float) -> None:
         self._concurrency.leave(began)
-        if self._waiters:
+        if self._waiters or self._urgent:
             self._release()
 
     def _release(self) -> None:
         """Give permits to those who wait, in order, for as long as slots and moments last."""
+        while self._urgent and self._concurrency.free > 0:
+            if not (slot := self._urgent.popleft()).done():
+                self._concurrency.in_flight += 1
+                slot.set_result(None)
         now = self._clock()
         for waiting, take in ((self._late, self._source.take), (self._waiters, self._goes)):
             while waiting:
@@ -244,10 +288,11 @@ class Pacing:
 class Permit:
     """One request: its slot, its moment, and what its answer says of MX."""
 
-    __slots__ = ("_began", "_moment", "_pacing", "_until", "_within")
+    __slots__ = ("_began", "_is_urgent", "_moment", "_pacing", "_until", "_within")
 
-    def __init__(self, pacing: Pacing, within: float | None) -> None:
+    def __init__(self, pacing: Pacing, within: float | None, *, urgent: bool = False) -> None:
         self._pacing = pacing
+        self._is_urgent = urgent
         self._within = within
         self._until = float("inf") if within is None else pacing._clock() + within  # noqa: SLF001
         self._began = 0.0
@@ -255,8 +300,11 @@ class Permit:
 
     async def __aenter__(self) -> Self:
         pacing = self._pacing
-        moment = pacing._goes_at_once()  # noqa: SLF001 - one mechanism, two classes
-        self._moment = await pacing._wait(self._within) if moment is None else moment  # noqa: SLF001
+        if self._is_urgent:
+            self._moment = await pacing._wait_urgently(self._within or URGENT_PATIENCE)  # noqa: SLF001
+        else:
+            moment = pacing._goes_at_once()  # noqa: SLF001 - one mechanism, two classes
+            self._moment = await pacing._wait(self._within) if moment is None else moment  # noqa: SLF001
         self._began = pacing._last_permit = pacing._clock()  # noqa: SLF001
         return self
 
@@ -271,6 +319,8 @@ class Permit:
         On a busy machine a connection takes longer to open than a moment is valid. Without this, all requests that waited for their
         connections would be sent at once. Raises :class:`NoPermit` if no other moment comes within :data:`LATE_PATIENCE`.
         """
+        if self._is_urgent:  # its moment is nobody else's, and a person waits
+            return
         while (now := self._pacing._clock()) > self._moment + LATE:  # noqa: SLF001
             patience = min(LATE_PATIENCE, self._until - now - _TIME_TO_ANSWER)
             self._moment = await self._pacing._wait_again(patience)  # noqa: SLF001

@@ -54,6 +54,10 @@ class Schedule:
         """The last moment, or minus infinity."""
         return self._moments[-1] if self._moments else float("-inf")
 
+    def drop_last(self) -> bool:
+        """Give up the last moment; whether there was one."""
+        return bool(self._moments) and self._moments.pop() is not None
+
     def forget_before(self, moment: float) -> None:
         """Drop the moments before ``moment``: nothing is sent until then."""
         while self._moments and self._moments[0] < moment:

@@ -58,7 +58,7 @@ class PermitSource:
         self._processes = UNKNOWN_PROCESSES
         self._untold_block = _NEVER
         self._asked_at = self._heard_at = self._stale_at = _NEVER
-        self._reserve_from = self._own_from = _NEVER
+        self._reserve_from = self._own_from = self._urgent_from = _NEVER
 
     @property
     def share(self) -> float | None:
@@ -113,6 +113,45 @@ class PermitSource:
             n = 0
         if not self.alone or now >= self._asked_at + TRY_EVERY:
             await self._look(n, now)
+
+    async def urgent(self) -> float | None:
+        """The moment of a request that goes ahead of all others; ``None``: too many such requests wait already.
+
+        The moment may lie ahead, by as much as urgent requests alone exceed the rate. Check :attr:`blocked_until` after this.
+        """
+        now = self._clock()
+        if self._rate is None and now < self._stale_at:
+            return now
+        if not self.alone:
+            try:
+                grant = await self._ledger.reserve(
+                    1,
+                    interval=0.0 if self._rate is None else 1 / self._rate,
+                    horizon=self.horizon,
+                    careful=int(now - self._heard_at < 2 * self.horizon),
+                    urgent=True,
+                )
+            except Exception as error:  # noqa: BLE001 - as in _look
+                self._is_away(cause_of(error))
+            else:
+                self._processes = grant.processes
+                self._hold_until(grant.blocked_until)
+                if self._rate is None:
+                    self._stale_at = self._clock() + STALE
+                return grant.first if grant.n else None
+        return self._own_urgent(self._clock())
+
+    def _own_urgent(self, now: float) -> float | None:
+        """The same by this process's own share: the moment that it planned last is given up, or its next one is put off."""
+        if self.share is None:
+            return now
+        first = max(now, self._urgent_from)
+        if first > now + self.horizon:
+            return None
+        self._urgent_from = first + 1 / self.share
+        if not self.schedule.drop_last():
+            self._own_from = max(self._own_from, now) + 1 / self.share
+        return first
 
     def rest(self) -> None:
         """Nothing is sent for a while: the ledger is read again before the next request."""

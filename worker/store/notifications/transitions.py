@@ -110,12 +110,14 @@ class NotificationTransitions:
         given = [{"id": id_, "outcome": code} for id_, code in sorted(set(bounced))]
         await self._execute(connection, self._note_bounce, given, now=now)
 
-    async def cancel_about(self, connection: AsyncConnection, closed: Collection[int], now: datetime) -> None:
+    async def cancel_about(
+        self, connection: AsyncConnection, closed: Collection[int], now: datetime, *, by: Mover = Mover.SWEEP
+    ) -> None:
         """``cancel``: pending notifications that are about these closed reconnections alone.
 
         A message that waits for the morning would hold up its user's next one.
         """
-        check("cancel", Mover.SWEEP, _N.PENDING, _N.CANCELLED)
+        check("cancel", by, _N.PENDING, _N.CANCELLED)
         await self._execute(connection, self._cancel, ({"id": id_} for id_ in closed), now=now)
 
     async def give_up(self, connection: AsyncConnection, now: datetime) -> Sequence[int]:

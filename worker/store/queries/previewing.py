@@ -130,7 +130,7 @@ def _open_reconnections(user_guid: str, notification_id: int | None) -> Any:
         )
         .select_from(reconnections)
         .outerjoin(notification_reconnections, waits)
-        .outerjoin(windows, (w.reconnection_id == r.id) & w.superseded_at.is_(None))
+        .outerjoin(windows, (w.reconnection_id == r.id) & w.superseded_at.is_(None) & w.epoch.is_not(None))
         .outerjoin(members, m.member_guid == r.member_guid)
         .where(r.user_guid == user_guid, r.closed_at.is_(None), r.state.in_([written(state) for state in OPEN]))
         .order_by(r.broken_since, r.id)

@@ -11,11 +11,13 @@ from worker.policy.states import ReconnectionState
 from worker.store.members import Well
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import reconnections
+from worker.store.sql.tables import reconnections, written
 
 r = reconnections.c
 _R = ReconnectionState
 _NOW = bindparam("now", type_=Moment())
+#: In these states what a failed click is owed is owed still. `ready`: MX gave out a window, and the message that follows tells its user.
+_NOT_SERVED = (_R.DUE, _R.LEASED, _R.NOTIFIED)
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,9 +82,14 @@ def close(
     )
 
 
-def checked(id_: int, epoch: int, **columns: Any) -> Change:
-    """No move: MX was asked about a notified reconnection, and it goes on. Discarded if it was claimed since."""
-    return Change(id=id_, name="", before=_R.NOTIFIED, after=_R.NOTIFIED, columns={"epoch": epoch, **columns})
+def checked(id_: int, epoch: int, *, again_at: datetime, **columns: Any) -> Change:
+    """No move: MX was asked about a notified reconnection, and it goes on. Discarded if it was claimed since.
+
+    ``again_at``: what taking the check wrote as ``next_check_at``. If the row has an earlier moment, a click or a hint came during the
+    check, and the earlier of both moments counts.
+    """
+    given = {"epoch": epoch, "again_at": again_at, **columns}
+    return Change(id=id_, name="", before=_R.NOTIFIED, after=_R.NOTIFIED, columns=given)
 
 
 def applying(rows: Rows) -> Any:
@@ -105,6 +112,7 @@ def applying(rows: Rows) -> Any:
             "base_step": Integer(),
             "notified_at": Moment(),
             "next_check_at": Moment(),
+            "again_at": Moment(),
             "checks": Integer(),
             "closed_at": Moment(),
             "reopen_at": Moment(),
@@ -124,7 +132,11 @@ def applying(rows: Rows) -> Any:
             base_step=func.coalesce(given.base_step, r.base_step),
             notified_at=func.coalesce(given.notified_at, r.notified_at),
             first_notified_at=func.coalesce(r.first_notified_at, given.notified_at),
-            next_check_at=given.next_check_at,
+            next_check_at=case(
+                ((r.next_check_at < given.again_at) & (r.next_check_at < given.next_check_at), r.next_check_at),
+                else_=given.next_check_at,
+            ),
+            owed_at=case((given.state.in_([written(state) for state in _NOT_SERVED]), r.owed_at), else_=None),
             checks=func.coalesce(given.checks, r.checks),
             closed_at=given.closed_at,
             reopen_at=given.reopen_at,

@@ -32,6 +32,10 @@ class MemberCheck(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     broken_since: datetime
     checks: int
+    #: The last click on it.
+    clicked_at: datetime | None
+    #: When it is checked again if nothing comes of this check. Another moment in the row: a click or a hint came meanwhile.
+    again_at: datetime
 
 
 class MemberChecks:
@@ -55,6 +59,8 @@ class MemberChecks:
                 reason=row.reason,
                 broken_since=row.broken_since,
                 checks=row.checks,
+                clicked_at=row.clicked_at,
+                again_at=again_at,
             )
             for row in rows
         ]

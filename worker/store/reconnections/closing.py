@@ -51,11 +51,12 @@ class Closing:
             check("close", Mover.SWEEP, each, *after)
         moment = bindparam("now", type_=Moment())
         values: dict[str, Any] = {"state": state, "outcome": outcome, "outcome_at": moment, "closed_at": moment}
+        values["owed_at"] = None
         if reopen_at is not None:
             values["reopen_at"] = reopen_at
         statement = update(reconnections).where(*where).values(values).returning(r.id)
         ids = (await connection.execute(statement, {"now": now})).scalars().all()
-        await self.finish(connection, wiped=ids, now=now)
+        await self.finish(connection, wiped=ids, closed=ids, now=now)
         await self._notifications.cancel_about(connection, ids, now)
         return len(ids)
 
@@ -64,6 +65,7 @@ class Closing:
         connection: AsyncConnection,
         *,
         wiped: Collection[int],
+        closed: Collection[int],
         left_out: Sequence[tuple[int, int]] = (),
         well: Collection[Well] = (),
         now: datetime,
@@ -71,9 +73,10 @@ class Closing:
         """What else happens to reconnections that close.
 
         - ``wiped``: their windows; so are those of reconnections that are requeued or get a fresh window, in the same statement.
+          Of those that ``closed`` the windows of clicks are wiped too.
         - ``left_out``: messages (notification, reconnection) that go out without them.
         - ``well``: what MX said of their members that are back.
         """
-        await self._windows.wipe(connection, wiped, now)
+        await self._windows.wipe(connection, wiped, now, closed=closed)
         await self._notifications.leave_out(connection, left_out)
         await mark_well(connection, self._rows, well)

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.policy.states import LIVE, Mover, ReconnectionState, check
+from worker.policy.states import ENDS, LIVE, Mover, ReconnectionState, check
 from worker.store.reconnections.changes import Change, applying
 from worker.store.reconnections.closing import Closing
 from worker.store.reconnections.notices import IS_NOTICE
@@ -90,6 +90,7 @@ class Transitions:
         await self._closing.finish(
             connection,
             wiped=[*(change.id for change in changes if change.wipes and change.id in made), *replaced],
+            closed=[change.id for change in changes if change.after in ENDS],
             left_out=left_out,
             well=[change.well for change in changes if change.well is not None and change.id in made],
             now=now,

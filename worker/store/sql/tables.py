@@ -157,6 +157,7 @@ reconnections = Table(
     _partial("ix_reconnections_leased", "lease_expires_at", where="state = 'leased'"),
     _partial("ix_reconnections_reminder", "next_attempt_at", where="state = 'notified'"),
     _partial("ix_reconnections_check", "next_check_at", where="state = 'notified'"),
+    _partial("ix_reconnections_owed", "owed_at", where="owed_at IS NOT NULL"),
     _partial("ix_reconnections_user", "user_guid", where="closed_at IS NULL"),
     _partial("ix_reconnections_reopen", "member_guid", where="reopen_at IS NOT NULL"),
 )
@@ -255,7 +256,8 @@ clicks = Table(
     Column("id", _Id, Identity(), primary_key=True),
     Column("link_id", _Id, ForeignKey("links.id"), nullable=False),
     Column("reconnection_id", _Id, ForeignKey("reconnections.id"), nullable=False, index=True),
-    # SHA-256 of the nonce in the form, hexadecimal: two presses from one load of the page are one click.
+    # SHA-256 of the nonce in the form, hexadecimal: two presses from one load of the page are one click. "retired" and the row's id
+    # once a later press from the same load is a click of its own.
     Column("nonce_hash", String(64), nullable=False),
     Column("clicked_at", Moment, nullable=False),
     # Whether MX was asked for a window, which is what is limited.

@@ -1,0 +1,53 @@
+"""Wakes a stage some seconds from now, at most once a second whatever asks for it.
+
+A click plans six checks of its member, and ten thousand customers may click within a minute. The wakes of one stage that fall into the
+same second are one. They live in this process alone: if it ends, or the broker is away, the next sweep wakes the stage, as always.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from math import ceil
+
+
+class LaterWakes:
+    """The wakes to come of one process; bound to the event loop of its first one."""
+
+    def __init__(self, wake: Callable[[str, int], Awaitable[int]]) -> None:
+        self._wake = wake
+        #: By stage and second of the loop's clock.
+        self._planned: dict[tuple[str, int], asyncio.TimerHandle] = {}
+        self._running: set[asyncio.Task[int]] = set()
+
+    @property
+    def planned(self) -> int:
+        """How many wakes are to come."""
+        return len(self._planned)
+
+    def plan(self, stage: str, seconds: Iterable[float]) -> None:
+        """Wake one worker of ``stage`` so many seconds from now, or up to a second later; once for each."""
+        loop = asyncio.get_running_loop()
+        for after in seconds:
+            key = stage, ceil(loop.time() + after)
+            if key not in self._planned:
+                self._planned[key] = loop.call_at(key[1], self._ring, key)
+
+    def _ring(self, key: tuple[str, int]) -> None:
+        del self._planned[key]
+        task = asyncio.ensure_future(self._wake(key[0], 1))
+        self._running.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Future[int]") -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen: the next sweep wakes the stage
+
+    async def close(self) -> None:
+        """Forget what was planned."""
+        for timer in self._planned.values():
+            timer.cancel()
+        self._planned.clear()
+        running = [*self._running]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)

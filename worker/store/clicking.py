@@ -1,0 +1,252 @@
+"""The transactions of a click: its beginning, with a stored window if there is one for it, and its end. MX is asked between them.
+
+Rows are locked in one order: the link, the reconnection, its windows, the click. The link's row makes the presses of one link come one
+after the other, so that two of them cannot both be the twentieth mint.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from enum import Enum, auto
+
+import msgspec
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.policy.links import BankState
+from worker.policy.states import Mover, ReconnectionState
+from worker.store.clicks import Clicks, Press
+from worker.store.links import Links
+from worker.store.members import Well
+from worker.store.notifications.transitions import NotificationTransitions
+from worker.store.pauses import holds_by_hand
+from worker.store.queries.link_page import BankNow, LinkNow, LinkReads
+from worker.store.reconnections.changes import close
+from worker.store.reconnections.clicked import Clicked, Standing
+from worker.store.reconnections.transitions import Transitions
+from worker.store.sql.database import Database
+from worker.store.sql.moments import database_now
+from worker.store.windows import NewWindow, Windows
+
+
+class Now(Enum):
+    """What a press comes to before MX is asked."""
+
+    #: The token is unknown, or expired.
+    NO_LINK = auto()
+    #: The link is about several banks, and none was named.
+    CHOOSE = auto()
+    #: The reconnection is over.
+    OVER = auto()
+    #: An operator paused everything, or this institution.
+    PAUSED = auto()
+    #: Too many windows were asked for.
+    TOO_MANY = auto()
+    #: A stored window is the click's.
+    HANDED_OUT = auto()
+    #: It is a double click.
+    DOUBLE = auto()
+    #: MX is to be asked.
+    MINT = auto()
+
+
+class Begun(msgspec.Struct, frozen=True, kw_only=True):
+    """The beginning of a click. What is set follows from ``what``."""
+
+    what: Now
+    now: datetime | None = None
+    bank: BankNow | None = None
+    press: Press | None = None
+    #: Encrypted.
+    locked_uri: str | None = None
+    #: Too many: until when.
+    until: datetime | None = None
+
+    def __repr__(self) -> str:
+        return f"Begun({self.what})"
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """How a reconnection ends by MX's answer to a click."""
+
+    state: ReconnectionState
+    outcome: str
+    reopen_at: datetime | None = None
+    well: Well | None = None
+
+
+class ClickStore:
+    """The transactions."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        rows = database.rows
+        self._reads = LinkReads(rows)
+        self._links = Links(rows)
+        self._clicks = Clicks(rows)
+        self._clicked = Clicked()
+        self._windows = Windows(rows)
+        self._transitions = Transitions(rows)
+        self._notifications = NotificationTransitions(rows)
+
+    async def begin(
+        self,
+        token_hash: str,
+        *,
+        reconnection_id: int | None,
+        nonce_hash: str,
+        max_age: timedelta | None,
+        is_usable: Callable[[str], bool],
+    ) -> Begun:
+        """Record a press, and give it a stored window if there is one for it.
+
+        ``max_age``: an older window is not handed out; ``None``: none is too old. ``is_usable``: whether an encrypted URI may be.
+        """
+        mine: set[int] = set()  # a commit whose answer was lost: the transaction runs again, and meets its own click
+
+        async def work(connection: AsyncConnection) -> Begun:
+            link = await self._reads.find(connection, token_hash)
+            if link is None or not link.leads_on:
+                return Begun(what=Now.NO_LINK)
+            await self._links.pressed(connection, link.id, link.now)
+            bank = await self._bank(connection, link, reconnection_id)
+            if bank is None:
+                return Begun(what=Now.CHOOSE)
+            standing = await self._clicked.note(connection, bank.reconnection_id, link.now)
+            bank = msgspec.structs.replace(bank, state=standing.state)
+            press = await self._clicks.press(connection, link.id, bank.reconnection_id, nonce_hash, link.now)
+            if press.is_new:
+                mine.add(press.id)
+            begun = Begun(what=Now.MINT, now=link.now, bank=bank, press=press)
+            if standing.is_open and (press.id not in mine or press.outcome is not None):
+                return msgspec.structs.replace(begun, what=Now.DOUBLE)
+            end = await self._end_without_asking(
+                connection, link, begun, standing, max_age=max_age, is_usable=is_usable
+            )
+            if end is None:
+                await self._clicks.mint(connection, press.id)
+                return begun
+            await self._clicks.finish(connection, press.id, end[0], link.now, asked=False)
+            return end[1]
+
+        return await self._database.transaction(work)
+
+    async def _end_without_asking(
+        self,
+        connection: AsyncConnection,
+        link: LinkNow,
+        begun: Begun,
+        standing: Standing,
+        *,
+        max_age: timedelta | None,
+        is_usable: Callable[[str], bool],
+    ) -> tuple[str, Begun] | None:
+        """How a click ends for which MX need not or may not be asked; ``None``: it is to be asked."""
+        assert begun.bank is not None and begun.press is not None, "a click on a bank"  # noqa: S101, PT018
+        bank, press, become = begun.bank, begun.press, msgspec.structs.replace
+        if not standing.is_open:
+            return str(standing.state), become(begun, what=Now.OVER)
+        if await connection.scalar(select(holds_by_hand(bank.institution_code))):
+            await self._clicked.owe(connection, bank.reconnection_id, link.now)
+            return "paused", become(begun, what=Now.PAUSED)
+        oldest = None if max_age is None else link.now - max_age
+        uri = await self._windows.hand_out(connection, bank.reconnection_id, press.id, fetched_after=oldest)
+        if uri is not None and is_usable(uri):
+            await self._clicked.serve(connection, bank.reconnection_id, moved_to=None)
+            return "stored_window", become(begun, what=Now.HANDED_OUT, locked_uri=uri)
+        if uri is not None:
+            await self._windows.take_back(connection, press.id)
+        until = await self._clicks.no_mint_before(connection, link.id, link.now)
+        return None if until is None else ("too_many", become(begun, what=Now.TOO_MANY, until=until))
+
+    async def _bank(self, connection: AsyncConnection, link: LinkNow, named: int | None) -> BankNow | None:
+        """The bank that is named, or the only one that the link is about, those that are over apart; ``None``: one must be named."""
+        if named is not None:
+            bank = await self._reads.bank(connection, link, named)
+            if bank is not None:
+                return bank
+        banks: Sequence[BankNow] = await self._reads.banks(connection, link)
+        opened = [bank for bank in banks if bank.stands(link.now) in {BankState.BROKEN, BankState.AHEAD}]
+        few = opened or banks
+        return few[0] if len(few) == 1 else None
+
+    async def check_now(self, member_guid: str) -> int:
+        """Check this member, or one that moved to this GUID, as soon as it may be; how many reconnections that are."""
+
+        async def work(connection: AsyncConnection) -> int:
+            now: datetime = (await connection.execute(select(database_now()))).scalar_one()
+            return await self._clicked.check_now(connection, member_guid, now)
+
+        return await self._database.transaction(work)
+
+    async def look(self, click_id: int) -> tuple[str | None, str | None]:
+        """How a click ended so far: outcome and encrypted URI, each if there is one yet."""
+
+        async def work(connection: AsyncConnection) -> tuple[str | None, str | None]:
+            outcome = await self._clicks.outcome_of(connection, click_id)
+            return outcome, None if outcome is None else await self._windows.of_click(connection, click_id)
+
+        return await self._database.transaction(work)
+
+    async def standing(self, bank: BankNow) -> ReconnectionState:
+        """The state that the bank's reconnection is in now."""
+
+        async def work(connection: AsyncConnection) -> ReconnectionState:
+            return (await self._clicked.lock(connection, bank.reconnection_id)).state
+
+        return await self._database.transaction(work)
+
+    async def served(
+        self, bank: BankNow, press: Press, window: NewWindow, now: datetime
+    ) -> tuple[str | None, ReconnectionState]:
+        """MX gave out a window: the encrypted URI that the click has, and the state of its reconnection.
+
+        Of two presses of one double click that both asked, the first one's window counts. No URI: the reconnection is over.
+        """
+
+        async def work(connection: AsyncConnection) -> tuple[str | None, ReconnectionState]:
+            standing = await self._clicked.lock(connection, bank.reconnection_id)
+            if not standing.is_open:
+                await self._clicks.finish(connection, press.id, str(standing.state), now)
+                return None, standing.state
+            uri = await self._windows.store_clicked(connection, window, press.id, now)
+            moved_to = window.member_guid if window.member_guid != bank.member_guid else None
+            await self._clicked.serve(connection, bank.reconnection_id, moved_to=moved_to)
+            await self._clicks.finish(connection, press.id, "window", now)
+            return uri, standing.state
+
+        return await self._database.transaction(work)
+
+    async def close(self, bank: BankNow, press: Press, end: Ended, now: datetime) -> ReconnectionState:
+        """MX's answer ends the reconnection, wherever it stands; returns the state that it ended in, by this or before.
+
+        A fetch under way finds it closed and discards its result. A message under way goes without it, or is cancelled.
+        """
+
+        async def work(connection: AsyncConnection) -> ReconnectionState:
+            id_ = bank.reconnection_id
+            standing = await self._clicked.lock(connection, id_)
+            if standing.is_open:
+                change = close(
+                    id_,
+                    standing.state,
+                    end.state,
+                    now=now,
+                    well=end.well,
+                    outcome=end.outcome,
+                    reopen_at=end.reopen_at,
+                )
+                await self._transitions.apply(connection, [change], by=Mover.CLICK, now=now)
+                await self._notifications.cancel_about(connection, [id_], now, by=Mover.CLICK)
+            await self._clicks.finish(connection, press.id, end.outcome, now)
+            return end.state if standing.is_open else standing.state
+
+        return await self._database.transaction(work)
+
+    async def fail(self, bank: BankNow, press: Press, outcome: str, now: datetime, *, asked: bool) -> None:
+        """MX or the bank failed the click: its user is owed a message if no click succeeds soon."""
+
+        async def work(connection: AsyncConnection) -> None:
+            await self._clicked.owe(connection, bank.reconnection_id, press.clicked_at)
+            await self._clicks.finish(connection, press.id, outcome, now, asked=asked)
+
+        await self._database.transaction(work)

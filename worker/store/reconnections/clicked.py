@@ -1,0 +1,117 @@
+"""What a click or the end of OAuth writes into a reconnection that stays where it is. Each of these is a hint: none is a move."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import BigInteger, ColumnElement, Float, String, bindparam, case, func, literal, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.policy.recovery import AFTER_CLICK
+from worker.policy.states import Mover, ReconnectionState, check
+from worker.store.reconnections.notices import IS_NOTICE
+from worker.store.sql.moments import Moment, later
+from worker.store.sql.tables import reconnections, written
+
+r = reconnections.c
+_R = ReconnectionState
+
+_ID = bindparam("of", type_=BigInteger())
+_NOW = bindparam("now", type_=Moment())
+
+
+#: A hint makes a member be checked so long after its last check at the soonest (seconds).
+APART = 10.0
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a reconnection stands, its row locked."""
+
+    state: ReconnectionState
+    is_open: bool
+
+
+class Clicked:
+    """Its statements, made once; in the transaction of the caller."""
+
+    def __init__(self) -> None:
+        soon = bindparam("soon", type_=Moment())
+        self._note = (
+            update(reconnections)
+            .where(r.id == _ID)
+            .values(clicked_at=_NOW, next_check_at=_sooner(soon))
+            .returning(r.state, r.closed_at)
+        )
+        self._lock = select(r.state, r.closed_at).where(r.id == _ID).with_for_update()
+        self._owe = (
+            update(reconnections)
+            .where(r.id == _ID, r.closed_at.is_(None))
+            .values(owed_at=func.coalesce(r.owed_at, _NOW))
+        )
+        self._serve = (
+            update(reconnections)
+            .where(r.id == _ID, r.closed_at.is_(None))
+            .values(owed_at=None, moved_to=func.coalesce(bindparam("now_at", type_=String()), r.moved_to))
+        )
+        # Two statements: an OR over two columns would read every open reconnection.
+        self._check_now = [_check_now(column) for column in (r.member_guid, r.moved_to)]
+        check("remind", Mover.SWEEP, _R.NOTIFIED, _R.DUE)
+        self._tell = (
+            update(reconnections)
+            .where(
+                r.owed_at.is_not(None),
+                r.owed_at <= bindparam("owed_before", type_=Moment()),
+                r.state == written(_R.NOTIFIED),
+            )
+            .values(
+                state=_R.DUE,
+                next_attempt_at=_NOW,
+                attempts=0,
+                owed_at=None,
+                # The message uses up no reminder: see policy/cadence.py, `Place.before_one_that_does_not_count`.
+                base_step=case((r.base_step < r.step, r.base_step + 1), else_=r.base_step),
+            )
+        )
+
+    async def note(self, connection: AsyncConnection, id_: int, now: datetime) -> Standing:
+        """A customer pressed the button: its member is checked soon. Locks the row."""
+        row = (await connection.execute(self._note, {"of": id_, "now": now, "soon": now + AFTER_CLICK[0]})).one()
+        return Standing(state=_R(row.state), is_open=row.closed_at is None)
+
+    async def lock(self, connection: AsyncConnection, id_: int) -> Standing:
+        """Where it stands. Nobody moves it until the transaction ends."""
+        row = (await connection.execute(self._lock, {"of": id_})).one()
+        return Standing(state=_R(row.state), is_open=row.closed_at is None)
+
+    async def owe(self, connection: AsyncConnection, id_: int, clicked_at: datetime) -> None:
+        """MX or the bank failed a click of this moment."""
+        await connection.execute(self._owe, {"of": id_, "now": clicked_at})
+
+    async def serve(self, connection: AsyncConnection, id_: int, *, moved_to: str | None) -> None:
+        """MX gave out a window for a click; ``moved_to``: the GUID that it answered with, if it is another."""
+        await connection.execute(self._serve, {"of": id_, "now_at": moved_to})
+
+    async def check_now(self, connection: AsyncConnection, member_guid: str, now: datetime) -> int:
+        """Check this member, or one that moved to this GUID, now, or 10 s after its last check; how many there are."""
+        given = {"guid": member_guid, "now": now}
+        return sum([int((await connection.execute(each, given)).rowcount) for each in self._check_now])
+
+    async def tell(self, connection: AsyncConnection, owed_before: datetime, now: datetime) -> int:
+        """``remind`` ahead of its day: whose click failed before ``owed_before``, and was not served since, is due; how many."""
+        return int((await connection.execute(self._tell, {"owed_before": owed_before, "now": now})).rowcount)
+
+
+def _sooner(moment: ColumnElement[datetime]) -> ColumnElement[Any]:
+    """The next check, at this moment at the latest; notices and what is not notified have none."""
+    sooner = case((r.next_check_at < moment, r.next_check_at), else_=moment)
+    return case(((r.state == written(_R.NOTIFIED)) & ~IS_NOTICE, sooner), else_=r.next_check_at)
+
+
+def _check_now(column: ColumnElement[Any]) -> Any:
+    rested = later(r.outcome_at, literal(APART, Float()))
+    return (
+        update(reconnections)
+        .where(column == bindparam("guid", type_=String()), r.closed_at.is_(None))
+        .where(r.state == written(_R.NOTIFIED), ~IS_NOTICE)
+        .values(next_check_at=_sooner(case((rested > _NOW, rested), else_=_NOW)))
+    )
