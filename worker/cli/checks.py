@@ -17,6 +17,7 @@ from typing import Any
 from worker.app import app
 from worker.channels import Channel, Outcome, Sent, TryLater, registry
 from worker.cli.broker_check import examine_broker
+from worker.cli.public_check import examine_public_address
 from worker.errors import WorkerError
 from worker.mx.answers import NO_USERS, NOT_MX, RefusedClient
 from worker.mx.client import MxClient
@@ -54,6 +55,7 @@ def examine(settings: Settings) -> list[Finding]:
         "sweeps": _sweeps,
         "mx": _mx,
         "channels": _channels,
+        "public": _public,
         "telling": _telling,
         "replies": _replies,
         "pauses": _pauses,
@@ -89,7 +91,13 @@ def examine(settings: Settings) -> list[Finding]:
 
 
 #: The setting to look at when a check hangs. All other checks use the database.
-_BEHIND = {"broker": "REDIS_URL", "workers": "REDIS_URL", "mx": "MX_BASE_URL", "channels": "SMTP_URL and the network"}
+_BEHIND = {
+    "broker": "REDIS_URL",
+    "workers": "REDIS_URL",
+    "mx": "MX_BASE_URL",
+    "channels": "SMTP_URL and the network",
+    "public": "PUBLIC_BASE_URL",
+}
 
 
 async def _checked(check: Awaitable[Found]) -> Found:
@@ -187,6 +195,10 @@ async def _mx(settings: Settings) -> Found:
             f"{settings.mx_base_url} refuses us ({failure.code}): {_REFUSALS.get(failure.code, 'see the credentials')}",
         )
     return False, f"{settings.mx_base_url} does not answer our requests now ({failure.code})"
+
+
+async def _public(settings: Settings) -> Found:
+    return await examine_public_address(settings, patience=ANSWER_WITHIN)
 
 
 _REFUSALS = {

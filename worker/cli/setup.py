@@ -116,7 +116,7 @@ def rotate_keys(*, as_json: bool = AsJson) -> None:
 
 
 def doctor(*, as_json: bool = AsJson) -> None:
-    """Check database, schema, keys, broker, workers, sweeps, MX, channels, and whether due messages can be sent; a health check."""
+    """Check database, schema, keys, broker, workers, sweeps, MX, channels, public address, and whether due messages can be sent; a health check."""
     from worker.cli.checks import examine
 
     findings = examine(load_settings())

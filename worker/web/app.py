@@ -10,11 +10,12 @@ from worker.runtime import Runtime
 from worker.web.client import Clients, PublicHost
 from worker.web.done import DoneRoutes
 from worker.web.forms import MOST_BYTES
-from worker.web.guard import Guard
+from worker.web.guard import UNSUBSCRIBE, Guard
 from worker.web.headers import POLICY, common_headers
 from worker.web.health import HealthRoutes
 from worker.web.limits import Limits
 from worker.web.links import LinkRoutes
+from worker.web.optout import OptOutRoutes
 from worker.web.pages import Pages
 
 #: Seconds that a press may take beside MX's answer: the database, before and after it.
@@ -40,11 +41,13 @@ def make_app(runtime: Runtime) -> web.Application:
         prefix=prefix,
     )
     app = web.Application(middlewares=[web.middleware(guard)], client_max_size=MOST_BYTES)
-    links = LinkRoutes(runtime, pages, limits)
+    links, optout = LinkRoutes(runtime, pages, limits), OptOutRoutes(runtime, pages, limits)
     done, health = DoneRoutes(runtime, pages), HealthRoutes(settings)
     for at in dict.fromkeys(("", prefix)):  # a proxy may take the prefix off, or not
         app.router.add_get(f"{at}/r/{{token}}", links.show)
         app.router.add_post(f"{at}/r/{{token}}", links.press)
+        app.router.add_get(f"{at}{UNSUBSCRIBE}", optout.show)
+        app.router.add_post(f"{at}{UNSUBSCRIBE}", optout.change)
         app.router.add_get(f"{at}/done", done.show)
         app.router.add_get(f"{at}/healthz", health.alive)
         app.router.add_get(f"{at}/readyz", health.ready)

@@ -1,0 +1,144 @@
+"""`reconnect web` as a process: alone, two on one port, while the database is away, at its end."""
+
+import http.client
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.machine import Machine, environment_for, free_port, wait_until
+
+LINK = "/r/" + "c" * 22
+
+
+@pytest.fixture
+def machine(tmp_path: Path, redis_url: str) -> Iterator[Machine]:
+    """A migrated SQLite database, a broker, and an address for the web process."""
+    with ExitStack() as stack:
+        machine = Machine(tmp_path, environment_for(tmp_path, redis_url), stack)
+        port = free_port()
+        machine.environment |= {"PUBLIC_BASE_URL": f"http://127.0.0.1:{port}", "WEB_LISTEN": f"127.0.0.1:{port}"}
+        yield machine
+
+
+def _port(machine: Machine) -> int:
+    return int(machine.environment["WEB_LISTEN"].rpartition(":")[2])
+
+
+def _start(machine: Machine, name: str = "web") -> "subprocess.Popen[bytes]":
+    process = machine.start(name, sys.executable, "-m", "worker", "web")
+    log = machine.folder / f"{name}.log"
+    wait_until(lambda: b"web_ready" in log.read_bytes() or process.poll() is not None, what="the start")
+    assert process.poll() is None, log.read_text()
+    return process
+
+
+def _get(machine: Machine, path: str, *, method: str = "GET", timeout: float = 40) -> tuple[int, str]:
+    with closing(http.client.HTTPConnection("127.0.0.1", _port(machine), timeout=timeout)) as connection:
+        connection.request(method, path, headers={"Accept-Language": "en"})
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+
+
+def test_without_a_public_address_there_is_nothing_to_serve(machine: Machine) -> None:
+    ran = machine("web", environment={"PUBLIC_BASE_URL": ""})
+    assert (ran.code, ran.out) == (2, "")
+    assert re.fullmatch(r"reconnect: settings: PUBLIC_BASE_URL is missing: .*\n", ran.err)
+    taken = socket.create_server(("127.0.0.1", 0))
+    with closing(taken):
+        ran = machine("web", environment={"WEB_LISTEN": f"127.0.0.1:{taken.getsockname()[1]}"})
+    assert ran.code == 1
+    assert ran.err.splitlines()[-1].startswith("reconnect: web: cannot listen on 127.0.0.1:")
+    waiting = machine.start(
+        "optional", sys.executable, "-m", "worker", "web", "--optional", environment={"PUBLIC_BASE_URL": ""}
+    )
+    with suppress(subprocess.TimeoutExpired):
+        waiting.wait(3)
+    waiting.terminate()
+    assert waiting.wait(60) in {0, -signal.SIGTERM}
+
+
+def test_it_starts_without_schema_and_redis_and_serves_once_they_are_there(machine: Machine) -> None:
+    machine.environment["REDIS_URL"] = "redis://127.0.0.1:9/0"
+    _start(machine)
+    assert _get(machine, "/healthz")[0] == 200
+    assert _get(machine, "/readyz") == (503, '{"status": "not ready", "why": "schema"}')
+    status, page = _get(machine, LINK)
+    assert status == 503
+    assert "Please try again in a moment" in page
+    assert "<button" in page
+    assert machine("migrate").code == 0
+    wait_until(lambda: _get(machine, "/readyz")[0] == 200, what="readiness")
+    assert _get(machine, LINK)[0] == 404
+    found = {finding["check"]: finding for finding in machine_doctor(machine)}
+    assert (found["public"]["ok"], "reaches this worker" in found["public"]["says"]) == (True, True)
+    for wrong, says in [
+        ({"URI_KEYS": "TluxwB3fV_GWuLkR1_BzGs1Zk90TYAuhNMZP_0q4WyM="}, "other URI_KEYS"),
+        ({"PUBLIC_BASE_URL": f"http://localhost:{_port(machine)}"}, "does not pass Host on"),
+        ({"PUBLIC_BASE_URL": f"http://127.0.0.1:{free_port()}"}, "nobody answers"),
+    ]:
+        found = {finding["check"]: finding for finding in machine_doctor(machine, wrong)}
+        assert found["public"]["ok"] is False
+        assert says in found["public"]["says"]
+    log = (machine.folder / "web.log").read_text()
+    assert "cccccccc" not in log
+    assert "Traceback" not in log
+
+
+def machine_doctor(machine: Machine, environment: dict[str, str] | None = None) -> Any:
+    """What `doctor` found; it fails for other reasons, too."""
+    import json
+
+    return json.loads(machine("doctor", "--json", environment=environment).out)
+
+
+def test_sigterm_finishes_the_request_in_hand(machine: Machine) -> None:
+    assert machine("migrate").code == 0
+    process = _start(machine)
+    answers: list[int] = []
+    with closing(sqlite3.connect(machine.folder / "reconnect.db", isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")  # whoever presses the button has to wait
+        asking = threading.Thread(
+            target=lambda: answers.append(_get(machine, LINK.replace("/r/", "/u/"), method="POST")[0])
+        )
+        asking.start()
+        connected = re.compile(rf": [0-9A-F]{{8}}:{_port(machine):04X} [0-9A-F]{{8}}:[0-9A-F]{{4}} 01 ")
+        wait_until(lambda: connected.search(Path("/proc/net/tcp").read_text()), what="the request")
+        wait_until(lambda: _get(machine, "/healthz")[0] == 200, what="the request's start")
+        process.terminate()
+        wait_until(lambda: b"web_stopping" in (machine.folder / "web.log").read_bytes(), what="the signal")
+        with pytest.raises(ConnectionError):
+            _get(machine, "/healthz")
+        assert not answers
+        assert process.poll() is None
+        database.execute("ROLLBACK")
+    asking.join(60)
+    assert answers == [404]
+    assert process.wait(60) == 0
+
+
+def test_two_share_a_port_and_one_may_end(machine: Machine) -> None:
+    assert machine("migrate").code == 0
+    names = ["web-1", "web-2"]
+    first, second = [_start(machine, name) for name in names]
+    logs = [machine.folder / f"{name}.log" for name in names]
+
+    def both_served() -> bool:
+        assert _get(machine, LINK)[0] == 404
+        return all(b"web_request" in log.read_bytes() for log in logs)
+
+    wait_until(both_served, what="both of them at work")
+    first.terminate()
+    assert first.wait(60) == 0
+    assert [_get(machine, LINK)[0] for _ in range(20)] == [404] * 20
+    second.terminate()
+    assert second.wait(60) == 0

@@ -1,0 +1,68 @@
+"""``/u/{token}``: who wants no more messages. A GET changes nothing; mail scanners follow this link too."""
+
+from aiohttp import web
+
+from worker.runtime import Runtime
+from worker.stages.unsubscribing import Subscription, resubscribe, subscription, unsubscribe
+from worker.web.forms import read_form
+from worker.web.limits import Limit, Limits
+from worker.web.pages import Pages
+from worker.web.texts import UNSUBSCRIBE
+from worker.web.wording import bank_name
+
+#: What a mailbox provider posts (RFC 8058).
+ONE_CLICK = ("List-Unsubscribe", "One-Click")
+
+
+class OptOutRoutes:
+    """The two handlers."""
+
+    def __init__(self, runtime: Runtime, pages: Pages, limits: Limits) -> None:
+        self._runtime = runtime
+        self._pages = pages
+        self._limits = limits
+
+    async def show(self, request: web.Request) -> web.Response:
+        """The page with the choice."""
+        found = await subscription(self._runtime, request.match_info["token"])
+        if found is None:
+            return self._pages.unknown_unsubscribe(request)
+        return self._page(request, found)
+
+    async def change(self, request: web.Request) -> web.Response:
+        """One click of a mailbox provider, or a button of the page: always 200, never a redirect (RFC 8058, 3.2)."""
+        token, form = request.match_info["token"], await read_form(request)
+        if (wait := await self._limits.wait(Limit.LINK, f"u:{token}")) is not None:
+            return self._pages.busy(request, wait)
+        before = await subscription(self._runtime, token)
+        if before is None:
+            return self._pages.unknown_unsubscribe(request)
+        choice = "all" if form.get(ONE_CLICK[0]) == ONE_CLICK[1] else form.get("choice", "")
+        named = form.get("member")
+        guid = next((member.member_guid for member in before.members if member.member_guid == named), None)
+        done = ""
+        if choice == "all":
+            done = "all" if await unsubscribe(self._runtime, token) else ""
+        elif choice == "undo_all":
+            done = "undo" if await resubscribe(self._runtime, token) else ""
+        elif choice == "bank" and guid is not None:
+            done = "bank" if await unsubscribe(self._runtime, token, member_guid=guid) else ""
+        elif choice == "undo_bank" and guid is not None:
+            done = "undo" if await resubscribe(self._runtime, token, member_guid=guid) else ""
+        after = await subscription(self._runtime, token)
+        if after is None:  # the user was erased in between
+            return self._pages.unknown_unsubscribe(request)
+        return self._page(request, after, done=done, member_guid=guid)
+
+    def _page(
+        self, request: web.Request, found: Subscription, *, done: str = "", member_guid: str | None = None
+    ) -> web.Response:
+        """The choice of messages; ``done`` says what was changed just now."""
+        language = self._pages.language(request, found.locale)
+        members = [
+            {"guid": member.member_guid, "name": bank_name(language, member.name), "muted": member.muted}
+            for member in found.members
+        ]
+        named = next((member["name"] for member in members if member["guid"] == member_guid), "")
+        values = {"opted_out": found.opted_out, "members": members, "done": done, "named": named}
+        return self._pages.page(UNSUBSCRIBE, language, values)
