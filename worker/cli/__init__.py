@@ -18,6 +18,7 @@ _MODULES = {
     "work": ("sweep", "pause", "resume", "retry"),
     "inspect": ("status", "explain"),
     "messages": ("preview", "bounces", "optout"),
+    "linking": ("link",),
     "running": ("up", "web", "sandbox"),
     "demo": ("demo",),
 }

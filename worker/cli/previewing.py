@@ -65,8 +65,16 @@ async def preview(runtime: Runtime, user_guid: str, channel: str | None) -> Prev
         raise WorkerError(f"{user_guid} is not in the database: import it, or let your application write it{near}")
     user = (await DeliverStore(runtime.database).people({user_guid}, since=now))[user_guid]
     channel = channel or _channel(runtime, picture, user)
-    content = _content(runtime, picture, now)
+    told = tuple(each for each in picture.open_reconnections if not each.muted)
+    muted = len(picture.open_reconnections) - len(told)
+    # Where nothing else is open, the preview shows what they would get were it not muted.
+    content = _content(runtime, replace(picture, open_reconnections=told) if told else picture, now)
     notes = content.notes
+    if muted:
+        notes.append(
+            f"Of {muted} broken banks the user wants no messages (members.muted_at): "
+            + ("they are left out." if told else "nothing would be sent.")
+        )
     route = choose(user.contact, configured={channel})
     if not isinstance(route, Route):
         notes.append(f"Nothing would be sent by {channel} now: {route.code}.")

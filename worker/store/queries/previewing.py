@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.policy.selection import MemberFacts
 from worker.policy.states import LIVE, OPEN, ReconnectionState
 from worker.store.selection import FACTS, facts_of
+from worker.store.sql.application import is_set
 from worker.store.sql.database import Database
 from worker.store.sql.tables import (
     members,
@@ -41,6 +42,8 @@ class OpenReconnection:
     #: The newest window, encrypted.
     locked_uri: str | None
     fetched_at: datetime | None
+    #: Its user asked for no messages about it.
+    muted: bool
 
     def __repr__(self) -> str:
         return f"OpenReconnection({self.step})"
@@ -127,6 +130,7 @@ def _open_reconnections(user_guid: str, notification_id: int | None) -> Any:
             r.next_attempt_at,
             w.uri.label("locked_uri"),
             w.fetched_at,
+            is_set(m.muted_at).label("muted"),
         )
         .select_from(reconnections)
         .outerjoin(notification_reconnections, waits)
