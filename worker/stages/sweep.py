@@ -2,7 +2,8 @@
 
 1. Recover reconnections and notifications whose lease ran out.
 2. Close the reconnections of members that are no longer broken.
-3. Make reminders due, and close as `exhausted` what is past its last reminder.
+3. Make reminders due, and close as `exhausted` what is past its last reminder. Make due whose click MX failed an hour ago. Forget the
+   URIs of clicks that are over.
 4. Open a reconnection for every broken member that has none, and a notice for every member whose token expires soon.
 5. Hold the messages of an institution whose members break in a burst, and release those whose burst is over.
 6. Wake the workers.
@@ -46,6 +47,8 @@ async def sweep(runtime: Runtime, *, slot: datetime | None = None) -> SweepRepor
     report.recovered = await recover(runtime, store)
     report.closed = await store.close_ended(now)
     report.reminded, report.exhausted = await store.remind(now, messages=len(settings.reminder_days))
+    report.reminded += await store.tell_owed(now)
+    await store.forget_clicked(now)
     report.opened = await store.open(now, grace_seconds=settings.notify_after.total_seconds())
     report.opened += await store.open_notices(now)
     await watch_outages(runtime, now)

@@ -80,13 +80,13 @@ class ClickStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         rows = database.rows
-        self._reads = LinkReads(rows)
-        self._links = Links(rows)
-        self._clicks = Clicks(rows)
-        self._clicked = Clicked()
-        self._windows = Windows(rows)
-        self._transitions = Transitions(rows)
-        self._notifications = NotificationTransitions(rows)
+        self._reads = rows.part(LinkReads)
+        self._links = rows.part(Links)
+        self._clicks = rows.part(Clicks)
+        self._clicked = rows.part(Clicked)
+        self._windows = rows.part(Windows)
+        self._transitions = rows.part(Transitions)
+        self._notifications = rows.part(NotificationTransitions)
 
     async def begin(
         self,

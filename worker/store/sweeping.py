@@ -8,12 +8,14 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, bindparam, case, func, literal, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.policy.links import DOUBLE_CLICK, OWED_AFTER
 from worker.policy.poison import MOST_DEATHS
 from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
 from worker.store.notifications.claims import NotificationClaims
 from worker.store.notifications.transitions import NotificationTransitions
 from worker.store.reconnections.claims import ReconnectionClaims
+from worker.store.reconnections.clicked import Clicked
 from worker.store.reconnections.closing import Closing
 from worker.store.reconnections.notices import IS_NOTICE, Notices
 from worker.store.reconnections.opening import Opening
@@ -22,6 +24,7 @@ from worker.store.selection import BROKEN, may_be_broken, reason, standing
 from worker.store.sql.database import Database
 from worker.store.sql.moments import NEVER, Moment
 from worker.store.sql.tables import members, notification_reconnections, reconnections, sweeps, written
+from worker.store.windows import Windows
 
 m, r = members.c, reconnections.c
 _R = ReconnectionState
@@ -40,7 +43,7 @@ class SweepReport:
     recovered: int = 0
     #: Reconnections that ended because their member is no longer broken, or is gone.
     closed: int = 0
-    #: Reconnections whose next reminder is due.
+    #: Reconnections whose next reminder is due, or that are owed a message because a click failed.
     reminded: int = 0
     #: Reconnections given up after the last reminder.
     exhausted: int = 0
@@ -73,6 +76,8 @@ class SweepStore:
         self._transitions = database.rows.part(Transitions)
         self._notifications = database.rows.part(NotificationTransitions)
         self._closing = database.rows.part(Closing)
+        self._clicked = database.rows.part(Clicked)
+        self._windows = database.rows.part(Windows)
         self._now: ColumnElement[datetime] = bindparam("now", type_=Moment())
 
     async def _count(self, statement: Any, **parameters: object) -> int:
@@ -189,6 +194,18 @@ class SweepStore:
             )
         )
         return due, given_up
+
+    async def tell_owed(self, now: datetime) -> int:
+        """Whose click failed an hour ago, and was not served since: due for one message outside the days of the reminders."""
+        return await self._database.transaction(
+            lambda connection: self._clicked.tell(connection, now - OWED_AFTER, now)
+        )
+
+    async def forget_clicked(self, now: datetime) -> int:
+        """Forget the URIs that were minted for clicks whose double click is over."""
+        return await self._database.transaction(
+            lambda connection: self._windows.forget_clicked(connection, now - 2 * DOUBLE_CLICK, now)
+        )
 
     async def open(self, now: datetime, *, grace_seconds: float) -> int:
         """Open a reconnection for every broken member that has none, page by page, so that memory stays flat."""

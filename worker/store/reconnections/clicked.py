@@ -11,6 +11,7 @@ from worker.policy.recovery import AFTER_CLICK
 from worker.policy.states import Mover, ReconnectionState, check
 from worker.store.reconnections.notices import IS_NOTICE
 from worker.store.sql.moments import Moment, later
+from worker.store.sql.rows import Rows
 from worker.store.sql.tables import reconnections, written
 
 r = reconnections.c
@@ -34,7 +35,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 class Clicked:
     """Its statements, made once; in the transaction of the caller."""
 
-    def __init__(self) -> None:
+    def __init__(self, rows: Rows) -> None:  # noqa: ARG002 - as every part of a store is made
         soon = bindparam("soon", type_=Moment())
         self._note = (
             update(reconnections)
