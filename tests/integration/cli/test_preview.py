@@ -62,6 +62,22 @@ async def test_with_a_public_address_the_preview_has_a_sample_of_our_link_and_st
     assert await bench.one("SELECT count(*) FROM links") == 0
 
 
+async def test_a_bank_of_which_the_user_wants_no_messages_is_left_out(bench_for: Any) -> None:
+    bench = await bench_for(**MAIL)
+    await _broken(bench, "one", "a", "Alder Bank")
+    await _broken(bench, "two", "a", "Birch Bank")
+    await sweep(bench.runtime)
+    now = bench.moment(bench.runtime.clock.now())
+    await bench.sql("UPDATE members SET muted_at = :at WHERE member_guid = 'MBR-two'", at=now)
+    shown = await preview(bench.runtime, "USR-a", None)
+    assert "Alder Bank" in shown.text
+    assert "Birch Bank" not in shown.text
+    assert shown.notes[-1].endswith("they are left out.")
+    await bench.sql("UPDATE members SET muted_at = :at", at=now)
+    shown = await preview(bench.runtime, "USR-a", None)
+    assert shown.notes[-1].endswith("nothing would be sent.")
+
+
 async def test_before_anything_is_asked_of_mx_the_links_are_placeholders(bench_for: Any) -> None:
     bench = await bench_for(**MAIL)
     await _broken(bench, "one", "a", "Alder Bank")

@@ -1,7 +1,11 @@
 """A tenant's templates: what they may replace, and that a mistake in them is found at the start, in one line."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import pytest
 
+from worker.channels import DurableLink
 from worker.channels.email.message import Composer, Mail
 from worker.channels.email.texts import Texts
 from worker.channels.email.wording import word
@@ -42,6 +46,28 @@ def test_one_file_is_replaced_and_the_others_stay(write, make_message):
     assert wording.subject == "First Bank and Acme"
     assert wording.text.startswith("Hello,")
     assert "<h1" in wording.html
+
+
+def test_templates_that_know_nothing_of_our_links_carry_them_too(write, make_message):
+    page = "https://reconnect.example/r/t"
+    ours = DurableLink(page=page, unsubscribe="https://reconnect.example/u/t", until=datetime(2026, 12, 1, tzinfo=UTC))
+    wording = spoken(
+        write({"body.txt": f"Here:\n{LINKS}"}), replace(make_message(link=page), link=ours), our_links=True
+    )
+    assert wording.text == f"Here:\r\n{page}\r\n"
+    assert f'href="{page}"' in wording.html
+
+
+def test_templates_may_name_our_link_and_the_way_to_unsubscribe(write, make_message):
+    page = "https://reconnect.example/r/t"
+    ours = DurableLink(page=page, unsubscribe="https://reconnect.example/u/t", until=datetime(2026, 12, 1, tzinfo=UTC))
+    text = "{% if page %}{{ page }} {{ unsubscribe }} {{ link_until }}{% else %}" + LINKS + "{% endif %}"
+    folder = write({"body.txt": text})
+    wording = spoken(folder, replace(make_message(link=page), link=ours), our_links=True)
+    assert wording.text == f"{page} {ours.unsubscribe} December 1, 2026"
+    assert page not in spoken(folder, make_message()).text
+    with pytest.raises(SettingsError, match="does not show the link"):
+        Texts(write({"body.txt": "{% if not page %}" + LINKS + "{% endif %}"}), our_links=True)
 
 
 def test_a_file_for_one_language_leaves_the_others_alone(write, make_message):

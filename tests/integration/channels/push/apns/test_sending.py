@@ -6,12 +6,16 @@ import asyncio
 import logging
 import time
 import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from tests.integration.channels.push.apns.conftest import LINK
-from worker.channels import BadAddress, ChannelDown, Failed, Sent, TryLater
+from worker.channels import BadAddress, ChannelDown, DurableLink, Failed, Sent, TryLater
 from worker.sandbox.phones.apple import DEVICE, HANG, KEY_ID, STATUS_OF, TOPIC
+
+BASE = "https://reconnect.example.com"
 
 
 async def test_a_message_reaches_the_device(apple, connect, make_message, record):
@@ -51,6 +55,18 @@ async def test_the_link_travels_only_where_that_was_chosen(apple, connect, make_
     without, with_link = apple.payloads
     assert LINK not in str(without)
     assert with_link["link"] == LINK
+
+
+@pytest.mark.parametrize("include_link", [False, True])
+async def test_our_own_link_travels_whatever_was_chosen_and_leads_to_all_banks(
+    apple, connect, make_message, record, include_link
+):
+    ours = DurableLink(page=f"{BASE}/r/token", unsubscribe=f"{BASE}/u/token", until=datetime(2026, 12, 1, tzinfo=UTC))
+    banks = tuple(replace(make_message().banks[0], name=name, link=ours.page) for name in ("First Bank", "Second Bank"))
+    assert (
+        await connect(include_link=include_link).send(replace(make_message(banks=banks), link=ours), record) == Sent()
+    )
+    assert apple.payloads[0]["link"] == ours.page
 
 
 async def test_a_payload_never_grows_too_large(apple, connect, make_message, record):

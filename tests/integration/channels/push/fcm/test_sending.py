@@ -5,12 +5,16 @@
 import asyncio
 import logging
 import time
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from tests.integration.channels.push.fcm.conftest import LINK
-from worker.channels import BadAddress, Bank, ChannelDown, Failed, Sent, TryLater, Unknown
+from worker.channels import BadAddress, Bank, ChannelDown, DurableLink, Failed, Sent, TryLater, Unknown
 from worker.sandbox.phones.google import DEVICE, DROP, HANG, error
+
+BASE = "https://reconnect.example.com"
 
 
 async def test_a_message_reaches_the_device(google, connect, make_message, record):
@@ -45,6 +49,18 @@ async def test_the_link_travels_only_where_that_was_chosen(google, connect, make
     without, with_link = (message["data"] for message in google.messages)
     assert LINK not in str(without)
     assert with_link["link"] == LINK
+
+
+@pytest.mark.parametrize("include_link", [False, True])
+async def test_our_own_link_travels_whatever_was_chosen_and_leads_to_all_banks(
+    google, connect, make_message, record, include_link
+):
+    ours = DurableLink(page=f"{BASE}/r/token", unsubscribe=f"{BASE}/u/token", until=datetime(2026, 12, 1, tzinfo=UTC))
+    banks = tuple(replace(make_message().banks[0], name=name, link=ours.page) for name in ("First Bank", "Second Bank"))
+    assert (
+        await connect(include_link=include_link).send(replace(make_message(banks=banks), link=ours), record) == Sent()
+    )
+    assert google.messages[0]["data"]["link"] == ours.page
 
 
 async def test_a_link_that_does_not_fit_is_left_out(google, connect, make_message, record):

@@ -6,15 +6,19 @@ import asyncio
 import json
 import logging
 import time
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.integration.channels.push.webpush.conftest import LINK, pem_of
-from worker.channels import BadAddress, ChannelDown, Failed, Sent, TryLater, Unknown
+from worker.channels import BadAddress, ChannelDown, DurableLink, Failed, Sent, TryLater, Unknown
 from worker.errors import SettingsError
 from worker.sandbox.phones.browser import Browser, encoded
 from worker.sandbox.phones.push_service import DROP, HANG, OTHER_KEY_ANSWERS
+
+BASE = "https://reconnect.example.com"
 
 
 async def test_a_message_reaches_the_browser_and_nobody_else_can_read_it(
@@ -61,6 +65,18 @@ async def test_the_link_travels_only_where_that_was_chosen(service, browser, con
     without, with_link = (browser.read(body) for body in service.bodies)
     assert LINK not in str(without)
     assert with_link["data"]["link"] == LINK
+
+
+@pytest.mark.parametrize("include_link", [False, True])
+async def test_our_own_link_travels_whatever_was_chosen_and_leads_to_all_banks(
+    service, browser, connect, make_message, record, include_link
+):
+    ours = DurableLink(page=f"{BASE}/r/token", unsubscribe=f"{BASE}/u/token", until=datetime(2026, 12, 1, tzinfo=UTC))
+    banks = tuple(replace(make_message().banks[0], name=name, link=ours.page) for name in ("First Bank", "Second Bank"))
+    assert (
+        await connect(include_link=include_link).send(replace(make_message(banks=banks), link=ours), record) == Sent()
+    )
+    assert browser.read(service.bodies[0])["data"]["link"] == ours.page
 
 
 async def test_a_payload_never_grows_too_large(service, browser, connect, make_message, record):
