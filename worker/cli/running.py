@@ -1,6 +1,7 @@
 """`up`, `web` and `sandbox`: the whole system on one machine, its web process alone, or an MX look-alike to develop against."""
 
 import asyncio
+import logging
 import os
 import shlex
 import signal
@@ -87,6 +88,7 @@ def web(
         signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # so that sigwait gets them
         signal.sigwait(ending)
         return
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # /readyz asks it for the schema every few seconds
     from worker.app import app
     from worker.publishing import Waker
     from worker.web.serve import serve

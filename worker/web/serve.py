@@ -6,7 +6,6 @@ again" pages until they are back.
 
 import asyncio
 import gc
-import logging
 import signal
 from contextlib import suppress
 
@@ -38,34 +37,27 @@ _BACKLOG = 1024
 
 async def serve(settings: Settings, *, wake: Wake) -> None:
     """Serve until SIGTERM or Ctrl-C. Raises :class:`WorkerError` where the address cannot be listened on."""
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # /readyz asks it for the schema every few seconds
     runtime = Runtime(settings, wake=wake, database=_database(settings))
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
-    clock = None
+    https = (settings.public_base_url or "").lower().startswith("https:")
     try:
-        app = make_app(runtime)
-        clock = asyncio.create_task(_keep_clock(runtime))
-        https = (settings.public_base_url or "").lower().startswith("https:")
-        runner = Runner(app, https=https, shutdown_timeout=GRACE, header_seconds=HEADER_SECONDS)
+        runner = Runner(make_app(runtime), https=https, shutdown_timeout=GRACE, header_seconds=HEADER_SECONDS)
         await runner.setup()
         try:
             await _listen(runner, settings.web_listen)
             gc.collect()
-            gc.freeze()
+            gc.freeze()  # as in a worker's child: see worker.runtime
             gc.set_threshold(GC_AFTER, 20, 20)
             log.info("web_ready", listen=settings.web_listen)
-            await asked.wait()
+            await _keep_clock(runtime, until=asked)
             log.info("web_stopping")
         finally:
             with suppress(TimeoutError):
                 await asyncio.wait_for(runner.cleanup(), GRACE + _LONGEST_END)
     finally:
-        if clock is not None:
-            clock.cancel()
-            await asyncio.wait([clock])
         runtime.stopping.set()
         with suppress(TimeoutError):
             await asyncio.wait_for(runtime.close(), _LONGEST_END)
@@ -86,11 +78,17 @@ async def _listen(runner: Runner, listen: str) -> None:
         ) from None
 
 
-async def _keep_clock(runtime: Runtime) -> None:
-    """Policy decides by the database's clock; ours alone would drift from it in a process that lives for weeks."""
-    while True:
-        try:
-            await runtime.set_clock()
-        except WorkerError as error:
+async def _keep_clock(runtime: Runtime, *, until: asyncio.Event) -> None:
+    """Policy decides by the database's clock. Ours alone would drift away from it in a process that lives for weeks."""
+    ended = asyncio.create_task(until.wait())
+    while not ended.done():
+        reading = asyncio.create_task(runtime.set_clock())
+        await asyncio.wait({reading, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if not reading.done():
+            await asyncio.wait({reading}, timeout=_LONGEST_END)  # cancelled, SQLite's thread would outlive the loop
+            reading.cancel()
+        elif isinstance(error := reading.exception(), WorkerError):
             log.warning("clock_not_set", why=str(error))
-        await asyncio.sleep(CLOCK_EVERY)
+        elif error is not None:
+            log.error("clock_not_set", exc_info=error)
+        await asyncio.wait({ended}, timeout=CLOCK_EVERY)
