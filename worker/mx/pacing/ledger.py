@@ -28,6 +28,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as ConnectionLost
 
 KEY = "reconnect:pacing:mx"
+#: The next free moment of urgent requests.
+URGENT_KEY = "reconnect:pacing:mx:urgent"
 
 #: Nothing is granted further ahead than this (seconds). A slow rate widens it, so that every process gets one moment.
 HORIZON = 1.25
@@ -40,7 +42,7 @@ KEPT_FOR = 86_400
 
 _TIMEOUT = 1.0
 
-# Microseconds throughout: a double holds them exactly. The text is "due blocked urgent_due id seen id seen …".
+# Microseconds throughout: a double holds them exactly. The text is "due blocked id seen id seen …".
 _SCRIPT = """
 local id, n, interval, block = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local careful, horizon, longest = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -52,7 +54,7 @@ local words = {}
 for word in string.gmatch(redis.call('GET', KEYS[1]) or '', '%d+') do words[#words + 1] = word end
 
 local processes, seen = 1, {}
-for i = 4, #words - 1, 2 do
+for i = 3, #words - 1, 2 do
   if words[i] ~= id and tonumber(words[i + 1]) > now - tonumber(ARGV[8]) then
     processes = processes + 1
     seen[#seen + 1] = words[i] .. ' ' .. words[i + 1]
@@ -60,10 +62,9 @@ for i = 4, #words - 1, 2 do
 end
 horizon = math.max(horizon, (processes + 1) * interval)
 
--- Nobody can have reserved so far ahead: the server's clock was set back, so the values are dropped.
-local due, urgent_due = tonumber(words[1]), tonumber(words[3])
+-- Nobody can have reserved so far ahead: the server's clock was set back, so the value is dropped.
+local due = tonumber(words[1])
 if due and due > now + 3 * horizon + 10 * interval then due = nil end
-if urgent_due and urgent_due > now + horizon + 10 * interval then urgent_due = nil end
 -- If the text is gone, or processes worked without Redis, others may hold moments that are not in it: begin after the horizon.
 if (not due and careful > 0) or (due and due < now and careful > 1) then due = now + horizon end
 
@@ -73,11 +74,13 @@ if block > 0 then blocked = math.max(blocked, now + math.min(block, longest)) en
 local first = math.max(due or now, now, blocked)
 local granted = 0
 if urgent then
+  local urgent_due = tonumber(redis.call('GET', KEYS[2]) or '')
+  if urgent_due and urgent_due > now + horizon + 10 * interval then urgent_due = nil end
   -- At once, but no faster than the rate; whoever reserves after it does so as much later.
   first = math.max(urgent_due or now, now, blocked)
   if interval == 0 or first <= now + horizon then granted = 1 end
   if granted > 0 then
-    urgent_due = first + interval
+    redis.call('SET', KEYS[2], string.format('%.0f', first + interval), 'EX', 60)
     due = math.max(due or now, now) + interval
   end
 elseif n > 0 then
@@ -87,7 +90,7 @@ end
 
 if interval > 0 then seen[#seen + 1] = id .. string.format(' %.0f', now) end
 if interval > 0 or block > 0 then
-  local text = string.format('%.0f %.0f %.0f ', due or now, blocked, urgent_due or 0) .. table.concat(seen, ' ')
+  local text = string.format('%.0f %.0f ', due or now, blocked) .. table.concat(seen, ' ')
   redis.call('SET', KEYS[1], text, 'EX', ARGV[9])
 end
 return {now, first, granted, blocked, processes}
@@ -200,7 +203,7 @@ class RedisLedger:
             KEPT_FOR,
             int(urgent),
         )
-        answer = await self._script(keys=[KEY], args=[self._id, *figures])
+        answer = await self._script(keys=[KEY, URGENT_KEY], args=[self._id, *figures])
         now, first, granted, blocked, processes = (int(figure) for figure in answer)
         self._time.learn(now / 1e6, asked=asked, answered=self._clock())
         here = self._time.here
