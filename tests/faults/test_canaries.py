@@ -96,6 +96,7 @@ def test_no_secret_and_nobodys_address_is_found_in_anything_that_a_bad_day_wrote
     }
     machine.environment |= {"MX_API_KEY": "canary-api-key", "MX_CLIENT_ID": "canary-client-id"}
     machine.environment |= {"MX_ALLOWED_URI_HOSTS": "*.sandbox.example", "BATCH_SIZE": "50"}
+    machine.environment |= {"PUBLIC_BASE_URL": "https://links.example"}
     records = populated(MEMBERS, "--drop-bodies", "--phones", str(machine.folder / "phones"), url=url, columns=phone)
     machine.sign_up(*(f"canary-device-{n:06}" for n in range(1, MEMBERS, 4)))
     machine.control(keys={"api_key": "canary-api-key", "client_id": "canary-client-id"})
@@ -231,6 +232,7 @@ def _canaries(machine: Machine) -> list[str]:
     lines = [line for line in account["private_key"].splitlines() if not line.startswith("-")]
     return [
         "canary-", "@mail.example", "ya29.", "oauth/authorize", "oauth%2Fauthorize", "response_type=code", "b8OikQ4Ep3",
+        "links.example/r/", "links.example/u/",
         machine.environment["URI_KEYS"], lines[1], lines[-2],
     ]  # fmt: skip
 
