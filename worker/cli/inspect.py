@@ -10,7 +10,7 @@ import typer
 
 from worker.cli.funnel import counted, funnel_table, waiting_table
 from worker.cli.meaning import nearest_guid
-from worker.cli.reporting import came_back, given_up, never_told, span
+from worker.cli.reporting import came_back, given_up, links_pressed, never_told, span
 from worker.cli.session import AsJson, out, print_json, run, styled, when
 from worker.errors import UsageError, WorkerError
 from worker.mx.identifiers import is_member_guid, is_user_guid
@@ -25,6 +25,7 @@ from worker.stages.explaining import Explainer
 from worker.store.fetching import FetchStore
 from worker.store.pauses import PauseStore
 from worker.store.queries.lookup import LookupStore
+from worker.store.queries.presses import Presses, PressStore
 from worker.store.queries.reports import ReportStore
 from worker.store.queries.returns import Returns, ReturnStore
 from worker.store.queries.unreadable import NotUnderstood, UnreadableStore
@@ -61,6 +62,8 @@ def status(*, as_json: bool = AsJson) -> None:
     if ahead := found["open_by_reason"].get(str(Reason.EXPIRES_SOON)):
         out.print(f"Of the open reconnections, {ahead} are notices ahead of an expiry: their members are well.")
     out.print(came_back(Returns(**found["returns"])))
+    if pressed := links_pressed(Presses(**found["clicks"])):
+        out.print(pressed)
     for line in _given_up(found["outcomes"]):
         out.print(line)
     if found["not_understood"]:
@@ -92,6 +95,7 @@ async def overview(runtime: Runtime) -> dict[str, Any]:
         ],
         "open_by_reason": await reports.open_by_reason(),
         "returns": asdict(await ReturnStore(runtime.database).lately(now)),
+        "clicks": asdict(await PressStore(runtime.database).lately(now)),
         "last_sweep": await reports.last_sweep(),
         "next_sweep_at": next(iter(slots_after(runtime.settings.sweep_schedule, now)), None),
         "overdue": overdue.text if overdue else None,
@@ -192,6 +196,8 @@ def _member(found: dict[str, Any], settings: Settings, now: datetime) -> dict[st
             },
             "moved_to": e["moved_to"],
             "notified_at": e["notified_at"],
+            "clicked_at": e["clicked_at"],
+            "owed_at": e["owed_at"],
             "history": _history(e),
         }
         for e in found["reconnections"]
@@ -212,6 +218,8 @@ def _history(reconnection: dict[str, Any]) -> list[tuple[datetime, str]]:
         at = message["sent_at"] or message["created_at"]
         outcome = f" ({message['outcome']})" if message["outcome"] else ""
         events.append((at, f"message {message['step'] + 1} by {message['channel']}: {message['state']}{outcome}"))
+    for press in reconnection["clicks"]:
+        events.append((press["clicked_at"], f"its link's button was pressed: {press['outcome'] or 'under way'}"))
     if reconnection["outcome_at"]:
         events.append(
             (

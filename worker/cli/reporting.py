@@ -3,6 +3,7 @@
 from datetime import timedelta
 from itertools import pairwise
 
+from worker.store.queries.presses import Presses
 from worker.store.queries.returns import Returns
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
@@ -29,6 +30,19 @@ def came_back(returns: Returns) -> str:
     text += f"; {returns.after_a_message} ({share} %) after a message"
     if returns.median_seconds_after_message is not None:
         text += f", half of them within {span(returns.median_seconds_after_message)} of it"
+    return f"{text}."
+
+
+def links_pressed(presses: Presses) -> str:
+    """How many links were opened by their button, what failed, and how soon a return followed; nothing if none was."""
+    if not presses.clicks:
+        return ""
+    text = f"In the last {presses.days} days {presses.links_opened} links were opened by their button"
+    if presses.median_seconds_to_return is not None:
+        text += f"; half of who came back after that did so within {span(presses.median_seconds_to_return)}"
+    if failed := presses.failed:
+        words = ", ".join(f"{word} {count}" for word, count in list(failed.items())[:5])
+        text += f". {sum(failed.values())} of {presses.clicks} presses failed: {words}"
     return f"{text}."
 
 

@@ -63,7 +63,7 @@ def _window_parameters(settings: Settings) -> dict[str, str]:
     parameters = {
         "skip_aggregation": "true" if settings.mx_skip_aggregation else None,
         "referral_source": settings.mx_referral_source,
-        "client_redirect_url": settings.mx_client_redirect_url,
+        "client_redirect_url": settings.client_redirect_url,
         "ui_message_webview_url_scheme": settings.mx_ui_message_webview_url_scheme,
     }
     return {name: value for name, value in parameters.items() if value is not None}

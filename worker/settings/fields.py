@@ -100,7 +100,8 @@ class Settings(WebSettings, PushSettings, BaseSettings):
         "BROWSER", description="APP only if OAuth starts from your mobile app; APP from a browser breaks the flow."
     )
     mx_client_redirect_url: str | None = Field(
-        None, description="Where MX sends the customer at the end of OAuth. Only with APP."
+        None,
+        description="Where MX sends the customer at the end of OAuth. Only with APP. Unset: PUBLIC_BASE_URL/done, if that is set.",
     )
     mx_ui_message_webview_url_scheme: str | None = Field(
         None, description="The scheme that leads back into your app. Only with APP."
@@ -400,6 +401,17 @@ class Settings(WebSettings, PushSettings, BaseSettings):
 
         name, address = parseaddr(self.email_from or "")
         return self.app_name or name or address.partition("@")[2] or "our app"
+
+    @property
+    def client_redirect_url(self) -> str | None:
+        """Where MX sends the customer at the end of OAuth: ``MX_CLIENT_REDIRECT_URL``, or, from an app, our own page of the end."""
+        if (
+            self.mx_client_redirect_url is None
+            and self.mx_referral_source == "APP"
+            and self.public_base_url is not None
+        ):
+            return f"{self.public_base_url}/done"
+        return self.mx_client_redirect_url
 
     def uri_host_is_allowed(self, host: str) -> bool:
         """Whether ``MX_ALLOWED_URI_HOSTS`` lets a URI to this host through."""

@@ -15,6 +15,7 @@ from worker.store.sql.application import is_set
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment, database_now
 from worker.store.sql.tables import (
+    clicks,
     devices,
     members,
     notification_reconnections,
@@ -31,6 +32,8 @@ r, n = reconnections.c, notifications.c
 
 #: More than so many are not counted where it is asked whether there are any.
 _MANY = 1000
+#: `explain` tells the newest presses of a reconnection's button.
+_MOST_CLICKS = 20
 
 
 @dataclass(frozen=True)
@@ -268,8 +271,16 @@ class ReportStore:
     async def _add_history(self, connection: AsyncConnection, reconnection: dict[str, Any]) -> None:
         minted = await connection.execute(
             select(windows.c.fetched_at, windows.c.superseded_at)
-            .where(windows.c.reconnection_id == reconnection["id"])
+            # Those of clicks are told by the clicks.
+            .where(windows.c.reconnection_id == reconnection["id"], windows.c.epoch.is_not(None))
             .order_by(windows.c.id)
+        )
+        of_clicks = (clicks.c.clicked_at, clicks.c.outcome, clicks.c.answered_at)
+        pressed = await connection.execute(
+            select(*of_clicks)
+            .where(clicks.c.reconnection_id == reconnection["id"])
+            .order_by(clicks.c.id.desc())
+            .limit(_MOST_CLICKS)
         )
         link = notification_reconnections.c
         told = await connection.execute(
@@ -290,6 +301,7 @@ class ReportStore:
             .where(link.reconnection_id == reconnection["id"])
             .order_by(n.id)
         )
+        reconnection["clicks"] = [dict(row) for row in pressed.mappings()][::-1]
         reconnection["windows"] = [dict(row) for row in minted.mappings()]
         reconnection["notifications"] = [dict(row) for row in told.mappings()]
 

@@ -51,15 +51,18 @@ class ReturnStore:
                 days=within.days,
                 reconnected=reconnected,
                 after_a_message=after_a_message,
-                median_seconds=await connection.scalar(_median(r.opened_at, back)),
-                median_seconds_after_message=await connection.scalar(_median(r.notified_at, prompted)),
+                median_seconds=await connection.scalar(median_until_closed(r.opened_at, back)),
+                median_seconds_after_message=await connection.scalar(median_until_closed(r.notified_at, prompted)),
             )
 
         return await self._database.transaction(work)
 
 
-def _median(since: Any, among: Any) -> Any:
-    """Of an even number the mean of the two in the middle. SQLite has no percentiles, so they are counted off."""
+def median_until_closed(since: Any, among: Any) -> Any:
+    """Seconds from a moment to the end of a reconnection, of the one in the middle.
+
+    Of an even number the mean of the two in the middle. SQLite has no percentiles, so they are counted off.
+    """
     took = seconds_between(since, r.closed_at)
     ranked = (
         select(
