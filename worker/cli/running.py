@@ -108,6 +108,12 @@ def sandbox(
     phones: Path | None = typer.Option(
         None, "--phones", help="Simulate phones and browsers too; the keys for FCM, APNs and Web Push are written here."
     ),
+    web: str | None = typer.Option(
+        None,
+        "--web",
+        help="Where `reconnect web` listens, such as http://127.0.0.1:8080: open a public address for it.",
+    ),
+    front_port: int = typer.Option(8091, "--front-port", help="With --web: that address; 0 for any free port."),
 ) -> None:
     """An MX look-alike and a mail server; with --phones, phones and browsers too."""
     mail_dir.mkdir(parents=True, exist_ok=True)
@@ -122,6 +128,8 @@ def sandbox(
         smtp_port=smtp_port,
         latency=latency,
         phones=phones,
+        web=web,
+        front_port=front_port,
     )
 
     def ready(addresses: Addresses) -> None:
@@ -133,6 +141,7 @@ def sandbox(
             "SMTP_URL": addresses.smtp_url,
             "EMAIL_FROM": "Sandbox <no-reply@sandbox.example>",
             **addresses.push,
+            **({"PUBLIC_BASE_URL": addresses.public_base_url} if addresses.public_base_url else {}),
         }
         for name, value in settings.items():
             out.print(f"  {name}={quoted(value)}")

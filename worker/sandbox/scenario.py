@@ -48,6 +48,12 @@ class Kind:
     by: Literal["mail", "push"] = "mail"
     #: The users open the link in this message (1 is the first), and allow.
     clicks: int | None = None
+    #: They come shortly before the next message, not at once.
+    late: bool = False
+    #: They double-click.
+    twice: bool = False
+    #: MX answers 503 when they press the button for the first time; they try again in a moment.
+    mx_down: bool = False
     #: What MX answers, request by request (worker/sandbox/script.py).
     script: tuple[str, ...] = ("ok",)
     #: What the application's database has about the member; times are in days from now.
@@ -81,11 +87,33 @@ KINDS = (
     Kind(name="error code 2004", weight=2, facts={"error_code": 2004}),
     Kind(name="clicks the link, allows", weight=4, ends="reconnected", messages=1, clicks=1),
     Kind(name="clicks the reminder's link", weight=2, ends="reconnected", messages=2, clicks=2),
+    Kind(name="clicks after three days", weight=2, ends="reconnected", messages=1, clicks=1, late=True),
+    Kind(name="double-clicks", weight=2, ends="reconnected", messages=1, clicks=1, twice=True),
+    Kind(
+        name="clicks while MX is down",
+        weight=1,
+        at_most=5,  # so few that it is no outage of MX
+        ends="reconnected",
+        messages=1,
+        clicks=1,
+        late=True,  # with a stored window that is fresh, nobody would notice
+        mx_down=True,
+    ),
     Kind(name="three banks, one message", weight=3, banks_each=3),
     Kind(name="three banks, clicks all", weight=1, banks_each=3, ends="reconnected", messages=1, clicks=1),
     Kind(name="Android, no mail", weight=2, has_email=False, by="push", devices=("fcm",)),
     Kind(name="iPhone, no mail", weight=2, has_email=False, by="push", devices=("apns",)),
     Kind(name="browser, no mail", weight=2, has_email=False, by="push", devices=("webpush",)),
+    Kind(
+        name="Android, clicks the push",
+        weight=1,
+        has_email=False,
+        by="push",
+        devices=("fcm",),
+        ends="reconnected",
+        messages=1,
+        clicks=1,
+    ),
     Kind(name="three banks, one push", weight=1, has_email=False, by="push", devices=("apns",), banks_each=3),
     Kind(name="mail and phone, no wish", weight=1, devices=("fcm",)),
     Kind(name="mail and phone, wants push", weight=2, by="push", devices=("apns",), channel="push"),
@@ -202,6 +230,24 @@ def _guid(prefix: str, name: str) -> str:
 def make_demo_members(size: int) -> list[DemoMember]:
     """``size`` members, every kind by its weight; always the same for the same size."""
     return list(islice(_demo_members(_users()), size))
+
+
+def make_visitors() -> list[DemoMember]:
+    """Members for the person who watches: one user with one bank, one with three. They break when everything else is over."""
+    one = Kind(name="a visitor", weight=0)
+    users = {"you": BANKS[:1], "you-too": BANKS[1:4]}
+    return [
+        DemoMember(
+            kind=one,
+            user_guid=_guid("USR", user),
+            member_guid=_guid("MBR", f"{user} {code}"),
+            email=f"{user}@mail.example",
+            institution_code=code,
+            institution_name=name,
+        )
+        for user, banks in users.items()
+        for code, name in banks
+    ]
 
 
 def _users() -> Iterator[Kind]:

@@ -23,6 +23,7 @@ from worker.errors import UsageError, WorkerError
 from worker.sandbox.bank import Bank, Keys
 from worker.sandbox.consent import Consent
 from worker.sandbox.control import Control
+from worker.sandbox.front import Front
 from worker.sandbox.mail_pages import MailPages
 from worker.sandbox.mail_server import MailServer
 from worker.sandbox.mailbox import Mailbox
@@ -67,6 +68,9 @@ class SandboxConfig:
     aggregation_seconds: float = 1.0
     #: The folder for a push sender's keys; ``None``: no phones. Phones need the packages of the ``push`` extra.
     phones: Path | None = None
+    #: Where `reconnect web` listens, such as ``http://127.0.0.1:8080``: a front for it is opened (:mod:`worker.sandbox.front`).
+    web: str | None = None
+    front_port: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +87,8 @@ class Addresses:
     control: str
     #: The settings with which a sender of push messages reaches the phones; empty without phones.
     push: dict[str, str] = field(default_factory=dict)
+    #: ``PUBLIC_BASE_URL``, if there is a front.
+    public_base_url: str | None = None
 
     @classmethod
     def of(cls, host: str, http_port: int, smtp_port: int) -> "Addresses":
@@ -116,6 +122,7 @@ async def serve(config: SandboxConfig, ready: Callable[[Addresses], None]) -> No
     mail = MailServer(mailbox, latency=config.mail_latency, login=config.mail_login)
     pages = MailPages(mailbox)
     consent = Consent(bank.members, bank.ledger)
+    front = Front(config.web) if config.web is not None else None
     phones = _phones(config.phones)
     _allow_many_connections()
     async with AsyncExitStack() as stack:
@@ -141,6 +148,13 @@ async def serve(config: SandboxConfig, ready: Callable[[Addresses], None]) -> No
             if phones is not None:
                 phones.base_url = addresses.base_url
                 addresses = replace(addresses, push=phones.settings())
+            if front is not None:
+                front.base_url = addresses.base_url
+                try:
+                    port = await stack.enter_async_context(front.running(config.host, config.front_port))
+                except OSError as error:
+                    raise _cannot_listen(config.host, config.front_port, error) from None
+                addresses = replace(addresses, public_base_url=Addresses.of(config.host, port, 0).base_url)
             ready(addresses)
             await stop.wait()
         finally:
@@ -255,6 +269,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         mail_latency=chosen.mail_latency,
         aggregation_seconds=chosen.aggregation_seconds,
         phones=chosen.phones,
+        web=chosen.web,
+        front_port=chosen.front_port,
     )
 
     def ready(addresses: Addresses) -> None:
@@ -300,6 +316,8 @@ def _parser() -> argparse.ArgumentParser:
         help="from consent to data (%(default)s)",
     )
     parser.add_argument("--phones", type=Path, metavar="DIR", help="phones and browsers too, the sender's keys in DIR")
+    parser.add_argument("--web", metavar="URL", help="where `reconnect web` listens: open a public address for it")
+    parser.add_argument("--front-port", type=_port, default=0, metavar="N", help="of that address (%(default)s)")
     parser.add_argument("--ready-file", type=Path, metavar="PATH", help="the addresses as JSON, once both listen")
     return parser
 

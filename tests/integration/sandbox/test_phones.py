@@ -1,12 +1,14 @@
 """Phones sign up over HTTP, and what a real sender sends them is counted by device."""
 
 import datetime as dt
+from dataclasses import replace
 
 import pytest
 
-from worker.channels import BadAddress, Bank, Message, Sent
+from worker.channels import BadAddress, Bank, DurableLink, Message, Sent
 from worker.channels.registry import open_channels
 
+UNTIL = dt.datetime(2026, 4, 3, tzinfo=dt.UTC)
 KINDS = ("fcm", "apns", "webpush")
 
 
@@ -46,6 +48,16 @@ async def test_every_kind_of_device_gets_what_is_sent_to_it(sandbox, channels):
         assert isinstance(await channels[kind].send(message(address), dispatching), Sent)
     found = await sandbox.json("/sandbox/phones.json")
     assert found == {"count": 3, "told": {address: 1 - number % 2 for number, address in enumerate(addresses)}}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_app_has_the_link_of_its_newest_message(sandbox, channels, kind):
+    (address,) = await sign_up(sandbox, {"kind": kind})
+    for key in ("m1", "m2"):
+        link = DurableLink(page=f"https://app.example/r/{key}", unsubscribe="https://app.example/u/x", until=UNTIL)
+        assert isinstance(await channels[kind].send(replace(message(address, key), link=link), dispatching), Sent)
+    async with sandbox.get("/sandbox/phones/latest.json", headers={}, params={"address": address}) as response:
+        assert await response.json() == {"message_key": "m2", "link": "https://app.example/r/m2"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

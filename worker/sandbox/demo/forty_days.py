@@ -6,6 +6,7 @@ shortly before and after each day on which something must happen, and on quiet d
 arrive, never in our own database.
 """
 
+import asyncio
 import logging
 import time
 from collections import Counter
@@ -20,7 +21,9 @@ import aiohttp
 from worker.errors import WorkerError
 from worker.policy.cadence import PATIENCE_AFTER_LAST
 from worker.runtime import Runtime
-from worker.sandbox.customers import Customers
+from worker.sandbox.customers import Customers, Saw
+from worker.sandbox.demo.reach import SCANNERS, Reach
+from worker.sandbox.scanning import ScanKind, kind_for
 from worker.sandbox.scenario import DemoMember, devices_of, with_devices, write_import, write_zones
 from worker.stages.sweep import sweep
 from worker.store.queries.reports import ReportStore, Standing
@@ -38,6 +41,12 @@ _MORNING, _LATE = timedelta(hours=3), timedelta(hours=4)
 _JUST_BEFORE = timedelta(hours=1)
 _A_DAY = timedelta(days=1)
 _QUIET_DAYS = (1, 5, 10, 22, 40)
+#: When customers come, as the summary names it.
+_CAME = _AT_ONCE, _AFTER_DAYS, _AFTER_A_REMINDER = "at once", "after 3 days", "after a reminder"
+#: How long MX's own links live in the demonstration (seconds). MX does not say; it is longer than URI_MAX_AGE.
+_LINK_SECONDS = 1800
+#: Customers who click at the same time.
+_AT_A_TIME = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +58,8 @@ class Stop:
     what: str
     #: Messages that a user who never answers must have by then.
     rounds: int
+    #: The next message comes soon: those who come late come now.
+    late: bool = False
 
 
 @dataclass(kw_only=True)
@@ -72,6 +83,12 @@ class Results:
     #: Users who had too many or too few messages at any stop.
     miscounted: set[str] = field(default_factory=set)
     days: list[dict[str, Any]] = field(default_factory=list)
+    #: What first clicks came to.
+    reach: Reach = field(default_factory=lambda: Reach(moments=_CAME))
+    #: Of customers who clicked while MX was down: what they came to, and what when they tried again.
+    mx_down: Counter[tuple[Saw, Saw]] = field(default_factory=Counter)
+    #: What mail scanners of each kind did.
+    scans: dict[str, dict[str, int]] = field(default_factory=dict)
     standing: Standing | None = None
     returns: Returns | None = None
 
@@ -93,7 +110,7 @@ def stops(days: Sequence[int]) -> Iterator[Stop]:
     found = [Stop(at=_MORNING, what="morning has come for those who slept", rounds=1)]
     for number, day in enumerate(days[1:], start=1):
         at = timedelta(days=day)
-        found.append(Stop(at=at - _JUST_BEFORE, what=f"just before reminder {number}", rounds=number))
+        found.append(Stop(at=at - _JUST_BEFORE, what=f"just before reminder {number}", rounds=number, late=True))
         found.append(Stop(at=at + _LATE, what=f"reminder {number}", rounds=number + 1))
     end = timedelta(days=days[-1]) + PATIENCE_AFTER_LAST
     found.append(Stop(at=end - _JUST_BEFORE, what="just before the end of patience", rounds=len(days)))
@@ -127,15 +144,19 @@ class FortyDays:
         write_import(results.demo_members, folder / "members.csv", began)
         taken, refused = await self._commands.import_file(folder / "members.csv")
         self._commands.say(f"Imported {taken} rows" + (f", refused {refused}." if refused else "."))
+        scanners = [rule.model_dump() for rule in SCANNERS]
+        await self._customers.control(scan=scanners, link_seconds=_LINK_SECONDS)
         now = timedelta(0)
         await self._stop(Stop(at=now, what="the first message", rounds=1), bar=True)
         results.at_first = await self._reports.states()
         for stop in stops(self._runtime.settings.reminder_days):
             await set_back(self._runtime.database, stop.at - now)
+            await self._customers.control(link_age=(stop.at - now).total_seconds())
             now = stop.at
             write_zones(results.demo_members, folder / "zones.jsonl", began, now)
             await self._commands.import_file(folder / "zones.jsonl")
             await self._stop(stop)
+        results.scans = await self._customers.scans()
         results.ended = await self._reports.states()
         results.standing = await self._reports.standing(self._runtime.clock.now())
         results.returns = await ReturnStore(self._runtime.database).lately(
@@ -177,12 +198,49 @@ class FortyDays:
         raise WorkerError(f"demo: there is still something to do after {_SWEEPS} sweeps")
 
     async def _click(self, stop: Stop) -> int:
-        """Let customers open the link in the message of this stop; returns how many links they opened."""
-        if stop.rounds == self._clicked:
-            return 0
-        self._clicked = stop.rounds
-        clicking = {p.email for p in self._results.demo_members if p.kind.clicks == stop.rounds and p.email}
-        return sum([await self._customers.allow(email, stop.rounds) for email in sorted(clicking)])
+        """Let customers open the link in their newest message; returns how many banks they clicked for."""
+        first_stop, self._clicked = stop.rounds != self._clicked, stop.rounds
+        clicking = {
+            p.user_guid: p
+            for p in self._results.demo_members
+            if p.kind.clicks == stop.rounds and (stop.late if p.kind.late else first_stop)
+        }
+        down = [p for p in clicking.values() if p.kind.mx_down]
+        if down:
+            await self._while_mx_is_down(down)
+        limit = asyncio.Semaphore(_AT_A_TIME)
+
+        async def one(customer: DemoMember) -> int:
+            async with limit:
+                seen = await self._open(customer, stop.rounds)
+            for saw in seen:
+                self._results.reach.count(_scanner_of(customer), _came(customer), saw)
+            return len(seen)
+
+        rest = [p for p in clicking.values() if not p.kind.mx_down]
+        return sum(await asyncio.gather(*map(one, rest))) + len(down)
+
+    async def _open(self, customer: DemoMember, message: int) -> list[Saw]:
+        """What a customer comes to who follows every link of a message."""
+        if customer.email is not None:
+            links = await self._customers.read_mail(customer.email, message)
+        else:
+            links = await self._customers.read_push(customer.devices[-1][1])
+        found = [
+            saw
+            for link in links
+            for saw in await self._customers.click(customer.user_guid, link, twice=customer.kind.twice)
+        ]
+        return found or [Saw.NOTHING]
+
+    async def _while_mx_is_down(self, customers: Sequence[DemoMember]) -> None:
+        """These customers press the button while MX answers 503 for their members, and again when it is back."""
+        members = [customer.member_guid for customer in customers]
+        await self._customers.control(member=members, script=["503"])
+        first = [(await self._open(customer, 1))[0] for customer in customers]
+        await self._customers.control(member=members, script=["ok"])
+        then = [(await self._open(customer, 1))[0] for customer in customers]
+        self._results.mx_down.update(zip(first, then, strict=True))
 
     async def _count(self) -> dict[str, Received]:
         mails, pushes = await self._customers.mails(), await self._customers.pushes()
@@ -212,6 +270,16 @@ async def run_forty_days(
     """Run the forty days against the sandbox at ``base_url``."""
     async with aiohttp.ClientSession() as session:
         return await FortyDays(runtime, demo_members, Customers(session, base_url), commands).run(folder)
+
+
+def _scanner_of(customer: DemoMember) -> ScanKind | None:
+    return kind_for(SCANNERS, customer.email) if customer.email is not None else None
+
+
+def _came(customer: DemoMember) -> str:
+    if customer.kind.late:
+        return _AFTER_DAYS
+    return _AT_ONCE if customer.kind.clicks == 1 else _AFTER_A_REMINDER
 
 
 def _sums(received: Any) -> tuple[int, int]:

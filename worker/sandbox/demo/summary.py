@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from worker.sandbox.customers import Saw
 from worker.sandbox.demo.forty_days import Received, Results
 from worker.sandbox.scenario import KINDS, DemoMember, Kind
 
@@ -40,6 +41,27 @@ def _row(results: Results, kind: Kind, those: list[DemoMember]) -> dict[str, Any
         "pushes_a_user": sorted({t.pushes for t in received}),
         "wrong": len(wrong),
     }
+
+
+def reach_of(results: Results) -> dict[str, Any]:
+    """What clicks came to, for ``--json``."""
+    reach, tried_again = results.reach, results.mx_down
+    return {
+        "reach": {"clicks": reach.clicks, "reached": reach.reached, "rows": reach.rows()},
+        "mx_down": [{"saw": first, "then": then, "customers": count} for (first, then), count in tried_again.items()],
+        "scans": results.scans,
+    }
+
+
+def reach_lines(results: Results) -> list[str]:
+    """What the table of first clicks does not say."""
+    press, down = results.scans["press"], results.mx_down
+    asked = sum(count for (first, _), count in down.items() if first == Saw.TRY_AGAIN)
+    reached = sum(count for (_, then), count in down.items() if then == Saw.CONSENT)
+    return [
+        f"Bots pressed {press['presses']} buttons, and used up {press['consent_pages']} links of MX by it.",
+        f"MX was down when {down.total()} others clicked: {asked} were asked to try again, and {reached} did so with success.",
+    ]
 
 
 def summary_table(rows: Iterable[dict[str, Any]]) -> Table:

@@ -66,6 +66,8 @@ class Apple:
         self.gone: set[str] = set()
         #: Accepted messages by the device's token.
         self.delivered: Counter[str] = Counter()
+        #: What each app got with its newest message.
+        self.latest: dict[str, dict[str, Any]] = {}
         self.headers_of_answers: list[tuple[str, str]] = []
         self.requests: list[dict[str, str]] = []
         self.payloads: list[dict[str, Any]] = []
@@ -177,6 +179,7 @@ class Apple:
             return "BadDeviceToken"
         self.payloads.append(json.loads(body))
         self.delivered[path[1]] += 1
+        self.latest[path[1]] = self.payloads[-1]
         return None
 
     def _problem_of_token(self, authorization: str) -> str | None:

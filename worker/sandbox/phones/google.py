@@ -56,6 +56,8 @@ class Google:
         self.gone: set[str] = set()
         #: Accepted messages by the device's token.
         self.delivered: Counter[str] = Counter()
+        #: What each app got with its newest message.
+        self.latest: dict[str, dict[str, Any]] = {}
         self.expires_in: Any = 3600
         self.issued: dict[str, float] = {}
         self.token_requests = 0
@@ -149,6 +151,7 @@ class Google:
         else:
             self.messages.append(message)
             self.delivered[message["token"]] += 1
+            self.latest[message["token"]] = message.get("data", {})
         return 200, json.dumps({"name": f"projects/{PROJECT}/messages/{next(self._numbers)}"}), {}
 
     async def _scripted(self, request: web.Request, answer: Any) -> web.StreamResponse:

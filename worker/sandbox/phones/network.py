@@ -1,15 +1,16 @@
 """All phones and browsers of a sandbox: registers devices and counts the messages that reach them.
 
 ``POST /sandbox/phones`` with ``{"devices": [{"kind": "fcm"}, …]}`` gives each device an address, as an app gets one from its
-provider. ``"gone": true`` makes a device whose app was removed. ``GET /sandbox/phones.json`` counts messages by address.
+provider. ``"gone": true`` makes a device whose app was removed. ``GET /sandbox/phones.json`` counts messages by address, and
+``GET /sandbox/phones/latest.json?address=…`` shows what the app got with the newest message to an address.
 """
 
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -60,6 +61,7 @@ class Phones:
         self.push_service = PushService(point_of(self._keys.vapid))
         #: (kind, token) of an address.
         self._known: dict[str, tuple[str, str]] = {}
+        self._browsers: dict[str, Browser] = {}
         self.base_url = ""
 
     @asynccontextmanager
@@ -76,6 +78,7 @@ class Phones:
         return [
             web.post("/sandbox/phones", self._sign_up),
             web.get("/sandbox/phones.json", self._count),
+            web.get("/sandbox/phones/latest.json", self._latest),
             web.post("/token", self.google.token),
             web.post("/v1/projects/{project}/messages:send", self.google.send),
             web.post(f"{_ENDPOINTS}{{token}}", self.push_service.handle),
@@ -108,7 +111,8 @@ class Phones:
                 (self.apple.gone if device.gone else self.apple.devices).add(token)
             case "webpush":
                 (self.push_service.gone if device.gone else self.push_service.tokens).add(token)
-                address = Browser(f"{self.base_url}{_ENDPOINTS}{token}").subscription()
+                self._browsers[token] = Browser(f"{self.base_url}{_ENDPOINTS}{token}")
+                address = self._browsers[token].subscription()
         self._known[address] = device.kind, token
         return address
 
@@ -129,3 +133,17 @@ class Phones:
     async def _count(self, _request: web.Request) -> web.Response:
         delivered = self.delivered()
         return web.json_response({"count": delivered.total(), "told": delivered})
+
+    async def _latest(self, request: web.Request) -> web.Response:
+        kind, token = self._known.get(request.query.get("address", ""), ("", ""))
+        found: Mapping[str, Any] | None = None
+        match kind:
+            case "fcm":
+                found = self.google.latest.get(token)
+            case "apns":
+                found = self.apple.latest.get(token)
+            case "webpush" if token in self.push_service.latest:
+                found = self._browsers[token].read(self.push_service.latest[token])["data"]
+        if found is None:
+            raise web.HTTPNotFound(text="No such device, or no message to it.")
+        return web.json_response({"message_key": found.get("message_key"), "link": found.get("link")})

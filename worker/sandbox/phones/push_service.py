@@ -39,6 +39,8 @@ class PushService:
         self.gone: set[str] = set()
         #: Accepted messages by the token at the end of the endpoint.
         self.delivered: Counter[str] = Counter()
+        #: The newest message of each, encrypted.
+        self.latest: dict[str, bytes] = {}
         self.requests: list[web.Request] = []
         self.bodies: list[bytes] = []
         self.claims: list[dict[str, Any]] = []
@@ -84,6 +86,7 @@ class PushService:
             return 413, '{"errno": 104}'
         self.bodies.append(body)
         self.delivered[token] += 1
+        self.latest[token] = body
         return 201, ""
 
     def _problem_of_vapid(self, request: web.Request) -> str | None:
