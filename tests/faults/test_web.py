@@ -1,0 +1,277 @@
+"""The web process is killed at each point of a click, and its stores go away under a load of clicks; scanners change nothing."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.faults.crew import Worker
+from tests.faults.records import Records
+from tests.faults.schedule import LONG, Schedule
+from tests.faults.servers import OwnPostgres, OwnValkey
+from tests.faults.web import (
+    LostAnswers,
+    Pressed,
+    Web,
+    checksum,
+    customers_of,
+    each_uri_belongs_to_one_click,
+    make_links,
+    new_secret,
+    press_for,
+    statuses,
+    stored_messages,
+)
+from tests.machine import Machine, wait_until
+from worker.policy.links import hash_of
+
+OPEN = "('due', 'leased', 'ready', 'notified')"
+
+
+def _swept(machine: Machine) -> None:
+    ran = machine("sweep")
+    assert ran.code == 0, ran.err
+
+
+def _user(n: int) -> str:
+    return f"USR-{n:06}"
+
+
+def _minted(machine: Machine) -> dict[str, int]:
+    """Windows by member, as the bank counts them."""
+    return {guid: counts["minted"] for guid, counts in machine.ledger(members=True)["members"].items()}
+
+
+# A process killed
+
+
+@pytest.mark.timeout(900 if LONG else 200)
+async def test_a_web_process_may_be_killed_at_any_point_of_a_click(
+    machine: Machine, populated: Any, own_postgres: OwnPostgres, schedule: Schedule, tmp_path: Path
+) -> None:
+    points = ["before the record", "while MX is asked", "MX answered", "stored", "committed", "answered"]
+    records = populated(len(points), "--drop-bodies", url=own_postgres.url)
+    _swept(machine)
+    lost = machine.stack.enter_context
+    relay = lost(LostAnswers(f"{_folder_of(own_postgres)}/.s.PGSQL.5432", tmp_path / ".s.PGSQL.5432"))
+    web = Web(machine, DATABASE_URL=own_postgres.url.replace(_folder_of(own_postgres), str(tmp_path)))
+    tokens = dict(zip(points, make_links(records, [_user(n) for n in range(len(points))]), strict=True))
+    guids = {point: f"MBR-{n:06}" for n, point in enumerate(points)}
+    nonces = {point: new_secret() for point in points}
+    machine.control(member=list(guids.values()), script=["slow:2", "ok"])
+    machine.control(member=guids["while MX is asked"], script=["slow:30", "ok"])
+    machine.control(member=guids["answered"], script=["ok"])
+    lost_answer = lost(LostAnswers(web.port))
+    lost_answer.word = b"POST"
+    web.start()
+    with ExitStack() as locks:
+        async with customers_of(web) as customers:
+            _lock(locks, own_postgres, f"SELECT 1 FROM links WHERE token_hash = '{hash_of(tokens[points[0]])}'")
+
+            async def press(point: str) -> Pressed:
+                port = lost_answer.port if point == "answered" else None
+                return await customers.press(tokens[point], nonces[point], port=port)
+
+            dying = [asyncio.create_task(press(point)) for point in points]
+            await _until(lambda: records.one("SELECT count(*) FROM clicks WHERE minted") == 5, "five presses' record")
+            _lock(locks, own_postgres, _row_of("reconnections", guids["MX answered"]))
+            # Weaker than the lock of the reference that a stored window takes, stronger than that of an update.
+            _lock(locks, own_postgres, _row_of("clicks", guids["stored"]), "NO KEY UPDATE")
+            relay.word = b"COMMIT"
+            await _until(lambda: _waiting(records) == 3, "three that wait for a lock")
+            await _until(lambda: _has_window(records, guids["committed"]), "the commit")
+            await _until(lambda: _has_window(records, guids["answered"]), "the other commit")
+            assert not [task for task in dying if task.done()]
+            assert relay.kept
+            schedule.note("killed")
+            web.kill()
+            relay.word = None
+            died = await asyncio.gather(*dying)
+            assert {press.status for press in died} == {0}
+            locks.close()
+            web.start()
+            # The same page is pressed again: what the dead process left counts for nothing, or is what the customer gets.
+            again = await asyncio.gather(*(press(point) for point in points if point != "answered"))
+            again.append(await customers.press(tokens["answered"], nonces["answered"]))
+            assert statuses(again) == {"303": 6}, list(map(str, again))
+            # From another page the customer gets a link of their own, and the one of before stays theirs.
+            other = await asyncio.gather(*(customers.press(tokens[point]) for point in points))
+            repeated = await asyncio.gather(*(customers.press(tokens[point], nonces[point]) for point in points))
+        assert statuses(other) == {"303": 6}
+        assert [press.uri for press in repeated] == [press.uri for press in sorted(again, key=_place(tokens))]
+        assert each_uri_belongs_to_one_click([*again, *other, *repeated]) == 2 * len(points)
+    minted = _minted(machine)
+    # What was committed was not asked for again.
+    assert {point: minted[guid] for point, guid in guids.items() if point in {"committed", "answered"}} == {
+        "committed": 2, "answered": 2,
+    }  # fmt: skip
+    assert records.one(f"SELECT count(*) FROM reconnections WHERE state IN {OPEN} AND attempts = 0") == len(points)
+    assert records.one("SELECT count(*) FROM clicks WHERE outcome IS NULL") == 0
+    assert "Traceback" not in "".join(web.logs().values())
+
+
+# Stores that go away
+
+RATE, SECONDS_OF_LOAD, LINKS = (200.0, 3, 1_200) if LONG else (50.0, 0, 80)
+
+
+@pytest.mark.timeout(900 if LONG else 240)
+async def test_database_and_redis_may_go_away_under_clicks(
+    machine: Machine, populated: Any, own_valkey: OwnValkey, own_postgres: OwnPostgres, schedule: Schedule
+) -> None:
+    records = populated(LINKS, "--drop-bodies", "--latency", "0.05", url=own_postgres.url)
+    web = Web(machine)
+    with Worker(machine, schedule):  # messages with links of their own, so that stored windows are handed out, too
+        _swept(machine)
+        wait_until(lambda: len(stored_messages(records)) == LINKS, what="the messages", seconds=60, grain=0.3)
+    tokens = [
+        token
+        for id_, owner in stored_messages(records).items()
+        for token in make_links(records, [owner], notification_id=id_)
+    ]
+    web.start()
+    web.start()
+
+    def both_away() -> None:
+        own_valkey.kill()
+        own_postgres.stop("immediate")
+        schedule.pause(0.5, 3.0)
+        own_postgres.start()
+        own_valkey.start()
+
+    def valkey_away() -> None:
+        own_valkey.kill()
+        schedule.pause(0.5, 2.0)
+        own_valkey.start()
+
+    deeds = {
+        "Valkey killed, restarted empty": valkey_away,
+        "PostgreSQL restarted, fast": lambda: own_postgres.restart("fast"),
+        "PostgreSQL restarted, immediate": lambda: own_postgres.restart("immediate"),
+        "both killed at once": both_away,
+    }
+    enough = asyncio.Event()
+    async with customers_of(web) as customers:
+        load = asyncio.create_task(press_for(customers, tokens, schedule.rng, rate=RATE, until=enough))
+        for name, deed in deeds.items():
+            await asyncio.to_thread(schedule.pause, 0.5 + SECONDS_OF_LOAD, 1.0 + SECONDS_OF_LOAD)
+            schedule.note(name)
+            await asyncio.to_thread(deed)
+        await asyncio.to_thread(schedule.pause, 0.5, 1.0)
+        enough.set()
+        presses = await load
+        print(statuses(presses), schedule)
+        assert [str(press) for press in presses if not press.has_a_way_on] == []
+        assert min(statuses(presses)[status] for status in ("303", "503")) > 0, "no fault was met"
+        # All is well again: every link leads to its bank.
+        after = []
+        for at in range(0, LINKS, 50):
+            after += await asyncio.gather(*map(customers.press, tokens[at : at + 50]))
+        assert set(statuses(after)) <= {"303", "429"}, statuses(after)
+        assert statuses(after)["303"] > 0.9 * LINKS
+    given = each_uri_belongs_to_one_click([*presses, *after])
+    _expect_each_window_went_to_one_click(machine, records, [*presses, *after])
+    assert given > LINKS
+    assert records.one(f"SELECT count(*) FROM reconnections WHERE state IN {OPEN}") == LINKS
+    logs = "".join(web.logs().values())
+    assert "web_request_failed" not in logs
+    assert "Traceback" not in logs
+    assert all(process.poll() is None for process in web.processes)
+
+
+def _expect_each_window_went_to_one_click(machine: Machine, records: Records, presses: list[Pressed]) -> None:
+    """No more were given out for a member than the bank made for it, and the database says the same."""
+    members = {
+        row.token_hash: row.member_guid
+        for row in records.all(
+            "SELECT k.token_hash, r.member_guid FROM links k JOIN reconnections r ON r.user_guid = k.user_guid"
+        )
+    }
+    given: dict[str, set[str]] = {}
+    for press in presses:
+        if press.status == 303:
+            given.setdefault(members[hash_of(press.token)], set()).add(press.uri)
+    minted = _minted(machine)
+    assert {guid: len(uris) for guid, uris in given.items() if len(uris) > minted[guid]} == {}
+    handed_out = records.all(
+        "SELECT r.member_guid, count(*) FROM windows w JOIN reconnections r ON r.id = w.reconnection_id"
+        " WHERE w.click_id IS NOT NULL GROUP BY 1"
+    )
+    assert all(len(given.get(guid, ())) <= count <= minted[guid] for guid, count in handed_out)
+    wrong = records.one(
+        "SELECT count(*) FROM windows w JOIN clicks c ON c.id = w.click_id WHERE c.reconnection_id <> w.reconnection_id"
+    )
+    assert wrong == 0
+
+
+# Scanners
+
+LOOKS = 10_000 if LONG else 1_000
+
+
+@pytest.mark.timeout(600 if LONG else 200)
+async def test_thousands_of_looks_at_live_links_mint_nothing_and_change_no_row(
+    machine: Machine, populated: Any, own_postgres: OwnPostgres, schedule: Schedule
+) -> None:
+    records = populated(40, "--drop-bodies", url=own_postgres.url, users=20)
+    _swept(machine)
+    web = Web(machine)
+    tokens = make_links(records, [_user(n) for n in range(20)])
+    web.start()
+    web.start()
+    async with customers_of(web, connections=30) as customers:
+        assert (
+            await customers.press(tokens[0])
+        ).status == 200  # two banks: nothing is chosen, and the press is recorded
+        before, asked = checksum(records), machine.ledger()["requests"]
+        looks = [
+            (
+                f"/{schedule.rng.choice('rrru')}/{schedule.rng.choice(tokens)}",
+                schedule.rng.choice(["GET", "GET", "HEAD"]),
+            )
+            for _ in range(LOOKS)
+        ]
+        found = await asyncio.gather(*(customers.get(path, method=method) for path, method in looks))
+    assert {status for status, _, _ in found} == {200}
+    nonces = {text.partition('name="nonce" value="')[2][:22] for _, text, _ in found}
+    assert len(nonces - {""}) > LOOKS / 4, "each load of the page has a nonce of its own"
+    assert checksum(records) == before
+    assert machine.ledger()["requests"] == asked
+    assert not machine.ledger()["windows_minted"]
+
+
+def _place(tokens: dict[str, str]) -> Callable[[Pressed], int]:
+    places = {token: place for place, token in enumerate(tokens.values())}
+    return lambda press: places[press.token]
+
+
+def _folder_of(postgres: OwnPostgres) -> str:
+    return postgres.url.partition("host=")[2].partition("&")[0]
+
+
+def _row_of(table: str, guid: str) -> str:
+    if table == "reconnections":
+        return f"SELECT 1 FROM reconnections r WHERE member_guid = '{guid}'"
+    return f"SELECT 1 FROM clicks r WHERE reconnection_id = (SELECT id FROM reconnections WHERE member_guid = '{guid}')"
+
+
+def _lock(stack: ExitStack, postgres: OwnPostgres, rows: str, strength: str = "UPDATE") -> None:
+    connection = stack.enter_context(closing(psycopg.connect(postgres.url)))
+    assert connection.execute(f"{rows} FOR {strength}").fetchall()
+
+
+def _waiting(records: Records) -> int:
+    return int(records.one("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+
+
+def _has_window(records: Records, guid: str) -> bool:
+    return bool(records.one("SELECT count(*) FROM windows WHERE click_id IS NOT NULL AND member_guid = :g", g=guid))
+
+
+async def _until(condition: Callable[[], Any], what: str) -> None:
+    """Wait in a thread, since presses are under way in this loop."""
+    await asyncio.to_thread(wait_until, condition, what=what)
