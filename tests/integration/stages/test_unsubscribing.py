@@ -9,8 +9,10 @@ import pytest
 from worker.cli.data import import_into
 from worker.cli.inspect import explanation, overview
 from worker.policy.links import hash_of
+from worker.stages.click import LeadsTo, click
 from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
+from worker.stages.link_page import BankState, page_of
 from worker.stages.linking import fresh_link
 from worker.stages.sweep import sweep
 from worker.stages.unsubscribing import resubscribe, subscription, unsubscribe
@@ -139,6 +141,12 @@ async def test_who_opts_out_of_everything_hears_nothing_until_that_is_taken_back
         await _round(bench)
         assert await sandbox.mails() == []
         assert (await subscription(bench.runtime, token)).opted_out  # type: ignore[union-attr]
+        # The way to the bank stays open.
+        assert await unsubscribe(bench.runtime, token, member_guid="MBR-alder")
+        page = await page_of(bench.runtime, token)
+        assert page is not None
+        assert [bank.state for bank in page.banks] == [BankState.BROKEN]
+        assert isinstance(await click(bench.runtime, token, reconnection_id=None, nonce="n"), LeadsTo)
         assert await resubscribe(bench.runtime, token)
         assert await bench.one("SELECT opted_out_at FROM users") is None
 
