@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import cycle
 from pathlib import Path
+from random import SystemRandom
 from typing import Any, TypeVar
 
 import pytest
@@ -26,15 +27,18 @@ from tests.faults.schedule import LONG, Schedule
 from worker.channels import BadAddress, ChannelDown, Dispatching, Failed, Message, Outcome, Sent, TryLater, Unknown
 from worker.errors import DatabaseUnavailable
 from worker.mx import answers as mx
+from worker.policy.links import hash_of, new_token
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
 from worker.settings import Settings
+from worker.stages.click import LeadsTo, click
 from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
 from worker.stages.verify import verify
 from worker.store.delivering import DeliverStore
 from worker.store.fetching import FetchStore
+from worker.store.links import LinkStore, NewLink
 from worker.store.pauses import PauseStore
 from worker.store.retrying import RetryStore
 from worker.store.sql import schema
@@ -112,9 +116,19 @@ class Answers:
     def __init__(self) -> None:
         self.windows: Iterator[str] = cycle(["window"])
         self.checks: Iterator[str] = cycle(["not back"])
+        self.clicks: Iterator[str] = cycle(["window"])
+        #: What happens once while fetch or deliver waits for a window.
+        self.meanwhile: Callable[[], Coroutine[Any, Any, None]] | None = None
 
     async def oauth_window(self, _user_guid: str, member_guid: str) -> Any:
+        if self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            await meanwhile()
         return _WINDOWS[next(self.windows)](member_guid)
+
+    async def urgent_window(self, _user_guid: str, member_guid: str, *, within: float) -> Any:
+        assert within > 0
+        return _WINDOWS[next(self.clicks)](member_guid)
 
     async def read_member(self, _user_guid: str, member_guid: str) -> Any:
         return _LOOKS[next(self.checks)](member_guid)
@@ -204,6 +218,8 @@ class System(RuleBasedStateMachine):
         self.fetch_store, self.deliver_store = FetchStore(self.runtime.database), DeliverStore(self.runtime.database)
         self.dead_fetchers: list[Any] = []
         self.dead_deliverers: list[Any] = []
+        #: Clicks that led to a bank.
+        self.led_away = 0
 
     async def _open(self, url: str) -> Runtime:
         async def nobody(_stage: str, n: int) -> int:
@@ -309,6 +325,55 @@ class System(RuleBasedStateMachine):
     def verifies(self, checks: list[str]) -> None:
         self.mx.checks = cycle(checks)
         self.run(verify(self.runtime))
+
+    # --- The customer ---
+
+    @rule(who=st.sampled_from(_NAMES), answer=st.sampled_from(sorted(_WINDOWS)), of_message=st.booleans())
+    def a_customer_clicks(self, who: tuple[str, str], answer: str, *, of_message: bool) -> None:
+        self.run(self._click(who, answer, of_message=of_message))
+
+    @rule(
+        who=st.sampled_from(_NAMES),
+        answer=st.sampled_from(sorted(_WINDOWS)),
+        answers=_some(_WINDOWS),
+        late=st.booleans(),
+    )
+    def a_customer_clicks_while_mx_is_asked(
+        self, who: tuple[str, str], answer: str, answers: list[str], *, late: bool
+    ) -> None:
+        self.mx.meanwhile = lambda: self._click(who, answer, of_message=False)
+        self.time_passes("retries")
+        if late:
+            self.windows_grow_old()
+        self.mx.windows = cycle(answers)
+        self.run(deliver(self.runtime) if late else fetch(self.runtime))
+        self.mx.meanwhile = None
+
+    async def _click(self, who: tuple[str, str], answer: str, *, of_message: bool) -> None:
+        found = self.records.all(
+            "SELECT r.id, max(l.notification_id) FROM reconnections r LEFT JOIN notification_reconnections l"
+            f" ON l.reconnection_id = r.id WHERE r.member_guid = '{who[0]}' GROUP BY r.id ORDER BY r.id DESC LIMIT 1"
+        )
+        if not found:
+            return
+        (reconnection_id, notification_id), now = found[0], self.runtime.clock.now()
+        token = new_token(SystemRandom())
+        new = NewLink(
+            token_hash=hash_of(token),
+            user_guid=who[1],
+            expires_at=now + timedelta(days=40),
+            notification_id=notification_id if of_message else None,
+        )
+        await LinkStore(self.runtime.database).make(new, now=now)
+        self.mx.clicks = cycle([answer])
+        with suppress(ZeroDivisionError):  # the process died over it
+            got = await click(self.runtime, token, reconnection_id=reconnection_id, nonce=new_token(SystemRandom()))
+            if isinstance(got, LeadsTo):
+                self.led_away += 1
+
+    @rule()
+    def a_failed_click_is_an_hour_old(self) -> None:
+        self.records.run("UPDATE reconnections SET owed_at = :past WHERE owed_at IS NOT NULL", past=self.past)
 
     # --- Workers that die, and those that come back late ---
 
@@ -424,7 +489,7 @@ class System(RuleBasedStateMachine):
 
 _OUT_OF_ORDER = {
     "two open reconnections": "SELECT member_guid FROM reconnections WHERE closed_at IS NULL GROUP BY 1 HAVING count(*) > 1",
-    "two live windows": "SELECT reconnection_id FROM windows WHERE superseded_at IS NULL GROUP BY 1 HAVING count(*) > 1",
+    "two live windows": "SELECT reconnection_id FROM windows WHERE superseded_at IS NULL AND epoch IS NOT NULL GROUP BY 1 HAVING count(*) > 1",
     "two live notifications": (
         "SELECT user_guid FROM notifications WHERE state IN ('pending', 'sending') GROUP BY 1 HAVING count(*) > 1"
     ),
@@ -447,6 +512,10 @@ _OUT_OF_ORDER = {
     "a window that outlives its reconnection": (
         "SELECT r.id, r.state, r.outcome FROM reconnections r JOIN windows w ON w.reconnection_id = r.id"
         " WHERE r.closed_at IS NOT NULL AND w.superseded_at IS NULL"
+    ),
+    "one that is over, and owed a message": "SELECT id FROM reconnections WHERE closed_at IS NOT NULL AND owed_at IS NOT NULL",
+    "a click that led nowhere and everywhere": (
+        "SELECT c.id FROM clicks c JOIN windows w ON w.click_id = c.id WHERE c.outcome NOT IN ('window', 'stored_window')"
     ),
     "a step that was spoken twice": (
         "SELECT l.reconnection_id, l.step FROM notification_reconnections l JOIN notifications n ON n.id = l.notification_id"

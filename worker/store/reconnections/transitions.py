@@ -89,7 +89,11 @@ class Transitions:
             made = set((await connection.execute(self._apply, {"given": given, "now": now})).scalars())
         await self._closing.finish(
             connection,
-            wiped=[*(change.id for change in changes if change.wipes and change.id in made), *replaced],
+            # One that closes may have windows of clicks, whether or not fetch stored one.
+            wiped=[
+                *(each.id for each in changes if (each.wipes or each.after in ENDS) and each.id in made),
+                *replaced,
+            ],
             closed=[change.id for change in changes if change.after in ENDS],
             left_out=left_out,
             well=[change.well for change in changes if change.well is not None and change.id in made],
