@@ -21,8 +21,8 @@ from worker.web.protocol import HEADER_SECONDS, Runner
 
 log = structlog.get_logger()
 
-#: Seconds that requests in hand may take after SIGTERM.
-GRACE = 12.0
+#: Seconds that requests in hand may take after SIGTERM: MX has 10 for a press, the database the rest.
+GRACE = 14.0
 #: Seconds until everything has ended, after that.
 _LONGEST_END = 3.0
 #: Seconds between two readings of the database's clock.

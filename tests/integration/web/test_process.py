@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.machine import Machine, environment_for, free_port, wait_until
+from tests.machine import Machine, cast_of, environment_for, free_port, wait_until
 
 LINK = "/r/" + "c" * 22
 
@@ -101,29 +101,43 @@ def machine_doctor(machine: Machine, environment: dict[str, str] | None = None) 
     return json.loads(machine("doctor", "--json", environment=environment).out)
 
 
-def test_sigterm_finishes_the_request_in_hand(machine: Machine) -> None:
-    assert machine("migrate").code == 0
+def test_sigterm_finishes_the_press_in_hand(machine: Machine) -> None:
+    rows, members = cast_of(1)
+    machine.start_sandbox(rows, "--http-port", "0", "--smtp-port", "0", "--latency", "3")
+    (machine.folder / "members.csv").write_text(members)
+    _, _, swept, made = machine.each("migrate", "import members.csv", "sweep", "link USR-000000")
+    assert swept.code == 0, swept.out
+    (link,) = re.findall(r"/r/[\w-]{22}", made.out)
     process = _start(machine)
-    answers: list[int] = []
-    with closing(sqlite3.connect(machine.folder / "reconnect.db", isolation_level=None)) as database:
-        database.execute("BEGIN IMMEDIATE")  # whoever presses the button has to wait
-        asking = threading.Thread(
-            target=lambda: answers.append(_get(machine, LINK.replace("/r/", "/u/"), method="POST")[0])
-        )
-        asking.start()
-        connected = re.compile(rf": [0-9A-F]{{8}}:{_port(machine):04X} [0-9A-F]{{8}}:[0-9A-F]{{4}} 01 ")
-        wait_until(lambda: connected.search(Path("/proc/net/tcp").read_text()), what="the request")
-        wait_until(lambda: _get(machine, "/healthz")[0] == 200, what="the request's start")
-        process.terminate()
-        wait_until(lambda: b"web_stopping" in (machine.folder / "web.log").read_bytes(), what="the signal")
-        with pytest.raises(ConnectionError):
-            _get(machine, "/healthz")
-        assert not answers
-        assert process.poll() is None
-        database.execute("ROLLBACK")
+    answers: list[tuple[int, str | None]] = []
+
+    def press() -> None:
+        with closing(http.client.HTTPConnection("127.0.0.1", _port(machine), timeout=120)) as connection:
+            connection.request("POST", link)
+            response = connection.getresponse()
+            answers.append((response.status, response.headers["Location"]))
+
+    def begun() -> int:
+        with closing(sqlite3.connect(machine.folder / "reconnect.db")) as database:
+            return int(database.execute("SELECT count(*) FROM clicks").fetchone()[0])
+
+    asking = threading.Thread(target=press)
+    asking.start()
+    wait_until(begun, what="the press")
+    process.terminate()
+    wait_until(lambda: b"web_stopping" in (machine.folder / "web.log").read_bytes(), what="the signal")
+    with pytest.raises(ConnectionError):
+        _get(machine, "/healthz")
+    assert not answers
     asking.join(60)
-    assert answers == [404]
+    ((status, uri),) = answers
+    assert status == 303
+    assert uri is not None
+    assert uri.startswith("http")
     assert process.wait(60) == 0
+    log = (machine.folder / "web.log").read_text()
+    assert '"route": "/r/{token}", "status": 303' in log
+    assert not [secret for secret in (link[3:], uri, uri.rpartition("=")[2]) if secret in log]
 
 
 def test_two_share_a_port_and_one_may_end(machine: Machine) -> None:
