@@ -14,7 +14,7 @@ SIDE_BY_SIDE ?= -n 6 --dist load --maxschedchunk 2
 LONGEST_FIRST = tests/faults tests/acceptance tests/integration tests/unit
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit lint up faults mailcheck bounces bench bench-full lock clean situations
+.PHONY: help demo test check unit lint up faults reach mailcheck bounces bench bench-full lock clean situations
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ up: $(VENV)/runtime ## broker, worker, beat and Flower on this machine, with you
 
 faults: $(VENV)/dev ## kills, outages and bad days against real processes (FAULTS=long for the long form)
 	@$(BIN)/python -m pytest tests/faults $(ARGS)
+
+reach: $(VENV)/dev ## how many first clicks reach a live consent page, by who opened the mail before: two tables
+	@$(BIN)/python -m pytest -q -s --no-header tests/acceptance/test_reach.py $(ARGS)
 
 mailcheck: $(VENV)/dev ## real mail server and SpamAssassin against every mail (installs both where it may)
 	@$(BIN)/python -m ops.mailcheck $(ARGS)
