@@ -14,7 +14,7 @@ SIDE_BY_SIDE ?= -n 6 --dist load --maxschedchunk 2
 LONGEST_FIRST = tests/faults tests/acceptance tests/integration tests/unit
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit lint up faults reach mailcheck bounces bench bench-full lock clean situations
+.PHONY: help demo test check unit lint up faults reach mailcheck bounces bench bench-full lock clean situations proxycheck
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ reach: $(VENV)/dev ## how many first clicks reach a live consent page, by who op
 
 mailcheck: $(VENV)/dev ## real mail server and SpamAssassin against every mail (installs both where it may)
 	@$(BIN)/python -m ops.mailcheck $(ARGS)
+
+proxycheck: $(VENV)/dev ## the snippets of ops/proxy in the real nginx and Caddy, before a real web process (installs both where it may)
+	@$(BIN)/python -m ops.proxycheck $(ARGS)
 
 bounces: $(VENV)/dev ## the bounce reader over sisimai's public set: SET=DIR, a checkout of sisimai/rb-sisimai (ARGS=--misses)
 	@test -n "$(SET)" || { echo "make: say SET=DIR, a checkout of https://github.com/sisimai/rb-sisimai" >&2; exit 2; }

@@ -1,0 +1,210 @@
+"""``make proxycheck``: the snippets of ``ops/proxy`` in the real nginx and Caddy, before a real web process and a sandbox bank.
+
+A customer presses a button through the proxy and reaches the bank. Headers arrive once each, an invented ``X-Forwarded-For`` is not
+believed, a large body is refused, and while the web process is away no log of the proxy holds a link. Where a server is missing and
+this is root on a system with apt, it is installed, without a service being started.
+"""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from cryptography.fernet import Fernet
+from rich.console import Console
+from rich.table import Table
+
+from ops.proxycheck.servers import HOST, PROXIES, certificate, free_port, installed, running, wait_for_port
+
+HEADERS = (
+    "Referrer-Policy", "Cache-Control", "X-Robots-Tag", "X-Content-Type-Options", "Content-Security-Policy", "Strict-Transport-Security",
+)  # fmt: skip
+MEMBER = "USR-1,MBR-1,mxbank,MX Bank,DENIED,true,ana@customer.example\n"
+COLUMNS = "user_guid,member_guid,institution_code,institution_name,connection_status,is_oauth,email\n"
+_NONCE = re.compile(r'name="nonce" value="([^"]+)"')
+_RECONNECTION = re.compile(r'name="reconnection" value="([^"]+)"')
+
+out = Console(highlight=False, soft_wrap=True)
+
+
+def main() -> int:
+    """Check both; 0 if everything holds."""
+    missing = [name for name in PROXIES if not installed(name)]
+    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
+        policy = Path("/usr/sbin/policy-rc.d")
+        own = not policy.exists()
+        if own:  # Debian's way to install a server without starting it
+            policy.write_text("#!/bin/sh\nexit 101\n", encoding="utf-8")
+            policy.chmod(0o755)
+        try:
+            command = [
+                "apt-get",
+                "install",
+                "-y",
+                "-q",
+                *({"nginx": "nginx-light"}.get(name, name) for name in missing),
+            ]
+            subprocess.run(command, check=False, capture_output=True)
+        finally:
+            if own:
+                policy.unlink()
+        missing = [name for name in PROXIES if not installed(name)]
+    if missing:
+        sys.stderr.write(f"proxycheck: {' and '.join(missing)} must be installed (Debian: nginx-light, caddy)\n")
+        return 1
+    failed = 0
+    table = Table("proxy", "check", "result")
+    for name in PROXIES:
+        with tempfile.TemporaryDirectory(prefix="proxycheck-") as given:
+            for what, said in check(name, Path(given)):
+                failed += said is not None
+                table.add_row(name, what, said or "holds")
+    out.print(table)
+    return 1 if failed else 0
+
+
+def check(name: str, folder: Path) -> list[tuple[str, str | None]]:
+    """What was checked, and what was wrong with it; ``None``: nothing."""
+    folder.chmod(0o755)  # nginx's worker process is another user
+    certificate(folder)
+    environment = _environment(folder)
+    with _bank(folder) as base_url:
+        environment["MX_BASE_URL"] = base_url
+        (folder / "members.csv").write_text(COLUMNS + MEMBER, encoding="utf-8")
+        for command in ("migrate", "import members.csv", "sweep"):
+            _reconnect(command, folder, environment)
+        link = _reconnect("link USR-1", folder, environment).strip()
+        token = link.rpartition("/")[2]
+        port = free_port()
+        environment["WEB_LISTEN"] = f"127.0.0.1:{port}"
+        with (folder / "web.log").open("wb") as output:
+            web = subprocess.Popen(
+                [sys.executable, "-m", "worker", "web"], cwd=folder, env=environment, stdout=output, stderr=output
+            )
+        try:
+            wait_for_port(port, web)
+            with running(name, folder, port) as proxied:
+                found = asyncio.run(_as_customer(proxied, token, folder))
+                web.terminate()
+                web.wait(30)
+                found.append(asyncio.run(_while_away(proxied, token, folder)))
+        finally:
+            web.kill()
+            web.wait()
+    found.append(("no log holds a link", _told(folder, token)))
+    return found
+
+
+async def _as_customer(port: int, token: str, folder: Path) -> list[tuple[str, str | None]]:
+    found: list[tuple[str, str | None]] = []
+    async with _client(port, folder) as client:
+        async with client.get(f"/r/{token}") as page:
+            text = await page.text()
+            found.append(("the page", None if page.status == 200 and _NONCE.search(text) else f"status {page.status}"))
+            twice = [header for header in HEADERS if len(page.headers.getall(header, [])) != 1]
+            found.append(("each header once", f"not so: {', '.join(twice)}" if twice else None))
+            found.append(("no cookie", "a cookie" if "Set-Cookie" in page.headers else None))
+        form = {"nonce": _NONCE.findall(text)[0], "reconnection": (_RECONNECTION.findall(text) or [""])[0]}
+        async with client.post(f"/r/{token}", data=form, allow_redirects=False) as pressed:
+            to = pressed.headers.get("Location", "")
+            good = pressed.status == 303 and "/oauth/authorize?" in to
+            found.append(("the button leads to the bank", None if good else f"status {pressed.status}"))
+        async with client.post(f"/r/{token}", data=b"x" * 100_000) as large:
+            found.append(("a large body is refused", None if large.status == 413 else f"status {large.status}"))
+        statuses = []
+        for number in range(90):  # more than the limit of one address
+            invented = {"X-Forwarded-For": f"198.51.100.{number}"}
+            async with client.post("/r/" + "A" * 22, data={"nonce": "n"}, headers=invented) as tried:
+                statuses.append(tried.status)
+        found.append(("an invented address is not believed", None if 429 in statuses else "90 presses from one client"))
+    return found
+
+
+async def _while_away(port: int, token: str, folder: Path) -> tuple[str, str | None]:
+    async with _client(port, folder) as client, client.get(f"/r/{token}") as page:
+        return "502 while the web process is away", None if page.status == 502 else f"status {page.status}"
+
+
+def _told(folder: Path, token: str) -> str | None:
+    files = [file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("reconnect.db")]
+    holding = [file.name for file in files if token.encode() in file.read_bytes()]
+    return f"{', '.join(holding)} does" if holding else None
+
+
+class _Loopback(AbstractResolver):
+    """Every name is this machine."""
+
+    async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:  # noqa: ARG002
+        return [ResolveResult(hostname=host, host="127.0.0.1", port=port, family=2, proto=0, flags=0)]
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+def _client(port: int, folder: Path) -> aiohttp.ClientSession:
+    context = ssl.create_default_context(cafile=str(folder / "reconnect.pem"))
+    connector = aiohttp.TCPConnector(ssl=context, resolver=_Loopback())
+    return aiohttp.ClientSession(f"https://{HOST}:{port}", connector=connector, headers={"Host": HOST})
+
+
+@contextmanager
+def _bank(folder: Path) -> Iterator[str]:
+    ready = folder / "sandbox.json"
+    (folder / "population.jsonl").write_text('{"user_guid": "USR-1", "member_guid": "MBR-1"}\n', encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "worker.sandbox",
+        "--population",
+        "population.jsonl",
+        "--ready-file",
+        str(ready),
+        "--drop-bodies",
+    ]
+    with (folder / "sandbox.log").open("wb") as output:
+        process = subprocess.Popen(command, cwd=folder, env=_environment(folder), stdout=subprocess.PIPE, stderr=output)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield str(json.loads(ready.read_text(encoding="utf-8"))["base_url"])
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    return {
+        "PATH": os.environ.get("PATH", ""),
+        "HOME": str(folder),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "DATABASE_URL": f"sqlite:///{folder / 'reconnect.db'}",
+        "REDIS_URL": "redis://127.0.0.1:9/0",  # none is needed: each process counts for itself
+        "MX_API_KEY": "sandbox-api-key",
+        "MX_CLIENT_ID": "sandbox-client-id",
+        "URI_KEYS": Fernet.generate_key().decode(),
+        "PUBLIC_BASE_URL": f"https://{HOST}",
+        "NOTIFY_AFTER": "0",
+    }
+
+
+def _reconnect(arguments: str, folder: Path, environment: dict[str, str]) -> str:
+    command = [sys.executable, "-m", "worker", *arguments.split()]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode and not arguments.startswith("sweep"):  # without a broker a sweep says that it woke nobody
+        raise RuntimeError(f"reconnect {arguments}: {done.stderr.strip()}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())
