@@ -12,7 +12,17 @@ import redis
 from ops.bench.bench import Bench
 from ops.bench.forms import FULL, SHORT
 from ops.bench.machine import machine
-from ops.bench.measures import asked, child_memory, delivering, importing, side_by_side, slow_tail, sweeping, throughput
+from ops.bench.measures import (
+    asked,
+    child_memory,
+    clicking,
+    delivering,
+    importing,
+    side_by_side,
+    slow_tail,
+    sweeping,
+    throughput,
+)
 from ops.bench.profiling import profile
 from ops.bench.results import Results, Row
 from ops.bench.servers import Broker, Postgres, broker, postgres, upstream
@@ -27,6 +37,7 @@ MEASURES = {
     "memory": child_memory.child_memory,
     "import": importing.importing,
     "deliver": delivering.delivering,
+    "clicks": clicking.clicking,
     "tail": slow_tail.slow_tail,
     "children": throughput.children,
     "curve": throughput.curve,

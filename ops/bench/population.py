@@ -12,7 +12,7 @@ import psycopg
 #: Customers of many banks.
 INSTITUTIONS = 500
 #: Ours alone, emptied between two runs. The order is the one in which they refer to each other.
-WORK_TABLES = ("notification_reconnections", "notifications", "windows", "reconnections", "sweeps")
+WORK_TABLES = ("notification_reconnections", "windows", "clicks", "links", "notifications", "reconnections", "sweeps")
 
 
 def user_guid(number: int) -> str:
