@@ -21,7 +21,6 @@ MINTS, MINTS_WITHIN = 20, timedelta(hours=1)
 OWED_AFTER = timedelta(hours=1)
 
 _BYTES = 16
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
 _NONCE = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
@@ -48,11 +47,6 @@ def state_of_bank(state: str, *, reason: str, since: datetime, now: datetime) ->
 def new_token(rng: Random) -> str:
     """A token of 22 letters; ``rng`` must be the system's (:class:`random.SystemRandom`)."""
     return urlsafe_b64encode(rng.randbytes(_BYTES)).decode().rstrip("=")
-
-
-def is_token(text: str) -> bool:
-    """Whether it has the form of a token."""
-    return _TOKEN.fullmatch(text) is not None
 
 
 def is_nonce(text: str) -> bool:
