@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.policy.recovery import is_back, next_check
+from worker.policy.recovery import AFTER_CLICK, is_back, is_for_click, next_check
 from worker.policy.selection import Reason
 from worker.settings import CONNECTION_STATUSES
 
@@ -104,3 +104,30 @@ def test_looks_grow_rarer_until_there_is_one_a_day() -> None:
 def test_no_look_comes_sooner_than_mx_allows(checks: int) -> None:
     assert next_check(checks, BROKEN) - BROKEN >= timedelta(seconds=3)
     assert next_check(checks, BROKEN) <= next_check(checks + 1, BROKEN)
+
+
+@given(
+    checks=st.integers(0, 40),
+    after=st.timedeltas(timedelta(minutes=-5), timedelta(days=2)),
+)
+def test_after_a_click_the_member_is_checked_at_each_of_its_moments_and_never_later_than_without_one(
+    checks: int, after: timedelta
+) -> None:
+    clicked_at, now = BROKEN, BROKEN + after
+    usual, found = next_check(checks, now), next_check(checks, now, clicked_at=clicked_at)
+    assert now < found <= usual
+    to_come = [clicked_at + each for each in AFTER_CLICK if clicked_at + each > now]
+    assert found == min([usual, *to_come])
+    assert next_check(checks, now, clicked_at=None) == usual
+
+
+def test_the_checks_after_a_click_are_at_20_s_40_s_1_2_5_and_10_minutes_and_then_as_before() -> None:
+    now, moments = BROKEN, []
+    for _ in range(6):
+        now = next_check(9, now, clicked_at=BROKEN)
+        moments.append((now - BROKEN).total_seconds())
+        assert is_for_click(now, clicked_at=BROKEN)
+    assert moments == [20, 40, 60, 120, 300, 600]
+    assert next_check(9, now, clicked_at=BROKEN) - now == timedelta(hours=8)
+    assert not is_for_click(BROKEN + timedelta(minutes=20), clicked_at=BROKEN)
+    assert not is_for_click(BROKEN, clicked_at=None)
