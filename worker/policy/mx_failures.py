@@ -30,6 +30,9 @@ of the streak back, and the reconnections are as they were (:mod:`worker.stages.
 A `GONE` or `REJECTED` answer counts as MX serving us. Any web server answers so, though: after 20 of them in a row in one process
 (:data:`worker.mx.client.MOST_GONE`) MX is asked for its list of users first. Without that list the answer is `UPSTREAM`.
 
+A click on a link asks for a window too (:mod:`worker.stages.click`). What ends a reconnection in fetch ends it there, wherever it stands.
+Any other failure counts as no attempt: the customer is asked to try again, and is owed a message.
+
 Which HTTP answer is of which kind is decided in :mod:`worker.mx.classifying`.
 """
 

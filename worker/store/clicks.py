@@ -7,7 +7,7 @@ nonce. A press that comes later, or after the first one failed, is a click of it
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import BigInteger, String, Text, bindparam, cast, exists, literal, or_, select, update
+from sqlalchemy import BigInteger, Boolean, String, Text, bindparam, cast, exists, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.links import DOUBLE_CLICK, MINTS, MINTS_WITHIN
@@ -59,6 +59,15 @@ class Clicks:
             .returning(c.id)
         )
         self._earlier = select(c.id, c.clicked_at, c.outcome).where(*load)
+        the_click = c.id == bindparam("of_click", type_=BigInteger())
+        self._mint = update(clicks).where(the_click).values(minted=True)
+        self._outcome = select(c.outcome).where(the_click)
+        asked = bindparam("asked", type_=Boolean())
+        self._finish = (
+            update(clicks)
+            .where(the_click, c.outcome.is_(None))
+            .values(outcome=bindparam("ended"), answered_at=now, minted=c.minted & asked)
+        )
         self._nth_mint = (
             select(c.clicked_at)
             .where(
@@ -93,17 +102,16 @@ class Clicks:
 
     async def mint(self, connection: AsyncConnection, click_id: int) -> None:
         """MX is going to be asked for a window for this click."""
-        await connection.execute(update(clicks).where(c.id == click_id).values(minted=True))
+        await connection.execute(self._mint, {"of_click": click_id})
 
     async def outcome_of(self, connection: AsyncConnection, click_id: int) -> str | None:
         """How a click ended; ``None``: it is under way, or its process died."""
-        outcome: str | None = await connection.scalar(select(c.outcome).where(c.id == click_id))
+        outcome: str | None = await connection.scalar(self._outcome, {"of_click": click_id})
         return outcome
 
     async def finish(
         self, connection: AsyncConnection, click_id: int, outcome: str, now: datetime, *, asked: bool = True
     ) -> None:
         """How it ended, in a short word; the first end counts. Not ``asked``: MX was not asked after all."""
-        values: dict[str, object] = {"outcome": outcome[:64], "answered_at": now}
-        statement = update(clicks).where(c.id == click_id, c.outcome.is_(None))
-        await connection.execute(statement.values(values if asked else values | {"minted": False}))
+        given = {"of_click": click_id, "ended": outcome[:64], "now": now, "asked": asked}
+        await connection.execute(self._finish, given)

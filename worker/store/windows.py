@@ -55,6 +55,7 @@ class Windows:
             .values(superseded_at=now, uri=None)
         )
         self._hand_out = _hand_out()
+        self._of_click = select(w.uri).where(w.click_id == bindparam("pressed", type_=BigInteger()))
         self._store_clicked = (
             rows.insert(windows)
             .values(
@@ -116,7 +117,7 @@ class Windows:
 
     async def of_click(self, connection: AsyncConnection, click_id: int) -> str | None:
         """The encrypted URI that a click was given; ``None``: none yet, or it is forgotten."""
-        uri: str | None = await connection.scalar(select(w.uri).where(w.click_id == click_id))
+        uri: str | None = await connection.scalar(self._of_click, {"pressed": click_id})
         return uri
 
     async def forget_clicked(self, connection: AsyncConnection, before: datetime, now: datetime) -> int:
