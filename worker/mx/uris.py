@@ -10,7 +10,7 @@ unusual passes: a URI is fine only if ``urlsplit``, yarl and the WHATWG rules th
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import idna
 import yarl
@@ -51,6 +51,19 @@ def check_uri(uri: str, *, host_is_allowed: Callable[[str], bool]) -> str | None
     if _DELIMITER.search(uri):
         return "uri_delimiter"
     return None if host_is_allowed(host) else "uri_host_not_allowed"
+
+
+def in_ascii(uri: str) -> str:
+    """A URI that passed :func:`check_uri`, as it may stand in an HTTP header (RFC 3986): as a browser writes it.
+
+    Example: ``https://bücher.example/ü`` becomes ``https://xn--bcher-kva.example/%C3%BC``. One in ASCII stays as it is, to the letter.
+    """
+    if uri.isascii():
+        return uri
+    match = _AUTHORITY.match(uri, 8)
+    name, colon, port = (match[0] if match else "").partition(":")
+    rest = re.sub(r"[^\x00-\x7f]+", lambda found: quote(found[0]), uri[8 + len(name + colon + port) :])
+    return f"{uri[:8]}{_ascii_host(name.lower())}{colon}{port}{rest}"
 
 
 def _broken_characters(uri: str) -> str | None:

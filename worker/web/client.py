@@ -1,6 +1,7 @@
 """Who asks: the client's address behind proxies, and the host that it asked for."""
 
 import ipaddress
+import re
 from collections.abc import Collection, Sequence
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _CUSTOMER = 64
 
 _PORTS = {"http": 80, "https": 443}
+_PORT = re.compile(r"[0-9]{1,5}")
 
 
 class Clients:
@@ -73,7 +75,7 @@ class PublicHost:
     def _normal(self, host: str) -> str:
         host = host.strip().lower()
         name, colon, port = host.rpartition(":")
-        if not colon or not port.isdecimal() or (name.startswith("[") and not name.endswith("]")):
+        if not colon or not _PORT.fullmatch(port) or (name.startswith("[") and not name.endswith("]")):
             name, port = host, ""
         name = name.rstrip(".")
         if not name.isascii():

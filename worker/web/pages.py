@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import hdrs, web
 
 from worker.channels.wording.languages import Language
+from worker.mx.uris import in_ascii
 from worker.names import shown
 from worker.settings import Settings
 from worker.stages.link_page import Page
@@ -51,6 +52,7 @@ class Pages:
 
     def leading(self, request: web.Request, uri: str) -> web.Response:
         """The way to the bank: a redirect, with a plain link in its text."""
+        uri = in_ascii(uri)
         response = self.page(texts.LEADING, self.language(request), {"uri": uri}, status=303)
         response.headers[hdrs.LOCATION] = uri  # as MX wrote it: aiohttp's own redirect would encode it anew
         return response

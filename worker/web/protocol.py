@@ -17,6 +17,8 @@ log = structlog.get_logger()
 KEEP_ALIVE = 130.0
 #: Seconds that the first line and the headers of a request may take.
 HEADER_SECONDS = 15.0
+#: Seconds that a client may leave answers unread, once the kernel's buffers hold no more of them.
+SEND_SECONDS = 30.0
 #: Bytes of the first line and of one header; number of headers.
 _LINE, _FIELD, _FIELDS = 4096, 8190, 64
 
@@ -63,6 +65,8 @@ class _Protocol(RequestHandler):
         self._server = server
         #: Ends the connection unless the headers of a request are complete by then.
         self._header_timer: asyncio.TimerHandle | None = None
+        #: Ends the connection unless the client reads by then what was sent to it.
+        self._send_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A new connection has to send a request soon."""
@@ -81,7 +85,19 @@ class _Protocol(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """The connection has ended."""
         self._stop_timer()
+        self._stop_send_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client does not read. aiohttp would wait for it without end."""
+        super().pause_writing()
+        self._stop_send_timer()
+        self._send_timer = self._loop.call_later(SEND_SECONDS, self._is_not_read)
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._stop_send_timer()
+        super().resume_writing()
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -111,3 +127,13 @@ class _Protocol(RequestHandler):
     def _too_slow(self) -> None:
         self._header_timer = None
         self.force_close()
+
+    def _stop_send_timer(self) -> None:
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
+
+    def _is_not_read(self) -> None:
+        self._send_timer = None
+        if self.transport is not None:
+            self.transport.abort()  # close() would wait until the client has read what is left

@@ -9,7 +9,7 @@ import yarl
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worker.mx.uris import MAX_LENGTH, check_uri
+from worker.mx.uris import MAX_LENGTH, check_uri, in_ascii
 
 SAMPLE = (
     "https://mxbank.mx.com/oauth/authorize?client_id=b8Oik&redirect_uri=https%3A%2F%2Fint-app.moneydesktop.com"
@@ -180,3 +180,17 @@ def test_every_reader_finds_the_same_host_in_what_passes(uri):
 def test_no_text_makes_the_check_raise(text):
     for uri in (text, f"https://{text}", f"https://{text}.example/"):
         assert check(uri) is None or check(uri).startswith("uri_")
+
+
+@pytest.mark.parametrize(
+    ("uri", "written"),
+    [
+        ("https://bank.example/a%2Fb?c=[d]|^'", "https://bank.example/a%2Fb?c=[d]|^'"),
+        ("https://bank.example/ü/€?ä=é#ß", "https://bank.example/%C3%BC/%E2%82%AC?%C3%A4=%C3%A9#%C3%9F"),
+        ("HTTPS://Bücher.example:443/?state=1", "HTTPS://xn--bcher-kva.example:443/?state=1"),
+        ("https://bücher.example", "https://xn--bcher-kva.example"),
+    ],
+)
+def test_a_uri_stands_in_a_header_as_a_browser_writes_it(uri, written):
+    assert check_uri(uri, host_is_allowed=lambda _: True) is None
+    assert in_ascii(uri) == written
