@@ -1,6 +1,9 @@
 """The web process is killed at each point of a click, and its stores go away under a load of clicks; scanners change nothing."""
 
 import asyncio
+import email
+import email.policy
+import re
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -13,7 +16,9 @@ from tests.faults.crew import Worker
 from tests.faults.records import Records
 from tests.faults.schedule import LONG, Schedule
 from tests.faults.servers import OwnPostgres, OwnValkey
+from tests.faults.test_canaries import Monitor
 from tests.faults.web import (
+    Customers,
     LostAnswers,
     Pressed,
     Web,
@@ -28,6 +33,7 @@ from tests.faults.web import (
 )
 from tests.machine import Machine, wait_until
 from worker.policy.links import hash_of
+from worker.sandbox.script import STEPS
 
 OPEN = "('due', 'leased', 'ready', 'notified')"
 
@@ -206,6 +212,101 @@ def _expect_each_window_went_to_one_click(machine: Machine, records: Records, pr
         "SELECT count(*) FROM windows w JOIN clicks c ON c.id = w.click_id WHERE c.reconnection_id <> w.reconnection_id"
     )
     assert wrong == 0
+
+
+# MX's answers, and what is found of them
+
+#: By the bank's answer to a click: the status of the page, and what the reconnection becomes.
+ANSWERS = {
+    "ok": (303, ""), "scan": (303, ""), "link_seconds:5": (303, ""), "slow:0.2": (303, ""), "moved:MBR-anew": (303, ""),
+    "connected": (200, "reconnected"), "unsupported": (200, "unsupported"), "gone": (200, "gone"), "rejected": (200, "quarantined"),
+    "hostile:newline": (200, "quarantined"), "hostile:foreign_host": (200, "quarantined"), "hostile:userinfo": (200, "quarantined"),
+} | dict.fromkeys(
+    ["409", "500", "502", "504", "reset", "truncated", "html", "null_uri", "missing_uri", "empty_uri", "401", "403", "406", "503",
+     "503:2", "429:1", "429"], (503, "")
+)  # fmt: skip
+
+
+@pytest.mark.timeout(600 if LONG else 240)
+async def test_each_answer_of_mx_gives_a_page_with_a_way_on_and_leaves_no_secret_anywhere(
+    machine: Machine, populated: Any, own_valkey: OwnValkey, own_postgres: OwnPostgres, schedule: Schedule
+) -> None:
+    assert {word.partition(":")[0] for word in ANSWERS} == {word.partition(":")[0] for word in STEPS}
+    records = populated(len(ANSWERS), url=own_postgres.url)
+    web = Web(machine, MX_ALLOWED_URI_HOSTS="*.sandbox.example")
+    guids = {word: f"MBR-{n:06}" for n, word in enumerate(ANSWERS)}
+    with closing(Monitor(own_valkey)) as seen:
+        with Worker(machine, schedule, loglevel="DEBUG"):
+            _swept(machine)
+            wait_until(
+                lambda: len(stored_messages(records)) == len(ANSWERS), what="the messages", seconds=60, grain=0.3
+            )
+        tokens = _tokens_in_mails(machine)
+        for word, guid in guids.items():
+            machine.control(member=guid, script=[word, word, "ok"])  # one quick retry is made
+        web.start()
+        presses, shown = [], []
+        async with customers_of(web) as customers:
+            for n, (word, (status, becomes)) in enumerate(ANSWERS.items()):
+                token = tokens[f"person{n:06}@mail.example"]
+                stored, fresh = [await customers.press(token) for _ in range(2)]
+                assert (stored.status, fresh.status, fresh.has_a_way_on) == (303, status, True), (word, str(fresh))
+                state = records.one("SELECT state FROM reconnections WHERE member_guid = :g", g=guids[word])
+                assert (state, word) == (becomes or "notified", word)
+                owed = records.one(
+                    "SELECT owed_at IS NOT NULL FROM reconnections WHERE member_guid = :g", g=guids[word]
+                )
+                assert (owed, word) == (status == 503, word)
+                presses += [stored, fresh]
+                shown.append(str([await customers.get(f"/{kind}/{token}") for kind in "ru"]))
+            # Nothing is lost: what is still open leads to the bank as soon as MX answers.
+            for n, (word, (_, becomes)) in enumerate(ANSWERS.items()):
+                last = await _served(customers, tokens[f"person{n:06}@mail.example"], 200 if becomes else 303)
+                assert last.status == (200 if becomes else 303), (word, str(last))
+                presses.append(last)
+        heard = seen.end()
+    each_uri_belongs_to_one_click(presses)
+    canaries = [*tokens.values(), *(press.nonce for press in presses), "oauth/authorize", "response_type=code"]
+    canaries += [press.uri.partition("state=")[2] for press in presses if press.status == 303]
+    places = web.logs() | {
+        "worker.log": (machine.folder / "worker.log").read_text(),
+        "Redis": heard,
+        "pages": str([(press.text, press.headers) for press in presses if press.status != 303]),
+        "headers": str([(n, v) for press in presses for n, v in press.headers.items() if n != "Location"]),
+        "database": str(_rows(records)),
+    }
+    assert '"route": "/r/{token}"' in places["web-1.log"]
+    assert "reconnect.fetch" in places["worker.log"]
+    assert "reconnect:limits" in places["Redis"]
+    assert {(name, canary) for name, text in places.items() for canary in canaries if canary in text} == set()
+    assert not [uri for uri in ("oauth/authorize", "response_type") for text in shown if uri in text]
+    assert "web_request_failed" not in places["web-1.log"]
+
+
+async def _served(customers: Customers, token: str, wanted: int) -> Pressed:
+    """Press until MX's wish for a pause is over."""
+    for _ in range(20):
+        press = await customers.press(token)
+        if press.status == wanted:
+            break
+        await asyncio.sleep(0.5)
+    return press
+
+
+def _tokens_in_mails(machine: Machine) -> dict[str, str]:
+    found = {}
+    for path in (machine.folder / "mails").rglob("*.eml"):
+        mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+        body = mail.get_body(("plain",))
+        assert body is not None
+        ((token,),) = {tuple(set(re.findall(r"/r/([A-Za-z0-9_-]{22})", body.get_content())))}
+        found[str(mail["To"].addresses[0].addr_spec)] = token
+    return found
+
+
+def _rows(records: Records) -> list[Any]:
+    tables = [name for (name,) in records.all("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+    return [records.all(f'SELECT t::text FROM "{table}" t') for table in tables]
 
 
 # Scanners

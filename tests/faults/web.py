@@ -106,6 +106,7 @@ class Pressed:
     status: int
     uri: str = field(default="", repr=False)
     text: str = field(default="", repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     why: str = ""
     took: float = 0.0
 
@@ -146,7 +147,13 @@ class Customers:
             return Pressed(token=token, nonce=nonce, status=0, why=type(error).__name__, took=time.monotonic() - began)
         uri = answer.headers.get("Location", "")
         return Pressed(
-            token=token, nonce=nonce, status=answer.status, uri=uri, text=text, took=time.monotonic() - began
+            token=token,
+            nonce=nonce,
+            status=answer.status,
+            uri=uri,
+            text=text,
+            headers=answer.headers,
+            took=time.monotonic() - began,
         )
 
     async def get(self, path: str, *, method: str = "GET") -> tuple[int, str, Mapping[str, str]]:
