@@ -203,6 +203,14 @@ def upgrade() -> None:
         sqlite_where=sa.text("state = 'due'"),
     )
     op.create_index(
+        "ix_reconnections_moved",
+        "reconnections",
+        ["moved_to"],
+        unique=False,
+        postgresql_where=sa.text("moved_to IS NOT NULL"),
+        sqlite_where=sa.text("moved_to IS NOT NULL"),
+    )
+    op.create_index(
         "ix_reconnections_owed",
         "reconnections",
         ["owed_at"],

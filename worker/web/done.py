@@ -5,12 +5,12 @@ sooner; the page is the same whether we know that member or not.
 """
 
 import asyncio
-import re
 from collections.abc import Mapping
 
 import structlog
 from aiohttp import web
 
+from worker.mx.identifiers import is_member_guid
 from worker.runtime import Runtime
 from worker.stages.oauth_end import oauth_ended
 from worker.web.pages import Pages
@@ -18,7 +18,6 @@ from worker.web.texts import REASONS
 
 log = structlog.get_logger()
 
-_GUID = re.compile(r"[!-~]{1,100}")
 #: Hints in hand at once; more are dropped, since every member is checked after a while anyway.
 _MOST_HINTS = 50
 
@@ -36,7 +35,7 @@ class DoneRoutes:
         # MX has written the address with HTML's `&amp;` in it, so a name may begin with `amp;`.
         given = {name.removeprefix("amp;"): value for name, value in reversed(list(request.query.items()))}
         guid = given.get("member_guid", "")
-        if request.method == "GET" and _GUID.fullmatch(guid) and len(self._hints) < _MOST_HINTS:
+        if request.method == "GET" and is_member_guid(guid) and len(self._hints) < _MOST_HINTS:
             # Beside the answer, so that its time does not tell whether we know the member.
             hint = asyncio.create_task(self._hint(guid))
             self._hints.add(hint)

@@ -5,16 +5,20 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import event, insert, text
 
 from tests.integration.stages.links import link, linked, message, reconnection
 from tests.integration.stages.test_click import press, row
+from tests.integration.stages.test_notices import _explain
 from worker.mx.answers import MemberRead, MemberState
 from worker.stages.click import LeadsTo, TryAgain
 from worker.stages.fetch import fetch
 from worker.stages.oauth_end import oauth_ended
 from worker.stages.sweep import sweep
 from worker.stages.verify import verify
+from worker.store.reconnections.clicked import Clicked
 from worker.store.sql.moments import Moment
+from worker.store.sql.tables import reconnections
 
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 
@@ -149,11 +153,32 @@ async def test_the_end_of_oauth_makes_its_member_be_checked_now_but_not_more_tha
     assert abs((_moment(bench, found["next_check_at"]) - now).total_seconds() - 10) < 1
 
 
-@pytest.mark.parametrize("text", [None, "", "MBR-nobody", "USR-ann", "MBR-" + "x" * 500, "MBR-\ud800", "' OR 1=1 --"])
-async def test_any_other_text_at_the_end_of_oauth_does_nothing(bench_for: Any, text: str | None) -> None:
+@pytest.mark.parametrize("guid", [None, "", "MBR-nobody", "USR-ann", "MBR-" + "x" * 500, "MBR-\ud800", "' OR 1=1 --"])
+async def test_any_other_text_at_the_end_of_oauth_does_nothing(bench_for: Any, guid: str | None) -> None:
     bench = await bench_for()
     await link(bench, "ann", await message(bench, "ann", await reconnection(bench, "ann")))
     before = await bench.sql("SELECT * FROM reconnections")
-    await oauth_ended(bench.runtime, text)
+    await oauth_ended(bench.runtime, guid)
     assert await bench.sql("SELECT * FROM reconnections") == before
     assert bench.runtime.later.planned == 0
+
+
+async def test_the_end_of_oauth_reads_two_indexes_since_anybody_may_write_its_address(bench_for: Any) -> None:
+    bench = await bench_for()
+    now = bench.runtime.clock.now()
+    many = [
+        {"member_guid": f"MBR-{n}", "user_guid": f"USR-{n}", "state": "notified", "reason": "connection_status",
+         "broken_since": now, "opened_at": now, "next_check_at": now}
+        for n in range(5_000)
+    ]  # fmt: skip
+    plans = []
+    async with bench.runtime.database.engine.begin() as connection:
+        await connection.execute(insert(reconnections), many)
+        await connection.execute(text("ANALYZE"))
+        for statement in Clicked(bench.runtime.database.rows)._check_now:
+            event.listen(connection.sync_connection, "before_cursor_execute", _explain, retval=True)
+            found = await connection.execute(statement, {"guid": "MBR-7", "now": now})
+            event.remove(connection.sync_connection, "before_cursor_execute", _explain)
+            plans.append("\n".join(" ".join(map(str, line)) for line in found))
+    assert "reconnections_open" in plans[0] or "reconnections_member_guid" in plans[0], plans[0]
+    assert "ix_reconnections_moved" in plans[1], plans[1]

@@ -157,6 +157,7 @@ reconnections = Table(
     _partial("ix_reconnections_leased", "lease_expires_at", where="state = 'leased'"),
     _partial("ix_reconnections_reminder", "next_attempt_at", where="state = 'notified'"),
     _partial("ix_reconnections_check", "next_check_at", where="state = 'notified'"),
+    _partial("ix_reconnections_moved", "moved_to", where="moved_to IS NOT NULL"),
     _partial("ix_reconnections_owed", "owed_at", where="owed_at IS NOT NULL"),
     _partial("ix_reconnections_user", "user_guid", where="closed_at IS NULL"),
     _partial("ix_reconnections_reopen", "member_guid", where="reopen_at IS NOT NULL"),
