@@ -136,6 +136,7 @@ def _keep_running(settings: Settings, visitors: list[DemoMember], folder: Path) 
             await sweep(runtime)
             await asyncio.sleep(_SWEEP_EVERY)
 
+    sys.stdout.flush()  # to a file or a pipe it would wait until the end
     with suppress(KeyboardInterrupt):
         run(staying, settings)
 
@@ -234,8 +235,8 @@ def _where_to_look(folder: Path, bank: dict[str, Any], flower_port: int | None) 
     else:
         out.print(f"Flower: http://127.0.0.1:{flower_port}/   Mails: {bank['mail_page']}   Stop with Ctrl-C.")
         out.print(
-            "Be a customer: two users lose their banks now, with mail in a few seconds. Open one, press its button, press the button"
+            "Be a customer: two users get mail in a few seconds. Open it, press its button, press the button of the page"
         )
-        out.print("of the page, and allow at the bank. Open the link in the mail again: it knows.")
+        out.print("that opens, and allow at the bank. Then open the link in the mail again.")
         for email in dict.fromkeys(visitor.email for visitor in make_visitors()):
             out.print(f"  {bank['mail_page']}?to={email}")

@@ -6,6 +6,7 @@ It opens simulated banks and addresses on loopback, where a worker under develop
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from html.parser import HTMLParser
 from http import HTTPStatus
 from urllib.parse import urldefrag, urlencode, urljoin, urlsplit
@@ -62,17 +63,24 @@ class Seen:
 
     def forms(self) -> list[Form]:
         """The page's forms."""
-        return _read(self.html, self.url).forms
+        return self._page.forms
 
     @property
     def refresh(self) -> str | None:
         """Where ``<meta http-equiv=refresh>`` leads to."""
-        return _read(self.html, self.url).refresh
+        return self._page.refresh
 
     @property
     def submits_itself(self) -> bool:
         """Whether a script in the page submits a form without anybody pressing a button."""
-        return _read(self.html, self.url).submits_itself
+        return self._page.submits_itself
+
+    @cached_property
+    def _page(self) -> "_Page":
+        page = _Page(self.url)
+        page.feed(self.html)
+        page.close()
+        return page
 
 
 class Visitor:
@@ -99,9 +107,9 @@ class Visitor:
 
     async def _visit(self, method: str, url: str, form: Mapping[str, str] | None, *, follow: bool) -> Seen:
         seen = await self._ask(method, url, form)
-        for _ in range(_MOST_REDIRECTS):
+        for _ in range(_MOST_REDIRECTS if follow else 0):
             onward = seen.location if seen.location is not None else seen.refresh
-            if not follow or onward is None:
+            if onward is None:
                 break
             if seen.status not in _UNCHANGED:
                 method, form = "HEAD" if method == "HEAD" else "GET", None
@@ -138,13 +146,6 @@ def is_loopback(url: str) -> bool:
         return parts.scheme in {"http", "https"} and (host == "localhost" or ipaddress.ip_address(host).is_loopback)
     except ValueError:
         return False
-
-
-def _read(html: str, url: str) -> "_Page":
-    page = _Page(url)
-    page.feed(html)
-    page.close()
-    return page
 
 
 class _Page(HTMLParser):

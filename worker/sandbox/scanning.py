@@ -97,8 +97,9 @@ class Scanner:
         headers = {"User-Agent": "sandbox-mail-scanner", "X-Forwarded-For": f"192.0.2.{counts['mails'] % 254 + 1}"}
         async with aiohttp.ClientSession(timeout=_PATIENCE) as session:
             visitor = Visitor(session, self.base_url, headers=headers)
-            unsubscribe = unsubscribe_links(content)
-            for link in links_in(content, self.base_url):
+            message = email.message_from_bytes(content, policy=email.policy.default)
+            unsubscribe = unsubscribe_links(message)
+            for link in links_in(message, self.base_url):
                 counts["links"] += 1
                 for seen in await self._open(visitor, kind, link, may_press=link not in unsubscribe):
                     counts["consent_pages"] += seen.is_consent_page
@@ -117,17 +118,15 @@ class Scanner:
         return seen
 
 
-def links_in(content: bytes, base_url: str) -> list[str]:
+def links_in(message: EmailMessage, base_url: str) -> list[str]:
     """The links of a mail that a scanner may open, each once."""
-    message = email.message_from_bytes(content, policy=email.policy.default)
     text = " ".join(unescape(_text(part)) for part in message.walk() if part.get_content_maintype() == "text")
     links = dict.fromkeys(localised(link, base_url) for link in _LINK.findall(text))
     return [link for link in links if is_loopback(link)][:_MOST_LINKS]
 
 
-def unsubscribe_links(content: bytes) -> set[str]:
+def unsubscribe_links(message: EmailMessage) -> set[str]:
     """The links in ``List-Unsubscribe`` (RFC 2369)."""
-    message = email.message_from_bytes(content, policy=email.policy.default)
     return set(re.findall(r"<(https?://[^>]+)>", str(message.get("List-Unsubscribe", ""))))
 
 

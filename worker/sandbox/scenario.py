@@ -273,10 +273,15 @@ def _demo_members(kinds: Iterator[Kind]) -> Iterator[DemoMember]:
                 kind=kind,
                 user_guid=user_guid,
                 member_guid=_guid("MBR", f"member {number} {place}"),
-                email=f"customer{number}@mail.example" if kind.has_email else None,
+                email=_address(number, kind) if kind.has_email else None,
                 institution_code=code,
                 institution_name=name,
             )
+
+
+def _address(number: int, kind: Kind) -> str:
+    """Whoever clicks has an address at a company with mail scanners, and so has every fifth of the others."""
+    return f"customer{number}@{'corp' if kind.clicks or number % 5 == 0 else 'mail'}.example"
 
 
 def devices_of(demo_members: Sequence[DemoMember]) -> list[dict[str, Any]]:

@@ -12,13 +12,10 @@ from rich.text import Text
 from worker.sandbox.customers import Saw
 from worker.sandbox.scanning import KINDS, ScanKind, ScanRule
 
-#: Who opens the demonstration's mails before their recipients do: a scanner of each kind for a part of the addresses, and nobody for the
-#: rest.
-SCANNERS: Sequence[ScanRule] = (
-    ScanRule(kind="get", share=0.2),
-    ScanRule(kind="head", share=0.15),
-    ScanRule(kind="browser", share=0.2),
-    ScanRule(kind="press", share=0.2),
+#: Who opens the demonstration's mails before their recipients do: at addresses of companies, a scanner of each kind for a part of them.
+SCANNERS: Sequence[ScanRule] = tuple(
+    ScanRule(to="*@corp.example", kind=kind, share=share)
+    for kind, share in (("get", 0.2), ("head", 0.15), ("browser", 0.2), ("press", 0.2))
 )
 
 NOBODY = "nobody"
