@@ -14,7 +14,7 @@ SIDE_BY_SIDE ?= -n 6 --dist load --maxschedchunk 2
 LONGEST_FIRST = tests/faults tests/acceptance tests/integration tests/unit
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit lint up faults reach mailcheck bounces bench bench-full lock clean situations proxycheck
+.PHONY: help demo test check unit lint up faults reach mailcheck browser bounces bench bench-full lock clean situations proxycheck
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,17 @@ mailcheck: $(VENV)/dev ## real mail server and SpamAssassin against every mail (
 proxycheck: $(VENV)/dev ## the snippets of ops/proxy in the real nginx and Caddy, before a real web process (installs both where it may)
 	@$(BIN)/python -m ops.proxycheck $(ARGS)
 
+# An environment of its own: nothing else needs a browser.
+$(VENV)/browser/ready: requirements-dev.txt ops/browser/requirements.txt
+	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 with venv found; install one or say make PYTHON=/path/to/python3" >&2; exit 2; }
+	@echo "Setting up $(VENV)/browser (once; about a minute)"
+	@test -x $(VENV)/browser/bin/python || "$(PYTHON)" -m venv $(VENV)/browser
+	@$(VENV)/browser/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements-dev.txt -r ops/browser/requirements.txt
+	@touch $@
+
+browser: $(VENV)/browser/ready ## the customer's pages in a real Chromium, from the mail to the bank and back (installs Chromium where it may)
+	@$(VENV)/browser/bin/python -m ops.browser $(ARGS)
+
 bounces: $(VENV)/dev ## the bounce reader over sisimai's public set: SET=DIR, a checkout of sisimai/rb-sisimai (ARGS=--misses)
 	@test -n "$(SET)" || { echo "make: say SET=DIR, a checkout of https://github.com/sisimai/rb-sisimai" >&2; exit 2; }
 	@$(BIN)/python -m ops.bouncecheck "$(SET)" $(ARGS)
@@ -96,6 +107,8 @@ lock: $(VENV)/dev ## write requirements*.txt anew from pyproject.toml
 		pyproject.toml --extra push --extra local --group dev -o requirements-dev.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		ops/bench/requirements.in -c requirements-dev.txt -o ops/bench/requirements.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		ops/browser/requirements.in -c requirements-dev.txt -o ops/browser/requirements.txt
 
 clean: ## remove what make made
 	@rm -rf $(VENV) demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,128 @@
+"""Each of our pages in each look and language: axe-core, no sideways scrolling, the keyboard.
+
+A look is set on the page as it stands, since a page that a press brought cannot be loaded again.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from axe_playwright_python.base import AXE_SCRIPT
+from playwright.sync_api import CDPSession, Page
+
+#: WCAG 2.2 AA, and what axe-core's authors recommend beyond it.
+RULES = {
+    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+    "resultTypes": ["violations", "incomplete"],
+}
+#: A desk's window, in CSS pixels.
+DESK = (1280, 800)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How the page is looked at."""
+
+    name: str
+    size: tuple[int, int] = DESK
+    media: Mapping[str, Any] = field(default_factory=dict)
+    #: CSS pixels of the browser's own letters: 16, unless the customer has chosen larger ones.
+    letters: int = 16
+
+
+LOOKS = (
+    Look(name="light", media={"color_scheme": "light"}),
+    Look(name="dark", media={"color_scheme": "dark"}),
+    Look(name="320 px", size=(320, 640), media={"color_scheme": "light"}),
+    # A browser's zoom halves the CSS pixels of its window.
+    Look(name="zoom 200 %", size=(DESK[0] // 2, DESK[1] // 2), media={"color_scheme": "dark"}),
+    Look(name="text 200 %", size=(640, 800), letters=32, media={"color_scheme": "light"}),
+    Look(name="contrast", media={"color_scheme": "dark", "forced_colors": "active"}),
+)
+
+#: The looks for every language: a longer word breaks a narrow page; no word breaks a colour.
+WHERE_WORDS_MATTER = tuple(look for look in LOOKS if look.name in {"light", "320 px", "text 200 %"})
+
+_WIDE = """() => {
+  const width = document.documentElement.clientWidth;
+  const out = [...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > width + 0.5);
+  const over = document.scrollingElement.scrollWidth - width;
+  return over > 0 ? `${over} px too wide` : out.length ? `<${out[0].localName}> sticks out` : '';
+}"""
+#: A blur alone would leave the place from which Tab goes on.
+_TO_THE_TOP = """() => {
+  document.body.tabIndex = -1;
+  document.body.focus();
+  document.body.removeAttribute('tabindex');
+  scrollTo(0, 0);
+}"""
+_FOCUS = """async () => {
+  await new Promise(requestAnimationFrame);
+  const e = document.activeElement;
+  if (!e || e === document.body || e === document.documentElement) return null;
+  const style = getComputedStyle(e), box = e.getBoundingClientRect();
+  const visible = style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2;
+  const inside = box.top >= 0 && box.bottom <= innerHeight && box.left >= 0 && box.right <= innerWidth;
+  return {place: [...document.querySelectorAll('a[href], button')].indexOf(e), visible, inside};
+}"""
+
+
+class Looking:
+    """At pages of one browser tab."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        page.evaluate(AXE_SCRIPT)
+        self._devtools: CDPSession = page.context.new_cdp_session(page)
+
+    def set(self, look: Look) -> None:
+        """Change the window, the colours, the letters."""
+        self._page.set_viewport_size({"width": look.size[0], "height": look.size[1]})
+        self._page.emulate_media(**({"forced_colors": "none"} | dict(look.media)))
+        self._devtools.send(
+            "Page.setFontSizes", {"fontSizes": {"standard": look.letters, "fixed": look.letters * 13 // 16}}
+        )
+
+    def problems(self) -> list[str]:
+        """What is wrong with the page as it is shown."""
+        wide: str = self._page.evaluate(_WIDE)
+        found = [wide] if wide else []
+        results = self._page.evaluate("options => axe.run(options)", RULES)
+        found += [f"axe: {_told(rule)}" for rule in results["violations"]]
+        # What axe cannot decide by itself is somebody's to look at, so it is no pass.
+        found += [f"axe, undecided: {_told(rule)}" for rule in results["incomplete"]]
+        return found + self._keyboard()
+
+    def _keyboard(self) -> list[str]:
+        """Tab goes through all links and buttons in their order, and one sees where it is."""
+        self._page.evaluate(_TO_THE_TOP)
+        count = self._page.locator("a[href], button").count()
+        seen = []
+        for _ in range(count):
+            self._page.keyboard.press("Tab")
+            focus = self._page.evaluate(_FOCUS)
+            if focus is None:
+                break
+            seen.append(focus["place"])
+            if not focus["visible"]:
+                return ["keyboard: the focus is not seen"]
+            if not focus["inside"]:
+                return ["keyboard: what has the focus is not in view"]
+        return [] if seen == list(range(count)) else [f"keyboard: Tab goes to {seen} of {count}"]
+
+
+def _told(rule: Mapping[str, Any]) -> str:
+    return f"{rule['id']} at {rule['nodes'][0]['target'][0]}"
+
+
+def each_look(page: Page, looks: tuple[Look, ...], seen: Callable[[str, list[str]], None]) -> None:
+    """Look at the page in every way."""
+    looking = Looking(page)
+    try:
+        for look in looks:
+            looking.set(look)
+            seen(look.name, looking.problems())
+    finally:
+        with suppress(Exception):
+            looking.set(LOOKS[0])
