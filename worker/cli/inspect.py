@@ -160,7 +160,7 @@ async def explanation(runtime: Runtime, guid: str) -> dict[str, Any]:
     )
     user_guid = (found["member"] or found["reconnections"][0])["user_guid"]
     span = max((cap.within for cap in settings.message_caps), default=timedelta(0))
-    user = (await FetchStore(runtime.database).people({user_guid}, since=now - span))[user_guid]
+    user = (await FetchStore(runtime.database).users({user_guid}, since=now - span))[user_guid]
     sweeps = SweepStore(runtime.database, statuses=settings.reconnect_statuses, notice_days=settings.expiry_notice_days)
     outlook = explainer.outlook(
         found["member"],

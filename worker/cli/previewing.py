@@ -26,8 +26,8 @@ from worker.policy.selection import Reason, classify
 from worker.runtime import Runtime
 from worker.stages.planning import SOON, zone_of_message
 from worker.store.delivering import DeliverStore
-from worker.store.people import User
 from worker.store.queries.previewing import KnownMember, OpenReconnection, Picture, PreviewStore
+from worker.store.users import User
 
 #: The link of a bank without a stored window. The domain never resolves (RFC 6761), and the path says why.
 PLACEHOLDER = "https://placeholder.invalid/the-link-is-asked-of-MX-when-the-message-is-sent"
@@ -63,7 +63,7 @@ async def preview(runtime: Runtime, user_guid: str, channel: str | None) -> Prev
     if picture is None:
         near = await nearest_guid(runtime.database, user_guid)
         raise WorkerError(f"{user_guid} is not in the database: import it, or let your application write it{near}")
-    user = (await DeliverStore(runtime.database).people({user_guid}, since=now))[user_guid]
+    user = (await DeliverStore(runtime.database).users({user_guid}, since=now))[user_guid]
     channel = channel or _channel(runtime, picture, user)
     told = tuple(each for each in picture.open_reconnections if not each.muted)
     muted = len(picture.open_reconnections) - len(told)

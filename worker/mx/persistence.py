@@ -28,7 +28,7 @@ PATIENCE = 10.0
 _BACKOFF = wait_random_exponential(multiplier=0.25, max=4)
 #: The code of a call that pacing did not let through in time: MX was not asked.
 NOT_ASKED = "not_asked"
-#: The connection failed: where a person waits there is one retry at once.
+#: The connection failed: where a user waits there is one retry at once.
 NEVER_ARRIVED = frozenset({"connection_lost", "connect_failed", "truncated"})
 #: A retry seconds later would only meet the same failure.
 _LASTING = frozenset({"too_large", "tls_failed", NOT_ASKED})

@@ -17,7 +17,7 @@ from worker.policy.states import OPEN, ReconnectionState
 DOUBLE_CLICK = timedelta(minutes=1)
 #: For one link MX is asked for so many windows within this time.
 MINTS, MINTS_WITHIN = 20, timedelta(hours=1)
-#: A click that failed for so long is owed a message: as soon as MX serves again its user is told.
+#: If a click failed and no click on the same reconnection was served within this time, its user is owed one message once MX serves again.
 OWED_AFTER = timedelta(hours=1)
 
 _BYTES = 16
@@ -25,7 +25,7 @@ _NONCE = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
 class BankState(StrEnum):
-    """What the customer is told of a bank."""
+    """What the page tells the customer of a bank."""
 
     #: It has to be reconnected.
     BROKEN = "broken"

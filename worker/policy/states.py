@@ -17,7 +17,8 @@ class ReconnectionState(StrEnum):
     DUE = "due"
     #: A worker holds it until its lease expires and is asking MX for a window.
     LEASED = "leased"
-    #: A fresh window is stored and a notification that carries it is on its way.
+    #: A fresh window is stored, and the notification about it is on its way.
+    #: The notification carries the window's URI. With ``PUBLIC_BASE_URL`` it carries our link, and the URI is for a click, or stays unused.
     READY = "ready"
     #: The user was told and has not come back yet; ``next_attempt_at`` is the next reminder, ``next_check_at`` the next check.
     NOTIFIED = "notified"
@@ -30,9 +31,9 @@ class ReconnectionState(StrEnum):
     #: Every attempt failed or every reminder went unanswered; `reconnect retry` requeues it.
     EXHAUSTED = "exhausted"
     #: The application's row no longer says that the member is broken, and MX did not say that it is back; or a notice lost its reason.
-    #: A sweep or a deliverer ends it so. No command does.
+    #: A sweep, fetch or deliver ends it so. No command does.
     CANCELLED = "cancelled"
-    #: A person must look: MX answered with a hostile URI, rejected the request, or workers died with the row.
+    #: Somebody must look: MX answered with a hostile URI, rejected the request, or workers died with the row.
     QUARANTINED = "quarantined"
 
 
@@ -49,7 +50,7 @@ class NotificationState(StrEnum):
     FAILED = "failed"
     #: The answer was lost after dispatch began: it may have arrived. A first message is followed by another the next day.
     UNKNOWN = "unknown"
-    #: Overtaken: the customer came back, or a fresher message replaced it.
+    #: Overtaken: the user came back, or a fresher message replaced it.
     CANCELLED = "cancelled"
     #: The address does not exist, or its owner wants no messages.
     SUPPRESSED = "suppressed"
@@ -75,7 +76,7 @@ class Mover(StrEnum):
     VERIFY = "verify"
     #: `reconnect retry`.
     RETRY = "retry"
-    #: A customer's press of a link's button, by MX's answer to it.
+    #: A click on a link, by MX's answer to it.
     CLICK = "click"
 
 
@@ -124,7 +125,13 @@ RECONNECTION_MOVES = (
         "go_on", (_R.READY,), (_R.DUE,), (_DELIVER,), "the message ended and told nobody: the next message is planned"
     ),
     Move("requeue", (_R.READY,), (_R.DUE,), (_DELIVER,), "the window is wiped, the message goes without it"),
-    Move("remind", (_R.NOTIFIED,), (_R.DUE,), (_SWEEP,), "the attempts start anew; so for one that is owed a message"),
+    Move(
+        "remind",
+        (_R.NOTIFIED,),
+        (_R.DUE,),
+        (_SWEEP,),
+        "the attempts start anew. Also ahead of its day: a click failed for an hour, so its user is owed a message",
+    ),
     Move("resend", (_R.NOTIFIED,), (_R.READY,), (_RETRY,), "its unknown message is pending again"),
     Move("close", (_R.DUE, _R.READY, _R.NOTIFIED), (_R.RECONNECTED, _R.CANCELLED, _R.GONE), (_SWEEP,), _WIPED),
     Move("close", (_R.DUE, _R.READY), (_R.QUARANTINED,), (_SWEEP,), f"its workers died; {_WIPED}"),
@@ -171,7 +178,13 @@ NOTIFICATION_MOVES = (
 #: begun for the user meanwhile. Nothing else makes these moves.
 GIVEN_BACK = (
     Move("revive", (_N.FAILED, _N.SUPPRESSED), (_N.PENDING,), (_DELIVER,), "its reconnections are ready again"),
-    Move("unspeak", (_R.DUE,), (_R.READY,), (_DELIVER,), "its message is pending again, and its step is not spoken"),
+    Move(
+        "restore_step",
+        (_R.DUE,),
+        (_R.READY,),
+        (_DELIVER,),
+        "its message is pending again, and the step that it had used up is to come again",
+    ),
 )
 
 

@@ -31,8 +31,8 @@ from worker.store.deliver_settling import DeliveryResult
 from worker.store.delivering import DeliverStore
 from worker.store.notifications.claims import ClaimedNotification
 from worker.store.pauses import MX, PauseStore, delivery_scope
-from worker.store.people import User
 from worker.store.refusals import NOT_REACHED
+from worker.store.users import User
 
 #: Messages that one probe takes at most, until one of them is sent or refused.
 MOST_TRIED = 20
@@ -94,10 +94,10 @@ class Deliver:
         self.taken = len(claimed)
         span = max((cap.within for cap in self._settings.message_caps), default=timedelta(0))
         guids = {notification.user_guid for notification in claimed}
-        people = await self._store.people(guids, since=now - span) if guids else {}
+        users = await self._store.users(guids, since=now - span) if guids else {}
         jobs, deferred = [], []
         for notification in claimed:
-            user = people[notification.user_guid]
+            user = users[notification.user_guid]
             moment = self._moment(user, now)
             if moment > now:
                 zones = zones_of_user(user, self._settings).all

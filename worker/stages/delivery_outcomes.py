@@ -31,7 +31,7 @@ from worker.stages.linking import MadeLink
 from worker.stages.next_steps import steps_after
 from worker.store.deliver_settling import DeliveryResult
 from worker.store.notifications.claims import ClaimedNotification, NotificationItem
-from worker.store.people import User
+from worker.store.users import User
 
 log = structlog.get_logger()
 

@@ -22,8 +22,8 @@ from worker.stages.freshness import TRUSTED_FOR
 from worker.stages.planning import Planner
 from worker.store.members import MUTED
 from worker.store.pauses import EVERYTHING, MX, Pause, channel_scope, delivery_scope, outage_scope
-from worker.store.people import User
 from worker.store.reconnections.claims import ClaimedReconnection
+from worker.store.users import User
 
 _R, _N = ReconnectionState, NotificationState
 

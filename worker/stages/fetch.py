@@ -2,7 +2,8 @@
 
 1. Claim due reconnections and group them by user: one user gets one message about everything that is broken.
 2. Defer those whose user may not be told now, before MX is asked: a URI that nobody sees should not be minted.
-3. Ask MX for a window for each of the others.
+3. Ask MX for a window for each of the others. With ``PUBLIC_BASE_URL`` too: MX's answer says whether the member is back, or cannot be
+   reconnected. The message then carries our link; the window is for its first click, if that comes within ``URI_MAX_AGE``.
 4. Store windows, states and the new message in one transaction. A failure that may be MX's waits until MX serves somebody, or the
    breaker opens (:mod:`worker.stages.attribution`).
 """
@@ -91,8 +92,8 @@ class Fetch:
         claims = await self._take(room, now)
         self.taken = len(claims)
         span = max((cap.within for cap in self._settings.message_caps), default=timedelta(0))
-        people = await self._store.people({claim.user_guid for claim in claims}, since=now - span) if claims else {}
-        jobs, deferred = self._planner.plan(claims, people, now)
+        users = await self._store.users({claim.user_guid for claim in claims}, since=now - span) if claims else {}
+        jobs, deferred = self._planner.plan(claims, users, now)
         if deferred:
             await self._store.settle(deferred, now=now)
             self._count(deferred)

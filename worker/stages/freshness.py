@@ -6,8 +6,8 @@ A message may wait between fetch and deliver: for a mail server, for the morning
 - last answer of MX older than 1 minute: the member is read again;
 - otherwise the stored URI is used.
 
-With ``PUBLIC_BASE_URL`` the message carries our link, and a fresh URI is minted for each click. So no URI is minted or read here; the
-member is read again all the same.
+With ``PUBLIC_BASE_URL`` the message carries our link, and its URI is chosen at the click (:mod:`worker.stages.click`). So no URI is
+minted or read here; the member is read again all the same.
 
 A member that is back ends its reconnection. A failure concerns its own reconnection, which is left out of the message
 (:mod:`worker.policy.mx_failures`). Only a fault of MX as a whole postpones the message.

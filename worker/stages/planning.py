@@ -1,6 +1,6 @@
 """For whom is MX asked, on which channel are they told, and why are the others not told now?
 
-This is decided before MX is asked, so that no URI is minted that nobody sees. Nothing here does I/O.
+This is decided before MX is asked, so that no URI is minted for a user who may not be told now. Nothing here does I/O.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -18,9 +18,9 @@ from worker.policy.zones import Zones, zones_of
 from worker.settings import Settings
 from worker.store.fetch_settling import TURN, FetchResult, UserResult
 from worker.store.members import MUTED
-from worker.store.people import User
 from worker.store.reconnections.claims import ClaimedReconnection
 from worker.store.sql.moments import NEVER
+from worker.store.users import User
 
 #: What a user has due within this time goes into the same message as what is due now.
 SOON = timedelta(days=1)
@@ -46,7 +46,7 @@ class Planner:
         self._configured = configured
 
     def plan(
-        self, claims: Sequence[ClaimedReconnection], people: Mapping[str, User], now: datetime
+        self, claims: Sequence[ClaimedReconnection], users: Mapping[str, User], now: datetime
     ) -> tuple[list[UserJob], list[UserResult]]:
         """Whom to ask MX for, and what becomes of the other claims without asking."""
         by_user: dict[str, list[ClaimedReconnection]] = {}
@@ -55,7 +55,7 @@ class Planner:
         jobs: list[UserJob] = []
         deferred: list[UserResult] = []
         for guid, theirs in by_user.items():
-            user = people[guid]
+            user = users[guid]
             ended = [fetched for claim in theirs if (fetched := self.over(claim, now)) is not None]
             left = (
                 [claim for claim in theirs if all(fetched.claim is not claim for fetched in ended)] if ended else theirs

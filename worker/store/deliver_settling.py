@@ -26,9 +26,9 @@ class NextStep(msgspec.Struct, frozen=True, kw_only=True):
     state: ReconnectionState
     step: int
     base_step: int
-    #: ``None``: no round follows.
+    #: When the next message is due; ``None``: none follows.
     next_attempt_at: datetime | None
-    #: Whether the customer may now know.
+    #: Whether the user was told, or may have been (`unknown`).
     told: bool = False
     next_check_at: datetime | None = None
 

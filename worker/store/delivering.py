@@ -8,10 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.store.deliver_settling import ClosedReconnection, DeliverSettling, DeliveryResult, Requeued
 from worker.store.links import Links, NewLink
 from worker.store.notifications.claims import ClaimedNotification, NotificationClaims
-from worker.store.people import User, UserStore
 from worker.store.reconnections.transitions import Transitions
 from worker.store.refusals import Refusals, Streak
 from worker.store.sql.database import Database
+from worker.store.users import User, UserStore
 
 
 class DeliverStore:
@@ -19,7 +19,7 @@ class DeliverStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._people = database.rows.part(UserStore)
+        self._users = database.rows.part(UserStore)
         self._claims = database.rows.part(NotificationClaims)
         self._reconnections = database.rows.part(Transitions)
         self._settling = database.rows.part(DeliverSettling)
@@ -66,9 +66,9 @@ class DeliverStore:
             lambda connection: self._claims.take_over(connection, n, worker_id=worker_id, lease_seconds=lease_seconds)
         )
 
-    async def people(self, guids: set[str], *, since: datetime) -> dict[str, User]:
-        """The persons behind notifications."""
-        return await self._database.transaction(lambda connection: self._people.load(connection, guids, since=since))
+    async def users(self, guids: set[str], *, since: datetime) -> dict[str, User]:
+        """The users behind notifications, by GUID, with what they were sent after ``since``."""
+        return await self._database.transaction(lambda connection: self._users.load(connection, guids, since=since))
 
     async def mark_dispatched(self, claimed: Sequence[ClaimedNotification], links: Sequence[NewLink] = ()) -> set[int]:
         """Record that dispatch begins; returns those that are still leased. The others must not be sent.

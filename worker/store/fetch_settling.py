@@ -15,7 +15,7 @@ from worker.store.reconnections.transitions import Transitions
 from worker.store.sql.rows import Rows
 from worker.store.windows import NewWindow, Windows
 
-#: How long what a person has broken waits while another message to them is under way.
+#: How long a user's broken members wait while another message to this user is under way.
 TURN = timedelta(minutes=10)
 
 
@@ -37,7 +37,7 @@ class FetchResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewNotification(msgspec.Struct, frozen=True, kw_only=True):
-    """The message that follows from a person's fresh windows."""
+    """The message that follows from a user's fresh windows."""
 
     user_guid: str
     channel: str
@@ -45,7 +45,7 @@ class NewNotification(msgspec.Struct, frozen=True, kw_only=True):
     message_key: str
 
 
-#: One person's share of a batch: what became of the claims, and the message if there is one.
+#: One user's share of a batch: what became of the claims, and the message if there is one.
 UserResult = tuple[Sequence[FetchResult], NewNotification | None]
 
 

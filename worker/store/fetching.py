@@ -6,9 +6,9 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.store.fetch_settling import Settling, UserResult
-from worker.store.people import User, UserStore
 from worker.store.reconnections.claims import ClaimedReconnection, ReconnectionClaims
 from worker.store.sql.database import Database
+from worker.store.users import User, UserStore
 
 
 class FetchStore:
@@ -16,7 +16,7 @@ class FetchStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._people = database.rows.part(UserStore)
+        self._users = database.rows.part(UserStore)
         self._claims = database.rows.part(ReconnectionClaims)
         self._settling = database.rows.part(Settling)
 
@@ -47,14 +47,14 @@ class FetchStore:
 
         return await self._database.transaction(work)
 
-    async def people(self, guids: set[str], *, since: datetime) -> dict[str, User]:
-        """The persons behind claims, with what they were sent after ``since``."""
-        return await self._database.transaction(lambda connection: self._people.load(connection, guids, since=since))
+    async def users(self, guids: set[str], *, since: datetime) -> dict[str, User]:
+        """The users behind claims, by GUID, with what they were sent after ``since``."""
+        return await self._database.transaction(lambda connection: self._users.load(connection, guids, since=since))
 
     async def settle(self, next_steps: Sequence[UserResult], *, now: datetime) -> int:
         """Write the results of claims that are still held, in one transaction; the others are somebody else's by now.
 
-        A person to whom a message went under way meanwhile gets no second one: their reconnections wait for their turn.
+        A user to whom another message is under way by now gets no second one: their reconnections wait until it is sent.
         Returns how many messages are to be delivered.
         """
         return await self._database.transaction(lambda connection: self._settling.run(connection, next_steps, now))

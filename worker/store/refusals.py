@@ -145,7 +145,7 @@ class Refusals:
         ended = {row.id: row for row in cost if row.state != NotificationState.PENDING}
         behind = await self._reconnections.revivable(connection, sorted(ended))
         # A step that was not spent had moved the beginning of the cadence along with it.
-        await self._reconnections.unspeak(
+        await self._reconnections.restore_step(
             connection, [{"id": reconnection, "base": int(not ended[id_].spent)} for id_, reconnection in behind]
         )
         await self._notifications.revive(connection, {id_ for id_, _ in behind}, now)

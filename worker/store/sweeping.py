@@ -196,7 +196,7 @@ class SweepStore:
         return due, given_up
 
     async def tell_owed(self, now: datetime) -> int:
-        """Whose click failed an hour ago, and was not served since: due for one message outside the days of the reminders."""
+        """A click failed an hour ago or earlier, and none was served since: the user is due one message outside the days of the reminders."""
         return await self._database.transaction(
             lambda connection: self._clicked.tell(connection, now - OWED_AFTER, now)
         )

@@ -14,7 +14,7 @@ from worker.cli import checks, work
 from worker.policy.channel_choice import EMAIL, PUSH_KINDS, Contact, Route, choose
 from worker.settings import Settings
 from worker.stages.explaining import Explainer
-from worker.store.people import User
+from worker.store.users import User
 
 ROOT = Path(worker.__file__).parent
 FOLDERS = sorted(path.parent for path in (ROOT / "channels").rglob("channel.py"))

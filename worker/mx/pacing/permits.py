@@ -73,7 +73,7 @@ class Pacing:
     def permit(self, *, within: float | None = None, urgent: bool = False) -> "Permit":
         """``async with``: waits until one request may be sent, and keeps its slot to the end of the block.
 
-        Raises :class:`NoPermit` after ``within`` seconds, or at once if MX asked for a longer silence. ``urgent``: a person waits. It goes
+        Raises :class:`NoPermit` after ``within`` seconds, or at once if MX asked for a longer silence. ``urgent``: a user waits. It goes
         before all others, and raises :class:`NoPermit` at once during any silence.
         """
         return Permit(self, within, urgent=urgent)
@@ -319,7 +319,7 @@ class Permit:
         On a busy machine a connection takes longer to open than a moment is valid. Without this, all requests that waited for their
         connections would be sent at once. Raises :class:`NoPermit` if no other moment comes within :data:`LATE_PATIENCE`.
         """
-        if self._is_urgent:  # its moment is nobody else's, and a person waits
+        if self._is_urgent:  # its moment is nobody else's, and a user waits
             return
         while (now := self._pacing._clock()) > self._moment + LATE:  # noqa: SLF001
             patience = min(LATE_PATIENCE, self._until - now - _TIME_TO_ANSWER)

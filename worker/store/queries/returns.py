@@ -24,7 +24,7 @@ class Returns:
 
     days: int
     reconnected: int
-    #: Those whose customer had been told before.
+    #: Those whose user had been told before.
     after_a_message: int
     #: Seconds from the opening to the end, of the one in the middle; ``None`` where there is none.
     median_seconds: float | None

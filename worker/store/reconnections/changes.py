@@ -16,7 +16,8 @@ from worker.store.sql.tables import reconnections, written
 r = reconnections.c
 _R = ReconnectionState
 _NOW = bindparam("now", type_=Moment())
-#: In these states what a failed click is owed is owed still. `ready`: MX gave out a window, and the message that follows tells its user.
+#: In these states ``owed_at`` is kept: MX has not served the user whose click failed. Every other state clears it. In `ready`, for example,
+#: MX gave out a window, and the message about it tells the user.
 _NOT_SERVED = (_R.DUE, _R.LEASED, _R.NOTIFIED)
 
 
@@ -28,7 +29,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     before: ReconnectionState
     after: ReconnectionState
     columns: Mapping[str, Any]
-    #: It is wiped of its window: it closed, is requeued, or a fresh one takes the place of an older one.
+    #: Whether its stored URI is forgotten: it closed, it is requeued, or a fresh window takes the place of an older one.
     wipes: bool = False
     #: Closed as reconnected: what MX said.
     well: Well | None = None

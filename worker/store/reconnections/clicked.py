@@ -21,7 +21,7 @@ _ID = bindparam("of", type_=BigInteger())
 _NOW = bindparam("now", type_=Moment())
 
 
-#: A hint makes a member be checked so long after its last check at the soonest (seconds).
+#: Two checks of a member for a hint are so far apart at least (seconds).
 APART = 10.0
 
 
@@ -75,7 +75,7 @@ class Clicked:
         )
 
     async def note(self, connection: AsyncConnection, id_: int, now: datetime) -> Standing:
-        """A customer pressed the button: its member is checked soon. Locks the row."""
+        """A user pressed the button: the member is checked soon. Locks the row."""
         row = (await connection.execute(self._note, {"of": id_, "now": now, "soon": now + AFTER_CLICK[0]})).one()
         return Standing(state=_R(row.state), is_open=row.closed_at is None)
 
@@ -98,7 +98,7 @@ class Clicked:
         return sum([int((await connection.execute(each, given)).rowcount) for each in self._check_now])
 
     async def tell(self, connection: AsyncConnection, owed_before: datetime, now: datetime) -> int:
-        """``remind`` ahead of its day: whose click failed before ``owed_before``, and was not served since, is due; how many."""
+        """``remind`` ahead of its day: due is now what a click failed for before ``owed_before``, unless one was served since; how many."""
         return int((await connection.execute(self._tell, {"owed_before": owed_before, "now": now})).rowcount)
 
 

@@ -48,7 +48,7 @@ class Transitions:
         self._apply = applying(rows)
         self._revivable = _revivable(rows)
         steps = rows.table("given", {"id": BigInteger(), "base": Integer()}).c
-        self._unspeak = (
+        self._restore_step = (
             update(reconnections)
             .where(r.id == steps.id, r.state == written(_R.DUE))
             .values(state=_R.READY, step=r.step - 1, base_step=r.base_step - steps.base, next_attempt_at=None)
@@ -172,14 +172,14 @@ class Transitions:
         given = self._rows.encode({"id": id_} for id_ in notification_ids)
         return [(row[0], row[1]) for row in await connection.execute(self._revivable, {"given": given})]
 
-    async def unspeak(self, connection: AsyncConnection, steps: Sequence[Mapping[str, int]]) -> None:
-        """``unspeak``: a streak of refusals was of us, so the message is pending again and its step is not spoken.
+    async def restore_step(self, connection: AsyncConnection, steps: Sequence[Mapping[str, int]]) -> None:
+        """``restore_step``: the streak of refusals was our fault, so the message is pending again, and the step that it had used up is to come again.
 
         ``base`` of a step: how far the message had moved the beginning of the cadence along.
         """
-        check("unspeak", Mover.DELIVER, _R.DUE, _R.READY)
+        check("restore_step", Mover.DELIVER, _R.DUE, _R.READY)
         if steps:
-            await connection.execute(self._unspeak, {"given": self._rows.encode(steps)})
+            await connection.execute(self._restore_step, {"given": self._rows.encode(steps)})
 
     async def spread(self, connection: AsyncConnection, places: Mapping[int, datetime], now: datetime) -> None:
         """No move: after an outage those that were held are due one after another."""

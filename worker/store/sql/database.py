@@ -132,7 +132,7 @@ def _prepare_postgresql(engine: Engine) -> None:
     """Every transaction brings its settings along, in the same round trip as its BEGIN, and they end with it.
 
     A pooler such as PgBouncer lends one server connection to several clients in turn. What is set for a session would then reach
-    other people's statements, and be missing from ours.
+    other clients' statements, and be missing from ours.
 
     Right after a sweep opened many rows PostgreSQL does not know yet that they are many. A claim reads an index from its front and
     stops; by a bitmap PostgreSQL would fetch all of them, sort them, and take the first few: 90 ms instead of 2 with 100,000 due.

@@ -212,7 +212,7 @@ notifications = Table(
     # The device that refused it for good: the next try is another one's.
     Column("device_id", BigInteger),
     CheckConstraint(f"state IN ({_quoted(NotificationState)})", name="state"),
-    # One person, one message at a time: what else breaks meanwhile waits for its turn.
+    # One user, one message at a time: what else breaks meanwhile waits until it is sent.
     _partial("uq_notifications_live", "user_guid", where=f"state IN ({_quoted(LIVE)})", unique=True),
     _partial("ix_notifications_pending", "next_attempt_at", "id", where="state = 'pending'"),
     _partial("ix_notifications_sending", "lease_expires_at", where="state = 'sending'"),
@@ -244,7 +244,7 @@ links = Table(
     # The message that carries it. NULL: made by `reconnect link`, and about all that its user has to reconnect.
     Column("notification_id", _Id, ForeignKey("notifications.id"), index=True),
     Column("created_at", Moment, nullable=False),
-    # It leads on until then, while anything that it is about is open.
+    # Until then it leads to whatever of its banks is broken, also to a later break of the same member. After that it is as unknown.
     Column("expires_at", Moment, nullable=False, index=True),
     # The first and the last press of its button.
     Column("clicked_at", Moment),

@@ -52,7 +52,7 @@ _NOBODY = (None,) * len(_USER)
 
 
 class UserStore:
-    """Loads persons by the batch."""
+    """Loads users by the batch."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -90,7 +90,7 @@ class UserStore:
         )
 
     async def load(self, connection: AsyncConnection, guids: Collection[str], *, since: datetime) -> dict[str, User]:
-        """The persons behind these GUIDs; one whom the application has no row for can be reached on no channel."""
+        """The users with these GUIDs; one whom the application has no row for can be reached on no channel."""
         given = self._rows.encode({"user_guid": guid} for guid in sorted(guids))
         found: dict[str, tuple[Any, ...]] = {}
         reachable: dict[str, list[tuple[str, str]]] = {}
@@ -113,10 +113,10 @@ class UserStore:
                 failed.setdefault(told.user_guid, set()).add(told.channel)
             else:
                 sent.setdefault(told.user_guid, []).append(told.sent_at)
-        people = {}
+        loaded = {}
         for guid in guids:
             channel, email, refused_email, opted_out, locale, timezone = found.get(guid, _NOBODY)
-            people[guid] = User(
+            loaded[guid] = User(
                 user_guid=guid,
                 contact=Contact(
                     preferred=None if channel is None else channel_of(channel),
@@ -132,4 +132,4 @@ class UserStore:
                 failed_channels=frozenset(failed.get(guid, ())),
                 failed_devices=frozenset(tried.get(guid, ())),
             )
-        return people
+        return loaded
