@@ -1,20 +1,21 @@
 """What does a failure of MX do, in every stage?
 
-Fetch asks MX for a window. Deliver asks once more right before a message leaves. Verify reads members that were notified.
+Fetch asks MX for a window. Deliver asks once more right before a message leaves. Verify reads members that were notified. A click on a
+link asks for a window at once (:mod:`worker.stages.click`).
 
-| kind | MX answers | fetch | deliver | verify |
-|---|---|---|---|---|
-| `REFUSED` | 401, 403, 406 | unchanged | message waits | check again in 5 min |
-| `PACED` | 429, or pacing sent nothing in time | unchanged | message waits | check again in 5 min |
-| `UPSTREAM` | 5xx, 408, a timeout, half a body | retry | retry, left out | next check |
-| `PASSING` | 409, a null URI; an error of ours | retry | retry, left out | next check |
-| `GONE` | 404 | `gone` | `gone`, left out | `gone` |
-| `UNSUPPORTED` | 400 `Member cannot use OAuth` | `unsupported` | `unsupported`, left out | next check |
-| `REJECTED` | another 4xx, a redirect | `quarantined` | `quarantined`, left out | next check |
-| `HOSTILE` | a URI that must not reach a user | `quarantined` | `quarantined`, left out | does not occur |
+| kind | MX answers | fetch | deliver | verify | click |
+|---|---|---|---|---|---|
+| `REFUSED` | 401, 403, 406 | unchanged | message waits | check again in 5 min | try again |
+| `PACED` | 429, or pacing sent nothing in time | unchanged | message waits | check again in 5 min | try again |
+| `UPSTREAM` | 5xx, 408, a timeout, half a body | retry | retry, left out | next check | try again |
+| `PASSING` | 409, a null URI; an error of ours | retry | retry, left out | next check | try again |
+| `GONE` | 404 | `gone` | `gone`, left out | `gone` | `gone` |
+| `UNSUPPORTED` | 400 `Member cannot use OAuth` | `unsupported` | `unsupported`, left out | next check | `unsupported` |
+| `REJECTED` | another 4xx, a redirect | `quarantined` | `quarantined`, left out | next check | `quarantined` |
+| `HOSTILE` | a URI that must not reach a user | `quarantined` | `quarantined`, left out | does not occur | `quarantined` |
 
-- **unchanged**: still `due`, no attempt is counted. After `REFUSED` no worker asks MX until the breaker's probe is served. After
-  `PACED` the reconnection waits for `Retry-After` and a random time of up to a minute.
+- **unchanged**: still `due`, no attempt is counted. After `REFUSED` fetch, deliver and verify do not ask MX until the breaker's
+  probe is served; clicks go on asking. After `PACED` the reconnection waits for `Retry-After` and a random time of up to a minute.
 - **message waits**: its reconnections stay `ready`, and nothing is counted.
 - **retry**: `due` again by the schedule of :mod:`worker.policy.retries`, with one more failed attempt; `exhausted` if that is
   attempt number ``MAX_ATTEMPTS``.
@@ -23,15 +24,15 @@ Fetch asks MX for a window. Deliver asks once more right before a message leaves
   `quarantined`: until `reconnect retry`.
 - **check again in 5 min**: not counted as a check. **next check**: counted, so that the interval to the next check grows. Verify
   only reads a member, so what MX says of its OAuth window or of that request ends nothing.
+- **try again**: the page asks the user to try again. The reconnection stays as it is, no attempt is counted, and nothing is added to a
+  failure streak. If no click on it is served within an hour, the user is owed a message (:mod:`worker.policy.cadence`). A click that
+  meets `REFUSED` opens the breaker, as in fetch. What ends a reconnection by a click ends it from any open state.
 
 A failure streak: 20 `UPSTREAM` failures among a process's last 25 calls open the breaker. Fetch and deliver then give the attempts
 of the streak back, and the reconnections are as they were (:mod:`worker.stages.attribution`).
 
 A `GONE` or `REJECTED` answer counts as MX serving us. Any web server answers so, though: after 20 of them in a row in one process
 (:data:`worker.mx.client.MOST_GONE`) MX is asked for its list of users first. Without that list the answer is `UPSTREAM`.
-
-A click on a link asks for a window too (:mod:`worker.stages.click`). What ends a reconnection in fetch ends it there, wherever it stands.
-Any other failure counts as no attempt: the customer is asked to try again, and is owed a message.
 
 Which HTTP answer is of which kind is decided in :mod:`worker.mx.classifying`.
 """
@@ -131,7 +132,7 @@ class CheckAgain:
 def after_asking(  # noqa: PLR0911 - one return for each row of the table
     failure: MxFailure, *, attempts: int, max_attempts: int, now: datetime, rng: Random
 ) -> UpstreamFailure | Retry | Close:
-    """Fetch and deliver: what ``failure`` does to a reconnection that has ``attempts`` failed attempts behind it."""
+    """Fetch, deliver and click: what ``failure`` does to a reconnection after ``attempts`` failed attempts; a click counts none."""
     match failure.kind:
         case Kind.REFUSED:
             return UpstreamFailure(code=failure.code)

@@ -57,11 +57,13 @@ def test_every_kind_of_failure_has_its_row() -> None:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_each_row_says_what_every_stage_does(row: list[str]) -> None:
     kind = Kind[row[0].strip("`")]
-    fetch, deliver, verify = row[2:]
+    fetch, deliver, verify, click = row[2:]
     becomes = in_words(asked(kind))
     assert fetch == becomes
     assert deliver == ("message waits" if becomes == "unchanged" else f"{becomes}, left out")
     assert verify in {checked(kind), "does not occur"}
+    # A click never counts an attempt, so it ends a reconnection where fetch ends it at once, and nowhere else.
+    assert click == (becomes if becomes.startswith("`") else "try again")
 
 
 @pytest.mark.parametrize("kind", Kind)

@@ -1,13 +1,13 @@
 """How fast MX is asked. Three mechanisms, each for one question:
 
 - **How many requests a second, by all processes together?** GCRA in Redis (the generic cell rate algorithm, a token bucket without a
-  burst). The ledger holds one number, the next free moment. A process reserves *n* moments from there on and sends one request at
-  each. Off unless ``MX_REQUESTS_PER_SECOND`` is set. In the same text Redis keeps until when MX asked for silence.
+  burst). The ledger, a text in Redis, holds the next free moment. A process reserves *n* moments from there on and sends one
+  request at each. Off unless ``MX_REQUESTS_PER_SECOND`` is set. The ledger also holds the moment until which MX asked for silence.
 - **How many requests at once, by this process?** AIMD (additive increase, multiplicative decrease): the limit begins at
   ``MX_MAX_CONNECTIONS``, is cut to 0.7 of itself by a 429 or a timeout, and grows back by 4 with each round that goes well.
 - **What if Redis is away?** A fallback share: each process keeps to the rate divided by the number of processes that it last saw.
 
-A click goes before all of this: a customer waits. Its permit (``urgent=True``) takes the present moment although others have reserved
+A click goes before all of this: a user waits. Its permit (``urgent=True``) takes the present moment although others have reserved
 it, and puts the next free moment off by one interval. So whoever reserves next pays the debt, and the rate holds over seconds: batches
 may have reserved 1.25 s ahead, so for that long up to one more request for each click leaves than the rate says. Urgent moments are an
 interval apart as well: clicks alone keep to the rate, and then they queue. During a silence of MX a click is refused at once. While
@@ -16,7 +16,7 @@ next five moments of the batch come 103 ms later than they would have.
 
 By default only the second one works: no rate, and 200 requests at once in each process. A silence that MX asks for holds for all
 processes: ``Retry-After`` of a 429 or 503, at most 1 h; 1 s for a 429 without it. When MX serves nobody, the breaker
-(:mod:`worker.stages.breaker`) stops all calls but one probe. MX itself answers 429 above 2,000 connections from one address.
+(:mod:`worker.stages.breaker`) stops all calls but one probe and clicks. MX itself answers 429 above 2,000 connections from one address.
 
 Example: ``MX_REQUESTS_PER_SECOND=50``, ``MX_MAX_CONNECTIONS=200``, two processes, a call takes 0.4 s.
 
