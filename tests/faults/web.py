@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -109,6 +110,7 @@ class Pressed:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     why: str = ""
     took: float = 0.0
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def has_a_way_on(self) -> bool:

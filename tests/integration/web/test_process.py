@@ -140,6 +140,19 @@ def test_sigterm_finishes_the_press_in_hand(machine: Machine) -> None:
     assert not [secret for secret in (link[3:], uri, uri.rpartition("=")[2]) if secret in log]
 
 
+def test_it_holds_more_connections_than_a_shell_allows(machine: Machine) -> None:
+    assert machine("migrate").code == 0
+    limited = ("import resource, os, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (100, 4096));"
+               " os.execv(sys.executable, [sys.executable, '-m', 'worker', 'web'])")  # fmt: skip
+    machine.start("web", sys.executable, "-c", limited)
+    wait_until(lambda: b"web_ready" in (machine.folder / "web.log").read_bytes(), what="the start")
+    with ExitStack() as idle:
+        for _ in range(200):
+            idle.enter_context(closing(socket.create_connection(("127.0.0.1", _port(machine)))))
+        assert _get(machine, LINK)[0] == 404
+    assert "out of system resource" not in (machine.folder / "web.log").read_text()
+
+
 def test_two_share_a_port_and_one_may_end(machine: Machine) -> None:
     assert machine("migrate").code == 0
     names = ["web-1", "web-2"]
