@@ -68,7 +68,7 @@ class Reach:
     def table(self, title: str = "First clicks that reached a live consent page") -> Table:
         """The same as a table of eighty columns."""
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-        table.add_column("the mail was opened first by")
+        table.add_column("opened first by")
         for moment in (*self.moments, "all"):
             table.add_column(moment, justify="right", no_wrap=True)
         for scanner in (*KINDS, NOBODY):
