@@ -13,15 +13,16 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.links import BankState
+from worker.policy.moments import FIRST
 from worker.policy.states import Mover, ReconnectionState
+from worker.store.click_statements import ClickStatements, Found
 from worker.store.clicks import Clicks, Press
-from worker.store.links import Links
+from worker.store.links import LinkAt, Links
 from worker.store.members import Well
 from worker.store.notifications.transitions import NotificationTransitions
-from worker.store.pauses import holds_by_hand
-from worker.store.queries.link_page import BankNow, LinkNow, LinkReads
+from worker.store.queries.link_page import BankNow, LinkReads
 from worker.store.reconnections.changes import close
-from worker.store.reconnections.clicked import Clicked, Standing
+from worker.store.reconnections.clicked import Clicked
 from worker.store.reconnections.transitions import Transitions
 from worker.store.sql.database import Database
 from worker.store.sql.moments import database_now
@@ -81,6 +82,7 @@ class ClickStore:
         self._database = database
         rows = database.rows
         self._reads = rows.part(LinkReads)
+        self._statements = rows.part(ClickStatements)
         self._links = rows.part(Links)
         self._clicks = rows.part(Clicks)
         self._clicked = rows.part(Clicked)
@@ -104,26 +106,22 @@ class ClickStore:
         mine: set[int] = set()  # a commit whose answer was lost: the transaction runs again, and meets its own click
 
         async def work(connection: AsyncConnection) -> Begun:
-            link = await self._reads.find(connection, token_hash)
-            if link is None or not link.leads_on:
+            link = await self._links.press(connection, token_hash)
+            if link is None:
                 return Begun(what=Now.NO_LINK)
-            await self._links.pressed(connection, link.id, link.now)
             bank = await self._bank(connection, link, reconnection_id)
             if bank is None:
                 return Begun(what=Now.CHOOSE)
-            standing = await self._clicked.note(connection, bank.reconnection_id, link.now)
-            bank = msgspec.structs.replace(bank, state=standing.state)
+            found = await self._statements.note(connection, bank.reconnection_id, link.id, link.now, max_age=max_age)
+            bank = msgspec.structs.replace(bank, state=found.state)
             press = await self._clicks.press(connection, link.id, bank.reconnection_id, nonce_hash, link.now)
             if press.is_new:
                 mine.add(press.id)
             begun = Begun(what=Now.MINT, now=link.now, bank=bank, press=press)
-            if standing.is_open and (press.id not in mine or press.outcome is not None):
+            if found.is_open and (press.id not in mine or press.outcome is not None):
                 return msgspec.structs.replace(begun, what=Now.DOUBLE)
-            end = await self._end_without_asking(
-                connection, link, begun, standing, max_age=max_age, is_usable=is_usable
-            )
+            end = await self._end_without_asking(connection, link, begun, found, max_age=max_age, is_usable=is_usable)
             if end is None:
-                await self._clicks.mint(connection, press.id)
                 return begun
             await self._clicks.finish(connection, press.id, end[0], link.now, asked=False)
             return end[1]
@@ -133,9 +131,9 @@ class ClickStore:
     async def _end_without_asking(
         self,
         connection: AsyncConnection,
-        link: LinkNow,
+        link: LinkAt,
         begun: Begun,
-        standing: Standing,
+        found: Found,
         *,
         max_age: timedelta | None,
         is_usable: Callable[[str], bool],
@@ -143,22 +141,23 @@ class ClickStore:
         """How a click ends for which MX need not or may not be asked; ``None``: it is to be asked."""
         assert begun.bank is not None and begun.press is not None, "a click on a bank"  # noqa: S101, PT018
         bank, press, become = begun.bank, begun.press, msgspec.structs.replace
-        if not standing.is_open:
-            return str(standing.state), become(begun, what=Now.OVER)
-        if await connection.scalar(select(holds_by_hand(bank.institution_code))):
+        if not found.is_open:
+            return str(found.state), become(begun, what=Now.OVER)
+        if found.is_paused:
             await self._clicked.owe(connection, bank.reconnection_id, link.now)
             return "paused", become(begun, what=Now.PAUSED)
-        oldest = None if max_age is None else link.now - max_age
-        uri = await self._windows.hand_out(connection, bank.reconnection_id, press.id, fetched_after=oldest)
-        if uri is not None and is_usable(uri):
-            await self._clicked.serve(connection, bank.reconnection_id, moved_to=None)
-            return "stored_window", become(begun, what=Now.HANDED_OUT, locked_uri=uri)
-        if uri is not None:
-            await self._windows.take_back(connection, press.id)
-        until = await self._clicks.no_mint_before(connection, link.id, link.now)
+        if found.may_have_window:
+            oldest = FIRST if max_age is None else link.now - max_age
+            uri = await self._windows.hand_out(connection, bank.reconnection_id, press.id, fetched_after=oldest)
+            if uri is not None and is_usable(uri):
+                await self._clicked.serve(connection, bank.reconnection_id, moved_to=None)
+                return "stored_window", become(begun, what=Now.HANDED_OUT, locked_uri=uri)
+            if uri is not None:
+                await self._windows.take_back(connection, press.id)
+        until = found.no_mint_before
         return None if until is None else ("too_many", become(begun, what=Now.TOO_MANY, until=until))
 
-    async def _bank(self, connection: AsyncConnection, link: LinkNow, named: int | None) -> BankNow | None:
+    async def _bank(self, connection: AsyncConnection, link: LinkAt, named: int | None) -> BankNow | None:
         """The bank that is named, or the only one that the link is about, those that are over apart; ``None``: one must be named."""
         if named is not None:
             bank = await self._reads.bank(connection, link, named)
@@ -203,13 +202,29 @@ class ClickStore:
         Of two presses of one double click that both asked, the first one's window counts. No URI: the reconnection is over.
         """
 
+        moved_to = window.member_guid if window.member_guid != bank.member_guid else None
+        given = {
+            "of": bank.reconnection_id,
+            "now_at": moved_to,
+            "guid": window.member_guid,
+            "locked": window.locked_uri,
+            "pressed": press.id,
+            "of_click": press.id,
+            "ended": "window",
+            "asked": True,
+            "now": now,
+        }
+        if not self._database.rows.is_sqlite:
+            at_once = await self._database.apart(lambda connection: self._statements.serve(connection, given))
+            if at_once is not None:
+                return at_once
+
         async def work(connection: AsyncConnection) -> tuple[str | None, ReconnectionState]:
             standing = await self._clicked.lock(connection, bank.reconnection_id)
             if not standing.is_open:
                 await self._clicks.finish(connection, press.id, str(standing.state), now)
                 return None, standing.state
             uri = await self._windows.store_clicked(connection, window, press.id, now)
-            moved_to = window.member_guid if window.member_guid != bank.member_guid else None
             await self._clicked.serve(connection, bank.reconnection_id, moved_to=moved_to)
             await self._clicks.finish(connection, press.id, "window", now)
             return uri, standing.state

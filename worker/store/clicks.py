@@ -5,12 +5,13 @@ nonce. A press that comes later, or after the first one failed, is a click of it
 """
 
 from datetime import datetime
+from typing import Any
 
 import msgspec
 from sqlalchemy import BigInteger, Boolean, String, Text, bindparam, cast, exists, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.policy.links import DOUBLE_CLICK, MINTS, MINTS_WITHIN
+from worker.policy.links import DOUBLE_CLICK, MINTS
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import clicks, windows
@@ -54,55 +55,34 @@ class Clicks:
                 reconnection_id=bindparam("about"),
                 nonce_hash=bindparam("nonce"),
                 clicked_at=now,
+                minted=True,  # unless it ends without asking, see finish()
             )
             .on_conflict_do_nothing()
             .returning(c.id)
         )
         self._earlier = select(c.id, c.clicked_at, c.outcome).where(*load)
         the_click = c.id == bindparam("of_click", type_=BigInteger())
-        self._mint = update(clicks).where(the_click).values(minted=True)
         self._outcome = select(c.outcome).where(the_click)
-        asked = bindparam("asked", type_=Boolean())
-        self._finish = (
-            update(clicks)
-            .where(the_click, c.outcome.is_(None))
-            .values(outcome=bindparam("ended"), answered_at=now, minted=c.minted & asked)
-        )
-        self._nth_mint = (
-            select(c.clicked_at)
-            .where(
-                c.link_id == bindparam("of_link", type_=BigInteger()),
-                c.clicked_at > bindparam("since", type_=Moment()),
-                c.minted,
-            )
-            .order_by(c.clicked_at.desc())
-            .offset(MINTS - 1)
-            .limit(1)
-        )
+        self._finish = finishing()
 
     async def press(
         self, connection: AsyncConnection, link_id: int, reconnection_id: int, nonce_hash: str, now: datetime
     ) -> Press:
         """Record a press: a new click, or the double of one that is under way or was given a URI within the last minute.
 
+        Of a new click it says that MX is asked for a window, until :meth:`finish` says otherwise.
+
         The link's row must be locked, so that presses of one link come one after the other.
         """
         given = {"of_link": link_id, "about": reconnection_id, "nonce": nonce_hash}
-        await connection.execute(self._retire, given | {"double_after": now - DOUBLE_CLICK})
         id_ = await connection.scalar(self._begin, given | {"now": now})
+        if id_ is None:
+            await connection.execute(self._retire, given | {"double_after": now - DOUBLE_CLICK})
+            id_ = await connection.scalar(self._begin, given | {"now": now})
         if id_ is not None:
             return Press(id=id_, clicked_at=now, outcome=None, is_new=True)
         row = (await connection.execute(self._earlier, given)).one()
         return Press(id=row.id, clicked_at=row.clicked_at, outcome=row.outcome, is_new=False)
-
-    async def no_mint_before(self, connection: AsyncConnection, link_id: int, now: datetime) -> datetime | None:
-        """Until when MX is asked for no more windows for a link; ``None``: it may be asked now."""
-        nth = await connection.scalar(self._nth_mint, {"of_link": link_id, "since": now - MINTS_WITHIN})
-        return None if nth is None else nth + MINTS_WITHIN
-
-    async def mint(self, connection: AsyncConnection, click_id: int) -> None:
-        """MX is going to be asked for a window for this click."""
-        await connection.execute(self._mint, {"of_click": click_id})
 
     async def outcome_of(self, connection: AsyncConnection, click_id: int) -> str | None:
         """How a click ended; ``None``: it is under way, or its process died."""
@@ -115,3 +95,29 @@ class Clicks:
         """How it ended, in a short word; the first end counts. Not ``asked``: MX was not asked after all."""
         given = {"of_click": click_id, "ended": outcome[:64], "now": now, "asked": asked}
         await connection.execute(self._finish, given)
+
+
+def finishing() -> Any:
+    """How a click ended, as part of a statement; parameters ``of_click``, ``ended``, ``now``, ``asked``."""
+    asked = bindparam("asked", type_=Boolean())
+    return (
+        update(clicks)
+        .where(c.id == bindparam("of_click", type_=BigInteger()), c.outcome.is_(None))
+        .values(outcome=bindparam("ended"), answered_at=bindparam("now", type_=Moment()), minted=c.minted & asked)
+    )
+
+
+def nth_mint() -> Any:
+    """When MX was asked for the last window but 19 for a link since the parameter ``since``; NULL: for fewer. Part of a statement."""
+    return (
+        select(c.clicked_at)
+        .where(
+            c.link_id == bindparam("of_link", type_=BigInteger()),
+            c.clicked_at > bindparam("since", type_=Moment()),
+            c.minted,
+        )
+        .order_by(c.clicked_at.desc())
+        .offset(MINTS - 1)
+        .limit(1)
+        .scalar_subquery()
+    )

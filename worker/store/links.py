@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import BigInteger, Text, delete, exists, func, select, update
+from sqlalchemy import BigInteger, String, Text, bindparam, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.store.sql.database import Database
@@ -36,6 +36,16 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     clicked_at: datetime | None
 
 
+class LinkAt(msgspec.Struct, frozen=True, kw_only=True):
+    """What a link is about, at a moment of the database's clock."""
+
+    id: int
+    user_guid: str
+    notification_id: int | None
+    created_at: datetime
+    now: datetime
+
+
 class Links:
     """Its statements, in the transaction of the caller."""
 
@@ -62,6 +72,12 @@ class Links:
                 func.coalesce(given.now, database_now()),
             ),
         )
+        self._press = (
+            update(links)
+            .where(k.token_hash == bindparam("of_hash", type_=String()), k.expires_at > database_now())
+            .values(clicked_at=func.coalesce(k.clicked_at, database_now()), last_clicked_at=database_now())
+            .returning(k.id, k.user_guid, k.notification_id, k.created_at, k.last_clicked_at.label("now"))
+        )
         hashes = rows.table("given", {"token_hash": Text()}).c
         self._withdraw = delete(links).where(
             rows.among(k.token_hash, select(hashes.token_hash)), ~exists().where(clicks.c.link_id == k.id)
@@ -79,14 +95,10 @@ class Links:
             given = self._rows.encode({"token_hash": token_hash} for token_hash in sorted(token_hashes))
             await connection.execute(self._withdraw, {"given": given})
 
-    async def pressed(self, connection: AsyncConnection, link_id: int, now: datetime) -> None:
-        """Its button was pressed."""
-        statement = (
-            update(links)
-            .where(k.id == link_id)
-            .values(clicked_at=func.coalesce(k.clicked_at, now), last_clicked_at=now)
-        )
-        await connection.execute(statement)
+    async def press(self, connection: AsyncConnection, token_hash: str) -> LinkAt | None:
+        """Its button is pressed; ``None`` for a token that is unknown or expired. Locks the row."""
+        row = (await connection.execute(self._press, {"of_hash": token_hash})).mappings().first()
+        return None if row is None else LinkAt(**row)
 
 
 class LinkStore:

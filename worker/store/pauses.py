@@ -37,9 +37,9 @@ def holds_all(*scopes: str) -> ColumnElement[bool]:
     return exists().where(pauses.c.scope.in_(scopes))
 
 
-def holds_by_hand(code: str | None) -> ColumnElement[bool]:
-    """Whether an operator paused everything, or the institution of this code."""
-    return holds_all(EVERYTHING, *([] if code is None else [f"institution:{code}"]))
+def holds_by_hand(code: ColumnElement[str | None]) -> ColumnElement[bool]:
+    """Whether an operator paused everything, or the institution of this column."""
+    return exists().where(pauses.c.scope.in_((literal(EVERYTHING), literal("institution:") + code)))
 
 
 def holds_channel(kind: ColumnElement[str]) -> ColumnElement[bool]:

@@ -8,11 +8,11 @@ its double click is over.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Boolean, Text, bindparam, exists, func, or_, select, update
+from sqlalchemy import BigInteger, Boolean, Text, bindparam, exists, func, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.store.encryption import Vault
@@ -22,8 +22,6 @@ from worker.store.sql.rows import Rows
 from worker.store.sql.tables import links, notification_reconnections, reconnections, windows
 
 r, w = reconnections.c, windows.c
-
-_EVER = datetime(1990, 1, 1, tzinfo=UTC)
 
 #: URIs re-encrypted in one transaction.
 BATCH = 500
@@ -55,19 +53,11 @@ class Windows:
             .values(superseded_at=now, uri=None)
         )
         self._hand_out = _hand_out()
-        self._of_click = select(w.uri).where(w.click_id == bindparam("pressed", type_=BigInteger()))
-        self._store_clicked = (
-            rows.insert(windows)
-            .values(
-                reconnection_id=bindparam("about"),
-                epoch=None,
-                member_guid=bindparam("guid"),
-                uri=bindparam("locked"),
-                fetched_at=now,
-                click_id=bindparam("pressed"),
-            )
-            .on_conflict_do_nothing()
+        self._take_back = (
+            update(windows).where(w.click_id == bindparam("pressed", type_=BigInteger())).values(click_id=None)
         )
+        self._of_click = select(w.uri).where(w.click_id == bindparam("pressed", type_=BigInteger()))
+        self._store_clicked = storing_clicked(rows, of=bindparam("about", type_=BigInteger()))
         columns = ["reconnection_id", "epoch", "member_guid", "uri", "fetched_at"]
         fetched = rows.table("given", {"id": BigInteger(), "epoch": BigInteger(), "member_guid": Text(), "uri": Text()})
         self._store = (
@@ -93,27 +83,27 @@ class Windows:
             await connection.execute(self._wipe, {"given": given, "now": now})
 
     async def hand_out(
-        self, connection: AsyncConnection, reconnection_id: int, click_id: int, *, fetched_after: datetime | None
+        self, connection: AsyncConnection, reconnection_id: int, click_id: int, *, fetched_after: datetime
     ) -> str | None:
         """Hand the live window of a reconnection out to a click: its encrypted URI; ``None`` if there is none for it.
 
         Only a window whose every message carries our own link, so that its URI never left this database, and that no click had.
         """
-        given = {"about": reconnection_id, "pressed": click_id, "fetched_after": fetched_after or _EVER}
+        given = {"about": reconnection_id, "pressed": click_id, "fetched_after": fetched_after}
         uri: str | None = await connection.scalar(self._hand_out, given)
         return uri
 
     async def take_back(self, connection: AsyncConnection, click_id: int) -> None:
         """A window that was handed out in this transaction is of no use, as if it had not been handed out."""
-        await connection.execute(update(windows).where(w.click_id == click_id).values(click_id=None))
+        await connection.execute(self._take_back, {"pressed": click_id})
 
     async def store_clicked(
         self, connection: AsyncConnection, minted: NewWindow, click_id: int, now: datetime
     ) -> str | None:
         """Store a window that was minted for a click, unless the click has one; the encrypted URI of the one that it has."""
         given = {"about": minted.reconnection_id, "guid": minted.member_guid, "locked": minted.locked_uri}
-        await connection.execute(self._store_clicked, given | {"pressed": click_id, "now": now})
-        return await self.of_click(connection, click_id)
+        uri: str | None = await connection.scalar(self._store_clicked, given | {"pressed": click_id, "now": now})
+        return uri if uri is not None else await self.of_click(connection, click_id)
 
     async def of_click(self, connection: AsyncConnection, click_id: int) -> str | None:
         """The encrypted URI that a click was given; ``None``: none yet, or it is forgotten."""
@@ -156,6 +146,42 @@ def live_window_of(reconnection_id: Any) -> Any:
     return select(w.id).where(*live).scalar_subquery()
 
 
+def may_be_handed_out(reconnection_id: Any) -> Any:
+    """Whether there is a window that :meth:`Windows.hand_out` has to look at, as part of a statement; parameter ``fetched_after``."""
+    return exists().where(*_unclaimed(reconnection_id))
+
+
+def _unclaimed(reconnection_id: Any) -> Any:
+    """The live window that fetch or deliver stored, if it is young enough and no click had it."""
+    return (
+        w.reconnection_id == reconnection_id,
+        w.superseded_at.is_(None),
+        w.epoch.is_not(None),
+        w.click_id.is_(None),
+        w.uri.is_not(None),
+        w.fetched_at > bindparam("fetched_after", type_=Moment()),
+    )
+
+
+def storing_clicked(rows: Rows, *, of: Any) -> Any:
+    """Stores a window that was minted for a click, unless the click has one, and returns its encrypted URI, as part of a statement."""
+    return (
+        rows.insert(windows)
+        .from_select(
+            ["reconnection_id", "member_guid", "uri", "fetched_at", "click_id"],
+            select(
+                of,
+                bindparam("guid", type_=Text()),
+                bindparam("locked", type_=Text()),
+                bindparam("now", type_=Moment()),
+                bindparam("pressed", type_=BigInteger()),
+            ).where(true()),  # SQLite cannot tell ON CONFLICT from a join's ON without it
+        )
+        .on_conflict_do_nothing()
+        .returning(w.uri)
+    )
+
+
 def _hand_out() -> Any:
     link, sent = notification_reconnections.c, links.c
     carries_it = exists().where(link.reconnection_id == w.reconnection_id, link.window_id == w.id)
@@ -163,12 +189,7 @@ def _hand_out() -> Any:
     return (
         update(windows)
         .where(
-            w.reconnection_id == bindparam("about", type_=BigInteger()),
-            w.superseded_at.is_(None),
-            w.epoch.is_not(None),
-            w.click_id.is_(None),
-            w.uri.is_not(None),
-            w.fetched_at > bindparam("fetched_after", type_=Moment()),
+            *_unclaimed(bindparam("about", type_=BigInteger())),
             carries_it.where(ours),
             # A message that left before PUBLIC_BASE_URL was set carried the URI itself; it has no link.
             ~carries_it.where(~ours),

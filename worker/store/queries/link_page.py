@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, ColumnElement, String, bindparam, exists, fun
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.links import BankState, state_of_bank
+from worker.store.links import LinkAt
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment, database_now
 from worker.store.sql.rows import Rows
@@ -20,19 +21,13 @@ MOST_SHOWN = 10
 k, r, u, item = links.c, reconnections.c, users.c, notification_reconnections.c
 
 
-class LinkNow(msgspec.Struct, frozen=True, kw_only=True):
+class LinkNow(LinkAt, frozen=True, kw_only=True):
     """A link, and its user."""
 
-    id: int
-    user_guid: str
-    notification_id: int | None
-    created_at: datetime
     expires_at: datetime
     #: The user's, as the application wrote them.
     locale: str | None
     timezone: str | None
-    #: The database's clock.
-    now: datetime
 
     @property
     def leads_on(self) -> bool:
@@ -92,7 +87,7 @@ class LinkReads:
         row = (await connection.execute(self._find, {"token_hash": token_hash})).mappings().first()
         return None if row is None else LinkNow(**row)
 
-    async def banks(self, connection: AsyncConnection, link: LinkNow) -> list[BankNow]:
+    async def banks(self, connection: AsyncConnection, link: LinkAt) -> list[BankNow]:
         """What the link is about, ten at most; what is open comes first.
 
         - Of a message: the reconnections that it named.
@@ -103,13 +98,13 @@ class LinkReads:
         statement = self._of_user if link.notification_id is None else self._of_message
         return await self._read(connection, statement, link)
 
-    async def bank(self, connection: AsyncConnection, link: LinkNow, reconnection_id: int) -> BankNow | None:
+    async def bank(self, connection: AsyncConnection, link: LinkAt, reconnection_id: int) -> BankNow | None:
         """The one that this reconnection stands for, as in :meth:`banks`; ``None`` if the link is not about it."""
         statement = self._one_of_user if link.notification_id is None else self._one_of_message
         found = await self._read(connection, statement, link, named=reconnection_id)
         return found[0] if found else None
 
-    async def _read(self, connection: AsyncConnection, statement: Any, link: LinkNow, **more: object) -> list[BankNow]:
+    async def _read(self, connection: AsyncConnection, statement: Any, link: LinkAt, **more: object) -> list[BankNow]:
         given = {"user_guid": link.user_guid, "notification_id": link.notification_id, "made_at": link.created_at}
         rows = (await connection.execute(statement, given | more)).mappings()
         return [BankNow(**dict(row) | {"name": row["name"] or row["institution_code"] or ""}) for row in rows]
@@ -131,7 +126,7 @@ class LinkPageStore:
                 return None
             return link, await self._reads.banks(connection, link)
 
-        return await self._database.transaction(work)
+        return await self._database.apart(work)
 
 
 _first, _newer, _shown = (reconnections.alias(name) for name in ("first", "newer", "shown"))

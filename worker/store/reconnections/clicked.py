@@ -7,7 +7,6 @@ import msgspec
 from sqlalchemy import BigInteger, ColumnElement, Float, String, bindparam, case, func, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.policy.recovery import AFTER_CLICK
 from worker.policy.states import Mover, ReconnectionState, check
 from worker.store.reconnections.notices import IS_NOTICE
 from worker.store.sql.moments import Moment, later
@@ -36,24 +35,13 @@ class Clicked:
     """Its statements, made once; in the transaction of the caller."""
 
     def __init__(self, rows: Rows) -> None:  # noqa: ARG002 - as every part of a store is made
-        soon = bindparam("soon", type_=Moment())
-        self._note = (
-            update(reconnections)
-            .where(r.id == _ID)
-            .values(clicked_at=_NOW, next_check_at=_sooner(soon))
-            .returning(r.state, r.closed_at)
-        )
         self._lock = select(r.state, r.closed_at).where(r.id == _ID).with_for_update()
         self._owe = (
             update(reconnections)
             .where(r.id == _ID, r.closed_at.is_(None))
             .values(owed_at=func.coalesce(r.owed_at, _NOW))
         )
-        self._serve = (
-            update(reconnections)
-            .where(r.id == _ID, r.closed_at.is_(None))
-            .values(owed_at=None, moved_to=func.coalesce(bindparam("now_at", type_=String()), r.moved_to))
-        )
+        self._serve = serving()
         # Two statements: an OR over two columns would read every open reconnection.
         self._check_now = [_check_now(column) for column in (r.member_guid, r.moved_to)]
         check("remind", Mover.SWEEP, _R.NOTIFIED, _R.DUE)
@@ -73,11 +61,6 @@ class Clicked:
                 base_step=case((r.base_step < r.step, r.base_step + 1), else_=r.base_step),
             )
         )
-
-    async def note(self, connection: AsyncConnection, id_: int, now: datetime) -> Standing:
-        """A user pressed the button: the member is checked soon. Locks the row."""
-        row = (await connection.execute(self._note, {"of": id_, "now": now, "soon": now + AFTER_CLICK[0]})).one()
-        return Standing(state=_R(row.state), is_open=row.closed_at is None)
 
     async def lock(self, connection: AsyncConnection, id_: int) -> Standing:
         """Where it stands. Nobody moves it until the transaction ends."""
@@ -100,6 +83,18 @@ class Clicked:
     async def tell(self, connection: AsyncConnection, owed_before: datetime, now: datetime) -> int:
         """``remind`` ahead of its day: due is now what a click failed for before ``owed_before``, unless one was served since; how many."""
         return int((await connection.execute(self._tell, {"owed_before": owed_before, "now": now})).rowcount)
+
+
+def noting() -> Any:
+    """A user pressed the button, so its member is checked by the parameter ``soon``, as part of a statement."""
+    soon = bindparam("soon", type_=Moment())
+    return update(reconnections).where(r.id == _ID).values(clicked_at=_NOW, next_check_at=_sooner(soon))
+
+
+def serving() -> Any:
+    """MX gave out a window for a click of a reconnection that is open, as part of a statement."""
+    moved_to = func.coalesce(bindparam("now_at", type_=String()), r.moved_to)
+    return update(reconnections).where(r.id == _ID, r.closed_at.is_(None)).values(owed_at=None, moved_to=moved_to)
 
 
 def _sooner(moment: ColumnElement[datetime]) -> ColumnElement[Any]:

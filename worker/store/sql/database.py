@@ -126,6 +126,8 @@ def _demand_utf8(engine: Engine) -> None:
 
 #: In UTC, so that moments come as ``Moment`` promises them. The scan settings: see :func:`_prepare_postgresql`.
 _BEGIN = "BEGIN; SET LOCAL TIME ZONE 'UTC'; SET LOCAL enable_bitmapscan = off"
+#: The option of a connection whose statements are transactions of their own.
+_APART = "reconnect_apart"
 
 
 def _prepare_postgresql(engine: Engine) -> None:
@@ -145,7 +147,8 @@ def _prepare_postgresql(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
-        connection.exec_driver_sql(_BEGIN)
+        if not connection.get_execution_options().get(_APART):
+            connection.exec_driver_sql(_BEGIN)
 
 
 class Database:
@@ -153,6 +156,7 @@ class Database:
 
     def __init__(self, engine: AsyncEngine, *, retry_seconds: float = RETRY_SECONDS) -> None:
         self.engine = engine
+        self._apart = engine.execution_options(**{_APART: True})
         self._retry_seconds = retry_seconds
         self.rows = rows_of(is_sqlite=engine.dialect.name == "sqlite")
         self._stores: dict[Any, Any] = {}
@@ -169,6 +173,17 @@ class Database:
 
         Raises :class:`DatabaseUnavailable` when it stays away, :class:`SchemaMismatch` when tables or columns are missing.
         """
+        return await self._run(self.engine, work)
+
+    async def apart(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """As :meth:`transaction`, for reads and for a single write: on PostgreSQL each statement is a transaction of its own.
+
+        That saves the round trips of BEGIN and COMMIT: two of three where a page or a click waits for one statement. The settings of
+        :data:`_BEGIN` do not hold: moments may come in another zone than UTC (as the same moment), and bitmaps may be used.
+        """
+        return await self._run(self._apart, work)
+
+    async def _run(self, engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         try:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception(passes),
@@ -176,7 +191,7 @@ class Database:
                 wait=wait_random_exponential(multiplier=0.1, max=2),
             ):
                 with attempt:
-                    async with self.engine.begin() as connection:
+                    async with engine.begin() as connection:
                         return await work(connection)
         except RetryError as error:
             cause = error.last_attempt.exception()
