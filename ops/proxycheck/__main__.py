@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ops.proxycheck.servers import HOST, PROXIES, certificate, free_port, installed, running, wait_for_port
+from worker.mx.uris import MAX_LENGTH
 
 HEADERS = (
     "Referrer-Policy", "Cache-Control", "X-Robots-Tag", "X-Content-Type-Options", "Content-Security-Policy", "Strict-Transport-Security",
@@ -99,6 +100,7 @@ def check(name: str, folder: Path) -> list[tuple[str, str | None]]:
                 web.terminate()
                 web.wait(30)
                 found.append(asyncio.run(_while_away(proxied, token, folder)))
+                found.append(asyncio.run(_long_way(proxied, port, folder)))
         finally:
             web.kill()
             web.wait()
@@ -136,6 +138,24 @@ async def _while_away(port: int, token: str, folder: Path) -> tuple[str, str | N
         return "502 while the web process is away", None if page.status == 502 else f"status {page.status}"
 
 
+async def _long_way(port: int, behind: int, folder: Path) -> tuple[str, str | None]:
+    """A redirect to the longest URI that may be stored, from a server in the place of the web process."""
+    uri = f"https://bank.example/oauth/authorize?state={'s' * MAX_LENGTH}"[:MAX_LENGTH]
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(
+            f"HTTP/1.1 303 See Other\r\nLocation: {uri}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
+        )
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", behind)
+    async with server, _client(port, folder) as client, client.get("/r/x", allow_redirects=False) as led:
+        good = led.status == 303 and led.headers.get("Location") == uri
+        return "the longest URI of a bank passes", None if good else f"status {led.status}"
+
+
 def _told(folder: Path, token: str) -> str | None:
     files = [file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("reconnect.db")]
     holding = [file.name for file in files if token.encode() in file.read_bytes()]
@@ -155,7 +175,9 @@ class _Loopback(AbstractResolver):
 def _client(port: int, folder: Path) -> aiohttp.ClientSession:
     context = ssl.create_default_context(cafile=str(folder / "reconnect.pem"))
     connector = aiohttp.TCPConnector(ssl=context, resolver=_Loopback())
-    return aiohttp.ClientSession(f"https://{HOST}:{port}", connector=connector, headers={"Host": HOST})
+    return aiohttp.ClientSession(
+        f"https://{HOST}:{port}", connector=connector, headers={"Host": HOST}, max_field_size=4 * MAX_LENGTH
+    )
 
 
 @contextmanager
