@@ -5,12 +5,13 @@
 2. Each page in each language, 320 px wide and at 200 %, dark, and with the colours of a high-contrast mode: axe-core finds nothing,
    nothing scrolls sideways, and the keyboard reaches everything.
 
-``--pictures FOLDER`` takes the pictures of docs/ beside that, ``--only TEXT`` looks at the pages with that in their name and at no way.
+``--pictures FOLDER`` takes the pictures of docs/ beside that, ``--only REGEX`` looks at the pages whose name that regular expression finds, and at no way.
 Exit code 1 if anything fails. Everything is on loopback: the browser can reach nothing else.
 """
 
 import argparse
 import itertools
+import re
 import sys
 import tempfile
 from collections import defaultdict
@@ -39,7 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make browser", description="The customer's pages in a real Chromium.")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="take the pictures of the documentation too")
     parser.add_argument(
-        "--only", default="", metavar="TEXT", help="look only at the pages with this in their name, and at no way"
+        "--only",
+        default="",
+        metavar="REGEX",
+        help="look only at the pages whose name this regular expression finds, and at no way",
     )
     chosen = parser.parse_args(arguments)
     if problem := chromium.install():
@@ -58,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pages = list(kinds(here))
         if chosen.pictures is not None:
             pictures.take(browser, {kind.name: kind for kind in pages}, chosen.pictures)
-        bad += _pages(browser, [kind for kind in pages if chosen.only in kind.name])
+        bad += _pages(browser, [kind for kind in pages if re.search(chosen.only, kind.name)])
         if not chosen.only:
             here.work(MX_REFERRAL_SOURCE="BROWSER")
             here.write_to("plain")

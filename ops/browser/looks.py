@@ -63,8 +63,10 @@ _FOCUS = """async () => {
   if (!e || e === document.body || e === document.documentElement) return null;
   const style = getComputedStyle(e), box = e.getBoundingClientRect();
   const visible = style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2;
-  const inside = box.top >= 0 && box.bottom <= innerHeight && box.left >= 0 && box.right <= innerWidth;
-  return {place: [...document.querySelectorAll('a[href], button')].indexOf(e), visible, inside};
+  // A page scrolls by whole pixels, and its boxes end between them.
+  const inside = box.top >= -1 && box.bottom <= innerHeight + 1 && box.left >= -1 && box.right <= innerWidth + 1;
+  const where = `${Math.round(box.top)} to ${Math.round(box.bottom)} of ${innerHeight} px`;
+  return {place: [...document.querySelectorAll('a[href], button')].indexOf(e), visible, inside, where};
 }"""
 
 
@@ -108,7 +110,7 @@ class Looking:
             if not focus["visible"]:
                 return ["keyboard: the focus is not seen"]
             if not focus["inside"]:
-                return ["keyboard: what has the focus is not in view"]
+                return [f"keyboard: what has the focus is not in view: {focus['where']}"]
         return [] if seen == list(range(count)) else [f"keyboard: Tab goes to {seen} of {count}"]
 
 
