@@ -131,7 +131,7 @@ def test_every_command_and_option_that_is_named_exists() -> None:
 #: Names in capitals that are no settings of ours.
 _OTHERS = {
     "WORKER_CHILDREN", "FLOWER_PORT", "FLOWER_BASIC_AUTH", "FLOWER_COOKIE_SECRET", "HTTPS_PROXY", "NO_PROXY",
-    "UNREGISTERED", "INVALID_ARGUMENT", "QUOTA_EXCEEDED", "SENDER_ID_MISMATCH", "THIRD_PARTY_AUTH_ERROR", "FAULT_SEED",
+    "UNREGISTERED", "INVALID_ARGUMENT", "QUOTA_EXCEEDED", "SENDER_ID_MISMATCH", "THIRD_PARTY_AUTH_ERROR", "FAULT_SEED", "SO_REUSEPORT",
 }  # fmt: skip
 
 

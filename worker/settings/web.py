@@ -25,7 +25,10 @@ class WebSettings(BaseModel):
         "127.0.0.1:8080", description="Where `reconnect web` listens: host:port. A proxy with TLS stands before it."
     )
     link_days: int = Field(
-        40, ge=1, le=400, description="How many days a link leads on; it ends with its reconnections all the same."
+        40,
+        ge=1,
+        le=400,
+        description="How many days a link works: its page shows how each of its banks stands, and leads to those that are broken.",
     )
     forwarded_allow_ips: Annotated[tuple[str, ...], *parsed(parse_words)] = Field(
         ("127.0.0.1", "::1"),
