@@ -181,7 +181,7 @@ def address_of(who: str) -> str:
 @contextmanager
 def running(folder: Path) -> Iterator[Place]:
     """A place that ends with everything in it."""
-    broker = ValkeyServer(config={"maxmemory-policy": "noeviction"})
+    broker = ValkeyServer(port=free_port(), config={"maxmemory-policy": "noeviction"})
     broker.start()
     try:
         with ExitStack() as stack:
