@@ -302,3 +302,14 @@ async def test_who_reads_no_answer_is_cut_off(site_for: Any, monkeypatch: pytest
     writer.close()
     assert reader
     assert (await site.ask("GET", "/healthz"))[0].status == 200
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_body_that_nobody_wants_is_not_waited_for(site_for: Any) -> None:
+    site = await site_for()
+    for start in ("POST /done", "POST /x", "PUT /healthz", "GET /r/x"):
+        head = f"{start} HTTP/1.1\r\nHost: 127.0.0.1:{site.port}\r\n"
+        for more in ("Content-Length: 999999999\r\n\r\nx", "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"):
+            (status,) = await _status(site, head + more)  # it comes, and then the connection ends
+            assert status in {404, 405, 408, 413}, (start, status)
+    assert await _status(site, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n") == [400]
