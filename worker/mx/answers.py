@@ -79,7 +79,7 @@ NO_USERS = "no_users"
 
 
 class HostileUri(msgspec.Struct, frozen=True, kw_only=True):
-    """MX answered with a URI that must not reach a customer; ``code`` says which rule it broke. Quarantined and reported."""
+    """MX answered with a URI that must not reach a user; ``code`` says which rule it broke. Quarantined and reported."""
 
     code: str
 

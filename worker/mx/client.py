@@ -61,7 +61,7 @@ class Mx(Protocol):
         """A fresh OAuth window for a member. Each call may create OAuth state at MX: ask only for what will be used."""
 
     async def urgent_window(self, user_guid: str, member_guid: str, *, within: float) -> WindowAnswer:
-        """As :meth:`oauth_window`, for a customer who waits: before all others, within so many seconds, with one quick retry."""
+        """As :meth:`oauth_window`, for a user who waits: before all others, within so many seconds, with one quick retry."""
 
     async def read_member(self, user_guid: str, member_guid: str) -> MemberAnswer:
         """A member as MX sees it now; at most every 3 s for one member."""
@@ -117,7 +117,7 @@ class MxClient:
         return self._ask(self._flavour.window_url(user_guid, member_guid), self._classify_window, member_guid)
 
     async def urgent_window(self, user_guid: str, member_guid: str, *, within: float) -> WindowAnswer:
-        """As :meth:`oauth_window`, for a customer who waits: before all others, within so many seconds, with one quick retry."""
+        """As :meth:`oauth_window`, for a user who waits: before all others, within so many seconds, with one quick retry."""
         url, until = self._flavour.window_url(user_guid, member_guid), time.monotonic() + within
         try:
             async with asyncio.timeout(within):

@@ -1,9 +1,9 @@
-"""Which URIs may reach a customer (facts: *Links*).
+"""Which URIs may reach a user (facts: *Links*).
 
 The one rule for fetch, deliver and preview: whatever passes here can be put into a mail, a push message or a page as it is. A URI that
 does not is refused when MX answers with it, so that it concerns its own reconnection alone.
 
-Parsers disagree about unusual URIs, and whoever controls the disagreement controls where a customer lands. So nothing
+Parsers disagree about unusual URIs, and whoever controls the disagreement controls where a user lands. So nothing
 unusual passes: a URI is fine only if ``urlsplit``, yarl and the WHATWG rules that browsers follow read the same host.
 """
 

@@ -1,4 +1,4 @@
-"""Is it the customer's connection, or the bank?
+"""Is it the user's connection, or the bank?
 
 If far more members of one institution break within an hour than usual, it is most likely an outage of the institution. Messages would
 send thousands of users to a bank that cannot serve them. So the messages are held, an error is logged, and when the hold ends the

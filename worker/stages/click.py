@@ -1,10 +1,10 @@
-"""A press of a link's button: what the customer gets, and what it does to the reconnection.
+"""A click on a link: what the user gets, and what it does to the reconnection.
 
 1. Record the press. If a window is stored that is younger than ``URI_MAX_AGE``, that no click had, and whose URI stood in no message,
    it is handed out in the same transaction.
 2. Else ask MX for a window for this click, before all others (:mod:`worker.mx.pacing`). No transaction is open meanwhile.
 3. Write what MX answered. Whatever ends the reconnection in fetch ends it here: back already, unsupported, gone, a URI that must not
-   reach a customer, a rejected request. A fault of MX or of the bank is no failed attempt: the customer tries again, and is owed a
+   reach a user, a rejected request. A fault of MX or of the bank is no failed attempt: the user tries again, and is owed a
    message if no click is served within an hour (:mod:`worker.policy.cadence`).
 
 A press proves nothing, since mail scanners press buttons too. It only makes the member be checked sooner.
@@ -13,8 +13,8 @@ A press proves nothing, since mail scanners press buttons too. It only makes the
 first, also for one in another process. If the first died, the second asks MX itself as soon as the first would have been given up; of
 two windows the first that is stored counts.
 
-**MX is paused.** The breaker stops the batch, not a customer: one request of a person who waits is as good as a probe. A success does
-not resume the batch, whose own probe does. A pause by an operator stops clicks as well.
+**MX is paused.** While the breaker is open, clicks still ask MX: a user is waiting, and one request burdens MX no more than a probe. A click
+that is served does not close the breaker; fetch's own probe does. A pause by an operator stops clicks as well.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ _S = ReconnectionState
 
 
 class LeadsTo(msgspec.Struct, frozen=True):
-    """The customer is led to their bank."""
+    """The user is led to their bank."""
 
     #: A secret.
     uri: str
@@ -202,7 +202,7 @@ class _Click:
         return TryAgain() if locked is None else LeadsTo(self._runtime.vault.unlock(locked))
 
     def _is_usable(self, locked: str) -> bool:
-        """Whether a stored URI can be read, and may reach a customer by today's settings."""
+        """Whether a stored URI can be read, and may reach a user by today's settings."""
         try:
             uri = self._runtime.vault.unlock(locked)
         except SettingsError as error:

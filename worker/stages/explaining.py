@@ -1,6 +1,6 @@
 """What holds one member now, and what happens next: the answer of `reconnect explain`.
 
-It asks the code that decides: the planner for whether and how the customer can be told, the sweep's rule for what it would open or
+It asks the code that decides: the planner for whether and how the user can be told, the sweep's rule for what it would open or
 end, the pauses for what is stopped, and ``SWEEP_SCHEDULE`` for when the next sweep is.
 """
 
@@ -99,7 +99,7 @@ class Explainer:
         self._muted = False
 
     def contact(self, user: User, *, refused_why: str | None = None) -> str:
-        """How the customer can be told, whenever it is; ``refused_why`` is what a refusal of the address rests on."""
+        """How the user can be told, whenever it is; ``refused_why`` is what a refusal of the address rests on."""
         route = self._planner.route_to(user)
         if isinstance(route, Route):
             text = f"is told by {route.channel}"
@@ -296,7 +296,7 @@ class Explainer:
     # What they have in common
 
     def _telling(self, user: User, at: datetime, holds: list[Hold], what: str, *, channel: str | None = None) -> str:
-        """What begins at ``at`` at the earliest, where the customer may be told then; adds what stands in the way to ``holds``."""
+        """What begins at ``at`` at the earliest, where the user may be told then; adds what stands in the way to ``holds``."""
         if self._muted:
             holds[:] = [hold for hold in holds if hold.code != MUTED]
             holds.append(Hold(code=MUTED, says=_MUTED))

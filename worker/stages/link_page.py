@@ -6,11 +6,12 @@ shown as the newest word on it:
 | its reconnection | the page shows |
 |---|---|
 | is open | `BROKEN`, or `AHEAD` for a notice whose date lies ahead |
-| closed, and the member has another open one | that one: the customer has to reconnect the bank all the same |
+| closed, and the member has another open one | that one: its user has to reconnect the bank all the same |
 | closed as `reconnected` | `BACK` |
 | closed otherwise | `ENDED` |
 
-So a link leads on for ``LINK_DAYS`` as long as anything that it spoke of is broken, also if it broke anew since.
+So a link works for ``LINK_DAYS``: it leads to whatever it spoke of that is broken now, also to what came back and broke anew. Once all of it is
+back or over, its page says so and leads nowhere.
 """
 
 from datetime import datetime

@@ -1,7 +1,8 @@
 """The transactions of a click: its beginning, with a stored window if there is one for it, and its end. MX is asked between them.
 
-Rows are locked in one order: the link, the reconnection, its windows, the click. The link's row makes the presses of one link come one
-after the other, so that two of them cannot both be the twentieth mint.
+The link is locked first, then the reconnection, and then its click and windows: those only while the reconnection is locked, so their order
+among themselves does not matter. The link's lock makes the presses of one link come one after the other, so that two of them cannot both be
+the twentieth mint. What comes after MX's answer does not lock the link.
 """
 
 from collections.abc import Callable, Sequence
@@ -158,7 +159,7 @@ class ClickStore:
         return None if until is None else ("too_many", become(begun, what=Now.TOO_MANY, until=until))
 
     async def _bank(self, connection: AsyncConnection, link: LinkAt, named: int | None) -> BankNow | None:
-        """The bank that is named, or the only one that the link is about, those that are over apart; ``None``: one must be named."""
+        """The bank that is named, else the only open one, else, where none is open, the only one. ``None``: the user has to choose."""
         if named is not None:
             bank = await self._reads.bank(connection, link, named)
             if bank is not None:
@@ -258,7 +259,7 @@ class ClickStore:
         return await self._database.transaction(work)
 
     async def fail(self, bank: BankNow, press: Press, outcome: str, now: datetime, *, asked: bool) -> None:
-        """MX or the bank failed the click: its user is owed a message if no click succeeds soon."""
+        """MX or the bank failed the click: its user is owed a message if no click is served soon."""
 
         async def work(connection: AsyncConnection) -> None:
             await self._clicked.owe(connection, bank.reconnection_id, press.clicked_at)

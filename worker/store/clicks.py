@@ -1,7 +1,8 @@
-"""The owner of ``clicks``: each press of a link's button, and how it ended.
+"""The owner of ``clicks``: each click on a link, and how it ended.
 
-Two presses from one load of the page within a minute are one click: they share the row, which is unique by the hash of the page's
-nonce. A press that comes later, or after the first one failed, is a click of its own: the old row's nonce is retired.
+A press is one push of the button. Two presses from one load of the page within a minute are one click: they share the row, which is unique
+by the hash of the page's nonce. A press that comes later, or after the first one failed, is a click of its own: the old row's nonce is
+retired.
 """
 
 from datetime import datetime

@@ -93,7 +93,7 @@ class LinkReads:
         - Of a message: the reconnections that it named.
         - Of a user: those that are open, and those that closed since the link was made.
 
-        Where a member broke again, its open reconnection stands in the place of one that ended: that is what its customer has to do now.
+        Where a member broke again, its open reconnection stands in the place of one that ended: that is what its user has to do now.
         """
         statement = self._of_user if link.notification_id is None else self._of_message
         return await self._read(connection, statement, link)
