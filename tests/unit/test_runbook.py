@@ -8,21 +8,24 @@ import pytest
 import typer
 from cryptography.fernet import Fernet
 
-from tests.pages import DOCS, PAGES, README, RUNBOOK, Page
+from tests.pages import DOCS, PAGES, README, ROOT, RUNBOOK, Page
 from worker import cli
 from worker.app import configuration
 from worker.channels import MOST_NAMED
 from worker.channels.push.apns import doubtful
 from worker.mx import persistence
-from worker.policy import cadence, notices, outage, poison, recovery, retries, streaks
+from worker.policy import cadence, links, notices, outage, poison, recovery, retries, streaks
 from worker.policy.channel_choice import MOST_DEVICES
 from worker.policy.mx_failures import UNSUPPORTED_WAIT
 from worker.runtime import DATA_PATIENCE
 from worker.settings import Settings, load_settings
+from worker.stages.click import ASK_SECONDS
 from worker.stages.freshness import TRUSTED_FOR
 from worker.stages.planning import UNREACHABLE_WAIT
 from worker.stages.runner import Runner
 from worker.stages.sweep import MOST_WOKEN
+from worker.web.guard import VIEW_SECONDS
+from worker.web.limits import Limit
 
 SETTINGS = load_settings(_env_file=None, mx_api_key="k", mx_client_id="c", uri_keys=Fernet.generate_key().decode())
 COMMANDS = typer.main.get_command(cli.app).commands
@@ -49,6 +52,12 @@ def _checks() -> str:
     minutes = ", ".join(str(span.seconds // 60) for span in spans if span < timedelta(hours=1))
     hours = [str(span.seconds // 3600) for span in spans if span >= timedelta(hours=1)]
     return f"{minutes} minutes, after {', '.join(hours[:-1])} and {hours[-1]} hours"
+
+
+def _checks_after_click() -> str:
+    seconds = [int(span.total_seconds()) for span in recovery.AFTER_CLICK]
+    *minutes, last = [str(span // 60) for span in seconds if span >= 60]
+    return f"{' and '.join(str(span) for span in seconds if span < 60)} seconds, {', '.join(minutes)} and {last}"
 
 
 #: A sentence of the documents with a figure in it, and where the figure comes from.
@@ -96,6 +105,14 @@ FIGURES: list[tuple[str, Callable[[], object]]] = [
     ),
     (r"asked again after (\w+) weeks", lambda: UNSUPPORTED_WAIT // timedelta(weeks=1)),
     (r"Requests and mails that are under way get (\w+) seconds", lambda: int(Runner.grace)),
+    (r"for this click, before all batches, for (\d+) seconds at most", lambda: int(ASK_SECONDS)),
+    (r"with one quick retry, within (\d+) seconds", lambda: int(ASK_SECONDS)),
+    (r"A link has (\d+) mints in an hour", lambda: links.MINTS),
+    (r"its (\d+) mints of an hour", lambda: links.MINTS),
+    (r"more than (\d+) presses of the link", lambda: Limit.LINK.value.amount),
+    (r"presses of the link, or (\d+) from the address", lambda: Limit.PRESSES.value.amount),
+    (r"\*\*Check the member sooner,\*\* .*?: (20 .*?) minutes after the click", _checks_after_click),
+    (r"a page took longer than (\d+) s", lambda: int(VIEW_SECONDS)),
     (r"last answer is older than a (minute)", lambda: {timedelta(minutes=1): "minute"}[TRUSTED_FOR]),
 ]
 
@@ -140,6 +157,16 @@ def test_every_setting_that_is_named_exists(page: Page) -> None:
     known = {name.upper() for name in Settings.model_fields} | _OTHERS
     for name in re.findall(r"`([A-Z][A-Z]+_[A-Z_]+)(?:=[^`]*)?`", page.text):
         assert name in known, name
+
+
+def test_every_complaint_of_the_web_process_stands_in_the_runbook() -> None:
+    complaints = {
+        event
+        for path in (ROOT / "worker" / "web").glob("*.py")
+        for event in re.findall(r'log\.(?:warning|error|exception)\(\s*"(\w+)"', path.read_text(encoding="utf-8"))
+    }
+    assert len(complaints) > 4
+    assert not {event for event in complaints if f"`{event}`" not in RUNBOOK.text}
 
 
 def test_the_readme_leads_whoever_is_on_call_to_the_runbook() -> None:
