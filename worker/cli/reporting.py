@@ -34,7 +34,7 @@ def came_back(returns: Returns) -> str:
 
 
 def links_pressed(presses: Presses) -> str:
-    """How many links were opened by their button, what failed, and how soon a return followed; nothing if none was."""
+    """How many links were opened by their button, which clicks failed, and how soon a return followed; nothing if none was."""
     if not presses.clicks:
         return ""
     text = f"In the last {presses.days} days {presses.links_opened} links were opened by their button"
@@ -42,7 +42,7 @@ def links_pressed(presses: Presses) -> str:
         text += f"; half of who came back after that did so within {span(presses.median_seconds_to_return)}"
     if failed := presses.failed:
         words = ", ".join(f"{word} {count}" for word, count in list(failed.items())[:5])
-        text += f". {sum(failed.values())} of {presses.clicks} presses failed: {words}"
+        text += f". {sum(failed.values())} of {presses.clicks} clicks failed: {words}"
     return f"{text}."
 
 

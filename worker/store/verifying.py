@@ -15,7 +15,7 @@ from worker.store.sql.moments import NEVER
 
 
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a look showed."""
+    """What a check showed."""
 
     check: MemberCheck
     outcome: str

@@ -1,4 +1,4 @@
-"""``/done``: where MX sends the customer at the end of OAuth.
+"""``/done``: where MX sends the user at the end of OAuth, with ``MX_REFERRAL_SOURCE=APP``.
 
 Nothing in the address is signed, so anybody can write it. It decides which text the page shows, and makes a member be checked
 sooner; the page is the same whether we know that member or not.

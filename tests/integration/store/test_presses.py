@@ -43,7 +43,7 @@ async def test_presses_are_counted_by_their_outcome_and_the_time_to_the_return_i
     assert found.median_seconds_to_return == pytest.approx(80, abs=0.01)
     assert links_pressed(found) == (
         "In the last 30 days 3 links were opened by their button; half of who came back after that did so within 1 min 20 s. "
-        "3 of 6 presses failed: http_503 2, timeout 1."
+        "3 of 6 clicks failed: http_503 2, timeout 1."
     )
 
 

@@ -1,4 +1,4 @@
-"""How links were used of late: how many were opened by their button, which presses failed, and how soon a return followed."""
+"""How links were used of late: how many were opened by their button, which clicks failed, and how soon a return followed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,14 +15,14 @@ from worker.store.sql.tables import clicks, reconnections, written
 
 c, r = clicks.c, reconnections.c
 
-#: The customer got what they pressed for: a way to the bank, or the word that it is connected.
+#: The user got what they clicked for: a way to the bank, or the word that it is connected.
 _WENT_WELL = frozenset({"window", "stored_window", "back_already", "reconnected"})
 _UNDER_WAY = "under_way"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Presses:
-    """The presses within so many days. Mail scanners press buttons too, and are among them."""
+    """The clicks within so many days. Mail scanners press buttons too, and are among them."""
 
     days: int
     #: Links whose button was pressed.
@@ -47,7 +47,7 @@ class PressStore:
         self._database = database
 
     async def lately(self, now: datetime, *, within: timedelta = SPAN) -> Presses:
-        """The presses within this time before ``now``."""
+        """The clicks within this time before ``now``."""
         since = literal(now - within, Moment())
         totals = select(func.count(c.link_id.distinct()), func.count()).where(c.clicked_at > since)
         outcomes = (
