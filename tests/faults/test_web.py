@@ -88,11 +88,11 @@ async def test_a_web_process_may_be_killed_at_any_point_of_a_click(
             _lock(locks, own_postgres, _row_of("reconnections", guids["MX answered"]))
             # Weaker than the lock of the reference that a stored window takes, stronger than that of an update.
             _lock(locks, own_postgres, _row_of("clicks", guids["stored"]), "NO KEY UPDATE")
-            relay.word = b"COMMIT"
+            relay.word = b"INSERT INTO windows"  # one statement, which is a transaction of its own
             await _until(lambda: _waiting(records) == 3, "three that wait for a lock")
             await _until(lambda: _has_window(records, guids["committed"]), "the commit")
             await _until(lambda: _has_window(records, guids["answered"]), "the other commit")
-            assert [point for point, task in zip(points, dying, strict=True) if task.done()] == []
+            assert [(point, str(task.result())) for point, task in zip(points, dying, strict=True) if task.done()] == []
             assert relay.kept
             schedule.note("killed")
             web.kill()

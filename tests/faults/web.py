@@ -205,7 +205,7 @@ def statuses(presses: Sequence[Pressed]) -> Counter[str]:
 class LostAnswers:
     """Relays connections to a server, and once told keeps back everything that the server says after a word of the client.
 
-    Between a process and PostgreSQL, with the word ``COMMIT``: the transaction is committed, and the process does not know.
+    Between a process and PostgreSQL, with the words of a statement that commits: it is done, and the process does not know.
     Between a customer and the web process: the answer is written, and does not arrive.
     """
 
@@ -268,6 +268,8 @@ class LostAnswers:
                     self.kept += 1
                 if is_client or not silent.is_set():
                     sink.sendall(piece)
+        if silent.is_set() and not is_client:
+            return  # the client learns nothing, not even that the server hung up
         for each in (source, sink):
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
