@@ -92,7 +92,9 @@ async def test_a_web_process_may_be_killed_at_any_point_of_a_click(
             await _until(lambda: _waiting(records) == 3, "three that wait for a lock")
             await _until(lambda: _has_window(records, guids["committed"]), "the commit")
             await _until(lambda: _has_window(records, guids["answered"]), "the other commit")
-            assert [(point, str(task.result())) for point, task in zip(points, dying, strict=True) if task.done()] == []
+            # The customer whose answer is lost may know already that the connection is.
+            done = [(point, str(task.result())) for point, task in zip(points, dying, strict=True) if task.done()]
+            assert [point for point, _ in done if point != "answered"] == [], done
             assert relay.kept
             schedule.note("killed")
             web.kill()

@@ -268,8 +268,6 @@ class LostAnswers:
                     self.kept += 1
                 if is_client or not silent.is_set():
                     sink.sendall(piece)
-        if silent.is_set() and not is_client:
-            return  # the client learns nothing, not even that the server hung up
         for each in (source, sink):
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
