@@ -14,6 +14,7 @@ from worker.policy.states import ReconnectionState
 from worker.store.clicks import finishing, nth_mint
 from worker.store.pauses import holds_by_hand
 from worker.store.reconnections.clicked import Standing, noting, serving
+from worker.store.sql.prompt import Prompt
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import reconnections
 from worker.store.windows import may_be_handed_out, storing_clicked
@@ -36,15 +37,18 @@ class ClickStatements:
     """Those statements, in the transaction of the caller."""
 
     def __init__(self, rows: Rows) -> None:
-        self._note = noting().returning(
-            r.state,
-            r.closed_at,
-            holds_by_hand(r.institution_code).label("is_paused"),
-            may_be_handed_out(r.id).label("may_have_window"),
-            nth_mint().label("nth_mint"),
+        self._note = Prompt(
+            rows,
+            noting().returning(
+                r.state,
+                r.closed_at,
+                holds_by_hand(r.institution_code).label("is_paused"),
+                may_be_handed_out(r.id).label("may_have_window"),
+                nth_mint().label("nth_mint"),
+            ),
         )
         if not rows.is_sqlite:
-            self._serve = _serve_at_once(rows)
+            self._serve = Prompt(rows, _serve_at_once(rows))
 
     async def note(
         self,
@@ -64,7 +68,7 @@ class ClickStatements:
             "since": now - MINTS_WITHIN,
             "fetched_after": FIRST if max_age is None else now - max_age,
         }
-        row = (await connection.execute(self._note, given)).one()
+        row = await self._note.first(connection, given)
         return Found(
             state=ReconnectionState(row.state),
             is_open=row.closed_at is None,
@@ -81,7 +85,7 @@ class ClickStatements:
         ``None``: the reconnection is over, or the click has a window already; then it has to be written step by step, and what was
         done here is done once more, with the same result. SQLite cannot do this.
         """
-        row = (await connection.execute(self._serve, given)).first()
+        row = await self._serve.first(connection, given)
         return None if row is None else (row.uri, ReconnectionState(row.state))
 
 

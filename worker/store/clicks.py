@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.links import DOUBLE_CLICK, MINTS
 from worker.store.sql.moments import Moment
+from worker.store.sql.prompt import Prompt
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import clicks, windows
 
@@ -49,7 +50,8 @@ class Clicks:
             .where(*load, or_(stale, c.outcome.is_not(None) & ~has_uri))
             .values(nonce_hash=literal("retired ", Text()) + cast(c.id, Text()))
         )
-        self._begin = (
+        self._begin = Prompt(
+            rows,
             rows.insert(clicks)
             .values(
                 link_id=bindparam("of_link"),
@@ -59,7 +61,7 @@ class Clicks:
                 minted=True,  # unless it ends without asking, see finish()
             )
             .on_conflict_do_nothing()
-            .returning(c.id)
+            .returning(c.id),
         )
         self._earlier = select(c.id, c.clicked_at, c.outcome).where(*load)
         the_click = c.id == bindparam("of_click", type_=BigInteger())
@@ -76,12 +78,12 @@ class Clicks:
         The link's row must be locked, so that presses of one link come one after the other.
         """
         given = {"of_link": link_id, "about": reconnection_id, "nonce": nonce_hash}
-        id_ = await connection.scalar(self._begin, given | {"now": now})
-        if id_ is None:
+        new = await self._begin.first(connection, given | {"now": now})
+        if new is None:
             await connection.execute(self._retire, given | {"double_after": now - DOUBLE_CLICK})
-            id_ = await connection.scalar(self._begin, given | {"now": now})
-        if id_ is not None:
-            return Press(id=id_, clicked_at=now, outcome=None, is_new=True)
+            new = await self._begin.first(connection, given | {"now": now})
+        if new is not None:
+            return Press(id=new.id, clicked_at=now, outcome=None, is_new=True)
         row = (await connection.execute(self._earlier, given)).one()
         return Press(id=row.id, clicked_at=row.clicked_at, outcome=row.outcome, is_new=False)
 

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment, database_now
+from worker.store.sql.prompt import Prompt
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import clicks, links, reconnections
 
@@ -72,11 +73,12 @@ class Links:
                 func.coalesce(given.now, database_now()),
             ),
         )
-        self._press = (
+        self._press = Prompt(
+            rows,
             update(links)
             .where(k.token_hash == bindparam("of_hash", type_=String()), k.expires_at > database_now())
             .values(clicked_at=func.coalesce(k.clicked_at, database_now()), last_clicked_at=database_now())
-            .returning(k.id, k.user_guid, k.notification_id, k.created_at, k.last_clicked_at.label("now"))
+            .returning(k.id, k.user_guid, k.notification_id, k.created_at, k.last_clicked_at.label("now")),
         )
         hashes = rows.table("given", {"token_hash": Text()}).c
         self._withdraw = delete(links).where(
@@ -97,8 +99,8 @@ class Links:
 
     async def press(self, connection: AsyncConnection, token_hash: str) -> LinkAt | None:
         """Its button is pressed; ``None`` for a token that is unknown or expired. Locks the row."""
-        row = (await connection.execute(self._press, {"of_hash": token_hash})).mappings().first()
-        return None if row is None else LinkAt(**row)
+        row = await self._press.first(connection, {"of_hash": token_hash})
+        return None if row is None else LinkAt(**row._asdict())
 
 
 class LinkStore:

@@ -1,10 +1,13 @@
 """How many statements a customer waits for. Each costs a round trip, and most of the CPU that a page or a press takes."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from random import SystemRandom
 from typing import Any
 
+import psycopg
+import pytest
 from sqlalchemy import event
 
 from tests.integration.stages.links import linked
@@ -15,30 +18,47 @@ from worker.stages.link_page import page_of
 
 @contextmanager
 def statements(bench: Any) -> Iterator[list[str]]:
-    engine = bench.runtime.database.engine
+    """What is executed, BEGIN too, by SQLAlchemy or past it; COMMIT apart."""
     sent: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        if bench.runtime.database.rows.is_sqlite:
+            engine = bench.runtime.database.engine.sync_engine
+            event.listen(engine, "before_cursor_execute", lambda _connection, _cursor, text, *_: sent.append(text))
+        else:
+            genuine = psycopg.AsyncCursor.execute
 
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        sent.append(statement)
+            async def execute(self: Any, text: Any, *args: Any, **more: Any) -> Any:
+                sent.append(text)
+                return await genuine(self, text, *args, **more)
 
-    event.listen(engine.sync_engine, "before_cursor_execute", note)
-    try:
+            patch.setattr(psycopg.AsyncCursor, "execute", execute)
         yield sent
-    finally:
-        event.remove(engine.sync_engine, "before_cursor_execute", note)
 
 
 async def test_a_page_and_a_press_take_few_statements(bench_for: Any, sandbox_for: Any) -> None:
     async with sandbox_for({"ann": ["ok"]}) as sandbox:
         bench = await bench_for(**sandbox.settings)
         token, id_ = await linked(bench)
+        await page_of(bench.runtime, token)  # the connection's first statements are SQLAlchemy's
         is_sqlite = bench.runtime.database.rows.is_sqlite
-        with statements(bench) as page:
+        with statements(bench) as sent:
             assert await page_of(bench.runtime, token)
-        with statements(bench) as press:
+            page = [*sent]
             form = new_token(SystemRandom())
             assert isinstance(await click(bench.runtime, token, reconnection_id=id_, nonce=form), LeadsTo)
+        press = sent[len(page) :]
         # The link and its banks; on SQLite a BEGIN before them.
         assert len(page) == (3 if is_sqlite else 2), page
         # BEGIN, the link, the bank, its reconnection, the click. Then the end: one statement, on SQLite BEGIN and four.
         assert len(press) == (10 if is_sqlite else 6), press
+
+
+async def test_a_page_is_read_also_if_every_connection_to_the_database_was_cut(bench_for: Any) -> None:
+    bench = await bench_for()
+    if bench.runtime.database.rows.is_sqlite:
+        pytest.skip("SQLite has no server")
+    token, _ = await linked(bench)
+    pages = await asyncio.gather(*(page_of(bench.runtime, token) for _ in range(5)))
+    theirs = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    assert (await bench.sql(f"SELECT count(pg_terminate_backend(pid)) {theirs}"))[0][0] >= 2
+    assert await asyncio.gather(*(page_of(bench.runtime, token) for _ in range(5))) == pages

@@ -12,6 +12,7 @@ from worker.policy.links import BankState, state_of_bank
 from worker.store.links import LinkAt
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment, database_now
+from worker.store.sql.prompt import Prompt
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import links, members, notification_reconnections, reconnections, users
 
@@ -62,30 +63,24 @@ class LinkReads:
     """Its statements, in the transaction of the caller."""
 
     def __init__(self, rows: Rows) -> None:
-        self._find = (
-            select(
-                k.id,
-                k.user_guid,
-                k.notification_id,
-                k.created_at,
-                k.expires_at,
-                u.locale,
-                u.timezone,
-                database_now().label("now"),
-            )
+        columns = (k.id, k.user_guid, k.notification_id, k.created_at, k.expires_at, u.locale, u.timezone)
+        self._find = Prompt(
+            rows,
+            select(*columns, database_now().label("now"))
             .outerjoin(users, u.user_guid == k.user_guid)
-            .where(k.token_hash == bindparam("token_hash", type_=String()))
+            .where(k.token_hash == bindparam("token_hash", type_=String())),
         )
         of_message, of_user = rows.among(_first.c.id, _named_by_message()), rows.among(_first.c.id, _open_or_closed())
-        self._of_message = _banks(of_message).limit(MOST_SHOWN)
-        self._of_user = _banks(of_user).limit(MOST_SHOWN)
-        self._one_of_message = _banks(_first.c.id == _NAMED, rows.among(_first.c.member_guid, _members_of_message()))
-        self._one_of_user = _banks(_first.c.id == _NAMED)
+        self._of_message = Prompt(rows, _banks(of_message).limit(MOST_SHOWN))
+        self._of_user = Prompt(rows, _banks(of_user).limit(MOST_SHOWN))
+        its_member = rows.among(_first.c.member_guid, _members_of_message())
+        self._one_of_message = Prompt(rows, _banks(_first.c.id == _NAMED, its_member))
+        self._one_of_user = Prompt(rows, _banks(_first.c.id == _NAMED))
 
     async def find(self, connection: AsyncConnection, token_hash: str) -> LinkNow | None:
         """The link with this token, expired ones too."""
-        row = (await connection.execute(self._find, {"token_hash": token_hash})).mappings().first()
-        return None if row is None else LinkNow(**row)
+        row = await self._find.first(connection, {"token_hash": token_hash})
+        return None if row is None else LinkNow(**row._asdict())
 
     async def banks(self, connection: AsyncConnection, link: LinkAt) -> list[BankNow]:
         """What the link is about, ten at most; what is open comes first.
@@ -104,10 +99,12 @@ class LinkReads:
         found = await self._read(connection, statement, link, named=reconnection_id)
         return found[0] if found else None
 
-    async def _read(self, connection: AsyncConnection, statement: Any, link: LinkAt, **more: object) -> list[BankNow]:
+    async def _read(
+        self, connection: AsyncConnection, statement: Prompt, link: LinkAt, **more: object
+    ) -> list[BankNow]:
         given = {"user_guid": link.user_guid, "notification_id": link.notification_id, "made_at": link.created_at}
-        rows = (await connection.execute(statement, given | more)).mappings()
-        return [BankNow(**dict(row) | {"name": row["name"] or row["institution_code"] or ""}) for row in rows]
+        rows = await statement.rows(connection, given | more)
+        return [BankNow(**row._asdict() | {"name": row.name or row.institution_code or ""}) for row in rows]
 
 
 class LinkPageStore:

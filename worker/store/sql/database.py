@@ -18,6 +18,7 @@ from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_d
 from worker.settings import Settings
 from worker.store.sql.database_errors import as_worker_error, passes, wrong_encoding
 from worker.store.sql.moments import READ_MOMENT, read_moment_sqlite
+from worker.store.sql.prompt import send
 from worker.store.sql.rows import rows_of
 
 T = TypeVar("T")
@@ -173,7 +174,14 @@ class Database:
 
         Raises :class:`DatabaseUnavailable` when it stays away, :class:`SchemaMismatch` when tables or columns are missing.
         """
-        return await self._run(self.engine, work)
+        if self.rows.is_sqlite:
+            return await self._run(self.engine, work)
+
+        async def begun(connection: AsyncConnection) -> T:
+            await send(connection, _BEGIN)  # cheaper than by the event, which serves whoever uses the engine itself
+            return await work(connection)
+
+        return await self._run(self._apart, begun)
 
     async def apart(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """As :meth:`transaction`, for reads and for a single write: on PostgreSQL each statement is a transaction of its own.
