@@ -40,7 +40,7 @@ def test_first_clicks_reach_a_live_consent_page_whoever_opened_the_mail_before(
     machine: Any, acceptance: Any, settings_for: Callable[..., Any], ours: bool
 ) -> None:
     rows, csv = acceptance.cast_of(CUSTOMERS)
-    machine("migrate")
+    assert machine("migrate").code == 0
     (machine.folder / "members.csv").write_text(csv)
     machine.start_sandbox(rows, "--aggregation-seconds", "0")
     machine.control(scan=[rule.model_dump() for rule in SCANNERS], link_seconds=LINK_SECONDS)
@@ -50,7 +50,8 @@ def test_first_clicks_reach_a_live_consent_page_whoever_opened_the_mail_before(
         machine.start("web", sys.executable, "-m", "worker", "web")
         acceptance.wait_until(lambda: acceptance.get_json(f"http://127.0.0.1:{port}/readyz"), what="the web process")
     machine.start_worker()
-    machine("import", "members.csv")
+    imported = machine("import", "members.csv")
+    assert imported.code == 0, imported.err
     ran = machine("sweep", "--wait", timeout=120)
     assert ran.code == 0, ran.err
     assert machine.mails()["count"] == CUSTOMERS

@@ -66,7 +66,7 @@ async def _write(connection: Any, table: Any, row: dict[str, Any], *, is_sqlite:
 
 
 async def test_no_value_in_any_column_stops_those_beside_it(bench_for: Any, sandbox_for: Any) -> None:
-    names = {"healthy": ["ok"]} | {f"odd-{n}": ["ok"] for n in range(500)}
+    names = {"healthy": ["ok"]} | {f"odd-{n}": ["ok"] for n in range(1_000)}  # one for each row below
     async with sandbox_for(names) as sandbox:
         bench = await bench_for(**sandbox.settings, expiry_notice_days="7,2")
         is_sqlite = bench.runtime.database.rows.is_sqlite

@@ -192,9 +192,10 @@ class FortyDays:
             total.opened += report.opened
             total.reminded += report.reminded
             total.exhausted += report.exhausted
+            # Also where nobody was woken: a task that waits in a queue already is not put there twice.
+            await self._commands.follow(_PATIENCE + len(self._results.demo_members) / 20, bar)
             if not report.woken.keys() - {"verify"}:
                 return total
-            await self._commands.follow(_PATIENCE + len(self._results.demo_members) / 20, bar)
         raise WorkerError(f"demo: there is still something to do after {_SWEEPS} sweeps")
 
     async def _click(self, stop: Stop) -> int:
