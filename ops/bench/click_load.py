@@ -26,6 +26,7 @@ class Load:
         self._numbers = count()
         #: Seconds of each request.
         self.took: list[float] = []
+        #: 0: no answer within 30 s.
         self.statuses: Counter[int] = Counter()
 
     async def one(self, began: float) -> None:
@@ -35,10 +36,14 @@ class Load:
         path = f"/r/{self._tokens[number % len(self._tokens)]}"
         data = {"nonce": secrets.token_urlsafe(16)} if self._method == "post" else None
         request = self._session.request(self._method, path, data=data, headers=headers, allow_redirects=False)
-        async with request as answer:
-            await answer.read()
+        try:
+            async with request as answer:
+                await answer.read()
+            status = answer.status
+        except (aiohttp.ClientError, TimeoutError):
+            status = 0
         self.took.append(time.monotonic() - began)
-        self.statuses[answer.status] += 1
+        self.statuses[status] += 1
 
     async def at_rate(self, rate: float, seconds: float) -> None:
         """So many a second."""

@@ -123,6 +123,22 @@ def test_a_server_that_cannot_be_reached_or_speaks_no_tls_is_named() -> None:
     assert "its sslrootcert is not there" in line or "nobody listens" in line  # libpq connects before it reads the file
 
 
+async def test_more_work_than_connections_is_named_too(postgres: Postgres) -> None:
+    engine = open_engine(make_settings(database_url=postgres.database()), pool_size=1)
+    engine.pool._timeout = 0.1  # type: ignore[attr-defined]
+    database = Database(engine, retry_seconds=0.1)
+
+    async def inner(connection: Any) -> None:
+        await connection.exec_driver_sql("SELECT 1")
+
+    async def outer(_: Any) -> None:
+        await database.transaction(inner)
+
+    with pytest.raises(DatabaseUnavailable, match="all connections of this process have been in use for too long"):
+        await database.transaction(outer)
+    await database.close()
+
+
 def test_what_is_wrong_with_a_sqlite_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "_SQLITE_BUSY_SECONDS", 0.1)
     (tmp_path / "text.db").write_text("s3cr3t " * 500)

@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 import aiosqlite
 from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_delay, wait_random_exponential
 
+from worker.errors import DatabaseUnavailable
 from worker.settings import Settings
 from worker.store.sql.database_errors import as_worker_error, passes, wrong_encoding
 from worker.store.sql.moments import READ_MOMENT, read_moment_sqlite
@@ -204,6 +206,10 @@ class Database:
         except RetryError as error:
             cause = error.last_attempt.exception()
             raise as_worker_error(cause, self.engine.url) from None
+        except PoolTimeout:
+            raise DatabaseUnavailable(
+                "database: all connections of this process have been in use for too long"
+            ) from None
         except (DBAPIError, OSError) as error:
             raise as_worker_error(error, self.engine.url) from None
         raise AssertionError("unreachable")

@@ -1,7 +1,6 @@
 """Statements that a user waits for: SQLAlchemy makes their text once, and psycopg alone sends them.
 
-SQLAlchemy's work around one execution takes about as much CPU as psycopg's, with the wait for the answer: a page took 2.0 ms with it and
-1.2 without. Where a statement is about hundreds of rows that does not matter. On SQLite they are executed as all others are.
+SQLAlchemy's work around one execution takes about as much CPU as psycopg's, with the wait for the answer. Where a statement is about hundreds of rows that does not matter. On SQLite they are executed as all others are.
 """
 
 import asyncio
