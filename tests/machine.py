@@ -281,4 +281,7 @@ def environment_for(folder: Path, redis_url: str) -> dict[str, str]:
         "EMAIL_FROM": "Ledgerly <no-reply@ledgerly.example>",
         "NOTIFY_AFTER": "0",
         "QUIET_HOURS": "",
+        # The simulated bank is one process beside all others. With some hundred requests at once it is slower than a bank may be on a
+        # machine that is busy: calls time out, and the breaker stops everything, as it should.
+        "MX_MAX_CONNECTIONS": "50",
     }
