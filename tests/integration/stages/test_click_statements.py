@@ -53,10 +53,9 @@ async def test_a_page_and_a_press_take_few_statements(bench_for: Any, sandbox_fo
         assert len(press) == (10 if is_sqlite else 6), press
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has no server
 async def test_a_page_is_read_also_if_every_connection_to_the_database_was_cut(bench_for: Any) -> None:
     bench = await bench_for()
-    if bench.runtime.database.rows.is_sqlite:
-        pytest.skip("SQLite has no server")
     token, _ = await linked(bench)
     pages = await asyncio.gather(*(page_of(bench.runtime, token) for _ in range(5)))
     theirs = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
