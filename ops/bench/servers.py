@@ -31,13 +31,6 @@ def environment(**more: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | more
 
 
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def is_open(port: int) -> bool:
     """Whether somebody listens there."""
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):

@@ -25,7 +25,8 @@ from cryptography.fernet import Fernet
 from rich.console import Console
 from rich.table import Table
 
-from ops.proxycheck.servers import HOST, PROXIES, certificate, free_port, installed, running, wait_for_port
+from ops.proxycheck.servers import HOST, PROXIES, certificate, installed, running, wait_for_port
+from tests.machine import free_port
 from worker.mx.uris import MAX_LENGTH
 
 HEADERS = (

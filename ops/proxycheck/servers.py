@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.machine import free_port
+
 HOST = "reconnect.example.com"
 SNIPPETS = Path(__file__).parents[1] / "proxy"
 #: Seconds that a server may take to start.
@@ -117,14 +119,6 @@ def wait_for_port(port: int, process: "subprocess.Popen[bytes]") -> None:
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError("it does not start")
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _replaced(text: str, ours: str, theirs: str) -> str:

@@ -14,8 +14,9 @@ import psutil
 from ops.bench.bench import Bench, run_module
 from ops.bench.processes import cpu_of, running, wait_until
 from ops.bench.results import Row
-from ops.bench.servers import free_port, is_open
+from ops.bench.servers import is_open
 from ops.bench.whole_job import Site
+from tests.machine import free_port
 
 #: Presses a second while they are timed, and for how long (seconds).
 RATES, SECONDS = (50, 200), 12
