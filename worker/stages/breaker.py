@@ -97,4 +97,4 @@ class Breaker:
 
 def log_stopped(scope: str, why: str, **more: object) -> None:
     """Log that everything of this scope is paused."""
-    log.error("stopped", scope=scope, why=why, **more, what_to_do="see `reconnect doctor`; no attempts were spent")
+    log.error("stopped", scope=scope, why=why, **more, what_to_do="see `reconnect doctor`; no attempts were counted")

@@ -6,7 +6,7 @@ writes by the server's clock. It may be lost at any moment.
 Example: the next free moment is 12:00:00.500 and moments are 20 ms apart. A process asks for 3: it gets 0.500, 0.520 and 0.540, and the
 next free moment is 0.560. If nobody asks for a second, the next one who does begins at its own now: nothing is saved up.
 
-An urgent request does not wait behind what others reserved. It gets the present moment, and the next free moment is put off by one
+An urgent request does not wait behind what others reserved. It gets the present moment, and the next free moment moves back by one
 interval: a debt, which those who reserve next pay. Example: at 0.400 a click asks; it gets 0.400, and the next free moment is 0.580.
 Urgent moments have a GCRA of their own, at the same rate, so that clicks alone do not exceed it either.
 
@@ -126,7 +126,7 @@ class Ledger(Protocol):
     ) -> Grant:
         """Up to ``n`` moments, ``interval`` seconds apart; one round trip.
 
-        ``urgent``: one moment, ahead of all that are reserved by others; the next free moment is put off by one interval for it. Urgent
+        ``urgent``: one moment, ahead of all that are reserved by others; the next free moment moves back by one interval for it. Urgent
         moments are ``interval`` apart too.
 
         ``horizon``: how far ahead others may have reserved; after so many seconds every moment granted until now has passed.

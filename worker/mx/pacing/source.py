@@ -142,7 +142,7 @@ class PermitSource:
         return self._own_urgent(self._clock())
 
     def _own_urgent(self, now: float) -> float | None:
-        """The same by this process's own share: the moment that it planned last is given up, or its next one is put off."""
+        """The same by this process's own share: the moment that it planned last is given up, or its next one moves back."""
         if self.share is None:
             return now
         first = max(now, self._urgent_from)
