@@ -26,6 +26,7 @@ FLOORS = (
         "names",
         "stopping",
         "broker_faults",
+        "signing",
         "keeping",
         "transport",
         "consumer",

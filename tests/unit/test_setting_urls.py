@@ -22,6 +22,7 @@ from worker.store.sql.database import database_url
 #: What passwords are made of that somebody's generator made, and the pieces that URLs are made of.
 PIECES = st.sampled_from([*"/#?@%:;,[]&=+\\'\"!$*<> ", "%41", "%zz", "@db/", "redis://", "x", "9", "é", "Zq7"])
 PASSWORDS = st.lists(PIECES, min_size=1, max_size=6).map("".join).map(lambda text: f"Pw{text}5w")
+SIGNING_KEY = "whsec_" + "a2V5" * 8
 OWN = {
     "DATABASE_URL": "postgresql://app:{}@db.example:5433/reconnect?sslmode=require",
     "REDIS_URL": "rediss://app:{}@redis.example:6380/3",
@@ -129,6 +130,13 @@ def test_the_ways_to_name_hosts_of_postgresql_reach_libpq(written: str, hosts: s
         ("REDIS_URL", "redis://:s3cr3t%FF@h", "expected redis://"),
         ("REDIS_URL", "redis://:s3cr3t%00@h", "expected redis://"),
         ("FCM_BASE_URL", "https://s3cr3t@fcm.example", "expected a URL"),
+        ("EVENTS_URL", "https://app.example:s3cr3t/in", "EVENTS_URL: expected a URL"),
+        ("EVENTS_URL", "https://u:s3cr3t@app.example/in", "EVENTS_URL: expected a URL"),
+        ("EVENTS_URL", "http://app.example/s3cr3t", "must be https"),
+        ("EVENTS_URL", "https://app.example/in?key=s3cr3t", "EVENTS_SECRETS is missing"),
+        ("EVENTS_SECRETS", "s3cr3t", "key 1 is no key of Standard Webhooks"),
+        ("EVENTS_SECRETS", "whsec_s3cr3t", "key 1 is no key of Standard Webhooks"),
+        ("EVENTS_SECRETS", f"{SIGNING_KEY},whsec_s3cr3t", "key 2 is no key of Standard Webhooks"),
         ("FCM_TOKEN_URI", "http://token.example", "must be https"),
         ("APNS_BASE_URL", "api.push.apple.com", "expected a URL"),
         ("WEBPUSH_CONTACT", "us", "expected mailto:"),
@@ -163,7 +171,16 @@ def test_no_text_in_any_setting_is_more_than_one_line(name: str, text: str) -> N
         line = complaint(values | {name: value})
         assert line.isprintable()
         assert not line or name.upper() in line or "MX_REFERRAL_SOURCE" in line or "EMAIL_FROM" in line
-        if name in {"database_url", "redis_url", "smtp_url", "mx_api_key", "mx_client_id", "uri_keys"}:
+        if name in {
+            "database_url",
+            "redis_url",
+            "smtp_url",
+            "mx_api_key",
+            "mx_client_id",
+            "uri_keys",
+            "events_url",
+            "events_secrets",
+        }:
             assert needle not in line
 
 

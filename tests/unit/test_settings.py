@@ -53,6 +53,8 @@ CONTRACT: dict[str, object] = {
     "PUBLIC_BASE_URL": None,
     "WEB_LISTEN": "127.0.0.1:8080",
     "LINK_DAYS": 40,
+    "EVENTS_URL": None,
+    "EVENTS_SECRETS": (),
 }
 
 #: Each of these settings is switched off by ``0`` and by nothing at all.

@@ -1,4 +1,8 @@
-"""Every setting: its type, default, reason and validation. Those of push and of the web process are in :mod:`worker.settings.push` and :mod:`~worker.settings.web`."""
+"""Every setting: its type, default, reason and validation.
+
+Those of push, of the web process and of events are in :mod:`worker.settings.push`,
+:mod:`~worker.settings.web` and :mod:`~worker.settings.events`.
+"""
 
 import fnmatch
 import re
@@ -20,6 +24,7 @@ from pydantic_settings import (
 )
 
 from worker.settings.env_file import misread, read_env_file, under_honcho
+from worker.settings.events import EventsSettings
 from worker.settings.push import PushSettings
 from worker.settings.urls import database_url, redis_url, service_url
 from worker.settings.values import (
@@ -72,7 +77,7 @@ class _EnvFile(DotEnvSettingsSource):
         return {name.lower(): value for name, value in found.items()}
 
 
-class Settings(WebSettings, PushSettings, BaseSettings):
+class Settings(EventsSettings, WebSettings, PushSettings, BaseSettings):
     """All settings. ``reconnect init`` writes a field's description above it."""
 
     model_config = SettingsConfigDict(

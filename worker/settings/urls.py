@@ -235,23 +235,27 @@ def _readable(name: str, path: str) -> None:
 
 def service_url(text: str, example: str) -> str:
     """A service's base URL without a trailing slash. Must be https; http is allowed on loopback."""
+    expected = f"expected a URL such as {example}"
+    if "?" in text:
+        raise ValueError(expected)
+    return _over_tls(text, expected, "keys").rstrip("/")
+
+
+def endpoint_url(text: str, example: str) -> str:
+    """One address that is posted to, unchanged: its path and query may be part of what lets a caller in. https, or http on loopback."""
+    return _over_tls(text, f"expected a URL such as {example}", "what is posted")
+
+
+def _over_tls(text: str, expected: str, cargo: str) -> str:
     from yarl import URL
 
-    expected = f"expected a URL such as {example}"
     parts = split(text, expected)
     host = parts.hosts[0][0]
-    if (
-        not host
-        or "/" in host
-        or parts.username is not None
-        or parts.password is not None
-        or "@" in text
-        or "?" in text
-    ):
+    if not host or "/" in host or parts.username is not None or parts.password is not None or "@" in text:
         raise ValueError(expected)
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
-        raise ValueError("must be https: keys would cross the network in the clear (http only on loopback)")
-    text = text.strip().rstrip("/")
+        raise ValueError(f"must be https: {cargo} would cross the network in the clear (http only on loopback)")
+    text = text.strip()
     try:
         read = URL(text).raw_host
     except ValueError:
