@@ -40,6 +40,8 @@ def upgrade() -> None:
         sa.Column("token_expires_at", Moment(), nullable=True),
         sa.Column("token_revoked_at", Moment(), nullable=True),
         sa.Column("muted_at", Moment(), nullable=True),
+        sa.Column("moved_to", _GUID, nullable=True),
+        sa.Column("gone_at", Moment(), nullable=True),
         sa.PrimaryKeyConstraint("member_guid", name=op.f("pk_members")),
     )
     op.create_index(
@@ -49,6 +51,14 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("token_expires_at IS NOT NULL"),
         sqlite_where=sa.text("token_expires_at IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_members_moved",
+        "members",
+        ["moved_to"],
+        unique=False,
+        postgresql_where=sa.text("moved_to IS NOT NULL"),
+        sqlite_where=sa.text("moved_to IS NOT NULL"),
     )
     op.create_index(
         "ix_members_muted",

@@ -20,9 +20,9 @@ OWNERS = {
     "pauses": {"worker.store.pauses"},
     "sweeps": {"worker.store.sweeping"},
     # The application's tables: `reconnect import` writes its columns, the others what this worker learned.
-    "users": {"worker.store.importing", "worker.store.addresses"},
+    "users": {"worker.store.importing", "worker.store.addresses", "worker.store.mx_members"},
     "devices": {"worker.store.importing", "worker.store.addresses"},
-    "members": {"worker.store.importing", "worker.store.members"},
+    "members": {"worker.store.importing", "worker.store.members", "worker.store.mx_members"},
 }
 #: Modules whose statements are made for a table that is a variable.
 ANY_TABLE = {

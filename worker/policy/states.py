@@ -78,6 +78,8 @@ class Mover(StrEnum):
     RETRY = "retry"
     #: A click on a link, by MX's answer to it.
     CLICK = "click"
+    #: `reconnect sync` or a hint, by what MX says of the member.
+    SYNC = "sync"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Move:
     also: str
 
 
-_SWEEP, _FETCH, _DELIVER, _VERIFY, _RETRY, _CLICK = Mover
+_SWEEP, _FETCH, _DELIVER, _VERIFY, _RETRY, _CLICK, _SYNC = Mover
 #: What MX's answers make of a reconnection that is not well.
 _GIVEN_UP = (_R.UNSUPPORTED, _R.GONE, _R.EXHAUSTED, _R.CANCELLED, _R.QUARANTINED)
 _WIPED = "the window is wiped, its message cancelled if it is about nothing else"
@@ -138,6 +140,7 @@ RECONNECTION_MOVES = (
     Move("close", (_R.NOTIFIED,), (_R.EXHAUSTED,), (_SWEEP,), "after the last reminder; the window is wiped"),
     Move("close", (_R.LEASED, _R.READY), (_R.RECONNECTED, *_GIVEN_UP), (_FETCH, _DELIVER), _WIPED_WELL),
     Move("close", (_R.NOTIFIED,), (_R.RECONNECTED, _R.GONE), (_VERIFY,), _WIPED_WELL),
+    Move("close", (_R.DUE, _R.READY, _R.NOTIFIED), (_R.RECONNECTED, _R.GONE), (_SYNC,), _WIPED_WELL),
     Move(
         "close",
         OPEN,
@@ -170,7 +173,7 @@ NOTIFICATION_MOVES = (
     Move("finish", (_N.SENDING,), (_N.SENT, _N.UNKNOWN), (_DELIVER, _SWEEP), "its reconnections are notified"),
     Move("finish", (_N.SENDING,), (_N.FAILED, _N.SUPPRESSED), (_DELIVER,), "its reconnections go on: due again"),
     Move("finish", (_N.SENDING,), (_N.CANCELLED,), (_DELIVER,), "nothing is left to tell"),
-    Move("cancel", (_N.PENDING,), (_N.CANCELLED,), (_SWEEP, _CLICK), "all its reconnections closed"),
+    Move("cancel", (_N.PENDING,), (_N.CANCELLED,), (_SWEEP, _CLICK, _SYNC), "all its reconnections closed"),
     Move("give_up", (_N.PENDING,), (_N.FAILED,), (_SWEEP,), "its workers died: its reconnections are quarantined"),
     Move("resend", (_N.UNKNOWN,), (_N.PENDING,), (_RETRY,), "its reconnections are ready again"),
 )

@@ -99,6 +99,9 @@ members = Table(
     Column("token_revoked_at", ApplicationMoment),
     # Ours: its user asked for no messages about this member.
     Column("muted_at", ApplicationMoment),
+    # Ours: the GUID under which MX carries it on, and when MX said that it does not know it any more (store/mx_members.py).
+    Column("moved_to", _Guid),
+    Column("gone_at", ApplicationMoment),
     # What a sweep walks: members that may be broken by status, revocation or error, in order of their GUID,
     # and those whose token has a date, in order of that date.
     _partial(
@@ -108,6 +111,7 @@ members = Table(
         "connection_status <> 'CONNECTED' AND connection_status <> 'connected' AND connection_status <> '6'",
     ),
     _partial("ix_members_muted", "member_guid", where="muted_at IS NOT NULL"),
+    _partial("ix_members_moved", "moved_to", where="moved_to IS NOT NULL"),
     _partial("ix_members_expiring", "token_expires_at", "member_guid", where="token_expires_at IS NOT NULL"),
 )
 
