@@ -295,6 +295,7 @@ def upgrade() -> None:
         sa.Column("refused_email", sa.Text(), nullable=True),
         sa.Column("refused_why", sa.String(length=128), nullable=True),
         sa.Column("opted_out_at", Moment(), nullable=True),
+        sa.Column("messenger_refused_at", Moment(), nullable=True),
         sa.PrimaryKeyConstraint("user_guid", name=op.f("pk_users")),
     )
     op.create_table(

@@ -232,7 +232,7 @@ def test_truth_has_many_names(items: Import, word: object, truth: bool) -> None:
         ("locale", "français", "locale 'français' is no locale such as fr-CA"),
         ("timezone", "Mars/Olympus", "timezone 'Mars/Olympus' is no time zone such as Europe/Madrid"),
         ("timezone", "../etc/passwd", "timezone '../etc/passwd' is no time zone"),
-        ("channel", "pigeon", "channel 'pigeon' is none of email, push, fcm, apns, webpush, none"),
+        ("channel", "pigeon", "channel 'pigeon' is none of email, push, fcm, apns, webpush, messenger, none"),
         ("device_kind", "fcm", "device_kind and device_address go together"),
         ("device_kind", "pager", "device_kind is none of fcm, apns, webpush"),
         ("device_address", "token", "device_kind and device_address go together"),

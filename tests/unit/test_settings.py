@@ -54,6 +54,7 @@ CONTRACT: dict[str, object] = {
     "WEB_LISTEN": "127.0.0.1:8080",
     "LINK_DAYS": 40,
     "EVENTS_URL": None,
+    "MESSENGER_URL": None,
     "EVENTS_SECRETS": (),
 }
 

@@ -2,13 +2,14 @@
 
 from worker.channels import Channel, ChannelKind
 from worker.channels.email.kind import EMAIL
+from worker.channels.messenger.kind import MESSENGER
 from worker.channels.push.apns.kind import APNS
 from worker.channels.push.fcm.kind import FCM
 from worker.channels.push.webpush.kind import WEBPUSH
 from worker.settings import Settings
 
 #: In the order in which they are tried for a user without a preferred channel.
-KINDS: tuple[ChannelKind, ...] = (EMAIL, FCM, APNS, WEBPUSH)
+KINDS: tuple[ChannelKind, ...] = (EMAIL, FCM, APNS, WEBPUSH, MESSENGER)
 
 
 def names() -> tuple[str, ...]:

@@ -213,7 +213,7 @@ _REFUSALS = {
 async def _channels(settings: Settings) -> Found:
     channels = registry.open_channels(settings, data_patience=30)
     if not channels:
-        return None, "SMTP_URL is not set, nor any push service's key"
+        return None, "SMTP_URL is not set, nor any push service's key, nor MESSENGER_URL"
     try:
         found = dict(zip(channels, await asyncio.gather(*map(_ready, channels.values())), strict=True))
     finally:

@@ -7,6 +7,7 @@ shows how a message about all their banks would look.
 
 import email
 import email.policy
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -14,12 +15,13 @@ from datetime import datetime, timedelta
 from worker.channels import Bank, DurableLink, Message
 from worker.channels.email.addresses import NotAMailbox, parse_mailbox
 from worker.channels.email.message import Composer, Mail
+from worker.channels.messenger.request import content as request_content
 from worker.channels.push.text import word
 from worker.cli.meaning import nearest_guid
 from worker.cli.session import when
 from worker.errors import WorkerError
 from worker.mx.uris import check_uri
-from worker.policy.channel_choice import EMAIL, Route, choose
+from worker.policy.channel_choice import EMAIL, MESSENGER, Nobody, Route, choose
 from worker.policy.links import page_address, unsubscribe_address
 from worker.policy.notices import is_near
 from worker.policy.selection import Reason, classify
@@ -43,6 +45,7 @@ class Preview:
 
     channel: str
     #: A push message has no subject; its title stands here. The fields that are ``None`` by default are those of a mail.
+    #: For the messenger ``text`` is the request's body.
     subject: str
     text: str
     sender: str | None = None
@@ -82,7 +85,7 @@ async def preview(runtime: Runtime, user_guid: str, channel: str | None) -> Prev
         notes.append(f"Nothing would be sent by {channel} now: it is not configured.")
     message = Message(
         key=picture.pending.message_key if picture.pending else "preview",
-        address=route.address if isinstance(route, Route) else user.contact.email or _NOBODY,
+        address=_address(route, user, channel),
         locale=user.locale,
         time_zone=zone_of_message(user, runtime.settings),
         step=content.step,
@@ -92,6 +95,8 @@ async def preview(runtime: Runtime, user_guid: str, channel: str | None) -> Prev
     if (link := _sample_link(runtime, now)) is not None:
         banks = tuple(replace(bank, link=link.page) for bank in message.banks)
         message = replace(message, banks=banks, link=link)
+    if channel == MESSENGER:
+        return _request(runtime, message, notes)
     return _mail(runtime, message, notes) if channel == EMAIL else _push(runtime, message, channel, notes)
 
 
@@ -102,6 +107,12 @@ def _channel(runtime: Runtime, picture: Picture, user: User) -> str:
         user.contact, configured=runtime.channels.keys(), failed=user.failed_channels, tried=user.failed_devices
     )
     return route.channel if isinstance(route, Route) else EMAIL
+
+
+def _address(route: Route | Nobody, user: User, channel: str) -> str:
+    if isinstance(route, Route):
+        return route.address
+    return user.user_guid if channel == MESSENGER else user.contact.email or _NOBODY
 
 
 def _sample_link(runtime: Runtime, now: datetime) -> DurableLink | None:
@@ -267,3 +278,17 @@ def _mail(runtime: Runtime, message: Message, notes: list[str]) -> Preview:
 def _push(runtime: Runtime, message: Message, channel: str, notes: list[str]) -> Preview:
     text = word(message, app=runtime.settings.sender_name, default_locale=runtime.settings.default_locale)
     return Preview(channel=channel, subject=text.title, text=text.body, language=text.language, notes=tuple(notes))
+
+
+def _request(runtime: Runtime, message: Message, notes: list[str]) -> Preview:
+    if message.link is None:
+        raise WorkerError("preview: a message to your messenger carries our own link: set PUBLIC_BASE_URL")
+    settings = runtime.settings
+    fields = request_content(message, message.link, app=settings.sender_name, default_locale=settings.default_locale)
+    return Preview(
+        channel=MESSENGER,
+        subject=fields["text"]["title"],
+        text=json.dumps(fields, ensure_ascii=False, indent=2),
+        language=fields["text"]["language"],
+        notes=tuple(notes),
+    )

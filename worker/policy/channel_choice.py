@@ -5,11 +5,15 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 EMAIL = "email"
+#: The company's own messenger, which finds the address by the user's GUID.
+MESSENGER = "messenger"
+#: Channels on which a user has one address. On the others they have devices.
+ONE_ADDRESS = (EMAIL, MESSENGER)
 #: What ``devices.device_kind`` may hold. A channel that serves another kind of device needs its word here, and in
 #: ``policy/columns.py`` what else applications may call it: both are part of what the database's columns mean.
 PUSH_KINDS = ("fcm", "apns", "webpush")
 #: What ``users.channel`` may hold: a preference, or ``none`` for users who want no messages.
-CHOICES = (EMAIL, "push", *PUSH_KINDS, "none")
+CHOICES = (EMAIL, "push", *PUSH_KINDS, MESSENGER, "none")
 
 #: At most so many devices of a kind are tried for a user within a day; then the next kind is tried.
 MOST_DEVICES = 5
@@ -25,6 +29,10 @@ class Contact(msgspec.Struct, frozen=True, kw_only=True):
     opted_out: bool = False
     #: (kind, address) of the devices that take push messages, the newest first.
     devices: Sequence[tuple[str, str]] = ()
+    #: The GUID by which the company's messenger finds the user; ``None``: the application has no row for them.
+    messenger: str | None = None
+    #: The messenger said lately that it cannot reach them.
+    messenger_refused: bool = False
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,8 +60,8 @@ def choose(
 ) -> Route | Nobody:
     """The preferred channel if it can be used, else the first that can; of several devices of a kind the newest.
 
-    ``configured``: the channels, in the order in which they are tried. Email comes first if the user prefers nothing, and last if the
-    user prefers a device. ``failed``: channels that refused for good. ``tried``: devices, as (kind, address), that refused for good.
+    ``configured``: the channels, in the order in which they are tried. Email comes first if the user prefers nothing, and after the
+    devices if the user prefers a device. The messenger comes last unless the user prefers it; then email follows, and the devices. ``failed``: channels that refused for good. ``tried``: devices, as (kind, address), that refused for good.
     After :data:`MOST_DEVICES` devices of a kind no other of that kind is tried.
     """
     if contact.opted_out or contact.preferred == "none":
@@ -65,16 +73,24 @@ def choose(
     addresses = dict(reversed(left))
     if contact.email and contact.email != contact.refused_email:
         addresses[EMAIL] = contact.email
+    if (
+        contact.messenger
+        and not contact.messenger_refused
+        and (MESSENGER in configured or contact.preferred == MESSENGER)
+    ):
+        addresses[MESSENGER] = contact.messenger
     if not addresses and not contact.devices:
         return Nobody(code="address_refused" if contact.email else "no_address")
-    of_devices = [channel for channel in configured if channel != EMAIL]
+    of_devices = [channel for channel in configured if channel not in ONE_ADDRESS]
     if contact.preferred == EMAIL or not contact.preferred:
         order = [EMAIL, *of_devices]
     elif contact.preferred == "push":
         order = [*of_devices, EMAIL]
+    elif contact.preferred == MESSENGER:
+        order = [MESSENGER, EMAIL, *of_devices]
     else:
         order = [str(contact.preferred), *of_devices, EMAIL]
-    for channel in dict.fromkeys(order):
+    for channel in dict.fromkeys([*order, MESSENGER]):
         if channel in addresses and channel in configured and channel not in failed:
             return Route(channel=channel, address=addresses[channel])
     return Nobody(code="every_channel_failed" if failed or tried else "channel_not_configured")

@@ -25,6 +25,7 @@ from pydantic_settings import (
 
 from worker.settings.env_file import misread, read_env_file, under_honcho
 from worker.settings.events import EventsSettings
+from worker.settings.messenger import MessengerSettings
 from worker.settings.push import PushSettings
 from worker.settings.urls import database_url, redis_url, service_url
 from worker.settings.values import (
@@ -77,7 +78,7 @@ class _EnvFile(DotEnvSettingsSource):
         return {name.lower(): value for name, value in found.items()}
 
 
-class Settings(EventsSettings, WebSettings, PushSettings, BaseSettings):
+class Settings(EventsSettings, WebSettings, PushSettings, MessengerSettings, BaseSettings):
     """All settings. ``reconnect init`` writes a field's description above it."""
 
     model_config = SettingsConfigDict(

@@ -22,7 +22,7 @@ import msgspec
 import structlog
 
 from worker.channels import BadAddress, ChannelDown, Failed, Outcome, Sent, TryLater, Unknown
-from worker.policy.channel_choice import EMAIL, Route, choose
+from worker.policy.channel_choice import ONE_ADDRESS, Route, choose
 from worker.policy.retries import next_attempt
 from worker.policy.states import NotificationState
 from worker.runtime import Runtime
@@ -108,7 +108,7 @@ class DeliveryOutcomes:
     def _has_another_way(self, job: DeliveryJob, address: str) -> bool:
         """Whether another device or another channel is left, now that this address failed."""
         user, channel = job.user, job.notification.channel
-        failed = {*user.failed_channels, channel} if channel == EMAIL else user.failed_channels
+        failed = {*user.failed_channels, channel} if channel in ONE_ADDRESS else user.failed_channels
         tried = {*user.failed_devices, (channel, address)}
         route = choose(user.contact, configured=self._runtime.channels.keys(), failed=failed, tried=tried)
         return isinstance(route, Route)
@@ -154,7 +154,7 @@ class DeliveryOutcomes:
             attempts=notification.attempts,
             next_steps=next_steps,
             refused_address=refused_address,
-            tried_device=address if notification.channel != EMAIL else None,
+            tried_device=address if notification.channel not in ONE_ADDRESS else None,
             spent=at is None,
         )
 

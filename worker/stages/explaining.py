@@ -13,7 +13,7 @@ import msgspec
 from worker.channels import registry
 from worker.policy import notices
 from worker.policy.cadence import Place
-from worker.policy.channel_choice import EMAIL, Nobody, Route
+from worker.policy.channel_choice import EMAIL, MESSENGER, Nobody, Route
 from worker.policy.selection import MemberFacts, Reason
 from worker.policy.states import NotificationState, ReconnectionState
 from worker.schedules import slots_after
@@ -111,12 +111,16 @@ class Explainer:
         if contact.email and contact.email == contact.refused_email:
             why = f" ({refused_why})" if refused_why else ""
             text += f"; the email address was refused for good{why}" if isinstance(route, Route) else why
+        if contact.messenger_refused and MESSENGER in self._configured and not contact.opted_out:
+            text += "; your messenger has no address of theirs, and is asked again after 30 days (users.messenger_refused_at)"
         return text
 
     def _no_way(self, code: str, user: User) -> str:
         if code == "opted_out" and not user.contact.opted_out:
             code = "chose_none"
         kinds = [*([EMAIL] if user.contact.email else []), *(kind for kind, _ in user.contact.devices)]
+        if user.contact.preferred == MESSENGER:
+            kinds.append(MESSENGER)
         switches = registry.switches()
         settings = ", ".join(dict.fromkeys(switches[kind] for kind in kinds if kind in switches))
         return _NO_WAY.get(code, code).format(user=user.user_guid, settings=f"see {settings}")

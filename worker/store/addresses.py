@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Text, bindparam, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.policy.channel_choice import EMAIL
+from worker.policy.channel_choice import EMAIL, MESSENGER, ONE_ADDRESS
 from worker.policy.states import NotificationState
 from worker.store.notifications.transitions import NotificationTransitions
 from worker.store.sql.application import device_kind, plain_text
@@ -36,7 +36,7 @@ class MailUser:
 
 
 class RefusedAddresses:
-    """Suppresses addresses that a mail server or push service refused, in the caller's transaction."""
+    """Suppresses addresses that a mail server, a push service or the messenger refused, in the caller's transaction."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -56,6 +56,12 @@ class RefusedAddresses:
             .values(disabled_at=bindparam("now", type_=Moment()))
         )
         who = rows.table("given", {"user_guid": Text()}).c
+        self._refuse_messenger = (
+            update(users)
+            .where(u.user_guid == who.user_guid)
+            .values(messenger_refused_at=bindparam("now", type_=Moment()))
+        )
+        self._trust_messenger = update(users).where(u.user_guid == who.user_guid).values(messenger_refused_at=None)
         self._trust_mailboxes = (
             update(users)
             .where(u.user_guid == who.user_guid, u.refused_email == plain_text(u.email))
@@ -74,11 +80,18 @@ class RefusedAddresses:
         """Suppress these mailboxes and devices (user, address, channel). An address that the user has replaced since is skipped."""
         given = [dict(row) for row in refused]
         await self._execute(connection, self._refuse_mailbox, [row for row in given if row["channel"] == EMAIL])
-        await self._execute(connection, self._refuse_device, [row for row in given if row["channel"] != EMAIL], now=now)
+        of_messenger = [{"user_guid": row["user_guid"]} for row in given if row["channel"] == MESSENGER]
+        await self._execute(connection, self._refuse_messenger, of_messenger, now=now)
+        of_devices = [row for row in given if row["channel"] not in ONE_ADDRESS]
+        await self._execute(connection, self._refuse_device, of_devices, now=now)
 
-    async def trust(self, connection: AsyncConnection, *, mailboxes_of: Iterable[str], devices: Iterable[int]) -> None:
-        """Undo ``refuse`` for the mailboxes of these users and for these devices, because the cause of the refusal was ours."""
-        await self._execute(connection, self._trust_mailboxes, [{"user_guid": guid} for guid in mailboxes_of])
+    async def trust(
+        self, connection: AsyncConnection, *, channel: str, users: Iterable[str], devices: Iterable[int]
+    ) -> None:
+        """Undo ``refuse`` for these users' addresses on this channel and for these devices: the cause of the refusal was ours."""
+        statement = {EMAIL: self._trust_mailboxes, MESSENGER: self._trust_messenger}.get(channel)
+        if statement is not None:
+            await self._execute(connection, statement, [{"user_guid": guid} for guid in users])
         await self._execute(connection, self._trust_devices, [{"id": id_} for id_ in devices])
 
 

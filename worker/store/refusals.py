@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import Text, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.policy.channel_choice import EMAIL
+from worker.policy.channel_choice import EMAIL, MESSENGER
 from worker.policy.states import NotificationState
 from worker.policy.streaks import MEMORY, OUT_OF, UNREACHABLE, Answer, alike
 from worker.store.addresses import RefusedAddresses
@@ -25,7 +25,13 @@ from worker.store.sql.tables import notifications, users, written
 
 n = notifications.c
 
-_SERVER = {EMAIL: "the mail server", "fcm": "FCM", "apns": "APNs", "webpush": "the browsers' push service"}
+_SERVER = {
+    EMAIL: "the mail server",
+    "fcm": "FCM",
+    "apns": "APNs",
+    "webpush": "the browsers' push service",
+    MESSENGER: "your messenger",
+}
 
 #: A part of the reason where nobody answers; ``stages/deliver.py`` knows by it that asking is enough to see whether it is over.
 NOT_REACHED = "cannot be reached"
@@ -152,7 +158,8 @@ class Refusals:
         suppressed = [row for row in cost if row.state == NotificationState.SUPPRESSED]
         await self._addresses.trust(
             connection,
-            mailboxes_of=[row.user_guid for row in suppressed] if channel == EMAIL else (),
+            channel=channel,
+            users=[row.user_guid for row in suppressed],
             devices=[row.device_id for row in suppressed if row.device_id is not None],
         )
         return len(cost)

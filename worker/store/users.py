@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import Text, and_, bindparam, or_, select
+from sqlalchemy import Text, and_, bindparam, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.channel_choice import Contact
@@ -18,6 +18,8 @@ from worker.store.sql.tables import devices, notifications, users
 
 #: A channel that refused a message for good is passed over for so long, if there is another.
 FAILURE_COUNTS_FOR = timedelta(days=1)
+#: The messenger is asked again about a user whom it could not reach, after so long: nothing tells us when it has an address.
+MESSENGER_AGAIN = timedelta(days=30)
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +46,8 @@ _USER = (
     is_set(users.c.opted_out_at),
     users.c.locale,
     users.c.timezone,
+    users.c.user_guid.label("messenger"),
+    func.coalesce(users.c.messenger_refused_at > database_now(-MESSENGER_AGAIN.total_seconds()), False),
 )
 
 
@@ -115,7 +119,7 @@ class UserStore:
                 sent.setdefault(told.user_guid, []).append(told.sent_at)
         loaded = {}
         for guid in guids:
-            channel, email, refused_email, opted_out, locale, timezone = found.get(guid, _NOBODY)
+            channel, email, refused_email, opted_out, locale, timezone, messenger, refused = found.get(guid, _NOBODY)
             loaded[guid] = User(
                 user_guid=guid,
                 contact=Contact(
@@ -124,6 +128,8 @@ class UserStore:
                     refused_email=refused_email,
                     opted_out=bool(opted_out),
                     devices=tuple(reachable.get(guid, ())),
+                    messenger=messenger,
+                    messenger_refused=bool(refused),
                 ),
                 locale=locale,
                 timezone=timezone,

@@ -11,7 +11,7 @@ import pytest
 import worker
 from worker.channels import registry
 from worker.cli import checks, work
-from worker.policy.channel_choice import EMAIL, PUSH_KINDS, Contact, Route, choose
+from worker.policy.channel_choice import CHOICES, EMAIL, MESSENGER, PUSH_KINDS, Contact, Route, choose
 from worker.settings import Settings
 from worker.stages.explaining import Explainer
 from worker.store.users import User
@@ -115,12 +115,12 @@ def test_every_folder_is_in_the_registry_under_its_own_name_with_a_setting_that_
     assert kind is not None, f"add {folder.name} to worker/channels/registry.py"
     assert f'kind = "{kind.name}"' in (folder / "channel.py").read_text()
     assert kind.setting in Settings.model_fields
-    assert kind.name in (EMAIL, *PUSH_KINDS), "applications write it into devices.device_kind: policy/channel_choice.py"
+    assert kind.name in CHOICES, "applications write it into users.channel: policy/channel_choice.py"
 
 
 def test_email_is_tried_first_and_the_registry_has_a_kind_for_each_word_of_the_database():
     assert registry.names()[0] == EMAIL
-    assert set(registry.names()) == {EMAIL, *PUSH_KINDS}
+    assert set(registry.names()) == {EMAIL, *PUSH_KINDS, MESSENGER}
 
 
 #: Who else names a push service, and why.

@@ -65,10 +65,17 @@ class Poster:
 
     async def post(self, url: str, *, headers: Mapping[str, str], body: bytes) -> HttpResponse | TryLater | Unknown:
         """POST to a URL that is already encoded."""
+        return await self.request("POST", url, headers=headers, body=body)
+
+    async def request(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes
+    ) -> HttpResponse | TryLater | Unknown:
+        """One request to a URL that is already encoded."""
         session = self._session or self._open()
         progress = _Progress()
         try:
-            response = await session.post(
+            response = await session.request(
+                method,
                 URL(url, encoded=True),
                 headers=headers,
                 data=body,

@@ -71,6 +71,8 @@ users = Table(
     # What that rests on: a code and words of ours, such as "bounce: 5.1.1, user_unknown".
     Column("refused_why", ApplicationText(128)),
     Column("opted_out_at", ApplicationMoment),
+    # When the company's messenger said that it cannot reach the user.
+    Column("messenger_refused_at", ApplicationMoment),
 )
 
 devices = Table(
