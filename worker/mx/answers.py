@@ -22,6 +22,67 @@ class MemberState(msgspec.Struct, frozen=True, kw_only=True):
     error_code: int | None = None
 
 
+class Member(MemberState, frozen=True, kw_only=True):
+    """A member that was read or listed: all of it that this worker has a use for."""
+
+    #: The client's own id of it, and of its user (``identifier`` in Atrium).
+    id: str | None = None
+    user_guid: str | None = None
+    user_id: str | None = None
+    institution_code: str | None = None
+    #: Usually the bank's name; the user or the client may have given it another.
+    name: str | None = None
+    #: ``False``: an MX partner manages it, so OAuth is not the user's to repeat.
+    is_managed_by_user: bool | None = None
+    #: When the last job for it began, whatever came of it.
+    aggregated_at: datetime | None = None
+
+
+class User(msgspec.Struct, frozen=True, kw_only=True):
+    """A user, as listed. Its repr shows nothing of the person."""
+
+    guid: str
+    #: The client's own id of it (``identifier`` in Atrium).
+    id: str | None = None
+    #: Platform alone knows it.
+    email: str | None = None
+    is_disabled: bool | None = None
+    #: Whatever the client stored there.
+    metadata: str | None = None
+
+    def __repr__(self) -> str:
+        return f"User({self.guid})"
+
+
+class Pagination(msgspec.Struct, frozen=True, kw_only=True):
+    """What MX says of a list and of the page that it answered with."""
+
+    #: From 1.
+    current_page: int
+    #: The page size in force. MX silently takes 25 where the one that was asked for is out of its range.
+    per_page: int
+    total_entries: int
+    total_pages: int
+
+
+class UserList(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of the list of all users."""
+
+    users: tuple[User, ...]
+    pagination: Pagination
+    #: How many rows named no user that could be asked for.
+    unreadable: int = 0
+
+
+class MemberList(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of the list of a user's members."""
+
+    members: tuple[Member, ...]
+    pagination: Pagination
+    #: How many rows named no member that could be asked for.
+    unreadable: int = 0
+
+
 class Window(msgspec.Struct, frozen=True, kw_only=True):
     """A checked ``oauth_window_uri``. ``member.guid`` differs from the one asked for where MX moved the member."""
 
@@ -35,7 +96,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 class MemberRead(msgspec.Struct, frozen=True, kw_only=True):
     """A member, read."""
 
-    member: MemberState
+    member: Member
 
 
 class RetryLater(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,3 +148,5 @@ class HostileUri(msgspec.Struct, frozen=True, kw_only=True):
 Failure = RetryLater | Unsupported | Gone | RefusedClient | RejectedRequest
 WindowAnswer = Window | HostileUri | Failure
 MemberAnswer = MemberRead | Failure
+UserListAnswer = UserList | Failure
+MemberListAnswer = MemberList | Failure

@@ -5,8 +5,14 @@ from urllib.parse import quote, urlencode
 
 from yarl import URL
 
-from worker.mx.classifying import classify_member, classify_users, classify_window
-from worker.mx.flavours import HiddenHeader
+from worker.mx.classifying import (
+    classify_member,
+    classify_member_list,
+    classify_user_list,
+    classify_users,
+    classify_window,
+)
+from worker.mx.flavours import FEWEST_A_PAGE, HiddenHeader
 from worker.mx.identifiers import is_member_guid, is_user_guid
 from worker.settings import Settings
 
@@ -17,6 +23,8 @@ class Atrium:
     classify_window = staticmethod(classify_window)
     classify_member = staticmethod(classify_member)
     classify_users = staticmethod(classify_users)
+    classify_user_list = staticmethod(classify_user_list)
+    classify_member_list = staticmethod(classify_member_list)
 
     def __init__(self, settings: Settings) -> None:
         self.headers: Mapping[str, str] = {
@@ -43,15 +51,24 @@ class Atrium:
         """``GET /users/{user_guid}/members/{member_guid}``."""
         return self._base.with_path(self._member(user_guid, member_guid), encoded=True)
 
-    def users_url(self) -> URL:
-        """``GET /users``, as few as may be."""
-        return self._base.with_path(self._users.rstrip("/"), encoded=True).with_query("page=1&records_per_page=10")
+    def users_url(self, page: int = 1, per_page: int = FEWEST_A_PAGE) -> URL:
+        """``GET /users``; without arguments as few as may be."""
+        return self._page(self._users.rstrip("/"), page, per_page)
+
+    def members_url(self, user_guid: str, page: int, per_page: int) -> URL:
+        """``GET /users/{user_guid}/members``."""
+        return self._page(f"{self._user(user_guid)}/members", page, per_page)
+
+    def _page(self, path: str, page: int, per_page: int) -> URL:
+        return self._base.with_path(path, encoded=True).with_query(f"page={page}&records_per_page={per_page}")
+
+    def _user(self, user_guid: str) -> str:
+        # Applications write what they like into their columns; what is an identifier of MX's needs no quoting.
+        return self._users + (user_guid if is_user_guid(user_guid) else quote(user_guid, safe=""))
 
     def _member(self, user_guid: str, member_guid: str) -> str:
-        # Applications write what they like into their columns; what is an identifier of MX's needs no quoting.
-        user = user_guid if is_user_guid(user_guid) else quote(user_guid, safe="")
         member = member_guid if is_member_guid(member_guid) else quote(member_guid, safe="")
-        return f"{self._users}{user}/members/{member}"
+        return f"{self._user(user_guid)}/members/{member}"
 
 
 def _window_parameters(settings: Settings) -> dict[str, str]:

@@ -1,12 +1,14 @@
 """What an HTTP answer of MX means (facts: *Errors*).
 
 Nothing is taken on trust: any status, header and body is classified into a value of :mod:`worker.mx.answers`, and nothing raises.
-Atrium's whole member and Platform's short one are read alike; unknown fields are passed over, odd ones count as missing.
+Atrium's whole member and Platform's short one are read alike; unknown fields are passed over, odd ones count as missing. So one
+row of a list that cannot be read costs that row alone.
 """
 
 import html
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -21,13 +23,20 @@ from worker.mx.answers import (
     Failure,
     Gone,
     HostileUri,
+    Member,
     MemberAnswer,
+    MemberList,
+    MemberListAnswer,
     MemberRead,
     MemberState,
+    Pagination,
     RefusedClient,
     RejectedRequest,
     RetryLater,
     Unsupported,
+    User,
+    UserList,
+    UserListAnswer,
     Window,
     WindowAnswer,
 )
@@ -44,6 +53,8 @@ _NO_OAUTH = re.compile(r"member\s+cannot\s+use\s+oauth", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]{0,200}>")
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _WORD = re.compile(r"[A-Za-z0-9_]{1,64}")
+#: RFC 5321 allows no longer address; ids, codes and names are far shorter.
+_LONGEST_TEXT = 254
 
 
 def classify_window(
@@ -58,18 +69,44 @@ def classify_window(
     seen = _member(status, headers, body, asked)
     if not isinstance(seen, tuple):
         return seen
-    state, fields = seen
+    guid, fields = seen
     uri = fields.get("oauth_window_uri")
     if not isinstance(uri, str) or not uri.strip():
         return RetryLater(code="no_uri", upstream=False)
     broken = check_uri(uri, host_is_allowed=host_is_allowed)
-    return HostileUri(code=broken) if broken else Window(uri=uri, member=state)
+    return HostileUri(code=broken) if broken else Window(uri=uri, member=_state(guid, fields))
 
 
 def classify_member(status: int, headers: Mapping[str, str], body: bytes, *, asked: str) -> MemberAnswer:
     """The answer to ``GET …/members/{asked}``."""
     seen = _member(status, headers, body, asked)
-    return MemberRead(member=seen[0]) if isinstance(seen, tuple) else seen
+    return MemberRead(member=_whole(*seen)) if isinstance(seen, tuple) else seen
+
+
+def classify_user_list(status: int, headers: Mapping[str, str], body: bytes) -> UserListAnswer:
+    """The answer to ``GET /users``. There is always such a list, so a 404 or a redirect does not come from MX."""
+    seen = _list(status, headers, body, "users")
+    if isinstance(seen, Gone) or (isinstance(seen, RejectedRequest) and status < 400):  # noqa: PLR2004 - a redirect
+        return RefusedClient(code=NOT_MX)
+    if not isinstance(seen, tuple):
+        return seen
+    rows, pagination = seen
+    users = tuple(_user(row) for row in rows if isinstance(row, dict) and is_user_guid(row.get("guid")))
+    return UserList(users=users, pagination=pagination, unreadable=len(rows) - len(users))
+
+
+def classify_member_list(status: int, headers: Mapping[str, str], body: bytes, *, asked: str) -> MemberListAnswer:
+    """The answer to ``GET /users/{asked}/members``."""
+    seen = _list(status, headers, body, "members")
+    if not isinstance(seen, tuple):
+        return seen
+    rows, pagination = seen
+    members = tuple(
+        _whole(row["guid"], row, listed_for=asked)
+        for row in rows
+        if isinstance(row, dict) and is_member_guid(row.get("guid"))
+    )
+    return MemberList(members=members, pagination=pagination, unreadable=len(rows) - len(members))
 
 
 def classify_users(status: int, headers: Mapping[str, str], body: bytes) -> RetryLater | RefusedClient | None:
@@ -100,10 +137,30 @@ def _parsed(body: bytes) -> Any:
         return json.loads(body)
 
 
-def _member(
-    status: int, headers: Mapping[str, str], body: bytes, asked: str
-) -> tuple[MemberState, dict[str, Any]] | Failure:
-    """The member as read and its raw fields, or why there is none."""
+def _list(status: int, headers: Mapping[str, str], body: bytes, name: str) -> tuple[list[Any], Pagination] | Failure:
+    """The raw rows of a list and what MX says of it, or why there is none."""
+    if not 200 <= status < 300:  # noqa: PLR2004 - HTTP's own figures
+        return _classify_status(status, headers, body)
+    try:
+        answer = _parsed(body)
+    except (ValueError, RecursionError):
+        return RetryLater(code="not_json")
+    rows, said = (answer.get(key) if isinstance(answer, dict) else None for key in (name, "pagination"))
+    pagination = _pagination(said) if isinstance(said, dict) else None
+    if not isinstance(rows, list) or pagination is None:
+        return RetryLater(code="unexpected_shape")
+    return rows, pagination
+
+
+def _pagination(fields: dict[str, Any]) -> Pagination | None:
+    said = {name: fields.get(name) for name in Pagination.__struct_fields__}
+    if not all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in said.values()):
+        return None
+    return Pagination(**said)  # type: ignore[arg-type] # each was looked at
+
+
+def _member(status: int, headers: Mapping[str, str], body: bytes, asked: str) -> tuple[str, dict[str, Any]] | Failure:
+    """The member's GUID and its raw fields, or why there is none."""
     if not 200 <= status < 300:  # noqa: PLR2004 - HTTP's own figures
         return _classify_status(status, headers, body)
     try:
@@ -118,19 +175,63 @@ def _member(
         guid = asked
     elif guid != asked and not is_member_guid(guid):
         return RetryLater(code="unexpected_shape")
-    return _state(guid, fields), fields
+    elif not is_member_guid(asked):
+        guid = asked  # the client's own id of it: that MX knows it by a GUID as well is no move
+    return guid, fields
 
 
 def _state(guid: str, fields: dict[str, Any]) -> MemberState:
-    busy, is_oauth = fields.get("is_being_aggregated"), fields.get("is_oauth")
     return MemberState(
         guid=guid,
         connection_status=_status(fields.get("connection_status")),
-        is_being_aggregated=busy if isinstance(busy, bool) else None,
+        is_being_aggregated=_flag(fields.get("is_being_aggregated")),
         successfully_aggregated_at=_moment(fields.get("successfully_aggregated_at")),
-        is_oauth=is_oauth if isinstance(is_oauth, bool) else None,
+        is_oauth=_flag(fields.get("is_oauth")),
         error_code=_error_code(fields.get("error")),
     )
+
+
+def _whole(guid: str, fields: dict[str, Any], *, listed_for: str | None = None) -> Member:
+    """``listed_for``: the user whose members were listed, where the member does not say whose it is."""
+    user_guid = fields.get("user_guid")
+    return Member(
+        guid=guid,
+        connection_status=_status(fields.get("connection_status")),
+        is_being_aggregated=_flag(fields.get("is_being_aggregated")),
+        successfully_aggregated_at=_moment(fields.get("successfully_aggregated_at")),
+        is_oauth=_flag(fields.get("is_oauth")),
+        error_code=_error_code(fields.get("error")),
+        id=_text(fields.get("id", fields.get("identifier"))),
+        user_guid=user_guid if is_user_guid(user_guid) else listed_for,
+        user_id=_text(fields.get("user_id")),
+        institution_code=_text(fields.get("institution_code")),
+        name=_text(fields.get("name")),
+        is_managed_by_user=_flag(fields.get("is_managed_by_user")),
+        aggregated_at=_moment(fields.get("aggregated_at")),
+    )
+
+
+def _user(fields: dict[str, Any]) -> User:
+    return User(
+        guid=fields["guid"],
+        id=_text(fields.get("id", fields.get("identifier"))),
+        email=_text(fields.get("email")),
+        is_disabled=_flag(fields.get("is_disabled")),
+        metadata=value if isinstance(value := fields.get("metadata"), str) else None,
+    )
+
+
+def _flag(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _text(value: object) -> str | None:
+    """Text that a database can hold, without the space around it; anything else counts as missing."""
+    text = value.strip() if isinstance(value, str) else ""
+    if not 0 < len(text) <= _LONGEST_TEXT:
+        return None
+    fits = text.isprintable() or not any(unicodedata.category(letter) in {"Cc", "Cs"} for letter in text)
+    return text if fits else None
 
 
 def _status(value: object) -> str | None:

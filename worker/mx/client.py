@@ -23,11 +23,15 @@ from worker.mx.answers import (
     Gone,
     HostileUri,
     MemberAnswer,
+    MemberList,
+    MemberListAnswer,
     MemberRead,
     RefusedClient,
     RejectedRequest,
     RetryLater,
     Unsupported,
+    UserList,
+    UserListAnswer,
     Window,
     WindowAnswer,
 )
@@ -35,16 +39,18 @@ from worker.mx.atrium import Atrium
 from worker.mx.flavours import Flavour
 from worker.mx.pacing import NoPermit, Pacing
 from worker.mx.persistence import NEVER_ARRIVED, NOT_ASKED, persist, tries_for
-from worker.mx.transport import HttpResponse, Transport
+from worker.mx.transport import MAX_BODY, MAX_LIST_BODY, HttpResponse, Transport
 from worker.settings import Settings
 
-_Answer = TypeVar("_Answer", WindowAnswer, MemberAnswer, RetryLater | RefusedClient | None)
+_Answer = TypeVar(
+    "_Answer", WindowAnswer, MemberAnswer, UserListAnswer, MemberListAnswer, RetryLater | RefusedClient | None
+)
 
 #: Any web server may answer 404, or redirect. So many such answers in a row are believed. Then MX is asked for its list of users,
 #: which only MX has.
 MOST_GONE = 20
 
-_ONLY_MX_SAYS = (Window, HostileUri, MemberRead, Unsupported)
+_ONLY_MX_SAYS = (Window, HostileUri, MemberRead, Unsupported, UserList, MemberList)
 
 #: By ``MX_API``.
 _FLAVOURS: dict[str, Callable[[Settings], Flavour]] = {"atrium": Atrium}
@@ -65,6 +71,12 @@ class Mx(Protocol):
 
     async def read_member(self, user_guid: str, member_guid: str) -> MemberAnswer:
         """A member as MX sees it now; at most every 3 s for one member."""
+
+    async def list_users(self, page: int, per_page: int) -> UserListAnswer:
+        """One page of all users, as :meth:`MxClient.list_users`."""
+
+    async def list_members(self, user_guid: str, page: int, per_page: int) -> MemberListAnswer:
+        """One page of a user's members, as :meth:`MxClient.list_members`."""
 
     async def probe(self) -> Failure | None:
         """Whether MX accepts us: ``None``, or what stands in the way."""
@@ -133,6 +145,19 @@ class MxClient:
         """A member as MX sees it now; at most every 3 s for one member."""
         return self._ask(self._flavour.member_url(user_guid, member_guid), self._classify_member, member_guid)
 
+    def list_users(self, page: int, per_page: int) -> Coroutine[Any, Any, UserListAnswer]:
+        """One page of all users, the first page being 1.
+
+        ``per_page``: from 10 to 1,000. ``pagination.per_page`` of the answer is the page size in force, since MX silently takes 25
+        where it does not like what it was asked for. MX always has this list: a 404 is :data:`~worker.mx.answers.NOT_MX`.
+        """
+        return self._ask(self._flavour.users_url(page, per_page), self._classify_user_list, "", most=MAX_LIST_BODY)
+
+    def list_members(self, user_guid: str, page: int, per_page: int) -> Coroutine[Any, Any, MemberListAnswer]:
+        """One page of a user's members, as :meth:`list_users`; ``Gone`` where MX does not know the user."""
+        url = self._flavour.members_url(user_guid, page, per_page)
+        return self._ask(url, self._classify_member_list, user_guid, most=MAX_LIST_BODY)
+
     async def probe(self) -> Failure | None:
         """Whether MX accepts us: ``None``, or what stands in the way.
 
@@ -171,19 +196,27 @@ class MxClient:
     def _classify_users(self, reply: HttpResponse, _asked: str) -> RetryLater | RefusedClient | None:
         return self._flavour.classify_users(*reply)
 
+    def _classify_user_list(self, reply: HttpResponse, _asked: str) -> UserListAnswer:
+        return self._flavour.classify_user_list(*reply)
+
+    def _classify_member_list(self, reply: HttpResponse, asked: str) -> MemberListAnswer:
+        return self._flavour.classify_member_list(*reply, asked=asked)
+
     def _classify_window(self, reply: HttpResponse, asked: str) -> WindowAnswer:
         return self._flavour.classify_window(*reply, asked=asked, host_is_allowed=self._host_is_allowed)
 
     def _classify_member(self, reply: HttpResponse, asked: str) -> MemberAnswer:
         return self._flavour.classify_member(*reply, asked=asked)
 
-    async def _ask(self, url: URL, classify: Callable[[HttpResponse, str], _Answer], asked: str) -> _Answer | Failure:
-        """``asked``: the member; empty where it is the list of users, which is the proof itself."""
+    async def _ask(
+        self, url: URL, classify: Callable[[HttpResponse, str], _Answer], asked: str, *, most: int = MAX_BODY
+    ) -> _Answer | Failure:
+        """``asked``: the member, or the user; empty where it is the list of users, which is the proof itself."""
         deadline = time.monotonic() + self._deadline
-        answer: _Answer | Failure = await self._ask_once(url, classify, asked, self._deadline)
+        answer: _Answer | Failure = await self._ask_once(url, classify, asked, self._deadline, most=most)
         if tries_for(answer) > 1:  # rare, so that the retrying machinery is only built when it is needed
             answer = await persist(
-                answer, lambda within: self._ask_once(url, classify, asked, within), deadline=deadline
+                answer, lambda within: self._ask_once(url, classify, asked, within, most=most), deadline=deadline
             )
         return await self._heed(answer, asked)
 
@@ -203,10 +236,11 @@ class MxClient:
         within: float,
         *,
         urgent: bool = False,
+        most: int = MAX_BODY,
     ) -> _Answer | RetryLater:
-        """One request, once pacing permits it."""
+        """One request, once pacing permits it. ``most``: octets of its answer."""
         if self._pacing is None:
-            reply = await self._transport.get(url, within=within)
+            reply = await self._transport.get(url, within=within, most=most)
             return reply if isinstance(reply, RetryLater) else classify(reply, asked)
         until = time.monotonic() + within
         try:
@@ -214,6 +248,7 @@ class MxClient:
                 reply = await self._transport.get(
                     url,
                     within=until - time.monotonic(),
+                    most=most,
                     before_sending=permit.before_sending if self._has_a_rate else None,
                 )
                 answer = reply if isinstance(reply, RetryLater) else classify(reply, asked)

@@ -8,7 +8,17 @@ from typing import Protocol
 
 from yarl import URL
 
-from worker.mx.answers import MemberAnswer, RefusedClient, RetryLater, WindowAnswer
+from worker.mx.answers import (
+    MemberAnswer,
+    MemberListAnswer,
+    RefusedClient,
+    RetryLater,
+    UserListAnswer,
+    WindowAnswer,
+)
+
+#: The range of page sizes that MX keeps to; outside of it MX silently takes 25.
+FEWEST_A_PAGE, MOST_A_PAGE = 10, 1000
 
 
 class HiddenHeader(str):
@@ -33,8 +43,11 @@ class Flavour(Protocol):
     def member_url(self, user_guid: str, member_guid: str) -> URL:
         """Where a member is read, ready to be sent."""
 
-    def users_url(self) -> URL:
+    def users_url(self, page: int = 1, per_page: int = FEWEST_A_PAGE) -> URL:
         """Where MX lists users: what there always is, whoever is gone."""
+
+    def members_url(self, user_guid: str, page: int, per_page: int) -> URL:
+        """Where MX lists a user's members."""
 
     def classify_window(
         self,
@@ -49,6 +62,14 @@ class Flavour(Protocol):
 
     def classify_users(self, status: int, headers: Mapping[str, str], body: bytes) -> RetryLater | RefusedClient | None:
         """What :meth:`users_url` answered; ``None``: a list of users, so it is MX."""
+
+    def classify_user_list(self, status: int, headers: Mapping[str, str], body: bytes) -> UserListAnswer:
+        """What :meth:`users_url` answered, as a page of users."""
+
+    def classify_member_list(
+        self, status: int, headers: Mapping[str, str], body: bytes, *, asked: str
+    ) -> MemberListAnswer:
+        """What :meth:`members_url` answered for the user ``asked``."""
 
     def classify_member(self, status: int, headers: Mapping[str, str], body: bytes, *, asked: str) -> MemberAnswer:
         """What :meth:`member_url` answered."""

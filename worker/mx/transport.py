@@ -28,6 +28,8 @@ TOTAL = 20.0
 CONNECT = 5.0
 #: Octets after decompression. A member takes one or two thousand.
 MAX_BODY = 256 * 1024
+#: The same for a list: a thousand rows of a page, each with metadata of its client's own.
+MAX_LIST_BODY = 16 * 1024 * 1024
 
 
 class HttpResponse(NamedTuple):
@@ -69,10 +71,16 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
 
     async def get(
-        self, url: URL, *, within: float = TOTAL, before_sending: Callable[[], Awaitable[None]] | None = None
+        self,
+        url: URL,
+        *,
+        within: float = TOTAL,
+        most: int = MAX_BODY,
+        before_sending: Callable[[], Awaitable[None]] | None = None,
     ) -> HttpResponse | RetryLater:
         """One GET of a URL that is already encoded, within so many seconds (at most :data:`TOTAL`).
 
+        ``most``: octets of the answer, after decompression.
         ``before_sending`` is awaited when a connection is open and nothing has been sent; :class:`NoPermit` from it is raised here.
         """
         session = self._session or self._open()
@@ -85,7 +93,7 @@ class Transport:
                 trace_request_ctx=before_sending,
             )
             try:
-                body = await _read(response)
+                body = await _read(response, most)
             except BaseException:
                 response.close()
                 raise
@@ -131,15 +139,15 @@ def _asking_before_sending() -> aiohttp.TraceConfig:
     return trace
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes | None:
+async def _read(response: aiohttp.ClientResponse, most: int) -> bytes | None:
     """The whole body, so that the connection can serve again; ``None``, and the connection dropped, if it is too large."""
     body = await response.content.readany()
     if response.content.at_eof():
-        return body if len(body) <= MAX_BODY else None
+        return body if len(body) <= most else None
     parts = bytearray(body)
     while chunk := await response.content.readany():
         parts += chunk
-        if len(parts) > MAX_BODY:
+        if len(parts) > most:
             response.close()
             return None
     return bytes(parts)

@@ -11,6 +11,7 @@ from tests.integration.mx.servers import CLIENT_ID, KEY, MEMBER, URI, USER, sayi
 from worker.mx.answers import (
     Gone,
     HostileUri,
+    Member,
     MemberRead,
     MemberState,
     RefusedClient,
@@ -58,7 +59,9 @@ async def test_mx_receives_all_four_parameters_as_they_were_set(web_mx):
 
 async def test_a_member_is_read_without_parameters(web_mx):
     mx, client = await web_mx(saying())
-    assert await client.read_member(USER, MEMBER) == MemberRead(member=WINDOW.member)
+    assert await client.read_member(USER, MEMBER) == MemberRead(
+        member=Member(guid=MEMBER, connection_status="DENIED", user_guid=USER)
+    )
     assert mx.requests[0].path_qs == f"/users/{USER}/members/{MEMBER}"
     assert mx.requests[0].headers["MX-API-Key"] == KEY
 

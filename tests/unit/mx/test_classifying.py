@@ -15,6 +15,7 @@ from worker.mx.answers import (
     Failure,
     Gone,
     HostileUri,
+    Member,
     MemberRead,
     MemberState,
     RefusedClient,
@@ -149,7 +150,7 @@ def test_an_invalid_guid_is_an_unexpected_shape(guid):
 
 def test_a_member_is_read_whether_or_not_there_is_a_uri():
     assert member({"member": MEMBER}) == member({"member": MEMBER | {"oauth_window_uri": None}})
-    assert read() == MemberState(guid=ASKED)
+    assert read() == Member(guid=ASKED)
 
 
 @pytest.mark.parametrize("status", ["DENIED", "RECONNECTED", "SOMETHING_NEW_2031"])
