@@ -1,60 +1,33 @@
-"""The part of MX's Atrium API that a reconnection needs: windows, members, their status, and lists.
+"""The part of MX's API that a reconnection needs: windows, members, their status, and lists; in every flavour.
 
-It checks what a client can get wrong: both credential headers, the version in ``Accept``, the endpoint's four parameters and which of
+It checks what a client can get wrong: credentials and version (:mod:`worker.sandbox.speech`), the endpoint's parameters and which of
 them go together.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from http import HTTPStatus
-from typing import TypeVar
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from worker.sandbox.ledger import Endpoint, Ledger
+from worker.sandbox.lists import Lists, paginated
 from worker.sandbox.members import Member, Members
 from worker.sandbox.oauth_uris import hostile_uri
 from worker.sandbox.population import SimulatedMember
-from worker.sandbox.replies import answer, broken, refusal
+from worker.sandbox.replies import answer, broken
 from worker.sandbox.script import Step
+from worker.sandbox.speech import Keys, Refused, Speech, understood
 from worker.sandbox.upstream_fault import UpstreamFault
-
-ACCEPTED = "application/vnd.mx.atrium.v1+json"
-_DEFAULT_PAGE_SIZE = 25
-_PAGE_SIZES = range(10, 1001)
 
 #: The ``state`` in hostile URIs. Any will do, since nobody opens one.
 _NO_STATE = "d273e4f71bc095cf16c4acbee011caf4"
 
 
-@dataclass(kw_only=True)
-class Keys:
-    """The credentials that are accepted; while ``revoked``, none are."""
-
-    api_key: str = field(repr=False)
-    client_id: str = field(repr=False)
-    revoked: bool = False
-
-    def accept(self, headers: Mapping[str, str]) -> bool:
-        return (
-            not self.revoked
-            and headers.get("MX-API-Key") == self.api_key
-            and headers.get("MX-Client-ID") == self.client_id
-        )
-
-
-class _Refused(Exception):  # noqa: N818 - carried from a check to the answer
-    def __init__(self, status: HTTPStatus, message: str) -> None:
-        super().__init__(message)
-        self.response = refusal(status, message)
-
-
-_Row = TypeVar("_Row")
-_Handler = Callable[[web.Request], Awaitable[tuple[str, web.StreamResponse]]]
+_Handler = Callable[[web.Request, Speech], Awaitable[tuple[str, web.StreamResponse]]]
 
 
 class Bank:
@@ -74,6 +47,7 @@ class Bank:
         self.fault: UpstreamFault | None = None
         self.ledger = Ledger()
         self.members = Members(population, aggregation_takes=aggregation_takes)
+        self.lists = Lists()
 
     def routes(self) -> list[web.RouteDef]:
         """MX's paths, the most frequent one first."""
@@ -83,8 +57,8 @@ class Bank:
             web.get(f"{member}/oauth_window_uri", self._endpoint("window", self._window), allow_head=False),
             web.get(member, self._endpoint("read", self._member)),
             web.get(f"{member}/status", self._endpoint("read", self._status)),
-            web.get("/users/{user_guid}/members", self._endpoint("read", self._list_members)),
-            web.get("/users", self._endpoint("read", self._list_users)),
+            web.get("/users/{user_guid}/members", self._endpoint("list", self._list_members)),
+            web.get("/users", self._endpoint("list", self._list_users)),
         ]
 
     def _endpoint(
@@ -95,7 +69,7 @@ class Bank:
         async def handle(request: web.Request) -> web.StreamResponse:
             with self.ledger.request(endpoint):
                 if endpoint == "window":
-                    known = self.members.by_guid.get(request.match_info["member_guid"])
+                    known = self.members.by_guid.get(request.match_info["member_guid"]) or self._found(request)
                     if known is not None:
                         self.ledger.of(known.key).requests += 1
                 if self.latency:
@@ -103,10 +77,9 @@ class Bank:
                 try:
                     answered = await self._answer_of_fault(request, endpoint)
                     if answered is None:
-                        self._check_client(request.headers)
-                        answered = await handler(request)
+                        answered = await handler(request, self._speech(request))
                     status, response = answered
-                except _Refused as refused:
+                except Refused as refused:
                     response = refused.response
                     status = str(response.status)
                 self.ledger.statuses[status] += 1
@@ -129,47 +102,49 @@ class Bank:
         failure = await broken(request, step)
         if failure is not None:
             return failure
-        self._check_client(request.headers)
-        member = self._asked_for(request)
-        check_parameters(request.query)
-        return self._member_with_window(request, member, step)
+        speech = self._speech(request)
+        member = self._asked_for(request, speech)
+        check_parameters(request.query, speech)
+        return self._member_with_window(request, speech, member, step)
 
-    def _check_client(self, headers: Mapping[str, str]) -> None:
-        if not self.keys.accept(headers):
-            raise _Refused(HTTPStatus.UNAUTHORIZED, "Unauthorized")
-        accept = headers.get("Accept", "")
-        if accept != ACCEPTED and ACCEPTED not in (part.partition(";")[0].strip() for part in accept.split(",")):
-            raise _Refused(HTTPStatus.NOT_ACCEPTABLE, f"Accept must name {ACCEPTED}")
+    def _speech(self, request: web.Request) -> Speech:
+        """How the client wants to be answered, once it has shown who it is."""
+        speech = understood(request.headers, self.keys)
+        self.ledger.flavours[speech.name] += 1
+        return speech
 
     def _found(self, request: web.Request) -> Member | None:
-        """The member in the path, if it has one and we know it."""
+        """The member in the path, if it has one and we know it by any name."""
         where = request.match_info
-        return self.members.find(where.get("user_guid", ""), where.get("member_guid", ""))
+        return self.members.find(where.get("user_guid", ""), where.get("member_guid", ""), own_ids=True)
 
-    def _asked_for(self, request: web.Request) -> Member:
-        member = self._found(request)
+    def _asked_for(self, request: web.Request, speech: Speech) -> Member:
+        where = request.match_info
+        member = self.members.find(where["user_guid"], where["member_guid"], own_ids=speech.own_ids)
         if member is None:
-            raise _Refused(HTTPStatus.NOT_FOUND, "Resource not found")
+            raise Refused(HTTPStatus.NOT_FOUND, "Resource not found")
         return member
 
-    async def _window(self, request: web.Request) -> tuple[str, web.StreamResponse]:
-        member = self._asked_for(request)
-        check_parameters(request.query)
+    async def _window(self, request: web.Request, speech: Speech) -> tuple[str, web.StreamResponse]:
+        member = self._asked_for(request, speech)
+        check_parameters(request.query, speech)
         step = member.next_step()
         member.gone = step.kind == "gone"
         self.ledger.steps[str(step)] += 1
         if step.kind == "slow":
             await asyncio.sleep(step.seconds or 0)
         failure = await broken(request, step)
-        return failure if failure is not None else self._member_with_window(request, member, step)
+        return failure if failure is not None else self._member_with_window(request, speech, member, step)
 
-    def _member_with_window(self, request: web.Request, member: Member, step: Step) -> tuple[str, web.StreamResponse]:
-        """200 with the member, and with the window (or none) that ``step`` asks for."""
+    def _member_with_window(
+        self, request: web.Request, speech: Speech, member: Member, step: Step
+    ) -> tuple[str, web.StreamResponse]:
+        """200 with what the flavour says of the member, and with the window (or none) that ``step`` asks for."""
         if step.kind == "moved":
             member = self.members.move(member, step.argument)
         elif step.kind == "connected":
             member.connect(aggregation_takes=timedelta(0))
-        fields = member.fields()
+        fields = speech.beside_window(member)
         match step.kind:
             case "null_uri":
                 fields["oauth_window_uri"] = None
@@ -193,38 +168,43 @@ class Bank:
             link_seconds=step.seconds if step.kind == "link_seconds" else None,
         )
 
-    def _read(self, request: web.Request) -> Member:
-        member = self._asked_for(request)
+    def _read(self, request: web.Request, speech: Speech) -> Member:
+        member = self._asked_for(request, speech)
         self.ledger.of(member.key).reads += 1
         if member.gone:
-            raise _Refused(HTTPStatus.NOT_FOUND, "Resource not found")
+            raise Refused(HTTPStatus.NOT_FOUND, "Resource not found")
         return member
 
-    async def _member(self, request: web.Request) -> tuple[str, web.StreamResponse]:
-        return "200", answer({"member": self._read(request).fields()})
+    async def _member(self, request: web.Request, speech: Speech) -> tuple[str, web.StreamResponse]:
+        return "200", answer({"member": speech.member(self._read(request, speech))})
 
-    async def _status(self, request: web.Request) -> tuple[str, web.StreamResponse]:
-        member = self._read(request)
-        fields = member.fields()
-        shown = {name: fields[name] for name in _STATUS_FIELDS} | {
+    async def _status(self, request: web.Request, speech: Speech) -> tuple[str, web.StreamResponse]:
+        member = self._read(request, speech)
+        fields = speech.member(member)
+        shown = {name: fields[name] for name in _STATUS_FIELDS if name in fields} | {
             "has_processed_accounts": True,
             "has_processed_transactions": True,
             "is_authenticated": member.connection_status == "CONNECTED",
         }
         return "200", answer({"member": shown})
 
-    async def _list_members(self, request: web.Request) -> tuple[str, web.StreamResponse]:
-        members = self.members.by_user.get(request.match_info["user_guid"])
+    async def _list_members(self, request: web.Request, speech: Speech) -> tuple[str, web.StreamResponse]:
+        user_guid = self.members.user_guid(request.match_info["user_guid"], own_ids=speech.own_ids)
+        members = self.members.by_user.get(user_guid)
         if members is None:
-            raise _Refused(HTTPStatus.NOT_FOUND, "Resource not found")
-        present = [member for member in members if not member.gone]
-        shown, pagination = paginated(present, request.query)
-        return "200", answer({"members": [member.fields() for member in shown], "pagination": pagination})
+            raise Refused(HTTPStatus.NOT_FOUND, "Resource not found")
+        rules = self.lists.rules()
+        others = [self.members.by_guid[guid] for guid in rules.also.get(user_guid, ()) if guid in self.members.by_guid]
+        present = [member for member in (*members, *others) if not member.gone and member.guid not in rules.hide]
+        shown, pagination = paginated(present, request.query, rules)
+        rows = [speech.member(member) | {"user_guid": user_guid} for member in shown]
+        return "200", answer({"members": rows, "pagination": pagination})
 
-    async def _list_users(self, request: web.Request) -> tuple[str, web.StreamResponse]:
-        shown, pagination = paginated(list(self.members.by_user), request.query)
-        users = [{"guid": guid, "identifier": None, "is_disabled": False, "metadata": None} for guid in shown]
-        return "200", answer({"users": users, "pagination": pagination})
+    async def _list_users(self, request: web.Request, speech: Speech) -> tuple[str, web.StreamResponse]:
+        rules = self.lists.rules()
+        users = [user for user in self.members.users.values() if user.guid not in rules.hide]
+        shown, pagination = paginated(users, request.query, rules)
+        return "200", answer({"users": [speech.user(user) for user in shown], "pagination": pagination})
 
 
 _STATUS_FIELDS = (
@@ -232,37 +212,19 @@ _STATUS_FIELDS = (
 )  # fmt: skip
 
 
-def check_parameters(query: Mapping[str, str]) -> None:
+def check_parameters(query: Mapping[str, str], speech: Speech) -> None:
     """Refuse parameters that MX's documentation rules out. Unknown parameters are ignored."""
     if not query:
         return
-    if query.get("skip_aggregation", "false") not in {"true", "false"}:
-        raise _Refused(HTTPStatus.BAD_REQUEST, "skip_aggregation must be true or false")
+    for name in ("skip_aggregation", *(("enable_app2app",) if speech.app2app else ())):
+        if query.get(name, "false") not in {"true", "false"}:
+            raise Refused(HTTPStatus.BAD_REQUEST, f"{name} must be true or false")
     source = query.get("referral_source", "BROWSER")
     if source not in {"BROWSER", "APP"}:
-        raise _Refused(HTTPStatus.BAD_REQUEST, "referral_source must be BROWSER or APP")
+        raise Refused(HTTPStatus.BAD_REQUEST, "referral_source must be BROWSER or APP")
     for name in ("client_redirect_url", "ui_message_webview_url_scheme"):
         if name in query and source != "APP":
-            raise _Refused(HTTPStatus.BAD_REQUEST, f"{name} is only available with referral_source APP")
+            raise Refused(HTTPStatus.BAD_REQUEST, f"{name} is only available with referral_source APP")
     redirect = query.get("client_redirect_url")
     if redirect is not None and not (redirect.isprintable() and urlsplit(redirect).scheme):
-        raise _Refused(HTTPStatus.BAD_REQUEST, "client_redirect_url must be a URL")
-
-
-def paginated(rows: list[_Row], query: Mapping[str, str]) -> tuple[list[_Row], dict[str, int]]:
-    """One page of ``rows`` and MX's description of it. As at MX, a page size out of range silently becomes 25."""
-    size = _number(query.get("records_per_page"))
-    if size not in _PAGE_SIZES:
-        size = _DEFAULT_PAGE_SIZE
-    page = max(1, _number(query.get("page")))
-    pagination = {
-        "current_page": page,
-        "per_page": size,
-        "total_entries": len(rows),
-        "total_pages": max(1, -(-len(rows) // size)),
-    }
-    return rows[(page - 1) * size : page * size], pagination
-
-
-def _number(text: str | None) -> int:
-    return int(text) if text is not None and text.isdecimal() and len(text) < 10 else 0  # noqa: PLR2004
+        raise Refused(HTTPStatus.BAD_REQUEST, "client_redirect_url must be a URL")

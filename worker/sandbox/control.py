@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from worker.sandbox.bank import Bank
 from worker.sandbox.consent import Consent
 from worker.sandbox.ledger import peak, per_second
+from worker.sandbox.lists import ListRules
 from worker.sandbox.mail_faults import MailRule
 from worker.sandbox.mail_server import MailServer
 from worker.sandbox.members import LinkExpired, LinkUsed, Member
@@ -63,7 +64,12 @@ class Command(BaseModel):
     #: The share of requests that meet the fault, such as 0.2; 0 ends the fault. The same seed chooses the same requests.
     share: float = Field(1.0, ge=0, le=1)
     seed: int = 0
-    on: Literal["window", "read", "all"] = "all"
+    #: ``list``: pages of users and members alone; ``read`` includes them.
+    on: Literal["window", "read", "list", "all"] = "all"
+    #: How lists lie (see :mod:`worker.sandbox.lists`); ``{}``: they are honest.
+    lists: ListRules | None = None
+    #: Members, or users with all their members, that MX does not know any more.
+    delete: Guids | None = None
     #: Seconds that every answer of the bank takes.
     latency: Seconds | None = None
     #: The members that ``script`` and ``connection_status`` change.
@@ -149,7 +155,7 @@ class Control:
         try:
             return list(self._bank.ledger.arrivals(which))
         except KeyError:
-            raise web.HTTPBadRequest(text="of: expected all, window or read") from None
+            raise web.HTTPBadRequest(text="of: expected all, window, read or list") from None
 
     async def _control(self, request: web.Request) -> web.Response:
         if request.content_type != "application/json":
@@ -160,7 +166,8 @@ class Control:
             return _problem(HTTPStatus.BAD_REQUEST, one_line(error, tuple(Command.model_fields)))
         members = [self._bank.members.by_guid.get(guid) for guid in command.member or ()]
         customers = [self._bank.members.by_guid.get(guid) for guid in command.consent or ()]
-        if None in members or None in customers:
+        known = self._bank.members
+        if None in members or None in customers or not all(known.knows(guid) for guid in command.delete or ()):
             return _problem(HTTPStatus.NOT_FOUND, "no such member")
         self._change_bank(command, [member for member in members if member is not None])
         self._change_mail(command)
@@ -183,7 +190,11 @@ class Control:
             bank.fault = command.upstream_fault()
         if command.latency is not None:
             bank.latency = command.latency
+        if command.lists is not None:
+            bank.lists.obey(command.lists)
         self._change_links(command)
+        for guid in command.delete or ():
+            bank.members.delete(guid)
         for member in members:
             if command.script is not None:
                 member.set_script(command.script)

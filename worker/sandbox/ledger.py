@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
-#: ``window``: a request for an OAuth window. ``read``: a member, its status, or a list.
-Endpoint = Literal["window", "read"]
+#: ``window``: a request for an OAuth window. ``read``: a member or its status. ``list``: a page of users or members, a read as well.
+Endpoint = Literal["window", "read", "list"]
 
 
 def peak(times: Sequence[float], window: float) -> int:
@@ -63,8 +63,12 @@ class Ledger:
 
     def reset(self) -> None:
         """Set every count to 0. Members, windows and faults stay as they are."""
-        self._arrivals: dict[str, array[float]] = {"all": array("d"), "window": array("d"), "read": array("d")}
+        self._arrivals: dict[str, array[float]] = {
+            "all": array("d"), "window": array("d"), "read": array("d"), "list": array("d"),
+        }  # fmt: skip
         self.statuses: Counter[str] = Counter()
+        #: Requests whose credentials and version were right, by the flavour that they spoke.
+        self.flavours: Counter[str] = Counter()
         self.steps: Counter[str] = Counter()
         self.members: dict[str, MemberCounts] = {}
         #: How many requests for a bank's pages had a ``Referer`` header, by its text without the query.
@@ -84,7 +88,7 @@ class Ledger:
             self.referers[referer.partition("?")[0]] += 1
 
     def arrivals(self, which: str) -> Sequence[float]:
-        """Arrival times on the monotonic clock: ``all``, ``window`` or ``read``; raises ``KeyError`` for others."""
+        """Arrival times on the monotonic clock: ``all``, ``window``, ``read`` or ``list``; raises ``KeyError`` for others."""
         return self._arrivals[which]
 
     @contextmanager
@@ -93,6 +97,8 @@ class Ledger:
         now = time.monotonic()
         self._arrivals["all"].append(now)
         self._arrivals[endpoint].append(now)
+        if endpoint == "list":
+            self._arrivals["read"].append(now)
         self.in_flight += 1
         self.in_flight_peak = max(self.in_flight_peak, self.in_flight)
         try:
@@ -106,6 +112,8 @@ class Ledger:
             "requests": len(self._arrivals["all"]),
             "window_requests": len(self._arrivals["window"]),
             "reads": len(self._arrivals["read"]),
+            "lists": len(self._arrivals["list"]),
+            "flavours": dict(self.flavours),
             "in_flight": self.in_flight,
             "in_flight_peak": self.in_flight_peak,
             "windows_minted": sum(len(counts.minted) for counts in self.members.values()),

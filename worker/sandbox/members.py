@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from worker.sandbox.oauth_uris import window_uri
-from worker.sandbox.population import SimulatedMember
+from worker.sandbox.population import SimulatedMember, SimulatedUser
 from worker.sandbox.script import Step
 
 #: How long ago members were last aggregated. This lies before every simulated break. A client that takes any
@@ -70,24 +70,6 @@ class Member:
         if aggregation_takes is not None:
             self._aggregation_ends = datetime.now(UTC) + aggregation_takes
 
-    def fields(self) -> dict[str, object]:
-        """The member in MX's JSON, without a window."""
-        busy = self.is_being_aggregated  # first, since it may change successfully_aggregated_at
-        aggregated_at = self.successfully_aggregated_at.isoformat(timespec="seconds")
-        return {
-            "aggregated_at": aggregated_at,
-            "connection_status": self.connection_status,
-            "guid": self.guid,
-            "identifier": None,
-            "institution_code": self.record.institution_code,
-            "is_being_aggregated": busy,
-            "metadata": None,
-            "name": self.record.institution_name,
-            "status": "COMPLETED" if self.connection_status == "CONNECTED" else "HALTED",
-            "successfully_aggregated_at": aggregated_at,
-            "user_guid": self.record.user_guid,
-        }
-
 
 @dataclass(slots=True)
 class Window:
@@ -131,13 +113,51 @@ class Members:
         self._windows: dict[str, Window] = {}
         self.by_guid = {record.member_guid: Member(record, born=born) for record in population}
         self.by_user: dict[str, list[Member]] = {}
+        self.users: dict[str, SimulatedUser] = {}
+        #: GUIDs by the client's own ids.
+        self._user_ids: dict[str, str] = {}
+        self._member_ids: dict[tuple[str, str], Member] = {}
         for member in self.by_guid.values():
-            self.by_user.setdefault(member.record.user_guid, []).append(member)
+            self._register(member)
 
-    def find(self, user_guid: str, member_guid: str) -> Member | None:
-        """The member, if this user has it."""
-        member = self.by_guid.get(member_guid)
-        return member if member is not None and member.record.user_guid == user_guid else None
+    def _register(self, member: Member) -> None:
+        record = member.record
+        guid = record.user_guid
+        self.by_user.setdefault(guid, []).append(member)
+        known = self.users.get(guid) or SimulatedUser(guid=guid)
+        self.users[guid] = SimulatedUser(
+            guid=guid,
+            id=known.id or record.user_id,
+            email=known.email or record.email,
+            is_disabled=known.is_disabled or record.user_is_disabled,
+        )
+        if record.user_id is not None:
+            self._user_ids[record.user_id] = guid
+        if record.member_id is not None:
+            self._member_ids[guid, record.member_id] = member
+
+    def find(self, user: str, member: str, *, own_ids: bool = False) -> Member | None:
+        """The member, if this user has it. ``own_ids``: either may be named by the client's own id."""
+        user_guid = self.user_guid(user, own_ids=own_ids)
+        found = self.by_guid.get(member) or (self._member_ids.get((user_guid, member)) if own_ids else None)
+        return found if found is not None and found.record.user_guid == user_guid else None
+
+    def user_guid(self, user: str, *, own_ids: bool) -> str:
+        """The GUID of the user that a path names."""
+        return self._user_ids.get(user, user) if own_ids else user
+
+    def knows(self, guid: str) -> bool:
+        """Whether a member or a user has this GUID."""
+        return guid in self.by_guid or guid in self.users
+
+    def delete(self, guid: str) -> None:
+        """Delete a member, or a user with all members, as their client does at MX."""
+        if guid in self.by_guid:
+            self.by_guid[guid].gone = True
+            return
+        for member in self.by_user.pop(guid, ()):
+            member.gone = True
+        self.users.pop(guid, None)
 
     def move(self, member: Member, guid: str) -> Member:
         """Move ``member`` to ``guid``; returns it, or the member that had this GUID before."""

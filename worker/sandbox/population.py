@@ -1,6 +1,7 @@
 """The population file: the simulated members as JSON Lines, one member a line."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,8 @@ from worker.errors import UsageError
 from worker.sandbox.problems import one_line
 from worker.sandbox.script import GUID_ALPHABET, Step, parse_script
 
+#: "letters, digits, - and _"
+_OWN_ID = r"^[A-Za-z0-9_-]{1,120}$"
 _STATUS = re.compile(r"[A-Z_]{2,40}")
 
 
@@ -35,6 +38,16 @@ ConnectionStatus = Annotated[str, AfterValidator(_check_status)]
 Script = Annotated[tuple[Step, ...], PlainValidator(parse_script)]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SimulatedUser:
+    """A user, as the lines of its members describe it."""
+
+    guid: str
+    id: str | None = None
+    email: str | None = None
+    is_disabled: bool = False
+
+
 class SimulatedMember(BaseModel):
     """One member in the population file. :class:`worker.sandbox.members.Member` has its state while the sandbox runs."""
 
@@ -47,6 +60,18 @@ class SimulatedMember(BaseModel):
     connection_status: ConnectionStatus = "DENIED"
     #: See :mod:`worker.sandbox.script`.
     script: Script = (Step("ok"),)
+    #: ``null``: MX does not say.
+    is_oauth: bool | None = None
+    #: ``false``: an MX partner manages it.
+    is_managed_by_user: bool = True
+    #: ``error.error_code``, until the member is CONNECTED.
+    error_code: int | None = None
+    #: The client's own ids, by which Platform can be asked as well.
+    member_id: str | None = Field(None, pattern=_OWN_ID)
+    user_id: str | None = Field(None, pattern=_OWN_ID)
+    #: Of the user; the first line that tells it counts.
+    email: str | None = Field(None, max_length=254)
+    user_is_disabled: bool = False
 
 
 def load_population(path: Path) -> tuple[SimulatedMember, ...]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from worker.errors import UsageError, WorkerError
-from worker.sandbox.bank import Bank, Keys
+from worker.sandbox.bank import Bank
 from worker.sandbox.consent import Consent
 from worker.sandbox.control import Control
 from worker.sandbox.front import Front
@@ -28,6 +28,7 @@ from worker.sandbox.mail_pages import MailPages
 from worker.sandbox.mail_server import MailServer
 from worker.sandbox.mailbox import Mailbox
 from worker.sandbox.population import load_population
+from worker.sandbox.speech import Keys
 
 if TYPE_CHECKING:
     from worker.sandbox.phones.network import Phones

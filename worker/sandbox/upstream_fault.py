@@ -15,7 +15,8 @@ class UpstreamFault:
     steps: tuple[Step, ...]
     share: float = 1.0
     seed: int = 0
-    on: Literal["window", "read", "all"] = "all"
+    #: ``read`` strikes lists as well.
+    on: Literal["window", "read", "list", "all"] = "all"
     _rng: random.Random = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -23,7 +24,8 @@ class UpstreamFault:
 
     def strike(self, endpoint: Endpoint) -> Step | None:
         """The step that replaces this request's answer, if any."""
-        if self.on not in ("all", endpoint) or self._rng.random() >= self.share:
+        is_meant = self.on in ("all", endpoint) or (self.on == "read" and endpoint == "list")
+        if not is_meant or self._rng.random() >= self.share:
             return None
         step = self._rng.choice(self.steps)
-        return None if endpoint == "read" and step.kind in WINDOW_ONLY else step
+        return None if endpoint != "window" and step.kind in WINDOW_ONLY else step
