@@ -14,6 +14,7 @@ depends_on = None
 _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 # GUIDs are compared by their bytes: the rules of a language make each look into an index of them dearer.
 _GUID = sa.String(length=128).with_variant(sa.String(length=128, collation="C"), "postgresql")
+_HASH = sa.String(length=64).with_variant(sa.String(length=64, collation="C"), "postgresql")
 
 
 def upgrade() -> None:
@@ -389,10 +390,49 @@ def upgrade() -> None:
             name=op.f("uq_notification_reconnections_reconnection_id_step_channel"),
         ),
     )
+    # Hints: what MX's webhooks said.
+    op.create_table(
+        "hints",
+        sa.Column("key", _HASH, nullable=False),
+        sa.Column("kind", sa.String(length=64), nullable=False),
+        sa.Column("action", sa.String(length=64), nullable=True),
+        sa.Column("connection_status", sa.String(length=64), nullable=True),
+        sa.Column("member_guid", _GUID, nullable=True),
+        sa.Column("user_guid", _GUID, nullable=True),
+        sa.Column("received_at", Moment(), nullable=False),
+        sa.Column("last_received_at", Moment(), nullable=False),
+        sa.Column("times", sa.Integer(), server_default="1", nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("next_attempt_at", Moment(), nullable=True),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("lease_worker", sa.String(length=128), nullable=True),
+        sa.Column("lease_expires_at", Moment(), nullable=True),
+        sa.Column("epoch", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("lost_leases", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("outcome", sa.String(length=64), nullable=True),
+        sa.Column("read_at", Moment(), nullable=True),
+        sa.CheckConstraint("state IN ('due', 'leased', 'done', 'failed')", name=op.f("ck_hints_state")),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_hints")),
+    )
+    for name, column, where in (
+        ("due", "next_attempt_at", "state = 'due'"),
+        ("leased", "lease_expires_at", "state = 'leased'"),
+        ("member", "member_guid", "member_guid IS NOT NULL"),
+    ):
+        op.create_index(
+            f"ix_hints_{name}",
+            "hints",
+            [column],
+            unique=False,
+            postgresql_where=sa.text(where),
+            sqlite_where=sa.text(where),
+        )
+    op.create_index("ix_hints_received", "hints", ["last_received_at"], unique=False)
 
 
 def downgrade() -> None:
     for table in (
+        "hints",
         "notification_reconnections",
         "windows",
         "clicks",

@@ -56,6 +56,7 @@ CONTRACT: dict[str, object] = {
     "EVENTS_URL": None,
     "MESSENGER_URL": None,
     "EVENTS_SECRETS": (),
+    "MX_WEBHOOK_AUTH": None,
 }
 
 #: Each of these settings is switched off by ``0`` and by nothing at all.
@@ -255,6 +256,10 @@ def test_what_only_an_app_may_send_is_refused_without_one(load: Load, complaint:
         ("EMAIL_FROM", "a@b.example\nBcc: c@d.example", "expected name@example.com"),
         ("EMAIL_REPLY_TO", "@example.com", "expected name@example.com"),
         ("PUBLIC_BASE_URL", "http://links.ledgerly.example", "must be https"),
+        ("MX_WEBHOOK_AUTH", "password", "expected user:password, or bearer TOKEN"),
+        ("MX_WEBHOOK_AUTH", "bearer ", "expected user:password, or bearer TOKEN"),
+        ("MX_WEBHOOK_AUTH", "bearer two words", "expected user:password, or bearer TOKEN"),
+        ("MX_WEBHOOK_AUTH", "mx:", "expected user:password, or bearer TOKEN"),
         ("PUBLIC_BASE_URL", "links.ledgerly.example", "expected a URL such as https://reconnect.example.com"),
         ("WEB_LISTEN", "8080", "expected host:port"),
         ("LINK_DAYS", "0", "greater than or equal to 1"),

@@ -17,6 +17,7 @@ OWNERS = {
     "windows": {"worker.store.windows"},
     "links": {"worker.store.links"},
     "clicks": {"worker.store.clicks"},
+    "hints": {"worker.store.hints"},
     "pauses": {"worker.store.pauses"},
     "sweeps": {"worker.store.sweeping"},
     # The application's tables: `reconnect import` writes its columns, the others what this worker learned.

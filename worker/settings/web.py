@@ -4,7 +4,7 @@ import ipaddress
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, SecretStr, field_validator
 
 from worker.settings.urls import service_url
 from worker.settings.values import parse_words, parsed
@@ -34,6 +34,11 @@ class WebSettings(BaseModel):
         ("127.0.0.1", "::1"),
         description="Addresses or networks of proxies whose X-Forwarded-For is believed, such as 10.0.0.0/8.",
     )
+    mx_webhook_auth: SecretStr | None = Field(
+        None,
+        description="What MX sends with its webhooks to PUBLIC_BASE_URL/webhooks/mx: user:password (Basic), or bearer TOKEN. "
+        "Unset: that address answers 404.",
+    )
 
     @field_validator("public_base_url")
     @classmethod
@@ -53,6 +58,18 @@ class WebSettings(BaseModel):
         found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*):(\d{1,5})", value)
         if found is None or not 0 <= int(found[2]) <= _PORTS:
             raise ValueError("expected host:port, such as 127.0.0.1:8080")
+        return value
+
+    @field_validator("mx_webhook_auth")
+    @classmethod
+    def _name_and_password_or_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            scheme, space, token = value.get_secret_value().partition(" ")
+            is_bearer = bool(space) and scheme.lower() == "bearer"
+            if not re.fullmatch(
+                r"[!-~]+" if is_bearer else r"[^:]+:.+", token.strip() if is_bearer else f"{scheme}{space}{token}"
+            ):
+                raise ValueError("expected user:password, or bearer TOKEN")
         return value
 
     @field_validator("forwarded_allow_ips")

@@ -8,15 +8,17 @@ from aiohttp import web
 from worker.errors import SettingsError
 from worker.runtime import Runtime
 from worker.web.client import Clients, PublicHost
+from worker.web.credentials import Credentials
 from worker.web.done import DoneRoutes
 from worker.web.forms import MOST_BYTES
-from worker.web.guard import UNSUBSCRIBE, Guard
+from worker.web.guard import UNSUBSCRIBE, WEBHOOKS, Guard
 from worker.web.headers import POLICY, common_headers
 from worker.web.health import HealthRoutes
 from worker.web.limits import Limits
 from worker.web.links import LinkRoutes
 from worker.web.optout import OptOutRoutes
 from worker.web.pages import Pages
+from worker.web.webhooks import WebhookRoutes
 
 #: Seconds that a press may take beside MX's answer: the database, before and after it.
 _BESIDE_MX = 10.0
@@ -32,9 +34,10 @@ def make_app(runtime: Runtime) -> web.Application:
         )
     pages, limits = Pages(settings), Limits(settings)
     prefix = urlsplit(base_url).path
+    clients = Clients(settings.forwarded_allow_ips)
     guard = Guard(
         host=PublicHost(base_url),
-        clients=Clients(settings.forwarded_allow_ips),
+        clients=clients,
         limits=limits,
         pages=pages,
         press_seconds=runtime.mx_deadline + _BESIDE_MX,
@@ -43,6 +46,9 @@ def make_app(runtime: Runtime) -> web.Application:
     app = web.Application(middlewares=[web.middleware(guard)], client_max_size=MOST_BYTES)
     links, optout = LinkRoutes(runtime, pages, limits), OptOutRoutes(runtime, pages, limits)
     done, health = DoneRoutes(runtime, pages), HealthRoutes(settings)
+    webhooks = None
+    if settings.mx_webhook_auth is not None:
+        webhooks = WebhookRoutes(runtime, Credentials(settings.mx_webhook_auth.get_secret_value()), clients, limits)
     for at in dict.fromkeys(("", prefix)):  # a proxy may take the prefix off, or not
         app.router.add_get(f"{at}/r/{{token}}", links.show)
         app.router.add_post(f"{at}/r/{{token}}", links.press)
@@ -51,6 +57,8 @@ def make_app(runtime: Runtime) -> web.Application:
         app.router.add_get(f"{at}/done", done.show)
         app.router.add_get(f"{at}/healthz", health.alive)
         app.router.add_get(f"{at}/readyz", health.ready)
+        if webhooks is not None:
+            app.router.add_post(f"{at}{WEBHOOKS}", webhooks.receive)
     headers = common_headers(https=base_url.lower().startswith("https:"))
 
     async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
@@ -61,6 +69,8 @@ def make_app(runtime: Runtime) -> web.Application:
 
     async def closing(_: web.Application) -> AsyncIterator[None]:
         yield
+        if webhooks is not None:
+            await webhooks.close()
         await done.close()
         await health.close()
         await limits.close()

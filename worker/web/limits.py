@@ -38,6 +38,8 @@ class Limit(Enum):
     PRESSES = RateLimitItemPerMinute(60)
     #: One-click unsubscribes per address. They come from the mailbox provider, so from few addresses for many customers.
     ONE_CLICKS = RateLimitItemPerMinute(6000)
+    #: Requests without the right credentials per address.
+    UNAUTHORISED = RateLimitItemPerMinute(20)
     #: Presses per link. How many URIs they may cost is limited by the click itself.
     LINK = RateLimitItemPerMinute(30)
 

@@ -48,6 +48,8 @@ metadata = MetaData(
 _Id = BigInteger().with_variant(Integer(), "sqlite")
 # GUIDs are ASCII: compared by their bytes, not by the rules of a language, an index of them is built in half the time.
 _Guid = String(128).with_variant(String(128, collation="C"), "postgresql")
+# Hexadecimal, compared by bytes for the same reason.
+_Hash = String(64).with_variant(String(64, collation="C"), "postgresql")
 
 
 def _quoted(values: object) -> str:
@@ -275,6 +277,38 @@ clicks = Table(
     UniqueConstraint("link_id", "reconnection_id", "nonce_hash"),
     Index("ix_clicks_link", "link_id", "clicked_at"),
     Index("ix_clicks_clicked", "clicked_at"),
+)
+
+# What MX's webhooks said, until two days after the member was read for it.
+hints = Table(
+    "hints",
+    metadata,
+    # SHA-256 of what it says, hexadecimal: the same hint twice is one row, and two to count.
+    Column("key", _Hash, primary_key=True),
+    Column("kind", String(64), nullable=False),
+    Column("action", String(64)),
+    Column("connection_status", String(64)),
+    Column("member_guid", _Guid),
+    Column("user_guid", _Guid),
+    # When it came first and last, and how often.
+    Column("received_at", Moment, nullable=False),
+    Column("last_received_at", Moment, nullable=False),
+    Column("times", Integer, nullable=False, server_default="1"),
+    Column("state", String(16), nullable=False),
+    Column("next_attempt_at", Moment),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("lease_worker", String(128)),
+    Column("lease_expires_at", Moment),
+    Column("epoch", BigInteger, nullable=False, server_default="0"),
+    Column("lost_leases", Integer, nullable=False, server_default="0"),
+    # A short word for what came of it, and when its member was read last because of it.
+    Column("outcome", String(64)),
+    Column("read_at", Moment),
+    CheckConstraint("state IN ('due', 'leased', 'done', 'failed')", name="state"),
+    _partial("ix_hints_due", "next_attempt_at", where="state = 'due'"),
+    _partial("ix_hints_leased", "lease_expires_at", where="state = 'leased'"),
+    _partial("ix_hints_member", "member_guid", where="member_guid IS NOT NULL"),
+    Index("ix_hints_received", "last_received_at"),
 )
 
 pauses = Table(

@@ -1,0 +1,88 @@
+"""Reads the body of a webhook of MX as hints (facts: *MX's webhooks*).
+
+A webhook has no id, no time and no signature. MX repeats one up to 12 times within about a day, so it may be late, doubled or out of
+order. So a hint says one thing: read this member at MX. What else the body says is kept as words for operators, and never acted on.
+
+Fields may be null, missing or new. A body that names no member is a hint too: it is counted and shown.
+"""
+
+import hashlib
+import json
+import re
+from collections import deque
+from typing import Any
+
+import msgspec
+
+from worker.mx.identifiers import is_member_guid, is_user_guid
+from worker.store.hints import OTHER, UNREADABLE, Hint
+
+#: Bytes of a body. MX's own have less than 1 KB.
+MOST_BYTES = 65_536
+#: Hints in one body, where it is a list of them.
+_MOST_HINTS = 1_000
+#: Values of a body that are looked through for a GUID.
+_MOST_VALUES = 1_000
+_WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_NOT_LETTERS = re.compile(r"[^a-z]")
+
+
+def hints_in(body: bytes) -> list[Hint]:
+    """The hints in a body: one, or as many as its list has. What is no JSON object is one of the kind :data:`UNREADABLE`."""
+    try:
+        said = _parsed(body)
+        if isinstance(said, list) and said and len(said) <= _MOST_HINTS:
+            return [_hint(each) for each in said]
+        return [_hint(said)]
+    except (ValueError, RecursionError):
+        return [Hint(key=hashlib.sha256(body).hexdigest(), kind=UNREADABLE)]
+
+
+def _parsed(body: bytes) -> Any:
+    """Strictly and fast; what that refuses (a byte-order mark, a NaN) as leniently as Python reads it."""
+    try:
+        return msgspec.json.decode(body)
+    except ValueError:
+        return json.loads(body)
+
+
+def _hint(said: Any) -> Hint:
+    key = hashlib.sha256(msgspec.json.encode(said, order="deterministic")).hexdigest()
+    if not isinstance(said, dict):
+        return Hint(key=key, kind=UNREADABLE)
+    member_guid, user_guid = said.get("member_guid"), said.get("user_guid")
+    if not is_member_guid(member_guid):
+        member_guid = _found(said, "memberguid", is_member_guid) or _found(said, "guid", is_member_guid)
+    if not is_user_guid(user_guid):
+        user_guid = _found(said, "userguid", is_user_guid)
+    return Hint(
+        key=key,
+        kind=_word(said.get("type")) or OTHER,
+        action=_word(said.get("action")),
+        connection_status=_word(said.get("connection_status")),
+        member_guid=member_guid,
+        user_guid=user_guid,
+    )
+
+
+def _word(value: object) -> str | None:
+    """A word, known or not, in upper case; never text that a log or a column could trip over."""
+    return value.upper() if isinstance(value, str) and _WORD.fullmatch(value) else None
+
+
+def _found(said: Any, name: str, is_guid: Any) -> str | None:
+    """The first GUID under a field of this name (``memberGuid`` and ``member-guid`` are ``memberguid``), the outermost first."""
+    waiting, seen = deque([said]), 0
+    while waiting and seen < _MOST_VALUES:
+        value = waiting.popleft()
+        seen += 1
+        if isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, dict):
+            for field, inner in value.items():
+                if isinstance(inner, str):
+                    if is_guid(inner) and _NOT_LETTERS.sub("", field.lower()) == name:
+                        return inner
+                else:
+                    waiting.append(inner)
+    return None

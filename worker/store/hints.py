@@ -1,0 +1,102 @@
+"""Hints of MX's webhooks: storing them as they come, and the leases under which their members are read.
+
+A hint is `due`, then `leased`, then `done`; or `failed`, where MX could not be asked about its member. One that comes again while its
+member is being read is due once more after that: what it tells may have happened after the reading.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Integer, String, Text, case, literal, null, select, true
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.store.sql.database import Database
+from worker.store.sql.moments import Moment, database_now
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import hints
+
+h = hints.c
+
+#: The types that MX documents.
+KINDS = ("CONNECTION_STATUS", "MEMBER", "AGGREGATION", "CONSENT_REVOKED", "CONSENT_EXPIRING")
+#: The kind of what is no JSON object, and of what has no readable ``type``.
+UNREADABLE, OTHER = "UNREADABLE", "OTHER"
+#: The outcomes of hints that make no member be read: the body was no JSON object, or it names no member and no user.
+NOT_READABLE, NO_MEMBER = "not_readable", "no_member"
+
+
+class Hint(msgspec.Struct, frozen=True, kw_only=True):
+    """What a webhook said. Two that say the same have the same key."""
+
+    #: SHA-256 of what it says, hexadecimal.
+    key: str
+    #: MX's ``type``: one of :data:`KINDS`, or what comes new.
+    kind: str
+    action: str | None = None
+    connection_status: str | None = None
+    member_guid: str | None = None
+    user_guid: str | None = None
+
+
+class HintStore:
+    """The transactions of hints."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._rows = database.rows
+        self._add = _add_statement(database.rows)
+
+    async def add(self, given: Sequence[Hint]) -> int:
+        """Store hints in one commit; how many of them make a member be read. The same hint twice is one row."""
+        times = Counter(hint.key for hint in given)
+        # In the order of the key, so that two processes do not wait for each other in a ring.
+        rows = [_row(hint, times[hint.key]) for hint in sorted({h.key: h for h in given}.values(), key=lambda h: h.key)]
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(self._add, {"given": self._rows.encode(rows)})
+
+        if rows:
+            await self._database.apart(work)
+        return sum(row["state"] == "due" for row in rows)
+
+
+def _row(hint: Hint, times: int) -> dict[str, Any]:
+    names_somebody = hint.member_guid is not None or hint.user_guid is not None
+    unused = NOT_READABLE if hint.kind == UNREADABLE else NO_MEMBER
+    return {
+        "key": hint.key,
+        "kind": hint.kind,
+        "action": hint.action,
+        "connection_status": hint.connection_status,
+        "member_guid": hint.member_guid,
+        "user_guid": hint.user_guid,
+        "times": times,
+        "state": "due" if names_somebody else "done",
+        "outcome": None if names_somebody else unused,
+    }
+
+
+def _add_statement(rows: Rows) -> Any:
+    text = ("key", "kind", "action", "connection_status", "member_guid", "user_guid", "state", "outcome")
+    given = rows.table("given", {**dict.fromkeys(text, Text()), "times": Integer()}).c
+    values = {
+        **{name: given[name] for name in (*text, "times")},
+        "received_at": database_now(),
+        "last_received_at": database_now(),
+        "next_attempt_at": case((given.state == "due", database_now()), else_=null().cast(Moment())),
+    }
+    insert = rows.insert(hints).from_select(list(values), select(*values.values()).where(true()))
+    new, is_leased = insert.excluded, h.state == "leased"
+    return insert.on_conflict_do_update(
+        index_elements=[h.key],
+        set_={
+            "last_received_at": new.last_received_at,
+            # Who reads the member compares this with what it claimed.
+            "times": h.times + new.times,
+            "state": case((is_leased, literal("leased", String())), else_=new.state),
+            "next_attempt_at": case((is_leased, h.next_attempt_at), else_=new.next_attempt_at),
+            "attempts": 0,
+        },
+    )

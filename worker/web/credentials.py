@@ -1,0 +1,43 @@
+"""Whether a request may come in: one name and password (Basic), or one token (Bearer), compared in constant time."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+
+from aiohttp import hdrs, web
+
+
+class Credentials:
+    """What one setting demands: ``user:password`` or ``bearer TOKEN``."""
+
+    def __init__(self, setting: str) -> None:
+        scheme, space, token = setting.partition(" ")
+        self._is_bearer = bool(space) and scheme.lower() == "bearer"
+        self._digest = _digest((token.strip() if self._is_bearer else setting).encode())
+        #: What the answer to an unauthorised request says of how to ask.
+        self.challenge = "Bearer" if self._is_bearer else 'Basic realm="webhooks", charset="UTF-8"'
+
+    def __repr__(self) -> str:
+        return f"Credentials({'bearer' if self._is_bearer else 'basic'})"
+
+    def are_in(self, request: web.Request) -> bool:
+        """Whether the request has exactly one ``Authorization`` header, and it holds these credentials.
+
+        Digests of the same length are compared, so that the time tells neither how much of it was right nor how long it is.
+        """
+        given = request.headers.getall(hdrs.AUTHORIZATION, [])
+        scheme, _, words = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        if scheme.lower() != ("bearer" if self._is_bearer else "basic"):
+            return False
+        said = words.strip().encode("utf-8", "surrogateescape")
+        if not self._is_bearer:
+            try:
+                said = base64.b64decode(said, validate=True)
+            except (binascii.Error, ValueError):
+                return False
+        return hmac.compare_digest(_digest(said), self._digest)
+
+
+def _digest(secret: bytes) -> bytes:
+    return hashlib.sha256(secret).digest()

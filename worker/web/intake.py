@@ -1,0 +1,126 @@
+"""Stores hints in micro-batches: one commit for all requests that came while the last one was under way.
+
+A request waits until its own hint is committed, and is answered then. A lone hint waits :data:`LINGER`. Under load a commit takes
+all that came during the commit before it.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from worker.store.hints import KINDS, OTHER, UNREADABLE, Hint
+from worker.telemetry.scrubbing import cause_of
+
+log = structlog.get_logger()
+
+#: Seconds that the first hint of a batch waits for others.
+LINGER = 0.002
+#: Hints in one commit.
+MOST_AT_ONCE = 500
+#: Seconds between two wakes of the stage. A run works off what comes while it lasts.
+WAKE_EVERY = 0.5
+#: Seconds between two lines of the log about what came.
+TELL_EVERY = 10.0
+
+#: Seconds that storing what is waiting may take at the end.
+CLOSE_WITHIN = 5.0
+_SHOWN = frozenset({*KINDS, UNREADABLE})
+
+#: Commits hints; returns how many members are to be read because of them.
+Store = Callable[[Sequence[Hint]], Awaitable[int]]
+
+
+class HintIntake:
+    """Takes hints of one process; bound to the event loop of the first one."""
+
+    def __init__(self, store: Store, wake: Callable[[], Awaitable[object]]) -> None:
+        """``wake``: puts a task for the stage that reads the members into its queue."""
+        self._store = store
+        self._wake = wake
+        self._waiting: list[tuple[Sequence[Hint], asyncio.Future[None]]] = []
+        self._came = asyncio.Event()
+        self._to_wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._counts: Counter[str] = Counter()
+        self._told_at = float("-inf")
+
+    async def take(self, hints: Sequence[Hint]) -> None:
+        """Store the hints of one request; returns once they are committed. Raises what storing them raised."""
+        if not self._tasks:
+            self._tasks = [asyncio.create_task(self._keep_storing()), asyncio.create_task(self._keep_waking())]
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((hints, stored))
+        self._came.set()
+        await stored
+
+    async def close(self) -> None:
+        """Store what is waiting, and end."""
+        if not self._tasks:
+            return
+        storing, waking = self._tasks
+        if waiting := [stored for _, stored in self._waiting]:
+            await asyncio.wait(waiting, timeout=CLOSE_WITHIN)
+        storing.cancel()
+        waking.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tell()
+
+    async def _keep_storing(self) -> None:
+        while True:
+            await self._came.wait()
+            await asyncio.sleep(LINGER)
+            batch = self._next_batch()
+            if not self._waiting:
+                self._came.clear()
+            await self._store_batch(batch)
+
+    def _next_batch(self) -> list[tuple[Sequence[Hint], "asyncio.Future[None]"]]:
+        size = 0
+        for place, (hints, _) in enumerate(self._waiting):
+            size += len(hints)
+            if size > MOST_AT_ONCE and place:
+                batch, self._waiting = self._waiting[:place], self._waiting[place:]
+                return batch
+        batch, self._waiting = self._waiting, []
+        return batch
+
+    async def _store_batch(self, batch: Sequence[tuple[Sequence[Hint], "asyncio.Future[None]"]]) -> None:
+        hints = [hint for given, _ in batch for hint in given]
+        try:
+            to_read = await self._store(hints)
+        except asyncio.CancelledError:
+            for _, stored in batch:
+                stored.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - each request answers with it
+            for _, stored in batch:
+                if not stored.done():
+                    stored.set_exception(error)
+            return
+        for _, stored in batch:
+            if not stored.done():
+                stored.set_result(None)
+        if to_read:
+            self._to_wake.set()
+        self._counts.update(hint.kind if hint.kind in _SHOWN else OTHER for hint in hints)
+        if asyncio.get_running_loop().time() >= self._told_at + TELL_EVERY:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Log what came, by kind: a line for each request would be thousands a second."""
+        if self._counts:
+            log.info("webhooks", **{kind.lower(): count for kind, count in sorted(self._counts.items())})
+            self._counts.clear()
+            self._told_at = asyncio.get_running_loop().time()
+
+    async def _keep_waking(self) -> None:
+        while True:
+            await self._to_wake.wait()
+            self._to_wake.clear()
+            try:
+                await self._wake()
+            except Exception as error:  # noqa: BLE001 - the next sweep wakes the stage
+                log.warning("nobody_woken", stage="sync", why=cause_of(error))
+            await asyncio.sleep(WAKE_EVERY)
