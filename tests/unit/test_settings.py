@@ -55,6 +55,7 @@ CONTRACT: dict[str, object] = {
     "LINK_DAYS": 40,
     "EVENTS_URL": None,
     "MESSENGER_URL": None,
+    "API_KEYS": (),
     "EVENTS_SECRETS": (),
     "MX_WEBHOOK_AUTH": None,
 }

@@ -4,6 +4,7 @@ Example: the token ``q83vEjRWeJCrze8SNFZ4kA`` stands in ``https://reconnect.exam
 """
 
 import hashlib
+import hmac
 import re
 from base64 import urlsafe_b64encode
 from datetime import datetime, timedelta
@@ -47,6 +48,22 @@ def state_of_bank(state: str, *, reason: str, since: datetime, now: datetime) ->
 def new_token(rng: Random) -> str:
     """A token of 22 letters; ``rng`` must be the system's (:class:`random.SystemRandom`)."""
     return urlsafe_b64encode(rng.randbytes(_BYTES)).decode().rstrip("=")
+
+
+def token_of_hour(key: bytes, user_guid: str, moment: datetime) -> str:
+    """The token of the one link that a user gets through the API in the hour of ``moment``: the same whenever it is asked for.
+
+    It is derived with a secret ``key``, so that it can be given again although only its hash is stored, and nobody without the key
+    can guess it.
+    """
+    hour = int(moment.timestamp()) // 3600
+    digest = hmac.new(key, f"{user_guid} {hour}".encode(), hashlib.sha256).digest()
+    return urlsafe_b64encode(digest[:_BYTES]).decode().rstrip("=")
+
+
+def hour_of(moment: datetime) -> datetime:
+    """The beginning of its hour."""
+    return moment.replace(minute=0, second=0, microsecond=0)
 
 
 def is_nonce(text: str) -> bool:

@@ -4,13 +4,18 @@ import ipaddress
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, Field, SecretStr, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
 
 from worker.settings.urls import service_url
 from worker.settings.values import parse_words, parsed
 
 _PORTS = 65_535
 _LONGEST = 200
+
+
+def _keys(value: object) -> object:
+    return tuple(SecretStr(word) for word in parse_words(value)) if isinstance(value, str) else value
 
 
 class WebSettings(BaseModel):
@@ -29,6 +34,11 @@ class WebSettings(BaseModel):
         ge=1,
         le=400,
         description="How many days a link works: its page shows how each of its banks stands, and leads to those that are broken.",
+    )
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_keys)] = Field(
+        (),
+        description="Keys of /api/v1, comma-separated, of which a request carries one (Authorization: Bearer KEY). Make one with: "
+        "openssl rand -base64 32. Unset: these addresses answer 404.",
     )
     forwarded_allow_ips: Annotated[tuple[str, ...], *parsed(parse_words)] = Field(
         ("127.0.0.1", "::1"),
@@ -70,6 +80,14 @@ class WebSettings(BaseModel):
                 r"[!-~]+" if is_bearer else r"[^:]+:.+", token.strip() if is_bearer else f"{scheme}{space}{token}"
             ):
                 raise ValueError("expected user:password, or bearer TOKEN")
+        return value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _fit_a_header(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for place, key in enumerate(value, start=1):
+            if not re.fullmatch(r"[!-~]+", key.get_secret_value()):
+                raise ValueError(f"key {place} has characters that no bearer token can hold")
         return value
 
     @field_validator("forwarded_allow_ips")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import BigInteger, String, Text, bindparam, delete, exists, func, select, update
+from sqlalchemy import BigInteger, String, Text, bindparam, delete, exists, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.store.sql.database import Database
@@ -71,8 +71,10 @@ class Links:
                 given.expires_at,
                 given.notification_id,
                 func.coalesce(given.now, database_now()),
-            ),
+            ).where(true()),  # SQLite takes ON CONFLICT after a SELECT only so
         )
+        self._store_once = self._store.on_conflict_do_nothing(index_elements=["token_hash"])
+        self._is_stored = select(k.id).where(k.token_hash == bindparam("of_hash", type_=String()))
         self._press = Prompt(
             rows,
             update(links)
@@ -90,6 +92,12 @@ class Links:
         if new:
             given = self._rows.encode(msgspec.structs.asdict(link) | {"now": now} for link in new)
             await connection.execute(self._store, {"given": given})
+
+    async def store_once(self, connection: AsyncConnection, link: NewLink) -> None:
+        """Store a link unless it is stored already; nothing is written then."""
+        if await connection.scalar(self._is_stored, {"of_hash": link.token_hash}) is None:
+            given = self._rows.encode([msgspec.structs.asdict(link) | {"now": None}])
+            await connection.execute(self._store_once, {"given": given})
 
     async def withdraw(self, connection: AsyncConnection, token_hashes: Sequence[str]) -> None:
         """Delete links whose message certainly did not leave: nobody has them. One that was pressed all the same stays."""

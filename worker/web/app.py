@@ -7,6 +7,7 @@ from aiohttp import web
 
 from worker.errors import SettingsError
 from worker.runtime import Runtime
+from worker.web.api import ApiRoutes
 from worker.web.client import Clients, PublicHost
 from worker.web.credentials import Credentials
 from worker.web.done import DoneRoutes
@@ -42,6 +43,7 @@ def make_app(runtime: Runtime) -> web.Application:
         pages=pages,
         press_seconds=runtime.mx_deadline + _BESIDE_MX,
         prefix=prefix,
+        has_api=bool(settings.api_keys),
     )
     app = web.Application(middlewares=[web.middleware(guard)], client_max_size=MOST_BYTES)
     links, optout = LinkRoutes(runtime, pages, limits), OptOutRoutes(runtime, pages, limits)
@@ -49,12 +51,15 @@ def make_app(runtime: Runtime) -> web.Application:
     webhooks = None
     if settings.mx_webhook_auth is not None:
         webhooks = WebhookRoutes(runtime, Credentials(settings.mx_webhook_auth.get_secret_value()), clients, limits)
+    api = ApiRoutes(runtime, clients, limits) if settings.api_keys else None
     for at in dict.fromkeys(("", prefix)):  # a proxy may take the prefix off, or not
         app.router.add_get(f"{at}/r/{{token}}", links.show)
         app.router.add_post(f"{at}/r/{{token}}", links.press)
         app.router.add_get(f"{at}{UNSUBSCRIBE}", optout.show)
         app.router.add_post(f"{at}{UNSUBSCRIBE}", optout.change)
         app.router.add_get(f"{at}/done", done.show)
+        if api is not None:
+            api.add_to(app, at)
         app.router.add_get(f"{at}/healthz", health.alive)
         app.router.add_get(f"{at}/readyz", health.ready)
         if webhooks is not None:

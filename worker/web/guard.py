@@ -12,6 +12,7 @@ from worker.web.client import Clients, PublicHost
 from worker.web.health import CHALLENGE
 from worker.web.limits import Limit, Limits
 from worker.web.pages import Pages
+from worker.web.problems import Problems
 
 log = structlog.get_logger()
 
@@ -21,6 +22,8 @@ HEALTH = frozenset({"/healthz", "/readyz"})
 UNSUBSCRIBE = "/u/{token}"
 #: Counted by its handler, which knows who is authorised.
 WEBHOOKS = "/webhooks/mx"
+#: Programs ask here. Its handlers count requests, by key, and it answers in JSON.
+API = "/api/"
 
 #: Seconds that a page may take. A customer who waits longer has gone.
 VIEW_SECONDS = 10.0
@@ -30,15 +33,27 @@ class Guard:
     """A middleware. Whatever happens, the answer is a page that tells what to do next."""
 
     def __init__(
-        self, *, host: PublicHost, clients: Clients, limits: Limits, pages: Pages, press_seconds: float, prefix: str
+        self,
+        *,
+        host: PublicHost,
+        clients: Clients,
+        limits: Limits,
+        pages: Pages,
+        press_seconds: float,
+        prefix: str,
+        has_api: bool = False,
     ) -> None:
-        """``press_seconds``: how long a press of a button may take. ``prefix``: the path of ``PUBLIC_BASE_URL``."""
+        """``press_seconds``: how long a press of a button may take. ``prefix``: the path of ``PUBLIC_BASE_URL``.
+
+        ``has_api``: whether there is anything under ``/api/``.
+        """
         self._host = host
         self._clients = clients
         self._limits = limits
         self._pages = pages
         self._press_seconds = press_seconds
         self._prefix = prefix
+        self._problems = Problems() if has_api else None
 
     async def __call__(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Answer a request, and log it: the route, never the path, and nothing about the client."""
@@ -58,24 +73,24 @@ class Guard:
             async with asyncio.timeout(VIEW_SECONDS if _is_view(request) else self._press_seconds):
                 return await self._checked(request, handler, route)
         except web.HTTPException as error:
-            return self._refused(request, error)
+            return self._refused(request, error, self._answers(request))
         except WorkerError as error:
             log.warning("web_not_available", route=route, why=str(error))
         except TimeoutError:
             log.warning("web_too_slow", route=route)
         except Exception:
             log.exception("web_request_failed", route=route)
-            return self._pages.later(request, status=500)
-        return self._pages.later(request)
+            return self._answers(request).later(request, status=500)
+        return self._answers(request).later(request)
 
     async def _checked(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
         if (route not in HEALTH or CHALLENGE in request.headers) and not self._is_meant(request):
             text = "This is not the address of these pages. Open the link in your message again.\n"
             return web.Response(status=421, text=text)
-        if route not in HEALTH and route != WEBHOOKS:
+        if route not in HEALTH and route != WEBHOOKS and not route.startswith(API):
             address = self._clients.of(request.remote, request.headers.getall(hdrs.X_FORWARDED_FOR, []))
             if address is not None and (wait := await self._limits.wait(_limit(request, route), address)) is not None:
-                return self._pages.busy(request, wait)
+                return self._answers(request).busy(request, wait)
         return await handler(request)
 
     def _is_meant(self, request: web.Request) -> bool:
@@ -85,8 +100,13 @@ class Guard:
         absolute = [] if target.startswith(("/", "*")) else [target.partition("://")[2].partition("/")[0]]
         return self._host.is_meant(hosts) and all(self._host.is_meant([host]) for host in absolute)
 
-    def _refused(self, request: web.Request, error: web.HTTPException) -> web.StreamResponse:
-        response = self._pages.unknown(request) if error.status == 404 else self._pages.refused(request, error.status)  # noqa: PLR2004
+    def _answers(self, request: web.Request) -> Pages | Problems:
+        """Pages for customers, problem details for programs."""
+        asks_api = request.path.removeprefix(self._prefix).startswith(API)
+        return self._problems if asks_api and self._problems is not None else self._pages
+
+    def _refused(self, request: web.Request, error: web.HTTPException, answers: Pages | Problems) -> web.StreamResponse:
+        response = answers.unknown(request) if error.status == 404 else answers.refused(request, error.status)  # noqa: PLR2004
         if hdrs.ALLOW in error.headers:
             response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
         return response

@@ -40,6 +40,9 @@ class Limit(Enum):
     ONE_CLICKS = RateLimitItemPerMinute(6000)
     #: Requests without the right credentials per address.
     UNAUTHORISED = RateLimitItemPerMinute(20)
+    #: Requests to the API per key, and per user, whoever asks.
+    API = RateLimitItemPerMinute(12_000)
+    API_USER = RateLimitItemPerMinute(120)
     #: Presses per link. How many URIs they may cost is limited by the click itself.
     LINK = RateLimitItemPerMinute(30)
 

@@ -249,7 +249,7 @@ links = Table(
     # SHA-256 of the token, hexadecimal. The token itself stands in the message alone.
     Column("token_hash", String(64), nullable=False, unique=True),
     Column("user_guid", _Guid, nullable=False, index=True),
-    # The message that carries it. NULL: made by `reconnect link`, and about all that its user has to reconnect.
+    # The message that carries it. NULL: made by `reconnect link` or for the API, and about all that its user has to reconnect.
     Column("notification_id", _Id, ForeignKey("notifications.id"), index=True),
     Column("created_at", Moment, nullable=False),
     # Until then it leads to whatever of its banks is broken, also to a later break of the same member. After that it is as unknown.

@@ -1,0 +1,139 @@
+"""``/api/v1``: what a user has to reconnect, for a banner in the company's own app; and opting a user out. Nothing else.
+
+It is for the company's server, not for browsers: there is no CORS, and a key opens it for all users. :mod:`worker.web.openapi` describes it.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import hdrs, web
+from pydantic import SecretStr
+
+from worker.mx.identifiers import is_user_guid
+from worker.names import shown
+from worker.policy.links import BankState
+from worker.runtime import Runtime
+from worker.stages.to_reconnect import BrokenBank, ToReconnect, opt_out, to_reconnect
+from worker.web.client import Clients
+from worker.web.limits import Limit, Limits, derived_key
+from worker.web.openapi import document
+from worker.web.problems import problem
+
+API = "/api/v1"
+DOCUMENT = f"{API}/openapi.json"
+RECONNECTIONS = f"{API}/users/{{user_guid}}/reconnections"
+OPTOUT = f"{API}/users/{{user_guid}}/optout"
+
+_STATES = {BankState.BROKEN: "broken", BankState.AHEAD: "expires_soon"}
+
+
+class Keys:
+    """``API_KEYS``. A key is compared by its digest with every one of them: the time tells nothing of how much of it was right."""
+
+    def __init__(self, keys: Sequence[SecretStr]) -> None:
+        self._digests = [_digest(key.get_secret_value()) for key in keys]
+
+    def place_of(self, request: web.Request) -> int | None:
+        """Which key the request carries, counted from 0; ``None`` if none of them."""
+        given = request.headers.getall(hdrs.AUTHORIZATION, [])
+        scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        digest = _digest(key.strip())
+        fits = [hmac.compare_digest(digest, each) for each in self._digests]
+        return fits.index(True) if scheme.lower() == "bearer" and any(fits) else None
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+class ApiRoutes:
+    """The handlers."""
+
+    def __init__(self, runtime: Runtime, clients: Clients, limits: Limits) -> None:
+        settings = runtime.settings
+        self._runtime = runtime
+        self._clients = clients
+        self._limits = limits
+        self._keys = Keys(settings.api_keys)
+        self._link_key = derived_key(settings, "api link")
+        self._document = document(settings.public_base_url or "")
+
+    def add_to(self, app: web.Application, at: str) -> None:
+        """Their addresses, under the prefix ``at``."""
+        app.router.add_get(f"{at}{DOCUMENT}", self.describe)
+        app.router.add_get(f"{at}{RECONNECTIONS}", self.reconnections, allow_head=False)
+        app.router.add_post(f"{at}{OPTOUT}", self.optout)
+
+    async def describe(self, request: web.Request) -> web.Response:
+        """The OpenAPI document, for everybody."""
+        if (refusal := await self._too_many(request, Limit.VIEWS)) is not None:
+            return refusal
+        return web.json_response(self._document)
+
+    async def reconnections(self, request: web.Request) -> web.Response:
+        """What a user has to reconnect now."""
+        if (refusal := await self._refusal(request)) is not None:
+            return refusal
+        guid = request.match_info["user_guid"]
+        found = await to_reconnect(self._runtime, guid, key=self._link_key) if is_user_guid(guid) else None
+        return _unknown_user() if found is None else web.json_response(_answer(guid, found))
+
+    async def optout(self, request: web.Request) -> web.Response:
+        """No more messages to a user. May be done twice."""
+        if (refusal := await self._refusal(request)) is not None:
+            return refusal
+        guid = request.match_info["user_guid"]
+        if not is_user_guid(guid) or not await opt_out(self._runtime, guid):
+            return _unknown_user()
+        return web.json_response({"user_guid": guid, "opted_out": True})
+
+    async def _refusal(self, request: web.Request) -> web.Response | None:
+        """401 or 429; ``None`` for a request that may go on."""
+        place = self._keys.place_of(request)
+        if place is None:
+            refusal = await self._too_many(request, Limit.UNAUTHORISED)
+            if refusal is None:
+                refusal = problem(401, "The request needs a key: Authorization: Bearer KEY, one of API_KEYS.")
+                refusal.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+            return refusal
+        wait = await self._limits.wait(Limit.API, f"key {place}")
+        if wait is None:
+            wait = await self._limits.wait(Limit.API_USER, request.match_info["user_guid"])
+        return None if wait is None else problem(429, "Too many requests.", retry_after=wait)
+
+    async def _too_many(self, request: web.Request, limit: Limit) -> web.Response | None:
+        address = self._clients.of(request.remote, request.headers.getall(hdrs.X_FORWARDED_FOR, []))
+        wait = None if address is None else await self._limits.wait(limit, address)
+        return None if wait is None else problem(429, "Too many requests.", retry_after=wait)
+
+
+def _unknown_user() -> web.Response:
+    return problem(404, "No such user: it is in neither `users` nor `members`, or, for an opt-out, not in `users`.")
+
+
+def _answer(guid: str, found: ToReconnect) -> dict[str, Any]:
+    link = found.link
+    return {
+        "user_guid": guid,
+        "reconnections": [_bank(bank) for bank in found.banks],
+        "link": link.page if link is not None else None,
+        "link_expires_at": _moment(link.until) if link is not None else None,
+    }
+
+
+def _bank(bank: BrokenBank) -> dict[str, Any]:
+    return {
+        "member_guid": bank.member_guid,
+        "institution_code": bank.institution_code,
+        "bank": shown(bank.institution_name or bank.institution_code or "") or None,
+        "since": _moment(bank.since),
+        "state": _STATES.get(bank.state, "broken"),
+        "muted": bank.muted,
+    }
+
+
+def _moment(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
