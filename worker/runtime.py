@@ -59,6 +59,7 @@ class Runtime:
         self.vault = Vault(settings)
         self.channels = open_channels(settings, data_patience=DATA_PATIENCE)
         self.database = database or Database(open_engine(settings))
+        self.database.on_events = lambda: self.later.plan("events", (0,))
         #: How long one call to MX may take (seconds). It ends well before the lease of its row.
         self.mx_deadline = min(45.0, settings.lease_seconds / 2)
         self.pacing = Pacing(settings)

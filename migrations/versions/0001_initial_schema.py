@@ -429,10 +429,48 @@ def upgrade() -> None:
         )
     op.create_index("ix_hints_received", "hints", ["last_received_at"], unique=False)
 
+    # Events to the application.
+    op.create_table(
+        "events",
+        sa.Column("id", _ID, sa.Identity(always=False), nullable=False),
+        sa.Column("event_id", sa.String(length=40), nullable=False),
+        sa.Column("type", sa.String(length=32), nullable=False),
+        sa.Column("subject", _GUID, nullable=False),
+        sa.Column("data", sa.Text(), nullable=False),
+        sa.Column("created_at", Moment(), nullable=False),
+        sa.Column("state", sa.String(length=16), server_default="waiting", nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("next_attempt_at", Moment(), nullable=True),
+        sa.Column("tried_at", Moment(), nullable=True),
+        sa.Column("accepted_at", Moment(), nullable=True),
+        sa.Column("outcome", sa.String(length=64), nullable=True),
+        sa.Column("lease_worker", sa.String(length=128), nullable=True),
+        sa.Column("lease_expires_at", Moment(), nullable=True),
+        sa.Column("epoch", sa.BigInteger(), server_default="0", nullable=False),
+        sa.CheckConstraint("state IN ('waiting', 'accepted', 'failed')", name=op.f("ck_events_state")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
+    )
+    for name, columns, where in (
+        ("waiting", ["next_attempt_at", "id"], "state = 'waiting'"),
+        ("accepted", ["accepted_at"], "accepted_at IS NOT NULL"),
+        ("failed", ["id"], "state = 'failed'"),
+        ("subject", ["subject", "id"], None),
+        ("created", ["created_at"], None),
+    ):
+        op.create_index(
+            f"ix_events_{name}",
+            "events",
+            columns,
+            unique=False,
+            postgresql_where=None if where is None else sa.text(where),
+            sqlite_where=None if where is None else sa.text(where),
+        )
+
 
 def downgrade() -> None:
     for table in (
         "hints",
+        "events",
         "notification_reconnections",
         "windows",
         "clicks",

@@ -18,6 +18,7 @@ OWNERS = {
     "links": {"worker.store.links"},
     "clicks": {"worker.store.clicks"},
     "hints": {"worker.store.hints"},
+    "events": {"worker.store.events"},
     "pauses": {"worker.store.pauses"},
     "sweeps": {"worker.store.sweeping"},
     # The application's tables: `reconnect import` writes its columns, the others what this worker learned.

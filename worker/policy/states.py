@@ -1,4 +1,5 @@
-"""The states of a reconnection and of a notification, a sentence each, and the moves between them: who makes each, and what else happens.
+"""The states of a reconnection and of a notification, a sentence each, and the moves between them: who makes each, what else happens, and
+whether the application is told.
 
 ``store/reconnections/`` and ``store/notifications/`` check every move they write against the tables at the end of this file.
 """
@@ -8,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from typing import TypeVar
+
+from worker.policy.events import EventType
 
 
 class ReconnectionState(StrEnum):
@@ -92,6 +95,8 @@ class Move:
     by: tuple[Mover, ...]
     #: What else happens, in the same transaction.
     also: str
+    #: Whether the application is told of it. The event follows from where it leads: :data:`TELLS`.
+    told: bool
 
 
 _SWEEP, _FETCH, _DELIVER, _VERIFY, _RETRY, _CLICK, _SYNC = Mover
@@ -102,51 +107,80 @@ _WIPED_WELL = "the window is wiped, the message goes without it; reconnected: MX
 
 #: What moves a reconnection. Made in ``store/reconnections/``, nowhere else.
 RECONNECTION_MOVES = (
-    Move("open", (), (_R.DUE,), (_SWEEP,), "nothing: the member has no other open reconnection"),
+    Move("open", (), (_R.DUE,), (_SWEEP,), "nothing: the member has no other open reconnection", told=True),
     Move(
         "lease",
         (_R.DUE, _R.NOTIFIED),
         (_R.LEASED,),
         (_FETCH,),
         "the epoch grows; what its user has due soon goes along",
+        told=False,
     ),
-    Move("release", (_R.LEASED,), (_R.DUE,), (_FETCH,), "nothing is counted"),
-    Move("recover", (_R.LEASED,), (_R.DUE,), (_SWEEP,), "the lease ran out: the epoch grows, one more lost lease"),
-    Move("reschedule", (_R.LEASED,), (_R.DUE,), (_FETCH,), "a retry counts an attempt, a deferral does not"),
+    Move("release", (_R.LEASED,), (_R.DUE,), (_FETCH,), "nothing is counted", told=False),
+    Move(
+        "recover",
+        (_R.LEASED,),
+        (_R.DUE,),
+        (_SWEEP,),
+        "the lease ran out: the epoch grows, one more lost lease",
+        told=False,
+    ),
+    Move(
+        "reschedule", (_R.LEASED,), (_R.DUE,), (_FETCH,), "a retry counts an attempt, a deferral does not", told=False
+    ),
     Move(
         "ready",
         (_R.LEASED,),
         (_R.READY,),
         (_FETCH,),
         "the older window is wiped, the new one stored, the message queued",
+        told=False,
     ),
     Move(
-        "notify", (_R.READY,), (_R.NOTIFIED,), (_DELIVER, _SWEEP), "the message ended; reminder and check are planned"
+        "notify",
+        (_R.READY,),
+        (_R.NOTIFIED,),
+        (_DELIVER, _SWEEP),
+        "the message ended; reminder and check are planned",
+        told=True,
     ),
     Move(
-        "go_on", (_R.READY,), (_R.DUE,), (_DELIVER,), "the message ended and told nobody: the next message is planned"
+        "go_on",
+        (_R.READY,),
+        (_R.DUE,),
+        (_DELIVER,),
+        "the message ended and told nobody: the next message is planned",
+        told=False,
     ),
-    Move("requeue", (_R.READY,), (_R.DUE,), (_DELIVER,), "the window is wiped, the message goes without it"),
+    Move(
+        "requeue", (_R.READY,), (_R.DUE,), (_DELIVER,), "the window is wiped, the message goes without it", told=False
+    ),
     Move(
         "remind",
         (_R.NOTIFIED,),
         (_R.DUE,),
         (_SWEEP,),
         "the attempts start anew. Also ahead of its day: a click failed for an hour, so its user is owed a message",
+        told=False,
     ),
-    Move("resend", (_R.NOTIFIED,), (_R.READY,), (_RETRY,), "its unknown message is pending again"),
-    Move("close", (_R.DUE, _R.READY, _R.NOTIFIED), (_R.RECONNECTED, _R.CANCELLED, _R.GONE), (_SWEEP,), _WIPED),
-    Move("close", (_R.DUE, _R.READY), (_R.QUARANTINED,), (_SWEEP,), f"its workers died; {_WIPED}"),
-    Move("close", (_R.NOTIFIED,), (_R.EXHAUSTED,), (_SWEEP,), "after the last reminder; the window is wiped"),
-    Move("close", (_R.LEASED, _R.READY), (_R.RECONNECTED, *_GIVEN_UP), (_FETCH, _DELIVER), _WIPED_WELL),
-    Move("close", (_R.NOTIFIED,), (_R.RECONNECTED, _R.GONE), (_VERIFY,), _WIPED_WELL),
-    Move("close", (_R.DUE, _R.READY, _R.NOTIFIED), (_R.RECONNECTED, _R.GONE), (_SYNC,), _WIPED_WELL),
+    Move("resend", (_R.NOTIFIED,), (_R.READY,), (_RETRY,), "its unknown message is pending again", told=False),
+    Move(
+        "close", (_R.DUE, _R.READY, _R.NOTIFIED), (_R.RECONNECTED, _R.CANCELLED, _R.GONE), (_SWEEP,), _WIPED, told=True
+    ),
+    Move("close", (_R.DUE, _R.READY), (_R.QUARANTINED,), (_SWEEP,), f"its workers died; {_WIPED}", told=True),
+    Move(
+        "close", (_R.NOTIFIED,), (_R.EXHAUSTED,), (_SWEEP,), "after the last reminder; the window is wiped", told=True
+    ),
+    Move("close", (_R.LEASED, _R.READY), (_R.RECONNECTED, *_GIVEN_UP), (_FETCH, _DELIVER), _WIPED_WELL, told=True),
+    Move("close", (_R.NOTIFIED,), (_R.RECONNECTED, _R.GONE), (_VERIFY,), _WIPED_WELL, told=True),
+    Move("close", (_R.DUE, _R.READY, _R.NOTIFIED), (_R.RECONNECTED, _R.GONE), (_SYNC,), _WIPED_WELL, told=True),
     Move(
         "close",
         OPEN,
         (_R.RECONNECTED, _R.UNSUPPORTED, _R.GONE, _R.QUARANTINED),
         (_CLICK,),
         f"what a fetch under way finds is discarded; {_WIPED_WELL}",
+        told=True,
     ),
     Move(
         "reopen",
@@ -154,41 +188,106 @@ RECONNECTION_MOVES = (
         (_R.DUE,),
         (_RETRY,),
         "attempts and cadence start anew",
+        told=True,
     ),
-    Move("give_back", (_R.EXHAUSTED,), (_R.DUE,), (_DELIVER,), "MX served nobody: the last attempt does not count"),
+    Move(
+        "give_back",
+        (_R.EXHAUSTED,),
+        (_R.DUE,),
+        (_DELIVER,),
+        "MX served nobody: the last attempt does not count",
+        told=True,
+    ),
 )
 #: What moves a notification. Made in ``store/notifications/``, nowhere else.
 NOTIFICATION_MOVES = (
-    Move("queue", (), (_N.PENDING,), (_FETCH,), "its reconnections are ready"),
-    Move("claim", (_N.PENDING,), (_N.SENDING,), (_DELIVER,), "the epoch grows"),
-    Move("release", (_N.SENDING,), (_N.PENDING,), (_DELIVER,), "nothing is counted"),
+    Move("queue", (), (_N.PENDING,), (_FETCH,), "its reconnections are ready", told=False),
+    Move("claim", (_N.PENDING,), (_N.SENDING,), (_DELIVER,), "the epoch grows", told=False),
+    Move("release", (_N.SENDING,), (_N.PENDING,), (_DELIVER,), "nothing is counted", told=False),
     Move(
         "recover",
         (_N.SENDING,),
         (_N.PENDING,),
         (_SWEEP,),
         "the lease ran out before dispatch, or after it with resend; one more lost lease",
+        told=False,
     ),
-    Move("retry", (_N.SENDING,), (_N.PENDING,), (_DELIVER,), "a retry counts an attempt, a deferral does not"),
-    Move("finish", (_N.SENDING,), (_N.SENT, _N.UNKNOWN), (_DELIVER, _SWEEP), "its reconnections are notified"),
-    Move("finish", (_N.SENDING,), (_N.FAILED, _N.SUPPRESSED), (_DELIVER,), "its reconnections go on: due again"),
-    Move("finish", (_N.SENDING,), (_N.CANCELLED,), (_DELIVER,), "nothing is left to tell"),
-    Move("cancel", (_N.PENDING,), (_N.CANCELLED,), (_SWEEP, _CLICK, _SYNC), "all its reconnections closed"),
-    Move("give_up", (_N.PENDING,), (_N.FAILED,), (_SWEEP,), "its workers died: its reconnections are quarantined"),
-    Move("resend", (_N.UNKNOWN,), (_N.PENDING,), (_RETRY,), "its reconnections are ready again"),
+    Move(
+        "retry", (_N.SENDING,), (_N.PENDING,), (_DELIVER,), "a retry counts an attempt, a deferral does not", told=False
+    ),
+    Move(
+        "finish", (_N.SENDING,), (_N.SENT, _N.UNKNOWN), (_DELIVER, _SWEEP), "its reconnections are notified", told=True
+    ),
+    Move(
+        "finish",
+        (_N.SENDING,),
+        (_N.FAILED, _N.SUPPRESSED),
+        (_DELIVER,),
+        "its reconnections go on: due again",
+        told=True,
+    ),
+    Move("finish", (_N.SENDING,), (_N.CANCELLED,), (_DELIVER,), "nothing is left to tell", told=False),
+    Move("cancel", (_N.PENDING,), (_N.CANCELLED,), (_SWEEP, _CLICK, _SYNC), "all its reconnections closed", told=False),
+    Move(
+        "give_up",
+        (_N.PENDING,),
+        (_N.FAILED,),
+        (_SWEEP,),
+        "its workers died: its reconnections are quarantined",
+        told=True,
+    ),
+    Move("resend", (_N.UNKNOWN,), (_N.PENDING,), (_RETRY,), "its reconnections are ready again", told=False),
 )
 #: Where a streak of refusals turned out to be of us (``policy/streaks.py``), what it had done is undone, unless something else was
 #: begun for the user meanwhile. Nothing else makes these moves.
 GIVEN_BACK = (
-    Move("revive", (_N.FAILED, _N.SUPPRESSED), (_N.PENDING,), (_DELIVER,), "its reconnections are ready again"),
+    Move(
+        "revive",
+        (_N.FAILED, _N.SUPPRESSED),
+        (_N.PENDING,),
+        (_DELIVER,),
+        "its reconnections are ready again",
+        told=False,
+    ),
     Move(
         "restore_step",
         (_R.DUE,),
         (_R.READY,),
         (_DELIVER,),
         "its message is pending again, and the step that it had used up is to come again",
+        told=False,
     ),
 )
+
+
+#: The event of a move that the application is told of, by the state that it leads to.
+TELLS: dict[StrEnum, EventType] = {
+    _R.DUE: EventType.OPENED,
+    _R.NOTIFIED: EventType.NOTIFIED,
+    _R.RECONNECTED: EventType.RECONNECTED,
+    _R.UNSUPPORTED: EventType.UNSUPPORTED,
+    _R.GONE: EventType.GONE,
+    _R.QUARANTINED: EventType.QUARANTINED,
+    _R.EXHAUSTED: EventType.EXHAUSTED,
+    _R.CANCELLED: EventType.CANCELLED,
+    _N.SENT: EventType.SENT,
+    _N.FAILED: EventType.FAILED,
+    _N.SUPPRESSED: EventType.SUPPRESSED,
+    _N.UNKNOWN: EventType.UNKNOWN,
+}
+
+
+@cache
+def event_of(name: str, after: StrEnum) -> EventType | None:
+    """What the application is told of a move of this name to this state; ``None``: nothing."""
+    moves = [
+        move
+        for move in (*RECONNECTION_MOVES, *NOTIFICATION_MOVES, *GIVEN_BACK)
+        if move.name == name and any(type(state) is type(after) and state == after for state in move.after)
+    ]
+    if not moves:
+        raise ImpossibleMoveError(f"nothing may {name} to {type(after).__name__} {after}")
+    return TELLS[after] if any(move.told for move in moves) else None
 
 
 def _steps(states: type[State], moves: Iterable[Move]) -> dict[State, set[State]]:

@@ -9,9 +9,11 @@ from sqlalchemy import BigInteger, Text, bindparam, exists, func, or_, select, u
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.channel_choice import EMAIL, MESSENGER, ONE_ADDRESS
+from worker.policy.events import EventType
 from worker.policy.states import NotificationState
+from worker.store.events.recording import are_on, record_about
 from worker.store.notifications.transitions import NotificationTransitions
-from worker.store.sql.application import device_kind, plain_text
+from worker.store.sql.application import device_kind, is_set, plain_text
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
@@ -127,6 +129,7 @@ class AddressStore:
         theirs = update(users).where(u.user_guid == guids.c.user_guid).returning(u.user_guid)
         self._opt_out = theirs.values(opted_out_at=func.coalesce(u.opted_out_at, bindparam("now", type_=Moment())))
         self._opt_in = theirs.values(opted_out_at=None)
+        self._willing = select(u.user_guid).join(guids, u.user_guid == guids.c.user_guid).where(~is_set(u.opted_out_at))
 
     async def mails(self) -> AsyncIterator[list[tuple[int, str, str]]]:
         """All notifications by email, in batches, the newest first: id, user, message key."""
@@ -185,16 +188,23 @@ class AddressStore:
 
     async def opt_out(self, guids: Iterable[str], *, now: datetime) -> set[str]:
         """Send no more messages to these users. Returns those that exist. A user who had opted out before keeps the date."""
-        return await self._opt(self._opt_out, guids, {"now": now})
-
-    async def opt_in(self, guids: Iterable[str]) -> set[str]:
-        """Send messages to these users again. Returns those that exist."""
-        return await self._opt(self._opt_in, guids, {})
-
-    async def _opt(self, statement: Any, guids: Iterable[str], parameters: dict[str, Any]) -> set[str]:
         given = self._rows.encode({"user_guid": guid} for guid in sorted(set(guids)))
 
         async def work(connection: AsyncConnection) -> set[str]:
-            return set((await connection.execute(statement, {"given": given, **parameters})).scalars())
+            if are_on(connection):
+                willing = (
+                    (await connection.execute(self._willing.order_by(u.user_guid), {"given": given})).scalars().all()
+                )
+                record_about(connection, EventType.OPTED_OUT, willing)
+            return set((await connection.execute(self._opt_out, {"given": given, "now": now})).scalars())
+
+        return await self._database.transaction(work)
+
+    async def opt_in(self, guids: Iterable[str]) -> set[str]:
+        """Send messages to these users again. Returns those that exist."""
+        given = self._rows.encode({"user_guid": guid} for guid in sorted(set(guids)))
+
+        async def work(connection: AsyncConnection) -> set[str]:
+            return set((await connection.execute(self._opt_in, {"given": given})).scalars())
 
         return await self._database.transaction(work)

@@ -13,11 +13,13 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.policy.events import EventType
 from worker.policy.links import BankState
 from worker.policy.moments import FIRST
 from worker.policy.states import Mover, ReconnectionState
 from worker.store.click_statements import ClickStatements, Found
 from worker.store.clicks import Clicks, Press
+from worker.store.events.recording import record_about
 from worker.store.links import LinkAt, Links
 from worker.store.members import Well
 from worker.store.notifications.transitions import NotificationTransitions
@@ -118,6 +120,8 @@ class ClickStore:
             press = await self._clicks.press(connection, link.id, bank.reconnection_id, nonce_hash, link.now)
             if press.is_new:
                 mine.add(press.id)
+                if found.is_open:
+                    record_about(connection, EventType.CLICKED, (bank.reconnection_id,))
             begun = Begun(what=Now.MINT, now=link.now, bank=bank, press=press)
             if found.is_open and (press.id not in mine or press.outcome is not None):
                 return msgspec.structs.replace(begun, what=Now.DOUBLE)
@@ -215,7 +219,8 @@ class ClickStore:
             "asked": True,
             "now": now,
         }
-        if not self._database.rows.is_sqlite:
+        # What moved tells an event, which needs a transaction.
+        if not self._database.rows.is_sqlite and not (moved_to is not None and self._database.keeps_events):
             at_once = await self._database.apart(lambda connection: self._statements.serve(connection, given))
             if at_once is not None:
                 return at_once

@@ -10,6 +10,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, delete, exists, func, literal, or_, select, update
 
+from worker.policy.events import EventType
+from worker.store.events.recording import record_about
 from worker.store.notifications.transitions import forget_refusals
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment
@@ -92,7 +94,14 @@ async def put(
     if not inserted:
         again = update(pauses).where(pauses.c.scope == scope).values(reason=reason, probe_at=probe_at)
         await connection.execute(again)
+    elif (code := _suffering(scope)) is not None:
+        record_about(connection, EventType.OUTAGE_SUSPECTED, (code,))
     return bool(inserted)
+
+
+def _suffering(scope: str) -> str | None:
+    """The institution of an outage's scope."""
+    return scope.removeprefix(outage_scope("")) if scope.startswith(outage_scope("")) else None
 
 
 async def lift(connection: Any, scope: str) -> bool:
@@ -100,7 +109,10 @@ async def lift(connection: Any, scope: str) -> bool:
     channel = scope.removeprefix(delivery_scope(""))
     if channel != scope:
         await forget_refusals(connection, channel)
-    return bool((await connection.execute(delete(pauses).where(pauses.c.scope == scope))).rowcount)
+    lifted = bool((await connection.execute(delete(pauses).where(pauses.c.scope == scope))).rowcount)
+    if lifted and (code := _suffering(scope)) is not None:
+        record_about(connection, EventType.OUTAGE_OVER, (code,))
+    return lifted
 
 
 class PauseStore:

@@ -18,7 +18,7 @@ from worker.store.reconnections.claims import ReconnectionClaims
 from worker.store.reconnections.clicked import Clicked
 from worker.store.reconnections.closing import Closing
 from worker.store.reconnections.notices import IS_NOTICE, Notices
-from worker.store.reconnections.opening import Opening
+from worker.store.reconnections.opening import Opening, open_all
 from worker.store.reconnections.transitions import Transitions, told_and_due
 from worker.store.selection import BROKEN, may_be_broken, reason, standing
 from worker.store.sql.database import Database
@@ -237,10 +237,13 @@ class SweepStore:
             end = await self._one(edge, parameters)
             if end is not None:
                 page = and_(page, tuple_(*key) <= tuple_(*end))
-            opened += await self._count(opening(page), **parameters)
+            opened += await self._open(opening(page), parameters)
             if end is None:
                 return opened
             last = end
+
+    async def _open(self, opening: Any, parameters: dict[str, object]) -> int:
+        return await self._database.transaction(lambda connection: open_all(connection, opening, parameters))
 
     async def _one(self, query: Any, parameters: dict[str, Any]) -> Any:
         async def work(connection: AsyncConnection) -> Any:

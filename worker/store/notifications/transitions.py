@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.poison import MOST_DEATHS
 from worker.policy.states import Mover, NotificationState, check
+from worker.store.events.recording import record
 from worker.store.sql.application import device_kind, plain_text
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
@@ -87,7 +88,11 @@ class NotificationTransitions:
         for state in {row["state"] for row in results}:
             check("retry" if state is _N.PENDING else "finish", Mover.DELIVER, _N.SENDING, state)
         ordered = sorted(results, key=lambda row: row["id"])
-        return {row.id for row in await self._execute(connection, self._finish, ordered, now=now)}
+        finished = {row.id for row in await self._execute(connection, self._finish, ordered, now=now)}
+        for row in ordered:
+            if row["id"] in finished:
+                record(connection, "retry" if row["state"] is _N.PENDING else "finish", row["state"], (row["id"],))
+        return finished
 
     async def leave_out(self, connection: AsyncConnection, items: Sequence[tuple[int, int]]) -> None:
         """Take items, as (notification, reconnection), out of their messages."""
@@ -129,7 +134,9 @@ class NotificationTransitions:
             .values(state=_N.FAILED, outcome="poison", outcome_at=_NOW)
             .returning(n.id)
         )
-        return list((await connection.execute(statement, {"now": now})).scalars())
+        ids = list((await connection.execute(statement, {"now": now})).scalars())
+        record(connection, "give_up", _N.FAILED, ids)
+        return ids
 
     async def resend(
         self, connection: AsyncConnection, members: Collection[str] | None, now: datetime

@@ -7,7 +7,9 @@ import msgspec
 from sqlalchemy import BigInteger, ColumnElement, Float, String, bindparam, case, func, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.policy.events import EventType
 from worker.policy.states import Mover, ReconnectionState, check
+from worker.store.events.recording import are_on, record_about
 from worker.store.reconnections.notices import IS_NOTICE
 from worker.store.sql.moments import Moment, later
 from worker.store.sql.rows import Rows
@@ -42,6 +44,7 @@ class Clicked:
             .values(owed_at=func.coalesce(r.owed_at, _NOW))
         )
         self._serve = serving()
+        self._at = select(r.moved_to).where(r.id == _ID)
         # Two statements: an OR over two columns would read every open reconnection.
         self._check_now = [_check_now(column) for column in (r.member_guid, r.moved_to)]
         check("remind", Mover.SWEEP, _R.NOTIFIED, _R.DUE)
@@ -73,7 +76,12 @@ class Clicked:
 
     async def serve(self, connection: AsyncConnection, id_: int, *, moved_to: str | None) -> None:
         """MX gave out a window for a click; ``moved_to``: the GUID that it answered with, if it is another."""
+        moved = (
+            moved_to is not None and are_on(connection) and await connection.scalar(self._at, {"of": id_}) != moved_to
+        )
         await connection.execute(self._serve, {"of": id_, "now_at": moved_to})
+        if moved:
+            record_about(connection, EventType.MOVED, (id_,))
 
     async def check_now(self, connection: AsyncConnection, member_guid: str, now: datetime) -> int:
         """Check this member, or one that moved to this GUID, now, or 10 s after its last check; how many there are."""

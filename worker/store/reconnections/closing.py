@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, bindparam, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.states import Mover, ReconnectionState, check
+from worker.store.events.recording import record
 from worker.store.members import Well, mark_well
 from worker.store.notifications.transitions import NotificationTransitions
 from worker.store.sql.moments import Moment
@@ -54,8 +55,11 @@ class Closing:
         values["owed_at"] = None
         if reopen_at is not None:
             values["reopen_at"] = reopen_at
-        statement = update(reconnections).where(*where).values(values).returning(r.id)
-        ids = (await connection.execute(statement, {"now": now})).scalars().all()
+        statement = update(reconnections).where(*where).values(values).returning(r.id, r.state)
+        ended = (await connection.execute(statement, {"now": now})).all()
+        ids = [row.id for row in ended]
+        for row in ended:
+            record(connection, "close", _R(row.state), (row.id,))
         await self.finish(connection, wiped=ids, closed=ids, now=now)
         await self._notifications.cancel_about(connection, ids, now)
         return len(ids)

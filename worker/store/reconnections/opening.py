@@ -1,6 +1,6 @@
 """Opening reconnections for members that are broken; :mod:`~worker.store.reconnections.notices` opens those ahead of an expiry."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -19,8 +19,10 @@ from sqlalchemy import (
     select,
     type_coerce,
 )
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.states import ReconnectionState
+from worker.store.events.recording import are_on, record
 from worker.store.reconnections.notices import IS_NOTICE
 from worker.store.selection import is_broken, may_be_broken, reason, since
 from worker.store.sql.application import plain_text
@@ -79,3 +81,13 @@ class Opening:
             .from_select(list(values), select(*values.values()).where(page, self.to_open()))
             .on_conflict_do_nothing()
         )
+
+
+async def open_all(connection: AsyncConnection, opening: Any, parameters: Mapping[str, object]) -> int:
+    """``open``: run a statement that opens reconnections; returns how many."""
+    if not are_on(connection):
+        # SQLAlchemy does not keep an INSERT's row count unless it is told to.
+        return int((await connection.execute(opening.execution_options(preserve_rowcount=True), parameters)).rowcount)
+    ids = (await connection.execute(opening.returning(r.id), parameters)).scalars().all()
+    record(connection, "open", ReconnectionState.DUE, ids)
+    return len(ids)

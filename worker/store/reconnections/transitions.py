@@ -16,6 +16,7 @@ from sqlalchemy import (
     bindparam,
     case,
     exists,
+    func,
     or_,
     select,
     true,
@@ -23,7 +24,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.policy.events import EventType
 from worker.policy.states import ENDS, LIVE, Mover, ReconnectionState, check
+from worker.store.events.recording import are_on, record, record_about
 from worker.store.reconnections.changes import Change, applying
 from worker.store.reconnections.closing import Closing
 from worker.store.reconnections.notices import IS_NOTICE
@@ -54,6 +57,10 @@ class Transitions:
             .values(state=_R.READY, step=r.step - 1, base_step=r.base_step - steps.base, next_attempt_at=None)
         )
         self._give_back = _give_back(rows)
+        to = rows.table("given", {"id": BigInteger(), "moved_to": Text()}).c
+        self._moves = select(r.id).where(r.id == to.id, func.coalesce(r.moved_to, "") != to.moved_to).order_by(r.id)
+        attempts = rows.table("given", {"id": BigInteger(), "outcome": Text(), "attempts": Integer()}).c
+        self._exhausted = select(r.id).where(r.id == attempts.id, r.state == written(_R.EXHAUSTED)).with_for_update()
         ids = rows.table("given", {"id": BigInteger()}).c
         self._next_epoch = update(reconnections).where(r.id == ids.id).values(epoch=r.epoch + 1)
         places = rows.table("given", {"id": BigInteger(), "at": Moment()}).c
@@ -82,11 +89,16 @@ class Transitions:
             check(name, by, before, after)
         made: set[int] = set()
         if changes:
+            moved = await self._moved(connection, changes)
             given = self._rows.encode(
                 {"id": change.id, "before": change.before, "state": change.after, **change.columns}
                 for change in changes
             )
             made = set((await connection.execute(self._apply, {"given": given, "now": now})).scalars())
+            record_about(connection, EventType.MOVED, [id_ for id_ in moved if id_ in made])
+            for change in changes:
+                if change.name and change.id in made:
+                    record(connection, change.name, change.after, (change.id,))
         await self._closing.finish(
             connection,
             # One that closes may have windows of clicks, whether or not fetch stored one.
@@ -100,6 +112,17 @@ class Transitions:
             now=now,
         )
         return made
+
+    async def _moved(self, connection: AsyncConnection, changes: Sequence[Change]) -> list[int]:
+        """Those for which MX now answered with another GUID than before, if the application is told."""
+        if not are_on(connection):
+            return []
+        given = [
+            {"id": each.id, "moved_to": to} for each in changes if (to := each.columns.get("moved_to")) is not None
+        ]
+        if not given:
+            return []
+        return list((await connection.execute(self._moves, {"given": self._rows.encode(given)})).scalars())
 
     async def next_epoch(self, connection: AsyncConnection, ids: Collection[int]) -> None:
         """No move: these get a fresh window of an epoch of its own; what was begun under the last epoch is discarded."""
@@ -144,8 +167,11 @@ class Transitions:
                 outcome="requeued",
                 outcome_at=now,
             )
+            .returning(r.id)
         )
-        return int((await connection.execute(statement)).rowcount)
+        ids = (await connection.execute(statement)).scalars().all()
+        record(connection, "reopen", _R.DUE, ids)
+        return len(ids)
 
     async def resend(self, connection: AsyncConnection, notification_ids: Collection[int]) -> None:
         """``resend``: those behind notifications that are sent once more are ready."""
@@ -163,7 +189,15 @@ class Transitions:
     async def give_back(self, connection: AsyncConnection, failed: Sequence[Mapping[str, Any]], now: datetime) -> None:
         """``give_back``: MX served nobody, so these attempts (id, outcome, attempts) do not count, unless something happened since."""
         check("give_back", Mover.DELIVER, _R.EXHAUSTED, _R.DUE)
-        await connection.execute(self._give_back, {"given": self._rows.encode(failed), "now": now})
+        given = self._rows.encode(failed)
+        # Those that are due still were never told to be exhausted.
+        exhausted = (
+            set((await connection.execute(self._exhausted, {"given": given})).scalars())
+            if are_on(connection)
+            else set()
+        )
+        returned = (await connection.execute(self._give_back, {"given": given, "now": now})).scalars()
+        record(connection, "give_back", _R.DUE, sorted(exhausted.intersection(returned)))
 
     async def revivable(self, connection: AsyncConnection, notification_ids: Sequence[int]) -> list[tuple[int, int]]:
         """(notification, reconnection): messages that ended, and what still stands where they left it. Locked."""
@@ -233,6 +267,7 @@ def _give_back(rows: Rows) -> Any:
             closed_at=None,
             reopen_at=None,
         )
+        .returning(r.id)
     )
 
 

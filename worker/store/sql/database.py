@@ -18,6 +18,7 @@ from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_d
 
 from worker.errors import DatabaseUnavailable
 from worker.settings import Settings
+from worker.store.events.recording import Outbox
 from worker.store.sql.database_errors import as_worker_error, passes, wrong_encoding
 from worker.store.sql.moments import READ_MOMENT, read_moment_sqlite
 from worker.store.sql.prompt import send
@@ -48,7 +49,7 @@ def open_engine(settings: Settings, *, pool_size: int = 5) -> AsyncEngine:
             connect_args={"timeout": _SQLITE_BUSY_SECONDS, "async_creator_fn": _connect_sqlite},
         )
         _prepare_sqlite(engine.sync_engine)
-        return engine
+        return _with_events(engine, settings)
     engine = create_async_engine(
         url,
         hide_parameters=True,
@@ -65,6 +66,15 @@ def open_engine(settings: Settings, *, pool_size: int = 5) -> AsyncEngine:
     )
     _demand_utf8(engine.sync_engine)
     _prepare_postgresql(engine.sync_engine)
+    return _with_events(engine, settings)
+
+
+#: The option of an engine whose transactions write events.
+_EVENTS = "reconnect_events"
+
+
+def _with_events(engine: AsyncEngine, settings: Settings) -> AsyncEngine:
+    engine.sync_engine.update_execution_options(**{_EVENTS: settings.events_url is not None})
     return engine
 
 
@@ -162,6 +172,11 @@ class Database:
         self._apart = engine.execution_options(**{_APART: True})
         self._retry_seconds = retry_seconds
         self.rows = rows_of(is_sqlite=engine.dialect.name == "sqlite")
+        self._outbox = self.rows.part(Outbox)
+        #: Whether transactions write events.
+        self.keeps_events = bool(engine.get_execution_options().get(_EVENTS))
+        #: Called after a commit that wrote events.
+        self.on_events: Callable[[], None] = lambda: None
         self._stores: dict[Any, Any] = {}
 
     def store(self, kind: Callable[["Database"], Store]) -> Store:
@@ -172,26 +187,39 @@ class Database:
         return found
 
     async def transaction(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Run ``work`` in one transaction and commit it; again from the start while the database is away.
+        """Run ``work`` in one transaction, write the events of what it did, and commit; again from the start while the database is away.
 
         Raises :class:`DatabaseUnavailable` when it stays away, :class:`SchemaMismatch` when tables or columns are missing.
         """
-        if self.rows.is_sqlite:
-            return await self._run(self.engine, work)
+        told = False
 
         async def begun(connection: AsyncConnection) -> T:
-            await send(connection, _BEGIN)  # cheaper than by the event, which serves whoever uses the engine itself
-            return await work(connection)
+            nonlocal told
+            if not self.rows.is_sqlite:
+                await send(connection, _BEGIN)  # cheaper than by the event, which serves whoever uses the engine itself
+            self._outbox.open(connection, are_kept=self.keeps_events)
+            result = await work(connection)
+            told = self.keeps_events and await self._outbox.write(connection)
+            return result
 
-        return await self._run(self._apart, begun)
+        result = await self._run(self.engine if self.rows.is_sqlite else self._apart, begun)
+        if told:
+            self.on_events()
+        return result
 
     async def apart(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """As :meth:`transaction`, for reads and for a single write: on PostgreSQL each statement is a transaction of its own.
 
         That saves the round trips of BEGIN and COMMIT: two of three where a page or a click waits for one statement. The settings of
-        :data:`_BEGIN` do not hold: moments may come in another zone than UTC (as the same moment), and bitmaps may be used.
+        :data:`_BEGIN` do not hold: moments may come in another zone than UTC (as the same moment), and bitmaps may be used. What
+        tells an event needs a transaction, so it may not be done here.
         """
-        return await self._run(self._apart, work)
+
+        async def begun(connection: AsyncConnection) -> T:
+            self._outbox.open(connection, are_kept=False)
+            return await work(connection)
+
+        return await self._run(self._apart, begun)
 
     async def _run(self, engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         try:

@@ -338,6 +338,39 @@ sweeps = Table(
     Column("woken", Integer, nullable=False, server_default="0"),
 )
 
+# Events to the application: written in the transaction of what they tell, and posted in order (store/events/).
+events = Table(
+    "events",
+    metadata,
+    # The order in which a receiver gets those of one subject.
+    Column("id", _Id, Identity(), primary_key=True),
+    # The same at every attempt, so that a receiver can drop doubles.
+    Column("event_id", String(40), nullable=False),
+    Column("type", String(32), nullable=False),
+    # Whose events go one after the other: a user's GUID, or `outage:CODE`.
+    Column("subject", _Guid, nullable=False),
+    # JSON: GUIDs, ids and short words (policy/events.py).
+    Column("data", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    # `waiting`, `accepted`, or `failed`: given up after the last attempt.
+    Column("state", String(16), nullable=False, server_default="waiting"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("next_attempt_at", Moment),
+    Column("tried_at", Moment),
+    Column("accepted_at", Moment),
+    # A short word for how the last try ended.
+    Column("outcome", String(64)),
+    Column("lease_worker", String(128)),
+    Column("lease_expires_at", Moment),
+    Column("epoch", BigInteger, nullable=False, server_default="0"),
+    CheckConstraint("state IN ('waiting', 'accepted', 'failed')", name="state"),
+    _partial("ix_events_waiting", "next_attempt_at", "id", where="state = 'waiting'"),
+    _partial("ix_events_accepted", "accepted_at", where="accepted_at IS NOT NULL"),
+    _partial("ix_events_failed", "id", where="state = 'failed'"),
+    Index("ix_events_subject", "subject", "id"),
+    Index("ix_events_created", "created_at"),
+)
+
 assert set(OPEN) == {"due", "leased", "ready", "notified"}, "uq_reconnections_open says the same with closed_at"  # noqa: S101
 
 
