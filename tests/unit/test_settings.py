@@ -126,6 +126,7 @@ def test_the_contract_names_every_setting_there_is() -> None:
         "bounce_address",
         "complaints",
         "forwarded_allow_ips",
+        "mx_enable_app2app",
     }  # these came after it
     assert {name.upper() for name in set(Settings.model_fields) - beyond} == set(CONTRACT) | set(REQUIRED)
 
@@ -183,7 +184,7 @@ def test_what_only_an_app_may_send_is_refused_without_one(load: Load, complaint:
         ("DATABASE_URL", "mysql://app:hunter2@db/app", "expected sqlite:///file or postgresql://"),
         ("DATABASE_URL", "reconnect.db", "expected sqlite:///file or postgresql://"),
         ("REDIS_URL", "amqp://app:hunter2@broker", "expected redis://"),
-        ("MX_API", "platform", "'atrium'"),
+        ("MX_API", "platforms", "'atrium' or 'platform'"),
         ("MX_BASE_URL", "http://atrium.mx.com", "must be https"),
         ("MX_BASE_URL", "http://10.0.0.7:8080", "must be https"),
         ("MX_BASE_URL", "ftp://127.0.0.1", "must be https"),

@@ -202,7 +202,7 @@ async def _public(settings: Settings) -> Found:
 
 
 _REFUSALS = {
-    "http_401": "see MX_API_KEY and MX_CLIENT_ID",
+    "http_401": "see MX_API_KEY and MX_CLIENT_ID, and whether they belong to this MX_API",
     "http_403": "in production MX takes requests only from addresses that you have registered with it",
     NOT_MX: "it does not answer with a list of users where MX does, so it may not be MX; see MX_BASE_URL",
     NO_USERS: "it lists no users at all, so a 404 for a member proves nothing; see MX_BASE_URL and MX_CLIENT_ID",

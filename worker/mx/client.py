@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
+import msgspec
 from yarl import URL
 
 from worker.mx.answers import (
@@ -26,6 +27,7 @@ from worker.mx.answers import (
     MemberList,
     MemberListAnswer,
     MemberRead,
+    MemberState,
     RefusedClient,
     RejectedRequest,
     RetryLater,
@@ -39,6 +41,7 @@ from worker.mx.atrium import Atrium
 from worker.mx.flavours import Flavour
 from worker.mx.pacing import NoPermit, Pacing
 from worker.mx.persistence import NEVER_ARRIVED, NOT_ASKED, persist, tries_for
+from worker.mx.platform import Platform
 from worker.mx.transport import MAX_BODY, MAX_LIST_BODY, HttpResponse, Transport
 from worker.settings import Settings
 
@@ -50,14 +53,22 @@ _Answer = TypeVar(
 #: which only MX has.
 MOST_GONE = 20
 
+#: With a window in hand, a click waits so long for how its member stands (seconds).
+READ_PATIENCE = 1.0
+
 _ONLY_MX_SAYS = (Window, HostileUri, MemberRead, Unsupported, UserList, MemberList)
 
 #: By ``MX_API``.
-_FLAVOURS: dict[str, Callable[[Settings], Flavour]] = {"atrium": Atrium}
+_FLAVOURS: dict[str, type[Flavour]] = {"atrium": Atrium, "platform": Platform}
 
 #: Valid GUIDs that belong to nobody.
 _NO_USER = "USR-00000000-0000-0000-0000-000000000000"
 _NO_MEMBER = "MBR-00000000-0000-0000-0000-000000000000"
+
+
+def window_tells_status(settings: Settings) -> bool:
+    """Whether an answer to a request for a window also says how the member stands, by ``MX_API``."""
+    return _FLAVOURS[settings.mx_api].window_tells_status
 
 
 class Mx(Protocol):
@@ -126,18 +137,56 @@ class MxClient:
 
     def oauth_window(self, user_guid: str, member_guid: str) -> Coroutine[Any, Any, WindowAnswer]:
         """A fresh OAuth window for a member. Each call may create OAuth state at MX: ask only for what will be used."""
-        return self._ask(self._flavour.window_url(user_guid, member_guid), self._classify_window, member_guid)
+        url = self._flavour.window_url(user_guid, member_guid)
+        return self._ask(url, self._classify_window, member_guid, body=self._flavour.window_body)
 
     async def urgent_window(self, user_guid: str, member_guid: str, *, within: float) -> WindowAnswer:
-        """As :meth:`oauth_window`, for a user who waits: before all others, within so many seconds, with one quick retry."""
-        url, until = self._flavour.window_url(user_guid, member_guid), time.monotonic() + within
+        """As :meth:`oauth_window`, for a user who waits: before all others, within so many seconds, with one quick retry.
+
+        Whoever is back already should not be led to the bank again. So where a window's answer does not say how the member stands,
+        the member is read at the same time: one more request, and hardly any time. If that fails or lasts, the window counts.
+        """
+        if self._flavour.window_tells_status:
+            return await self._urgent_window(user_guid, member_guid, within)
+        read = asyncio.create_task(self._urgent_state(user_guid, member_guid, within))
+        try:
+            answer = await self._urgent_window(user_guid, member_guid, within)
+            if isinstance(answer, Window):
+                await asyncio.wait({read}, timeout=READ_PATIENCE)
+            state = read.result() if read.done() else None
+        finally:
+            read.cancel()
+        if state is None or not isinstance(answer, Window):
+            return answer
+        return msgspec.structs.replace(answer, member=msgspec.structs.replace(state, guid=answer.member.guid))
+
+    async def _urgent_window(self, user_guid: str, member_guid: str, within: float) -> WindowAnswer:
+        url = self._flavour.window_url(user_guid, member_guid)
+        return await self._urgently(url, self._classify_window, member_guid, within, body=self._flavour.window_body)
+
+    async def _urgent_state(self, user_guid: str, member_guid: str, within: float) -> MemberState | None:
+        """How the member stands; ``None`` if MX did not say so."""
+        url = self._flavour.member_url(user_guid, member_guid)
+        answer = await self._urgently(url, self._classify_member, member_guid, within)
+        return answer.member if isinstance(answer, MemberRead) else None
+
+    async def _urgently(
+        self,
+        url: URL,
+        classify: Callable[[HttpResponse, str], _Answer],
+        asked: str,
+        within: float,
+        *,
+        body: bytes | None = None,
+    ) -> _Answer | Failure:
+        until = time.monotonic() + within
         try:
             async with asyncio.timeout(within):
-                answer = await self._ask_once(url, self._classify_window, member_guid, within, urgent=True)
+                answer = await self._ask_once(url, classify, asked, within, urgent=True, body=body)
                 if isinstance(answer, RetryLater) and answer.code in NEVER_ARRIVED:
                     left = until - time.monotonic()
-                    answer = await self._ask_once(url, self._classify_window, member_guid, left, urgent=True)
-                return await self._heed(answer, member_guid)
+                    answer = await self._ask_once(url, classify, asked, left, urgent=True, body=body)
+                return await self._heed(answer, asked)
         except TimeoutError:
             return RetryLater(code="timeout")
 
@@ -209,15 +258,23 @@ class MxClient:
         return self._flavour.classify_member(*reply, asked=asked)
 
     async def _ask(
-        self, url: URL, classify: Callable[[HttpResponse, str], _Answer], asked: str, *, most: int = MAX_BODY
+        self,
+        url: URL,
+        classify: Callable[[HttpResponse, str], _Answer],
+        asked: str,
+        *,
+        body: bytes | None = None,
+        most: int = MAX_BODY,
     ) -> _Answer | Failure:
         """``asked``: the member, or the user; empty where it is the list of users, which is the proof itself."""
+
+        def once(within: float) -> Coroutine[Any, Any, _Answer | RetryLater]:
+            return self._ask_once(url, classify, asked, within, body=body, most=most)
+
         deadline = time.monotonic() + self._deadline
-        answer: _Answer | Failure = await self._ask_once(url, classify, asked, self._deadline, most=most)
+        answer: _Answer | Failure = await once(self._deadline)
         if tries_for(answer) > 1:  # rare, so that the retrying machinery is only built when it is needed
-            answer = await persist(
-                answer, lambda within: self._ask_once(url, classify, asked, within, most=most), deadline=deadline
-            )
+            answer = await persist(answer, once, deadline=deadline)
         return await self._heed(answer, asked)
 
     async def _heed(self, answer: _Answer | Failure, asked: str) -> _Answer | Failure:
@@ -236,17 +293,19 @@ class MxClient:
         within: float,
         *,
         urgent: bool = False,
+        body: bytes | None = None,
         most: int = MAX_BODY,
     ) -> _Answer | RetryLater:
         """One request, once pacing permits it. ``most``: octets of its answer."""
         if self._pacing is None:
-            reply = await self._transport.get(url, within=within, most=most)
+            reply = await self._transport.send(url, body=body, within=within, most=most)
             return reply if isinstance(reply, RetryLater) else classify(reply, asked)
         until = time.monotonic() + within
         try:
             async with self._pacing.permit(within=within, urgent=urgent) as permit:
-                reply = await self._transport.get(
+                reply = await self._transport.send(
                     url,
+                    body=body,
                     within=until - time.monotonic(),
                     most=most,
                     before_sending=permit.before_sending if self._has_a_rate else None,

@@ -1,13 +1,20 @@
-"""What differs between the flavours of MX's API: where to ask, with which headers, and what the answer looks like.
+"""What the flavours of MX's API share: paths, parameters, pages, and how answers are read.
 
-A new flavour is one module with a class of this shape, a line in :mod:`worker.mx.client`, and a value of ``MX_API``.
+A flavour is one module with a subclass of :class:`Flavour` that says what differs, a line in :mod:`worker.mx.client`, and a value of
+``MX_API`` with its base URL (``worker/settings/values.py``).
+
+MX's version of 2026 replaces the request for a window by one that creates it and answers with ``authorization_url``. Its module would
+set :attr:`Flavour.window_body`, and override :meth:`Flavour.window_url` and :meth:`Flavour.classify_window`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import ClassVar
+from urllib.parse import quote, urlencode
 
 from yarl import URL
 
+from worker.mx import classifying
 from worker.mx.answers import (
     MemberAnswer,
     MemberListAnswer,
@@ -16,9 +23,11 @@ from worker.mx.answers import (
     UserListAnswer,
     WindowAnswer,
 )
+from worker.mx.identifiers import is_member_guid, is_user_guid
+from worker.settings import Settings
 
-#: The range of page sizes that MX keeps to; outside of it MX silently takes 25.
-FEWEST_A_PAGE, MOST_A_PAGE = 10, 1000
+#: The smallest page that MX answers with. For a size out of its range MX silently takes 25.
+FEWEST_A_PAGE = 10
 
 
 class HiddenHeader(str):
@@ -30,24 +39,71 @@ class HiddenHeader(str):
         return "'**********'"
 
 
-class Flavour(Protocol):
+class Flavour(ABC):
     """One flavour of the API, with the settings that concern it."""
 
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """What every request carries, credentials included."""
+    #: Whether the answer to a request for a window also says how the member stands. If not, the member is read where it matters
+    #: whether it is back: at a click (:mod:`worker.mx.client`), and right before a message leaves (:mod:`worker.stages.freshness`).
+    window_tells_status: ClassVar[bool] = True
+    #: The JSON that a window is asked for with, by POST; ``None``: by GET.
+    window_body: bytes | None = None
 
-    def window_url(self, user_guid: str, member_guid: str) -> URL:
+    def __init__(self, settings: Settings) -> None:
+        #: What every request carries, credentials included.
+        self.headers: Mapping[str, str] = self._headers(settings)
+        base = URL(settings.mx_base_url)
+        self._users = base.raw_path.rstrip("/") + "/users"
+        self._base = base.with_query(None)
+        # Parsed once: each call puts another path into it.
+        query = urlencode(self._window_parameters(settings), quote_via=quote, safe="")
+        self._window = URL(f"{self._base}?{query}", encoded=True)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._base})"
+
+    @abstractmethod
+    def _headers(self, settings: Settings) -> Mapping[str, str]:
+        """What every request carries, credentials included; these as :class:`HiddenHeader`."""
+
+    def _window_parameters(self, settings: Settings) -> dict[str, str]:
+        """The endpoint's parameters.
+
+        ``skip_aggregation`` goes only when it is wanted: its page says what ``true`` does and nothing of ``false``, and a member
+        that is wrongly not aggregated stays without data. The last two are ``None`` unless the source is ``APP``.
+        """
+        parameters = {
+            "skip_aggregation": "true" if settings.mx_skip_aggregation else None,
+            "referral_source": settings.mx_referral_source,
+            "client_redirect_url": settings.client_redirect_url,
+            "ui_message_webview_url_scheme": settings.mx_ui_message_webview_url_scheme,
+        }
+        return {name: value for name, value in parameters.items() if value is not None}
+
+    def window_url(self, user: str, member: str) -> URL:
         """Where a fresh OAuth window is asked for, ready to be sent: nothing in it is quoted again."""
+        return self._window.with_path(f"{self._member(user, member)}/oauth_window_uri", encoded=True, keep_query=True)
 
-    def member_url(self, user_guid: str, member_guid: str) -> URL:
+    def member_url(self, user: str, member: str) -> URL:
         """Where a member is read, ready to be sent."""
+        return self._base.with_path(self._member(user, member), encoded=True)
 
     def users_url(self, page: int = 1, per_page: int = FEWEST_A_PAGE) -> URL:
         """Where MX lists users: what there always is, whoever is gone."""
+        return self._page(self._users, page, per_page)
 
-    def members_url(self, user_guid: str, page: int, per_page: int) -> URL:
+    def members_url(self, user: str, page: int, per_page: int) -> URL:
         """Where MX lists a user's members."""
+        return self._page(f"{self._user(user)}/members", page, per_page)
+
+    def _page(self, path: str, page: int, per_page: int) -> URL:
+        return self._base.with_path(path, encoded=True).with_query(f"page={page}&records_per_page={per_page}")
+
+    def _user(self, user: str) -> str:
+        # Applications write what they like into their columns; what is an identifier of MX's needs no quoting.
+        return f"{self._users}/{user if is_user_guid(user) else quote(user, safe='')}"
+
+    def _member(self, user: str, member: str) -> str:
+        return f"{self._user(user)}/members/{member if is_member_guid(member) else quote(member, safe='')}"
 
     def classify_window(
         self,
@@ -59,17 +115,22 @@ class Flavour(Protocol):
         host_is_allowed: Callable[[str], bool],
     ) -> WindowAnswer:
         """What :meth:`window_url` answered."""
+        return classifying.classify_window(status, headers, body, asked=asked, host_is_allowed=host_is_allowed)
+
+    def classify_member(self, status: int, headers: Mapping[str, str], body: bytes, *, asked: str) -> MemberAnswer:
+        """What :meth:`member_url` answered."""
+        return classifying.classify_member(status, headers, body, asked=asked)
 
     def classify_users(self, status: int, headers: Mapping[str, str], body: bytes) -> RetryLater | RefusedClient | None:
         """What :meth:`users_url` answered; ``None``: a list of users, so it is MX."""
+        return classifying.classify_users(status, headers, body)
 
     def classify_user_list(self, status: int, headers: Mapping[str, str], body: bytes) -> UserListAnswer:
         """What :meth:`users_url` answered, as a page of users."""
+        return classifying.classify_user_list(status, headers, body)
 
     def classify_member_list(
         self, status: int, headers: Mapping[str, str], body: bytes, *, asked: str
     ) -> MemberListAnswer:
         """What :meth:`members_url` answered for the user ``asked``."""
-
-    def classify_member(self, status: int, headers: Mapping[str, str], body: bytes, *, asked: str) -> MemberAnswer:
-        """What :meth:`member_url` answered."""
+        return classifying.classify_member_list(status, headers, body, asked=asked)

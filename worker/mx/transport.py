@@ -64,36 +64,42 @@ class Transport:
         self._headers = CIMultiDict(
             {**headers, "User-Agent": f"reconnection-worker/{worker.__version__}", "Accept-Encoding": "identity"}
         )
+        self._headers_with_json = self._headers.copy()
+        self._headers_with_json["Content-Type"] = "application/json"
         self._max_connections = max_connections
         self._ssl_context = ssl_context
         self._proxy = proxy_for(base_url)
         self._traces = [_asking_before_sending()] if asks_before_sending else None
         self._session: aiohttp.ClientSession | None = None
 
-    async def get(
+    async def send(
         self,
         url: URL,
         *,
+        body: bytes | None = None,
         within: float = TOTAL,
         most: int = MAX_BODY,
         before_sending: Callable[[], Awaitable[None]] | None = None,
     ) -> HttpResponse | RetryLater:
-        """One GET of a URL that is already encoded, within so many seconds (at most :data:`TOTAL`).
+        """One request of a URL that is already encoded, within so many seconds (at most :data:`TOTAL`).
 
+        ``body``: JSON to POST; ``None`` for a GET.
         ``most``: octets of the answer, after decompression.
         ``before_sending`` is awaited when a connection is open and nothing has been sent; :class:`NoPermit` from it is raised here.
         """
         session = self._session or self._open()
         try:
-            response = await session.get(
+            response = await session.request(
+                "GET" if body is None else "POST",
                 url,
-                headers=self._headers,
+                data=body,
+                headers=self._headers if body is None else self._headers_with_json,
                 allow_redirects=False,
                 timeout=_timeout(within),
                 trace_request_ctx=before_sending,
             )
             try:
-                body = await _read(response, most)
+                answer = await _read(response, most)
             except BaseException:
                 response.close()
                 raise
@@ -101,7 +107,9 @@ class Transport:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the other side provokes is an answer
             return RetryLater(code=code_of(error))
-        return RetryLater(code="too_large") if body is None else HttpResponse(response.status, response.headers, body)
+        if answer is None:
+            return RetryLater(code="too_large")
+        return HttpResponse(response.status, response.headers, answer)
 
     async def close(self) -> None:
         """Close every connection."""

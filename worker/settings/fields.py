@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from cryptography.fernet import Fernet
-from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -30,6 +30,7 @@ from worker.settings.push import PushSettings
 from worker.settings.urls import database_url, redis_url, service_url
 from worker.settings.values import (
     CONNECTION_STATUSES,
+    MX_BASE_URLS,
     Cap,
     QuietHours,
     SmtpServer,
@@ -95,10 +96,13 @@ class Settings(EventsSettings, WebSettings, PushSettings, MessengerSettings, Bas
         description="Broker and pacing; rediss:// for TLS. `reconnect up` brings its own when this is unset.",
     )
 
-    mx_api: Literal["atrium"] = Field("atrium", description="The flavour of MX's API.")
+    mx_api: Literal["atrium", "platform"] = Field(
+        "atrium", description="The flavour of MX's API for which you have credentials: atrium or platform."
+    )
     mx_base_url: str = Field(
-        "https://vestibule.mx.com",
-        description="MX's integration environment; https://atrium.mx.com in production. https, unless it is loopback.",
+        MX_BASE_URLS["atrium"][0],
+        description="MX's integration environment, the default; https://atrium.mx.com in production. With platform they are "
+        "https://int-api.mx.com and https://api.mx.com. https, unless it is loopback.",
     )
     mx_api_key: SecretStr = Field(description="From MX's dashboard. Required.")
     mx_client_id: SecretStr = Field(description="From MX's dashboard. Required.")
@@ -111,6 +115,10 @@ class Settings(EventsSettings, WebSettings, PushSettings, MessengerSettings, Bas
     )
     mx_ui_message_webview_url_scheme: str | None = Field(
         None, description="The scheme that leads back into your app. Only with APP."
+    )
+    mx_enable_app2app: bool = Field(
+        True,
+        description="false: no URI leads into a bank's own app (at present Chase's). Only with platform.",
     )
     mx_skip_aggregation: bool = Field(
         False, description="true: MX does not aggregate by itself after the customer comes back."
@@ -235,10 +243,37 @@ class Settings(EventsSettings, WebSettings, PushSettings, MessengerSettings, Bas
             return field.default
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _base_url_by_flavour(cls, given: dict[str, Any]) -> dict[str, Any]:
+        bases = MX_BASE_URLS.get(str(given.get("mx_api")))
+        if bases is not None and not str(given.get("mx_base_url") or "").strip():
+            return given | {"mx_base_url": bases[0]}
+        return given
+
     @field_validator("mx_base_url")
     @classmethod
-    def _https_or_loopback(cls, value: str) -> str:
-        return service_url(value, "https://atrium.mx.com")
+    def _https_or_loopback(cls, value: str, info: ValidationInfo) -> str:
+        api = info.data.get("mx_api", "atrium")
+        url = service_url(value, MX_BASE_URLS[api][1])
+        for other, bases in MX_BASE_URLS.items():
+            if other != api and f"{url.lower()}/".startswith(tuple(f"{base}/" for base in bases)):
+                raise ValueError(f"speaks {other}, and MX_API is {api}; set MX_API={other}, or unset this")
+        return url
+
+    @field_validator("mx_enable_app2app")
+    @classmethod
+    def _only_with_platform(cls, value: bool, info: ValidationInfo) -> bool:
+        if not value and info.data.get("mx_api") == "atrium":
+            raise ValueError("can be false only with MX_API=platform; Atrium has no such parameter")
+        return value
+
+    @field_validator("mx_client_id")
+    @classmethod
+    def _fits_basic(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        if ":" in value.get_secret_value() and info.data.get("mx_api") == "platform":
+            raise ValueError("holds a colon, which HTTP Basic does not allow there (RFC 7617)")
+        return value
 
     @field_validator("mx_client_redirect_url", "mx_ui_message_webview_url_scheme")
     @classmethod

@@ -21,6 +21,12 @@ CONNECTION_STATUSES = (
     "RESUMED", "EXPIRED", "IMPAIRED", "PENDING",
 )  # fmt: skip
 
+#: Where each flavour of MX's API is, by ``MX_API``: MX's integration environment, which is the default, and production.
+MX_BASE_URLS = {
+    "atrium": ("https://vestibule.mx.com", "https://atrium.mx.com"),
+    "platform": ("https://int-api.mx.com", "https://api.mx.com"),
+}
+
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DURATION = re.compile(r"(\d{1,9})([smhdw])")
 _LONGEST = timedelta(days=36_500)

@@ -6,6 +6,9 @@ A message may wait between fetch and deliver: for a mail server, for the morning
 - last answer of MX older than 1 minute: the member is read again;
 - otherwise the stored URI is used.
 
+On Platform a window's answer does not say how the member stands. So there the member is read before each message, however fresh its
+window is, and before a new window is asked for. This is the one request more that Platform takes: fetch itself asks for the window alone.
+
 With ``PUBLIC_BASE_URL`` the message carries our link, and its URI is chosen at the click (:mod:`worker.stages.click`). So no URI is
 minted or read here; the member is read again all the same.
 
@@ -25,6 +28,7 @@ import structlog
 from worker.channels import MOST_NAMED
 from worker.errors import SettingsError
 from worker.mx.answers import Failure, HostileUri, MemberRead, MemberState, Window
+from worker.mx.client import window_tells_status
 from worker.mx.uris import check_uri
 from worker.policy.cadence import Place
 from worker.policy.moments import NEVER
@@ -112,6 +116,7 @@ class Freshness:
     def __init__(self, runtime: Runtime, breaker: Breaker, *, may_ask: bool) -> None:
         self._runtime = runtime
         self._attribution = Attribution(breaker)
+        self._window_tells_status = window_tells_status(runtime.settings)
         #: Whether MX may be asked; otherwise a message that is not fresh waits.
         self.may_ask = may_ask
         #: What was left out because of a failure that may turn out to be MX's, by the reconnection's id.
@@ -140,11 +145,15 @@ class Freshness:
         age, limit = now - item.fetched_at, self._runtime.settings.uri_max_age
         is_needed = self._runtime.settings.public_base_url is None
         too_old = is_needed and (item.locked_uri is None or bool(limit and age > limit))
-        if age <= TRUSTED_FOR and not too_old:
+        if age <= TRUSTED_FOR and not too_old and self._window_tells_status:
             return self._fit_to_send(item, now)
         if not self.may_ask:
             return UpstreamFailure(code="mx_paused")
-        return await (self._minted_anew if too_old else self._read_again)(item, now)
+        if too_old and self._window_tells_status:
+            return await self._minted_anew(item, now)
+        if (over := await self._unless_still_broken(item, now)) is not None:
+            return over
+        return await self._minted_anew(item, now) if too_old else self._fit_to_send(item, now)
 
     async def _minted_anew(self, item: NotificationItem, now: datetime) -> Found:
         answer = await self._runtime.mx.oauth_window(item.user_guid, item.asked_guid)
@@ -153,12 +162,13 @@ class Freshness:
         self._attribution.served()
         return self._ending_if_back(item, answer.member) or self._renewed(item, answer, now)
 
-    async def _read_again(self, item: NotificationItem, now: datetime) -> Found:
+    async def _unless_still_broken(self, item: NotificationItem, now: datetime) -> Found | None:
+        """Read the member; ``None`` if it is still broken."""
         answer = await self._runtime.mx.read_member(item.user_guid, item.asked_guid)
         if not isinstance(answer, MemberRead):
             return self._without(item, answer, now)
         self._attribution.served()
-        return self._ending_if_back(item, answer.member) or self._fit_to_send(item, now)
+        return self._ending_if_back(item, answer.member)
 
     def _fit_to_send(self, item: NotificationItem, now: datetime) -> Found:
         """The stored URI, checked once more before it leaves."""

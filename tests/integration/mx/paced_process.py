@@ -33,7 +33,7 @@ async def run(redis_url: str, mx_url: str, rate: str) -> None:
         while True:
             try:
                 async with pacing.permit(within=20) as permit:
-                    reply = await transport.get(URL(mx_url))
+                    reply = await transport.send(URL(mx_url))
                     permit.heard(reply if isinstance(reply, RetryLater) else classify_member(*reply, asked="MBR-1"))
             except NoPermit:
                 continue

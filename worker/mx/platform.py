@@ -1,0 +1,32 @@
+"""The Platform flavour, version v20250224 (MX's OpenAPI file of that name, *Request oauth window uri*)."""
+
+import base64
+from collections.abc import Mapping
+from typing import ClassVar
+
+from worker.mx.flavours import Flavour, HiddenHeader
+from worker.settings import Settings
+
+VERSION = "v20250224"
+
+
+class Platform(Flavour):
+    """Platform: HTTP Basic, the version in a header of its own, and a window's answer that holds a GUID and a URI, nothing else.
+
+    Users and members may be named by the client's own ids wherever a GUID may stand.
+    """
+
+    window_tells_status: ClassVar[bool] = False
+
+    def _headers(self, settings: Settings) -> Mapping[str, str]:
+        pair = f"{settings.mx_client_id.get_secret_value()}:{settings.mx_api_key.get_secret_value()}"
+        return {
+            "Accept": "application/json",
+            "Accept-Version": VERSION,
+            "Authorization": HiddenHeader(f"Basic {base64.b64encode(pair.encode()).decode()}"),
+        }
+
+    def _window_parameters(self, settings: Settings) -> dict[str, str]:
+        """``enable_app2app`` goes only as ``false``: ``true`` is MX's default."""
+        given = super()._window_parameters(settings)
+        return given if settings.mx_enable_app2app else given | {"enable_app2app": "false"}
