@@ -331,7 +331,7 @@ def nobody_works(scene: Scene) -> None:
     scene.run("doctor", lines="workers|database")
     scene.run("status", lines="hand|sweep")
     with redis.Redis(port=scene.broker.port) as client:
-        print("LLEN", {queue: client.llen(queue) for queue in ("sweep", "fetch", "deliver", "verify")})
+        print("LLEN", {queue: client.llen(queue) for queue in ("sweep", "fetch", "deliver", "verify", "sync")})
 
 
 @situation

@@ -18,10 +18,12 @@ from worker.runtime import ProcessRuntime, Runtime
 from worker.settings import settings
 from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
+from worker.stages.hints import hints
 from worker.stages.sweep import sweep
 from worker.stages.verify import verify
 from worker.store.delivering import DeliverStore
 from worker.store.fetching import FetchStore
+from worker.store.hinting import HintStore
 from worker.store.pauses import PauseStore
 from worker.store.verifying import VerifyStore
 from worker.telemetry.scrubbing import cause_of, place_of
@@ -98,6 +100,12 @@ def run_verify() -> str:
     return run("verify", verify)
 
 
+@app.task(base=StageTask, name="reconnect.sync")
+def run_sync() -> str:
+    """One run of the sync stage: the members that MX's webhooks named."""
+    return run("sync", hints)
+
+
 def check_overdue_sweeps(uptime: float) -> str | None:
     """The check of ``worker.watching``. It runs in a child of the worker, with the child's own connections."""
     with suppress(Exception):  # stages report a database that cannot be reached
@@ -113,7 +121,7 @@ def _open(**_: object) -> None:
 
 
 async def _compile_statements(runtime: Runtime) -> None:
-    for store in (FetchStore, DeliverStore, VerifyStore, PauseStore):
+    for store in (FetchStore, DeliverStore, VerifyStore, PauseStore, HintStore):
         runtime.database.store(store)
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from worker.intake.webhooks import hints_in
-from worker.store.hints import OTHER, UNREADABLE
+from worker.store.hints.arriving import OTHER, UNREADABLE
 
 STATUS = {
     "action": "CHANGED",

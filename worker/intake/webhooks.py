@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from worker.mx.identifiers import is_member_guid, is_user_guid
-from worker.store.hints import OTHER, UNREADABLE, Hint
+from worker.store.hints.arriving import OTHER, UNREADABLE, Hint
 
 #: Bytes of a body. MX's own have less than 1 KB.
 MOST_BYTES = 65_536

@@ -23,6 +23,7 @@ from worker.stages.next_steps import steps_after
 from worker.store.deliver_settling import DeliveryResult
 from worker.store.delivering import DeliverStore
 from worker.store.fetching import FetchStore
+from worker.store.hinting import HintStore
 from worker.store.outages import OutageStore
 from worker.store.pauses import MX, PauseStore, outage_scope
 from worker.store.sweeping import SweepReport, SweepStore
@@ -120,6 +121,7 @@ async def wake(runtime: Runtime) -> dict[str, int]:
         "fetch": await database.store(FetchStore).due(now, at_most=at_most),
         "deliver": await database.store(DeliverStore).due(now, at_most=at_most),
         "verify": await database.store(VerifyStore).due(now, at_most=at_most),
+        "sync": await database.store(HintStore).due(now, at_most=at_most),
     }
     for pause in await database.store(PauseStore).all():
         if pause.probe_at is not None and pause.probe_at <= now and not pause.is_outage:

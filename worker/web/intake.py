@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from worker.store.hints import KINDS, OTHER, UNREADABLE, Hint
+from worker.store.hints.arriving import KINDS, OTHER, UNREADABLE, Hint
 from worker.telemetry.scrubbing import cause_of
 
 log = structlog.get_logger()

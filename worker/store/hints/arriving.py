@@ -1,8 +1,4 @@
-"""Hints of MX's webhooks: storing them as they come, and the leases under which their members are read.
-
-A hint is `due`, then `leased`, then `done`; or `failed`, where MX could not be asked about its member. One that comes again while its
-member is being read is due once more after that: what it tells may have happened after the reading.
-"""
+"""Hints as they come."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +8,6 @@ import msgspec
 from sqlalchemy import Integer, String, Text, case, literal, null, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment, database_now
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import hints
@@ -40,25 +35,20 @@ class Hint(msgspec.Struct, frozen=True, kw_only=True):
     user_guid: str | None = None
 
 
-class HintStore:
-    """The transactions of hints."""
+class Arrivals:
+    """Stores what came, in the transaction of the caller."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._rows = database.rows
-        self._add = _add_statement(database.rows)
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._add = _add_statement(rows)
 
-    async def add(self, given: Sequence[Hint]) -> int:
-        """Store hints in one commit; how many of them make a member be read. The same hint twice is one row."""
+    async def add(self, connection: AsyncConnection, given: Sequence[Hint]) -> int:
+        """Store hints by one statement; how many of them make a member be read. The same hint twice is one row."""
         times = Counter(hint.key for hint in given)
         # In the order of the key, so that two processes do not wait for each other in a ring.
-        rows = [_row(hint, times[hint.key]) for hint in sorted({h.key: h for h in given}.values(), key=lambda h: h.key)]
-
-        async def work(connection: AsyncConnection) -> None:
-            await connection.execute(self._add, {"given": self._rows.encode(rows)})
-
-        if rows:
-            await self._database.apart(work)
+        ordered = sorted({hint.key: hint for hint in given}.values(), key=lambda hint: hint.key)
+        rows = [_row(hint, times[hint.key]) for hint in ordered]
+        await connection.execute(self._add, {"given": self._rows.encode(rows)})
         return sum(row["state"] == "due" for row in rows)
 
 

@@ -1,0 +1,283 @@
+"""Hints: read the members at MX that its webhooks named, and act on what MX says now.
+
+A hint may be a day late, doubled or out of order. So nothing that it says is acted on: a DENIED that comes after the customer is back
+opens nothing, because the member that MX gives is CONNECTED.
+
+1. Take back what dead workers held. Forget hints of which two days have passed.
+2. Claim due hints, all of a member together, and read each member once.
+3. Apply what MX said, and finish the hints, in one transaction (``store/hinting.py``). A member that is back has its reconnection
+   closed there; one that MX does not know any more is gone.
+4. Close and open for these members what a sweep would (``store/catching_up.py``), look for a burst of breaks of one institution as a
+   sweep does, and wake fetch.
+
+============================================ =======================================================================
+MX answers                                   the hint is
+============================================ =======================================================================
+the member                                   `done`
+404                                          `done`, and the member is gone
+401, 403, 406: MX refuses everybody          due as it was; the breaker opens, and the run ends
+429, or pacing sent nothing in time          due after ``Retry-After`` and up to a minute; no attempt is counted
+5xx, a timeout, half a body, 409             due by the schedule of ``policy/retries.py``; `failed` after ``MAX_ATTEMPTS``
+another 4xx, a redirect                      `failed`
+============================================ =======================================================================
+
+A failure streak of MX opens the breaker, and no attempt of it is counted, as in fetch (:mod:`worker.stages.attribution`).
+"""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import structlog
+
+from worker.mx.answers import Member, MemberRead
+from worker.policy.mx_failures import OUR_FAULT, UNCOUNTED, Kind, MxFailure
+from worker.policy.retries import next_attempt
+from worker.runtime import Runtime
+from worker.stages.attribution import Attribution, failure_of
+from worker.stages.breaker import Breaker
+from worker.stages.runner import Batch, Runner, summary
+from worker.stages.sweep import watch_outages
+from worker.store.catching_up import CatchUpStore
+from worker.store.fetching import FetchStore
+from worker.store.hinting import HintStore, Reading
+from worker.store.hints.claims import APART, ClaimedHints, HintResult, Target
+from worker.store.mx_members import MxMember
+from worker.store.pauses import MX, PauseStore
+from worker.store.sql.database import Database
+
+log = structlog.get_logger()
+
+#: Seconds between two wakes of fetch within a run, each after a look for bursts.
+_WAKE_EVERY = 1.0
+
+#: What reading one member came to: what MX said, ``None`` where it does not know it, or why it could not be asked.
+_Read = MxMember | None | MxFailure
+
+
+class Hints:
+    """The stage, as the runner sees it."""
+
+    def __init__(
+        self, runtime: Runtime, breaker: Breaker, *, poison: bool = False, figures: Counter[str] | None = None
+    ) -> None:
+        self._runtime = runtime
+        self._settings = runtime.settings
+        self._store = runtime.database.store(HintStore)
+        statuses = self._settings.reconnect_statuses
+        self._catching_up = CatchUpStore(runtime.database, statuses=statuses)
+        self._breaker = breaker
+        self._attribution = Attribution(breaker)
+        self._poison = poison
+        #: What the attribution knows claims by.
+        self._numbers: dict[str, int] = {}
+        #: Results that are not written yet, because it is not known whether the failures in them are MX's.
+        self._undecided: list[Reading] = []
+        self._opened = False
+        self._woken_at = float("-inf")
+        #: Rows that the last claim took.
+        self.taken = 0
+        self.figures: Counter[str] = Counter() if figures is None else figures
+        self.runner = Runner(
+            stage=self,
+            slots=self._settings.mx_max_connections,
+            batch=self._settings.batch_size,
+            seconds=self._settings.run_seconds,
+            renew_every=self._settings.lease_seconds / 3,
+            stopping=runtime.stopping,
+        )
+
+    async def claim(self, n: int) -> Batch[ClaimedHints]:
+        """Take due hints; those of one member are one job."""
+        claims = await self._store.claim(
+            n,
+            worker_id=self._runtime.worker_id,
+            lease_seconds=self._settings.lease_seconds,
+            now=self._runtime.clock.now(),
+            poison=self._poison,
+        )
+        self.taken = sum(len(claim.fences) for claim in claims)
+        return Batch(taken=0 if self._poison else self.taken, jobs=claims)
+
+    async def work(self, claim: ClaimedHints) -> Reading:
+        """Read the member, or all members that we know of a user."""
+        read_at = self._runtime.clock.now()
+        if not claim.targets:
+            return _nothing_read(claim, "no_user" if claim.guid.startswith("MBR-") else "no_member", read_at)
+        answers: list[MxMember] = []
+        gone: list[str] = []
+        for target in claim.targets:
+            read = await self._read(claim, target)
+            if isinstance(read, MxFailure):
+                return self._failed(claim, read, read_at)
+            if read is not None:
+                answers.append(read)
+            elif target.row_guid is not None and claim.same_user:
+                gone.append(target.row_guid)
+        outcome = _word(answers) if answers else "gone" if gone else "unknown_to_mx"
+        result = HintResult(claim=claim, outcome=outcome)
+        return Reading(result=result, read_at=read_at, answers=tuple(answers), gone=tuple(gone))
+
+    async def _read(self, claim: ClaimedHints, target: Target) -> _Read:
+        answer = await self._runtime.mx.read_member(target.user_guid, target.asked_guid)
+        if isinstance(answer, MemberRead):
+            self._attribution.served()
+            return described(answer.member, target)
+        failure = failure_of(answer)
+        number = self._numbers.setdefault(claim.fences[0].key, len(self._numbers))
+        if self._attribution.failed(failure, number):
+            self.runner.halted = True
+            return MxFailure(kind=Kind.REFUSED, code=failure.code)
+        return None if failure.kind is Kind.GONE else failure
+
+    def _failed(self, claim: ClaimedHints, failure: MxFailure, read_at: datetime) -> Reading:
+        now, rng = self._runtime.clock.now(), self._runtime.rng
+        if failure.kind is Kind.REFUSED:
+            return _again(claim, failure.code, now, read_at, attempts=claim.attempts)
+        if failure.kind in UNCOUNTED:
+            at = next_attempt(1, now=now, rng=rng, after=failure.after)
+            return _again(claim, failure.code, at, read_at, attempts=claim.attempts)
+        attempts = claim.attempts + 1
+        if failure.kind not in {Kind.UPSTREAM, Kind.PASSING} or attempts >= self._settings.max_attempts:
+            result = HintResult(claim=claim, outcome=failure.code, state="failed", attempts=attempts)
+            return Reading(result=result, read_at=read_at)
+        patient = failure.code == "http_503"
+        at = next_attempt(attempts, now=now, rng=rng, after=failure.after, patient=patient)
+        return _again(claim, failure.code, at, read_at, attempts=attempts)
+
+    def crashed(self, job: ClaimedHints) -> Reading:
+        """An error of this worker counts as an attempt, so that it cannot repeat for ever."""
+        return self._failed(job, OUR_FAULT, self._runtime.clock.now())
+
+    async def settle(self, done: Sequence[Reading]) -> None:
+        """Write results, except failures of which it is not known yet whether they are MX's."""
+        await self._settle([*done, *self._take_undecided()], certain=False)
+
+    async def run(self) -> None:
+        """One run. What is undecided at its end counts as the hint's own failure."""
+        await self.runner.run()
+        if undecided := self._take_undecided():
+            await self._settle(undecided, certain=True)
+        await self._wake_fetch()
+
+    def _take_undecided(self) -> list[Reading]:
+        undecided, self._undecided = self._undecided, []
+        return undecided
+
+    async def _settle(self, done: Sequence[Reading], *, certain: bool) -> None:
+        now = self._runtime.clock.now()
+        if self._breaker.tripped:
+            done = [self._unchanged_if_mx(reading, now) for reading in done]
+        elif not certain:
+            self._undecided = [reading for reading in done if self._may_be_mx(reading)]
+            done = [reading for reading in done if not self._may_be_mx(reading)]
+        await self._breaker.settle(now, probe=False)
+        if not done:
+            return
+        for reading in done:
+            if reading.result.state == "failed":
+                log.warning("hint_failed", hinted=reading.result.claim.guid, outcome=reading.result.outcome)
+        applied = await self._store.settle(done, now=now, skip_aggregation=self._settings.mx_skip_aggregation)
+        self.figures.update("read" if reading.answers else reading.result.outcome for reading in done)
+        guids = {name for reading in done for answer in reading.answers for name in _names(answer, reading)}
+        grace = self._settings.notify_after.total_seconds()
+        closed, opened = await self._catching_up.catch_up(guids, now, grace_seconds=grace)
+        self.figures.update({"back": applied.back + closed, "opened": opened})
+        self._opened |= opened > 0
+        if time.monotonic() >= self._woken_at + _WAKE_EVERY:
+            await self._wake_fetch()
+
+    async def _wake_fetch(self) -> None:
+        """Nothing is told before it is known whether a whole institution broke."""
+        if not self._opened:
+            return
+        self._opened, self._woken_at = False, time.monotonic()
+        now = self._runtime.clock.now()
+        await watch_outages(self._runtime, now)
+        if await self._runtime.database.store(FetchStore).due(now, at_most=1):
+            await self._runtime.wake("fetch", 1)
+
+    def _number(self, reading: Reading) -> int:
+        return self._numbers.get(reading.result.claim.fences[0].key, -1)
+
+    def _may_be_mx(self, reading: Reading) -> bool:
+        return reading.result.state != "done" and self._attribution.may_be_mx(self._number(reading))
+
+    def _unchanged_if_mx(self, reading: Reading, now: datetime) -> Reading:
+        result = reading.result
+        if result.state == "done" or not self._attribution.was_mx(self._number(reading)):
+            return reading
+        return _again(result.claim, result.outcome, now, reading.read_at, attempts=result.claim.attempts)
+
+    async def release(self, jobs: Sequence[ClaimedHints]) -> None:
+        """Hand back."""
+        await self._store.release(jobs)
+
+    async def renew(self, jobs: Sequence[ClaimedHints]) -> None:
+        """A user with many members takes many calls, and undecided results wait."""
+        claims = [*jobs, *(reading.result.claim for reading in self._undecided)]
+        await self._store.renew(claims, lease_seconds=self._settings.lease_seconds)
+
+
+def _again(claim: ClaimedHints, outcome: str, at: datetime, read_at: datetime, *, attempts: int) -> Reading:
+    result = HintResult(claim=claim, outcome=outcome, state="due", next_attempt_at=at, attempts=attempts)
+    return Reading(result=result, read_at=read_at)
+
+
+def _nothing_read(claim: ClaimedHints, outcome: str, read_at: datetime) -> Reading:
+    return Reading(result=HintResult(claim=claim, outcome=outcome), read_at=read_at)
+
+
+def _word(answers: Sequence[MxMember]) -> str:
+    """What MX says of the member: its status."""
+    return (answers[0].connection_status if len(answers) == 1 else None) or "read"
+
+
+def _names(answer: MxMember, reading: Reading) -> set[str]:
+    """Every name by which our row may know the member."""
+    rows = (target.row_guid for target in reading.result.claim.targets)
+    return {name for name in (answer.member_guid, answer.asked_guid, *rows) if name is not None}
+
+
+def described(member: Member, target: Target) -> MxMember:
+    """What MX said of a member, in the form that our tables take."""
+    return MxMember(
+        user_guid=member.user_guid or target.user_guid,
+        member_guid=member.guid,
+        asked_guid=target.row_guid if target.row_guid != member.guid else None,
+        connection_status=member.connection_status,
+        is_oauth=member.is_oauth,
+        institution_code=member.institution_code,
+        error_code=member.error_code,
+        is_managed_by_user=member.is_managed_by_user,
+        is_being_aggregated=member.is_being_aggregated,
+        successfully_aggregated_at=member.successfully_aggregated_at,
+    )
+
+
+async def hints(runtime: Runtime) -> str:
+    """One run of reading hinted members; returns a short report."""
+    started = await runtime.set_clock()
+    database: Database = runtime.database
+    store = database.store(HintStore)
+    if lost := await store.recover(started):
+        log.warning("hints_recovered", rows=lost)
+    if await database.store(PauseStore).get(MX) is not None:
+        return "paused"  # the fetch stage's probe finds out when MX serves us again
+    breaker = Breaker(database.store(PauseStore), MX)
+    stage = Hints(runtime, breaker)
+    await stage.run()
+    more = stage.runner.has_more
+    until = started + timedelta(seconds=runtime.settings.run_seconds)
+    while not more and not stage.runner.halted and runtime.clock.now() < until and not runtime.stopping.is_set():
+        poison = Hints(runtime, breaker, poison=True, figures=stage.figures)
+        await poison.run()
+        if not poison.taken:
+            break
+        more = runtime.clock.now() >= until
+    if more and not runtime.stopping.is_set():
+        await runtime.wake("sync", 1)
+    elif await store.due(runtime.clock.now(), at_most=1):  # of members that were read a moment ago
+        runtime.later.plan("sync", [APART])
+    return summary(+stage.figures, runtime.clock.now() - started)

@@ -1,0 +1,137 @@
+"""The transactions of hints."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+from sqlalchemy import bindparam, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.store.hints.arriving import Arrivals, Hint
+from worker.store.hints.claims import APART, KEPT, ClaimedHints, HintClaims, HintResult
+from worker.store.mx_members import Applied, MxMember, apply_members, mark_gone
+from worker.store.sql.database import Database
+from worker.store.sql.moments import Moment
+from worker.store.sql.tables import reconnections
+
+r = reconnections.c
+
+#: Answers whose requests began within so many seconds of one another are applied together.
+_TOGETHER = 2.0
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """What reading the members of claimed hints at MX brought."""
+
+    result: HintResult
+    #: A moment before the first of them was asked for, by the database's clock.
+    read_at: datetime
+    answers: tuple[MxMember, ...] = ()
+    #: Our rows of members that MX does not know any more.
+    gone: tuple[str, ...] = ()
+
+
+class HintStore:
+    """The transactions of hints."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._arrivals = database.rows.part(Arrivals)
+        self._claims = database.rows.part(HintClaims)
+        self._overtaken = select(r.member_guid).where(
+            r.member_guid.in_(bindparam("guids", expanding=True)),
+            r.closed_at >= bindparam("read_at", type_=Moment()),
+            r.closed_at < bindparam("now", type_=Moment()),
+        )
+
+    async def add(self, given: Sequence[Hint]) -> int:
+        """Store hints in one commit; how many of them make a member be read. The same hint twice is one row."""
+        if not given:
+            return 0
+        return await self._database.apart(lambda connection: self._arrivals.add(connection, given))
+
+    async def claim(
+        self, n: int, *, worker_id: str, lease_seconds: float, now: datetime, poison: bool = False
+    ) -> list[ClaimedHints]:
+        """Take the hints of up to ``n`` due rows, and those of the same members with them. ``poison``: whose workers died."""
+        return await self._database.transaction(
+            lambda connection: self._claims.claim(
+                connection, n, worker_id=worker_id, lease_seconds=lease_seconds, now=now, poison=poison
+            )
+        )
+
+    async def recover(self, now: datetime) -> int:
+        """Take back what dead workers held, and forget what is old; how many that dead workers held."""
+
+        async def work(connection: AsyncConnection) -> int:
+            await self._claims.forget(connection, now - KEPT)
+            return await self._claims.recover(connection)
+
+        return await self._database.transaction(work)
+
+    async def release(self, claims: Sequence[ClaimedHints]) -> None:
+        """Hand leases back; nothing is counted."""
+        await self._database.transaction(lambda connection: self._claims.release(connection, claims))
+
+    async def renew(self, claims: Sequence[ClaimedHints], *, lease_seconds: float) -> None:
+        """Lengthen leases."""
+        await self._database.transaction(
+            lambda connection: self._claims.renew(connection, claims, lease_seconds=lease_seconds)
+        )
+
+    async def due(self, now: datetime, *, at_most: int) -> int:
+        """How many could be claimed now or are held by a dead worker, counted no further than ``at_most``."""
+        return await self._database.transaction(lambda connection: self._claims.due(connection, now, at_most=at_most))
+
+    async def settle(self, readings: Sequence[Reading], *, now: datetime, skip_aggregation: bool) -> Applied:
+        """Apply what MX said, and finish the hints, in one transaction. What another worker claimed meanwhile is left to it.
+
+        A member whose reconnection ended after it was asked for is read once more (:func:`worker.store.mx_members.apply_members`).
+        """
+
+        async def work(connection: AsyncConnection) -> Applied:
+            held = await self._claims.held(connection, [each.result.claim for each in readings])
+            mine = [each for each in readings if any(fence.key in held for fence in each.result.claim.fences)]
+            applied = Applied()
+            results = [each.result for each in mine]
+            for together in _by_moment(mine):
+                done, again = await self._apply(connection, together, now=now, skip_aggregation=skip_aggregation)
+                applied += done
+                results = [_once_more(result, now) if result.claim.guid in again else result for result in results]
+            await self._claims.finish(connection, results, now)
+            return applied
+
+        return await self._database.transaction(work)
+
+    async def _apply(
+        self, connection: AsyncConnection, readings: Sequence[Reading], *, now: datetime, skip_aggregation: bool
+    ) -> tuple[Applied, set[str]]:
+        """What was applied, and whose hints are to be read once more."""
+        read_at = readings[0].read_at
+        answers = [answer for each in readings for answer in each.answers]
+        rows = self._database.rows
+        applied = await apply_members(
+            connection, rows, answers, read_at=read_at, now=now, skip_aggregation=skip_aggregation
+        )
+        await mark_gone(connection, rows, [guid for each in readings for guid in each.gone], now)
+        if not applied.overtaken:
+            return applied, set()
+        guids = {guid: each.result.claim.guid for each in readings for target in each.result.claim.targets
+                 if (guid := target.row_guid) is not None}  # fmt: skip
+        found = await connection.execute(self._overtaken, {"guids": list(guids), "read_at": read_at, "now": now})
+        return applied, {guids[row[0]] for row in found}
+
+
+def _by_moment(readings: Sequence[Reading]) -> list[list[Reading]]:
+    """In the order of their beginning, and apart where a slow answer would make the others look as old as itself."""
+    groups: list[list[Reading]] = []
+    for each in sorted(readings, key=lambda one: one.read_at):
+        if not groups or (each.read_at - groups[-1][0].read_at).total_seconds() > _TOGETHER:
+            groups.append([])
+        groups[-1].append(each)
+    return groups
+
+
+def _once_more(result: HintResult, now: datetime) -> HintResult:
+    at = now + timedelta(seconds=APART)
+    return msgspec.structs.replace(result, state="due", outcome="overtaken", next_attempt_at=at)

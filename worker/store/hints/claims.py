@@ -1,0 +1,343 @@
+"""Leases of hints: who reads which member, and what became of it."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Float,
+    Integer,
+    Text,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.policy.poison import MOST_DEATHS, batch_size
+from worker.store.pauses import EVERYTHING, MX, holds_all
+from worker.store.sql.moments import Moment, database_now, later
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import hints, members, written
+
+h = hints.c
+
+#: Seconds between two readings of one member.
+APART = 3.0
+#: How long a hint is kept after it came last. MX repeats a webhook for about a day.
+KEPT = timedelta(days=2)
+#: Old hints deleted at once.
+_MOST_DELETED = 5_000
+#: Members read for one hint that names a user alone.
+_MOST_OF_A_USER = 100
+#: The lock under which PostgreSQL's workers claim hints, one after the other.
+_CLAIMING = 7_264_901
+
+_DUE, _LEASED = written("due"), written("leased")
+_NOW = bindparam("now", type_=Moment())
+
+
+class Fence(msgspec.Struct, frozen=True):
+    """A claimed hint."""
+
+    key: str
+    epoch: int
+    times: int
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """A member to read at MX."""
+
+    user_guid: str
+    #: The GUID to ask MX for.
+    asked_guid: str
+    #: Our row's, if there is one.
+    row_guid: str | None = None
+
+
+class ClaimedHints(msgspec.Struct, frozen=True, kw_only=True):
+    """All due hints of a member, or of a user; this worker holds them."""
+
+    fences: tuple[Fence, ...]
+    #: Whom they name.
+    guid: str
+    #: Empty: nobody knows whose member it is.
+    targets: tuple[Target, ...]
+    #: Failed attempts.
+    attempts: int
+    #: Whether the hint names the same user as our row, or either names none.
+    same_user: bool = True
+
+
+class HintResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of claimed hints."""
+
+    claim: ClaimedHints
+    outcome: str
+    #: ``due``, ``done`` or ``failed``.
+    state: str = "done"
+    next_attempt_at: datetime | None = None
+    attempts: int = 0
+
+
+class HintClaims:
+    """Leases of hints, in the transaction of the caller. Statements are made once."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._lease = _lease_statement(rows, poison=False)
+        self._lease_poison = _lease_statement(rows, poison=True)
+        self._fewest_deaths = select(func.min(h.lost_leases)).where(_claimable(poison=True))
+        guids = rows.table("given", {"guid": Text()}).c
+        m = members.c
+        row = (m.member_guid, m.user_guid, m.moved_to)
+        self._known = select(*row).where(m.member_guid == guids.guid)
+        self._moved = select(*row).where(m.moved_to == guids.guid, m.moved_to.is_not(None))
+        self._of_user = select(*row).where(m.user_guid == guids.guid).order_by(m.member_guid)
+        fences = rows.table("given", {"key": Text(), "epoch": BigInteger()}).c
+        mine = and_(h.key == fences.key, h.epoch == fences.epoch, h.state == _LEASED)
+        self._held = select(h.key).where(mine).order_by(h.key).with_for_update(of=hints)
+        self._release = update(hints).where(mine).values(state="due", lease_worker=None, lease_expires_at=None)
+        self._renew = (
+            update(hints).where(mine).values(lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())))
+        )
+        self._finish = _finish_statement(rows)
+        self._waiting = and_(h.state == _DUE, h.next_attempt_at <= _NOW, ~holds_all(EVERYTHING, MX))
+        self._lost = and_(h.state == _LEASED, h.lease_expires_at < database_now())
+
+    async def claim(
+        self,
+        connection: AsyncConnection,
+        n: int,
+        *,
+        worker_id: str,
+        lease_seconds: float,
+        now: datetime,
+        poison: bool,
+    ) -> list[ClaimedHints]:
+        """Take the hints of up to ``n`` due rows, and those of the same members with them. ``poison``: whose workers died."""
+        if not self._rows.is_sqlite:  # which has one writer at a time anyway
+            await connection.execute(select(func.pg_advisory_xact_lock(_CLAIMING)))
+        given: dict[str, Any] = {"n": n, "worker_id": worker_id, "lease_seconds": lease_seconds, "now": now}
+        statement = self._lease
+        if poison:
+            deaths = await connection.scalar(self._fewest_deaths, {"now": now})
+            if deaths is None:
+                return []
+            given |= {"n": batch_size(n, deaths), "deaths": deaths}
+            statement = self._lease_poison
+        taken = (await connection.execute(statement, given)).all()
+        return await self._claimed(connection, taken) if taken else []
+
+    async def _claimed(self, connection: AsyncConnection, taken: Sequence[Any]) -> list[ClaimedHints]:
+        by_guid: dict[str, list[Any]] = {}
+        for row in taken:
+            by_guid.setdefault(row.member_guid or row.user_guid, []).append(row)
+        named = {guid for guid, found in by_guid.items() if found[0].member_guid is not None}
+        known = {row.member_guid: row for row in await self._read(connection, self._known, named)}
+        known = {row.moved_to: row for row in await self._read(connection, self._moved, named - known.keys())} | known
+        of_user: dict[str, list[Any]] = {}
+        for row in await self._read(connection, self._of_user, by_guid.keys() - named):
+            of_user.setdefault(row.user_guid, []).append(row)
+        return [
+            _claimed_hints(guid, found, known.get(guid), of_user.get(guid, ()), is_member=guid in named)
+            for guid, found in by_guid.items()
+        ]
+
+    async def _read(self, connection: AsyncConnection, statement: Any, guids: Collection[str]) -> Sequence[Any]:
+        if not guids:
+            return ()
+        given = self._rows.encode({"guid": guid} for guid in sorted(guids))
+        return (await connection.execute(statement, {"given": given})).all()
+
+    async def recover(self, connection: AsyncConnection) -> int:
+        """Hints whose worker let the lease run out are due again; after six deaths they are given up."""
+        is_poison = h.lost_leases + 1 >= MOST_DEATHS
+        statement = (
+            update(hints)
+            .where(self._lost)
+            .values(
+                state=case((is_poison, "failed"), else_="due"),
+                outcome=case((is_poison, "poison"), else_=h.outcome),
+                next_attempt_at=case((is_poison, null()), else_=h.next_attempt_at),
+                epoch=h.epoch + 1,
+                lost_leases=h.lost_leases + 1,
+                lease_worker=None,
+                lease_expires_at=None,
+            )
+        )
+        return int((await connection.execute(statement)).rowcount)
+
+    async def forget(self, connection: AsyncConnection, before: datetime) -> None:
+        """Delete what came last before a moment and is not waiting."""
+        old = (
+            select(h.key)
+            .where(h.last_received_at < before, h.state.in_((written("done"), written("failed"))))
+            .limit(_MOST_DELETED)
+        )
+        await connection.execute(delete(hints).where(self._rows.among(h.key, old)))
+
+    async def due(self, connection: AsyncConnection, now: datetime, *, at_most: int) -> int:
+        """How many could be claimed now or are held by a dead worker, counted no further than ``at_most``."""
+        found = 0
+        for which in (self._waiting, self._lost):  # two statements: an OR over two partial indexes would read the table
+            some = select(literal(1)).select_from(hints).where(which).limit(at_most).subquery()
+            found += int(await connection.scalar(select(func.count()).select_from(some), {"now": now}) or 0)
+        return min(found, at_most)
+
+    async def held(self, connection: AsyncConnection, claims: Sequence[ClaimedHints]) -> set[str]:
+        """The keys of those that are leased still under their epoch, locked in the order of their keys."""
+        return {row[0] for row in await connection.execute(self._held, {"given": self._fences(claims)})}
+
+    async def release(self, connection: AsyncConnection, claims: Sequence[ClaimedHints]) -> None:
+        """Hand leases back."""
+        await connection.execute(self._release, {"given": self._fences(claims)})
+
+    async def renew(self, connection: AsyncConnection, claims: Sequence[ClaimedHints], *, lease_seconds: float) -> None:
+        """Lengthen leases."""
+        await connection.execute(self._renew, {"given": self._fences(claims), "lease_seconds": lease_seconds})
+
+    async def finish(self, connection: AsyncConnection, results: Sequence[HintResult], now: datetime) -> None:
+        """Write what became of claimed hints. One that came again meanwhile is due once more."""
+        ordered = sorted(
+            ((fence, result) for result in results for fence in result.claim.fences), key=lambda each: each[0].key
+        )
+        given = [
+            {
+                "key": fence.key,
+                "epoch": fence.epoch,
+                "times": fence.times,
+                "state": result.state,
+                "outcome": result.outcome,
+                "next_attempt_at": result.next_attempt_at,
+                "attempts": result.attempts,
+            }
+            for fence, result in ordered
+        ]
+        await connection.execute(self._finish, {"given": self._rows.encode(given), "now": now})
+
+    def _fences(self, claims: Sequence[ClaimedHints]) -> str:
+        fences = sorted((fence for claim in claims for fence in claim.fences), key=lambda fence: fence.key)
+        return self._rows.encode({"key": fence.key, "epoch": fence.epoch} for fence in fences)
+
+
+def _claimed_hints(
+    guid: str, found: Sequence[Any], known: Any, of_user: Sequence[Any], *, is_member: bool
+) -> ClaimedHints:
+    """``known``: our row of the member; ``of_user``: our rows of the user, where the hints name no member."""
+    fences = tuple(Fence(row.key, row.epoch, row.times) for row in found)
+    attempts = max(row.attempts for row in found)
+    if not is_member:
+        targets = tuple(_target(row) for row in of_user[:_MOST_OF_A_USER])
+        return ClaimedHints(fences=fences, guid=guid, targets=targets, attempts=attempts)
+    said = next((row.user_guid for row in found if row.user_guid is not None), None)
+    if known is not None:
+        same = said is None or said == known.user_guid
+        return ClaimedHints(fences=fences, guid=guid, targets=(_target(known),), attempts=attempts, same_user=same)
+    targets = () if said is None else (Target(user_guid=said, asked_guid=guid),)
+    return ClaimedHints(fences=fences, guid=guid, targets=targets, attempts=attempts)
+
+
+def _target(row: Any) -> Target:
+    return Target(user_guid=row.user_guid, asked_guid=row.moved_to or row.member_guid, row_guid=row.member_guid)
+
+
+def _claimable(*, poison: bool) -> ColumnElement[bool]:
+    """Due, and its member is neither being read nor was a moment ago.
+
+    The plain SQL would be ``NOT EXISTS``. PostgreSQL turns that into a join and may read all hints for it, so this counts.
+    """
+    other = hints.alias("other")
+    o = other.c
+    in_hand = (
+        select(func.count())
+        .select_from(other)
+        .where(
+            o.member_guid == h.member_guid, or_(o.state == _LEASED, later(o.read_at, literal(APART, Float())) > _NOW)
+        )
+        .correlate(hints)
+    )
+    deaths = h.lost_leases > 0 if poison else h.lost_leases == 0
+    return and_(
+        h.state == _DUE,
+        h.next_attempt_at <= _NOW,
+        ~holds_all(EVERYTHING, MX),
+        deaths,
+        in_hand.scalar_subquery() == 0,
+    )
+
+
+def _lease_statement(rows: Rows, *, poison: bool) -> Any:
+    claimable = _claimable(poison=poison)
+    if poison:
+        claimable = and_(claimable, h.lost_leases == bindparam("deaths", type_=Integer()))
+    due = (
+        select(h.key, h.member_guid)
+        .where(claimable)
+        .order_by(h.next_attempt_at)
+        .limit(bindparam("n", type_=Integer()))
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    sibling = hints.alias("sibling")
+    s = sibling.c
+    along = (
+        select(s.key)
+        .where(rows.among(s.member_guid, select(due.c.member_guid)), s.state == _DUE)
+        .where(s.lost_leases > 0 if poison else s.lost_leases == 0)
+        .with_for_update(skip_locked=True, of=sibling)
+        .cte("along")
+    )
+    taken = select(due.c.key) if poison else select(due.c.key).union_all(select(along.c.key))
+    return (
+        update(hints)
+        .where(rows.among(h.key, taken))
+        .values(
+            state="leased",
+            lease_worker=bindparam("worker_id"),
+            lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())),
+            epoch=h.epoch + 1,
+        )
+        .returning(h.key, h.epoch, h.times, h.member_guid, h.user_guid, h.attempts)
+    )
+
+
+def _finish_statement(rows: Rows) -> Any:
+    given = rows.table(
+        "given",
+        {
+            "key": Text(),
+            "epoch": BigInteger(),
+            "times": Integer(),
+            "state": Text(),
+            "outcome": Text(),
+            "next_attempt_at": Moment(),
+            "attempts": Integer(),
+        },
+    ).c
+    came_again = and_(h.times != given.times, given.state != "due")
+    return (
+        update(hints)
+        .where(h.key == given.key, h.epoch == given.epoch, h.state == _LEASED)
+        .values(
+            state=case((came_again, "due"), else_=given.state),
+            next_attempt_at=case((came_again, _NOW), else_=given.next_attempt_at),
+            outcome=given.outcome,
+            attempts=given.attempts,
+            # What MX did not answer was not read.
+            read_at=case((given.state == "due", h.read_at), else_=_NOW),
+            lease_worker=None,
+            lease_expires_at=None,
+            lost_leases=0,
+        )
+    )
