@@ -20,7 +20,7 @@ from worker.schedules import Line
 from worker.settings import settings
 from worker.telemetry.logs import configure_logs
 
-STAGES = ("sweep", "fetch", "deliver", "verify", "sync")
+STAGES = ("sweep", "fetch", "deliver", "verify", "sync", "events")
 
 #: How long a worker that is asked to stop may take to end its run (seconds).
 STOP_GRACE = 60

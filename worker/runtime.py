@@ -19,6 +19,7 @@ from sqlalchemy import select
 
 from worker.channels.registry import open_channels
 from worker.clock import CarriedClock
+from worker.endpoint import Endpoint
 from worker.later import LaterWakes
 from worker.mx.client import Mx, MxClient
 from worker.mx.pacing import Pacing
@@ -62,6 +63,8 @@ class Runtime:
         self.database.on_events = lambda: self.later.plan("events", (0,))
         #: How long one call to MX may take (seconds). It ends well before the lease of its row.
         self.mx_deadline = min(45.0, settings.lease_seconds / 2)
+        #: Where events go; ``None``: nowhere.
+        self.endpoint = Endpoint(settings) if settings.events_url is not None else None
         self.pacing = Pacing(settings)
         self.mx: Mx = MxClient(settings, deadline=self.mx_deadline, pacing=self.pacing)
         self.clock = CarriedClock()
@@ -87,6 +90,8 @@ class Runtime:
             everything.push_async_callback(self.later.close)
             everything.push_async_callback(self.pacing.close)
             everything.push_async_callback(self.mx.close)
+            if self.endpoint is not None:
+                everything.push_async_callback(self.endpoint.close)
             for channel in self.channels.values():
                 everything.push_async_callback(channel.close)
 

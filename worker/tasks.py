@@ -17,11 +17,13 @@ from worker.publishing import Waker
 from worker.runtime import ProcessRuntime, Runtime
 from worker.settings import settings
 from worker.stages.deliver import deliver
+from worker.stages.events import events
 from worker.stages.fetch import fetch
 from worker.stages.hints import hints
 from worker.stages.sweep import sweep
 from worker.stages.verify import verify
 from worker.store.delivering import DeliverStore
+from worker.store.events.queue import EventStore
 from worker.store.fetching import FetchStore
 from worker.store.hinting import HintStore
 from worker.store.pauses import PauseStore
@@ -106,6 +108,12 @@ def run_sync() -> str:
     return run("sync", hints)
 
 
+@app.task(base=StageTask, name="reconnect.events")
+def run_events() -> str:
+    """One run of the events stage."""
+    return run("events", events)
+
+
 def check_overdue_sweeps(uptime: float) -> str | None:
     """The check of ``worker.watching``. It runs in a child of the worker, with the child's own connections."""
     with suppress(Exception):  # stages report a database that cannot be reached
@@ -123,6 +131,8 @@ def _open(**_: object) -> None:
 async def _compile_statements(runtime: Runtime) -> None:
     for store in (FetchStore, DeliverStore, VerifyStore, PauseStore, HintStore):
         runtime.database.store(store)
+    if runtime.endpoint is not None:
+        runtime.database.store(EventStore)
 
 
 @signals.worker_process_shutdown.connect

@@ -32,7 +32,7 @@ FLOORS = (
         "consumer",
     },
     {"policy", "store", "mx", "channels", "sandbox"},
-    {"runtime", "intake", "bounces", "publishing"},
+    {"endpoint", "runtime", "intake", "bounces", "publishing"},
     {"stages"},
     {"sandbox.demo"},
     {"app", "beat", "watching", "task_events", "tasks", "web", "cli", "__main__"},

@@ -31,7 +31,7 @@ def worker_command(children: int) -> list[str]:
         "-c",
         str(children),
         "-Q",
-        "sweep,fetch,deliver,verify,sync",
+        "sweep,fetch,deliver,verify,sync,events",
         "--without-gossip",
         "--without-mingle",
     )

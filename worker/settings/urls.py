@@ -243,6 +243,8 @@ def service_url(text: str, example: str) -> str:
 
 def endpoint_url(text: str, example: str) -> str:
     """One address that is posted to, unchanged: its path and query may be part of what lets a caller in. https, or http on loopback."""
+    if not text.isascii():
+        raise ValueError(f"expected a URL such as {example}, with other letters percent-encoded")
     return _over_tls(text, f"expected a URL such as {example}", "what is posted")
 
 

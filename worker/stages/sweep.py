@@ -22,10 +22,11 @@ from worker.runtime import Runtime
 from worker.stages.next_steps import steps_after
 from worker.store.deliver_settling import DeliveryResult
 from worker.store.delivering import DeliverStore
+from worker.store.events.queue import EventStore
 from worker.store.fetching import FetchStore
 from worker.store.hinting import HintStore
 from worker.store.outages import OutageStore
-from worker.store.pauses import MX, PauseStore, outage_scope
+from worker.store.pauses import EVENTS, MX, PauseStore, outage_scope
 from worker.store.sweeping import SweepReport, SweepStore
 from worker.store.verifying import VerifyStore
 
@@ -34,6 +35,8 @@ log = structlog.get_logger()
 #: One sweep puts at most this many tasks of one stage into its queue. Each of them is a run, which works through thousands of rows. If
 #: there are more workers, the next sweep wakes more of them.
 MOST_WOKEN = 8
+#: Of tasks that post events at most so many: each keeps 20 requests of the application's endpoint in flight.
+MOST_POSTING = 2
 
 
 async def sweep(runtime: Runtime, *, slot: datetime | None = None) -> SweepReport | None:
@@ -123,9 +126,13 @@ async def wake(runtime: Runtime) -> dict[str, int]:
         "verify": await database.store(VerifyStore).due(now, at_most=at_most),
         "sync": await database.store(HintStore).due(now, at_most=at_most),
     }
+    if runtime.endpoint is not None:
+        due["events"] = await database.store(EventStore).due(now, at_most=MOST_POSTING * runtime.settings.batch_size)
     for pause in await database.store(PauseStore).all():
         if pause.probe_at is not None and pause.probe_at <= now and not pause.is_outage:
-            stage = "fetch" if pause.scope == MX else "deliver"
+            stage = {MX: "fetch", EVENTS: "events"}.get(pause.scope, "deliver")
+            if stage not in due:
+                continue  # events are off
             due[stage] = max(due[stage], 1)  # somebody has to take the probe
     woken = {}
     for stage, rows in due.items():

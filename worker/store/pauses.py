@@ -22,6 +22,8 @@ from worker.store.sql.tables import pauses
 EVERYTHING = "everything"
 #: Requests to MX, by the breaker.
 MX = "mx"
+#: Events to the application, by the breaker.
+EVENTS = "events"
 
 
 def holds_institution(code: ColumnElement[str | None]) -> ColumnElement[bool]:

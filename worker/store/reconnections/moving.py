@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from sqlalchemy import Text, or_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.policy.events import EventType
+from worker.store.events.recording import record_about
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import reconnections
 
@@ -22,10 +24,12 @@ class Moving:
             .where(r.member_guid == given.member_guid, r.closed_at.is_(None))
             .where(or_(r.moved_to.is_(None), r.moved_to != given.moved_to))
             .values(moved_to=given.moved_to)
+            .returning(r.id)
         )
 
     async def note(self, connection: AsyncConnection, moves: Mapping[str, str]) -> None:
         """No move between states: open reconnections of these members (by the old GUID) remember the new GUID."""
         if moves:
             given = [{"member_guid": old, "moved_to": new} for old, new in sorted(moves.items())]
-            await connection.execute(self._note, {"given": self._rows.encode(given)})
+            moved = (await connection.execute(self._note, {"given": self._rows.encode(given)})).scalars()
+            record_about(connection, EventType.MOVED, sorted(moved))

@@ -1,0 +1,83 @@
+"""An application's endpoint for events, over a socket: verifies each request by the library, and fails as it is told to."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from standardwebhooks import Webhook
+
+#: What the receiver does with a request: answers with a status (and headers), or `hang`, or `lose` the answer after keeping the event.
+Behaviour = int | tuple[int, dict[str, str]] | str
+
+KEY = "whsec_" + "a2V5" * 8
+OLD_KEY = "whsec_" + "b2xk" * 8
+
+
+@dataclass
+class Receiver:
+    """What came in, and what it did."""
+
+    url: str = ""
+    #: By event: the behaviour towards it. The default accepts everything.
+    behave: Callable[[dict[str, Any], int], Behaviour] = lambda _event, _nth: 204
+    #: Every request, verified: (headers, event).
+    requests: list[tuple[dict[str, str], dict[str, Any]]] = field(default_factory=list)
+    #: Bodies as they came.
+    bodies: list[bytes] = field(default_factory=list)
+    #: Each accepted event once, in the order of its first acceptance.
+    kept: list[dict[str, Any]] = field(default_factory=list)
+    refused: int = 0
+    _tries: dict[str, int] = field(default_factory=dict)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        event = Webhook(KEY).verify(body, dict(request.headers))
+        assert request.headers["webhook-id"] == event["id"]
+        self.requests.append((dict(request.headers), event))
+        self.bodies.append(body)
+        nth = self._tries[event["id"]] = self._tries.get(event["id"], 0) + 1
+        did = self.behave(event, nth)
+        if did == "hang":
+            await asyncio.sleep(3600)
+        if did == "lose":
+            self._keep(event)
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        status, headers = did if isinstance(did, tuple) else (int(did), {})
+        if 200 <= status < 300:
+            self._keep(event)
+        else:
+            self.refused += 1
+        return web.Response(status=status, headers=headers)
+
+    def _keep(self, event: dict[str, Any]) -> None:
+        if all(each["id"] != event["id"] for each in self.kept):
+            self.kept.append(event)
+
+    def sequences(self, key: str = "user_guid") -> dict[str, list[int]]:
+        """The sequences that were kept, in order, by a field of the data."""
+        found: dict[str, list[int]] = {}
+        for event in self.kept:
+            found.setdefault(event["data"].get(key, ""), []).append(event["sequence"])
+        return found
+
+
+@asynccontextmanager
+async def receiving(port: int = 0) -> AsyncIterator[Receiver]:
+    """A receiver that listens."""
+    receiver = Receiver()
+    app = web.Application()
+    app.router.add_post("/in", receiver.handle)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port)
+    await site.start()
+    receiver.url = f"http://127.0.0.1:{runner.addresses[0][1]}/in"
+    try:
+        yield receiver
+    finally:
+        await runner.cleanup()

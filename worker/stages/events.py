@@ -1,0 +1,253 @@
+"""Events: tell the application what happened, signed, in order for each user, at least once.
+
+An event is accepted by any 2xx within 15 s. Everything else is a failure: other statuses, redirects too, no answer, a lost one. When it
+is posted again stands in :mod:`worker.policy.event_retries`.
+
+**The breaker.** What concerns the endpoint as a whole stops all workers and counts as no event's attempt:
+
+| what happens | the breaker opens, and one event is tried again |
+|---|---|
+| ten failures in a row, or an event failed twice and none was accepted between | after 1 minute; after 10 s if the endpoint cannot be reached |
+| 429, or 503 with ``Retry-After`` | after as long as ``Retry-After`` says, at most an hour; 1 minute without it |
+| 410: the endpoint wants no more events | after an hour |
+
+Nothing is lost meanwhile: events are written and wait. One event that is accepted closes it.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+import structlog
+
+from worker.endpoint import CONNECTIONS, Answer, Endpoint
+from worker.policy import events as policy
+from worker.policy.event_retries import SOON, after_failure, counts_as_attempt
+from worker.runtime import Runtime
+from worker.stages.breaker import PROBE_EVERY, PROBE_SOON, Breaker, Gate, log_stopped
+from worker.stages.runner import Batch, Runner, summary
+from worker.store.events.queue import ACCEPTED, FAILED, WAITING, ClaimedEvent, EventResult, EventStore
+from worker.store.pauses import EVENTS, PauseStore
+from worker.store.refusals import NOT_REACHED
+
+log = structlog.get_logger()
+
+#: So many failures in a row, and none accepted, speak of the endpoint.
+STREAK = 10
+#: How long the events of one user are posted one after the other before the rest is handed back.
+LONGEST = timedelta(seconds=30)
+_GONE, _TOO_MANY, _UNAVAILABLE = "http_410", "http_429", "http_503"
+_LONGEST_PAUSE = timedelta(hours=1)
+
+#: The events of one user or outage, in order.
+Job = Sequence[ClaimedEvent]
+
+
+class Posted(msgspec.Struct, frozen=True):
+    """One event, and what the endpoint made of it."""
+
+    event: ClaimedEvent
+    began: datetime
+    ended: datetime
+    answer: Answer
+
+
+class Done(msgspec.Struct, frozen=True):
+    """What a job came to: events that were posted, and those that were not, because one before them failed."""
+
+    posted: Sequence[Posted]
+    left: Sequence[ClaimedEvent]
+
+
+class Events:
+    """The stage, as the runner sees it."""
+
+    def __init__(self, runtime: Runtime, endpoint: Endpoint, *, probe: bool = False) -> None:
+        self._runtime = runtime
+        self._endpoint = endpoint
+        self._settings = runtime.settings
+        self._store = runtime.database.store(EventStore)
+        self._pauses = runtime.database.store(PauseStore)
+        self._probe = probe
+        self._failing = 0
+        #: Why the breaker opens, and for how long.
+        self._stop: tuple[str, timedelta] | None = None
+        self.accepted = False
+        self.figures: Counter[str] = Counter()
+        self.runner = Runner(
+            stage=self,
+            slots=CONNECTIONS,
+            batch=self._settings.batch_size,
+            seconds=self._settings.run_seconds,
+            renew_every=self._settings.lease_seconds / 3,
+            stopping=runtime.stopping,
+        )
+
+    async def claim(self, n: int) -> Batch[Job]:
+        """Take the due events of ``n`` users. A probe takes what is due in a moment as well: what failed last is."""
+        ahead = 2 * SOON if self._probe else timedelta(0)
+        jobs = await self._store.lease(
+            n,
+            worker_id=self._runtime.worker_id,
+            lease_seconds=self._settings.lease_seconds,
+            now=self._runtime.clock.now() + ahead,
+            probe=self._probe,
+        )
+        return Batch(taken=len(jobs), jobs=jobs)
+
+    async def work(self, job: Job) -> Done:
+        """Post the events of one user, each after the one before it was accepted."""
+        clock, posted = self._runtime.clock, []
+        until = clock.now() + LONGEST
+        for place, event in enumerate(job):
+            began = clock.now()
+            if place and (began > until or self.runner.halted or self._runtime.stopping.is_set()):
+                break
+            timestamp = event.created_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            body = policy.body(event.type, event.event_id, event.id, timestamp, event.data)
+            answer = await self._endpoint.post(event.event_id, body, began)
+            posted.append(Posted(event, began, clock.now(), answer))
+            if not answer.accepted:
+                self._failed(answer)
+                break
+            self._failing, self.accepted = 0, True
+        return Done(posted, job[len(posted) :])
+
+    def _failed(self, answer: Answer) -> None:
+        self._failing += 1
+        told_to_wait = answer.code == _UNAVAILABLE and answer.retry_after is not None
+        if self._failing >= STREAK or self._probe or told_to_wait or answer.code in {_GONE, _TOO_MANY}:
+            self._trip(answer)
+
+    def _trip(self, answer: Answer) -> None:
+        self.runner.halted = True
+        if answer.code == _GONE:
+            self._stop = f"the endpoint wants no more events ({_GONE})", _LONGEST_PAUSE
+        elif answer.unreachable:
+            self._stop = f"the endpoint {NOT_REACHED}: {answer.code}", PROBE_SOON
+        else:
+            wait = PROBE_EVERY if answer.retry_after is None else timedelta(seconds=answer.retry_after)
+            self._stop = (
+                f"the endpoint accepts no events: {answer.code}",
+                min(max(wait, timedelta(seconds=1)), _LONGEST_PAUSE),
+            )
+
+    def crashed(self, job: Job) -> Done:
+        """An error of this worker: the events wait for the next run."""
+        return Done((), job)
+
+    async def settle(self, done: Sequence[Done]) -> None:
+        """Write results, and hand back what was not posted."""
+        posted = [each for one in done for each in one.posted]
+        results = [_accepted(each) for each in posted if each.answer.accepted]
+        if failed := [each for each in posted if not each.answer.accepted]:
+            last = max((each.ended for each in posted if each.answer.accepted), default=None)
+            stored = await self._store.last_accepted_at()
+            last = max((moment for moment in (last, stored) if moment is not None), default=None)
+            results += [self._not_accepted(each, last) for each in failed]
+        if self._stop is not None:
+            (reason, wait), self._stop = self._stop, None
+            now = self._runtime.clock.now()
+            if await self._pauses.set(EVENTS, reason, now=now, probe_after=wait):
+                log_stopped(EVENTS, reason)
+            self._runtime.later.plan("events", (wait.total_seconds(),))
+        await self._store.settle(results)
+        await self._store.release([event for one in done for event in one.left])
+        self.figures.update(result.state if result.state != WAITING else "retry" for result in results)
+        self._wake_for([result for result in results if result.next_attempt_at is not None])
+
+    def _not_accepted(self, posted: Posted, last_accepted_at: datetime | None) -> EventResult:
+        event, answer, now = posted.event, posted.answer, self._runtime.clock.now()
+        counts = counts_as_attempt(event.tried_at, last_accepted_at)
+        if event.tried_at is not None and not counts:
+            self._trip(answer)
+        retry = after_failure(
+            event.attempts, counts=counts, now=now, rng=self._runtime.rng, retry_after=answer.retry_after
+        )
+        if retry.at is None:
+            log.error(
+                "event_given_up",
+                id=event.event_id,
+                type=event.type,
+                outcome=answer.code,
+                what_to_do="see `reconnect events`; `reconnect events --replay --failed` posts it again",
+            )
+        return EventResult(
+            id=event.id,
+            epoch=event.epoch,
+            state=FAILED if retry.at is None else WAITING,
+            outcome=answer.code,
+            tried_at=posted.began,
+            attempts=retry.attempts,
+            next_attempt_at=retry.at,
+        )
+
+    def _wake_for(self, retries: Sequence[EventResult]) -> None:
+        """Wake the stage for retries of the next minutes, which no sweep has to be waited for."""
+        now = self._runtime.clock.now()
+        waits = {(result.next_attempt_at - now).total_seconds() for result in retries if result.next_attempt_at}
+        self._runtime.later.plan("events", (wait for wait in waits if wait <= _SOON_ENOUGH))
+
+    async def release(self, jobs: Sequence[Job]) -> None:
+        """Hand back what was not posted. What was, and is cut short, is posted again: receivers drop doubles by the id."""
+        await self._store.release([event for job in jobs for event in job])
+
+    async def renew(self, jobs: Sequence[Job]) -> None:
+        """A slow endpoint may take longer than a lease for a whole batch."""
+        events = [event for job in jobs for event in job]
+        await self._store.renew(events, lease_seconds=self._settings.lease_seconds)
+
+
+#: Retries that are no farther ahead have a wake of their own (seconds).
+_SOON_ENOUGH = 600.0
+
+
+def _accepted(posted: Posted) -> EventResult:
+    return EventResult(
+        id=posted.event.id,
+        epoch=posted.event.epoch,
+        state=ACCEPTED,
+        outcome=posted.answer.code,
+        tried_at=posted.began,
+        attempts=posted.event.attempts,
+        accepted_at=posted.ended,
+    )
+
+
+async def events(runtime: Runtime) -> str:
+    """One run of posting events; returns a short report."""
+    endpoint = runtime.endpoint
+    if endpoint is None:
+        return "EVENTS_URL is not set"
+    started = await runtime.set_clock()
+    pauses = runtime.database.store(PauseStore)
+    gate = await Breaker(pauses, EVENTS).admit(started)
+    if gate is Gate.OPEN:
+        return "paused"
+    if gate is Gate.PROBE and not await _probe(runtime, endpoint, pauses):
+        return "paused"
+    stage = Events(runtime, endpoint)
+    await stage.runner.run()
+    if not stage.runner.halted and not runtime.stopping.is_set():
+        # Also those that were written, or fell free, while others of their user were under way.
+        store, now = runtime.database.store(EventStore), runtime.clock.now()
+        if stage.runner.has_more or await store.due(now, at_most=1):
+            await runtime.wake("events", 1)
+    return summary(stage.figures, runtime.clock.now() - started)
+
+
+async def _probe(runtime: Runtime, endpoint: Endpoint, pauses: PauseStore) -> bool:
+    """Post one user's events although the breaker is open; if one is accepted, it closes."""
+    stage = Events(runtime, endpoint, probe=True)
+    batch = await stage.claim(1)
+    for job in batch.jobs:
+        try:
+            done = await stage.work(job)
+        except BaseException:
+            await stage.release([job])
+            raise
+        await stage.settle([done])
+    if stage.accepted and await pauses.lift(EVENTS):
+        log.info("resumed", scope=EVENTS)
+    return stage.accepted
