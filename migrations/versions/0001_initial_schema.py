@@ -17,7 +17,7 @@ _GUID = sa.String(length=128).with_variant(sa.String(length=128, collation="C"),
 _HASH = sa.String(length=64).with_variant(sa.String(length=64, collation="C"), "postgresql")
 
 
-def upgrade() -> None:
+def upgrade() -> None:  # noqa: PLR0915 - one schema, a statement each
     op.create_table(
         "devices",
         sa.Column("id", _ID, sa.Identity(always=False), nullable=False),
@@ -154,6 +154,14 @@ def upgrade() -> None:
         postgresql_where=sa.text("state IN ('pending', 'sending')"),
         sqlite_where=sa.text("state IN ('pending', 'sending')"),
     )
+    op.create_index(
+        "ix_notifications_ended",
+        "notifications",
+        ["outcome_at"],
+        unique=False,
+        postgresql_where=sa.text("state <> 'pending' AND state <> 'sending'"),
+        sqlite_where=sa.text("state <> 'pending' AND state <> 'sending'"),
+    )
     op.create_table(
         "pauses",
         sa.Column("scope", sa.String(length=160), nullable=False),
@@ -191,6 +199,7 @@ def upgrade() -> None:
         sa.Column("moved_to", _GUID, nullable=True),
         sa.Column("clicked_at", Moment(), nullable=True),
         sa.Column("owed_at", Moment(), nullable=True),
+        sa.Column("emptied_at", Moment(), nullable=True),
         sa.CheckConstraint(
             "state IN ('due', 'leased', 'ready', 'notified', 'reconnected', 'unsupported', 'gone', 'exhausted', 'cancelled', 'quarantined')",
             name=op.f("ck_reconnections_state"),
@@ -271,6 +280,30 @@ def upgrade() -> None:
         postgresql_where=sa.text("closed_at IS NULL"),
         sqlite_where=sa.text("closed_at IS NULL"),
     )
+    op.create_index(
+        "ix_reconnections_ended",
+        "reconnections",
+        ["closed_at"],
+        unique=False,
+        postgresql_where=sa.text("closed_at IS NOT NULL AND emptied_at IS NULL"),
+        sqlite_where=sa.text("closed_at IS NOT NULL AND emptied_at IS NULL"),
+    )
+    op.create_index(
+        "ix_reconnections_emptied",
+        "reconnections",
+        ["reopen_at"],
+        unique=False,
+        postgresql_where=sa.text("emptied_at IS NOT NULL"),
+        sqlite_where=sa.text("emptied_at IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_reconnections_user_ended",
+        "reconnections",
+        ["user_guid"],
+        unique=False,
+        postgresql_where=sa.text("closed_at IS NOT NULL"),
+        sqlite_where=sa.text("closed_at IS NOT NULL"),
+    )
     op.create_table(
         "sweeps",
         sa.Column("id", _ID, sa.Identity(always=False), nullable=False),
@@ -313,7 +346,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_links")),
         sa.UniqueConstraint("token_hash", name=op.f("uq_links_token_hash")),
     )
-    op.create_index(op.f("ix_links_expires_at"), "links", ["expires_at"], unique=False)
+    op.create_index(
+        "ix_links_alone",
+        "links",
+        ["expires_at"],
+        unique=False,
+        postgresql_where=sa.text("notification_id IS NULL"),
+        sqlite_where=sa.text("notification_id IS NULL"),
+    )
     op.create_index(op.f("ix_links_notification_id"), "links", ["notification_id"], unique=False)
     op.create_index(op.f("ix_links_user_guid"), "links", ["user_guid"], unique=False)
     op.create_table(
@@ -465,12 +505,27 @@ def upgrade() -> None:
             postgresql_where=None if where is None else sa.text(where),
             sqlite_where=None if where is None else sa.text(where),
         )
+    op.create_index(
+        op.f("ix_notification_reconnections_window_id"), "notification_reconnections", ["window_id"], unique=False
+    )
+    # What was, by the day
+    op.create_table(
+        "daily_totals",
+        sa.Column("what", sa.String(length=16), nullable=False),
+        sa.Column("day", sa.Date(), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("outcome", sa.String(length=64), nullable=False),
+        sa.Column("detail", sa.String(length=32), nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("what", "day", "state", "outcome", "detail", name=op.f("pk_daily_totals")),
+    )
 
 
 def downgrade() -> None:
     for table in (
         "hints",
         "events",
+        "daily_totals",
         "notification_reconnections",
         "windows",
         "clicks",

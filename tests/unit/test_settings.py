@@ -38,6 +38,7 @@ CONTRACT: dict[str, object] = {
     "RUN_SECONDS": 30,
     "LEASE_SECONDS": 120,
     "MAX_ATTEMPTS": 8,
+    "RETENTION_DAYS": 400,
     "NOTIFY_AFTER": timedelta(minutes=15),
     "REMINDER_DAYS": (0, 3, 7, 14, 30),
     "QUIET_HOURS": QuietHours(time(21), time(8)),
@@ -150,7 +151,7 @@ def test_push_is_told_what_it_lacks(complaint: Complaint) -> None:
     assert "WEBPUSH_CONTACT is missing" in complaint({"APNS_KEY_FILE": "", "WEBPUSH_VAPID_KEY_FILE": "vapid.pem"})
 
 
-@pytest.mark.parametrize("name", sorted(set(CONTRACT) - set(SWITCHED_OFF)))
+@pytest.mark.parametrize("name", sorted(set(CONTRACT) - set(SWITCHED_OFF) - {"RETENTION_DAYS"}))
 @pytest.mark.parametrize("blank", ["", "  "])
 def test_blank_means_unset(load: Load, name: str, blank: str) -> None:
     assert plain(getattr(load({name: blank}), name.lower())) == CONTRACT[name]
@@ -160,6 +161,11 @@ def test_blank_means_unset(load: Load, name: str, blank: str) -> None:
 @pytest.mark.parametrize("off", ["0", "", " "])
 def test_nought_and_nothing_switch_off(load: Load, name: str, off: str) -> None:
     assert getattr(load({name: off}), name.lower()) == SWITCHED_OFF[name]
+
+
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_without_days_nothing_is_ever_deleted(load: Load, nothing: str) -> None:
+    assert load({"RETENTION_DAYS": nothing}).retention_days is None
 
 
 @pytest.mark.parametrize("name", REQUIRED)
@@ -213,6 +219,7 @@ def test_what_only_an_app_may_send_is_refused_without_one(load: Load, complaint:
         ("SWEEP_SCHEDULE", "@hourly", "expected a crontab line"),
         ("BATCH_SIZE", "0", "greater than or equal to 1"),
         ("RUN_SECONDS", "201", "less than or equal to 200"),
+        ("RETENTION_DAYS", "0", "greater than or equal to 1"),
         ("LEASE_SECONDS", "9", "greater than or equal to 10"),
         ("MAX_ATTEMPTS", "-1", "greater than or equal to 1"),
         ("URI_KEYS", "hunter2", "key 1 is not a Fernet key"),

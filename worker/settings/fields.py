@@ -150,6 +150,12 @@ class Settings(EventsSettings, WebSettings, PushSettings, MessengerSettings, Bas
     max_attempts: int = Field(
         8, ge=1, le=100, description="Failed fetches in a row before a reconnection is exhausted."
     )
+    retention_days: Annotated[int | None, BeforeValidator(lambda v: None if v == "" else v)] = Field(
+        400,
+        ge=1,
+        le=36_500,
+        description="Ended reconnections, with their messages, links and clicks, are deleted so many days after their end; empty for never.",
+    )
     uri_keys: Secrets = Field(
         description="Fernet keys, comma-separated: the first encrypts, all decrypt. Required; make one with `reconnect init`."
     )
@@ -460,4 +466,4 @@ class Settings(EventsSettings, WebSettings, PushSettings, MessengerSettings, Bas
         return not patterns or any(fnmatch.fnmatchcase(host.lower(), pattern.lower()) for pattern in patterns)
 
 
-_EMPTY_SWITCHES_OFF = {"notify_after", "reminder_days", "quiet_hours", "message_caps", "uri_max_age"}
+_EMPTY_SWITCHES_OFF = {"retention_days", "notify_after", "reminder_days", "quiet_hours", "message_caps", "uri_max_age"}

@@ -7,6 +7,7 @@
 4. Open a reconnection for every broken member that has none, and a notice for every member whose token expires soon.
 5. Hold the messages of an institution whose members break in a burst, and release those whose burst is over.
 6. Wake the workers.
+7. Count the days that are over, and delete what is older than ``RETENTION_DAYS`` (``retention.py``).
 
 Every step may run twice, or in two sweeps at once. What one sweep misses, the next one finds.
 """
@@ -20,6 +21,7 @@ from worker.policy.outage import LEAST_BREAKS, LEAST_HISTORY, WINDOW, is_burst
 from worker.policy.states import NotificationState
 from worker.runtime import Runtime
 from worker.stages.next_steps import steps_after
+from worker.stages.retention import retain
 from worker.store.deliver_settling import DeliveryResult
 from worker.store.delivering import DeliverStore
 from worker.store.events.queue import EventStore
@@ -65,6 +67,7 @@ async def sweep(runtime: Runtime, *, slot: datetime | None = None) -> SweepRepor
             why="the last reminder went unanswered",
             what_to_do="`reconnect retry --exhausted` requeues them",
         )
+    await retain(runtime, now)
     if report.did_something:
         log.info("swept", **{name: value for name, value in vars(report).items() if value})
     return report

@@ -12,17 +12,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.store.sql.database import Database
 from worker.store.sql.moments import NEVER, Moment, later, normalised
 from worker.store.sql.tables import metadata
+from worker.store.totals import Totals
 
 
 async def set_back(database: Database, by: timedelta) -> None:
     """Move every stored moment back by ``by``, in one transaction. To be called while nothing is in hand.
 
     Which columns these are is read off the tables. ``NEVER`` stays, and so does what is unique: beat's minutes are names. What an
-    application wrote that is no moment stays too.
+    application wrote that is no moment stays too. Days are counted anew, since what was on them is on other days now.
     """
-    statements = _statements(by)
+    statements, totals = _statements(by), database.rows.part(Totals)
 
     async def work(connection: AsyncConnection) -> None:
+        await totals.count_anew(connection)
         for statement in statements:
             await connection.execute(statement)
 

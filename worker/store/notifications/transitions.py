@@ -31,6 +31,7 @@ from worker.store.sql.application import device_kind, plain_text
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import devices, notification_reconnections, notifications, reconnections, written
+from worker.store.totals import Totals
 from worker.store.windows import live_window_of
 
 n, r, link = notifications.c, reconnections.c, notification_reconnections.c
@@ -44,6 +45,7 @@ class NotificationTransitions:
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
+        self._totals = rows.part(Totals)
         self._queue = _queue(rows)
         self._add_items = _add_items(rows)
         self._finish = _finish(rows)
@@ -51,6 +53,7 @@ class NotificationTransitions:
         self._relink = _relink(rows)
         self._note_device = _note_device(rows)
         self._note_bounce = _note_bounce(rows)
+        self._news = _news_of_bounces(rows)
         self._cancel = _cancel(rows)
         ids = rows.table("given", {"id": BigInteger()}).c
         due_again: dict[Any, Any] = {n.spent: False, n.next_attempt_at: _NOW}
@@ -113,7 +116,13 @@ class NotificationTransitions:
     ) -> None:
         """Write onto notifications (id, code) that went out that they came back."""
         given = [{"id": id_, "outcome": code} for id_, code in sorted(set(bounced))]
+        await self._totals.uncount_told(connection, await self._changed_by(connection, given))
         await self._execute(connection, self._note_bounce, given, now=now)
+
+    async def _changed_by(self, connection: AsyncConnection, given: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Those that a bounce is news of, locked."""
+        found = await self._execute(connection, self._news, given)
+        return [row.id for row in found]
 
     async def cancel_about(
         self, connection: AsyncConnection, closed: Collection[int], now: datetime, *, by: Mover = Mover.SWEEP
@@ -147,9 +156,12 @@ class NotificationTransitions:
         about = select(link.notification_id).join(reconnections, r.id == link.reconnection_id)
         theirs = n.id.in_(about.where(r.member_guid.in_(members))) if members else true()
         overtaken = exists().where(newer.c.user_guid == n.user_guid, newer.c.id > n.id)
+        which = (n.state == _N.UNKNOWN, theirs, ~overtaken)
+        locked = select(n.id).where(*which).order_by(n.id).with_for_update()
+        await self._totals.uncount_told(connection, list((await connection.execute(locked)).scalars()))
         statement = (
             update(notifications)
-            .where(n.state == _N.UNKNOWN, theirs, ~overtaken)
+            .where(*which)
             .values(state=_N.PENDING, next_attempt_at=now, attempts=0, epoch=n.epoch + 1, outcome="requeued")
             .returning(n.id)
         )
@@ -260,12 +272,19 @@ def _note_device(rows: Rows) -> Any:
 
 def _note_bounce(rows: Rows) -> Any:
     bounced = rows.table("given", {"id": BigInteger(), "outcome": Text()}).c
+    return update(notifications).where(*_is_news(bounced)).values(outcome=bounced.outcome, outcome_at=_NOW)
+
+
+def _news_of_bounces(rows: Rows) -> Any:
+    bounced = rows.table("given", {"id": BigInteger(), "outcome": Text()})
+    found = select(n.id).join(bounced, n.id == bounced.c.id).where(*_is_news(bounced.c))
+    return found.order_by(n.id).with_for_update(of=notifications)
+
+
+def _is_news(bounced: Any) -> tuple[Any, ...]:
+    """The message went out, and this is not what is known of it already."""
     spoken = n.state.in_((written(_N.SENT), written(_N.UNKNOWN)))
-    return (
-        update(notifications)
-        .where(n.id == bounced.id, spoken, or_(n.outcome.is_(None), n.outcome != bounced.outcome))
-        .values(outcome=bounced.outcome, outcome_at=_NOW)
-    )
+    return n.id == bounced.id, spoken, or_(n.outcome.is_(None), n.outcome != bounced.outcome)
 
 
 def _cancel(rows: Rows) -> Any:

@@ -26,6 +26,7 @@ from worker.store.sql.tables import (
     windows,
     written,
 )
+from worker.store.totals import ENDED, TOLD, Totals
 
 r, n = reconnections.c, notifications.c
 
@@ -83,6 +84,7 @@ class ReportStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._totals = database.rows.part(Totals)
 
     async def backlog(self, now: datetime) -> dict[str, Any]:
         """What is in hand, what is late, and what waits for later."""
@@ -134,10 +136,13 @@ class ReportStore:
         return await self._database.transaction(work)
 
     async def standing(self, now: datetime) -> Standing:
-        """Where reconnections and notifications stand, and why, in one pass over each table."""
+        """Where reconnections and notifications stand, and why.
+
+        What ended is read off ``daily_totals``, but for the days that are not counted yet. So what was deleted is among it.
+        """
         moment = literal(now, Moment())
 
-        def query(table: Any, waits: str, paused: Any) -> Any:
+        def of_open(table: Any, waits: str, paused: Any) -> Any:
             # Only what waits is told apart by whether its moment has come.
             waiting = table.c.state == written(waits)
             later = case((and_(waiting, table.c.next_attempt_at > moment), 1), else_=0).label("later")
@@ -145,15 +150,20 @@ class ReportStore:
             columns = (table.c.state, table.c.outcome, later, held)
             return select(*columns, func.count(), func.min(case((waiting, table.c.next_attempt_at)))).group_by(*columns)
 
+        of_fetch = or_(holds_all(EVERYTHING, MX), holds_institution(r.institution_code))
+        opened = of_open(reconnections, "due", of_fetch).where(r.closed_at.is_(None))
+        live = of_open(notifications, "pending", holds_channel(n.channel)).where(
+            or_(n.state == written("pending"), n.state == written("sending"))
+        )
+
         async def work(connection: AsyncConnection) -> Standing:
-            of_fetch, of_channel = (
-                or_(holds_all(EVERYTHING, MX), holds_institution(r.institution_code)),
-                holds_channel(n.channel),
-            )
             found = []
-            for table, waits, paused in ((reconnections, "due", of_fetch), (notifications, "pending", of_channel)):
-                rows = await connection.execute(query(table, waits, paused))
-                found.append([Count(row[0], row[1], bool(row[2]), bool(row[3]), row[4], row[5]) for row in rows])
+            for query, source in ((opened, ENDED), (live, TOLD)):
+                rows = await connection.execute(query)
+                counts = [Count(row[0], row[1], bool(row[2]), bool(row[3]), row[4], row[5]) for row in rows]
+                totals = await self._totals.sums(connection, source)
+                counts += [Count(each.state, each.outcome or None, False, False, each.count, None) for each in totals]
+                found.append(counts)
             return Standing(*found)
 
         return await self._database.transaction(work)

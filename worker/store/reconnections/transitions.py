@@ -33,6 +33,7 @@ from worker.store.reconnections.notices import IS_NOTICE
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import notification_reconnections, notifications, reconnections, windows, written
+from worker.store.totals import Totals
 
 r, n, link = reconnections.c, notifications.c, notification_reconnections.c
 _R = ReconnectionState
@@ -48,6 +49,7 @@ class Transitions:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
         self._closing = rows.part(Closing)
+        self._totals = rows.part(Totals)
         self._apply = applying(rows)
         self._revivable = _revivable(rows)
         steps = rows.table("given", {"id": BigInteger(), "base": Integer()}).c
@@ -150,13 +152,18 @@ class Transitions:
             check("reopen", Mover.RETRY, _R(state), _R.DUE)
         other = reconnections.alias("other")
         overtaken = exists().where(other.c.member_guid == r.member_guid, other.c.id > r.id)
+        which = (r.state.in_(states), r.member_guid.in_(members) if members else true(), ~overtaken)
+        locked = select(r.id).where(*which).order_by(r.id).with_for_update()
+        ids = list((await connection.execute(locked)).scalars())
+        await self._totals.uncount_ended(connection, ids)
         statement = (
             update(reconnections)
-            .where(r.state.in_(states), r.member_guid.in_(members) if members else true(), ~overtaken)
+            .where(*which)
             .values(
                 state=_R.DUE,
                 closed_at=None,
                 reopen_at=None,
+                emptied_at=None,
                 next_attempt_at=now,
                 attempts=0,
                 lost_leases=0,

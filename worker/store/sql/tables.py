@@ -10,6 +10,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ColumnElement,
+    Date,
     ForeignKey,
     Identity,
     Index,
@@ -158,6 +159,8 @@ reconnections = Table(
     Column("clicked_at", Moment),
     # A click that MX or a bank failed: from this moment on its user is told as soon as MX serves again.
     Column("owed_at", Moment),
+    # Its windows, messages and clicks were deleted after RETENTION_DAYS. The row stays, because ``reopen_at`` still decides.
+    Column("emptied_at", Moment),
     CheckConstraint(f"state IN ({_quoted(ReconnectionState)})", name="state"),
     Index("ix_reconnections_opened", "opened_at"),
     _partial("uq_reconnections_open", "member_guid", where="closed_at IS NULL", unique=True),
@@ -169,6 +172,10 @@ reconnections = Table(
     _partial("ix_reconnections_owed", "owed_at", where="owed_at IS NOT NULL"),
     _partial("ix_reconnections_user", "user_guid", where="closed_at IS NULL"),
     _partial("ix_reconnections_reopen", "member_guid", where="reopen_at IS NOT NULL"),
+    # What ended, in the order in which it is counted and deleted; what stays of it; and what a user had, for `reconnect forget`.
+    _partial("ix_reconnections_ended", "closed_at", where="closed_at IS NOT NULL AND emptied_at IS NULL"),
+    _partial("ix_reconnections_emptied", "reopen_at", where="emptied_at IS NOT NULL"),
+    _partial("ix_reconnections_user_ended", "user_guid", where="closed_at IS NOT NULL"),
 )
 
 windows = Table(
@@ -228,6 +235,8 @@ notifications = Table(
     # What was refused and what was accepted of late on a channel.
     _partial("ix_notifications_refusal", "channel", "outcome_at", where="refusal IS NOT NULL"),
     _partial("ix_notifications_accepted", "channel", "sent_at", where="state = 'sent'"),
+    # What ended, in the order in which it is counted and deleted.
+    _partial("ix_notifications_ended", "outcome_at", where="state <> 'pending' AND state <> 'sending'"),
 )
 
 notification_reconnections = Table(
@@ -235,7 +244,7 @@ notification_reconnections = Table(
     metadata,
     Column("notification_id", _Id, ForeignKey("notifications.id"), primary_key=True),
     Column("reconnection_id", _Id, ForeignKey("reconnections.id"), primary_key=True),
-    Column("window_id", _Id, ForeignKey("windows.id"), nullable=False),
+    Column("window_id", _Id, ForeignKey("windows.id"), nullable=False, index=True),
     Column("step", Integer, nullable=False),
     Column("channel", String(16), nullable=False),
     # The key against doubles: a reconnection speaks once a step on a channel, whatever runs twice.
@@ -253,10 +262,12 @@ links = Table(
     Column("notification_id", _Id, ForeignKey("notifications.id"), index=True),
     Column("created_at", Moment, nullable=False),
     # Until then it leads to whatever of its banks is broken, also to a later break of the same member. After that it is as unknown.
-    Column("expires_at", Moment, nullable=False, index=True),
+    Column("expires_at", Moment, nullable=False),
     # The first and the last press of its button.
     Column("clicked_at", Moment),
     Column("last_clicked_at", Moment),
+    # Those that go by themselves; the others go with their message.
+    _partial("ix_links_alone", "expires_at", where="notification_id IS NULL"),
 )
 
 clicks = Table(
@@ -369,6 +380,21 @@ events = Table(
     _partial("ix_events_failed", "id", where="state = 'failed'"),
     Index("ix_events_subject", "subject", "id"),
     Index("ix_events_created", "created_at"),
+)
+
+# What was, by the day
+daily_totals = Table(
+    "daily_totals",
+    metadata,
+    # `day`: the day is counted. Else what is counted: `opened`, `ended`, `returned`, `notifications`, `clicks` (store/totals.py).
+    Column("what", String(16), primary_key=True),
+    # In UTC.
+    Column("day", Date, primary_key=True),
+    Column("state", String(16), primary_key=True),
+    Column("outcome", String(64), primary_key=True),
+    # The reason of a reconnection, the channel of a notification.
+    Column("detail", String(32), primary_key=True),
+    Column("count", BigInteger, nullable=False),
 )
 
 assert set(OPEN) == {"due", "leased", "ready", "notified"}, "uq_reconnections_open says the same with closed_at"  # noqa: S101

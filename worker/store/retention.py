@@ -1,0 +1,232 @@
+"""Deleting what is over and old: a batch at a time, each batch with all that hangs on it, in one transaction.
+
+1. Reconnections that ended before ``cut``, the oldest first: their windows, clicks and places in messages, the messages that are about no
+   other reconnection, and the links of those messages. The row itself stays while its ``reopen_at`` keeps its member from being told anew
+   (:mod:`~worker.store.reconnections.emptied`): one row a member, the newest that does.
+2. Such rows, once nothing rests on them any more: the member is well, or the moment has come.
+3. Links that stand in no message, once they expired.
+4. Messages that are about nothing, and sweeps, but for the newest.
+
+A message about several reconnections goes with the last of them. A link goes when nothing is left of its message and of its clicks; until it
+expires it keeps what its page shows. Nothing is deleted before its day is in ``daily_totals``.
+"""
+
+from collections.abc import Awaitable, Callable, Collection
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Integer, and_, bindparam, case, delete, exists, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.store.reconnections.emptied import Emptied
+from worker.store.reconnections.notices import IS_NOTICE
+from worker.store.sql.database import Database
+from worker.store.sql.moments import Moment
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import (
+    clicks,
+    links,
+    notification_reconnections,
+    notifications,
+    reconnections,
+    sweeps,
+    windows,
+    written,
+)
+from worker.store.totals import HAS_ENDED, WAS_TOLD, Totals
+
+r, n, w, c, k, item = (
+    reconnections.c,
+    notifications.c,
+    windows.c,
+    clicks.c,
+    links.c,
+    notification_reconnections.c,
+)
+
+#: Rows of one transaction: short, so that nobody waits for it.
+BATCH = 200
+
+_CUT, _NOW = bindparam("cut", type_=Moment()), bindparam("now", type_=Moment())
+_N = bindparam("n", type_=Integer())
+
+
+class RetentionStore:
+    """Each method is one batch, and says how many rows it deleted; fewer than :data:`BATCH`: there are no more now."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._totals = database.rows.part(Totals)
+        self._old = database.rows.part(_Old)
+
+    async def count_a_day(self, now: datetime) -> bool:
+        """Count the first day that is over and not counted; false: all are, so that their rows may be deleted."""
+
+        async def work(connection: AsyncConnection) -> bool:
+            return await self._totals.count_a_day(connection, now) is not None
+
+        return await self._database.transaction(work)
+
+    async def delete_reconnections(self, cut: datetime, now: datetime) -> int:
+        """What ended before ``cut``, with all that hangs on it."""
+        return await self._run(self._old.reconnections, cut, now)
+
+    async def delete_emptied(self, cut: datetime, now: datetime) -> int:
+        """Rows that were kept for their ``reopen_at``, and that nothing rests on any more."""
+        return await self._run(self._old.emptied, cut, now)
+
+    async def delete_links(self, cut: datetime, now: datetime) -> int:
+        """Links that stand in no message."""
+        return await self._run(self._old.links, cut, now)
+
+    async def delete_messages(self, cut: datetime, now: datetime) -> int:
+        """Messages that are about nothing. Only the oldest ones are looked at."""
+        return await self._run(self._old.messages, cut, now)
+
+    async def delete_sweeps(self, cut: datetime, now: datetime) -> int:
+        """Sweeps, but for the newest: it says whether the next is overdue."""
+        return await self._run(self._old.sweeps, cut, now)
+
+    async def _run(
+        self, batch: Callable[[AsyncConnection, datetime, datetime], Awaitable[int]], cut: datetime, now: datetime
+    ) -> int:
+        return await self._database.transaction(lambda connection: batch(connection, cut, now))
+
+
+class _Old:
+    """The statements, made once; in the transaction of the caller."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._emptied = rows.part(Emptied)
+        ids = rows.table("given", {"id": BigInteger()}).c
+        given = select(ids.id)
+
+        def of(column: Any) -> Any:
+            return rows.among(column, given)
+
+        self._ended = (
+            select(r.id, case((_rests(), 1), else_=0).label("rests"))
+            .where(HAS_ENDED, r.closed_at < _CUT, ~_is_shown(), ~_is_live())
+            .order_by(r.closed_at, r.id)
+            .limit(_N)
+            .with_for_update(skip_locked=True)
+        )
+        self._released = (
+            select(r.id)
+            .where(r.emptied_at.is_not(None), or_(r.reopen_at.is_(None), r.reopen_at <= _NOW), r.closed_at.is_not(None))
+            .limit(_N)
+            .with_for_update(skip_locked=True)
+        )
+        newer = reconnections.alias("newer")
+        self._overtaken = (
+            select(r.id)
+            .join(
+                newer, and_(newer.c.member_guid == r.member_guid, newer.c.id > r.id, newer.c.reopen_at >= r.reopen_at)
+            )
+            .where(of(newer.c.id), r.emptied_at.is_not(None), r.closed_at <= newer.c.closed_at)
+            .where(or_(newer.c.reason != written("expires_soon"), IS_NOTICE))
+        )
+        self._messages_about = select(item.notification_id).where(of(item.reconnection_id)).distinct()
+        self._links_pressed = select(c.link_id).where(of(c.reconnection_id)).distinct()
+        self._links_of = select(k.id).where(of(k.notification_id))
+        # In this order: each is referred to by those before it.
+        self._hanging = [
+            delete(notification_reconnections).where(of(item.reconnection_id)),
+            delete(windows).where(of(w.reconnection_id)),
+            delete(clicks).where(of(c.reconnection_id)),
+        ]
+        names_nothing = ~exists().where(item.notification_id == k.notification_id)
+        pressed = exists().where(c.link_id == k.id)
+        self._links = (
+            delete(links)
+            .where(of(k.id), k.expires_at < _NOW, ~pressed, or_(k.notification_id.is_(None), names_nothing))
+            .returning(k.notification_id)
+        )
+        about_nothing = and_(~exists().where(item.notification_id == n.id), ~exists().where(k.notification_id == n.id))
+        self._messages = delete(notifications).where(of(n.id), WAS_TOLD, about_nothing)
+        self._reconnections = delete(reconnections).where(of(r.id))
+        alone = select(k.id).where(k.notification_id.is_(None), k.expires_at < _CUT, ~pressed).order_by(k.expires_at)
+        self._links_alone = delete(links).where(k.id.in_(alone.limit(_N)))
+        oldest = select(n.id).where(WAS_TOLD, n.outcome_at < _CUT).order_by(n.outcome_at).limit(5 * BATCH).subquery()
+        self._about_nothing = delete(notifications).where(n.id.in_(select(oldest.c.id)), about_nothing)
+        s = sweeps.c
+        # The oldest by their id, and only then by their age: no index leads with the age.
+        first = select(s.id, s.started_at).order_by(s.id).limit(_N).subquery()
+        newest = select(s.id).order_by(s.id.desc()).limit(1).scalar_subquery()
+        self._sweeps = delete(sweeps).where(
+            s.id.in_(select(first.c.id).where(first.c.started_at < _CUT, first.c.id < newest))
+        )
+
+    async def _ids(self, connection: AsyncConnection, query: Any, ids: Collection[int]) -> set[int]:
+        return set((await connection.execute(query, {"given": self._given(ids)})).scalars()) if ids else set()
+
+    def _given(self, ids: Collection[int]) -> str:
+        return self._rows.encode({"id": id_} for id_ in sorted(ids))
+
+    async def reconnections(self, connection: AsyncConnection, cut: datetime, now: datetime) -> int:
+        found = (await connection.execute(self._ended, {"cut": cut, "now": now, "n": BATCH})).all()
+        ids = {row.id for row in found}
+        if not ids:
+            return 0
+        resting = {row.id for row in found if row.rests}
+        messages = await self._ids(connection, self._messages_about, ids)
+        pressed = await self._ids(connection, self._links_pressed, ids)
+        carried = await self._ids(connection, self._links_of, messages)
+        given = {"given": self._given(ids)}
+        for statement in self._hanging:
+            await connection.execute(statement, given)
+        if theirs := pressed | carried:
+            gone = await connection.execute(self._links, {"given": self._given(theirs), "now": now})
+            messages |= {id_ for id_ in gone.scalars() if id_ is not None}
+        if messages:
+            await connection.execute(self._messages, {"given": self._given(messages)})
+        overtaken = await self._ids(connection, self._overtaken, resting)
+        await self._emptied.mark(connection, resting, now)
+        if over := (ids - resting) | overtaken:
+            await connection.execute(self._reconnections, {"given": self._given(over)})
+        return len(ids)
+
+    async def emptied(self, connection: AsyncConnection, cut: datetime, now: datetime) -> int:  # noqa: ARG002
+        ids = set((await connection.execute(self._released, {"now": now, "n": BATCH})).scalars())
+        if ids:
+            await connection.execute(self._reconnections, {"given": self._given(ids)})
+        return len(ids)
+
+    async def links(self, connection: AsyncConnection, cut: datetime, now: datetime) -> int:  # noqa: ARG002
+        return int((await connection.execute(self._links_alone, {"cut": cut, "n": BATCH})).rowcount)
+
+    async def messages(self, connection: AsyncConnection, cut: datetime, now: datetime) -> int:  # noqa: ARG002
+        return int((await connection.execute(self._about_nothing, {"cut": cut})).rowcount)
+
+    async def sweeps(self, connection: AsyncConnection, cut: datetime, now: datetime) -> int:  # noqa: ARG002
+        return int((await connection.execute(self._sweeps, {"cut": cut, "n": BATCH})).rowcount)
+
+
+def _rests() -> Any:
+    """Whether the row keeps its member from being told anew, and no newer row of the member does so as well and as long."""
+    newer = reconnections.alias("newer")
+    as_well = exists().where(
+        newer.c.member_guid == r.member_guid,
+        newer.c.id > r.id,
+        newer.c.closed_at >= r.closed_at,
+        newer.c.reopen_at >= r.reopen_at,
+        # A notice that is over stands in the way of notices alone.
+        or_(newer.c.reason != written("expires_soon"), IS_NOTICE),
+    )
+    return and_(r.reopen_at > _NOW, ~as_well)
+
+
+def _is_shown() -> Any:
+    """Whether a link still leads to a page that shows it: one that was made before it ended."""
+    return exists().where(k.user_guid == r.user_guid, k.created_at <= r.closed_at, k.expires_at > _NOW)
+
+
+def _is_live() -> Any:
+    """Whether a message that names it is still on its way."""
+    return (
+        exists()
+        .where(item.reconnection_id == r.id, n.id == item.notification_id)
+        .where(or_(n.state == written("pending"), n.state == written("sending")))
+        .correlate(reconnections)
+    )
