@@ -4,22 +4,31 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select, true
+from sqlalchemy import BigInteger, ColumnElement, Float, bindparam, case, func, literal, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.links import MINTS_WITHIN
 from worker.policy.moments import FIRST
 from worker.policy.recovery import AFTER_CLICK
 from worker.policy.states import ReconnectionState
-from worker.store.clicks import finishing, nth_mint
+from worker.store.clicks import Press, beginning, finishing, nth_mint
+from worker.store.links import pressing
 from worker.store.pauses import holds_by_hand
+from worker.store.queries.link_page import BankNow, bank_of, columns_of_bank
 from worker.store.reconnections.clicked import Standing, noting, serving
+from worker.store.sql.moments import Moment, later
 from worker.store.sql.prompt import Prompt
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import reconnections
+from worker.store.sql.tables import links, members, notification_reconnections, reconnections
 from worker.store.windows import may_be_handed_out, storing_clicked
 
-r = reconnections.c
+r, k, item = reconnections.c, links.c, notification_reconnections.c
+
+_NOW: Any = bindparam("now", type_=Moment())
+#: Presses of one link that are closer to each other are begun step by step (seconds).
+_APART = 2.0
+#: As good as no bound to a window's age (seconds).
+NO_AGE = 10.0 * 365 * 86_400
 
 
 class Found(Standing, frozen=True, kw_only=True):
@@ -39,15 +48,20 @@ class ClickStatements:
     def __init__(self, rows: Rows) -> None:
         self._note = Prompt(
             rows,
-            noting().returning(
+            noting(of=bindparam("of", type_=BigInteger()), now=_NOW, soon=bindparam("soon", type_=Moment())).returning(
                 r.state,
                 r.closed_at,
                 holds_by_hand(r.institution_code).label("is_paused"),
-                may_be_handed_out(r.id).label("may_have_window"),
-                nth_mint().label("nth_mint"),
+                may_be_handed_out(r.id, fetched_after=bindparam("fetched_after", type_=Moment())).label(
+                    "may_have_window"
+                ),
+                nth_mint(
+                    of_link=bindparam("of_link", type_=BigInteger()), since=bindparam("since", type_=Moment())
+                ).label("nth_mint"),
             ),
         )
         if not rows.is_sqlite:
+            self._begin = Prompt(rows, _begin_at_once(rows))
             self._serve = Prompt(rows, _serve_at_once(rows))
 
     async def note(
@@ -77,6 +91,32 @@ class ClickStatements:
             no_mint_before=None if row.nth_mint is None else row.nth_mint + MINTS_WITHIN,
         )
 
+    async def begin(
+        self,
+        connection: AsyncConnection,
+        token_hash: str,
+        reconnection_id: int | None,
+        nonce_hash: str,
+        *,
+        max_age: timedelta | None,
+    ) -> tuple[BankNow, Press] | None:
+        """The whole beginning of the usual click, in one statement that may stand alone: MX is to be asked for a window.
+
+        ``None``: it is not the usual one, and has to be begun step by step; what was done here is done once more, with the same result.
+        Usual is the first press of a link within two seconds, of an open bank that its message named (the only one, if the form names none), where nothing
+        stands in the way of asking. SQLite cannot do this.
+        """
+        given = {
+            "of_hash": token_hash,
+            "named": reconnection_id,
+            "nonce": nonce_hash,
+            "max_age": NO_AGE if max_age is None else max_age.total_seconds(),
+        }
+        row = await self._begin.first(connection, given)
+        if row is None:
+            return None
+        return bank_of(row), Press(id=row.click_id, clicked_at=row.now, outcome=None, is_new=True)
+
     async def serve(
         self, connection: AsyncConnection, given: Mapping[str, Any]
     ) -> tuple[str, ReconnectionState] | None:
@@ -87,6 +127,61 @@ class ClickStatements:
         """
         row = await self._serve.first(connection, given)
         return None if row is None else (row.uri, ReconnectionState(row.state))
+
+
+def _begin_at_once(rows: Rows) -> Any:
+    """The link first, then its reconnection, then the click: rows are locked in this order.
+
+    A statement sees what was there when it began. So of two presses of one link at the same time the second, which waited for the
+    first one's lock, would not see the first one's click. The link's own row it does see as it is by then, and that row says that
+    it was pressed a moment ago: then nothing is done.
+
+    Nearly all of its time PostgreSQL takes to plan it, the more tables are joined the more. So what is looked up of one row is a
+    subquery that PostgreSQL cannot turn into a join.
+    """
+    now = func.statement_timestamp(type_=Moment())
+    named: ColumnElement[int | None] = bindparam("named", type_=BigInteger())
+    link = pressing(k.last_clicked_at.is_(None) | (k.last_clicked_at < later(now, literal(-_APART, Float())))).cte(
+        "link"
+    )
+    only_one = select(func.max(item.reconnection_id)).where(item.notification_id == link.c.notification_id)
+    of_message = select(item.reconnection_id).where(
+        item.notification_id == link.c.notification_id, item.reconnection_id == r.id
+    )
+    bank = (
+        select(*columns_of_bank(r, name=_name_of(r.member_guid)), link.c.id.label("link_id"), link.c.now)
+        .select_from(link)
+        .join(reconnections, r.id == func.coalesce(named, only_one.having(func.count() == 1).scalar_subquery()))
+        .where(
+            r.user_guid == link.c.user_guid,
+            r.closed_at.is_(None),
+            of_message.scalar_subquery() == r.id,
+            _is_false(holds_by_hand(r.institution_code)),
+            _is_false(may_be_handed_out(r.id, fetched_after=later(now, -bindparam("max_age", type_=Float())))),
+            nth_mint(of_link=link.c.id, since=later(now, literal(-MINTS_WITHIN.total_seconds(), Float()))).is_(None),
+        )
+        .cte("bank")
+    )
+    soon = later(bank.c.now, literal(AFTER_CLICK[0].total_seconds(), Float()))
+    noted = (
+        noting(of=bank.c.reconnection_id, now=bank.c.now, soon=soon)
+        .where(r.closed_at.is_(None))
+        .returning(r.id, r.state.label("state_now"), *(column for column in bank.c if column.name != "state"))
+        .cte("noted")
+    )
+    click = beginning(rows, select(noted.c.link_id, noted.c.id, noted.c.now)).cte("click")
+    columns = [column for column in noted.c if column.name not in {"id", "state_now", "link_id"}]
+    return select(*columns, noted.c.state_now.label("state"), click.c.id.label("click_id")).select_from(
+        noted.join(click, true())
+    )
+
+
+def _is_false(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    return case((condition, False), else_=True)
+
+
+def _name_of(member_guid: Any) -> ColumnElement[Any]:
+    return select(members.c.institution_name).where(members.c.member_guid == member_guid).scalar_subquery()
 
 
 def _serve_at_once(rows: Rows) -> Any:

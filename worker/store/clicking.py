@@ -107,6 +107,9 @@ class ClickStore:
         ``max_age``: an older window is not handed out; ``None``: none is too old. ``is_usable``: whether an encrypted URI may be.
         """
         mine: set[int] = set()  # a commit whose answer was lost: the transaction runs again, and meets its own click
+        begun, lost = await self._begin_at_once(token_hash, reconnection_id, nonce_hash, max_age)
+        if begun is not None:
+            return begun
 
         async def work(connection: AsyncConnection) -> Begun:
             link = await self._links.press(connection, token_hash)
@@ -118,7 +121,9 @@ class ClickStore:
             found = await self._statements.note(connection, bank.reconnection_id, link.id, link.now, max_age=max_age)
             bank = msgspec.structs.replace(bank, state=found.state)
             press = await self._clicks.press(connection, link.id, bank.reconnection_id, nonce_hash, link.now)
-            if press.is_new:
+            # Of a statement whose answer was lost nobody knows which click it made. If it is a double's after all, both ask MX, and the
+            # first window counts.
+            if press.is_new or lost:
                 mine.add(press.id)
                 if found.is_open:
                     record_about(connection, EventType.CLICKED, (bank.reconnection_id,))
@@ -132,6 +137,29 @@ class ClickStore:
             return end[1]
 
         return await self._database.transaction(work)
+
+    async def _begin_at_once(
+        self, token_hash: str, reconnection_id: int | None, nonce_hash: str, max_age: timedelta | None
+    ) -> tuple[Begun | None, bool]:
+        """The usual click, if it is one, and whether the answer of a statement was lost."""
+        if self._database.rows.is_sqlite:
+            return None, False
+        tries = 0
+
+        async def work(connection: AsyncConnection) -> tuple[BankNow, Press] | None:
+            nonlocal tries
+            tries += 1
+            found = await self._statements.begin(connection, token_hash, reconnection_id, nonce_hash, max_age=max_age)
+            if found is not None:
+                record_about(connection, EventType.CLICKED, (found[0].reconnection_id,))
+            return found
+
+        run = self._database.transaction if self._database.keeps_events else self._database.apart
+        found = await run(work)
+        if found is None:
+            return None, tries > 1
+        bank, press = found
+        return Begun(what=Now.MINT, now=press.clicked_at, bank=bank, press=press), False
 
     async def _end_without_asking(
         self,

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Boolean, String, Text, bindparam, cast, exists, literal, or_, select, update
+from sqlalchemy import BigInteger, Boolean, String, Text, bindparam, cast, exists, literal, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.links import DOUBLE_CLICK, MINTS
@@ -52,16 +52,10 @@ class Clicks:
         )
         self._begin = Prompt(
             rows,
-            rows.insert(clicks)
-            .values(
-                link_id=bindparam("of_link"),
-                reconnection_id=bindparam("about"),
-                nonce_hash=bindparam("nonce"),
-                clicked_at=now,
-                minted=True,  # unless it ends without asking, see finish()
-            )
-            .on_conflict_do_nothing()
-            .returning(c.id),
+            beginning(
+                rows,
+                select(bindparam("of_link", type_=BigInteger()), bindparam("about", type_=BigInteger()), now),
+            ),
         )
         self._earlier = select(c.id, c.clicked_at, c.outcome).where(*load)
         the_click = c.id == bindparam("of_click", type_=BigInteger())
@@ -100,6 +94,20 @@ class Clicks:
         await connection.execute(self._finish, given)
 
 
+def beginning(rows: Rows, clicked: Any) -> Any:
+    """A new click of the parameter ``nonce``, unless the page's load has one, as part of a statement.
+
+    ``clicked``: a query of link, reconnection and moment. Returns the click's id.
+    """
+    given = clicked.subquery("clicked")
+    # It says that MX is asked, until it ends otherwise, see Clicks.finish().
+    values = select(*given.c, bindparam("nonce", type_=Text()), true()).where(
+        true()
+    )  # SQLite: ON CONFLICT after a WHERE alone
+    columns = ["link_id", "reconnection_id", "clicked_at", "nonce_hash", "minted"]
+    return rows.insert(clicks).from_select(columns, values).on_conflict_do_nothing().returning(c.id)
+
+
 def finishing() -> Any:
     """How a click ended, as part of a statement; parameters ``of_click``, ``ended``, ``now``, ``asked``."""
     asked = bindparam("asked", type_=Boolean())
@@ -110,13 +118,13 @@ def finishing() -> Any:
     )
 
 
-def nth_mint() -> Any:
-    """When MX was asked for the last window but 19 for a link since the parameter ``since``; NULL: for fewer. Part of a statement."""
+def nth_mint(*, of_link: Any, since: Any) -> Any:
+    """When MX was asked for the last window but 19 for a link since a moment; NULL: for fewer. Part of a statement."""
     return (
         select(c.clicked_at)
         .where(
-            c.link_id == bindparam("of_link", type_=BigInteger()),
-            c.clicked_at > bindparam("since", type_=Moment()),
+            c.link_id == of_link,
+            c.clicked_at > since,
             c.minted,
         )
         .order_by(c.clicked_at.desc())

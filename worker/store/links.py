@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, String, Text, bindparam, delete, exists, func, select, true, update
+from sqlalchemy import BigInteger, ColumnElement, String, Text, bindparam, delete, exists, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.store.sql.database import Database
@@ -75,13 +76,7 @@ class Links:
         )
         self._store_once = self._store.on_conflict_do_nothing(index_elements=["token_hash"])
         self._is_stored = select(k.id).where(k.token_hash == bindparam("of_hash", type_=String()))
-        self._press = Prompt(
-            rows,
-            update(links)
-            .where(k.token_hash == bindparam("of_hash", type_=String()), k.expires_at > database_now())
-            .values(clicked_at=func.coalesce(k.clicked_at, database_now()), last_clicked_at=database_now())
-            .returning(k.id, k.user_guid, k.notification_id, k.created_at, k.last_clicked_at.label("now")),
-        )
+        self._press = Prompt(rows, pressing())
         hashes = rows.table("given", {"token_hash": Text()}).c
         self._withdraw = delete(links).where(
             rows.among(k.token_hash, select(hashes.token_hash)), ~exists().where(clicks.c.link_id == k.id)
@@ -109,6 +104,16 @@ class Links:
         """Its button is pressed; ``None`` for a token that is unknown or expired. Locks the row."""
         row = await self._press.first(connection, {"of_hash": token_hash})
         return None if row is None else LinkAt(**row._asdict())
+
+
+def pressing(*only_if: ColumnElement[bool]) -> Any:
+    """The button of the link with the hash ``of_hash`` is pressed, as part of a statement; its row is locked."""
+    return (
+        update(links)
+        .where(k.token_hash == bindparam("of_hash", type_=String()), k.expires_at > database_now(), *only_if)
+        .values(clicked_at=func.coalesce(k.clicked_at, database_now()), last_clicked_at=database_now())
+        .returning(k.id, k.user_guid, k.notification_id, k.created_at, k.last_clicked_at.label("now"))
+    )
 
 
 class LinkStore:

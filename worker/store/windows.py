@@ -146,12 +146,12 @@ def live_window_of(reconnection_id: Any) -> Any:
     return select(w.id).where(*live).scalar_subquery()
 
 
-def may_be_handed_out(reconnection_id: Any) -> Any:
-    """Whether there is a window that :meth:`Windows.hand_out` has to look at, as part of a statement; parameter ``fetched_after``."""
-    return exists().where(*_unclaimed(reconnection_id))
+def may_be_handed_out(reconnection_id: Any, *, fetched_after: Any) -> Any:
+    """Whether there is a window that :meth:`Windows.hand_out` has to look at, as part of a statement."""
+    return exists().where(*_unclaimed(reconnection_id, fetched_after))
 
 
-def _unclaimed(reconnection_id: Any) -> Any:
+def _unclaimed(reconnection_id: Any, fetched_after: Any) -> Any:
     """The live window that fetch or deliver stored, if it is young enough and no click had it."""
     return (
         w.reconnection_id == reconnection_id,
@@ -159,7 +159,7 @@ def _unclaimed(reconnection_id: Any) -> Any:
         w.epoch.is_not(None),
         w.click_id.is_(None),
         w.uri.is_not(None),
-        w.fetched_at > bindparam("fetched_after", type_=Moment()),
+        w.fetched_at > fetched_after,
     )
 
 
@@ -189,7 +189,7 @@ def _hand_out() -> Any:
     return (
         update(windows)
         .where(
-            *_unclaimed(bindparam("about", type_=BigInteger())),
+            *_unclaimed(bindparam("about", type_=BigInteger()), bindparam("fetched_after", type_=Moment())),
             carries_it.where(ours),
             # A message that left before PUBLIC_BASE_URL was set carried the URI itself; it has no link.
             ~carries_it.where(~ours),

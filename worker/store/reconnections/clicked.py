@@ -93,10 +93,9 @@ class Clicked:
         return int((await connection.execute(self._tell, {"owed_before": owed_before, "now": now})).rowcount)
 
 
-def noting() -> Any:
-    """A user pressed the button, so its member is checked by the parameter ``soon``, as part of a statement."""
-    soon = bindparam("soon", type_=Moment())
-    return update(reconnections).where(r.id == _ID).values(clicked_at=_NOW, next_check_at=_sooner(soon))
+def noting(*, of: Any, now: Any, soon: Any) -> Any:
+    """A user pressed the button ``now``, so the member of the reconnection ``of`` is checked by ``soon``, as part of a statement."""
+    return update(reconnections).where(r.id == of).values(clicked_at=now, next_check_at=_sooner(soon))
 
 
 def serving() -> Any:

@@ -223,14 +223,19 @@ class Database:
 
     async def _run(self, engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         try:
+            try:
+                return await self._once(engine, work)
+            except Exception as error:
+                if not passes(error):
+                    raise
+            # Only now: tenacity's own work costs as much as a short transaction.
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception(passes),
                 stop=stop_after_delay(self._retry_seconds),
                 wait=wait_random_exponential(multiplier=0.1, max=2),
             ):
                 with attempt:
-                    async with engine.begin() as connection:
-                        return await work(connection)
+                    return await self._once(engine, work)
         except RetryError as error:
             cause = error.last_attempt.exception()
             raise as_worker_error(cause, self.engine.url) from None
@@ -241,6 +246,11 @@ class Database:
         except (DBAPIError, OSError) as error:
             raise as_worker_error(error, self.engine.url) from None
         raise AssertionError("unreachable")
+
+    @staticmethod
+    async def _once(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        async with engine.begin() as connection:
+            return await work(connection)
 
     async def close(self) -> None:
         """Return the connections."""
