@@ -202,7 +202,8 @@ class Bank:
 
     async def _list_users(self, request: web.Request, speech: Speech) -> tuple[str, web.StreamResponse]:
         rules = self.lists.rules()
-        users = [user for user in self.members.users.values() if user.guid not in rules.hide]
+        wanted = speech.searched(request.query)
+        users = [user for user in self.members.users.values() if user.guid not in rules.hide and wanted(user)]
         shown, pagination = paginated(users, request.query, rules)
         return "200", answer({"users": [speech.user(user) for user in shown], "pagination": pagination})
 

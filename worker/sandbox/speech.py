@@ -47,6 +47,10 @@ class Keys:
         return not self.revoked and client_id == self.client_id and api_key == self.api_key
 
 
+def _everybody(_query: Mapping[str, str]) -> Callable[[SimulatedUser], bool]:
+    return lambda _user: True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Speech:
     """One flavour, in one version."""
@@ -57,6 +61,8 @@ class Speech:
     #: What the answer to a request for a window holds beside the window.
     beside_window: Callable[[Member], Fields]
     user: Callable[[SimulatedUser], Fields]
+    #: Which users the list holds, by its query.
+    searched: Callable[[Mapping[str, str]], Callable[[SimulatedUser], bool]] = _everybody
     #: Whether users and members may be named by the client's own ids.
     own_ids: bool = False
     #: Whether it knows ``enable_app2app``.
@@ -141,15 +147,33 @@ def _platform_user(user: SimulatedUser) -> Fields:
     return fields | _if_known(email=user.email)
 
 
+def _as_asked(query: Mapping[str, str]) -> Callable[[SimulatedUser], bool]:
+    """Platform's search by id, address, and whether the user is disabled."""
+    asked = {name: value for name in ("id", "email", "is_disabled") if (value := query.get(name)) is not None}
+
+    def fits(user: SimulatedUser) -> bool:
+        has = {"id": user.id, "email": user.email, "is_disabled": str(user.is_disabled).lower()}
+        return all(has[name] == value for name, value in asked.items())
+
+    return fits
+
+
 def _guid_alone(member: Member) -> Fields:
     return {"guid": member.guid}
 
 
 ATRIUM = Speech(name="atrium", member=_atrium_member, beside_window=_atrium_member, user=_atrium_user, app2app=False)
 PLATFORM = Speech(
-    name="platform", member=_platform_member, beside_window=_guid_alone, user=_platform_user, own_ids=True
+    name="platform",
+    member=_platform_member,
+    beside_window=_guid_alone,
+    user=_platform_user,
+    searched=_as_asked,
+    own_ids=True,
 )
-PLATFORM_2011 = Speech(name="platform_2011", member=_platform_member, beside_window=_guid_alone, user=_platform_user)
+PLATFORM_2011 = Speech(
+    name="platform_2011", member=_platform_member, beside_window=_guid_alone, user=_platform_user, searched=_as_asked
+)
 
 
 def understood(headers: Mapping[str, str], keys: Keys) -> Speech:
