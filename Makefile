@@ -14,7 +14,7 @@ SIDE_BY_SIDE ?= -n 6 --dist load --maxschedchunk 2
 LONGEST_FIRST = tests/faults tests/acceptance tests/integration tests/unit
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit lint up faults reach mailcheck browser bounces bench bench-full lock clean situations proxycheck
+.PHONY: help demo test check unit lint up faults reach mailcheck browser clients bounces bench bench-full lock clean situations proxycheck
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,17 @@ $(VENV)/browser/ready: requirements-dev.txt ops/browser/requirements.txt
 browser: $(VENV)/browser/ready ## the customer's pages in a real Chromium, from the mail to the bank and back (installs Chromium where it may)
 	@$(VENV)/browser/bin/python -m ops.browser $(ARGS)
 
+# An environment of its own: MX's clients want older libraries than the worker.
+$(VENV)/clients/ready: ops/clients/requirements.txt
+	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 with venv found; install one or say make PYTHON=/path/to/python3" >&2; exit 2; }
+	@echo "Setting up $(VENV)/clients (once; some seconds)"
+	@test -x $(VENV)/clients/bin/python || "$(PYTHON)" -m venv $(VENV)/clients
+	@$(VENV)/clients/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r ops/clients/requirements.txt
+	@touch $@
+
+clients: $(VENV)/dev $(VENV)/clients/ready ## MX's own Python clients of both APIs against the sandbox: they list, read and mint
+	@$(BIN)/python -m ops.clients --python $(VENV)/clients/bin/python
+
 bounces: $(VENV)/dev ## the bounce reader over sisimai's public set: SET=DIR, a checkout of sisimai/rb-sisimai (ARGS=--misses)
 	@test -n "$(SET)" || { echo "make: say SET=DIR, a checkout of https://github.com/sisimai/rb-sisimai" >&2; exit 2; }
 	@$(BIN)/python -m ops.bouncecheck "$(SET)" $(ARGS)
@@ -109,6 +120,8 @@ lock: $(VENV)/dev ## write requirements*.txt anew from pyproject.toml
 		ops/bench/requirements.in -c requirements-dev.txt -o ops/bench/requirements.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		ops/browser/requirements.in -c requirements-dev.txt -o ops/browser/requirements.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		ops/clients/requirements.in -o ops/clients/requirements.txt
 
 clean: ## remove what make made
 	@rm -rf $(VENV) demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -162,7 +162,7 @@ class Bank:
         self.ledger.of(member.key).minted.append(time.time())
         return self.members.mint(
             member,
-            skip_aggregation=query.get("skip_aggregation") == "true",
+            skip_aggregation=query.get("skip_aggregation", "").lower() == "true",
             redirect_url=query.get("client_redirect_url"),
             used_by_opening=step.kind == "scan",
             link_seconds=step.seconds if step.kind == "link_seconds" else None,
@@ -217,8 +217,9 @@ def check_parameters(query: Mapping[str, str], speech: Speech) -> None:
     """Refuse parameters that MX's documentation rules out. Unknown parameters are ignored."""
     if not query:
         return
-    for name in ("skip_aggregation", *(("enable_app2app",) if speech.app2app else ())):
-        if query.get(name, "false") not in {"true", "false"}:
+    for name in speech.flags:
+        value = query.get(name, "false")
+        if (value.lower() if speech.flags_in_any_case else value) not in {"true", "false"}:
             raise Refused(HTTPStatus.BAD_REQUEST, f"{name} must be true or false")
     source = query.get("referral_source", "BROWSER")
     if source not in {"BROWSER", "APP"}:

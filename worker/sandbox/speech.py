@@ -65,8 +65,10 @@ class Speech:
     searched: Callable[[Mapping[str, str]], Callable[[SimulatedUser], bool]] = _everybody
     #: Whether users and members may be named by the client's own ids.
     own_ids: bool = False
-    #: Whether it knows ``enable_app2app``.
-    app2app: bool = True
+    #: The parameters of a window that are true or false.
+    flags: tuple[str, ...] = ("skip_aggregation", "enable_app2app")
+    #: MX's own client of Platform, written in Python, sends ``True``.
+    flags_in_any_case: bool = True
 
 
 def _atrium_time(moment: datetime) -> str:
@@ -152,8 +154,8 @@ def _as_asked(query: Mapping[str, str]) -> Callable[[SimulatedUser], bool]:
     asked = {name: value for name in ("id", "email", "is_disabled") if (value := query.get(name)) is not None}
 
     def fits(user: SimulatedUser) -> bool:
-        has = {"id": user.id, "email": user.email, "is_disabled": str(user.is_disabled).lower()}
-        return all(has[name] == value for name, value in asked.items())
+        has = {"id": user.id, "email": user.email, "is_disabled": str(user.is_disabled)}
+        return all((has[name] or "").lower() == value.lower() for name, value in asked.items())
 
     return fits
 
@@ -162,7 +164,14 @@ def _guid_alone(member: Member) -> Fields:
     return {"guid": member.guid}
 
 
-ATRIUM = Speech(name="atrium", member=_atrium_member, beside_window=_atrium_member, user=_atrium_user, app2app=False)
+ATRIUM = Speech(
+    name="atrium",
+    member=_atrium_member,
+    beside_window=_atrium_member,
+    user=_atrium_user,
+    flags=("skip_aggregation",),
+    flags_in_any_case=False,
+)
 PLATFORM = Speech(
     name="platform",
     member=_platform_member,

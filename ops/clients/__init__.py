@@ -1,0 +1,1 @@
+"""``make clients``: MX's own Python clients against the sandbox."""
