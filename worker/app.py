@@ -83,11 +83,9 @@ def configuration() -> dict[str, Any]:
             "beat_max_loop_interval": 15,
             "beat_scheduler": "worker.beat:MemorylessScheduler",  # without a file, which a wrong clock or a power cut could spoil
             "beat_schedule": {
-                "sweep": {
-                    "task": "reconnect.sweep",
-                    "schedule": Line(ours.sweep_schedule),
-                    "kwargs": {"by_beat": True},
-                }
+                stage: {"task": f"reconnect.{stage}", "schedule": Line(line), "kwargs": {"by_beat": True}}
+                for stage, line in (("sweep", ours.sweep_schedule), ("sync", ours.sync_schedule))
+                if line is not None
             },
         }
     )

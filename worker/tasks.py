@@ -21,6 +21,7 @@ from worker.stages.events import events
 from worker.stages.fetch import fetch
 from worker.stages.hints import hints
 from worker.stages.sweep import sweep
+from worker.stages.sync import sync
 from worker.stages.verify import verify
 from worker.store.delivering import DeliverStore
 from worker.store.events.queue import EventStore
@@ -103,9 +104,18 @@ def run_verify() -> str:
 
 
 @app.task(base=StageTask, name="reconnect.sync")
-def run_sync() -> str:
-    """One run of the sync stage: the members that MX's webhooks named."""
-    return run("sync", hints)
+def run_sync(*, by_beat: bool = False) -> str:
+    """One run of the sync stage: the members that MX's webhooks named, then what is left of the list of all users and members.
+
+    ``by_beat``: begin to list them if that is due by ``SYNC_SCHEDULE``.
+    """
+
+    async def job(runtime: Runtime) -> str:
+        hinted = await hints(runtime)
+        listed = await sync(runtime, may_begin=by_beat)
+        return f"{hinted}; list: {listed}" if listed else hinted
+
+    return run("sync", job)
 
 
 @app.task(base=StageTask, name="reconnect.events")

@@ -519,6 +519,58 @@ def upgrade() -> None:  # noqa: PLR0915 - one schema, a statement each
         sa.Column("count", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("what", "day", "state", "outcome", "detail", name=op.f("pk_daily_totals")),
     )
+    _create_sync_tables()
+
+
+def _create_sync_tables() -> None:
+    op.create_table(
+        "syncs",
+        sa.Column("id", _ID, sa.Identity(always=False), nullable=False),
+        sa.Column("started_at", Moment(), nullable=False),
+        sa.Column("touched_at", Moment(), nullable=False),
+        sa.Column("finished_at", Moment(), nullable=True),
+        sa.Column("unfinished", sa.Boolean(), nullable=True),
+        sa.Column("phase", sa.String(length=16), nullable=False),
+        sa.Column("outcome", sa.Text(), nullable=True),
+        sa.Column("lease_worker", sa.String(length=128), nullable=True),
+        sa.Column("lease_expires_at", Moment(), nullable=True),
+        sa.Column("epoch", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("taken", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("per_page", sa.Integer(), nullable=True),
+        sa.Column("first_total", sa.Integer(), nullable=True),
+        sa.Column("total", sa.Integer(), nullable=True),
+        sa.Column("has_all_users", sa.Boolean(), server_default="0", nullable=False),
+        sa.Column("found", sa.Text(), server_default="{}", nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_syncs")),
+        sa.UniqueConstraint("unfinished", name=op.f("uq_syncs_unfinished")),
+    )
+    op.create_table(
+        "sync_users",
+        sa.Column("id", _ID, sa.Identity(always=False), nullable=False),
+        sa.Column("user_guid", _GUID, nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("done_at", Moment(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_sync_users")),
+        sa.UniqueConstraint("user_guid", name=op.f("uq_sync_users_user_guid")),
+    )
+    op.create_index(
+        "ix_sync_users_pending",
+        "sync_users",
+        ["id"],
+        unique=False,
+        postgresql_where=sa.text("done_at IS NULL"),
+        sqlite_where=sa.text("done_at IS NULL"),
+    )
+    op.create_table(
+        "sync_missing",
+        sa.Column("id", _ID, sa.Identity(always=False), nullable=False),
+        sa.Column("member_guid", _GUID, nullable=False),
+        sa.Column("user_guid", _GUID, nullable=False),
+        sa.Column("is_elsewhere", sa.Boolean(), server_default="0", nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_sync_missing")),
+        sa.UniqueConstraint("member_guid", name=op.f("uq_sync_missing_member_guid")),
+    )
 
 
 def downgrade() -> None:
@@ -526,6 +578,9 @@ def downgrade() -> None:
         "hints",
         "events",
         "daily_totals",
+        "sync_missing",
+        "sync_users",
+        "syncs",
         "notification_reconnections",
         "windows",
         "clicks",

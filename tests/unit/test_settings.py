@@ -34,6 +34,8 @@ CONTRACT: dict[str, object] = {
     "MX_ALLOWED_URI_HOSTS": (),
     "RECONNECT_STATUSES": ("DENIED", "IMPAIRED", "IMPORTED", "PREVENTED"),
     "SWEEP_SCHEDULE": "*/5 * * * *",
+    "SYNC_SCHEDULE": None,
+    "SYNC_EMAILS": False,
     "BATCH_SIZE": 200,
     "RUN_SECONDS": 30,
     "LEASE_SECONDS": 120,

@@ -22,6 +22,9 @@ OWNERS = {
     "pauses": {"worker.store.pauses"},
     "sweeps": {"worker.store.sweeping"},
     "daily_totals": {"worker.store.totals"},
+    "syncs": {"worker.store.syncs"},
+    "sync_users": {"worker.store.syncs"},
+    "sync_missing": {"worker.store.syncs"},
     # The application's tables: `reconnect import` writes its columns, the others what this worker learned.
     "users": {"worker.store.importing", "worker.store.addresses", "worker.store.mx_members"},
     "devices": {"worker.store.importing", "worker.store.addresses"},

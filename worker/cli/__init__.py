@@ -15,6 +15,7 @@ from worker.plain_text import plain
 _MODULES = {
     "setup": ("init", "migrate", "doctor", "rotate-keys"),
     "data": ("import",),
+    "syncing": ("sync",),
     "work": ("sweep", "pause", "resume", "retry"),
     "inspect": ("status", "explain"),
     "messages": ("preview", "bounces", "optout"),

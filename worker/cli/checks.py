@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parseaddr
 from typing import Any
 
@@ -21,6 +21,7 @@ from worker.cli.public_check import examine_public_address
 from worker.errors import WorkerError
 from worker.mx.answers import NO_USERS, NOT_MX, RefusedClient
 from worker.mx.client import MxClient
+from worker.schedules import overdue_since
 from worker.settings import Settings, misspelt
 from worker.store.encryption import Vault
 from worker.store.pauses import EVERYTHING, PauseStore, channel_scope, delivery_scope
@@ -28,6 +29,7 @@ from worker.store.queries.reports import ReportStore
 from worker.store.queries.unreadable import UnreadableStore
 from worker.store.sql import schema
 from worker.store.sql.database import Database, open_engine
+from worker.store.syncs import FAILED, SyncStore
 
 Finding = dict[str, Any]
 
@@ -53,6 +55,7 @@ def examine(settings: Settings) -> list[Finding]:
         "broker": _broker,
         "workers": _workers,
         "sweeps": _sweeps,
+        "sync": _sync,
         "mx": _mx,
         "channels": _channels,
         "public": _public,
@@ -175,6 +178,26 @@ async def _sweeps(settings: Settings) -> Found:
         False,
         f"none yet, so no message is sent: start beat or cron ({settings.sweep_schedule}), or run `reconnect sweep`",
     )
+
+
+async def _sync(settings: Settings) -> Found:
+    """Whether MX is listed when it should be, and what the last sync found."""
+    async with _reports(settings) as (database, _):
+        last = await SyncStore(database).last()
+    line = settings.sync_schedule
+    if last is None:
+        if line is None:
+            return True, "MX is not listed: SYNC_SCHEDULE is not set"
+        return None, f"none yet (SYNC_SCHEDULE={line}): beat has one done when it starts"
+    if last.phase == FAILED:
+        return False, f"the last {last.says}"
+    since = None if line is None else overdue_since(line, last.started_at, datetime.now(UTC))
+    if since is not None:
+        return False, (
+            f"overdue since {_minute(since)} (SYNC_SCHEDULE={line}): see that beat runs and that a worker takes the queue "
+            f"`sync`; the last {last.says}"
+        )
+    return True, f"the last {last.says}"
 
 
 def _minute(moment: datetime) -> str:

@@ -30,6 +30,7 @@ from worker.store.queries.reports import ReportStore
 from worker.store.queries.returns import Returns, ReturnStore
 from worker.store.queries.unreadable import NotUnderstood, UnreadableStore
 from worker.store.sweeping import SweepStore
+from worker.store.syncs import Sync, SyncStore
 
 
 def add_to(app: typer.Typer) -> None:
@@ -78,6 +79,7 @@ def status(*, as_json: bool = AsJson) -> None:
             f"Last sweep {when(sweep['started_at'])}: opened {sweep['opened']}, recovered {sweep['recovered']}, closed "
             f"{sweep['closed']}, reminded {sweep['reminded']}, exhausted {sweep['exhausted']}.{following}"
         )
+    _print_sync(found["sync"])
 
 
 async def overview(runtime: Runtime) -> dict[str, Any]:
@@ -99,7 +101,26 @@ async def overview(runtime: Runtime) -> dict[str, Any]:
         "last_sweep": await reports.last_sweep(),
         "next_sweep_at": next(iter(slots_after(runtime.settings.sweep_schedule, now)), None),
         "overdue": overdue.text if overdue else None,
+        "sync": _synced(await SyncStore(runtime.database).last()),
         "not_understood": [asdict(kind) for kind in await UnreadableStore(runtime.database).counts()],
+    }
+
+
+def _print_sync(sync: dict[str, Any] | None) -> None:
+    if sync is not None:
+        out.print(f"Last sync {when(sync['started_at'])}: {sync['says']}.")
+
+
+def _synced(sync: Sync | None) -> dict[str, Any] | None:
+    """The last sync, for `status`."""
+    if sync is None:
+        return None
+    return {
+        "phase": sync.phase,
+        "started_at": sync.started_at,
+        "finished_at": sync.finished_at,
+        "says": sync.says.rstrip("."),
+        "found": {word: count for word, count in sync.found.items() if count},
     }
 
 
@@ -171,6 +192,7 @@ async def explanation(runtime: Runtime, guid: str) -> dict[str, Any]:
     return {
         **_member(found, settings, now),
         "contact": explainer.contact(user, refused_why=(found["user"] or {}).get("refused_why")),
+        "sync": _synced(await SyncStore(runtime.database).last()),
         "not_understood": [asdict(kind) for kind in await UnreadableStore(runtime.database).of_user(user_guid)],
         "holds": [msgspec.structs.asdict(hold) for hold in outlook.holds],
         "next": outlook.next,

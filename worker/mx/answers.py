@@ -36,6 +36,8 @@ class Member(MemberState, frozen=True, kw_only=True):
     is_managed_by_user: bool | None = None
     #: When the last job for it began, whatever came of it.
     aggregated_at: datetime | None = None
+    #: Whether the answer has a place for an error, so that no ``error_code`` means no error. Older answers have none.
+    tells_error: bool = False
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):

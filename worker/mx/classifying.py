@@ -208,6 +208,7 @@ def _whole(guid: str, fields: dict[str, Any], *, listed_for: str | None = None) 
         name=_text(fields.get("name")),
         is_managed_by_user=_flag(fields.get("is_managed_by_user")),
         aggregated_at=_moment(fields.get("aggregated_at")),
+        tells_error="error" in fields,
     )
 
 

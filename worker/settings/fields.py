@@ -140,6 +140,13 @@ class Settings(EventsSettings, WebSettings, PushSettings, MessengerSettings, Bas
         description="The connection_status values that mean: OAuth again.",
     )
     sweep_schedule: str = Field("*/5 * * * *", description="When beat sweeps, as in a crontab, UTC.")
+    sync_schedule: str | None = Field(
+        None,
+        description="When beat has all users and members listed at MX, as in a crontab, UTC, such as 0 3 * * *. Unset: MX is not listed.",
+    )
+    sync_emails: bool = Field(
+        False, description="Whether a sync takes over addresses that MX knows, where yours are empty."
+    )
     batch_size: int = Field(200, ge=1, le=5000, description="Rows claimed and settled at once.")
     run_seconds: int = Field(
         30, ge=1, le=200, description="How long one task works; then it ends and queues another for what is left."
@@ -343,11 +350,13 @@ class Settings(EventsSettings, WebSettings, PushSettings, MessengerSettings, Bas
                 raise ValueError(f"{status} means that the member is fine")
         return value
 
-    @field_validator("sweep_schedule")
+    @field_validator("sweep_schedule", "sync_schedule")
     @classmethod
-    def _crontab(cls, value: str) -> str:
+    def _crontab(cls, value: str | None) -> str | None:
         from celery.schedules import ParseException, crontab
 
+        if value is None:
+            return None
         try:
             crontab.from_string(value)
         except (ParseException, ValueError):

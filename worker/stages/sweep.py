@@ -30,6 +30,7 @@ from worker.store.hinting import HintStore
 from worker.store.outages import OutageStore
 from worker.store.pauses import EVENTS, MX, PauseStore, outage_scope
 from worker.store.sweeping import SweepReport, SweepStore
+from worker.store.syncs import SyncStore
 from worker.store.verifying import VerifyStore
 
 log = structlog.get_logger()
@@ -127,7 +128,9 @@ async def wake(runtime: Runtime) -> dict[str, int]:
         "fetch": await database.store(FetchStore).due(now, at_most=at_most),
         "deliver": await database.store(DeliverStore).due(now, at_most=at_most),
         "verify": await database.store(VerifyStore).due(now, at_most=at_most),
-        "sync": await database.store(HintStore).due(now, at_most=at_most),
+        # What webhooks named, and a list whose process died, or that MX did not serve.
+        "sync": await database.store(HintStore).due(now, at_most=at_most)
+        + await database.store(SyncStore).is_waiting(),
     }
     if runtime.endpoint is not None:
         due["events"] = await database.store(EventStore).due(now, at_most=MOST_POSTING * runtime.settings.batch_size)

@@ -53,6 +53,8 @@ class MxUser(msgspec.Struct, frozen=True, kw_only=True):
     user_guid: str
     #: One mailbox, checked; ``None``: MX names none, or it is not to be taken over.
     email: str | None = None
+    #: The client's own id of it, by which our tables may name it.
+    own_id: str | None = None
 
     def __repr__(self) -> str:
         return f"MxUser({self.user_guid})"
@@ -66,6 +68,8 @@ class MxMember(msgspec.Struct, frozen=True, kw_only=True):
     member_guid: str
     #: The GUID that it was asked for, if that is another one: our row has it.
     asked_guid: str | None = None
+    #: The client's own id of it, by which our row may name it.
+    own_id: str | None = None
     connection_status: str | None = None
     is_oauth: bool | None = None
     institution_code: str | None = None
@@ -93,8 +97,8 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     moved: int = 0
     #: Skipped: a partner manages it.
     managed: int = 0
-    #: Skipped: MX says that another user has it than our row does, or names two users.
-    other_user: int = 0
+    #: Skipped: MX says that another user has it than our row does, or names two users. Their GUIDs.
+    of_others: tuple[str, ...] = ()
     #: Skipped: a reconnection of it ended after MX was read.
     overtaken: int = 0
 
@@ -224,11 +228,11 @@ class MxMembers:
         inserted = await self._insert_unknown(connection, unknown)
 
         pairs: dict[str, tuple[MxMember, _Row]] = {}
-        other_user = 0
+        of_others = []
         for answer in first:
             for row in targets.get(answer.member_guid, ()):
                 if row.user_guid != answer.user_guid:
-                    other_user += 1
+                    of_others.append(row.member_guid)
                 else:
                     pairs[row.member_guid] = (answer, row)
         about = await self._reconnections(connection, pairs, read_at)
@@ -251,7 +255,7 @@ class MxMembers:
             unchanged=len(pairs) - len(overtaken) - len(differing),
             back=back,
             moved=len(moves),
-            other_user=other_user,
+            of_others=tuple(of_others),
             overtaken=len(overtaken),
         )
 
@@ -273,6 +277,12 @@ class MxMembers:
         await read(self._by_guid, asked, asked)
         await read(self._by_guid, guids)
         await read(self._by_new_guid, guids)
+        if own := {
+            answer.own_id: answer.member_guid
+            for answer in answers
+            if answer.own_id is not None and answer.member_guid not in found
+        }:
+            await read(self._by_guid, own, own)
         if unknown := guids - found.keys():
             given = self._rows.encode({"guid": guid} for guid in sorted(unknown))
             before = {old: new for new, old in await connection.execute(self._moved_before, {"given": given})}
@@ -377,13 +387,13 @@ class MxMembers:
 def _first_of_each(answers: Iterable[MxMember]) -> tuple[list[MxMember], Applied]:
     """The first answer about each member, and what is skipped without a look at our rows."""
     first: dict[str, MxMember] = {}
-    managed = other_user = 0
+    managed, of_others = 0, []
     for answer in answers:
         if answer.is_managed_by_user is False:
             managed += 1
         elif (before := first.setdefault(answer.member_guid, answer)) is not answer:
-            other_user += before.user_guid != answer.user_guid
-    return list(first.values()), Applied(managed=managed, other_user=other_user)
+            of_others += [answer.member_guid] if before.user_guid != answer.user_guid else []
+    return list(first.values()), Applied(managed=managed, of_others=tuple(of_others))
 
 
 def _difference(answer: MxMember, row: _Row) -> dict[str, Any] | None:
@@ -397,7 +407,7 @@ def _difference(answer: MxMember, row: _Row) -> dict[str, Any] | None:
         change["institution_name"] = answer.institution_name
     if answer.tells_error and answer.error_code is None and row.error_code in ERROR_CODES:
         change["clears_error"] = True
-    moved_to = answer.member_guid if answer.member_guid != row.member_guid else None
+    moved_to = answer.member_guid if row.member_guid not in {answer.member_guid, answer.own_id} else None
     if not change and moved_to == row.moved_to and not row.is_gone:
         return None
     return {**dict.fromkeys(_WRITTEN), **change, "member_guid": row.member_guid, "moved_to": moved_to}

@@ -86,7 +86,7 @@ async def test_members_of_partners_and_of_another_user_are_left_alone_and_counte
         says("twice", "CONNECTED", user="one"),
         says("twice", "DENIED", user="two"),
     )
-    assert done == Applied(inserted=1, managed=1, other_user=2)
+    assert done == Applied(inserted=1, managed=1, of_others=("MBR-twice", "MBR-theirs"))
     found = await bench.sql("SELECT member_guid, user_guid, connection_status FROM members ORDER BY 1")
     assert found == [
         ("MBR-partner", "USR-partner", "CONNECTED"),

@@ -67,6 +67,7 @@ def test_a_member_is_read_as_far_as_a_sync_stores_it():
                 name="MX Bank",
                 is_managed_by_user=False,
                 aggregated_at=datetime(2016, 10, 13, 18, 7, 57, tzinfo=UTC),
+                tells_error=True,
             ),
         ),
         pagination=Pagination(**PAGE),

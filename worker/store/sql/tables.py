@@ -397,6 +397,60 @@ daily_totals = Table(
     Column("count", BigInteger, nullable=False),
 )
 
+# Syncs: listing all users and members at MX (stages/sync.py).
+syncs = Table(
+    "syncs",
+    metadata,
+    Column("id", _Id, Identity(), primary_key=True),
+    Column("started_at", Moment, nullable=False),
+    # The last progress; one that nobody went on with for a day is given up.
+    Column("touched_at", Moment, nullable=False),
+    Column("finished_at", Moment),
+    # True while it is unfinished, NULL after that: there is one unfinished sync at most.
+    Column("unfinished", Boolean, unique=True),
+    # `listing`, then `checking` what MX listed no more, then `finished` or `failed`; and why, in a sentence.
+    Column("phase", String(16), nullable=False),
+    Column("outcome", Text),
+    Column("lease_worker", String(128)),
+    Column("lease_expires_at", Moment),
+    Column("epoch", BigInteger, nullable=False, server_default="0"),
+    # The checkpoint in the list of users: entries that were taken, the page size in force, and how many MX said that there are: at
+    # first and last. NULL: not known yet.
+    Column("taken", Integer, nullable=False, server_default="0"),
+    Column("per_page", Integer),
+    Column("first_total", Integer),
+    Column("total", Integer),
+    # Whether all of its pages were taken.
+    Column("has_all_users", Boolean, nullable=False, server_default="0"),
+    # What it found so far: JSON, a number for each word of store/syncs.py.
+    Column("found", Text, nullable=False, server_default="{}"),
+)
+
+# The users that the unfinished sync was told of; emptied when it ends.
+sync_users = Table(
+    "sync_users",
+    metadata,
+    Column("id", _Id, Identity(), primary_key=True),
+    Column("user_guid", _Guid, nullable=False, unique=True),
+    # How often its members could not be read.
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    # When its members were read, or given up. NULL: they are to be read.
+    Column("done_at", Moment),
+    _partial("ix_sync_users_pending", "id", where="done_at IS NULL"),
+)
+
+# Members that it did not find in MX's lists, to be read one by one.
+sync_missing = Table(
+    "sync_missing",
+    metadata,
+    Column("id", _Id, Identity(), primary_key=True),
+    Column("member_guid", _Guid, nullable=False, unique=True),
+    Column("user_guid", _Guid, nullable=False),
+    # MX lists it for another user than our row says, so it is not missing.
+    Column("is_elsewhere", Boolean, nullable=False, server_default="0"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+)
+
 assert set(OPEN) == {"due", "leased", "ready", "notified"}, "uq_reconnections_open says the same with closed_at"  # noqa: S101
 
 

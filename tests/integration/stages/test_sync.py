@@ -1,0 +1,175 @@
+"""Sync: users and members from the real sandbox over sockets."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from worker.stages import syncing
+from worker.stages.sync import SyncEnded, sync_all, sync_member, sync_user
+from worker.store.syncs import SyncStore, told
+
+
+def bank(users: int, *, second: int = 0, **more: Any) -> dict[str, Any]:
+    """So many users with a member each, the first ``second`` of them with another."""
+    rows: dict[str, Any] = {f"{n:04}": {"connection_status": "CONNECTED", **more} for n in range(users)}
+    rows |= {f"x{n:04}": {"user_guid": f"USR-{n:04}", "connection_status": "DENIED", **more} for n in range(second)}
+    return rows
+
+
+async def everything(bench: Any, **options: Any) -> Any:
+    result = await sync_all(bench.runtime, begin=True, **options)
+    assert result is not None
+    return result
+
+
+async def members(bench: Any) -> dict[str, tuple[Any, ...]]:
+    return {row[0]: tuple(row[1:]) for row in await bench.sql("SELECT * FROM members")}
+
+
+async def test_it_writes_everybody_and_a_second_one_changes_no_row(sandbox_for: Any, bench_for: Any) -> None:
+    async with sandbox_for(bank(120, second=60)) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        first = await everything(bench)
+        assert first.found["users"] == first.found["new_users"] == 120
+        assert first.found["members"] == first.found["new_members"] == 180
+        before = await members(bench)
+        assert len(before) == 180
+        asked = (await sandbox.get("/sandbox/ledger?members=false"))["lists"]
+        assert asked == 1 + 120
+        second = await everything(bench)
+        assert "nothing changed" in second.summary
+        assert await members(bench) == before
+        last = await SyncStore(bench.runtime.database).last()
+        assert last is not None
+        assert (last.phase, last.summary) == ("finished", second.summary)
+        assert await bench.one("SELECT count(*) FROM sync_users") == 0
+
+
+async def test_what_is_not_listed_is_asked_for_before_it_counts_as_gone(sandbox_for: Any, bench_for: Any) -> None:
+    async with sandbox_for(bank(60)) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await everything(bench)
+        await sandbox.control(delete=["MBR-0001", "USR-0002"], lists={"hide": ["MBR-0003", "USR-0004"]})
+        found = (await everything(bench)).found
+        assert (found["gone"], found["unlisted"]) == (2, 2)
+        gone = {row[0] for row in await bench.sql("SELECT member_guid FROM members WHERE gone_at IS NOT NULL")}
+        assert gone == {"MBR-0001", "MBR-0002"}
+        # What is known to be gone is neither asked for again, nor does it make the list shorter.
+        await sandbox.control(lists={}, reset="ledger")
+        assert "gone" not in told((await everything(bench)).found)
+        ledger = await sandbox.get("/sandbox/ledger?members=false")
+        assert ledger["reads"] == ledger["lists"]
+
+
+LIES = {
+    "shorter": ({"shrink": 0.3}, "shorter by more than a tenth"),
+    "shorter between pages": ({"shrink": 0.3, "after": 1}, "shorter by more than a tenth"),
+    "pages repeat": ({"repeat": True, "most_per_page": 25}, "pages repeat"),
+    "a total of nobody": ({"total": 0}, "shorter by more than a tenth"),
+    "a total of too many": ({"total": 5_000}, "and holds 100 users"),
+    "members on no list": ({"hide": [f"MBR-{n:04}" for n in range(20)]}, "20 of 100 members are on no list"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_list_that_lies_ends_it_in_a_clear_word_and_nobody_is_gone(
+    sandbox_for: Any, bench_for: Any, lie: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(syncing, "USERS_A_PAGE", 50)
+    rules, says = LIES[lie]
+    async with sandbox_for(bank(100)) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await everything(bench)
+        before = await members(bench)
+        await sandbox.control(lists=rules)
+        with pytest.raises(SyncEnded, match=says):
+            await everything(bench)
+        assert await members(bench) == before
+        last = await SyncStore(bench.runtime.database).last()
+        assert last is not None
+        assert last.phase == "failed"
+        await sandbox.control(lists={})
+        assert "nothing changed" in (await everything(bench)).summary
+
+
+async def test_a_page_size_that_mx_lowers_is_noticed_and_nobody_is_missed(sandbox_for: Any, bench_for: Any) -> None:
+    async with sandbox_for(bank(120)) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await sandbox.control(lists={"most_per_page": 25})
+        result = await everything(bench)
+        assert (result.found["users"], result.lowered_to) == (120, 25)
+        assert "MX serves 25 users a page" in result.summary
+
+
+async def test_a_member_of_two_users_stays_with_the_one_that_it_has(sandbox_for: Any, bench_for: Any) -> None:
+    async with sandbox_for(bank(50)) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await everything(bench)
+        before = await members(bench)
+        await sandbox.control(lists={"also": {"USR-0007": ["MBR-0003"]}, "hide": ["MBR-0004"]})
+        found = (await everything(bench)).found
+        assert (found["other_user"], found["gone"]) == (1, 0)
+        assert await members(bench) == before
+
+
+async def test_users_that_fail_are_tried_again_and_left_out_in_the_end(sandbox_for: Any, bench_for: Any) -> None:
+    async with sandbox_for(bank(40)) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await everything(bench)
+        await sandbox.control(fault="500", on="list")
+        with pytest.raises(SyncEnded, match="http_500"):
+            await everything(bench)
+        last = await SyncStore(bench.runtime.database).last()
+        assert last is not None
+        assert last.phase == "listing"
+        assert await bench.one("SELECT count(*) FROM pauses") == 0
+        await sandbox.control(fault=None)
+        assert "nothing changed" in (await everything(bench)).summary
+
+
+async def test_it_goes_on_where_it_was(sandbox_for: Any, bench_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(syncing, "USERS_A_PAGE", 50)
+    monkeypatch.setattr(syncing, "BATCH", 20)
+    async with sandbox_for(bank(300), latency=0.02) as sandbox:
+        bench = await bench_for(**sandbox.settings, mx_max_connections=10)
+        runs = 0
+        for _ in range(20):
+            runs += 1
+            result = await everything(bench, seconds=0.15)
+            if result.state == "finished":
+                break
+        assert runs > 1
+        assert result.found["users"] == result.found["members"] == 300
+        asked = (await sandbox.get("/sandbox/ledger?members=false"))["lists"]
+        assert asked <= 300 + 6 + runs  # a page of users may be asked for once more with each run
+
+
+async def test_one_user_and_one_member_alone(sandbox_for: Any, bench_for: Any) -> None:
+    async with sandbox_for(bank(5, second=2)) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        assert (await sync_user(bench.runtime, "USR-0001"))["new_members"] == 2
+        with pytest.raises(SyncEnded, match="add --user"):
+            await sync_member(bench.runtime, "MBR-0002")
+        assert (await sync_member(bench.runtime, "MBR-0002", "USR-0002"))["new_members"] == 1
+        await sandbox.control(delete=["MBR-x0001"])
+        assert (await sync_user(bench.runtime, "USR-0001"))["gone"] == 1
+        assert (await sync_member(bench.runtime, "MBR-0002"))["members"] == 1
+
+
+async def test_two_at_once_do_not_meet(sandbox_for: Any, bench_for: Any) -> None:
+    async with sandbox_for(bank(100), latency=0.02) as sandbox:
+        bench, other = await bench_for(**sandbox.settings), await bench_for(**sandbox.settings)
+        other.runtime.worker_id = "elsewhere:1"
+        done = await asyncio.gather(everything(bench), everything(other), return_exceptions=True)
+        assert sorted(type(each).__name__ for each in done) == ["Busy", "SyncResult"]
+
+
+async def test_disabled_users_are_skipped_with_a_word(sandbox_for: Any, bench_for: Any) -> None:
+    rows = bank(10)
+    rows["0002"] |= {"user_is_disabled": True}
+    async with sandbox_for(rows) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        result = await everything(bench)
+        assert (result.found["disabled"], result.found["new_members"]) == (1, 9)
+        assert "1 disabled users, whose members were skipped" in result.summary

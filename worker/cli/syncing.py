@@ -1,0 +1,141 @@
+"""`sync`: users and members from MX."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import typer
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
+
+from worker.cli.session import AsJson, aside, out, print_json, run
+from worker.errors import UsageError, WorkerError
+from worker.mx.identifiers import is_member_guid, is_user_guid
+from worker.runtime import Runtime
+from worker.stages.sync import SyncEnded, SyncResult, runs_here, sync_all, sync_member, sync_user
+from worker.stages.syncing import Progress
+from worker.store.pauses import MX, PauseStore
+from worker.store.syncs import FINISHED, LISTING, Busy, told
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(sync)
+
+
+def sync(
+    *,
+    user: str = typer.Option(None, "--user", metavar="USR-…", help="The members of this user alone."),
+    member: str = typer.Option(None, "--member", metavar="MBR-…", help="This member alone."),
+    accept_shorter: bool = typer.Option(
+        False, "--accept-shorter", help="Believe a list that is more than a tenth shorter than what is known."
+    ),
+    as_json: bool = AsJson,
+) -> None:
+    """Users and members from MX: what differs is written into users and members. A sync that was interrupted goes on where it was."""
+    for guid, is_one, prefix in ((user, is_user_guid, "USR-"), (member, is_member_guid, "MBR-")):
+        if guid is not None and not is_one(guid):
+            raise UsageError(f"{guid[:60]!r} is no GUID of MX; it starts with {prefix}")
+
+    async def job(runtime: Runtime) -> dict[str, Any]:
+        await _not_paused(runtime)
+        if member is not None:
+            return {"state": FINISHED, "found": await sync_member(runtime, member, user)}
+        if user is not None:
+            return {"state": FINISHED, "found": await sync_user(runtime, user)}
+        result = await _everything(runtime, accept_shorter=accept_shorter)
+        return {"state": result.state, "found": result.found, "users_a_page": result.lowered_to}
+
+    result = run(job)
+    if as_json:
+        print_json(result)
+        return
+    lowered = result.get("users_a_page")
+    out.print(f"Synced: {told(result['found'])}." + (f" MX serves {lowered} users a page." if lowered else ""))
+
+
+async def _not_paused(runtime: Runtime) -> None:
+    await runtime.set_clock()
+    pause = await PauseStore(runtime.database).get(MX)
+    if pause is not None:
+        raise WorkerError(
+            f"sync: MX is paused ({pause.reason}); a worker tries it again by itself, or end the pause with `reconnect resume mx`"
+        )
+
+
+async def _everything(runtime: Runtime, *, accept_shorter: bool) -> SyncResult:
+    progress, before = Progress(), None
+    with _stops(runtime):
+        while True:
+            work = asyncio.create_task(sync_all(runtime, begin=True, accept_shorter=accept_shorter, progress=progress))
+            try:
+                await _watch(work, progress)
+                result = work.result()
+            except Busy as busy:
+                if not await _is_over(runtime, busy, before):
+                    raise
+                before = busy
+                continue
+            finally:
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)
+            if result is None or result.state != FINISHED:
+                raise SyncEnded(
+                    f"sync: stopped; {progress.done} of {progress.total} are done, and the next `reconnect sync` goes on from there"
+                )
+            return result
+
+
+async def _is_over(runtime: Runtime, busy: Busy, before: Busy | None) -> bool:
+    """Wait a second for the lease of a holder that may have been killed; ``False`` if it is alive, or this process is to stop."""
+    if runs_here(runtime, busy.worker) or (before is not None and busy.until != before.until):
+        return False
+    left = (busy.until - await runtime.set_clock()).total_seconds()
+    if before is None:
+        aside.print(f"{busy.worker} held the sync last. If it is gone, this goes on in {max(left, 0):.0f} s.")
+    with suppress(TimeoutError):
+        await asyncio.wait_for(runtime.stopping.wait(), 1)
+        return False
+    return True
+
+
+async def _watch(work: "asyncio.Task[Any]", progress: Progress) -> None:
+    """Show how far it is until it ends."""
+    columns = (
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Bar(*columns, console=aside) as bar:
+        shown, phase = bar.add_task("listing users", total=None), LISTING
+        while not work.done():
+            if progress.phase != phase:
+                phase = progress.phase
+                bar.remove_task(shown)
+                shown = bar.add_task("checking members that no list has", total=progress.total or None)
+            bar.update(shown, completed=progress.done, total=progress.total or None)
+            await asyncio.wait({work}, timeout=0.2)
+        bar.update(shown, completed=progress.done, total=progress.total or None)
+
+
+@contextmanager
+def _stops(runtime: Runtime) -> Iterator[None]:
+    """SIGINT and SIGTERM let it write what it has, and end."""
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    added = []
+    for each in signals:
+        with suppress(NotImplementedError, RuntimeError, ValueError):  # not in the main thread
+            loop.add_signal_handler(each, runtime.stopping.set)
+            added.append(each)
+    try:
+        yield
+    finally:
+        for each in added:
+            loop.remove_signal_handler(each)

@@ -1,0 +1,346 @@
+"""Sync: list all users and members at MX, and write what differs into our tables.
+
+1. Hold the unfinished sync, or begin a new one. Only one is under way at a time.
+2. **Listing.** Pages of users go into the database with the checkpoint behind them. For each user the pages of their members are read,
+   hundreds at a time, and written in batches. Our members that a user's list lacks are noted.
+3. The members of users whom MX did not list are noted as well. If that is more than a tenth of all members, the sync ends with an
+   error, and none of them counts as gone.
+4. **Checking.** Each noted member is read alone. Only a 404 makes it gone. MX may answer with another GUID: then it moved.
+5. Put on record what was found.
+
+A killed sync goes on at its checkpoint. One that cannot go on, because MX refuses us or fails in a streak, stays unfinished and is
+continued by the next `reconnect sync`, or by a task that the next sweep wakes. It is no failed attempt of anybody.
+
+What becomes of an answer is in ``store/mx_members.py``, what is not believed in ``policy/listing.py``.
+"""
+
+import os
+from collections import Counter
+from contextlib import suppress
+from datetime import datetime
+from time import monotonic
+
+import msgspec
+import structlog
+
+from worker.errors import WorkerError
+from worker.mx.answers import Gone, Member, MemberList, MemberRead
+from worker.policy.listing import ListLies, Position, shrank
+from worker.runtime import Runtime
+from worker.schedules import slots_after
+from worker.stages.attribution import failure_of
+from worker.stages.breaker import Breaker
+from worker.stages.mx_words import mx_member
+from worker.stages.syncing import MEMBERS_A_PAGE, USERS_A_PAGE, Checking, Listing, Progress, Streak, lease_of
+from worker.store.pauses import EVERYTHING, MX, PauseStore
+from worker.store.syncs import (
+    CHECKING,
+    FAILED,
+    FINISHED,
+    LISTING,
+    Busy,
+    MemberChecked,
+    MemberToCheck,
+    Sync,
+    SyncStore,
+    told,
+)
+
+log = structlog.get_logger()
+
+_FOREVER = float("inf")
+#: What to do about a list that is not believed.
+_ACCEPT = "see that MX_BASE_URL and the credentials are right; `reconnect sync --accept-shorter` believes the list"
+
+
+class SyncEnded(WorkerError):  # noqa: N818 - it names what the operator sees
+    """The sync did not come to its end; the text says why and what goes on."""
+
+
+class SyncResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run of a sync did."""
+
+    #: `finished`, or `unfinished`: its time was over.
+    state: str
+    found: dict[str, int]
+    #: MX serves fewer entries a page than it was asked for: so many.
+    lowered_to: int | None = None
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        says = told(self.found)
+        return (
+            says if self.lowered_to is None else f"{says}; MX serves {self.lowered_to} users a page, not {USERS_A_PAGE}"
+        )
+
+
+async def sync_all(
+    runtime: Runtime,
+    *,
+    begin: bool,
+    seconds: float = _FOREVER,
+    accept_shorter: bool = False,
+    progress: Progress | None = None,
+) -> SyncResult | None:
+    """List everything, for ``seconds`` at most; ``None``: nothing is unfinished, and none was to ``begin``.
+
+    Raises :class:`Busy` if another process is at it, and :class:`SyncEnded` with what stands in the way.
+    """
+    now = await runtime.set_clock()
+    store = runtime.database.store(SyncStore)
+    lease = lease_of(runtime)
+    unfinished = await store.unfinished()
+    holder = unfinished.lease_worker if unfinished is not None else None
+    dead = holder if runs_here(runtime, holder) is False else None
+    sync = await store.take(runtime.worker_id, seconds=lease, now=now, begin=begin, dead=dead)
+    if sync is None:
+        return None
+    if sync.taken == 0 and not sync.has_all_users:
+        await store.start_afresh(sync, seconds=lease, now=now)
+    run = _Run(runtime, store, sync, accept_shorter=accept_shorter, progress=progress or Progress())
+    try:
+        return await run.go_on(seconds)
+    except ListLies as lie:
+        why = f"MX's list of users is not believed: {lie}. Nothing counts as gone; {_ACCEPT}"
+        await store.end(sync, FAILED, why, runtime.clock.now())
+        log.error("sync_failed", why=str(lie), what_to_do=_ACCEPT)  # noqa: TRY400 - one line says it all
+        raise SyncEnded(f"sync: {why}") from None
+    finally:
+        if sync.finished_at is None:
+            with suppress(WorkerError):  # its lease runs out by itself
+                await store.let_go(sync)
+
+
+class _Run:
+    """One run of a sync that is held."""
+
+    def __init__(
+        self, runtime: Runtime, store: SyncStore, sync: Sync, *, accept_shorter: bool, progress: Progress
+    ) -> None:
+        self._runtime = runtime
+        self._store = store
+        self._sync = sync
+        self._lease = lease_of(runtime)
+        self._accept_shorter = accept_shorter
+        self._progress = progress
+        self._lowered: int | None = None
+
+    async def go_on(self, seconds: float) -> SyncResult:
+        """Until it is finished, or the time is over."""
+        ends_at = monotonic() + seconds
+        while self._sync.phase == LISTING:
+            if not await self._list(ends_at):
+                return self._result("unfinished")
+        while self._sync.phase == CHECKING:
+            if not await self._check(ends_at):
+                return self._result("unfinished")
+        return self._result(FINISHED)
+
+    def _result(self, state: str) -> SyncResult:
+        return SyncResult(state=state, found=dict(self._sync.found), lowered_to=self._lowered)
+
+    async def _list(self, ends_at: float) -> bool:
+        """One pass over what is to be listed; whether there is time for more."""
+        sync, store, progress = self._sync, self._store, self._progress
+        known = await store.known_users()
+        before = await store.last_finished()
+
+        def check_total(total: int) -> None:
+            most = max(known, before.total or 0 if before is not None else 0)
+            if shrank(most, total) and not self._accept_shorter:
+                raise ListLies(f"it has {total} entries, and {most} users were known: shorter by more than a tenth")
+
+        progress.phase, progress.done = LISTING, await store.done_users()
+        progress.total = max(sync.total or 0, progress.done)
+        streak = Streak()
+        listing = Listing(
+            self._runtime, store, sync, streak, progress,
+            seconds=ends_at - monotonic(), accept_shorter=self._accept_shorter, check_total=check_total,
+        )  # fmt: skip
+        try:
+            await listing.runner.run()
+        finally:
+            await listing.close()
+        position = listing.position
+        # The next pass, or the next run, begins where this one ended.
+        sync.taken, sync.per_page, sync.has_all_users = position.taken, position.per_page, position.ended
+        sync.first_total, sync.total = position.first_total, position.total
+        self._lowered = position.per_page if position.per_page < USERS_A_PAGE else None
+        await self._heed(streak)
+        if await self._has_listed_all():
+            await self._compare(position)
+            return True
+        return self._goes_on(listing, ends_at)
+
+    def _goes_on(self, done: "Listing | Checking", ends_at: float) -> bool:
+        """Whether another pass is made over what is left: what failed is asked for again."""
+        if done.runner.drained and not done.advanced:
+            raise SyncEnded(
+                f"sync: MX lets none of our requests through now; {self._so_far}, and the next `reconnect sync` goes on from there"
+            )
+        return monotonic() < ends_at and not self._runtime.stopping.is_set()
+
+    @property
+    def _so_far(self) -> str:
+        return f"{self._progress.done} of {self._progress.total} are done"
+
+    async def _has_listed_all(self) -> bool:
+        return self._sync.has_all_users and not await self._store.to_read(1, after=0)
+
+    async def _compare(self, position: Position) -> None:
+        """Everything is listed: is anything missing, and may it be?"""
+        store, sync = self._store, self._sync
+        listed = await store.listed_users()
+        if shrank(position.total or 0, listed) and not self._accept_shorter:
+            raise ListLies(f"it says that it has {position.total} entries, and holds {listed} users")
+        await store.add_members_of_unlisted_users(sync, seconds=self._lease, now=self._runtime.clock.now())
+        missing, known = await store.missing(), await store.known_members()
+        if shrank(known, known - missing) and not self._accept_shorter:
+            raise ListLies(f"{missing} of {known} members are on no list: more than a tenth")
+        await store.go_to(sync, CHECKING, seconds=self._lease, now=self._runtime.clock.now())
+
+    async def _check(self, ends_at: float) -> bool:
+        """One pass over the members to be checked; whether there is time for more."""
+        sync, store, progress = self._sync, self._store, self._progress
+        progress.phase, progress.done, progress.total = CHECKING, 0, await store.missing()
+        streak = Streak()
+        checking = Checking(self._runtime, store, sync, streak, progress, seconds=ends_at - monotonic())
+        await checking.runner.run()
+        await self._heed(streak)
+        if not await store.to_check(1, after=0):
+            await store.end(sync, FINISHED, told(sync.found), self._runtime.clock.now())
+            log.info("synced", **{word: count for word, count in sync.found.items() if count})
+            return True
+        return self._goes_on(checking, ends_at)
+
+    async def _heed(self, streak: Streak) -> None:
+        """Raise if MX does not serve us."""
+        if not streak.code:
+            return
+        if streak.refused:
+            breaker = Breaker(self._runtime.database.store(PauseStore), MX)
+            breaker.refused(streak.code)
+            await breaker.settle(self._runtime.clock.now(), probe=False)
+        raise SyncEnded(
+            f"sync: MX does not serve us now ({streak.code}); {self._so_far}, and the next `reconnect sync` goes on from there"
+        )
+
+
+def runs_here(runtime: Runtime, worker: str | None) -> bool | None:
+    """Whether a holder is a process of this machine that runs; ``None``: it is of another machine, so nobody can tell."""
+    host, _, pid = (worker or "").rpartition(":")
+    if host != runtime.worker_id.rpartition(":")[0] or not pid.isdecimal():
+        return None
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to another user
+        return True
+    return True
+
+
+async def is_due(runtime: Runtime, now: datetime) -> bool:
+    """Whether a new sync is due by ``SYNC_SCHEDULE``: one of its moments has passed since the last one began."""
+    line = runtime.settings.sync_schedule
+    if line is None:
+        return False
+    last = await runtime.database.store(SyncStore).last()
+    if last is None:
+        return True
+    slots = slots_after(line, last.started_at)
+    return bool(slots) and slots[0] <= now
+
+
+async def sync(runtime: Runtime, *, may_begin: bool = False) -> str:
+    """One run of the stage: go on with the unfinished sync, or begin one if it ``may_begin`` and one is due. Nothing to do: no text."""
+    now = await runtime.set_clock()
+    held = {pause.scope for pause in await runtime.database.store(PauseStore).all()}
+    if held & {EVERYTHING, MX}:
+        return "paused"
+    try:
+        result = await sync_all(
+            runtime, begin=may_begin and await is_due(runtime, now), seconds=runtime.settings.run_seconds
+        )
+    except Busy as busy:
+        return f"{busy.worker} is at it"
+    except SyncEnded as ended:
+        log.warning("sync_ended", why=str(ended))
+        return str(ended)
+    if result is None:
+        return ""
+    if result.state != FINISHED and not runtime.stopping.is_set():
+        await runtime.wake("sync", 1)
+    return f"{result.state}: {result.summary}"
+
+
+async def sync_user(runtime: Runtime, user_guid: str) -> dict[str, int]:
+    """List the members of one user; what is not listed is checked at once. What was found, as in ``store/syncs.py``."""
+    now = await runtime.set_clock()
+    store, found = runtime.database.store(SyncStore), Counter[str]()
+    known = await store.members_of(user_guid)
+    position = Position(per_page=MEMBERS_A_PAGE)
+    said: dict[str, Member] = {}
+    while not position.ended:
+        answer = await runtime.mx.list_members(user_guid, position.page, position.per_page)
+        if isinstance(answer, Gone) and known:
+            break  # its members are checked one by one
+        if not isinstance(answer, MemberList):
+            raise SyncEnded(f"sync: MX does not list the members of {user_guid} ({failure_of(answer).code})")
+        page = answer.pagination
+        try:
+            is_next = position.accepts(
+                current_page=page.current_page, per_page=page.per_page, total=page.total_entries,
+                entries=len(answer.members) + answer.unreadable, may_shrink=True,
+            )  # fmt: skip
+        except ListLies as lie:
+            raise SyncEnded(f"sync: MX's list of the members of {user_guid} is not believed: {lie}") from None
+        before = len(said)
+        if is_next:
+            said.update((member.guid, member) for member in answer.members)
+            if before == len(said) and answer.members:
+                raise SyncEnded(f"sync: MX's list of the members of {user_guid} is not believed: its pages repeat")
+    heard = [mx_member(member, user_guid=user_guid) for member in said.values()]
+    names = {name for member in heard for name in (member.member_guid, member.own_id) if name is not None}
+    missing = [guid for guid, moved in known.items() if guid not in names and moved not in names]
+    # First those that are not listed: one may have moved to a GUID that is new here.
+    for guid in missing:
+        await _sync_one(runtime, user_guid, guid, found, read_at=now)
+    await store.apply_one(
+        heard,
+        read_at=now,
+        now=runtime.clock.now(),
+        skip_aggregation=runtime.settings.mx_skip_aggregation,
+        found=found,
+    )
+    return dict(found + Counter(users=1))
+
+
+async def sync_member(runtime: Runtime, member_guid: str, user_guid: str | None = None) -> dict[str, int]:
+    """Read one member; ``user_guid`` where our tables do not have it. What was found, as in ``store/syncs.py``."""
+    now = await runtime.set_clock()
+    found = Counter[str]()
+    user = user_guid or await runtime.database.store(SyncStore).user_of(member_guid)
+    if user is None:
+        raise SyncEnded(f"sync: {member_guid} is not in the database; MX needs its user to find it: add --user USR-…")
+    await _sync_one(runtime, user, member_guid, found, read_at=now)
+    return dict(found)
+
+
+async def _sync_one(
+    runtime: Runtime, user_guid: str, member_guid: str, found: Counter[str], *, read_at: datetime
+) -> None:
+    store, skip = runtime.database.store(SyncStore), runtime.settings.mx_skip_aggregation
+    answer = await runtime.mx.read_member(user_guid, member_guid)
+    if isinstance(answer, MemberRead):
+        said = [mx_member(answer.member, user_guid=user_guid, asked_guid=member_guid)]
+        await store.apply_one(said, read_at=read_at, now=runtime.clock.now(), skip_aggregation=skip, found=found)
+    elif isinstance(answer, Gone):
+        member = MemberToCheck(id=0, member_guid=member_guid, user_guid=user_guid, attempts=0)
+        await store.settle_checks(
+            None, [MemberChecked(member=member, gone=True)],
+            read_at=read_at, skip_aggregation=skip, seconds=0, now=runtime.clock.now(), found=found,
+        )  # fmt: skip
+    else:
+        raise SyncEnded(f"sync: MX does not read {member_guid} for us now ({failure_of(answer).code})")
