@@ -33,6 +33,7 @@ OWNERS = {
 #: Modules whose statements are made for a table that is a variable.
 ANY_TABLE = {
     "worker.store.importing": "users, members and devices, as its KEYS say",
+    "worker.store.forgetting": "a user is erased from all tables that the metadata has",
     "worker.store.setting_back": "accelerated time, for the sandbox alone: every stored moment moves",
 }
 #: What is over, and whom somebody wants forgotten, is deleted from every table at once; these write nothing else.

@@ -20,6 +20,7 @@ _MODULES = {
     "inspect": ("status", "explain"),
     "messages": ("preview", "bounces", "optout"),
     "linking": ("link",),
+    "forgetting": ("forget",),
     "running": ("up", "web", "sandbox"),
     "demo": ("demo",),
 }

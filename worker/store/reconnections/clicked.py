@@ -66,8 +66,10 @@ class Clicked:
         )
 
     async def lock(self, connection: AsyncConnection, id_: int) -> Standing:
-        """Where it stands. Nobody moves it until the transaction ends."""
-        row = (await connection.execute(self._lock, {"of": id_})).one()
+        """Where it stands. Nobody moves it until the transaction ends. Its user may have been forgotten: then it is as one that is gone."""
+        row = (await connection.execute(self._lock, {"of": id_})).first()
+        if row is None:
+            return Standing(state=_R.GONE, is_open=False)
         return Standing(state=_R(row.state), is_open=row.closed_at is None)
 
     async def owe(self, connection: AsyncConnection, id_: int, clicked_at: datetime) -> None:

@@ -4,6 +4,8 @@
 them has a default, no foreign key of ours can refuse a write of theirs, and their columns are read as ``application.py`` says. The other tables are ours alone.
 """
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -457,3 +459,8 @@ assert set(OPEN) == {"due", "leased", "ready", "notified"}, "uq_reconnections_op
 def written(state: str) -> ColumnElement[str]:
     """A state as part of a statement's text, not a parameter: only so does the planner see that a partial index fits."""
     return literal_column(f"'{state}'", String())
+
+
+def guid_columns(table: Table) -> list[Column[Any]]:
+    """The columns of a table that hold GUIDs of users or members."""
+    return [column for column in table.c if column.type is _Guid or column.name.endswith("_guid")]

@@ -1,0 +1,68 @@
+"""`forget`: erases users and all that is known of them."""
+
+import sys
+from typing import Any
+
+import typer
+
+from worker.cli.meaning import nearest_guid, users_meant
+from worker.cli.session import AsJson, aside, out, print_json, run_on_database
+from worker.errors import UsageError, WorkerError
+from worker.store.forgetting import ForgetStore
+from worker.store.sql.database import Database
+
+_ELSEWHERE = "Not erased: your application's own tables and logs, backups, mails that were sent, what was told to EVENTS_URL, and the user at MX."
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(forget)
+
+
+def forget(
+    users: list[str] = typer.Argument(
+        ..., metavar="USR-…|ADDRESS…", help="Users, or an address: every user who has it."
+    ),
+    *,
+    yes: bool = typer.Option(False, "--yes", help="Do not ask."),
+    as_json: bool = AsJson,
+) -> None:
+    """Erase a user and all that is known of them, in every table. This cannot be undone."""
+    erased, missing, addresses = run_on_database(lambda database: _forgotten(database, users, yes=yes))
+    if as_json:
+        unknown = [entry.partition(";")[0] for entry in missing]
+        print_json({"forgotten": erased, "unknown": unknown, "unknown_addresses": addresses})
+    else:
+        for guid, rows in erased.items():
+            out.print(f"{guid} is forgotten: {_listed(rows)}.")
+    if erased:
+        aside.print(_ELSEWHERE)
+    if addresses:
+        missing.append(f"{addresses} of the addresses" if len(users) > 1 else "a user with that address")
+    if missing:
+        raise WorkerError(f"not in the database: {', '.join(missing)}")
+
+
+async def _forgotten(database: Database, words: list[str], *, yes: bool) -> tuple[dict[str, Any], list[str], int]:
+    """The rows that were erased of each user, the users that nothing is known of, and how many addresses nobody has."""
+    meant = await users_meant(database, words)
+    guids = list(dict.fromkeys(guid for found in meant.values() for guid in found))
+    store = ForgetStore(database)
+    known = {guid: rows for guid in guids if (rows := await store.count(guid))}
+    missing = [guid + await nearest_guid(database, guid) for guid in guids if guid not in known]
+    if known and not yes:
+        _ask(known)
+    erased = {guid: await store.forget(guid) for guid in known}
+    return erased, missing, sum(not found for found in meant.values())
+
+
+def _ask(known: dict[str, dict[str, int]]) -> None:
+    if not sys.stdin.isatty():
+        raise UsageError("forget: there is no terminal to ask on; with --yes it erases without asking")
+    for guid, rows in known.items():
+        aside.print(f"{guid}: {_listed(rows)}.")
+    if not typer.confirm("Erase all of it? This cannot be undone.", err=True):
+        raise WorkerError("forget: nothing was erased")
+
+
+def _listed(rows: dict[str, int]) -> str:
+    return ", ".join(f"{table} {number}" for table, number in rows.items())

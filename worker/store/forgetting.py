@@ -1,0 +1,172 @@
+"""Erasing a user: every row of every table that is theirs, in one transaction.
+
+Which rows these are is read off the tables, so that a new table is covered as soon as it is there:
+
+1. A column that holds GUIDs (``tables.guid_columns``) names the user, or one of their members. Members are theirs by ``members``, and by
+   whatever else names the user and a member in one row; one that is another user's by now is left alone.
+2. A row that refers to such a row by a foreign key goes with it.
+
+`tests/integration/store/test_forgetting.py` plants values in every column of every table, and finds none of them afterwards.
+
+**Work in hand.** Rows are locked before they are read, so what a worker settles is either done before, and erased, or finds its row gone and
+changes nothing. On PostgreSQL nobody writes ``reconnections`` meanwhile: a sweep that had read the user's members would open another one.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Column, Table, Text, delete, select
+from sqlalchemy import text as sql_text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.store.sql.database import Database
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import guid_columns, members, metadata, reconnections
+
+#: Tables in which nothing is a user's, and which nobody needs to search.
+NOT_OF_USERS = frozenset({"daily_totals", "pauses", "sweeps"})
+#: A partial index serves no query but one with its condition.
+_HALVES: Mapping[Any, Sequence[Any]] = {
+    reconnections.c.user_guid: (reconnections.c.closed_at.is_(None), reconnections.c.closed_at.is_not(None)),
+}
+#: Found by their foreign key; no index leads with these, and the tables are large.
+_BY_REFERENCE = frozenset({"windows.member_guid"})
+#: A transaction that began before may write after it: so often is it looked again.
+_PASSES = 3
+
+#: Rows by the name of their table.
+Found = dict[str, set[Any]]
+
+
+class ForgetStore:
+    """Finds and erases."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._search = database.rows.part(_Search)
+
+    async def count(self, user_guid: str) -> dict[str, int]:
+        """How many rows of each table are this user's; empty: nothing is known of them."""
+
+        async def work(connection: AsyncConnection) -> dict[str, int]:
+            found = await self._search.find(connection, user_guid, await self._search.members_of(connection, user_guid))
+            return _numbers(found)
+
+        return await self._database.transaction(work)
+
+    async def forget(self, user_guid: str) -> dict[str, int]:
+        """Erase the user; how many rows of each table they were."""
+        erased: dict[str, int] = {}
+        theirs: set[str] = set()
+
+        async def work(connection: AsyncConnection) -> dict[str, int]:
+            if not self._database.rows.is_sqlite:
+                await connection.execute(sql_text("LOCK TABLE reconnections IN EXCLUSIVE MODE"))
+            return await self._search.erase(connection, user_guid, theirs)
+
+        for _ in range(_PASSES):
+            now = await self._database.transaction(work)
+            if not now:
+                break
+            for table, number in now.items():
+                erased[table] = erased.get(table, 0) + number
+        return erased
+
+
+class _Search:
+    """The statements, made once; in the transaction of the caller."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        given = rows.table("given", {"guid": Text()})
+        self._guids = select(given.c.guid)
+        self._tables = [table for table in metadata.sorted_tables if table.name not in NOT_OF_USERS]
+
+    async def members_of(self, connection: AsyncConnection, user_guid: str) -> set[str]:
+        """The GUIDs of the user's members, also those that they moved to, but for those that are another user's by now."""
+        named: set[str] = set()
+        for table in self._tables:
+            if "user_guid" not in table.c:
+                continue
+            about = [column for column in guid_columns(table) if column.name != "user_guid"]
+            if about:
+                for row in await self._rows_at(connection, table.c.user_guid, [user_guid], about):
+                    named |= {guid for guid in row if guid is not None}
+        others = await self._rows_at(
+            connection, members.c.member_guid, named, [members.c.member_guid, members.c.user_guid]
+        )
+        return named - {member for member, user in others if user != user_guid} - {user_guid}
+
+    async def find(
+        self, connection: AsyncConnection, user_guid: str, theirs: Collection[str], *, lock: bool = False
+    ) -> Found:
+        """The primary keys of all rows that are theirs, by table."""
+        found: Found = {}
+        for table in self._tables:
+            key, ids = list(table.primary_key), set()
+            for column in guid_columns(table):
+                if f"{table.name}.{column.name}" in _BY_REFERENCE:
+                    continue
+                sought = [user_guid] if column.name == "user_guid" else [user_guid, *theirs]
+                whose = [table.c.user_guid] if "user_guid" in table.c else []
+                for row in await self._rows_at(connection, column, sought, [*key, *whose], lock=lock):
+                    if not whose or row[-1] in {None, user_guid}:
+                        ids.add(tuple(row[: len(key)]))
+            for reference in sorted(table.foreign_keys, key=lambda each: each.parent.name):
+                parents = [id_[0] for id_ in found.get(reference.column.table.name, ())]
+                ids |= set(map(tuple, await self._rows_at(connection, reference.parent, parents, key, lock=lock)))
+            if ids:
+                found[table.name] = ids
+        return found
+
+    async def erase(self, connection: AsyncConnection, user_guid: str, theirs: set[str]) -> dict[str, int]:
+        """Delete all of it; ``theirs`` is filled with the members that were found, so that a second look knows them."""
+        erased: dict[str, int] = {}
+        # A trigger may write down that members changed.
+        for _ in range(_PASSES):
+            theirs |= await self.members_of(connection, user_guid)
+            found = await self.find(connection, user_guid, theirs, lock=True)
+            theirs |= await self._of_windows(connection, user_guid, found)
+            if not found:
+                break
+            for table in reversed(self._tables):
+                await self._delete(connection, table, found.get(table.name, set()))
+            for name, number in _numbers(found).items():
+                erased[name] = erased.get(name, 0) + number
+        return erased
+
+    async def _of_windows(self, connection: AsyncConnection, user_guid: str, found: Found) -> set[str]:
+        """The GUIDs that MX answered with."""
+        windows = metadata.tables["windows"].c
+        ids = [id_[0] for id_ in found.get("windows", ())]
+        return {row[0] for row in await self._rows_at(connection, windows.id, ids, [windows.member_guid])} - {user_guid}
+
+    async def _rows_at(
+        self,
+        connection: AsyncConnection,
+        column: Column[Any],
+        values: Collection[Any],
+        what: Sequence[Any],
+        *,
+        lock: bool = False,
+    ) -> list[Any]:
+        """These columns of the rows in which ``column`` has one of these values."""
+        if not values:
+            return []
+        rows: list[Any] = []
+        for half in _HALVES.get(column, (column.is_not(None),)):
+            query = select(*what).where(column.in_(sorted(values)), half).order_by(*column.table.primary_key)
+            rows += (await connection.execute(query.with_for_update() if lock else query)).all()
+        return rows
+
+    async def _delete(self, connection: AsyncConnection, table: Table, ids: Collection[tuple[Any, ...]]) -> None:
+        first, *others = table.primary_key
+        for id_ in sorted(ids) if others else ():
+            same = [column == value for column, value in zip((first, *others), id_, strict=True)]
+            await connection.execute(delete(table).where(*same))
+        if not others and ids:
+            await connection.execute(delete(table).where(first.in_(sorted(id_[0] for id_ in ids))))
+
+
+def _numbers(found: Found) -> dict[str, int]:
+    return {name: len(ids) for name, ids in sorted(found.items())}
