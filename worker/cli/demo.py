@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
+from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,16 @@ def add_to(app: typer.Typer) -> None:
     app.command()(demo)
 
 
+class Api(StrEnum):
+    """The values of ``MX_API``."""
+
+    ATRIUM = "atrium"
+    PLATFORM = "platform"
+
+
 def demo(
     *,
+    api: Api = typer.Option(Api.ATRIUM, "--api", help="The flavour of MX's API that the worker speaks."),
     members: int = typer.Option(500, "--members", min=100, max=20_000, help="How many."),
     folder: Path = typer.Option(Path("demo"), "--dir", help="The folder for database, mails and logs; emptied first."),
     stay: bool = typer.Option(False, "--stay", help="Keep everything running afterwards, with Flower, until Ctrl-C."),
@@ -68,7 +77,7 @@ def demo(
         broker = stack.enter_context(bundled_broker())
         listen = f"127.0.0.1:{free_port()}"
         bank = _start_bank(stack, folder, listen)
-        environment = _environment(folder, broker, bank, listen)
+        environment = _environment(folder, broker, bank, listen) | {"MX_API": api.value}
         os.environ.update(environment)
         settings = load_settings(_env_file=None)
         schema.migrate(settings)
@@ -79,7 +88,7 @@ def demo(
             command = flower_command(flower_port)
             stack.enter_context(running(command, folder=folder, log="flower.log", kill=True))
         aside.print(
-            f"{len(demo_members)} members at {len({p.institution_code for p in demo_members})} banks, {children} workers, a web process, SQLite, Valkey."
+            f"{len(demo_members)} members at {len({p.institution_code for p in demo_members})} banks, {children} workers, a web process, SQLite, Valkey, MX's {api.value.title()}."
         )
 
         async def job(runtime: Runtime) -> Results:
@@ -91,10 +100,11 @@ def demo(
             return await run_forty_days(runtime, demo_members, bank["base_url"], folder, commands)
 
         results = run(job, settings)
+        _check_spoken(bank["base_url"], api)
         kinds = kinds_of(results)
         wrong = sum(kind["wrong"] for kind in kinds)
         if as_json:
-            _print_json(results, kinds, wrong)
+            _print_json(results, kinds, wrong, api)
         else:
             _print_tables(results, kinds)
             _where_to_look(folder, bank, flower_port if stay else None)
@@ -107,10 +117,25 @@ def demo(
         )
 
 
-def _print_json(results: Results, kinds: list[dict[str, Any]], wrong: int) -> None:
+def _check_spoken(base_url: str, api: Api) -> None:
+    """Raise :class:`WorkerError` unless every request was of this flavour."""
+    url = f"{base_url}/sandbox/ledger?members=false"
+    with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 - the sandbox's, on loopback
+        spoken = json.load(response)["flavours"]
+    if set(spoken) != {api.value}:
+        raise WorkerError(f"demo: the sandbox was asked as {', '.join(spoken) or 'nobody'}, not as {api.value} alone")
+
+
+def _print_json(results: Results, kinds: list[dict[str, Any]], wrong: int, api: Api) -> None:
     assert results.standing is not None  # noqa: S101 - run_forty_days sets it at the end
     assert results.returns is not None  # noqa: S101 - as above
-    found = {"members": len(results.demo_members), "wrong": wrong, "kinds": kinds, "days": results.days}
+    found = {
+        "api": api.value,
+        "members": len(results.demo_members),
+        "wrong": wrong,
+        "kinds": kinds,
+        "days": results.days,
+    }
     found |= reach_of(results)
     print_json(found | {"returns": asdict(results.returns)} | counted(results.standing))
 

@@ -145,6 +145,7 @@ def sandbox(
         }
         for name, value in settings.items():
             out.print(f"  {name}={quoted(value)}")
+        out.print("It speaks Atrium and Platform: set MX_API=platform for the latter.")
         out.print(f"Mails: {addresses.mail_page}   Stop with Ctrl-C.")
 
     asyncio.run(serve(config, ready))
