@@ -20,6 +20,7 @@ _LINE = re.compile(
     r"^(?!bench )[^ ]* LOG:  duration: ([0-9.]+) ms  (statement|parse|bind|execute)(?: [^:]*)?: ?(.*(?:\n\t.*)*)",
     re.MULTILINE,
 )
+_CONTROL = frozenset({"BEGIN", "COMMIT", "ROLLBACK", "SET", "SHOW", ""})
 _PAUSE = re.compile(r"\s+")
 
 
@@ -61,7 +62,7 @@ class Counted:
 
 def is_control(text: str) -> bool:
     """Whether it begins or ends a transaction, or asks whether the connection lives."""
-    return text.strip("; ").split(" ", 1)[0].upper() in {"BEGIN", "COMMIT", "ROLLBACK", "SET", "SHOW", ""}
+    return re.split(r"[;\s]", text.strip("; "), maxsplit=1)[0].upper() in _CONTROL
 
 
 @contextmanager

@@ -62,7 +62,8 @@ class Deliver:
         self._probed = probed
         self._settings = runtime.settings
         self._store = runtime.database.store(DeliverStore)
-        self._dispatch = DispatchLog(self._store)
+        # Mails are ready when they have a connection; pushes come as they like.
+        self._dispatch = DispatchLog(self._store, enough=self._settings.smtp_connections)
         self._outcomes = DeliveryOutcomes(runtime)
         self._breakers = breakers
         self._mx_breaker = mx_breaker

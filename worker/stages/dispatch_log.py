@@ -19,13 +19,24 @@ class NotRecorded(Exception):  # noqa: N818 - it names what happened
     """It is not known whether the commit succeeded, so the message must not be sent. The lease is still ours."""
 
 
-class DispatchLog:
-    """Commits "dispatch begins" for all messages that wait for it at once (a group commit)."""
+#: How long the first message of a group waits for others (seconds). Nothing is on record meanwhile, so no span grows in which a crash
+#: makes a message unknown. Messages that left together come together again: at 1 ms a command and 10 connections a commit serves 7 to 9
+#: mails instead of 2, and a mail takes about 1 ms longer.
+GATHER = 0.006
 
-    def __init__(self, store: DeliverStore) -> None:
+
+class DispatchLog:
+    """Commits "dispatch begins" for all messages that wait for it at once (a group commit).
+
+    ``enough``: a group of so many waits for no more; as many as can be ready at a time.
+    """
+
+    def __init__(self, store: DeliverStore, *, enough: int) -> None:
         self._store = store
         self._queue: list[_Waiting] = []
         self._writer: asyncio.Task[None] | None = None
+        self._enough = enough
+        self._is_enough = asyncio.Event()
 
     async def begin(self, notification: ClaimedNotification, link: NewLink | None = None) -> None:
         """Returns once it is committed, together with the link that the message carries; only then may the message leave.
@@ -35,6 +46,8 @@ class DispatchLog:
         """
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._queue.append((notification, link, future))
+        if len(self._queue) >= self._enough:
+            self._is_enough.set()
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
         if not await future:
@@ -45,6 +58,7 @@ class DispatchLog:
         group: list[_Waiting] = []
         try:
             while self._queue:
+                await self._gather()
                 group, self._queue = self._queue, []
                 group = [waiting for waiting in group if not waiting[-1].done()]  # who is cancelled is gone
                 if not group:
@@ -64,6 +78,16 @@ class DispatchLog:
             _fail([*group, *self._queue], error)
             self._queue = []
             raise
+
+    async def _gather(self) -> None:
+        """Wait until there are enough, or the first has waited long enough."""
+        if len(self._queue) < self._enough:
+            self._is_enough.clear()
+            timer = asyncio.get_running_loop().call_later(GATHER, self._is_enough.set)
+            try:
+                await self._is_enough.wait()
+            finally:
+                timer.cancel()
 
 
 def _fail(group: Sequence[_Waiting], error: BaseException) -> None:

@@ -51,12 +51,29 @@ async def _ends(senders: Sequence[asyncio.Task[None]]) -> list[Any]:
 
 async def test_those_who_stand_there_together_are_recorded_together() -> None:
     store = Store()
-    log = DispatchLog(store)  # type: ignore[arg-type]
+    log = DispatchLog(store, enough=1)  # type: ignore[arg-type]
     senders = [*await _waiting(log, 0), *await _waiting(log, 1, 2)]
     store.let.set()
     ends = await _ends(senders)
     assert (ends[0], type(ends[1]), ends[2]) == (None, LeaseLost, None)
     assert store.groups == [[0], [1, 2]]
+
+
+async def test_those_who_come_one_after_the_other_are_recorded_together_once_they_are_enough() -> None:
+    store = Store()
+    store.let.set()
+    log = DispatchLog(store, enough=3)  # type: ignore[arg-type]
+    senders = [*await _waiting(log, 0), *await _waiting(log, 2), *await _waiting(log, 4), *await _waiting(log, 6)]
+    assert await _ends(senders) == [None] * 4
+    assert store.groups[0] == [0, 2, 4], "and nobody waits for a clock"
+
+
+async def test_one_that_is_alone_is_recorded_by_itself() -> None:
+    store = Store()
+    store.let.set()
+    log = DispatchLog(store, enough=10)  # type: ignore[arg-type]
+    assert await _ends(await _waiting(log, 2)) == [None]
+    assert store.groups == [[2]]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +90,7 @@ async def test_those_who_stand_there_together_are_recorded_together() -> None:
 async def test_whatever_is_raised_releases_everybody_who_waits(error: BaseException, expected: type) -> None:
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # the writer's own end is of no interest
     store = Store(raises=error)
-    log = DispatchLog(store)  # type: ignore[arg-type]
+    log = DispatchLog(store, enough=1)  # type: ignore[arg-type]
     first, *behind = [*await _waiting(log, 0), *await _waiting(log, 2, 4)]
     store.let.set()
     (end,) = await _ends([first])
@@ -84,7 +101,7 @@ async def test_whatever_is_raised_releases_everybody_who_waits(error: BaseExcept
 
 async def test_a_writer_that_is_cancelled_releases_everybody_who_waits() -> None:
     store = Store()
-    log = DispatchLog(store)  # type: ignore[arg-type]
+    log = DispatchLog(store, enough=1)  # type: ignore[arg-type]
     senders = [*await _waiting(log, 0), *await _waiting(log, 2, 4)]
     assert log._writer is not None
     log._writer.cancel()
@@ -93,7 +110,7 @@ async def test_a_writer_that_is_cancelled_releases_everybody_who_waits() -> None
 
 async def test_a_sender_that_is_cancelled_before_its_group_is_written_is_not_recorded() -> None:
     store = Store()
-    log = DispatchLog(store)  # type: ignore[arg-type]
+    log = DispatchLog(store, enough=1)  # type: ignore[arg-type]
     senders = [*await _waiting(log, 0), *await _waiting(log, 2, 4)]
     senders[1].cancel()
     store.let.set()
