@@ -22,6 +22,7 @@ from ops.bench.measures import (
     slow_tail,
     sweeping,
     throughput,
+    webhooks,
 )
 from ops.bench.profiling import profile
 from ops.bench.results import Results, Row
@@ -38,6 +39,7 @@ MEASURES = {
     "import": importing.importing,
     "deliver": delivering.delivering,
     "clicks": clicking.clicking,
+    "webhooks": webhooks.webhooks,
     "tail": slow_tail.slow_tail,
     "children": throughput.children,
     "curve": throughput.curve,

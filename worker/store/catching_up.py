@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.policy.states import ReconnectionState
 from worker.store.reconnections.closing import Closing
 from worker.store.reconnections.notices import IS_NOTICE
-from worker.store.reconnections.opening import Opening
+from worker.store.reconnections.opening import Opening, open_all
 from worker.store.reconnections.transitions import Transitions
 from worker.store.selection import BROKEN, standing
 from worker.store.sql.database import Database
@@ -44,10 +44,7 @@ class CatchUpStore:
         async def work(connection: AsyncConnection) -> tuple[int, int]:
             closed = await self._close(connection, guids, now)
             opening = self._opening.opening(members.c.member_guid.in_(guids))
-            opened = await connection.execute(
-                opening.execution_options(preserve_rowcount=True), {"now": now, "grace": grace_seconds}
-            )
-            return closed, int(opened.rowcount)
+            return closed, await open_all(connection, opening, {"now": now, "grace": grace_seconds})
 
         return await self._database.transaction(work)
 
