@@ -23,11 +23,18 @@ from worker.sandbox.problems import one_line
 from worker.sandbox.scanning import ScanRules
 from worker.sandbox.script import Step, parse_step
 from worker.sandbox.upstream_fault import UpstreamFault
+from worker.sandbox.webhooks import is_target
 
 
 def _step(text: str) -> str:
     parse_step(text)
     return text
+
+
+def _target(url: str) -> str:
+    if not is_target(url):
+        raise ValueError("expected a URL such as http://127.0.0.1:8080/webhooks/mx")
+    return url
 
 
 def _listed(value: object) -> object:
@@ -48,6 +55,16 @@ class NewKeys(BaseModel):
 
     api_key: str
     client_id: str
+
+
+class WebhookTarget(BaseModel):
+    """Where webhooks are sent."""
+
+    model_config = _STRICT
+
+    url: Annotated[str, AfterValidator(_target)]
+    #: As in ``MX_WEBHOOK_AUTH``: ``user:password``, or ``bearer TOKEN``.
+    auth: str | None = None
 
 
 class Command(BaseModel):
@@ -91,6 +108,8 @@ class Command(BaseModel):
     link_age: Annotated[float, Field(ge=0, le=100_000_000)] | None = None
     #: How many ``302`` answers of different hosts stand between a link and its page.
     redirects: Annotated[int, Field(ge=0, le=15)] | None = None
+    #: Where webhooks are sent from now on (see :mod:`worker.sandbox.webhooks`); null: nowhere.
+    webhooks: WebhookTarget | None = None
     #: Counts start at 0 again. Done last.
     reset: Literal["ledger"] | None = None
 
@@ -169,6 +188,7 @@ class Control:
         known = self._bank.members
         if None in members or None in customers or not all(known.knows(guid) for guid in command.delete or ()):
             return _problem(HTTPStatus.NOT_FOUND, "no such member")
+        self._change_webhooks(command)
         self._change_bank(command, [member for member in members if member is not None])
         self._change_mail(command)
         refused = self._consent_to([member for member in customers if member is not None])
@@ -199,7 +219,12 @@ class Control:
             if command.script is not None:
                 member.set_script(command.script)
             if command.connection_status is not None:
-                member.set_status(command.connection_status)
+                bank.members.set_status(member, command.connection_status)
+
+    def _change_webhooks(self, command: Command) -> None:
+        if "webhooks" in command.model_fields_set:
+            target, webhooks = command.webhooks, self._bank.members.webhooks
+            webhooks.url, webhooks.auth = (None, None) if target is None else (target.url, target.auth)
 
     def _change_links(self, command: Command) -> None:
         if command.scan is not None:

@@ -9,6 +9,7 @@ from typing import Literal
 from worker.sandbox.oauth_uris import window_uri
 from worker.sandbox.population import SimulatedMember, SimulatedUser
 from worker.sandbox.script import Step
+from worker.sandbox.webhooks import Webhooks
 
 #: How long ago members were last aggregated. This lies before every simulated break. A client that takes any
 #: ``successfully_aggregated_at`` for "the customer is back" therefore fails its tests.
@@ -106,6 +107,8 @@ class Members:
     def __init__(self, population: Iterable[SimulatedMember], *, aggregation_takes: timedelta) -> None:
         born = datetime.now(UTC)
         self._aggregation_takes = aggregation_takes
+        #: What tells a worker of changes, if it has an address.
+        self.webhooks = Webhooks()
         #: Whether opening any link with GET uses it up.
         self.used_by_opening = False
         #: Seconds after which links expire; ``None`` for never.
@@ -153,11 +156,20 @@ class Members:
     def delete(self, guid: str) -> None:
         """Delete a member, or a user with all members, as their client does at MX."""
         if guid in self.by_guid:
-            self.by_guid[guid].gone = True
+            self._delete(self.by_guid[guid])
             return
         for member in self.by_user.pop(guid, ()):
-            member.gone = True
+            self._delete(member)
         self.users.pop(guid, None)
+
+    def _delete(self, member: Member) -> None:
+        member.gone = True
+        self.webhooks.deleted(member)
+
+    def set_status(self, member: Member, status: str) -> None:
+        """Set ``connection_status``, cancel a running aggregation, and tell of it."""
+        member.set_status(status)
+        self.webhooks.status_changed(member)
 
     def move(self, member: Member, guid: str) -> Member:
         """Move ``member`` to ``guid``; returns it, or the member that had this GUID before."""
@@ -205,7 +217,11 @@ class Members:
         self.check(window, session)
         window.decision = "allowed" if allow else "denied"
         if allow:
-            window.member.connect(aggregation_takes=None if window.skip_aggregation else self._aggregation_takes)
+            takes = None if window.skip_aggregation else self._aggregation_takes
+            window.member.connect(aggregation_takes=takes)
+            self.webhooks.status_changed(window.member)
+            if takes is not None:
+                self.webhooks.aggregated(window.member, after=takes.total_seconds())
 
     def age(self, seconds: float) -> None:
         """Make every link older, where a test lets time pass."""

@@ -29,6 +29,7 @@ from worker.sandbox.mail_server import MailServer
 from worker.sandbox.mailbox import Mailbox
 from worker.sandbox.population import load_population
 from worker.sandbox.speech import Keys
+from worker.sandbox.webhooks import is_target
 
 if TYPE_CHECKING:
     from worker.sandbox.phones.network import Phones
@@ -72,6 +73,9 @@ class SandboxConfig:
     #: Where `reconnect web` listens, such as ``http://127.0.0.1:8080``: a front for it is opened (:mod:`worker.sandbox.front`).
     web: str | None = None
     front_port: int = 0
+    #: Where MX's webhooks are sent, and what as ``MX_WEBHOOK_AUTH`` has to be (:mod:`worker.sandbox.webhooks`).
+    webhooks: str | None = None
+    webhook_auth: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +124,7 @@ async def serve(config: SandboxConfig, ready: Callable[[Addresses], None]) -> No
         mailbox = Mailbox(config.mail_dir if config.keep_bodies else None)
     except OSError as error:
         raise WorkerError(f"sandbox: {config.mail_dir} cannot hold mail: {error.strerror}") from None
+    bank.members.webhooks.url, bank.members.webhooks.auth = config.webhooks, config.webhook_auth
     mail = MailServer(mailbox, latency=config.mail_latency, login=config.mail_login)
     pages = MailPages(mailbox)
     consent = Consent(bank.members, bank.ledger)
@@ -159,6 +164,7 @@ async def serve(config: SandboxConfig, ready: Callable[[Addresses], None]) -> No
             ready(addresses)
             await stop.wait()
         finally:
+            await bank.members.webhooks.close()
             await mail.stop()
             await runner.cleanup()
 
@@ -224,6 +230,8 @@ def _check(config: SandboxConfig) -> None:
         loopback = False
     if not loopback:
         raise UsageError("sandbox: the host must be a loopback address such as 127.0.0.1: control has no password")
+    if config.webhooks is not None and not is_target(config.webhooks):
+        raise UsageError("sandbox: webhooks: expected a URL such as http://127.0.0.1:8080/webhooks/mx")
     if config.keep_bodies and config.mail_dir is None:
         raise UsageError("sandbox: a folder for mail is missing; name one, or keep no bodies")
 
@@ -272,6 +280,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         phones=chosen.phones,
         web=chosen.web,
         front_port=chosen.front_port,
+        webhooks=chosen.webhooks,
+        webhook_auth=chosen.webhook_auth,
     )
 
     def ready(addresses: Addresses) -> None:
@@ -319,6 +329,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--phones", type=Path, metavar="DIR", help="phones and browsers too, the sender's keys in DIR")
     parser.add_argument("--web", metavar="URL", help="where `reconnect web` listens: open a public address for it")
     parser.add_argument("--front-port", type=_port, default=0, metavar="N", help="of that address (%(default)s)")
+    parser.add_argument("--webhooks", metavar="URL", help="where MX's webhooks are sent, such as …/webhooks/mx")
+    parser.add_argument("--webhook-auth", metavar="AUTH", help="what is sent with them: user:password, or bearer TOKEN")
     parser.add_argument("--ready-file", type=Path, metavar="PATH", help="the addresses as JSON, once both listen")
     return parser
 
