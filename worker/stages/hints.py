@@ -37,6 +37,7 @@ from worker.policy.retries import next_attempt
 from worker.runtime import Runtime
 from worker.stages.attribution import Attribution, failure_of
 from worker.stages.breaker import Breaker
+from worker.stages.mx_words import mx_member
 from worker.stages.runner import Batch, Runner, summary
 from worker.stages.sweep import watch_outages
 from worker.store.catching_up import CatchUpStore
@@ -53,7 +54,7 @@ log = structlog.get_logger()
 _WAKE_EVERY = 1.0
 
 #: What reading one member came to: what MX said, ``None`` where it does not know it, or why it could not be asked.
-_Read = MxMember | None | MxFailure
+_Read = Member | None | MxFailure
 
 
 class Hints:
@@ -106,24 +107,27 @@ class Hints:
         if not claim.targets:
             return _nothing_read(claim, "no_user" if claim.guid.startswith("MBR-") else "no_member", read_at)
         answers: list[MxMember] = []
+        own_users: dict[str, str] = {}
         gone: list[str] = []
         for target in claim.targets:
             read = await self._read(claim, target)
             if isinstance(read, MxFailure):
                 return self._failed(claim, read, read_at)
             if read is not None:
-                answers.append(read)
+                answers.append(mx_member(read, user_guid=target.user_guid, asked_guid=target.row_guid))
+                if read.user_id is not None and target.row_guid is None:
+                    own_users[read.guid] = read.user_id
             elif target.row_guid is not None and claim.same_user:
                 gone.append(target.row_guid)
         outcome = _word(answers) if answers else "gone" if gone else "unknown_to_mx"
         result = HintResult(claim=claim, outcome=outcome)
-        return Reading(result=result, read_at=read_at, answers=tuple(answers), gone=tuple(gone))
+        return Reading(result=result, read_at=read_at, answers=tuple(answers), gone=tuple(gone), own_users=own_users)
 
     async def _read(self, claim: ClaimedHints, target: Target) -> _Read:
         answer = await self._runtime.mx.read_member(target.user_guid, target.asked_guid)
         if isinstance(answer, MemberRead):
             self._attribution.served()
-            return described(answer.member, target)
+            return answer.member
         failure = failure_of(answer)
         number = self._numbers.setdefault(claim.fences[0].key, len(self._numbers))
         if self._attribution.failed(failure, number):
@@ -237,23 +241,7 @@ def _word(answers: Sequence[MxMember]) -> str:
 def _names(answer: MxMember, reading: Reading) -> set[str]:
     """Every name by which our row may know the member."""
     rows = (target.row_guid for target in reading.result.claim.targets)
-    return {name for name in (answer.member_guid, answer.asked_guid, *rows) if name is not None}
-
-
-def described(member: Member, target: Target) -> MxMember:
-    """What MX said of a member, in the form that our tables take."""
-    return MxMember(
-        user_guid=member.user_guid or target.user_guid,
-        member_guid=member.guid,
-        asked_guid=target.row_guid if target.row_guid != member.guid else None,
-        connection_status=member.connection_status,
-        is_oauth=member.is_oauth,
-        institution_code=member.institution_code,
-        error_code=member.error_code,
-        is_managed_by_user=member.is_managed_by_user,
-        is_being_aggregated=member.is_being_aggregated,
-        successfully_aggregated_at=member.successfully_aggregated_at,
-    )
+    return {name for name in (answer.member_guid, answer.asked_guid, answer.own_id, *rows) if name is not None}
 
 
 async def hints(runtime: Runtime) -> str:

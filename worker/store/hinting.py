@@ -1,6 +1,6 @@
 """The transactions of hints."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -12,7 +12,7 @@ from worker.store.hints.claims import APART, KEPT, ClaimedHints, HintClaims, Hin
 from worker.store.mx_members import Applied, MxMember, apply_members, mark_gone
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment
-from worker.store.sql.tables import reconnections
+from worker.store.sql.tables import reconnections, users
 
 r = reconnections.c
 
@@ -29,6 +29,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     answers: tuple[MxMember, ...] = ()
     #: Our rows of members that MX does not know any more.
     gone: tuple[str, ...] = ()
+    #: The client's own id of the user, by the member's GUID, where we have no such member: our tables may name the user by it.
+    own_users: Mapping[str, str] = {}
 
 
 class HintStore:
@@ -43,6 +45,7 @@ class HintStore:
             r.closed_at >= bindparam("read_at", type_=Moment()),
             r.closed_at < bindparam("now", type_=Moment()),
         )
+        self._users = select(users.c.user_guid).where(users.c.user_guid.in_(bindparam("names", expanding=True)))
 
     async def add(self, given: Sequence[Hint]) -> int:
         """Store hints in one commit; how many of them make a member be read. The same hint twice is one row."""
@@ -108,8 +111,8 @@ class HintStore:
     ) -> tuple[Applied, set[str]]:
         """What was applied, and whose hints are to be read once more."""
         read_at = readings[0].read_at
-        answers = [answer for each in readings for answer in each.answers]
         rows = self._database.rows
+        answers = await self._by_our_users(connection, readings)
         applied = await apply_members(
             connection, rows, answers, read_at=read_at, now=now, skip_aggregation=skip_aggregation
         )
@@ -120,6 +123,20 @@ class HintStore:
                  if (guid := target.row_guid) is not None}  # fmt: skip
         found = await connection.execute(self._overtaken, {"guids": list(guids), "read_at": read_at, "now": now})
         return applied, {guids[row[0]] for row in found}
+
+    async def _by_our_users(self, connection: AsyncConnection, readings: Sequence[Reading]) -> list[MxMember]:
+        """The answers. A user whom our tables name by the client's own id is named so in them."""
+        answers = [answer for each in readings for answer in each.answers]
+        own = {guid: id_ for each in readings for guid, id_ in each.own_users.items()}
+        if not own:
+            return answers
+        ours = set((await connection.execute(self._users, {"names": sorted(set(own.values()))})).scalars())
+        return [
+            msgspec.structs.replace(answer, user_guid=own[answer.member_guid])
+            if own.get(answer.member_guid) in ours
+            else answer
+            for answer in answers
+        ]
 
 
 def _by_moment(readings: Sequence[Reading]) -> list[list[Reading]]:

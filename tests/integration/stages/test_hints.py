@@ -343,3 +343,32 @@ async def test_nobody_is_told_of_a_burst_of_breaks(bench_for: Any, sandbox_for: 
         await hints(bench.runtime)
         assert await bench.one("SELECT scope FROM pauses") == "outage:alder"
         assert bench.woken == []
+
+
+async def test_rows_that_are_named_by_the_clients_own_ids_are_found(bench_for: Any, sandbox_for: Any) -> None:
+    a = {"user_id": "customer-7", "member_id": "account-9"}
+    async with sandbox_for({"a": a, "b": {"user_id": "customer-7", "user_guid": "USR-a"}}) as sandbox:
+        bench = await bench_for(**sandbox.settings, mx_api="platform")
+        await bench.sql("INSERT INTO users (user_guid) VALUES ('customer-7')")
+        await bench.sql("INSERT INTO members (member_guid, user_guid) VALUES ('account-9', 'customer-7')")
+        await hint(bench, status("a"), status("b", user_guid="USR-a"))
+        await hints(bench.runtime)
+        rows = await bench.sql("SELECT member_guid, user_guid, connection_status FROM members ORDER BY 1")
+        assert [tuple(row) for row in rows] == [
+            ("MBR-b", "customer-7", "DENIED"),
+            ("account-9", "customer-7", "DENIED"),
+        ]
+        assert await bench.one("SELECT count(*) FROM users") == 1
+
+
+async def test_what_a_hint_opens_and_closes_is_told_as_events(bench_for: Any, sandbox_for: Any) -> None:
+    events = {"events_url": "http://127.0.0.1:9/events", "events_secrets": "whsec_" + "A" * 32}
+    async with sandbox_for({"a": {}}) as sandbox:
+        bench = await bench_for(**sandbox.settings, **events)
+        for says in ("DENIED", "CHALLENGED"):
+            await sandbox.control(member="MBR-a", connection_status=says)
+            await hint(bench, status("a", says))
+            await hints(bench.runtime)
+            await _read_again_soon(bench)
+        told = [row[0] for row in await bench.sql("SELECT type FROM events ORDER BY id")]
+        assert told == ["reconnection.opened", "reconnection.cancelled"]

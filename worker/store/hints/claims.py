@@ -242,7 +242,8 @@ def _claimed_hints(
         return ClaimedHints(fences=fences, guid=guid, targets=targets, attempts=attempts)
     said = next((row.user_guid for row in found if row.user_guid is not None), None)
     if known is not None:
-        same = said is None or said == known.user_guid
+        # Our tables may name a user by the client's own id.
+        same = said in {None, known.user_guid} or not known.user_guid.startswith("USR-")
         return ClaimedHints(fences=fences, guid=guid, targets=(_target(known),), attempts=attempts, same_user=same)
     targets = () if said is None else (Target(user_guid=said, asked_guid=guid),)
     return ClaimedHints(fences=fences, guid=guid, targets=targets, attempts=attempts)
