@@ -106,7 +106,9 @@ async def main() -> None:
     await asyncio.wait([connection.ended for connection in connections])
     seconds, cpu = time.monotonic() - began, time.process_time() - cpu
     distinct = len({request.rpartition(b"\r\n\r\n")[2] for request in requests(given.requests, "x", "x:y")})
-    print(json.dumps({"seconds": seconds, "cpu": cpu, "took": sorted(took), "statuses": statuses, "distinct": distinct}))
+    print(
+        json.dumps({"seconds": seconds, "cpu": cpu, "took": sorted(took), "statuses": statuses, "distinct": distinct})
+    )
 
 
 if __name__ == "__main__":
