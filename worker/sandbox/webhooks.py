@@ -13,13 +13,12 @@ import secrets
 import time
 from collections import Counter
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
 
-if TYPE_CHECKING:
-    from worker.sandbox.members import Member
+from worker.sandbox.population import SimulatedMember
 
 #: The statuses of which MX's CONNECTION_STATUS tells, and their ids.
 TOLD = {
@@ -27,6 +26,14 @@ TOLD = {
 }  # fmt: skip
 _TRIES, _FIRST_WAIT, _LONGEST_WAIT = 13, 0.5, 60.0
 _PATIENCE = aiohttp.ClientTimeout(total=10)
+
+
+class Member(Protocol):
+    """What is told of a member."""
+
+    guid: str
+    connection_status: str
+    record: SimulatedMember
 
 
 def is_target(url: str) -> bool:
@@ -47,7 +54,7 @@ class Webhooks:
         self._sending: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession | None = None
 
-    def status_changed(self, member: "Member") -> None:
+    def status_changed(self, member: Member) -> None:
         """The member has another status."""
         status = member.connection_status
         if status in TOLD:
@@ -62,11 +69,11 @@ class Webhooks:
             })  # fmt: skip
         self._send(self._member(member, "updated"))
 
-    def deleted(self, member: "Member") -> None:
+    def deleted(self, member: Member) -> None:
         """MX does not know the member any more."""
         self._send(self._member(member, "deleted"))
 
-    def aggregated(self, member: "Member", *, after: float) -> None:
+    def aggregated(self, member: Member, *, after: float) -> None:
         """The data of the member will be there after so many seconds."""
         now = time.time() + after
         self._send(
@@ -94,7 +101,7 @@ class Webhooks:
         if self._session is not None:
             await self._session.close()
 
-    def _member(self, member: "Member", action: str) -> dict[str, Any]:
+    def _member(self, member: Member, action: str) -> dict[str, Any]:
         return {
             "action": action,
             "aggregated_at": None,
