@@ -179,7 +179,7 @@ class Machine:
         log = self.folder / f"{name}.log"
         before = log.stat().st_size if log.exists() else 0  # of a worker of this name that is no more
         process = self.celery(
-            name, "worker", "-P", "prefork", "-c", str(children), "-Q", "sweep,fetch,deliver,verify,sync",
+            name, "worker", "-P", "prefork", "-c", str(children), "-Q", "sweep,fetch,deliver,verify,sync,events",
             "--without-gossip", "--without-mingle", "-n", f"{name}@%h", *(["-l", loglevel] if loglevel else []), environment=environment,
         )  # fmt: skip
         if wait:

@@ -1,13 +1,14 @@
 """An application's endpoint for events, over a socket: verifies each request by the library, and fails as it is told to."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
-from standardwebhooks import Webhook
+from standardwebhooks import Webhook, WebhookVerificationError
 
 #: What the receiver does with a request: answers with a status (and headers), or `hang`, or `lose` the answer after keeping the event.
 Behaviour = int | tuple[int, dict[str, str]] | str
@@ -30,11 +31,17 @@ class Receiver:
     #: Each accepted event once, in the order of its first acceptance.
     kept: list[dict[str, Any]] = field(default_factory=list)
     refused: int = 0
+    #: Requests that the library does not verify.
+    unverified: int = 0
     _tries: dict[str, int] = field(default_factory=dict)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        event = Webhook(KEY).verify(body, dict(request.headers))
+        try:
+            event = Webhook(KEY).verify(body, dict(request.headers))
+        except WebhookVerificationError:
+            self.unverified += 1
+            return web.Response(status=401)
         assert request.headers["webhook-id"] == event["id"]
         self.requests.append((dict(request.headers), event))
         self.bodies.append(body)
@@ -81,3 +88,23 @@ async def receiving(port: int = 0) -> AsyncIterator[Receiver]:
         yield receiver
     finally:
         await runner.cleanup()
+
+
+@contextmanager
+def receiving_aside() -> Iterator[Receiver]:
+    """A receiver on an event loop of its own, for tests that have none."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="receiver", daemon=True)
+    thread.start()
+
+    def run(coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(30)
+
+    made = receiving()
+    try:
+        yield run(made.__aenter__())
+    finally:
+        run(made.__aexit__(None, None, None))
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()

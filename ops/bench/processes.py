@@ -96,7 +96,7 @@ def celery_worker(settings: Mapping[str, str], *, children: int, folder: Path) -
     log = folder / "worker.log"
     command = [
         sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-P", "prefork", "-c", str(children),
-        "-Q", "sweep,fetch,deliver,verify,sync", "--without-gossip", "--without-mingle",
+        "-Q", "sweep,fetch,deliver,verify,sync,events", "--without-gossip", "--without-mingle",
     ]  # fmt: skip
     with running(command, settings=settings, folder=folder, log=log) as process:
         wait_until(lambda: process.poll() is not None or b" ready." in log.read_bytes(), what="the worker's start")

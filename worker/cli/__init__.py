@@ -21,6 +21,7 @@ _MODULES = {
     "messages": ("preview", "bounces", "optout"),
     "linking": ("link",),
     "forgetting": ("forget",),
+    "events": ("events",),
     "running": ("up", "web", "sandbox"),
     "demo": ("demo",),
 }

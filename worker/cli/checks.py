@@ -17,6 +17,7 @@ from typing import Any
 from worker.app import app
 from worker.channels import Channel, Outcome, Sent, TryLater, registry
 from worker.cli.broker_check import examine_broker
+from worker.cli.event_check import examine_events
 from worker.cli.public_check import examine_public_address
 from worker.errors import WorkerError
 from worker.mx.answers import NO_USERS, NOT_MX, RefusedClient
@@ -61,6 +62,7 @@ def examine(settings: Settings) -> list[Finding]:
         "public": _public,
         "telling": _telling,
         "replies": _replies,
+        "events": _events,
         "pauses": _pauses,
         "columns": _columns,
     }
@@ -311,6 +313,11 @@ async def _columns(settings: Settings) -> Found:
         return True, "everything that your application wrote is understood"
     says = "; ".join(str(kind) for kind in counts)
     return None, f"{says}: see what your application writes there (docs/database.md)"
+
+
+async def _events(settings: Settings) -> Found:
+    async with _reports(settings) as (database, _):
+        return await examine_events(settings, database)
 
 
 async def _pauses(settings: Settings) -> Found:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import typer
 
+from worker.cli.events import standing_line
 from worker.cli.funnel import counted, funnel_table, waiting_table
 from worker.cli.meaning import nearest_guid
 from worker.cli.reporting import came_back, given_up, links_pressed, never_told, span
@@ -22,6 +23,7 @@ from worker.runtime import Runtime
 from worker.schedules import slots_after
 from worker.settings import Settings
 from worker.stages.explaining import Explainer
+from worker.store.events.queue import EventStanding, EventStore
 from worker.store.fetching import FetchStore
 from worker.store.pauses import PauseStore
 from worker.store.queries.lookup import LookupStore
@@ -63,8 +65,8 @@ def status(*, as_json: bool = AsJson) -> None:
     if ahead := found["open_by_reason"].get(str(Reason.EXPIRES_SOON)):
         out.print(f"Of the open reconnections, {ahead} are notices ahead of an expiry: their members are well.")
     out.print(came_back(Returns(**found["returns"])))
-    if pressed := links_pressed(Presses(**found["clicks"])):
-        out.print(pressed)
+    for line in _of_clicks_and_events(found):
+        out.print(line)
     for line in _given_up(found["outcomes"]):
         out.print(line)
     if found["not_understood"]:
@@ -98,6 +100,7 @@ async def overview(runtime: Runtime) -> dict[str, Any]:
         "open_by_reason": await reports.open_by_reason(),
         "returns": asdict(await ReturnStore(runtime.database).lately(now)),
         "clicks": asdict(await PressStore(runtime.database).lately(now)),
+        "events": await _events(runtime),
         "last_sweep": await reports.last_sweep(),
         "next_sweep_at": next(iter(slots_after(runtime.settings.sweep_schedule, now)), None),
         "overdue": overdue.text if overdue else None,
@@ -122,6 +125,20 @@ def _synced(sync: Sync | None) -> dict[str, Any] | None:
         "says": sync.says.rstrip("."),
         "found": {word: count for word, count in sync.found.items() if count},
     }
+
+
+def _of_clicks_and_events(found: dict[str, Any]) -> Iterator[str]:
+    if pressed := links_pressed(Presses(**found["clicks"])):
+        yield pressed
+    if found["events"] is not None:
+        yield standing_line(EventStanding(**found["events"]))
+
+
+async def _events(runtime: Runtime) -> dict[str, Any] | None:
+    """How the events to the application stand; ``None``: they are off."""
+    if runtime.endpoint is None:
+        return None
+    return msgspec.structs.asdict(await runtime.database.store(EventStore).standing())
 
 
 def _given_up(outcomes: Sequence[dict[str, Any]]) -> Iterator[str]:

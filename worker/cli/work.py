@@ -18,7 +18,7 @@ from worker.runtime import Runtime
 from worker.stages.sweep import sweep as sweep_once
 from worker.stages.sweep import wake
 from worker.store.outages import OutageStore
-from worker.store.pauses import EVERYTHING, MX, PauseStore, channel_scope, delivery_scope, outage_scope
+from worker.store.pauses import EVENTS, EVERYTHING, MX, PauseStore, channel_scope, delivery_scope, outage_scope
 from worker.store.queries.lookup import LookupStore
 from worker.store.queries.reports import ReportStore
 from worker.store.retrying import RetryStore
@@ -152,12 +152,12 @@ def pause(
 
 def resume(
     what: str = typer.Argument(
-        "everything", metavar="[everything | institution:CODE | channel:KIND | mx | outage:CODE]"
+        "everything", metavar="[everything | institution:CODE | channel:KIND | mx | events | outage:CODE]"
     ),
 ) -> None:
-    """End a pause. `mx` and `delivery:KIND` end a breaker, `outage:CODE` releases the messages that an outage held."""
+    """End a pause. `mx`, `events` and `delivery:KIND` end a breaker, `outage:CODE` releases the messages that an outage held."""
     own = (delivery_scope(""), outage_scope(""))
-    scope = what if what == MX or what.startswith(own) else _scope(what)
+    scope = what if what in {MX, EVENTS} or what.startswith(own) else _scope(what)
 
     async def job(runtime: Runtime) -> None:
         pauses, now = PauseStore(runtime.database), await runtime.set_clock()

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from worker.errors import SettingsError
 from worker.runtime import Runtime
+from worker.web import schema
 from worker.web.api import ApiRoutes
 from worker.web.client import Clients, PublicHost
 from worker.web.credentials import Credentials
@@ -62,6 +63,7 @@ def make_app(runtime: Runtime) -> web.Application:
             api.add_to(app, at)
         app.router.add_get(f"{at}/healthz", health.alive)
         app.router.add_get(f"{at}/readyz", health.ready)
+        schema.add_to(app, at, settings)
         if webhooks is not None:
             app.router.add_post(f"{at}{WEBHOOKS}", webhooks.receive)
     headers = common_headers(https=base_url.lower().startswith("https:"))

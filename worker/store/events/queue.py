@@ -5,7 +5,7 @@ claimed, and what waits behind it is claimed along with it. An event that was gi
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -162,6 +162,14 @@ class EventStore:
             )
 
         return await self._database.transaction(work)
+
+    async def late(self, by: timedelta) -> bool:
+        """Whether an event has waited for this long and is due for as long, by the database's clock."""
+        before = database_now(-by.total_seconds())
+        query = (
+            select(e.id).where(e.state == written(WAITING), e.next_attempt_at < before, e.created_at < before).limit(1)
+        )
+        return await self._scalar(query) is not None
 
     async def listed(self, state: str) -> list[dict[str, Any]]:
         """The oldest that wait, or the newest that were given up."""

@@ -1,0 +1,35 @@
+"""The check of `reconnect doctor` of events: whether the endpoint accepts them. It posts none."""
+
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+from worker.settings import Settings
+from worker.store.events.queue import EventStore
+from worker.store.pauses import EVENTS, PauseStore
+from worker.store.sql.database import Database
+
+#: An event that waits for longer than this is late: a run is woken within seconds, and sweeps come every few minutes.
+LATE = timedelta(minutes=30)
+
+
+async def examine_events(settings: Settings, database: Database) -> tuple[bool | None, str]:
+    """Failed: the breaker is open, or events wait for long. A hint: some were given up, or events are off."""
+    if settings.events_url is None:
+        return True, "EVENTS_URL is not set: no events are sent"
+    host = urlsplit(settings.events_url.get_secret_value()).hostname
+    store = EventStore(database)
+    standing, late = await store.standing(), await store.late(LATE)
+    pause = await PauseStore(database).get(EVENTS)
+    if pause is not None:
+        return False, (
+            f"{host}: {pause.reason}; {standing.waiting} events wait and none is lost: mend the endpoint, or see "
+            "EVENTS_URL and EVENTS_SECRETS; `reconnect resume events` tries at once"
+        )
+    if late:
+        return False, (
+            f"{standing.waiting} events wait, the oldest since {standing.oldest_waiting_at:%Y-%m-%d %H:%M} UTC: see that a "
+            "worker takes the queue `events`, and `reconnect events`"
+        )
+    if standing.failed:
+        return None, f"{standing.failed} were given up after three days: see `reconnect events`"
+    return True, f"{host} accepts them, {standing.waiting} wait"
