@@ -43,6 +43,8 @@ def upgrade() -> None:  # noqa: PLR0915 - one schema, a statement each
         sa.Column("muted_at", Moment(), nullable=True),
         sa.Column("moved_to", _GUID, nullable=True),
         sa.Column("gone_at", Moment(), nullable=True),
+        sa.Column("consent_from", Moment(), nullable=True),
+        sa.Column("expiry_reckoned", Moment(), nullable=True),
         sa.PrimaryKeyConstraint("member_guid", name=op.f("pk_members")),
     )
     op.create_index(
@@ -198,6 +200,7 @@ def upgrade() -> None:  # noqa: PLR0915 - one schema, a statement each
         sa.Column("outcome_at", Moment(), nullable=True),
         sa.Column("moved_to", _GUID, nullable=True),
         sa.Column("clicked_at", Moment(), nullable=True),
+        sa.Column("wave", sa.Boolean(), nullable=True),
         sa.Column("owed_at", Moment(), nullable=True),
         sa.Column("emptied_at", Moment(), nullable=True),
         sa.CheckConstraint(
@@ -572,9 +575,38 @@ def _create_sync_tables() -> None:
         sa.UniqueConstraint("member_guid", name=op.f("uq_sync_missing_member_guid")),
     )
 
+    # How long consents last.
+    op.create_table(
+        "institutions",
+        sa.Column("institution_code", sa.String(length=128), nullable=False),
+        sa.Column("consent_days", sa.Integer(), nullable=True),
+        sa.PrimaryKeyConstraint("institution_code", name=op.f("pk_institutions")),
+    )
+    op.create_table(
+        "reckonings",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("after_guid", _GUID, server_default="", nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_reckonings")),
+    )
+    for name, table, column, where in (
+        ("ix_members_reckoned", "members", "expiry_reckoned", "expiry_reckoned IS NOT NULL"),
+        ("ix_members_emptied", "members", "member_guid", "expiry_reckoned IS NOT NULL AND token_expires_at IS NULL"),
+        (
+            "ix_reconnections_undecided",
+            "reconnections",
+            "id",
+            "state = 'due' AND reason = 'expires_soon' AND wave IS NULL",
+        ),
+    ):
+        op.create_index(
+            name, table, [column], unique=False, postgresql_where=sa.text(where), sqlite_where=sa.text(where)
+        )
+
 
 def downgrade() -> None:
     for table in (
+        "reckonings",
+        "institutions",
         "hints",
         "events",
         "daily_totals",

@@ -233,7 +233,7 @@ async def test_the_sql_that_applications_may_write_opens_and_heals_a_member_on_b
     bench_for: Callable[..., Awaitable[Any]],
 ) -> None:
     bench = await bench_for()
-    broken, healed, read = map(_statements, DOCS["database"].blocks("sql"))
+    broken, consents, healed, read = map(_statements, DOCS["database"].blocks("sql"))
     *shown, status = _statements(README.blocks("sql")[0])
 
     async def run(statements: list[str]) -> list[Any]:
@@ -241,7 +241,7 @@ async def test_the_sql_that_applications_may_write_opens_and_heals_a_member_on_b
             ran = [await connection.exec_driver_sql(statement) for statement in statements]
             return [result.all() for result in ran if result.returns_rows]
 
-    await run(broken[:-1])
+    await run([*consents, *broken[:-1]])
     assert (await sweep(bench.runtime)).opened == 0
     await run(broken)
     assert (await sweep(bench.runtime)).opened == 1

@@ -28,7 +28,14 @@ OWNERS = {
     # The application's tables: `reconnect import` writes its columns, the others what this worker learned.
     "users": {"worker.store.importing", "worker.store.addresses", "worker.store.mx_members"},
     "devices": {"worker.store.importing", "worker.store.addresses"},
-    "members": {"worker.store.importing", "worker.store.members", "worker.store.mx_members"},
+    "members": {
+        "worker.store.importing",
+        "worker.store.members",
+        "worker.store.mx_members",
+        "worker.store.consents",
+    },
+    "institutions": {"worker.store.institutions"},
+    "reckonings": {"worker.store.consents"},
 }
 #: Modules whose statements are made for a table that is a variable.
 ANY_TABLE = {

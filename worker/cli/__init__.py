@@ -14,7 +14,7 @@ from worker.plain_text import plain
 #: Each module and the commands that it adds, in the order of `--help`.
 _MODULES = {
     "setup": ("init", "migrate", "doctor", "rotate-keys"),
-    "data": ("import",),
+    "data": ("import", "institutions"),
     "syncing": ("sync",),
     "work": ("sweep", "pause", "resume", "retry"),
     "inspect": ("status", "explain"),

@@ -1,4 +1,4 @@
-"""`import`: users and members from a file."""
+"""`import`, `institutions`: users and members from a file, and how long consents last."""
 
 import asyncio
 from collections.abc import Iterator
@@ -7,14 +7,26 @@ from pathlib import Path
 import typer
 
 from worker.cli.session import AsJson, aside, out, print_json, run_on_database
-from worker.intake import STDIN, ColumnBatch, Note, Problem, called, slices
+from worker.intake import (
+    STDIN,
+    ColumnBatch,
+    Note,
+    Problem,
+    Row,
+    called,
+    is_of_institutions,
+    read_institutions,
+    slices,
+)
 from worker.store import first_load
 from worker.store.importing import Columns, ImportStore
+from worker.store.institutions import InstitutionStore
 from worker.store.sql.database import Database
 
 
 def add_to(app: typer.Typer) -> None:
     app.command(name="import")(import_file)
+    app.command()(institutions)
 
 
 def import_file(
@@ -28,6 +40,12 @@ def import_file(
     as_json: bool = AsJson,
 ) -> None:
     """Upsert users and members; bad rows are reported by line and leave the rest untouched."""
+    if is_of_institutions(file):
+        aside.print(
+            f"{called(file)}: it has institutions and their consent_days, as `reconnect institutions` takes them"
+        )
+        institutions(file, dry_run=dry_run, as_json=as_json)
+        return
     if dry_run:
         reading = _Reading(file)
         for _ in reading.slices(first_load.SLICE):
@@ -41,6 +59,41 @@ def import_file(
         )
     else:
         says = f"Would import {taken} rows, and wrote nothing" if dry_run else f"Imported {taken} rows"
+        out.print(says + (f", refused {refused} (named above)." if refused else "."))
+    if refused:
+        raise typer.Exit(1)
+
+
+def institutions(
+    file: Path = typer.Argument(
+        ..., metavar="FILE", help="CSV or JSON Lines with institution_code and consent_days; - for standard input."
+    ),
+    *,
+    dry_run: bool = typer.Option(False, "--dry-run", help="Read and check everything, write nothing."),
+    as_json: bool = AsJson,
+) -> None:
+    """Upsert for how many days a customer's consent lasts at each institution; the next sweeps reckon the expiries."""
+    found: dict[str, int | None] = {}
+    taken = refused = 0
+    for item in read_institutions(file):
+        if isinstance(item, Row):
+            taken += 1
+            found[item.values["institution_code"]] = item.values["consent_days"]
+        else:
+            refused += isinstance(item, Problem)
+            aside.print(f"{called(file)}: {item}")
+    if found and not dry_run:
+
+        async def write(database: Database) -> None:
+            await InstitutionStore(database).upsert(found.items())
+
+        run_on_database(write)
+    if as_json:
+        print_json(
+            {"imported": 0 if dry_run else taken, "refused": refused} | ({"would_import": taken} if dry_run else {})
+        )
+    else:
+        says = f"Would import {taken} institutions, and wrote nothing" if dry_run else f"Imported {taken} institutions"
         out.print(says + (f", refused {refused} (named above)." if refused else "."))
     if refused:
         raise typer.Exit(1)

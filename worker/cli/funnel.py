@@ -13,6 +13,9 @@ from worker.store.queries.reports import Count, Standing
 #: At most this many reasons have a row of their own; the others are added up in one row, so that the output fits on a screen.
 _ROWS = 10
 
+#: `status` shows tokens that expire within so many weeks.
+EXPIRING_WEEKS = 8
+
 _R, _N = ReconnectionState, NotificationState
 
 #: The meaning of each reason to wait.
@@ -118,4 +121,27 @@ def waiting_table(waiting: Sequence[dict[str, Any]], now: datetime) -> Table:
     if len(waiting) > len(shown):
         rest = sum(row["count"] for row in waiting) - sum(row["count"] for row in shown)
         table.add_row("", "other reasons", str(rest), "", "see `reconnect status --json`")
+    return table
+
+
+def expiring_table(weeks: Sequence[dict[str, Any]]) -> Table:
+    """How many tokens expire in each of the coming weeks, by institution: the largest ones, and the others together."""
+    begins = sorted({week["begins_at"] for week in weeks})
+    numbers: dict[str, dict[datetime, int]] = {}
+    reckoned: dict[str, int] = {}
+    for week in weeks:  # the largest institutions come first
+        code = week["institution_code"] or "no institution_code"
+        name = code if code in numbers or len(numbers) < _ROWS else "other institutions"
+        row = numbers.setdefault(name, {})
+        row[week["begins_at"]] = row.get(week["begins_at"], 0) + week["members"]
+        reckoned[name] = reckoned.get(name, 0) + week["reckoned"]
+    table = Table(
+        "institution",
+        *(f"{begin:%m-%d}" for begin in begins),
+        "reckoned",
+        title="Tokens that expire, by the week that begins",
+        title_justify="left",
+    )
+    for name, row in numbers.items():
+        table.add_row(name, *(str(row.get(begin, "")) for begin in begins), str(reckoned[name] or ""))
     return table

@@ -9,13 +9,14 @@ import msgspec
 import typer
 
 from worker.cli.events import standing_line
-from worker.cli.funnel import counted, funnel_table, waiting_table
+from worker.cli.funnel import EXPIRING_WEEKS, counted, expiring_table, funnel_table, waiting_table
 from worker.cli.meaning import nearest_guid
 from worker.cli.reporting import came_back, given_up, links_pressed, never_told, span
 from worker.cli.session import AsJson, out, print_json, run, styled, when
 from worker.errors import UsageError, WorkerError
 from worker.mx.identifiers import is_member_guid, is_user_guid
 from worker.names import shown
+from worker.policy.moments import NEVER
 from worker.policy.notices import is_near
 from worker.policy.selection import MemberFacts, Reason, classify
 from worker.policy.states import ReconnectionState
@@ -25,6 +26,7 @@ from worker.settings import Settings
 from worker.stages.explaining import Explainer
 from worker.store.events.queue import EventStanding, EventStore
 from worker.store.fetching import FetchStore
+from worker.store.institutions import InstitutionStore
 from worker.store.pauses import PauseStore
 from worker.store.queries.lookup import LookupStore
 from worker.store.queries.presses import Presses, PressStore
@@ -40,7 +42,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(explain)
 
 
-def status(*, as_json: bool = AsJson) -> None:
+def status(*, as_json: bool = AsJson) -> None:  # noqa: C901 - one line after the other
     """The funnel and the backlog."""
 
     found = run(overview)
@@ -64,6 +66,8 @@ def status(*, as_json: bool = AsJson) -> None:
     )
     if ahead := found["open_by_reason"].get(str(Reason.EXPIRES_SOON)):
         out.print(f"Of the open reconnections, {ahead} are notices ahead of an expiry: their members are well.")
+    if found["expiring"]:
+        out.print(expiring_table(found["expiring"]))
     out.print(came_back(Returns(**found["returns"])))
     for line in _of_clicks_and_events(found):
         out.print(line)
@@ -98,6 +102,10 @@ async def overview(runtime: Runtime) -> dict[str, Any]:
             for p in await PauseStore(runtime.database).all()
         ],
         "open_by_reason": await reports.open_by_reason(),
+        "expiring": [
+            msgspec.structs.asdict(week)
+            for week in await InstitutionStore(runtime.database).expiring(now, weeks=EXPIRING_WEEKS)
+        ],
         "returns": asdict(await ReturnStore(runtime.database).lately(now)),
         "clicks": asdict(await PressStore(runtime.database).lately(now)),
         "events": await _events(runtime),
@@ -161,6 +169,8 @@ def explain(guid: str = typer.Argument(..., metavar="MBR-…"), *, as_json: bool
         return
     out.print(styled((guid, "bold"), f" {found['institution']}"))
     out.print(f"  Rule: {found['verdict']}.")
+    if found["expiry"]:
+        out.print(f"  Expiry: {found['expiry']}.")
     out.print(f"  User: {found['contact']}.")
     for kind in found["not_understood"]:
         out.print(f"  Not understood: {kind['column']} holds {kind['what']} ({kind['effect']}).")
@@ -245,8 +255,22 @@ def _member(found: dict[str, Any], settings: Settings, now: datetime) -> dict[st
         "member_guid": member["member_guid"] if member else None,
         "institution": institution,
         "verdict": selection,
+        "expiry": _expiry(member) if member else None,
         "reconnections": reconnections,
     }
+
+
+def _expiry(member: dict[str, Any]) -> str | None:
+    """Whose date its token's expiry is; ``None`` without a date."""
+    date = member["token_expires_at"]
+    if date is None or date == NEVER:
+        return None
+    if not member["is_reckoned"]:
+        return f"{when(date)}, as your application wrote it"
+    return (
+        f"{when(date)}, reckoned from institutions.consent_days and a consent of {when(member['consent_from'])}; it only asks ahead, "
+        "and a date that your application writes takes its place"
+    )
 
 
 def _history(reconnection: dict[str, Any]) -> list[tuple[datetime, str]]:

@@ -22,7 +22,7 @@ _BETWEEN = re.compile(r"[\s,\]]*")
 def json_rows(lines: Lines) -> Iterator[Row | Problem | Note]:
     """The rows of the objects. Each row has the columns whose keys its object has."""
     named: set[str] = set()
-    for number, raw in _array(lines) if _is_array(lines) else _by_line(lines):
+    for number, raw in objects(lines):
         if isinstance(raw, Problem):
             yield raw
         elif not isinstance(raw, dict):
@@ -33,6 +33,11 @@ def json_rows(lines: Lines) -> Iterator[Row | Problem | Note]:
                 if len(named) <= _NAMED:
                     yield skipped(key, "key")
             yield row_of(number, {key: value for key, value in raw.items() if key in COLUMNS})
+
+
+def objects(lines: Lines) -> Iterator[tuple[int, Any]]:
+    """The values of the text with their line numbers; a :class:`Problem` in the place of one that is no JSON."""
+    return _array(lines) if _is_array(lines) else _by_line(lines)
 
 
 def _is_array(lines: Lines) -> bool:

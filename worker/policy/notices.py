@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 from worker.policy.selection import HEALTHY, MemberFacts, Reason, classify
 from worker.policy.states import ReconnectionState
+from worker.policy.waves import spread
 
 #: A date that moves by less is the same date: applications compute it again from "expires in so many seconds".
 DRIFT = timedelta(hours=1)
@@ -37,9 +38,16 @@ def is_near(member: MemberFacts, *, statuses: Collection[str], days: Sequence[in
     return member.connection_status in {None, *HEALTHY} and not classify(member, statuses=statuses, now=now).broken
 
 
-def next_notice(expires_at: datetime, days: Sequence[int], *, told_at: datetime) -> datetime | None:
-    """When the next notice is due after one at ``told_at``; ``None`` if that was the last."""
+def next_notice(
+    expires_at: datetime, days: Sequence[int], *, told_at: datetime, place: float | None = None
+) -> datetime | None:
+    """When the next notice is due after one at ``told_at``; ``None`` if that was the last.
+
+    ``place``: that of the member in a wave (``policy/waves.py``); ``None``: its notices are not spread.
+    """
     dates = [expires_at - timedelta(days=day) for day in days]
+    if place is not None:
+        dates = [spread(date, until, place) for date, until in zip(dates, [*dates[1:], expires_at], strict=True)]
     return min((date for date in dates if date > told_at + APART), default=None)
 
 

@@ -177,7 +177,7 @@ class Settings(EventsSettings, WebSettings, PushSettings, MessengerSettings, Bas
     expiry_notice_days: NoticeDays = Field(
         (),
         description="Days before a token expires on which its user is asked to renew it, such as 7,2. Needs token_expires_at, "
-        "kept up to date by your application. Unset: no message is sent before something broke.",
+        "kept up to date by your application or reckoned from institutions.consent_days. Unset: no message is sent before something broke.",
     )
     quiet_hours: Quiet = Field(
         parse_quiet_hours("21:00-08:00"),

@@ -11,6 +11,7 @@ from worker.policy.cadence import Place, follow_up, next_reminder
 from worker.policy.recovery import next_check
 from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
+from worker.policy.waves import place_of
 from worker.settings import Settings
 from worker.store.deliver_settling import NextStep
 from worker.store.notifications.claims import NotificationItem
@@ -59,5 +60,6 @@ def _after(
 def _next_message(item: NotificationItem, place: Place, now: datetime, settings: Settings) -> datetime | None:
     """When the next message is due; ``None`` after the last notice ahead of an expiry: the expiry or a new date ends it."""
     if item.reason == Reason.EXPIRES_SOON:
-        return notices.next_notice(item.broken_since, settings.expiry_notice_days, told_at=now)
+        spread_by = place_of(item.member_guid) if item.wave else None
+        return notices.next_notice(item.broken_since, settings.expiry_notice_days, told_at=now, place=spread_by)
     return max(next_reminder(item.first_notified_at or now, place.reminder, settings.reminder_days), now)

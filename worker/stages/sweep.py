@@ -1,7 +1,8 @@
 """Sweep: find what broke, recover what a dead worker had leased, and wake as many workers as there is work for.
 
 1. Recover reconnections and notifications whose lease ran out.
-2. Close the reconnections of members that are no longer broken.
+2. Reckon the expiries of members of whose institution it is known how long a consent lasts.
+   Close the reconnections of members that are no longer broken.
 3. Make reminders due, and close as `exhausted` what is past its last reminder. Make due whose click MX failed an hour ago. Forget the
    URIs of clicks that are over.
 4. Open a reconnection for every broken member that has none, and a notice for every member whose token expires soon.
@@ -22,6 +23,7 @@ from worker.policy.states import NotificationState
 from worker.runtime import Runtime
 from worker.stages.next_steps import steps_after
 from worker.stages.retention import retain
+from worker.store.consents import ConsentStore
 from worker.store.deliver_settling import DeliveryResult
 from worker.store.delivering import DeliverStore
 from worker.store.events.queue import EventStore
@@ -52,6 +54,7 @@ async def sweep(runtime: Runtime, *, slot: datetime | None = None) -> SweepRepor
         return None
     report = SweepReport()
     report.recovered = await recover(runtime, store)
+    await runtime.database.store(ConsentStore).reckon(now)
     report.closed = await store.close_ended(now)
     report.reminded, report.exhausted = await store.remind(now, messages=len(settings.reminder_days))
     report.reminded += await store.tell_owed(now)

@@ -5,10 +5,11 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Integer, Text, case, func, literal, null, select, update
+from sqlalchemy import ColumnElement, Integer, Text, and_, bindparam, case, func, literal, null, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.selection import ERROR_CODES
+from worker.store.consents import is_reckoned, on_return
 from worker.store.sql.application import is_set, whole_number
 from worker.store.sql.moments import Moment, has_passed
 from worker.store.sql.rows import Rows
@@ -31,11 +32,12 @@ class Well(msgspec.Struct, frozen=True, kw_only=True):
     aggregated_at: datetime | None
 
 
-async def mark_well(connection: AsyncConnection, rows: Rows, well: Collection[Well]) -> None:
+async def mark_well(connection: AsyncConnection, rows: Rows, well: Collection[Well], now: datetime) -> None:
     """Write MX's own words, and clear what they disprove, so that no sweep picks these members up for it again.
 
     Disproved are dates of the token up to the last successful aggregation, and an error code that asks for OAuth. A date that the
-    application wrote after that is a new break, and any other error code is its own.
+    application wrote after that is a new break, and any other error code is its own. Without a date of its own the expiry of
+    the token is reckoned from ``now`` (``store/consents.py``).
     """
     if not well:
         return
@@ -43,6 +45,13 @@ async def mark_well(connection: AsyncConnection, rows: Rows, well: Collection[We
         "given",
         {"member_guid": Text(), "connection_status": Text(), "error_code": Integer(), "aggregated_at": Moment()},
     ).c
+    own = and_(is_set(m.token_expires_at), ~is_reckoned())
+    disproved = has_passed(m.token_expires_at, given.aggregated_at)
+    expiry = on_return(
+        bindparam("now", type_=Moment()),
+        keep=and_(own, func.coalesce(~disproved, true())),
+        otherwise=null(),
+    )
     statement = (
         update(members)
         .where(m.member_guid == given.member_guid)
@@ -54,11 +63,12 @@ async def mark_well(connection: AsyncConnection, rows: Rows, well: Collection[We
                 else_=m.error_code,
             ),
             token_revoked_at=_unless_before(m.token_revoked_at, given.aggregated_at),
-            token_expires_at=_unless_before(m.token_expires_at, given.aggregated_at),
+            **expiry,
         )
     )
     ordered = sorted(well, key=lambda one: one.member_guid)  # as everybody locks them
-    await connection.execute(statement, {"given": rows.encode(msgspec.structs.asdict(one) for one in ordered)})
+    given_rows = rows.encode(msgspec.structs.asdict(one) for one in ordered)
+    await connection.execute(statement, {"given": given_rows, "now": now})
 
 
 def _unless_before(date: Any, aggregated_at: Any) -> Any:

@@ -1,6 +1,6 @@
 """The steps of a sweep, one set-based statement each, and the record of it in ``sweeps``. Every step may run twice, or in two sweeps at once."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,6 +19,7 @@ from worker.store.reconnections.clicked import Clicked
 from worker.store.reconnections.closing import Closing
 from worker.store.reconnections.notices import IS_NOTICE, Notices
 from worker.store.reconnections.opening import Opening, open_all
+from worker.store.reconnections.spreading import Spreading
 from worker.store.reconnections.transitions import Transitions, told_and_due
 from worker.store.selection import BROKEN, may_be_broken, reason, standing
 from worker.store.sql.database import Database
@@ -70,6 +71,7 @@ class SweepStore:
         self._database = database
         self._statuses = statuses
         self._notices = Notices(database.rows, statuses=statuses, days=notice_days)
+        self._spreading = database.rows.part(Spreading)
         self._opening = Opening(database.rows, statuses=statuses)
         self._claims = database.rows.part(ReconnectionClaims)
         self._messages = database.rows.part(NotificationClaims)
@@ -221,7 +223,12 @@ class SweepStore:
         """Open a notice for every member whose token runs out soon, if they are asked for at all."""
         if not self._notices.days:
             return 0
-        return await self._walk(*self._notices.walk(), self._notices.opening, self._notices.parameters(now))
+
+        async def spread(connection: AsyncConnection) -> None:
+            await self._spreading.spread(connection, self._notices.days, now)
+
+        parameters = self._notices.parameters(now)
+        return await self._walk(*self._notices.walk(), self._notices.opening, parameters, then=spread)
 
     async def _walk(
         self,
@@ -229,6 +236,8 @@ class SweepStore:
         candidates: ColumnElement[bool],
         opening: Callable[[ColumnElement[bool]], Any],
         parameters: dict[str, object],
+        *,
+        then: Callable[[AsyncConnection], Awaitable[None]] | None = None,
     ) -> int:
         opened, last = 0, None
         while True:
@@ -237,13 +246,24 @@ class SweepStore:
             end = await self._one(edge, parameters)
             if end is not None:
                 page = and_(page, tuple_(*key) <= tuple_(*end))
-            opened += await self._open(opening(page), parameters)
+            opened += await self._open(opening(page), parameters, then)
             if end is None:
                 return opened
             last = end
 
-    async def _open(self, opening: Any, parameters: dict[str, object]) -> int:
-        return await self._database.transaction(lambda connection: open_all(connection, opening, parameters))
+    async def _open(
+        self,
+        opening: Any,
+        parameters: dict[str, object],
+        then: Callable[[AsyncConnection], Awaitable[None]] | None,
+    ) -> int:
+        async def work(connection: AsyncConnection) -> int:
+            opened = await open_all(connection, opening, parameters)
+            if opened and then is not None:
+                await then(connection)
+            return opened
+
+        return await self._database.transaction(work)
 
     async def _one(self, query: Any, parameters: dict[str, Any]) -> Any:
         async def work(connection: AsyncConnection) -> Any:

@@ -51,6 +51,8 @@ class NotificationItem(msgspec.Struct, frozen=True, kw_only=True):
     institution_name: str | None
     institution_code: str | None
     broken_since: datetime
+    #: It is a notice, and one of so many that they are spread.
+    wave: bool = False
     #: Its institution is paused by hand, or held for an outage, since the message was planned.
     held: bool = False
     #: Its user asked for no messages about this member.
@@ -276,6 +278,7 @@ def _load_statement(rows: Rows) -> Any:
             r.attempts.label("reconnection_attempts"),
             r.step,
             r.base_step,
+            r.wave,
             r.first_notified_at,
             r.member_guid,
             r.moved_to,
@@ -315,6 +318,7 @@ def _claimed(rows: Sequence[Any]) -> ClaimedNotification:
                 attempts=row.reconnection_attempts,
                 step=row.step,
                 base_step=row.base_step,
+                wave=bool(row.wave),
                 first_notified_at=row.first_notified_at,
                 user_guid=row.user_guid,
                 member_guid=row.member_guid,

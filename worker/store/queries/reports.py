@@ -9,6 +9,7 @@ from sqlalchemy import Integer, and_, case, cast, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.schedules import overdue_since
+from worker.store.consents import is_reckoned
 from worker.store.pauses import EVERYTHING, MX, holds_all, holds_channel, holds_institution
 from worker.store.selection import FACTS, facts_of
 from worker.store.sql.application import is_set
@@ -255,7 +256,8 @@ class ReportStore:
 
         async def work(connection: AsyncConnection) -> dict[str, Any] | None:
             columns = (members.c.user_guid, members.c.institution_code, members.c.institution_name)
-            of_member = select(*columns, is_set(members.c.muted_at), *FACTS)
+            ours = (is_set(members.c.muted_at), members.c.consent_from, is_reckoned())
+            of_member = select(*columns, *ours, *FACTS)
             row = (await connection.execute(of_member.where(members.c.member_guid == guid))).first()
             history = await connection.execute(
                 select(reconnections).where(r.member_guid == guid).order_by(r.id.desc()).limit(20)
@@ -317,12 +319,14 @@ class ReportStore:
 
 
 def _member(guid: str, row: Any) -> dict[str, Any]:
-    user_guid, code, name, muted, *facts = row
+    user_guid, code, name, muted, consent_from, reckoned, *facts = row
     known = {
         "member_guid": guid,
         "user_guid": user_guid,
         "institution_code": code,
         "institution_name": name,
         "muted": bool(muted),
+        "consent_from": consent_from,
+        "is_reckoned": bool(reckoned),
     }
     return known | msgspec.structs.asdict(facts_of(facts))

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, bindparam, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.states import Mover, ReconnectionState, check
+from worker.store.consents import Consents
 from worker.store.events.recording import record
 from worker.store.members import Well, mark_well
 from worker.store.notifications.transitions import NotificationTransitions
@@ -31,6 +32,7 @@ class Closing:
         self._rows = rows
         self._windows = rows.part(Windows)
         self._notifications = rows.part(NotificationTransitions)
+        self._consents = rows.part(Consents)
 
     async def close(
         self,
@@ -61,6 +63,7 @@ class Closing:
         for row in ended:
             record(connection, "close", _R(row.state), (row.id,))
         await self.finish(connection, wiped=ids, closed=ids, now=now)
+        await self._consents.returned(connection, ids, now)
         await self._notifications.cancel_about(connection, ids, now)
         return len(ids)
 
@@ -83,4 +86,4 @@ class Closing:
         """
         await self._windows.wipe(connection, wiped, now, closed=closed)
         await self._notifications.leave_out(connection, left_out)
-        await mark_well(connection, self._rows, well)
+        await mark_well(connection, self._rows, well, now)

@@ -109,6 +109,10 @@ members = Table(
     # Ours: the GUID under which MX carries it on, and when MX said that it does not know it any more (store/mx_members.py).
     Column("moved_to", _Guid),
     Column("gone_at", ApplicationMoment),
+    # Ours (store/consents.py): when its consent began as far as we know, and the date that was reckoned from it. While token_expires_at
+    # is that date it is ours; any other date there is the application's.
+    Column("consent_from", ApplicationMoment),
+    Column("expiry_reckoned", ApplicationMoment),
     # What a sweep walks: members that may be broken by status, revocation or error, in order of their GUID,
     # and those whose token has a date, in order of that date.
     _partial(
@@ -120,6 +124,8 @@ members = Table(
     _partial("ix_members_muted", "member_guid", where="muted_at IS NOT NULL"),
     _partial("ix_members_moved", "moved_to", where="moved_to IS NOT NULL"),
     _partial("ix_members_expiring", "token_expires_at", "member_guid", where="token_expires_at IS NOT NULL"),
+    _partial("ix_members_reckoned", "expiry_reckoned", where="expiry_reckoned IS NOT NULL"),
+    _partial("ix_members_emptied", "member_guid", where="expiry_reckoned IS NOT NULL AND token_expires_at IS NULL"),
 )
 
 reconnections = Table(
@@ -159,6 +165,8 @@ reconnections = Table(
     Column("moved_to", _Guid),
     # The last click on it, after which it is checked sooner.
     Column("clicked_at", Moment),
+    # Of a notice: whether so many of its institution expire on its day that their notices are spread. NULL: not decided yet.
+    Column("wave", Boolean),
     # A click that MX or a bank failed: from this moment on its user is told as soon as MX serves again.
     Column("owed_at", Moment),
     # Its windows, messages and clicks were deleted after RETENTION_DAYS. The row stays, because ``reopen_at`` still decides.
@@ -172,6 +180,7 @@ reconnections = Table(
     _partial("ix_reconnections_check", "next_check_at", where="state = 'notified'"),
     _partial("ix_reconnections_moved", "moved_to", where="moved_to IS NOT NULL"),
     _partial("ix_reconnections_owed", "owed_at", where="owed_at IS NOT NULL"),
+    _partial("ix_reconnections_undecided", "id", where="state = 'due' AND reason = 'expires_soon' AND wave IS NULL"),
     _partial("ix_reconnections_user", "user_guid", where="closed_at IS NULL"),
     _partial("ix_reconnections_reopen", "member_guid", where="reopen_at IS NOT NULL"),
     # What ended, in the order in which it is counted and deleted; what stays of it; and what a user had, for `reconnect forget`.
@@ -451,6 +460,25 @@ sync_missing = Table(
     # MX lists it for another user than our row says, so it is not missing.
     Column("is_elsewhere", Boolean, nullable=False, server_default="0"),
     Column("attempts", Integer, nullable=False, server_default="0"),
+)
+
+# How long consents last (store/consents.py)
+
+institutions = Table(
+    "institutions",
+    metadata,
+    # The application's, as in `members`.
+    Column("institution_code", String(128), primary_key=True),
+    # For how many days a customer's consent lasts; what is no number from 1 to 3,650 counts as unknown.
+    Column("consent_days", ApplicationInteger),
+)
+
+reckonings = Table(
+    "reckonings",
+    metadata,
+    # One row: how far the walk over all members has come, which reckons what is new or has changed. "" between two walks.
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("after_guid", _Guid, nullable=False, server_default=""),
 )
 
 assert set(OPEN) == {"due", "leased", "ready", "notified"}, "uq_reconnections_open says the same with closed_at"  # noqa: S101

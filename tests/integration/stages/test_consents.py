@@ -1,0 +1,203 @@
+"""Expiries that are reckoned from how long a consent lasts, so that notices need nobody who keeps dates."""
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, select
+
+from tests.integration.stages.test_notices import _hold_clock, _subjects
+from worker.stages.deliver import deliver
+from worker.stages.fetch import fetch
+from worker.stages.sweep import sweep
+from worker.stages.verify import verify
+from worker.store.consents import ConsentStore
+from worker.store.sql.tables import members, reconnections
+
+DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
+
+
+async def _dates(bench: Any) -> dict[str, tuple[Any, Any]]:
+    """By member: its date, and the date that we reckoned."""
+    m = members.c
+    async with bench.runtime.database.engine.begin() as connection:
+        rows = await connection.execute(select(m.member_guid, m.token_expires_at, m.expiry_reckoned))
+        return {guid.removeprefix("MBR-"): (date, mark) for guid, date, mark in rows}
+
+
+async def _institution(bench: Any, days: Any, code: str = "alder") -> None:
+    await bench.sql("DELETE FROM institutions WHERE institution_code = :c", c=code)
+    await bench.sql("INSERT INTO institutions (institution_code, consent_days) VALUES (:c, :d)", c=code, d=days)
+
+
+async def test_a_member_that_is_first_seen_gets_a_date_that_is_marked(bench_for: Any) -> None:
+    bench = await bench_for()
+    await bench.member("a", connection_status="CONNECTED")
+    await bench.member("b", connection_status="CONNECTED", institution_code="birch")
+    await bench.member("c", connection_status="CONNECTED", institution_code=None)
+    await bench.member("d", connection_status="CONNECTED", is_oauth=False)
+    await sweep(bench.runtime)
+    assert set((await _dates(bench)).values()) == {(None, None)}
+    await _institution(bench, 90)
+    await sweep(bench.runtime)
+    now, dates = bench.runtime.clock.now(), await _dates(bench)
+    date, mark = dates.pop("a")
+    assert date == mark
+    assert timedelta(0) <= now + 90 * DAY - date < 60 * SECOND
+    assert set(dates.values()) == {(None, None)}
+    assert await ConsentStore(bench.runtime.database).reckon(now) == 0  # nothing is written twice
+
+
+async def test_an_own_date_wins_and_clears_the_mark_however_it_is_written(bench_for: Any) -> None:
+    bench = await bench_for()
+    own = datetime(2027, 3, 1, tzinfo=UTC)
+    await bench.member("before", connection_status="CONNECTED", token_expires_at=bench.moment(own))
+    await bench.member("after", connection_status="CONNECTED")
+    await _institution(bench, 90)
+    await sweep(bench.runtime)
+    assert (await _dates(bench))["before"] == (own, None)
+    assert (await _dates(bench))["after"][1] is not None
+    await bench.sql("UPDATE members SET token_expires_at = :own WHERE member_guid = 'MBR-after'", own=bench.moment(own))
+    for days in (90, 200, None):
+        await _institution(bench, days)
+        await sweep(bench.runtime)
+        assert await _dates(bench) == {"before": (own, None), "after": (own, None)}
+    # Without a date it is reckoned again: from the same beginning.
+    await _institution(bench, 90)
+    await bench.sql("UPDATE members SET token_expires_at = NULL WHERE member_guid = 'MBR-after'")
+    await sweep(bench.runtime)
+    date, mark = (await _dates(bench))["after"]
+    assert date == mark
+    assert date is not None
+
+
+@pytest.mark.parametrize("wrong", [None, 0, -5, 99_999])
+async def test_days_that_change_move_what_was_reckoned_and_unknown_days_take_it_back(
+    bench_for: Any, wrong: Any
+) -> None:
+    bench = await bench_for()
+    await bench.member("a", connection_status="CONNECTED")
+    await _institution(bench, 90)
+    await sweep(bench.runtime)
+    first = (await _dates(bench))["a"][0]
+    for days in (180, 30):
+        await _institution(bench, days)
+        await sweep(bench.runtime)
+        date, mark = (await _dates(bench))["a"]
+        assert date == mark
+        assert abs(date - (first + (days - 90) * DAY)) < SECOND
+    await _institution(bench, wrong)
+    await sweep(bench.runtime)
+    assert (await _dates(bench))["a"] == (None, None)
+
+
+async def test_a_member_that_comes_back_through_us_is_reckoned_from_then(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["ok"], "own": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings, mx_skip_aggregation=True)
+        own = bench.runtime.clock.now() + 20 * DAY
+        await bench.member("a", connection_status="DENIED")
+        await bench.member("own", connection_status="DENIED", token_expires_at=bench.moment(own))
+        await _institution(bench, 30)
+        for stage in (sweep, fetch, deliver):
+            await stage(bench.runtime)
+        long_ago = bench.stored(bench.runtime.clock.now() - 25 * DAY)
+        await bench.sql("UPDATE members SET consent_from = :at WHERE member_guid = 'MBR-a'", at=long_ago)
+        await bench.sql("UPDATE members SET token_expires_at = NULL WHERE member_guid = 'MBR-a'")
+        await sweep(bench.runtime)
+        now = bench.runtime.clock.now()
+        assert abs((await _dates(bench))["a"][0] - (now + 5 * DAY)) < 60 * SECOND
+        await sandbox.control(consent=["MBR-a", "MBR-own"])
+        await bench.sql("UPDATE reconnections SET next_check_at = :at", at=long_ago)
+        await verify(bench.runtime)
+        assert set((await bench.states()).values()) == {"reconnected"}
+        dates = await _dates(bench)
+        assert dates["a"][0] == dates["a"][1]
+        assert abs(dates["a"][0] - (bench.runtime.clock.now() + 30 * DAY)) < 60 * SECOND
+        assert abs(dates["own"][0] - own) < SECOND
+        assert dates["own"][1] is None
+
+
+async def test_a_member_that_the_application_calls_well_again_is_reckoned_from_then(bench_for: Any) -> None:
+    bench = await bench_for()
+    await bench.member("a", connection_status="DENIED")
+    await _institution(bench, 30)
+    await sweep(bench.runtime)
+    await bench.sql("UPDATE members SET consent_from = :at", at=bench.stored(bench.runtime.clock.now() - 25 * DAY))
+    await sweep(bench.runtime)
+    assert (await _dates(bench))["a"][0] < bench.runtime.clock.now() + 6 * DAY
+    await bench.sql("UPDATE members SET connection_status = 'CONNECTED'")
+    await sweep(bench.runtime)
+    assert (await bench.states()) == {"MBR-a": "reconnected"}
+    assert (await _dates(bench))["a"][0] > bench.runtime.clock.now() + 29 * DAY
+
+
+async def test_a_reckoned_date_that_passes_tells_nobody_that_something_broke(bench_for: Any) -> None:
+    bench = await bench_for()
+    await bench.member("a", connection_status="CONNECTED")
+    await _institution(bench, 30)
+    await sweep(bench.runtime)
+    first = (await _dates(bench))["a"][0]
+    for after, expected in ((first + SECOND, first + 30 * DAY), (first + 95 * DAY, first + 125 * DAY)):
+        _hold_clock(bench, after)
+        await sweep(bench.runtime)
+        date, mark = (await _dates(bench))["a"]
+        assert date == mark
+        assert abs(date - expected) < SECOND
+    assert await bench.states() == {}
+
+
+async def test_a_notice_needs_no_date_of_the_applications(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings, expiry_notice_days="7,2")
+        await bench.member("a", connection_status="CONNECTED", institution_name="Bank A")
+        await _institution(bench, 30)
+        for stage in (sweep, fetch, deliver):
+            await stage(bench.runtime)
+        assert await sandbox.mails() == []
+        date = (await _dates(bench))["a"][0]
+        _hold_clock(bench, date - 7 * DAY + SECOND)
+        for stage in (sweep, fetch, deliver):
+            await stage(bench.runtime)
+        (subject,) = await _subjects(sandbox)
+        assert "Bank A" in subject
+        assert "reconnect" not in subject.lower()
+
+
+async def test_a_wave_is_spread_over_the_days_before_and_others_are_told_on_their_day(bench_for: Any) -> None:
+    bench = await bench_for(expiry_notice_days="14,3")
+    date = bench.runtime.clock.now().replace(hour=12, minute=0) + 14 * DAY - 2 * SECOND
+    rows = [
+        {"member_guid": f"MBR-{n}", "user_guid": f"USR-{n}", "institution_code": code, "connection_status": "CONNECTED",
+         "token_expires_at": date}
+        for n, code in enumerate(["alder"] * 300 + ["birch"] * 20)
+    ]  # fmt: skip
+    async with bench.runtime.database.engine.begin() as connection:
+        await connection.execute(insert(members), rows)
+    _hold_clock(bench, date - 14 * DAY + SECOND)
+    await sweep(bench.runtime)
+    now = date - 14 * DAY + SECOND
+    r = reconnections.c
+    async with bench.runtime.database.engine.begin() as connection:
+        found = (await connection.execute(select(r.institution_code, r.next_attempt_at, r.wave))).all()
+    assert all(at - now < SECOND for code, at, _ in found if code == "birch")
+    days = Counter((at - now) // DAY for code, at, wave in found if code == "alder" and wave)
+    assert set(days) == set(range(9))
+    assert max(days.values()) < 60
+    again = dict.fromkeys(range(9), 0)
+    await sweep(bench.runtime)
+    async with bench.runtime.database.engine.begin() as connection:
+        for code, at in await connection.execute(select(r.institution_code, r.next_attempt_at)):
+            if code == "alder":
+                again[(at - now) // DAY] += 1
+    assert again == days
+
+
+async def test_the_walk_goes_on_page_by_page_and_sweep_by_sweep(bench_for: Any) -> None:
+    bench = await bench_for()
+    for name in "abcdefghij":
+        await bench.member(name, connection_status="CONNECTED")
+    await _institution(bench, 30)
+    store, now = ConsentStore(bench.runtime.database), bench.runtime.clock.now()
+    assert [await store.reckon(now, page=3, pages=2) for _ in range(4)] == [6, 4, 0, 0]
+    assert all(date == mark is not None for date, mark in (await _dates(bench)).values())

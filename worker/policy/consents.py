@@ -1,0 +1,28 @@
+"""Until when does a consent last, where nobody keeps dates?
+
+A bank lets a customer's consent last for some days (``institutions.consent_days``), counted from when the customer gave it. That is the day on
+which the member came back through us, or, as long as it never did, the day on which it was first seen. So ``members.token_expires_at`` is
+*reckoned*, and the notices ahead of an expiry follow from it.
+
+A reckoned date is a guess, since we did not see the consent. So it only asks ahead:
+
+- It is never reckoned into the past. Example: 90 days are entered for a member that was first seen 200 days ago. It has been renewed
+  since, or it would be broken: its days count from now.
+- If it passes, no consequence is drawn. Whether the consent ended is said by MX, as the member's status. The next date is reckoned from it.
+"""
+
+from datetime import datetime, timedelta
+
+#: A consent lasts for at least so many days, and at most for so many; other numbers are unknown.
+SHORTEST, LONGEST = 1, 3650
+
+
+def is_known(days: int | None) -> bool:
+    """Whether this is a number of days that a consent may last."""
+    return days is not None and SHORTEST <= days <= LONGEST
+
+
+def reckoned(start: datetime, days: int, *, now: datetime) -> datetime:
+    """The date of a consent that began at ``start``; counted from ``now`` if that date has passed."""
+    date = start + timedelta(days=days)
+    return date if date > now else now + timedelta(days=days)
