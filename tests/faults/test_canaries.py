@@ -23,7 +23,7 @@ from tests.faults.schedule import LONG, Schedule
 from tests.faults.servers import OwnPostgres, OwnValkey
 from tests.machine import Machine, free_port, get_json, wait_until
 
-MEMBERS = 2_000 if LONG else 120
+MEMBERS = 2_000 if LONG else 80
 
 #: Who may be named where: addresses are the application's own, in the columns that it writes them to.
 _ADDRESS_COLUMNS = {("users", "email"), ("users", "refused_email"), ("devices", "device_address")}
