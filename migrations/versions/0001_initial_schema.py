@@ -454,18 +454,19 @@ def upgrade() -> None:  # noqa: PLR0915 - one schema, a statement each
         sa.Column("lost_leases", sa.Integer(), server_default="0", nullable=False),
         sa.Column("outcome", sa.String(length=64), nullable=True),
         sa.Column("read_at", Moment(), nullable=True),
-        sa.CheckConstraint("state IN ('due', 'leased', 'done', 'failed')", name=op.f("ck_hints_state")),
+        sa.CheckConstraint("state IN ('due', 'leased', 'done', 'failed', 'unused')", name=op.f("ck_hints_state")),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_hints")),
     )
-    for name, column, where in (
-        ("due", "next_attempt_at", "state = 'due'"),
-        ("leased", "lease_expires_at", "state = 'leased'"),
-        ("member", "member_guid", "member_guid IS NOT NULL"),
+    for name, columns, where in (
+        ("due", ["next_attempt_at"], "state = 'due'"),
+        ("leased", ["lease_expires_at"], "state = 'leased'"),
+        ("member", ["member_guid"], "member_guid IS NOT NULL"),
+        ("shown", ["state", "outcome"], "state IN ('failed', 'unused')"),
     ):
         op.create_index(
             f"ix_hints_{name}",
             "hints",
-            [column],
+            columns,
             unique=False,
             postgresql_where=sa.text(where),
             sqlite_where=sa.text(where),

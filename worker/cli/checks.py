@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parseaddr
 from typing import Any
 
@@ -25,9 +25,11 @@ from worker.mx.client import MxClient
 from worker.schedules import overdue_since
 from worker.settings import Settings, misspelt
 from worker.store.encryption import Vault
+from worker.store.hints.arriving import NO_MEMBER
 from worker.store.pauses import EVERYTHING, PauseStore, channel_scope, delivery_scope
 from worker.store.queries.reports import ReportStore
 from worker.store.queries.unreadable import UnreadableStore
+from worker.store.queries.webhooks import WebhookStore
 from worker.store.sql import schema
 from worker.store.sql.database import Database, open_engine
 from worker.store.syncs import FAILED, SyncStore
@@ -40,6 +42,9 @@ Finding = dict[str, Any]
 PATIENCE, ANSWER_WITHIN = 12.0, 8.0
 #: How long a transaction is retried while the database cannot be reached (seconds).
 _DATABASE_PATIENCE = 2.0
+
+#: Hints that wait longer than this wait for a worker, or for MX.
+_HINTS_WAIT = timedelta(minutes=15)
 
 #: Passed (``True``), failed (``False``) or only a hint (``None``), and a sentence.
 Found = tuple[bool | None, str]
@@ -57,6 +62,7 @@ def examine(settings: Settings) -> list[Finding]:
         "workers": _workers,
         "sweeps": _sweeps,
         "sync": _sync,
+        "webhooks": _webhooks,
         "mx": _mx,
         "channels": _channels,
         "public": _public,
@@ -204,6 +210,26 @@ async def _sync(settings: Settings) -> Found:
 
 def _minute(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+async def _webhooks(settings: Settings) -> Found:
+    """Whether MX can tell us something, and whether what it told is read."""
+    if settings.mx_webhook_auth is None:
+        return True, "none are taken: MX_WEBHOOK_AUTH is not set"
+    if settings.public_base_url is None:
+        return False, "MX cannot reach this worker: MX_WEBHOOK_AUTH is set, and PUBLIC_BASE_URL is not"
+    async with _reports(settings) as (database, _):
+        came = await WebhookStore(database).lately()
+    if came.last_received_at is None:
+        return None, f"none came within two days: is {settings.public_base_url}/webhooks/mx registered at MX?"
+    if came.waiting_since is not None and datetime.now(UTC) - came.waiting_since > _HINTS_WAIT:
+        return False, (
+            f"{came.shown_waiting} wait to be read since {_minute(came.waiting_since)}: see `pauses`, and that a worker takes "
+            "the queue `sync`"
+        )
+    bad = [f"{count} {word}" for word, count in came.not_used.items() if word != NO_MEMBER]
+    says = f"the last came {_minute(came.last_received_at)}"
+    return (None, f"{says}; within two days not used: {', '.join(bad)} (see the runbook)") if bad else (True, says)
 
 
 async def _mx(settings: Settings) -> Found:

@@ -33,6 +33,7 @@ from worker.store.queries.presses import Presses, PressStore
 from worker.store.queries.reports import ReportStore
 from worker.store.queries.returns import Returns, ReturnStore
 from worker.store.queries.unreadable import NotUnderstood, UnreadableStore
+from worker.store.queries.webhooks import Webhooks, WebhookStore
 from worker.store.sweeping import SweepStore
 from worker.store.syncs import Sync, SyncStore
 
@@ -86,6 +87,7 @@ def status(*, as_json: bool = AsJson) -> None:  # noqa: C901 - one line after th
             f"{sweep['closed']}, reminded {sweep['reminded']}, exhausted {sweep['exhausted']}.{following}"
         )
     _print_sync(found["sync"])
+    _print_webhooks(found["webhooks"])
 
 
 async def overview(runtime: Runtime) -> dict[str, Any]:
@@ -113,8 +115,18 @@ async def overview(runtime: Runtime) -> dict[str, Any]:
         "next_sweep_at": next(iter(slots_after(runtime.settings.sweep_schedule, now)), None),
         "overdue": overdue.text if overdue else None,
         "sync": _synced(await SyncStore(runtime.database).last()),
+        "webhooks": asdict(await WebhookStore(runtime.database).lately()),
         "not_understood": [asdict(kind) for kind in await UnreadableStore(runtime.database).counts()],
     }
+
+
+def _print_webhooks(came: dict[str, Any]) -> None:
+    if came["last_received_at"] is None:
+        return
+    lately = Webhooks(**came)
+    since = f" (since {when(lately.waiting_since)})" if lately.waiting_since else ""
+    unused = "".join(f", {count} not used: {word}" for word, count in lately.not_used.items())
+    out.print(f"Last webhook of MX {when(lately.last_received_at)}: {lately.shown_waiting} to be read{since}{unused}.")
 
 
 def _print_sync(sync: dict[str, Any] | None) -> None:
@@ -180,6 +192,8 @@ def explain(guid: str = typer.Argument(..., metavar="MBR-…"), *, as_json: bool
         )
         for at, text in reconnection["history"]:
             out.print(f"    {when(at)}  {text}")
+    for at, text in found["webhooks"]:
+        out.print(f"  Webhook of MX: {when(at)}  {text}")
     for hold in found["holds"]:
         out.print(f"  Held: {hold['says']}.")
     out.print(f"  Next: {found['next']}.")
@@ -218,6 +232,7 @@ async def explanation(runtime: Runtime, guid: str) -> dict[str, Any]:
     )
     return {
         **_member(found, settings, now),
+        "webhooks": [(hint.at, hint.text) for hint in await WebhookStore(runtime.database).of_member(guid)],
         "contact": explainer.contact(user, refused_why=(found["user"] or {}).get("refused_why")),
         "sync": _synced(await SyncStore(runtime.database).last()),
         "not_understood": [asdict(kind) for kind in await UnreadableStore(runtime.database).of_user(user_guid)],

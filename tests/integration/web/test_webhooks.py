@@ -149,11 +149,11 @@ async def test_what_can_never_become_useful_is_counted_and_not_sent_again(site_f
     ):
         assert await post(site, body) == 204
     assert sorted(await rows(site)) == [
-        ("CONNECTION_STATUS", None, "done", "no_member", 1),
-        ("CONSENT_REVOKED", None, "done", "no_member", 1),
-        ("MEMBER", None, "done", "no_member", 1),
-        ("UNREADABLE", None, "done", "not_readable", 1),
-        ("UNREADABLE", None, "done", "not_readable", 2),
+        ("CONNECTION_STATUS", None, "unused", "no_member", 1),
+        ("CONSENT_REVOKED", None, "unused", "no_member", 1),
+        ("MEMBER", None, "unused", "no_member", 1),
+        ("UNREADABLE", None, "unused", "not_readable", 1),
+        ("UNREADABLE", None, "unused", "not_readable", 2),
     ]
     assert site.bench.woken == []
 

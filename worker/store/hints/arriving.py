@@ -63,7 +63,7 @@ def _row(hint: Hint, times: int) -> dict[str, Any]:
         "member_guid": hint.member_guid,
         "user_guid": hint.user_guid,
         "times": times,
-        "state": "due" if names_somebody else "done",
+        "state": "due" if names_somebody else "unused",
         "outcome": None if names_somebody else unused,
     }
 

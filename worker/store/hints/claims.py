@@ -182,7 +182,7 @@ class HintClaims:
         """Delete what came last before a moment and is not waiting."""
         old = (
             select(h.key)
-            .where(h.last_received_at < before, h.state.in_((written("done"), written("failed"))))
+            .where(h.last_received_at < before, h.state.in_([written(state) for state in ("done", "failed", "unused")]))
             .limit(_MOST_DELETED)
         )
         await connection.execute(delete(hints).where(self._rows.among(h.key, old)))

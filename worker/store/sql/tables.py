@@ -326,10 +326,11 @@ hints = Table(
     # A short word for what came of it, and when its member was read last because of it.
     Column("outcome", String(64)),
     Column("read_at", Moment),
-    CheckConstraint("state IN ('due', 'leased', 'done', 'failed')", name="state"),
+    CheckConstraint("state IN ('due', 'leased', 'done', 'failed', 'unused')", name="state"),
     _partial("ix_hints_due", "next_attempt_at", where="state = 'due'"),
     _partial("ix_hints_leased", "lease_expires_at", where="state = 'leased'"),
     _partial("ix_hints_member", "member_guid", where="member_guid IS NOT NULL"),
+    _partial("ix_hints_shown", "state", "outcome", where="state IN ('failed', 'unused')"),
     Index("ix_hints_received", "last_received_at"),
 )
 
