@@ -22,6 +22,7 @@ from tests.faults.crew import Cron, Worker
 from tests.faults.schedule import LONG, Schedule
 from tests.faults.servers import OwnPostgres, OwnValkey
 from tests.machine import Machine, free_port, get_json, wait_until
+from tests.receiver import KEY, Receiver, receiving_aside
 
 MEMBERS = 2_000 if LONG else 80
 
@@ -73,6 +74,13 @@ class Monitor:
 
 
 @pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """An endpoint for events."""
+    with receiving_aside() as made:
+        yield made
+
+
+@pytest.fixture
 def monitor() -> Iterator[Callable[[OwnValkey], Monitor]]:
     """Watches a Redis; ended with the test."""
     with ExitStack() as stack:
@@ -87,6 +95,7 @@ def test_no_secret_and_nobodys_address_is_found_in_anything_that_a_bad_day_wrote
     own_postgres: OwnPostgres,
     schedule: Schedule,
     monitor: Callable[[OwnValkey], Monitor],
+    receiver: Receiver,
 ) -> None:
     url = own_postgres.url.replace("postgres:@", "postgres:canary-database-password@")
     phone = {
@@ -97,6 +106,10 @@ def test_no_secret_and_nobodys_address_is_found_in_anything_that_a_bad_day_wrote
     machine.environment |= {"MX_API_KEY": "canary-api-key", "MX_CLIENT_ID": "canary-client-id"}
     machine.environment |= {"MX_ALLOWED_URI_HOSTS": "*.sandbox.example", "BATCH_SIZE": "50"}
     machine.environment |= {"PUBLIC_BASE_URL": "https://links.example"}
+    machine.environment |= {"EVENTS_URL": f"{receiver.url}?key=canary-events-key", "EVENTS_SECRETS": KEY}
+    receiver.behave = lambda event, nth: {(0, 1): "lose", (5, 1): 500, (5, 2): 410}.get(
+        (event["sequence"] % 10, nth), 204
+    )
     records = populated(MEMBERS, "--drop-bodies", "--phones", str(machine.folder / "phones"), url=url, columns=phone)
     machine.sign_up(*(f"canary-device-{n:06}" for n in range(1, MEMBERS, 4)))
     machine.control(keys={"api_key": "canary-api-key", "client_id": "canary-client-id"})
@@ -108,6 +121,7 @@ def test_no_secret_and_nobodys_address_is_found_in_anything_that_a_bad_day_wrote
     with Worker(machine, schedule, loglevel="DEBUG") as worker, Cron(machine, every=1) as cron:
         _a_bad_day(machine, records, own_postgres, worker, schedule)
         pages = _pages_of(flower)
+        wait_until(lambda: _was_told(records, receiver), seconds=90, what="the events of messages", grain=1)
     printed += [ran.out + ran.err for ran in cron.ran]
     assert machine.pushes(), "nobody was told by push"
     (machine.folder / "bad.csv").write_text(
@@ -121,22 +135,29 @@ def test_no_secret_and_nobodys_address_is_found_in_anything_that_a_bad_day_wrote
     concurrency = {
         "Redis": seen.end(),
         "Flower": pages,
+        "events": "\n".join(f"{headers} {event}" for headers, event in receiver.requests),
         "commands": "\n".join(printed),
         **{path.name: path.read_text(errors="replace") for path in _written(machine.folder)},
     }
     for name in ("worker.log", "events.log", "flower.log", "Redis", "Flower"):
         assert "reconnect.fetch" in concurrency[name], f"{name} shows nothing of the run, so the search proves nothing"
     assert '"level": "debug"' in concurrency["worker.log"]
+    assert "notification.sent" in concurrency["events"]
     canaries = _canaries(machine)
     found = {(name, canary[:40]) for name, text in concurrency.items() for canary in canaries if canary in text}
     assert not found
     assert _in_the_database(url, canaries) == set()
 
 
+def _was_told(records: Any, receiver: Receiver) -> bool:
+    records.pass_time("pauses")
+    return any(event["type"] == "notification.sent" for _, event in receiver.requests)
+
+
 #: What an operator may type afterwards.
 _COMMANDS = (
     "status --json", "doctor", "explain MBR-000001", "explain MBR-000002 --json", "import bad.csv", "retry", "rotate-keys",
-    "sweep --dry-run", "pause everything --reason tired", "resume everything", "optout USR-000001",
+    "sweep --dry-run", "events", "pause everything --reason tired", "resume everything", "optout USR-000001",
 )  # fmt: skip
 
 
@@ -233,7 +254,7 @@ def _canaries(machine: Machine) -> list[str]:
     return [
         "canary-", "@mail.example", "ya29.", "oauth/authorize", "oauth%2Fauthorize", "response_type=code", "b8OikQ4Ep3",
         "links.example/r/", "links.example/u/",
-        machine.environment["URI_KEYS"], lines[1], lines[-2],
+        machine.environment["URI_KEYS"], lines[1], lines[-2], KEY.removeprefix("whsec_"),
     ]  # fmt: skip
 
 
