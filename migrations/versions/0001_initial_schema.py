@@ -4,6 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from worker.store.sql.moments import Moment
+from worker.store.sql.triggers import creating, dropping
 
 revision = "0001"
 down_revision = None
@@ -262,10 +263,18 @@ def upgrade() -> None:  # noqa: PLR0915 - one schema, a statement each
     op.create_index(
         "ix_reconnections_reopen",
         "reconnections",
-        ["member_guid"],
+        ["reopen_at"],
         unique=False,
         postgresql_where=sa.text("reopen_at IS NOT NULL"),
         sqlite_where=sa.text("reopen_at IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_reconnections_poison",
+        "reconnections",
+        ["lost_leases"],
+        unique=False,
+        postgresql_where=sa.text("lost_leases > 0"),
+        sqlite_where=sa.text("lost_leases > 0"),
     )
     op.create_index(
         "ix_reconnections_user",
@@ -524,6 +533,7 @@ def upgrade() -> None:  # noqa: PLR0915 - one schema, a statement each
         sa.PrimaryKeyConstraint("what", "day", "state", "outcome", "detail", name=op.f("pk_daily_totals")),
     )
     _create_sync_tables()
+    _create_what_changed()
 
 
 def _create_sync_tables() -> None:
@@ -604,10 +614,48 @@ def _create_sync_tables() -> None:
         )
 
 
+def _create_what_changed() -> None:
+    op.create_table(
+        "changed_members",
+        sa.Column("member_guid", _GUID, nullable=False),
+        sa.Column("id", _ID, sa.Identity(always=False), nullable=False),
+        sa.PrimaryKeyConstraint("member_guid", "id", name=op.f("pk_changed_members")),
+    )
+    op.create_table(
+        "sweep_marks",
+        sa.Column("name", sa.String(length=16), nullable=False),
+        sa.Column("until", Moment(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_sweep_marks")),
+    )
+    op.create_table(
+        "reconciliations",
+        sa.Column("id", _ID, sa.Identity(always=False), nullable=False),
+        sa.Column("reason", sa.String(length=16), nullable=False),
+        sa.Column("rule", sa.String(length=64), nullable=False),
+        sa.Column("started_at", Moment(), nullable=False),
+        sa.Column("finished_at", Moment(), nullable=True),
+        sa.Column("phase", sa.String(length=16), nullable=True),
+        sa.Column("after", sa.String(length=128), server_default="", nullable=False),
+        sa.Column("opened", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("closed", sa.Integer(), server_default="0", nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_reconciliations")),
+    )
+    connection = op.get_bind()
+    dialect = connection.dialect.name
+    schema = None if dialect == "sqlite" else connection.scalar(sa.text("SELECT current_schema()"))
+    for statement in creating(dialect, schema):
+        connection.exec_driver_sql(statement)
+
+
 def downgrade() -> None:
+    for statement in dropping(op.get_bind().dialect.name):
+        op.get_bind().exec_driver_sql(statement)
     for table in (
         "reckonings",
         "institutions",
+        "reconciliations",
+        "sweep_marks",
+        "changed_members",
         "hints",
         "events",
         "daily_totals",

@@ -25,6 +25,9 @@ OWNERS = {
     "syncs": {"worker.store.syncs"},
     "sync_users": {"worker.store.syncs"},
     "sync_missing": {"worker.store.syncs"},
+    "changed_members": {"worker.store.changes", "worker.store.sql.triggers"},
+    "sweep_marks": {"worker.store.changes"},
+    "reconciliations": {"worker.store.reconciling"},
     # The application's tables: `reconnect import` writes its columns, the others what this worker learned.
     "users": {"worker.store.importing", "worker.store.addresses", "worker.store.mx_members"},
     "devices": {"worker.store.importing", "worker.store.addresses"},

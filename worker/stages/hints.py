@@ -66,8 +66,8 @@ class Hints:
         self._runtime = runtime
         self._settings = runtime.settings
         self._store = runtime.database.store(HintStore)
-        statuses = self._settings.reconnect_statuses
-        self._catching_up = CatchUpStore(runtime.database, statuses=statuses)
+        statuses, days = self._settings.reconnect_statuses, self._settings.expiry_notice_days
+        self._catching_up = CatchUpStore(runtime.database, statuses=statuses, notice_days=days)
         self._breaker = breaker
         self._attribution = Attribution(breaker)
         self._poison = poison

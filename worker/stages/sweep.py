@@ -2,13 +2,15 @@
 
 1. Recover reconnections and notifications whose lease ran out.
 2. Reckon the expiries of members of whose institution it is known how long a consent lasts.
-   Close the reconnections of members that are no longer broken.
-3. Make reminders due, and close as `exhausted` what is past its last reminder. Make due whose click MX failed an hour ago. Forget the
+   List the members for whom a moment has passed: their token expired, their rest ended.
+3. Visit every member that is listed, because it changed or fell due: close the reconnection of one that is no longer broken, open one
+   for a member that is broken and has none, and a notice for a member whose token expires soon.
+4. Go on with a reconciliation, if one is under way: a few pages of everything, once a day and after a change of settings.
+5. Make reminders due, and close as `exhausted` what is past its last reminder. Make due whose click MX failed an hour ago. Forget the
    URIs of clicks that are over.
-4. Open a reconnection for every broken member that has none, and a notice for every member whose token expires soon.
-5. Hold the messages of an institution whose members break in a burst, and release those whose burst is over.
-6. Wake the workers.
-7. Count the days that are over, and delete what is older than ``RETENTION_DAYS`` (``retention.py``).
+6. Hold the messages of an institution whose members break in a burst, and release those whose burst is over.
+7. Wake the workers.
+8. Count the days that are over, and delete what is older than ``RETENTION_DAYS`` (``retention.py``).
 
 Every step may run twice, or in two sweeps at once. What one sweep misses, the next one finds.
 """
@@ -55,12 +57,13 @@ async def sweep(runtime: Runtime, *, slot: datetime | None = None) -> SweepRepor
     report = SweepReport()
     report.recovered = await recover(runtime, store)
     await runtime.database.store(ConsentStore).reckon(now)
-    report.closed = await store.close_ended(now)
+    await store.begin_visits(now)
+    found = await store.visit_changed(now, grace=settings.notify_after)
+    found += await store.reconcile(now, grace=settings.notify_after)
+    report.opened, report.closed = found.opened, found.closed
     report.reminded, report.exhausted = await store.remind(now, messages=len(settings.reminder_days))
     report.reminded += await store.tell_owed(now)
     await store.forget_clicked(now)
-    report.opened = await store.open(now, grace_seconds=settings.notify_after.total_seconds())
-    report.opened += await store.open_notices(now)
     await watch_outages(runtime, now)
     report.woken = await wake(runtime)
     await store.finish(sweep_id, report, runtime.clock.now())

@@ -110,6 +110,11 @@ def may_be_broken() -> ColumnElement[bool]:
     return or_(m.token_revoked_at.is_not(None), m.error_code.is_not(None), other)
 
 
+def may_matter() -> ColumnElement[bool]:
+    """Whether a row may be broken, now or when its token expires: what the triggers ask of it (``store/sql/triggers.py``)."""
+    return or_(may_be_broken(), m.token_expires_at.is_not(None))
+
+
 def is_doubtful(picked_for: ColumnElement[str]) -> ColumnElement[bool]:
     """Whether what a member was picked for cannot be read any more, so that nothing says that it is over."""
     columns = {column.name: column for column in _READ}

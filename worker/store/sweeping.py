@@ -1,37 +1,45 @@
 """The steps of a sweep, one set-based statement each, and the record of it in ``sweeps``. Every step may run twice, or in two sweeps at once."""
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+import time
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, case, func, literal, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.links import DOUBLE_CLICK, OWED_AFTER
+from worker.policy.notices import horizon
 from worker.policy.poison import MOST_DEATHS
 from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
+from worker.store.changes import FIRST_ENTRY, Changes, Entry
 from worker.store.notifications.claims import NotificationClaims
 from worker.store.notifications.transitions import NotificationTransitions
+from worker.store.reconciling import Reconciling, rule_of
 from worker.store.reconnections.claims import ReconnectionClaims
 from worker.store.reconnections.clicked import Clicked
 from worker.store.reconnections.closing import Closing
-from worker.store.reconnections.notices import IS_NOTICE, Notices
-from worker.store.reconnections.opening import Opening, open_all
-from worker.store.reconnections.spreading import Spreading
+from worker.store.reconnections.notices import IS_NOTICE
 from worker.store.reconnections.transitions import Transitions, told_and_due
-from worker.store.selection import BROKEN, may_be_broken, reason, standing
+from worker.store.selection import may_matter, reason
 from worker.store.sql.database import Database
 from worker.store.sql.moments import NEVER, Moment
 from worker.store.sql.tables import members, notification_reconnections, reconnections, sweeps, written
+from worker.store.sql.triggers import EVERYTHING
+from worker.store.visiting import Found, Visits
 from worker.store.windows import Windows
 
 m, r = members.c, reconnections.c
 _R = ReconnectionState
 
-#: Members looked at in one statement: keeps transactions short, and a sweep of millions flat.
+#: Members visited in one transaction: keeps it short, and a sweep of millions flat.
 PAGE = 10_000
+#: Seconds of a sweep in which everything is gone through: for the daily reconciliation, and for one that somebody waits for. A page of it
+#: always is.
+SHARES, SHARE = {"daily": 0.5}, 5.0
 
 
 @dataclass(kw_only=True)
@@ -69,10 +77,12 @@ class SweepStore:
 
     def __init__(self, database: Database, *, statuses: Collection[str], notice_days: Sequence[int] = ()) -> None:
         self._database = database
-        self._statuses = statuses
-        self._notices = Notices(database.rows, statuses=statuses, days=notice_days)
-        self._spreading = database.rows.part(Spreading)
-        self._opening = Opening(database.rows, statuses=statuses)
+        self._days = notice_days
+        self._rule = rule_of(statuses, notice_days)
+        self._visits = Visits(database.rows, statuses=statuses, notice_days=notice_days)
+        self._notices, self._opening = self._visits.notices, self._visits.opening
+        self._changes = database.rows.part(Changes)
+        self._reconciling = database.rows.part(Reconciling)
         self._claims = database.rows.part(ReconnectionClaims)
         self._messages = database.rows.part(NotificationClaims)
         self._transitions = database.rows.part(Transitions)
@@ -146,35 +156,53 @@ class SweepStore:
 
         return await self._database.transaction(work)
 
-    async def close_ended(self, now: datetime) -> int:
-        """Reconnections whose member is no longer broken, or was deleted, end; ended ones no longer stand in the way of a new break."""
-        stands = standing(r.member_guid, self._statuses, self._now, picked_for=r.reason)
-        gone = stands == str(_R.GONE)
-        # The member of a notice is well for as long as the notice goes on.
-        over = and_(r.closed_at.is_(None), r.state != written(_R.LEASED), stands != BROKEN, or_(~IS_NOTICE, gone))
-        outcome = case((gone, literal("member_deleted")), else_=literal("no_longer_broken"))
-        which, ends_in, why = self._notices.over()
-        well = stands.in_([str(_R.RECONNECTED), str(_R.CANCELLED)])
-        closed = await self._close(over, stands, outcome, now) + await self._close(which, ends_in, why, now)
-        await self._database.transaction(
-            lambda connection: self._transitions.allow_reopening(connection, well, now),
-        )
-        return closed
+    async def begin_visits(self, now: datetime) -> None:
+        """List who fell due since the last sweep, and begin to go through everything if it is time to."""
+        ahead = horizon(now, self._days) if self._days else None
 
-    async def _close(
-        self, which: ColumnElement[bool], state: ColumnElement[str], outcome: ColumnElement[str], now: datetime
-    ) -> int:
-        return await self._database.transaction(
-            lambda connection: self._closing.close(
-                connection,
-                which,
-                before=(_R.DUE, _R.READY, _R.NOTIFIED),
-                after=(_R.RECONNECTED, _R.CANCELLED, _R.GONE),
-                state=state,
-                outcome=outcome,
-                now=now,
+        async def work(connection: AsyncConnection) -> None:
+            await self._changes.list_due(connection, now, ahead)
+            await self._reconciling.begin(connection, self._rule, now, everything=False)
+
+        await self._database.transaction(work)
+
+    async def visit_changed(self, now: datetime, *, grace: timedelta) -> Found:
+        """Visit every member that is listed, page by page, so that memory stays flat."""
+        found, last = Found(), FIRST_ENTRY
+        while True:
+            entries, visited = await self._database.transaction(partial(self._visit_page, last, now, grace))
+            found += visited
+            if len(entries) < PAGE:
+                return found
+            last = entries[-1]
+
+    async def _visit_page(
+        self, after: Entry, now: datetime, grace: timedelta, connection: AsyncConnection
+    ) -> tuple[Sequence[Entry], Found]:
+        entries = await self._changes.take(connection, after, n=PAGE)
+        if not entries:
+            return entries, Found()
+        guids = list(dict.fromkeys(guid for guid, _ in entries))
+        if guids[0] == EVERYTHING:
+            await self._reconciling.begin(connection, self._rule, now, everything=True)
+            del guids[0]
+        as_of = await self._changes.as_of(connection, now)
+        found = await self._visits.visit(connection, guids, as_of, grace=grace)
+        await self._changes.strike(connection, entries)
+        return entries, found
+
+    async def reconcile(self, now: datetime, *, grace: timedelta) -> Found:
+        """Go on with a reconciliation that is under way, for a share of the sweep's time."""
+        found, began = Found(), time.monotonic()
+        while True:
+            page = await self._database.transaction(
+                lambda connection: self._reconciling.page(connection, self._visits, now, n=PAGE, grace=grace)
             )
-        )
+            if page is None:
+                return found
+            found += page.found
+            if time.monotonic() - began > SHARES.get(page.reason, SHARE):
+                return found
 
     async def remind(self, now: datetime, *, messages: int) -> tuple[int, int]:
         """Who was told and is not back: due for the next reminder, or given up after ``messages`` messages."""
@@ -209,79 +237,11 @@ class SweepStore:
             lambda connection: self._windows.forget_clicked(connection, now - 2 * DOUBLE_CLICK, now)
         )
 
-    async def open(self, now: datetime, *, grace_seconds: float) -> int:
-        """Open a reconnection for every broken member that has none, page by page, so that memory stays flat."""
-        parameters: dict[str, object] = {"now": now, "grace": grace_seconds}
-        return sum(
-            [
-                await self._walk(key, candidates, self._opening.opening, parameters)
-                for key, candidates in self._opening.walks()
-            ]
-        )
-
-    async def open_notices(self, now: datetime) -> int:
-        """Open a notice for every member whose token runs out soon, if they are asked for at all."""
-        if not self._notices.days:
-            return 0
-
-        async def spread(connection: AsyncConnection) -> None:
-            await self._spreading.spread(connection, self._notices.days, now)
-
-        parameters = self._notices.parameters(now)
-        return await self._walk(*self._notices.walk(), self._notices.opening, parameters, then=spread)
-
-    async def _walk(
-        self,
-        key: list[Any],
-        candidates: ColumnElement[bool],
-        opening: Callable[[ColumnElement[bool]], Any],
-        parameters: dict[str, object],
-        *,
-        then: Callable[[AsyncConnection], Awaitable[None]] | None = None,
-    ) -> int:
-        opened, last = 0, None
-        while True:
-            page = candidates if last is None else and_(candidates, tuple_(*key) > tuple_(*last))
-            edge = select(*key).where(page).order_by(*key).limit(1).offset(PAGE - 1)
-            end = await self._one(edge, parameters)
-            if end is not None:
-                page = and_(page, tuple_(*key) <= tuple_(*end))
-            opened += await self._open(opening(page), parameters, then)
-            if end is None:
-                return opened
-            last = end
-
-    async def _open(
-        self,
-        opening: Any,
-        parameters: dict[str, object],
-        then: Callable[[AsyncConnection], Awaitable[None]] | None,
-    ) -> int:
-        async def work(connection: AsyncConnection) -> int:
-            opened = await open_all(connection, opening, parameters)
-            if opened and then is not None:
-                await then(connection)
-            return opened
-
-        return await self._database.transaction(work)
-
-    async def _one(self, query: Any, parameters: dict[str, Any]) -> Any:
-        async def work(connection: AsyncConnection) -> Any:
-            row = (await connection.execute(query, parameters)).first()
-            return (
-                None
-                if row is None
-                else [literal(value, column.type) for value, column in zip(row, query.selected_columns, strict=True)]
-            )
-
-        return await self._database.transaction(work)
-
     async def would_open(self, now: datetime) -> dict[str, int]:
         """How many reconnections :meth:`open` and :meth:`open_notices` would open now, by reason."""
         why = reason(self._now)
         seen = dict.fromkeys(("token_revoked", "token_expired", "error_code", "connection_status"), 0)
-        found = or_(may_be_broken(), m.token_expires_at.is_not(None))
-        query = select(why, func.count()).where(found, self._opening.to_open()).group_by(why)
+        query = select(why, func.count()).where(may_matter(), self._opening.to_open()).group_by(why)
 
         async def work(connection: AsyncConnection) -> dict[str, int]:
             found = seen | {row[0]: row[1] for row in await connection.execute(query, {"now": now})}

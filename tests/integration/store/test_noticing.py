@@ -14,7 +14,7 @@ from worker.policy.notices import ending, is_near
 from worker.policy.selection import MemberFacts
 from worker.store.selection import FACTS, facts_of
 from worker.store.sql.tables import members, reconnections
-from worker.store.sweeping import SweepStore
+from worker.store.visiting import Visits
 
 #: Beside those of any distance, dates around the window's edges, the expiry and the drift.
 near_dates = st.sampled_from([0, 1, 47, 48, 49, 7 * 24 - 1, 7 * 24, 7 * 24 + 1]).flatmap(
@@ -44,7 +44,7 @@ async def test_notices_begin_and_end_in_sql_as_in_python(bench_for: Any, days: t
     bench = await bench_for()
     loop = asyncio.get_running_loop()
     is_sqlite = bench.runtime.database.rows.is_sqlite
-    store = SweepStore(bench.runtime.database, statuses=STATUSES, notice_days=days)
+    visits = Visits(bench.runtime.database.rows, statuses=STATUSES, notice_days=days)
     r = reconnections.c
     expires_at = NOW + timedelta(hours=48)
 
@@ -63,20 +63,20 @@ async def test_notices_begin_and_end_in_sql_as_in_python(bench_for: Any, days: t
             facts = await connection.execute(select(*FACTS).order_by(members.c.member_guid))
             return [facts_of(row) for row in facts]
 
-    async def read() -> dict[str, tuple[str, str | None]]:
+    async def visit(many: list[MemberFacts]) -> dict[str, tuple[str, str | None]]:
+        """Visit all; the state and outcome of the notices."""
         async with bench.runtime.database.engine.begin() as connection:
-            rows = await connection.execute(select(r.member_guid, r.state, r.outcome))
+            guids = [f"MBR-{n:03}" for n, _ in enumerate(many)]
+            await visits.visit(connection, guids, NOW, grace=timedelta(0))
+            rows = await connection.execute(select(r.member_guid, r.state, r.outcome).where(r.reason == "expires_soon"))
             return {row[0]: (row[1], row[2]) for row in rows}
 
     async def check(many: list[dict[str, Any]]) -> None:
         facts = await write(many, noticed=False)
-        await store.open_notices(NOW)
-        begun = await read()
+        begun = await visit(facts)
         for n, member in enumerate(facts):
             assert (f"MBR-{n:03}" in begun) == is_near(member, statuses=STATUSES, days=days, now=NOW), member
-        await write(many, noticed=True)
-        await store.close_ended(NOW)
-        ended = await read()
+        ended = await visit(await write(many, noticed=True))
         for n, member in enumerate(facts):
             end = ending(member, expires_at=expires_at, statuses=STATUSES, days=days, now=NOW)
             assert ended[f"MBR-{n:03}"] == (end or ("due", None)), member

@@ -4,7 +4,7 @@ A stage closes reconnections one by one, together with its other results: :meth:
 :meth:`Closing.finish`. A sweep closes all that satisfy a condition: :meth:`Closing.close`.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -44,10 +44,11 @@ class Closing:
         outcome: ColumnElement[str] | str,
         reopen_at: datetime | None = None,
         now: datetime,
+        parameters: Mapping[str, object] | None = None,
     ) -> int:
         """Close all reconnections that a sweep finds to be over; returns how many.
 
-        ``where`` must leave only states of ``before``, and ``state`` one of ``after``. ``reopen_at``: when a sweep may open another
+        ``parameters``: those of ``where``, beside ``now``. ``where`` must leave only states of ``before``, and ``state`` one of ``after``. ``reopen_at``: when a sweep may open another
         for the member; ``None``: at once, should it break again.
         """
         for each in before:
@@ -58,10 +59,12 @@ class Closing:
         if reopen_at is not None:
             values["reopen_at"] = reopen_at
         statement = update(reconnections).where(*where).values(values).returning(r.id, r.state)
-        ended = (await connection.execute(statement, {"now": now})).all()
+        ended = (await connection.execute(statement, {"now": now, **(parameters or {})})).all()
         ids = [row.id for row in ended]
         for row in ended:
             record(connection, "close", _R(row.state), (row.id,))
+        if not ids:
+            return 0
         await self.finish(connection, wiped=ids, closed=ids, now=now)
         await self._consents.returned(connection, ids, now)
         await self._notifications.cancel_about(connection, ids, now)

@@ -4,24 +4,21 @@ The rule is that of ``policy/notices.py``. Without ``EXPIRY_NOTICE_DAYS`` nothin
 """
 
 from collections.abc import Collection, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Float,
-    Text,
     and_,
     bindparam,
     case,
     exists,
     func,
     literal,
-    literal_column,
     null,
     or_,
     select,
-    type_coerce,
 )
 
 from worker.policy.notices import DRIFT, horizon
@@ -29,7 +26,7 @@ from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
 from worker.store.selection import is_broken, is_healthy, is_well, reason
 from worker.store.sql.application import is_guid, plain_text, truth, unreadable
-from worker.store.sql.moments import Moment, later, normalised
+from worker.store.sql.moments import Moment, dated_between, dates_between, later, normalised
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import members, reconnections, written
 
@@ -48,33 +45,12 @@ class Notices:
         self._now: ColumnElement[datetime] = bindparam("now", type_=Moment())
 
     def parameters(self, now: datetime) -> dict[str, object]:
-        """What the statements of :meth:`walk` and :meth:`opening` are given."""
-        until = horizon(now, self.days)
-        given: dict[str, object] = {"now": now, "until": until, "window": float(self.days[0] * 86_400)}
-        if self._rows.is_sqlite:
-            # Moments are text there, in any zone: the day alone, with a day more on either side, finds the stretch of the index.
-            first, last = (now - timedelta(days=1)).date(), (until + timedelta(days=2)).date()
-            given |= {"from_day": first.isoformat(), "to_day": last.isoformat()}
-            given |= {"from_digits": f"{first:%Y%m%d}", "to_digits": f"{last:%Y%m%d}"}
-        return given
+        """What the statements of :meth:`opening` and :meth:`counting` are given."""
+        dates = dates_between(now, horizon(now, self.days), is_sqlite=self._rows.is_sqlite)
+        return {"now": now, "window": float(self.days[0] * 86_400), **dates}
 
-    def walk(self) -> tuple[list[Any], ColumnElement[bool]]:
-        """The order to walk ``ix_members_expiring`` in, and the stretch of it where tokens run out soon."""
-        until: ColumnElement[datetime] = bindparam("until", type_=Moment())
-        date: ColumnElement[Any] = m.token_expires_at
-        if self._rows.is_sqlite:
-            soon = [normalised(date) > self._now, normalised(date) <= until]
-            date = type_coerce(date, Text())  # unread: an application's own form of a moment must compare with itself
-            # Four stretches of the index: days with dashes, days without, and what begins with no digit, such as a space.
-            near = [
-                and_(date >= bindparam(f"from_{form}", type_=Text()), date < bindparam(f"to_{form}", type_=Text()))
-                for form in ("day", "digits")
-            ]
-            soon.insert(0, or_(*near, date < literal_column("'0'"), date >= literal_column("':'")))
-        else:
-            date = type_coerce(date, Moment())
-            soon = [date > self._now, date <= until]
-        return [date, m.member_guid], and_(m.token_expires_at.is_not(None), *soon)
+    def _expires_soon(self) -> ColumnElement[bool]:
+        return and_(m.token_expires_at.is_not(None), dated_between(m.token_expires_at, self._rows.is_sqlite))
 
     def _worth_one(self) -> ColumnElement[bool]:
         """Well, and without a reconnection that is open, at rest, or ended since its first notice was due.
@@ -91,8 +67,8 @@ class Notices:
         well = and_(truth(m.is_oauth).is_not(False), is_healthy(), guids, is_well(self._statuses, self._now))
         return and_(well, ~in_the_way)
 
-    def opening(self, page: ColumnElement[bool]) -> Any:
-        """Open a notice for every member of a page that is worth one."""
+    def opening(self, these: ColumnElement[bool]) -> Any:
+        """Open a notice for each of these members whose token expires soon, and that is worth one."""
         values = {
             "member_guid": m.member_guid,
             "user_guid": m.user_guid,
@@ -105,13 +81,16 @@ class Notices:
         }
         return (
             self._rows.insert(reconnections)
-            .from_select(list(values), select(*values.values()).where(page, self._worth_one()))
+            .from_select(
+                list(values),
+                select(*values.values()).where(these, self._expires_soon(), self._worth_one()).order_by(m.member_guid),
+            )
             .on_conflict_do_nothing()
         )
 
     def counting(self) -> Any:
         """How many :meth:`opening` would open."""
-        return select(func.count()).select_from(members).where(self.walk()[1], self._worth_one())
+        return select(func.count()).select_from(members).where(self._expires_soon(), self._worth_one())
 
     def over(self) -> tuple[ColumnElement[bool], ColumnElement[str], ColumnElement[str]]:
         """Which notices are over, the state that each ends in, and its outcome: of members that broke, whose token was renewed, or whose date was moved otherwise."""

@@ -7,7 +7,6 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Float,
-    Text,
     and_,
     bindparam,
     case,
@@ -17,14 +16,13 @@ from sqlalchemy import (
     literal,
     or_,
     select,
-    type_coerce,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.states import ReconnectionState
 from worker.store.events.recording import are_on, record
 from worker.store.reconnections.notices import IS_NOTICE
-from worker.store.selection import is_broken, may_be_broken, reason, since
+from worker.store.selection import is_broken, reason, since
 from worker.store.sql.application import plain_text
 from worker.store.sql.moments import NEVER, Moment, has_passed, later, normalised
 from worker.store.sql.rows import Rows
@@ -43,13 +41,6 @@ class Opening:
         self._statuses = statuses
         self._now: ColumnElement[datetime] = bindparam("now", type_=Moment())
 
-    def walks(self) -> list[tuple[list[Any], ColumnElement[bool]]]:
-        """Two walks, each along an index: by status, revocation or error, and by date of expiry."""
-        expired = and_(m.token_expires_at.is_not(None), has_passed(m.token_expires_at, self._now))
-        # As it is stored, unread: an application's own form of a moment must compare with itself.
-        date = type_coerce(m.token_expires_at, Text() if self._rows.is_sqlite else Moment())
-        return [([m.member_guid], may_be_broken()), ([date, m.member_guid], expired)]
-
     def to_open(self) -> ColumnElement[bool]:
         """Broken, and neither in hand nor at rest after a reconnection that ended without success. A newer date is a new break."""
         revoked_at, never = normalised(m.token_revoked_at), literal(NEVER, Moment())
@@ -61,8 +52,9 @@ class Opening:
         in_the_way = exists().where(r.member_guid == m.member_guid, or_(r.closed_at.is_(None), at_rest))
         return and_(is_broken(self._statuses, self._now), ~in_the_way)
 
-    def opening(self, page: ColumnElement[bool]) -> Any:
-        """Open a reconnection for every member of a page that is broken and has none."""
+    def opening(self, these: ColumnElement[bool]) -> Any:
+        """Open a reconnection for each of these members that is broken and has none. In the order of their GUIDs, so that two sweeps
+        at once do not wait for each other in a ring."""
         known = since(self._now)
         broken_since = case((and_(known.is_not(None), known < self._now), known), else_=self._now)
         speak_at = later(broken_since, bindparam("grace", type_=Float()))
@@ -78,7 +70,7 @@ class Opening:
         }
         return (
             self._rows.insert(reconnections)
-            .from_select(list(values), select(*values.values()).where(page, self.to_open()))
+            .from_select(list(values), select(*values.values()).where(these, self.to_open()).order_by(m.member_guid))
             .on_conflict_do_nothing()
         )
 

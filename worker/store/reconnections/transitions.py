@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.events import EventType
 from worker.policy.states import ENDS, LIVE, Mover, ReconnectionState, check
+from worker.store.changes import Changes
 from worker.store.events.recording import are_on, record, record_about
 from worker.store.reconnections.changes import Change, applying
 from worker.store.reconnections.closing import Closing
@@ -50,6 +51,7 @@ class Transitions:
         self._rows = rows
         self._closing = rows.part(Closing)
         self._totals = rows.part(Totals)
+        self._changes = rows.part(Changes)
         self._apply = applying(rows)
         self._revivable = _revivable(rows)
         steps = rows.table("given", {"id": BigInteger(), "base": Integer()}).c
@@ -113,6 +115,9 @@ class Transitions:
             well=[change.well for change in changes if change.well is not None and change.id in made],
             now=now,
         )
+        # After their members are marked well.
+        over = [change.id for change in changes if change.after in ENDS and change.id in made]
+        await self._changes.list_closed(connection, over)
         return made
 
     async def _moved(self, connection: AsyncConnection, changes: Sequence[Change]) -> list[int]:
@@ -174,11 +179,13 @@ class Transitions:
                 outcome="requeued",
                 outcome_at=now,
             )
-            .returning(r.id)
+            .returning(r.id, r.member_guid)
         )
-        ids = (await connection.execute(statement)).scalars().all()
-        record(connection, "reopen", _R.DUE, ids)
-        return len(ids)
+        opened = (await connection.execute(statement)).all()
+        record(connection, "reopen", _R.DUE, [row.id for row in opened])
+        # A sweep sees whether they are broken still.
+        await self._changes.list(connection, [row.member_guid for row in opened])
+        return len(opened)
 
     async def resend(self, connection: AsyncConnection, notification_ids: Collection[int]) -> None:
         """``resend``: those behind notifications that are sent once more are ready."""
@@ -203,8 +210,10 @@ class Transitions:
             if are_on(connection)
             else set()
         )
-        returned = (await connection.execute(self._give_back, {"given": given, "now": now})).scalars()
-        record(connection, "give_back", _R.DUE, sorted(exhausted.intersection(returned)))
+        returned = (await connection.execute(self._give_back, {"given": given, "now": now})).all()
+        record(connection, "give_back", _R.DUE, sorted(exhausted.intersection(row.id for row in returned)))
+        # A sweep sees whether they are broken still.
+        await self._changes.list(connection, [row.member_guid for row in returned])
 
     async def revivable(self, connection: AsyncConnection, notification_ids: Sequence[int]) -> list[tuple[int, int]]:
         """(notification, reconnection): messages that ended, and what still stands where they left it. Locked."""
@@ -239,10 +248,12 @@ class Transitions:
         )
         await connection.execute(statement)
 
-    async def allow_reopening(self, connection: AsyncConnection, where: Any, now: datetime) -> None:
+    async def allow_reopening(
+        self, connection: AsyncConnection, *where: Any, now: datetime, parameters: Mapping[str, object]
+    ) -> None:
         """No move: ended reconnections no longer stand in the way of a new break."""
-        statement = update(reconnections).where(r.reopen_at.is_not(None), where).values(reopen_at=None)
-        await connection.execute(statement, {"now": now})
+        statement = update(reconnections).where(r.reopen_at.is_not(None), *where).values(reopen_at=None)
+        await connection.execute(statement, {"now": now, **parameters})
 
 
 def told_and_due() -> Any:
@@ -274,7 +285,7 @@ def _give_back(rows: Rows) -> Any:
             closed_at=None,
             reopen_at=None,
         )
-        .returning(r.id)
+        .returning(r.id, r.member_guid)
     )
 
 

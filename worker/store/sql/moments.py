@@ -5,10 +5,23 @@ as time does. What an application wrote is read by :class:`normalised` alone, in
 ``policy/moments.py``, a function of every connection (``store/sql/database.py``), and on PostgreSQL the same range of dates.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Boolean, DateTime, Dialect, Float, String, literal
+from sqlalchemy import (
+    Boolean,
+    DateTime,
+    Dialect,
+    Float,
+    String,
+    Text,
+    and_,
+    bindparam,
+    literal,
+    literal_column,
+    or_,
+    type_coerce,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.functions import FunctionElement
@@ -181,3 +194,32 @@ def _later_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
 def _later_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
     moment, seconds = (compiler.process(clause, **kw) for clause in element.clauses)
     return f"strftime('{_SQLITE_FORMAT}', {moment}, ({seconds}) || ' seconds')"
+
+
+def dated_between(column: ColumnElement[Any], is_sqlite: bool) -> ColumnElement[bool]:
+    """Whether a moment in a column that applications write lies after ``lower`` and not after ``upper``, which :func:`dates_between` gives.
+
+    The index of the column is read between the two. On SQLite moments are text there, in any zone: the day alone, with a day more on
+    either side, finds the stretches of the index. There are four: days with dashes, days without, and what begins with no digit, such as a space.
+    """
+    lower, upper = (bindparam(name, type_=Moment()) for name in ("lower", "upper"))
+    if not is_sqlite:
+        column = type_coerce(column, Moment())
+        return and_(column > lower, column <= upper)
+    unread = type_coerce(column, Text())  # an application's own form of a moment must compare with itself
+    near = [
+        and_(unread >= bindparam(f"from_{form}", type_=Text()), unread < bindparam(f"to_{form}", type_=Text()))
+        for form in ("day", "digits")
+    ]
+    stretches = or_(*near, unread < literal_column("'0'"), unread >= literal_column("':'"))
+    return and_(stretches, normalised(column) > lower, normalised(column) <= upper)
+
+
+def dates_between(lower: datetime, upper: datetime, *, is_sqlite: bool) -> dict[str, object]:
+    """The parameters of :func:`dated_between`."""
+    given: dict[str, object] = {"lower": lower, "upper": upper}
+    if is_sqlite:
+        first, last = (lower - timedelta(days=1)).date(), (upper + timedelta(days=2)).date()
+        given |= {"from_day": first.isoformat(), "to_day": last.isoformat()}
+        given |= {"from_digits": f"{first:%Y%m%d}", "to_digits": f"{last:%Y%m%d}"}
+    return given

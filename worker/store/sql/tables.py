@@ -182,11 +182,13 @@ reconnections = Table(
     _partial("ix_reconnections_owed", "owed_at", where="owed_at IS NOT NULL"),
     _partial("ix_reconnections_undecided", "id", where="state = 'due' AND reason = 'expires_soon' AND wave IS NULL"),
     _partial("ix_reconnections_user", "user_guid", where="closed_at IS NULL"),
-    _partial("ix_reconnections_reopen", "member_guid", where="reopen_at IS NOT NULL"),
     # What ended, in the order in which it is counted and deleted; what stays of it; and what a user had, for `reconnect forget`.
     _partial("ix_reconnections_ended", "closed_at", where="closed_at IS NOT NULL AND emptied_at IS NULL"),
     _partial("ix_reconnections_emptied", "reopen_at", where="emptied_at IS NOT NULL"),
     _partial("ix_reconnections_user_ended", "user_guid", where="closed_at IS NOT NULL"),
+    # Whose rest ends, in order of that moment.
+    _partial("ix_reconnections_reopen", "reopen_at", where="reopen_at IS NOT NULL"),
+    _partial("ix_reconnections_poison", "lost_leases", where="lost_leases > 0"),
 )
 
 windows = Table(
@@ -480,6 +482,43 @@ reckonings = Table(
     # One row: how far the walk over all members has come, which reckons what is new or has changed. "" between two walks.
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("after_guid", _Guid, nullable=False, server_default=""),
+)
+
+# What changed (store/changes.py, store/sql/triggers.py)
+
+changed_members = Table(
+    "changed_members",
+    metadata,
+    # A member that a sweep has to visit; EVERYTHING stands for all of them.
+    Column("member_guid", _Guid, primary_key=True),
+    # On PostgreSQL a member may be listed more than once, and what a sweep took is told from what was listed since. On SQLite it is 0.
+    Column("id", _Id, Identity(), primary_key=True),
+)
+
+sweep_marks = Table(
+    "sweep_marks",
+    metadata,
+    # `due`: what falls due by itself is listed up to this moment. `notices`: and expiries of which a notice tells ahead.
+    Column("name", String(16), primary_key=True),
+    Column("until", Moment, nullable=False),
+)
+
+reconciliations = Table(
+    "reconciliations",
+    metadata,
+    Column("id", _Id, Identity(), primary_key=True),
+    # Why everything is gone through: `first`, `settings`, `daily`, `everything` (the table of members was emptied).
+    Column("reason", String(16), nullable=False),
+    # The settings that the rule depends on, hashed.
+    Column("rule", String(64), nullable=False),
+    Column("started_at", Moment, nullable=False),
+    Column("finished_at", Moment),
+    # How far it is: `members` in order of their GUID, then `reconnections` in order of their id; NULL when it ended.
+    Column("phase", String(16)),
+    Column("after", String(128), nullable=False, server_default=""),
+    # What it found that no sweep had found before it.
+    Column("opened", Integer, nullable=False, server_default="0"),
+    Column("closed", Integer, nullable=False, server_default="0"),
 )
 
 assert set(OPEN) == {"due", "leased", "ready", "notified"}, "uq_reconnections_open says the same with closed_at"  # noqa: S101

@@ -1,0 +1,162 @@
+"""The owner of ``changed_members``: the members that a sweep has to visit.
+
+Who lists them: the triggers of ``store/sql/triggers.py`` for every write to ``members``; a sweep, for what falls due by a moment
+(:meth:`Changes.list_due`); and what closes or reopens a reconnection, where its member must be visited again.
+
+A visit takes a batch of entries off the list in the transaction that opens and closes what follows from them. So a sweep that is killed
+takes nothing off. PostgreSQL: the entries are locked by a statement of their own, before any other reads a member. Whoever held an entry
+has committed by then, and the next statements see what was written.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Integer,
+    Text,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    literal,
+    or_,
+    select,
+    tuple_,
+    union,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.policy.states import ReconnectionState
+from worker.store.selection import may_matter
+from worker.store.sql.application import is_guid
+from worker.store.sql.moments import Moment, dated_between, dates_between
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import changed_members, members, reconnections, sweep_marks, written
+
+c, m, r, mark = changed_members.c, members.c, reconnections.c, sweep_marks.c
+
+#: Of two sweeps at once the one may read a clock that is so much ahead of the other's. What is further ahead: the clock was put back.
+ASTRAY = timedelta(minutes=1)
+#: The marks: until when what falls due by itself is listed, and of what expiries notices tell.
+DUE, NOTICES = "due", "notices"
+
+#: An entry: a member's GUID, and the entry's number.
+Entry = tuple[str, int]
+#: Before all others.
+FIRST_ENTRY: Entry = ("", -1)
+
+
+class Changes:
+    """Its statements, made once; in the transaction of the caller."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        given = rows.table("given", {"member_guid": Text(), "id": BigInteger()}).c
+        after = tuple_(bindparam("after", type_=Text()), bindparam("after_id", type_=BigInteger()))
+        self._take = (
+            select(c.member_guid, c.id)
+            .where(tuple_(c.member_guid, c.id) > after)
+            .order_by(c.member_guid, c.id)
+            .limit(bindparam("n", type_=Integer()))
+            .with_for_update(skip_locked=True)
+        )
+        leased = exists().where(r.member_guid == c.member_guid, r.state == written(ReconnectionState.LEASED))
+        taken: ColumnElement[bool] = tuple_(c.member_guid, c.id).in_(select(given.member_guid, given.id))
+        if not rows.is_sqlite:
+            taken = and_(c.member_guid == given.member_guid, c.id == given.id)  # USING, which SQLite lacks
+        self._strike = delete(changed_members).where(taken, ~leased)
+        guids = rows.table("given", {"member_guid": Text()}).c
+        self._list = self._listing(select(guids.member_guid))
+        self._list_leased = self._listing(
+            select(guids.member_guid).where(
+                r.member_guid == guids.member_guid, r.state == written(ReconnectionState.LEASED)
+            )
+        )
+        self._list_closed = self._listing(_to_visit_again(rows))
+        self._known = rows.insert(sweep_marks).on_conflict_do_nothing()
+        self._marks = select(mark.name, mark.until).order_by(mark.name).with_for_update()
+        self._move = (
+            update(sweep_marks).where(mark.name == bindparam("which")).values(until=bindparam("to", type_=Moment()))
+        )
+        self._until = select(mark.until).where(mark.name == DUE)
+        lower, upper = (bindparam(name, type_=Moment()) for name in ("lower", "upper"))
+        expiring = select(m.member_guid).where(
+            m.token_expires_at.is_not(None), dated_between(m.token_expires_at, rows.is_sqlite), is_guid(m.member_guid)
+        )
+        rested = select(r.member_guid).where(r.reopen_at > lower, r.reopen_at <= upper)
+        self._list_passed = {DUE: self._listing(union(expiring, rested)), NOTICES: self._listing(expiring)}
+
+    def _listing(self, guids: Any) -> Any:
+        if self._rows.is_sqlite:
+            found = guids.subquery("found")
+            both = select(found.c.member_guid, literal(0)).where(literal(1) == literal(1))
+            return self._rows.insert(changed_members).from_select(["member_guid", "id"], both).on_conflict_do_nothing()
+        return self._rows.insert(changed_members).from_select(["member_guid"], guids)
+
+    async def take(self, connection: AsyncConnection, after: Entry, *, n: int) -> list[Entry]:
+        """The next ``n`` entries behind this one, locked. Entries that others hold are left out: they stay on the list."""
+        given = {"after": after[0], "after_id": after[1], "n": n}
+        return [(row[0], row[1]) for row in await connection.execute(self._take, given)]
+
+    async def strike(self, connection: AsyncConnection, entries: Sequence[Entry]) -> None:
+        """These were visited. The entry of a member whose reconnection is leased stays: nothing can be said of it before that ends."""
+        given = self._rows.encode({"member_guid": guid, "id": id_} for guid, id_ in entries)
+        await connection.execute(self._strike, {"given": given})
+
+    async def list(self, connection: AsyncConnection, guids: Collection[str]) -> None:
+        """These members have to be visited."""
+        if guids:
+            await connection.execute(self._list, {"given": self._of(guids)})
+
+    async def list_leased(self, connection: AsyncConnection, guids: Collection[str]) -> None:
+        """Those of these members whose reconnection is leased have to be visited later."""
+        if guids:
+            await connection.execute(self._list_leased, {"given": self._of(guids)})
+
+    async def list_closed(self, connection: AsyncConnection, reconnection_ids: Collection[int]) -> None:
+        """These reconnections closed: members that may be broken nevertheless have to be visited, and so have those that were at rest."""
+        if reconnection_ids:
+            given = self._rows.encode({"id": id_} for id_ in reconnection_ids)
+            await connection.execute(self._list_closed, {"given": given})
+
+    def _of(self, guids: Collection[str]) -> str:
+        return self._rows.encode({"member_guid": guid} for guid in guids)
+
+    async def as_of(self, connection: AsyncConnection, now: datetime) -> datetime:
+        """The moment for which a visit decides. It is later than ``now`` if another sweep has listed what fell due since."""
+        until: datetime | None = await connection.scalar(self._until)
+        return now if until is None else max(now, until)
+
+    async def list_due(self, connection: AsyncConnection, now: datetime, ahead: datetime | None) -> None:
+        """List the members for which a moment has passed since the last sweep: an expiry, the end of a rest, an expiry of which
+        a notice tells, up to ``ahead``.
+
+        If the clock was put back, those for which it has not passed any more. On the first call nobody: whoever was written before is listed.
+        """
+        marks_at = {DUE: now} if ahead is None else {DUE: now, NOTICES: ahead}
+        await connection.execute(self._known, [{"name": name, "until": at} for name, at in marks_at.items()])
+        marks = {name: until for name, until in await connection.execute(self._marks)}  # noqa: C416 - rows
+        for name, to in marks_at.items():
+            since = marks[name]
+            if since <= to or since > to + ASTRAY:
+                if since != to:
+                    bounds = dates_between(min(since, to), max(since, to), is_sqlite=self._rows.is_sqlite)
+                    await connection.execute(self._list_passed[name], bounds)
+                await connection.execute(self._move, {"which": name, "to": to})
+
+
+def _to_visit_again(rows: Rows) -> Any:
+    """Members of reconnections that closed without a rest, and may be broken; and those with an earlier one at rest, which ends if they are well."""
+    given = rows.table("given", {"id": BigInteger()}).c
+    resting = reconnections.alias("resting")
+    rests = exists().where(resting.c.member_guid == r.member_guid, resting.c.reopen_at.is_not(None))
+    return (
+        select(r.member_guid)
+        .join(members, m.member_guid == r.member_guid)
+        .where(r.id == given.id, r.closed_at.is_not(None), or_(and_(r.reopen_at.is_(None), may_matter()), rests))
+        .distinct()
+    )

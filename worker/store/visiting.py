@@ -1,0 +1,97 @@
+"""A visit to members: what follows for them from the rule now. A sweep visits those that are listed, a reconciliation everybody; both by
+these statements, so that they agree.
+
+A visit may be made twice, and for a member for whom nothing follows.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+from sqlalchemy import ColumnElement, Text, and_, bindparam, case, literal, or_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.policy.states import ReconnectionState
+from worker.store.reconnections.closing import Closing
+from worker.store.reconnections.notices import IS_NOTICE, Notices
+from worker.store.reconnections.opening import Opening, open_all
+from worker.store.reconnections.spreading import Spreading
+from worker.store.reconnections.transitions import Transitions
+from worker.store.selection import BROKEN, standing
+from worker.store.sql.moments import Moment
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import members, reconnections, written
+
+m, r = members.c, reconnections.c
+_R = ReconnectionState
+
+
+@dataclass(kw_only=True)
+class Found:
+    """What visits led to."""
+
+    #: Reconnections, notices ahead of an expiry among them.
+    opened: int = 0
+    #: Reconnections whose member is no longer broken, or is gone.
+    closed: int = 0
+
+    def __iadd__(self, other: "Found") -> Self:
+        self.opened += other.opened
+        self.closed += other.closed
+        return self
+
+
+class Visits:
+    """The statements of a visit; ``grace``: how long after a break its user is told at the earliest."""
+
+    def __init__(self, rows: Rows, *, statuses: Collection[str], notice_days: Sequence[int]) -> None:
+        self._rows = rows
+        self.notices = Notices(rows, statuses=statuses, days=notice_days)
+        self.opening = Opening(rows, statuses=statuses)
+        self._transitions = rows.part(Transitions)
+        self._closing = rows.part(Closing)
+        self._spreading = rows.part(Spreading)
+        given = rows.table("given", {"member_guid": Text()}).c
+        now: ColumnElement[datetime] = bindparam("now", type_=Moment())
+        self._theirs = r.member_guid == given.member_guid
+        stands = standing(r.member_guid, statuses, now, picked_for=r.reason)
+        gone = stands == str(_R.GONE)
+        # The member of a notice is well for as long as the notice goes on.
+        over = and_(r.closed_at.is_(None), r.state != written(_R.LEASED), stands != BROKEN, or_(~IS_NOTICE, gone))
+        outcome = case((gone, literal("member_deleted")), else_=literal("no_longer_broken"))
+        self._ends: list[tuple[ColumnElement[bool], Any, Any]] = [(over, stands, outcome), self.notices.over()]
+        self._well = stands.in_([str(_R.RECONNECTED), str(_R.CANCELLED)])
+        these = m.member_guid == given.member_guid
+        self._open = self.opening.opening(these)
+        self._open_notices = self.notices.opening(these)
+
+    async def visit(
+        self, connection: AsyncConnection, guids: Collection[str], now: datetime, *, grace: timedelta
+    ) -> Found:
+        """Close the reconnections of those that are broken no more, open one for those that are, in this transaction."""
+        found = Found()
+        if not guids:
+            return found
+        given = {"given": self._rows.encode({"member_guid": guid} for guid in guids)}
+        for over, state, outcome in self._ends:
+            found.closed += await self._closing.close(
+                connection,
+                self._theirs,
+                over,
+                parameters=given,
+                before=(_R.DUE, _R.READY, _R.NOTIFIED),
+                after=(_R.RECONNECTED, _R.CANCELLED, _R.GONE),
+                state=state,
+                outcome=outcome,
+                now=now,
+            )
+        await self._transitions.allow_reopening(connection, self._theirs, self._well, now=now, parameters=given)
+        opening = {"now": now, "grace": grace.total_seconds(), **given}
+        found.opened += await open_all(connection, self._open, opening)
+        if self.notices.days:
+            parameters = self.notices.parameters(now) | given
+            if notices := await open_all(connection, self._open_notices, parameters):
+                await self._spreading.spread(connection, self.notices.days, now)
+            found.opened += notices
+        return found
