@@ -64,11 +64,13 @@ async def test_notices_begin_and_end_in_sql_as_in_python(bench_for: Any, days: t
             return [facts_of(row) for row in facts]
 
     async def visit(many: list[MemberFacts]) -> dict[str, tuple[str, str | None]]:
-        """Visit all; the state and outcome of the notices."""
+        """Visit all; the state and outcome of each one's first notice."""
         async with bench.runtime.database.engine.begin() as connection:
             guids = [f"MBR-{n:03}" for n, _ in enumerate(many)]
             await visits.visit(connection, guids, NOW, grace=timedelta(0))
-            rows = await connection.execute(select(r.member_guid, r.state, r.outcome).where(r.reason == "expires_soon"))
+            rows = await connection.execute(
+                select(r.member_guid, r.state, r.outcome).where(r.reason == "expires_soon").order_by(r.id.desc())
+            )
             return {row[0]: (row[1], row[2]) for row in rows}
 
     async def check(many: list[dict[str, Any]]) -> None:
