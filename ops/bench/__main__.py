@@ -21,6 +21,7 @@ from ops.bench.measures import (
     side_by_side,
     slow_tail,
     sweeping,
+    syncing,
     throughput,
     webhooks,
 )
@@ -40,6 +41,7 @@ MEASURES = {
     "deliver": delivering.delivering,
     "clicks": clicking.clicking,
     "webhooks": webhooks.webhooks,
+    "sync": syncing.syncing,
     "tail": slow_tail.slow_tail,
     "children": throughput.children,
     "curve": throughput.curve,

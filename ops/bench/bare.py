@@ -16,7 +16,7 @@ from yarl import URL
 from ops.bench.population import member_guid, user_guid
 from worker.runtime import LoopThread
 
-_HEADERS = {
+HEADERS = {
     "Accept": "application/vnd.mx.atrium.v1+json",
     "MX-API-Key": "bench-key",
     "MX-Client-ID": "bench-client",
@@ -34,7 +34,7 @@ async def ask(base_url: str, *, requests: int, in_flight: int, stop_after: float
                 return
             path = f"/users/{user_guid(number)}/members/{member_guid(number)}/oauth_window_uri?referral_source=BROWSER"
             url = URL(base_url + path, encoded=True)
-            async with session.get(url, headers=_HEADERS, allow_redirects=False) as response:
+            async with session.get(url, headers=HEADERS, allow_redirects=False) as response:
                 await response.read()
                 if response.status != 200:
                     raise RuntimeError(f"the upstream answered {response.status}")

@@ -33,6 +33,9 @@ class Form:
     tail_of_bare: bool
     #: Members after which a child's memory is compared: few, then many.
     memory: tuple[int, int]
+    #: Users of one sync, and how often.
+    sync_users: int
+    sync_rounds: int
 
 
 SHORT = Form(
@@ -53,6 +56,8 @@ SHORT = Form(
     tail_rounds=1,
     tail_of_bare=False,
     memory=(16_000, 24_000),
+    sync_users=10_000,
+    sync_rounds=3,
 )
 
 FULL = Form(
@@ -73,4 +78,6 @@ FULL = Form(
     tail_rounds=5,
     tail_of_bare=True,
     memory=(50_000, 1_000_000),
+    sync_users=100_000,
+    sync_rounds=3,
 )

@@ -17,6 +17,8 @@ from itertools import count
 from typing import cast
 from urllib.parse import parse_qsl
 
+from ops.bench.population import user_guid
+
 #: How often the course of requests is noted down (seconds).
 NOTE_EVERY = 0.05
 
@@ -29,6 +31,14 @@ _BODY = (
     b'"oauth_window_uri":"https://mxbank.mx.com/oauth/authorize?client_id=b8OikQ4Ep3NuSUrQ13DdvFuwpNx-qqoAsJDVAQCyLkQ'
     b"&redirect_uri=https%%3A%%2F%%2Fint-app.moneydesktop.com%%2Foauth%%2Fredirect_from&response_type=code&scope=openid"
     b'&state=%b","status":"COMPLETED","successfully_aggregated_at":"2016-10-13T17:57:38+00:00","user_guid":"%b"}}'
+)
+_LISTED = re.compile(rb"GET /users\?page=([0-9]+)&records_per_page=([0-9]+) ")
+_LISTED_FOR = re.compile(rb"GET /users/([^/ ]+)/members\?")
+_ROW = (
+    b'{"aggregated_at":"2016-10-13T18:07:57+00:00","connection_status":"CONNECTED","guid":"%b","identifier":"unique_id",'
+    b'"institution_code":"mx_bank_oauth","is_being_aggregated":false,"is_oauth":true,'
+    b'"metadata":"{\\"credentials_last_refreshed_at\\": \\"2015-10-15\\"}","name":"MX Bank (OAuth)","status":"COMPLETED",'
+    b'"successfully_aggregated_at":"2016-10-13T17:57:38+00:00","user_guid":"%b"}'
 )
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.mx.atrium.v1+json\r\nContent-Length: %d\r\n\r\n"
 
@@ -48,6 +58,8 @@ class Bank:
         self.delay = float(knobs.get("delay", "0.05"))
         self.slow_every = int(knobs.get("slow_every", "0"))
         self.slow_delay = float(knobs.get("slow_delay", "10"))
+        #: How many users there are in lists.
+        self.users = int(knobs.get("users", "0"))
         self.begun = self.answered = 0
         self.first_at: float | None = None
         self.last_at: float | None = None
@@ -72,12 +84,34 @@ class Bank:
             await asyncio.sleep(NOTE_EVERY)
 
     def ask(self, transport: asyncio.Transport, user: bytes, member: bytes) -> None:
-        """A request came; its answer goes out in time."""
+        """A request for a window came; its answer goes out in time."""
+        self.answer(transport, _BODY % (member, next(self._states), user))
+
+    def list_users(self, transport: asyncio.Transport, page: int, size: int) -> None:
+        """A page of users."""
+        numbers = range((page - 1) * size, min(page * size, self.users))
+        rows = [{"guid": user_guid(n), "identifier": f"u{n}", "is_disabled": False, "metadata": None} for n in numbers]
+        said = {
+            "current_page": page,
+            "per_page": size,
+            "total_entries": self.users,
+            "total_pages": -(-self.users // size),
+        }
+        self.answer(transport, json.dumps({"users": rows, "pagination": said}).encode())
+
+    def list_members(self, transport: asyncio.Transport, user: bytes) -> None:
+        """The members of a user: two of every other, one of the others."""
+        guids = [b"MBR-" + user[4:], b"MBR-x" + user[5:]][: 1 + (user[-1] % 2)]
+        rows = b",".join([_ROW % (guid, user) for guid in guids])
+        said = b'{"current_page":1,"per_page":100,"total_entries":%d,"total_pages":1}' % len(guids)
+        self.answer(transport, b'{"members":[%b],"pagination":%b}' % (rows, said))
+
+    def answer(self, transport: asyncio.Transport, body: bytes) -> None:
+        """A request came; this goes out in time."""
         now = time.monotonic()
         if self.first_at is None:
             self.first_at = now
         self.begun += 1
-        body = _BODY % (member, next(self._states), user)
         answer = _HEAD % len(body) + body
         if self.slow_every and self.begun % self.slow_every == 0:
             self._loop.call_later(self.slow_delay, self._answer, transport, answer)
@@ -131,6 +165,14 @@ class Connection(asyncio.Protocol):
         asked = _ASKED.match(request)
         if asked is not None:
             self._bank.ask(self._transport, asked[1], asked[2])
+            return
+        listed = _LISTED_FOR.match(request)
+        if listed is not None:
+            self._bank.list_members(self._transport, listed[1])
+            return
+        page = _LISTED.match(request)
+        if page is not None:
+            self._bank.list_users(self._transport, int(page[1]), int(page[2]))
             return
         path, _, query = request.split(b" ", 2)[1].decode().partition("?")
         if path == "/bench/set":
