@@ -99,6 +99,7 @@ async def sync_all(
     if sync.taken == 0 and not sync.has_all_users:
         await store.start_afresh(sync, seconds=lease, now=now)
     run = _Run(runtime, store, sync, accept_shorter=accept_shorter, progress=progress or Progress())
+    runtime.pacing.wait_behind_others(patient=True)
     try:
         return await run.go_on(seconds)
     except ListLies as lie:
@@ -107,6 +108,7 @@ async def sync_all(
         log.error("sync_failed", why=str(lie), what_to_do=_ACCEPT)  # noqa: TRY400 - one line says it all
         raise SyncEnded(f"sync: {why}") from None
     finally:
+        runtime.pacing.wait_behind_others(patient=False)
         if sync.finished_at is None:
             with suppress(WorkerError):  # its lease runs out by itself
                 await store.let_go(sync)

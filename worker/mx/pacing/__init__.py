@@ -14,6 +14,10 @@ interval apart as well: clicks alone keep to the rate, and then they queue. Duri
 Redis is away it takes a moment of its process's own share. Example with 50 a second: five clicks within a second go at once, and the
 next five moments of the batch come 103 ms later than they would have.
 
+A sync waits behind all others (``wait_behind_others``): it takes only moments that nobody has reserved by 50 ms ahead. A process that has
+more to ask reserves 100 ms before its moments end, so while fetch uses the whole rate a sync gets none of it, and all of it as soon as
+fetch is through.
+
 By default only the second one works: no rate, and 200 requests at once in each process. A silence that MX asks for holds for all
 processes: ``Retry-After`` of a 429 or 503, at most 1 h; 1 s for a 429 without it. When MX serves nobody, the breaker
 (:mod:`worker.stages.breaker`) stops all calls but one probe and clicks. MX itself answers 429 above 2,000 connections from one address.

@@ -47,6 +47,7 @@ _SCRIPT = """
 local id, n, interval, block = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local careful, horizon, longest = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local urgent = ARGV[10] == '1'
+local reach = tonumber(ARGV[11])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 
@@ -84,7 +85,8 @@ if urgent then
     due = math.max(due or now, now) + interval
   end
 elseif n > 0 then
-  granted = math.max(0, math.min(n, math.floor((now + horizon - first) / interval) + 1))
+  if reach < 0 then reach = horizon end
+  granted = math.max(0, math.min(n, math.floor((now + reach - first) / interval) + 1))
   if granted > 0 then due = first + granted * interval end
 end
 
@@ -123,11 +125,14 @@ class Ledger(Protocol):
         block: float = 0.0,
         careful: int = 0,
         urgent: bool = False,
+        reach: float | None = None,
     ) -> Grant:
         """Up to ``n`` moments, ``interval`` seconds apart; one round trip.
 
         ``urgent``: one moment, ahead of all that are reserved by others; the next free moment moves back by one interval for it. Urgent
         moments are ``interval`` apart too.
+
+        ``reach``: how far ahead moments may lie (seconds); without it, as far as the horizon. Who asks for less waits behind all others.
 
         ``horizon``: how far ahead others may have reserved; after so many seconds every moment granted until now has passed.
         ``block``: no process may send for so many seconds. ``careful``: 1 if others may hold moments that an emptied ledger lost, 2 if
@@ -187,6 +192,7 @@ class RedisLedger:
         block: float = 0.0,
         careful: int = 0,
         urgent: bool = False,
+        reach: float | None = None,
     ) -> Grant:
         """See :class:`Ledger`."""
         if self._redis is None:
@@ -202,6 +208,7 @@ class RedisLedger:
             SEEN_FOR * 1e6,
             KEPT_FOR,
             int(urgent),
+            -1 if reach is None else reach * 1e6,
         )
         answer = await self._script(keys=[KEY, URGENT_KEY], args=[self._id, *figures])
         now, first, granted, blocked, processes = (int(figure) for figure in answer)

@@ -111,6 +111,10 @@ class Pacing:
             most = min(most, self._source.share * left)
         return max(int(most) - len(self._waiters), 0 if self._waiters else 1)
 
+    def wait_behind_others(self, *, patient: bool) -> None:
+        """Whether this process takes only moments of the rate that no other process wants: fetch goes before a sync."""
+        self._source.patient = patient
+
     async def close(self) -> None:
         """Disconnect from Redis. Those who wait are cancelled; whoever comes later gets :class:`NoPermit`."""
         self._closed = True  # for the keeper, too: before Python 3.12, wait_for in redis-py may swallow a cancellation

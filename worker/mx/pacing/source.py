@@ -25,6 +25,9 @@ log = structlog.get_logger()
 GRANT = 1.0
 #: It reserves more when what it holds ends within so many seconds.
 LEAD = 0.1
+#: A patient process takes only moments that nobody wanted by so many seconds ahead. Less than :data:`LEAD`: a process that has more to
+#: ask has reserved its next moments by then.
+PATIENT_REACH = 0.05
 #: How often the ledger is read while there is work (seconds).
 LOOK_EVERY = 1.0
 #: What was read from the ledger is valid for so long (seconds); then it is read again before anything is sent. Longer than a call
@@ -51,6 +54,8 @@ class PermitSource:
         self._clock = clock
         self._rate = None if rate is None else rate * PACE
         self.schedule = Schedule()
+        #: Whether this process leaves moments to all others that want them.
+        self.patient = False
         #: Nothing is sent before this.
         self.blocked_until = _NEVER
         #: Whether Redis is away.
@@ -182,6 +187,7 @@ class PermitSource:
                 block=max(untold - now, 0.0),
                 horizon=self.horizon,
                 careful=2 if self.alone else int(now - self._heard_at < 2 * self.horizon),
+                reach=PATIENT_REACH if self.patient else None,
             )
         except Exception as error:  # noqa: BLE001 - whatever Redis does, the work goes on; its own text may hold a password
             self._is_away(cause_of(error))
@@ -203,7 +209,8 @@ class PermitSource:
         self._hold_until(grant.blocked_until)
         if self._rate is not None:
             self.schedule.add(grant.first, 1 / self._rate, grant.n)
-            self._reserve_from = _NEVER if grant.n or not n else max(grant.first - self.horizon / 2, now + _SOON)
+            ahead = PATIENT_REACH if self.patient else self.horizon / 2
+            self._reserve_from = _NEVER if grant.n or not n else max(grant.first - ahead, now + _SOON)
 
     def _is_away(self, why: str) -> None:
         now = self._clock()
