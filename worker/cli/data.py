@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from worker.cli.meaning import may_use_own_ids
 from worker.cli.session import AsJson, aside, out, print_json, run_on_database
 from worker.intake import (
     STDIN,
@@ -47,12 +48,12 @@ def import_file(
         institutions(file, dry_run=dry_run, as_json=as_json)
         return
     if dry_run:
-        reading = _Reading(file)
+        reading = _Reading(file, own_ids=may_use_own_ids())
         for _ in reading.slices(first_load.SLICE):
             pass
         taken, refused = reading.taken, reading.refused
     else:
-        taken, refused = run_on_database(lambda database: import_into(database, file))
+        taken, refused = run_on_database(lambda database: import_into(database, file, own_ids=may_use_own_ids()))
     if as_json:
         print_json(
             {"imported": 0 if dry_run else taken, "refused": refused} | ({"would_import": taken} if dry_run else {})
@@ -99,9 +100,9 @@ def institutions(
         raise typer.Exit(1)
 
 
-async def import_into(database: Database, file: Path) -> tuple[int, int]:
+async def import_into(database: Database, file: Path, *, own_ids: bool = False) -> tuple[int, int]:
     """Import the good rows and print each bad one; returns how many rows were imported and refused."""
-    reading = _Reading(file)
+    reading = _Reading(file, own_ids=own_ids)
     # A first load can fail at the last row, and then the file is read again. So it needs a file, not a pipe.
     if reading.may_be_repeated and await first_load.first_load(database, reading.slices(first_load.SLICE)):
         return reading.taken, reading.refused
@@ -119,8 +120,9 @@ async def import_into(database: Database, file: Path) -> tuple[int, int]:
 class _Reading:
     """Reads a file, possibly twice, and prints each problem once."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, own_ids: bool) -> None:
         self._file = file
+        self._own_ids = own_ids
         self.may_be_repeated = file != STDIN and file.is_file()
         self._named_to = 0
         self._notes: set[str] = set()
@@ -129,7 +131,7 @@ class _Reading:
     def slices(self, size: int) -> Iterator[Columns]:
         """The good rows from the beginning of the file, in batches of ``size``."""
         self.taken = self.refused = 0
-        for item in slices(self._file, size):
+        for item in slices(self._file, size, own_ids=self._own_ids):
             match item:
                 case ColumnBatch():
                     self.taken += len(item)

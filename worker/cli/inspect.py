@@ -10,11 +10,11 @@ import typer
 
 from worker.cli.events import standing_line
 from worker.cli.funnel import EXPIRING_WEEKS, counted, expiring_table, funnel_table, waiting_table
-from worker.cli.meaning import nearest_guid
+from worker.cli.meaning import check_member, nearest_guid
 from worker.cli.reporting import came_back, given_up, links_pressed, never_told, span
 from worker.cli.session import AsJson, out, print_json, run, styled, when
 from worker.errors import UsageError, WorkerError
-from worker.mx.identifiers import is_member_guid, is_user_guid
+from worker.mx.identifiers import is_user_guid
 from worker.names import shown
 from worker.policy.moments import NEVER
 from worker.policy.notices import is_near
@@ -172,9 +172,8 @@ def _given_up(outcomes: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 def explain(guid: str = typer.Argument(..., metavar="MBR-…"), *, as_json: bool = AsJson) -> None:
     """Why this member was picked or skipped, its history, what comes next."""
-    if not is_member_guid(guid) and not is_user_guid(guid):
-        raise UsageError(f"{guid[:60]!r} is no member GUID; it starts with MBR-")
-
+    if not is_user_guid(guid):
+        check_member(guid)
     found = run(lambda runtime: explanation(runtime, guid))
     if as_json:
         print_json(found)
@@ -201,12 +200,12 @@ def explain(guid: str = typer.Argument(..., metavar="MBR-…"), *, as_json: bool
 
 async def explanation(runtime: Runtime, guid: str) -> dict[str, Any]:
     """Everything that `explain` shows about a member; raises :class:`WorkerError` if there is no such member."""
-    if is_user_guid(guid):
-        members = await LookupStore(runtime.database).members_of(guid)
+    now = await runtime.set_clock()
+    found = None if is_user_guid(guid) else await ReportStore(runtime.database).member(guid)
+    members = [] if found else await LookupStore(runtime.database).members_of(guid)
+    if members or is_user_guid(guid):
         known = f"its members are {', '.join(members)}" if members else "no member of it is in the database"
         raise UsageError(f"{guid} is a user; say which member: {known}")
-    now = await runtime.set_clock()
-    found = await ReportStore(runtime.database).member(guid)
     if found is None:
         near = await nearest_guid(runtime.database, guid)
         raise WorkerError(f"{guid} is not in the database: import it, or let your application write it{near}")

@@ -4,10 +4,9 @@ from typing import Any
 
 import typer
 
-from worker.cli.meaning import nearest_guid
+from worker.cli.meaning import check_user, nearest_guid
 from worker.cli.session import AsJson, aside, print_json, run, when
-from worker.errors import SettingsError, UsageError, WorkerError
-from worker.mx.identifiers import is_user_guid
+from worker.errors import SettingsError, WorkerError
 from worker.runtime import Runtime
 from worker.stages.linking import fresh_link
 from worker.store.addresses import AddressStore
@@ -20,8 +19,7 @@ def add_to(app: typer.Typer) -> None:
 
 def link(user: str = typer.Argument(..., metavar="USR-…", help="Whose link."), *, as_json: bool = AsJson) -> None:
     """Print a fresh link to all that a user has to reconnect. Whoever has it can open the way to the user's banks."""
-    if not is_user_guid(user):
-        raise UsageError(f"{user[:60]!r} is no user GUID; it starts with USR-")
+    check_user(user)
     made = run(lambda runtime: _made(runtime, user))
     if as_json:
         print_json(made)

@@ -9,8 +9,9 @@ from email.utils import parseaddr
 import idna
 
 from worker.channels.email.addresses import NotAMailbox, parse_mailbox
-from worker.errors import UsageError
-from worker.mx.identifiers import is_user_guid
+from worker.errors import SettingsError, UsageError
+from worker.mx.identifiers import names_member, names_user
+from worker.settings import load_settings
 from worker.store.queries.lookup import LookupStore
 from worker.store.sql.database import Database
 
@@ -34,6 +35,26 @@ async def nearest_guid(database: Database, guid: str) -> str:
     return did_you_mean(guid, await LookupStore(database).neighbours(guid))
 
 
+def may_use_own_ids() -> bool:
+    """Whether words may name users and members by the client's own ids; ``False`` while the settings have an error, which others report."""
+    try:
+        return load_settings().own_ids
+    except SettingsError:
+        return False
+
+
+def check_member(word: str) -> None:
+    """Raise :class:`UsageError` unless it can name a member."""
+    if not names_member(word, own_ids=may_use_own_ids()):
+        raise UsageError(f"{word[:60]!r} is no member GUID; it starts with MBR-")
+
+
+def check_user(word: str) -> None:
+    """Raise :class:`UsageError` unless it can name a user."""
+    if not names_user(word, own_ids=may_use_own_ids()):
+        raise UsageError(f"{word[:60]!r} is no user GUID; it starts with USR-")
+
+
 async def users_meant(database: Database, words: Iterable[str]) -> dict[str, list[str]]:
     """The user GUIDs that each word means. A GUID means itself, even if there is no such user; an address means all users who have it.
 
@@ -41,8 +62,9 @@ async def users_meant(database: Database, words: Iterable[str]) -> dict[str, lis
     to a log.
     """
     found = {}
+    own_ids = may_use_own_ids()
     for word in words:
-        if is_user_guid(word):
+        if names_user(word, own_ids=own_ids):
             found[word] = [word]
             continue
         if "@" not in word:

@@ -16,9 +16,10 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
+from worker.cli.meaning import may_use_own_ids
 from worker.cli.session import AsJson, aside, out, print_json, run
 from worker.errors import UsageError, WorkerError
-from worker.mx.identifiers import is_member_guid, is_user_guid
+from worker.mx.identifiers import names_member, names_user
 from worker.runtime import Runtime
 from worker.stages.sync import SyncEnded, SyncResult, runs_here, sync_all, sync_member, sync_user
 from worker.stages.syncing import Progress
@@ -40,8 +41,9 @@ def sync(
     as_json: bool = AsJson,
 ) -> None:
     """Users and members from MX: what differs is written into users and members. A sync that was interrupted goes on where it was."""
-    for guid, is_one, prefix in ((user, is_user_guid, "USR-"), (member, is_member_guid, "MBR-")):
-        if guid is not None and not is_one(guid):
+    own_ids = may_use_own_ids()
+    for guid, is_one, prefix in ((user, names_user, "USR-"), (member, names_member, "MBR-")):
+        if guid is not None and not is_one(guid, own_ids=own_ids):
             raise UsageError(f"{guid[:60]!r} is no GUID of MX; it starts with {prefix}")
 
     async def job(runtime: Runtime) -> dict[str, Any]:

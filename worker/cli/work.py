@@ -10,10 +10,9 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from worker.channels import registry
-from worker.cli.meaning import did_you_mean, nearest_guid
+from worker.cli.meaning import check_member, did_you_mean, nearest_guid
 from worker.cli.session import AsJson, aside, out, print_json, run
 from worker.errors import UsageError, WorkerError
-from worker.mx.identifiers import is_member_guid
 from worker.runtime import Runtime
 from worker.stages.sweep import sweep as sweep_once
 from worker.stages.sweep import wake
@@ -205,8 +204,7 @@ def retry(
         raise UsageError("say what: a member's GUID, --exhausted, --quarantined, --unsupported or --unknown")
 
     for guid in members or ():
-        if not is_member_guid(guid):
-            raise UsageError(f"{guid[:60]!r} is no member GUID; it starts with MBR-")
+        check_member(guid)
 
     async def job(runtime: Runtime) -> tuple[dict[str, int], list[str]]:
         now = await runtime.set_clock()

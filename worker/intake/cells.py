@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from worker.channels.email.addresses import NotAMailbox, parse_mailbox
 from worker.intake.items import Problem, Row
-from worker.mx.identifiers import is_member_guid, is_user_guid
+from worker.mx.identifiers import names_member, names_user
 from worker.policy.channel_choice import CHOICES, PUSH_KINDS
 from worker.policy.columns import channel_of, device_kind_of, status_of, truth_of
 from worker.policy.moments import NEVER, read_moment
@@ -43,8 +43,8 @@ _UNCACHED = {"user_guid", "member_guid", "email", "device_address"}
 LONGEST = {"institution_code": 128, "institution_name": 200, "device_address": 4096, "email": 254}
 
 
-def value_of(name: str, cell: object) -> Any:
-    """The value of a cell; ``ValueError`` if the column may not hold it."""
+def value_of(name: str, cell: object, *, own_ids: bool = False) -> Any:
+    """The value of a cell; ``ValueError`` if the column may not hold it. ``own_ids``: of GUIDs, see :func:`slices`."""
     if isinstance(cell, list | dict):
         raise ValueError("must be one value")  # noqa: TRY004 - a bad cell is a ValueError like any other
     value = cell.strip() if isinstance(cell, str) else cell
@@ -52,7 +52,7 @@ def value_of(name: str, cell: object) -> Any:
         return None
     if isinstance(value, str) and value.lower() in _NOTHINGS and name != "channel":
         raise ValueError(f"{shown(value)} is what a program writes for a missing value; leave the cell empty")
-    read = _READERS.get(name, _text)(value)
+    read = _GUIDS[name](value, own_ids=own_ids) if name in _GUIDS else _READERS.get(name, _text)(value)
     if isinstance(read, str) and len(read) > LONGEST.get(name, 128):
         raise ValueError(f"is longer than {LONGEST.get(name, 128)} characters")
     return read
@@ -72,9 +72,9 @@ class _Cache(dict[str, Any]):
         return value
 
 
-def reader(name: str) -> Callable[[str], Any]:
+def reader(name: str, *, own_ids: bool = False) -> Callable[[str], Any]:
     """A function that reads the cells of this column."""
-    return partial(value_of, name) if name in _UNCACHED else _Cache(name).__getitem__
+    return partial(value_of, name, own_ids=own_ids) if name in _UNCACHED else _Cache(name).__getitem__
 
 
 def _text(value: object) -> str:
@@ -88,16 +88,20 @@ def _text(value: object) -> str:
     return value
 
 
-def _user_guid(value: object) -> str:
-    if not isinstance(value, str) or not is_user_guid(value):
-        raise ValueError(f"{shown(value)} is no user GUID; it starts with USR-")
+def _user_guid(value: object, *, own_ids: bool) -> str:
+    if not names_user(value, own_ids=own_ids):
+        raise ValueError(f"{shown(value)} is no user GUID{_unless(own_ids, 'USR-')}")
     return value
 
 
-def _member_guid(value: object) -> str:
-    if not isinstance(value, str) or not is_member_guid(value):
-        raise ValueError(f"{shown(value)} is no member GUID; it starts with MBR-")
+def _member_guid(value: object, *, own_ids: bool) -> str:
+    if not names_member(value, own_ids=own_ids):
+        raise ValueError(f"{shown(value)} is no member GUID{_unless(own_ids, 'MBR-')}")
     return value
+
+
+def _unless(own_ids: bool, prefix: str) -> str:
+    return " and no id of yours: letters, digits, - and _" if own_ids else f"; it starts with {prefix}"
 
 
 def _status(value: object) -> str:
@@ -177,9 +181,8 @@ def shown(value: object) -> str:
     return repr(text) if _QUOTABLE.fullmatch(text) else f"a text of {len(text)} characters"
 
 
+_GUIDS = {"user_guid": _user_guid, "member_guid": _member_guid}
 _READERS: dict[str, Callable[[object], Any]] = {
-    "user_guid": _user_guid,
-    "member_guid": _member_guid,
     "connection_status": _status,
     "is_oauth": _truth,
     "error_code": _integer,
@@ -193,12 +196,12 @@ _READERS: dict[str, Callable[[object], Any]] = {
 }
 
 
-def row_of(line: int, raw: Mapping[str, Any]) -> Row | Problem:
+def row_of(line: int, raw: Mapping[str, Any], *, own_ids: bool = False) -> Row | Problem:
     """The row of these cells, or the problem of the first bad cell."""
     values: dict[str, Any] = {}
     for name, cell in raw.items():
         try:
-            values[name] = value_of(name, cell)
+            values[name] = value_of(name, cell, own_ids=own_ids)
         except ValueError as error:
             return Problem(line, f"{name} {error}")
     return whole(line, values)

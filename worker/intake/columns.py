@@ -20,7 +20,7 @@ from worker.intake.items import Note, Problem, Row
 from worker.intake.json_rows import json_rows
 from worker.intake.lines import Lines, opened
 from worker.intake.reading import is_json
-from worker.mx.identifiers import MAX_LENGTH, MEMBER, USER
+from worker.mx.identifiers import MAX_LENGTH, MEMBER, OWN_ID, USER
 
 #: Lines in a block. One bad line makes its whole block slow, so larger blocks would lose more.
 _BLOCK = 1_000
@@ -40,14 +40,14 @@ class ColumnBatch:
         return len(self.columns["member_guid"])
 
 
-def slices(path: Path, size: int) -> Iterator[ColumnBatch | Problem | Note]:
+def slices(path: Path, size: int, *, own_ids: bool = False) -> Iterator[ColumnBatch | Problem | Note]:
     """The rows of a file in batches of ``size`` to ``size`` + 1,000, and the problems in it.
 
-    A batch is shorter if a row with other columns follows. Raises :class:`UsageError` if the file is neither CSV nor JSON.
+    ``own_ids``: users and members may be named by the client's own ids (``Settings.own_ids``). A batch is shorter if a row with other columns follows. Raises :class:`UsageError` if the file is neither CSV nor JSON.
     """
     with opened(path) as lines:
         kept: dict[str, list[Any]] = {}
-        for item in _by_row(json_rows(lines)) if is_json(path, lines) else _csv(lines):
+        for item in _by_row(json_rows(lines, own_ids=own_ids)) if is_json(path, lines) else _csv(lines, own_ids):
             if not isinstance(item, ColumnBatch):
                 yield item
                 continue
@@ -60,10 +60,10 @@ def slices(path: Path, size: int) -> Iterator[ColumnBatch | Problem | Note]:
             yield ColumnBatch(kept)
 
 
-def _csv(lines: Lines) -> Iterator[ColumnBatch | Problem | Note]:
-    rows = CsvRows(lines)
+def _csv(lines: Lines, own_ids: bool) -> Iterator[ColumnBatch | Problem | Note]:
+    rows = CsvRows(lines, own_ids=own_ids)
     yield from rows.notes
-    readers = [(place, name, _column_reader(name, read)) for place, name, read in rows.columns]
+    readers = [(place, name, _column_reader(name, read, own_ids)) for place, name, read in rows.columns]
     while block := lines.take(_BLOCK):
         batch = _batch(block, rows, readers)
         if batch is not None:
@@ -126,11 +126,12 @@ def _cells(block: list[str], width: int, separator: str) -> list[Sequence[str]]:
     return [*(flat[at::width] for at in range(width - 1)), last.replace("\r\n", "\n").split("\n")[:-1]]
 
 
-def _column_reader(name: str, read: Callable[[str], Any]) -> Callable[[Sequence[str]], Column]:
+def _column_reader(name: str, read: Callable[[str], Any], own_ids: bool) -> Callable[[Sequence[str]], Column]:
     """A function that reads all cells of a column at once; it raises ``ValueError`` if one of them may be bad."""
-    pattern, longest = _EACH.get(name, (None, 0))
-    if pattern is None:
+    form = (_EACH | _OWN if own_ids else _EACH).get(name)
+    if form is None:
         return lambda cells: list(map(read, cells))
+    pattern, longest = form
     all_of_them = re.compile(rf"(?:(?:{pattern})\n)*+")
 
     def read_all(cells: Sequence[str]) -> Column:
@@ -151,8 +152,13 @@ _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _MAIL = rf"(?:(?=[!-~]{{1,64}}@|[^@\n]{{1,16}}@){_LETTER}+(?:\.{_LETTER}+)*@{_LABEL}(?:\.{_LABEL})*)?"
 
 #: Columns whose cells hardly ever repeat: the pattern of a cell, without blanks around it, and its greatest length.
-_EACH: Mapping[str, tuple[str, int]] = {
+_EACH: dict[str, tuple[str, int]] = {
     "user_guid": (USER.pattern, MAX_LENGTH),
     "member_guid": (MEMBER.pattern, MAX_LENGTH),
     "email": (_MAIL, 200),
+}
+#: The same where users and members may be named by the client's own ids.
+_OWN: dict[str, tuple[str, int]] = {
+    "user_guid": (f"(?!MBR-){OWN_ID.pattern}", MAX_LENGTH),
+    "member_guid": (f"(?!USR-){OWN_ID.pattern}", MAX_LENGTH),
 }

@@ -14,7 +14,7 @@ from worker.errors import UsageError
 from worker.intake.cells import COLUMNS, reader, row_of, shown, whole
 from worker.intake.items import Note, Problem, Row
 from worker.intake.lines import Lines, is_text
-from worker.mx.identifiers import is_member_guid, is_user_guid
+from worker.mx.identifiers import names_member, names_user
 
 #: The separators of cells, and their names.
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -26,8 +26,9 @@ _LONGEST_ROW = 100
 class CsvRows:
     """The rows of a CSV. Raises :class:`UsageError` if its first line is not a header."""
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, lines: Lines, *, own_ids: bool = False) -> None:
         self._lines = lines
+        self._own_ids = own_ids
         header = "".join(lines.take(1))
         if not is_text(header):
             raise UsageError("import: line 1: the header holds bytes that are not UTF-8")
@@ -36,7 +37,7 @@ class CsvRows:
         self.width = len(names)
         #: The known columns: the place in a line, the name, and the function that reads a cell.
         self.columns: Sequence[tuple[int, str, Callable[[str], Any]]] = [
-            (place, name, reader(name)) for place, name in enumerate(names) if name in COLUMNS
+            (place, name, reader(name, own_ids=own_ids)) for place, name in enumerate(names) if name in COLUMNS
         ]
         #: Notes about the file as a whole.
         self.notes = (
@@ -73,7 +74,8 @@ class CsvRows:
         try:
             values = {name: read(cells[place]) for place, name, read in self.columns}
         except ValueError:
-            return row_of(number, {name: cells[place] for place, name, _ in self.columns})  # which names the cell
+            cells_of = {name: cells[place] for place, name, _ in self.columns}
+            return row_of(number, cells_of, own_ids=self._own_ids)  # which names the cell
         return whole(number, values)
 
     def _cells(self, text: str) -> list[str]:
@@ -108,8 +110,11 @@ class CsvRows:
             cells = self._cells(text)
         except csv.Error:
             return False
-        found = {name: cells[place].strip() for place, name, _ in self.columns if place < len(cells)}
-        return len(cells) == self.width and is_user_guid(found["user_guid"]) and is_member_guid(found["member_guid"])
+        if len(cells) != self.width:
+            return False
+        found = {name: cells[place].strip() for place, name, _ in self.columns}
+        own_ids = self._own_ids
+        return names_user(found["user_guid"], own_ids=own_ids) and names_member(found["member_guid"], own_ids=own_ids)
 
 
 def _header(text: str) -> tuple[str, list[str]]:

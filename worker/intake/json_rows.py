@@ -19,7 +19,7 @@ _decode = json.JSONDecoder().raw_decode
 _BETWEEN = re.compile(r"[\s,\]]*")
 
 
-def json_rows(lines: Lines) -> Iterator[Row | Problem | Note]:
+def json_rows(lines: Lines, *, own_ids: bool = False) -> Iterator[Row | Problem | Note]:
     """The rows of the objects. Each row has the columns whose keys its object has."""
     named: set[str] = set()
     for number, raw in objects(lines):
@@ -32,7 +32,7 @@ def json_rows(lines: Lines) -> Iterator[Row | Problem | Note]:
                 named.add(key)
                 if len(named) <= _NAMED:
                     yield skipped(key, "key")
-            yield row_of(number, {key: value for key, value in raw.items() if key in COLUMNS})
+            yield row_of(number, {key: value for key, value in raw.items() if key in COLUMNS}, own_ids=own_ids)
 
 
 def objects(lines: Lines) -> Iterator[tuple[int, Any]]:

@@ -15,6 +15,10 @@ USER = re.compile("USR-" + _REST)
 MEMBER = re.compile("MBR-" + _REST)
 
 
+#: The whole of an id that a client gave to a user or a member: letters, digits, ``-`` and ``_``.
+OWN_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_LENGTH}}}")
+
+
 def is_user_guid(value: object) -> TypeGuard[str]:
     """Whether it can name a user at MX: ``USR-…``, letters, digits, ``-`` and ``_``."""
     return isinstance(value, str) and USER.fullmatch(value) is not None
@@ -23,3 +27,17 @@ def is_user_guid(value: object) -> TypeGuard[str]:
 def is_member_guid(value: object) -> TypeGuard[str]:
     """Whether it can name a member at MX: ``MBR-…``, letters, digits, ``-`` and ``_``."""
     return isinstance(value, str) and MEMBER.fullmatch(value) is not None
+
+
+def names_user(value: object, *, own_ids: bool) -> TypeGuard[str]:
+    """Whether it can name a user: a GUID; with ``own_ids`` (``Settings.own_ids``) an id of the client's own as well, but no member's GUID."""
+    return is_user_guid(value) or (own_ids and _is_own_id(value) and not value.startswith("MBR-"))
+
+
+def names_member(value: object, *, own_ids: bool) -> TypeGuard[str]:
+    """As :func:`names_user`, for a member."""
+    return is_member_guid(value) or (own_ids and _is_own_id(value) and not value.startswith("USR-"))
+
+
+def _is_own_id(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and OWN_ID.fullmatch(value) is not None

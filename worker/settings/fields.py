@@ -31,6 +31,7 @@ from worker.settings.urls import database_url, redis_url, service_url
 from worker.settings.values import (
     CONNECTION_STATUSES,
     MX_BASE_URLS,
+    MX_OWN_IDS,
     Cap,
     QuietHours,
     SmtpServer,
@@ -444,6 +445,11 @@ class Settings(EventsSettings, WebSettings, PushSettings, MessengerSettings, Bas
             ):
                 raise ValueError("holds a control character, or bytes that are not UTF-8")
         return value
+
+    @property
+    def own_ids(self) -> bool:
+        """Whether users and members may be named by the client's own ids, by ``MX_API``."""
+        return self.mx_api in MX_OWN_IDS
 
     @property
     def smtp_server(self) -> SmtpServer | None:

@@ -27,6 +27,9 @@ MX_BASE_URLS = {
     "platform": ("https://int-api.mx.com", "https://api.mx.com"),
 }
 
+#: The flavours that let users and members be named by the client's own ids.
+MX_OWN_IDS = frozenset({"platform"})
+
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DURATION = re.compile(r"(\d{1,9})([smhdw])")
 _LONGEST = timedelta(days=36_500)

@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import hdrs, web
 from pydantic import SecretStr
 
-from worker.mx.identifiers import is_user_guid
+from worker.mx.identifiers import names_user
 from worker.names import shown
 from worker.policy.links import BankState
 from worker.runtime import Runtime
@@ -78,7 +78,7 @@ class ApiRoutes:
         if (refusal := await self._refusal(request)) is not None:
             return refusal
         guid = request.match_info["user_guid"]
-        found = await to_reconnect(self._runtime, guid, key=self._link_key) if is_user_guid(guid) else None
+        found = await to_reconnect(self._runtime, guid, key=self._link_key) if self._is_user(guid) else None
         return _unknown_user() if found is None else web.json_response(_answer(guid, found))
 
     async def optout(self, request: web.Request) -> web.Response:
@@ -86,9 +86,12 @@ class ApiRoutes:
         if (refusal := await self._refusal(request)) is not None:
             return refusal
         guid = request.match_info["user_guid"]
-        if not is_user_guid(guid) or not await opt_out(self._runtime, guid):
+        if not self._is_user(guid) or not await opt_out(self._runtime, guid):
             return _unknown_user()
         return web.json_response({"user_guid": guid, "opted_out": True})
+
+    def _is_user(self, guid: str) -> bool:
+        return names_user(guid, own_ids=self._runtime.settings.own_ids)
 
     async def _refusal(self, request: web.Request) -> web.Response | None:
         """401 or 429; ``None`` for a request that may go on."""
