@@ -42,6 +42,7 @@ async def retain(runtime: Runtime, now: datetime) -> int:
         store.delete_links,
         store.delete_messages,
         store.delete_sweeps,
+        store.delete_events,
     ):
         while True:
             found = await batch(cut, now)

@@ -6,6 +6,7 @@
 2. Such rows, once nothing rests on them any more: the member is well, or the moment has come.
 3. Links that stand in no message, once they expired.
 4. Messages that are about nothing, and sweeps, but for the newest.
+5. Events that do not wait any more.
 
 A message about several reconnections goes with the last of them. A link goes when nothing is left of its message and of its clicks; until it
 expires it keeps what its page shows. Nothing is deleted before its day is in ``daily_totals``.
@@ -25,6 +26,7 @@ from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import (
     clicks,
+    events,
     links,
     notification_reconnections,
     notifications,
@@ -35,12 +37,13 @@ from worker.store.sql.tables import (
 )
 from worker.store.totals import HAS_ENDED, WAS_TOLD, Totals
 
-r, n, w, c, k, item = (
+r, n, w, c, k, e, item = (
     reconnections.c,
     notifications.c,
     windows.c,
     clicks.c,
     links.c,
+    events.c,
     notification_reconnections.c,
 )
 
@@ -86,6 +89,10 @@ class RetentionStore:
     async def delete_sweeps(self, cut: datetime, now: datetime) -> int:
         """Sweeps, but for the newest: it says whether the next is overdue."""
         return await self._run(self._old.sweeps, cut, now)
+
+    async def delete_events(self, cut: datetime, now: datetime) -> int:
+        """Events that were accepted, or given up. What waits is not deleted, however long its endpoint is away."""
+        return await self._run(self._old.events, cut, now)
 
     async def _run(
         self, batch: Callable[[AsyncConnection, datetime, datetime], Awaitable[int]], cut: datetime, now: datetime
@@ -158,6 +165,9 @@ class _Old:
             s.id.in_(select(first.c.id).where(first.c.started_at < _CUT, first.c.id < newest))
         )
 
+        told = select(e.id).where(e.created_at < _CUT, e.state != written("waiting")).order_by(e.created_at).limit(_N)
+        self._events = delete(events).where(e.id.in_(told))
+
     async def _ids(self, connection: AsyncConnection, query: Any, ids: Collection[int]) -> set[int]:
         return set((await connection.execute(query, {"given": self._given(ids)})).scalars()) if ids else set()
 
@@ -201,6 +211,9 @@ class _Old:
 
     async def sweeps(self, connection: AsyncConnection, cut: datetime, now: datetime) -> int:  # noqa: ARG002
         return int((await connection.execute(self._sweeps, {"cut": cut, "n": BATCH})).rowcount)
+
+    async def events(self, connection: AsyncConnection, cut: datetime, now: datetime) -> int:  # noqa: ARG002
+        return int((await connection.execute(self._events, {"cut": cut, "n": BATCH})).rowcount)
 
 
 def _rests() -> Any:

@@ -11,8 +11,10 @@ from standardwebhooks import Webhook
 from tests.receiver import KEY, OLD_KEY, Receiver, receiving
 from worker.policy.events import EventType
 from worker.stages.events import STREAK, events
+from worker.stages.sweep import sweep
 from worker.store.events.queue import EventStore
 from worker.store.events.recording import record_about
+from worker.store.forgetting import ForgetStore
 from worker.store.pauses import EVENTS, PauseStore
 from worker.store.setting_back import set_back
 
@@ -226,3 +228,22 @@ async def test_a_commit_that_tells_wakes_the_stage(bench_for: Any, receiver: Rec
     async with asyncio.timeout(5):
         while ("events", 1) not in bench.woken:  # noqa: ASYNC110 - a timer of the loop rings it
             await asyncio.sleep(0.05)
+
+
+async def test_retention_deletes_what_was_accepted_and_nothing_that_waits(bench_for: Any, receiver: Receiver) -> None:
+    bench = await bench_for(**on(receiver, retention_days=30))
+    await write(bench, "a")
+    await events(bench.runtime)
+    await write(bench, "b")
+    await later(bench, days=60)
+    await write(bench, "c")
+    await sweep(bench.runtime)
+    assert [row[0] for row in await bench.sql("SELECT subject FROM events ORDER BY id")] == ["USR-b", "USR-c"]
+
+
+async def test_a_forgotten_user_leaves_no_event(bench_for: Any, receiver: Receiver) -> None:
+    bench = await bench_for(**on(receiver))
+    await bench.member("a")
+    await write(bench, "a", "b")
+    await ForgetStore(bench.runtime.database).forget("USR-a")
+    assert [row[0] for row in await bench.sql("SELECT subject FROM events ORDER BY id")] == ["USR-b"]
