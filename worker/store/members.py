@@ -54,9 +54,7 @@ async def mark_well(connection: AsyncConnection, rows: Rows, well: Collection[We
         otherwise=null(),
     )
     # Nobody is listed as changed for it: a reconnection closes beside it, and Changes.list_closed lists whom a sweep has to visit.
-    unlisted = (
-        [] if rows.is_sqlite else [select(func.set_config(OWN, "1", True).label("own")).subquery("own").c.own == "1"]
-    )
+    unlisted = [] if rows.is_sqlite else [select(func.set_config(OWN, "1", True)).scalar_subquery() == "1"]
     statement = (
         update(members)
         .where(m.member_guid == given.member_guid, *unlisted)

@@ -1,0 +1,350 @@
+"""A sweep that visits what changed or fell due leaves nothing to do for one that visits everybody."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import event, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from tests.faults.schedule import LONG
+from worker.policy.states import Mover, ReconnectionState
+from worker.store import sweeping
+from worker.store.changes import Changes
+from worker.store.members import Well
+from worker.store.reconnections.changes import close
+from worker.store.reconnections.transitions import Transitions
+from worker.store.retrying import RetryStore
+from worker.store.sql.moments import NEVER, as_text
+from worker.store.sql.tables import changed_members, reconnections
+from worker.store.sweeping import SweepStore
+from worker.store.visiting import Visits
+
+EXAMPLES, STEPS = (400, 60) if LONG else (8, 18)
+START = datetime(2026, 11, 23, 12, tzinfo=UTC)
+NOBODY = timedelta(0)
+#: Few, so that most steps meet something; one that is no GUID.
+GUIDS = ("MBR-1", "MBR-2", "MBR-3", "MBR-4", "MBR-5", "MBR-6", "né")
+_R = ReconnectionState
+r = reconnections.c
+
+hours = st.sampled_from([-900, -49, -1, 1, 25, 72, 24 * 9, 24 * 40])
+dates = st.none() | hours.map(lambda h: START + timedelta(hours=h))
+columns = st.fixed_dictionaries(
+    {},
+    optional={
+        "connection_status": st.sampled_from([None, "CONNECTED", "DENIED", "CHALLENGED", "UPDATED", "connected", "3"]),
+        "is_oauth": st.sampled_from([None, True, False]),
+        "error_code": st.sampled_from([None, 2004, 1000]),
+        "token_expires_at": dates,
+        "token_revoked_at": dates,
+        "user_guid": st.sampled_from(["USR-1", "USR-2", "nö"]),
+        "institution_name": st.sampled_from(["a", "b"]),
+    },
+)
+one = st.sampled_from(GUIDS)
+sweeps = st.tuples(st.just("sweep"))
+steps = st.one_of(
+    st.tuples(st.just("write"), one, columns),
+    st.tuples(st.just("write"), one, columns),
+    st.tuples(st.just("write_all"), columns),
+    st.tuples(st.just("delete"), one),
+    st.tuples(st.just("rename"), one, one),
+    st.tuples(st.just("empty"), st.booleans()),
+    st.tuples(st.just("clock"), st.sampled_from([-400, -3, 1, 5, 30, 24 * 3, 24 * 8, 24 * 31])),
+    st.tuples(
+        st.just("settings"),
+        st.sampled_from([("DENIED",), ("DENIED", "CHALLENGED"), ("IMPAIRED",)]),
+        st.sampled_from([(), (7, 2), (30,)]),
+    ),
+    st.tuples(st.just("lease"), one),
+    st.tuples(st.just("release"), one),
+    st.tuples(st.just("end"), one, st.sampled_from(["exhausted", "unsupported", "gone", "reconnected", "cancelled"])),
+    st.tuples(st.just("retry")),
+    st.tuples(st.just("killed"), st.integers(1, 14)),
+    sweeps,
+    sweeps,
+    sweeps,
+)
+
+
+class Killed(Exception):  # noqa: N818 - no error
+    """The process dies here."""
+
+
+@contextmanager
+def killed_at(engine: Any, statement: int) -> Iterator[None]:
+    """Die before the so-and-so-manieth statement."""
+    left = statement
+
+    def count(*_: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise Killed
+
+    event.listen(engine.sync_engine, "before_cursor_execute", count)
+    try:
+        yield
+    except Killed:
+        pass
+    finally:
+        event.remove(engine.sync_engine, "before_cursor_execute", count)
+
+
+class History:
+    """A database at work: what applications, stages, operators and sweeps do to it, step by step."""
+
+    def __init__(self, bench: Any) -> None:
+        self._bench = bench
+        self._database = bench.runtime.database
+        self._now = START
+        self._statuses: tuple[str, ...] = ("DENIED",)
+        self._days: tuple[int, ...] = (7, 2)
+
+    async def begin(self) -> None:
+        self._now, self._statuses, self._days = START, ("DENIED",), (7, 2)
+        for table in ("reconnections", "members", "changed_members", "sweep_marks", "reconciliations"):
+            await self._bench.sql(f"DELETE FROM {table}")
+        for guid in GUIDS[:3]:
+            await self.write(guid, {})
+
+    async def write(self, guid: str, given: dict[str, Any]) -> None:
+        values = {"user_guid": "USR-1"} | self._stored(given)
+        names = ", ".join(["member_guid", *values])
+        marks = ", ".join(f":{name}" for name in ["member_guid", *values])
+        sets = ", ".join(f"{name} = excluded.{name}" for name in values)
+        await self._bench.sql(
+            f"INSERT INTO members ({names}) VALUES ({marks}) ON CONFLICT (member_guid) DO UPDATE SET {sets}",
+            member_guid=guid, **values,
+        )  # fmt: skip
+
+    async def write_all(self, given: dict[str, Any]) -> None:
+        if values := self._stored(given):
+            await self._bench.sql(f"UPDATE members SET {', '.join(f'{name} = :{name}' for name in values)}", **values)
+
+    def _stored(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: self._bench.moment(value) if isinstance(value, datetime) else value for name, value in given.items()
+        }
+
+    async def delete(self, guid: str) -> None:
+        await self._bench.sql("DELETE FROM members WHERE member_guid = :guid", guid=guid)
+
+    async def rename(self, old: str, new: str) -> None:
+        await self._bench.sql(
+            "UPDATE members SET member_guid = :new WHERE member_guid = :old "
+            "AND NOT EXISTS (SELECT 1 FROM members WHERE member_guid = :new)",
+            old=old, new=new,
+        )  # fmt: skip
+
+    async def empty(self, truncated: bool) -> None:
+        can = truncated and not self._database.rows.is_sqlite
+        await self._bench.sql("TRUNCATE members" if can else "DELETE FROM members")
+
+    async def clock(self, by: float) -> None:
+        self._now += timedelta(hours=by)
+
+    async def settings(self, statuses: tuple[str, ...], days: tuple[int, ...]) -> None:
+        self._statuses, self._days = statuses, days
+
+    async def lease(self, guid: str) -> None:
+        await self._bench.sql(
+            "UPDATE reconnections SET state = 'leased' WHERE member_guid = :guid AND state = 'due'", guid=guid
+        )
+
+    async def release(self, guid: str) -> None:
+        await self._bench.sql(
+            "UPDATE reconnections SET state = 'due' WHERE member_guid = :guid AND state = 'leased'", guid=guid
+        )
+
+    async def end(self, guid: str, state: str) -> None:
+        """As a stage ends what it has leased."""
+        await self.lease(guid)
+        rests = {"exhausted": NEVER, "gone": NEVER, "unsupported": self._now + timedelta(days=28)}
+        well = None
+        if state == "reconnected":
+            well = Well(member_guid=guid, connection_status="CONNECTED", error_code=None, aggregated_at=self._now)
+
+        async def work(connection: AsyncConnection) -> None:
+            found = await connection.execute(select(r.id).where(r.member_guid == guid, r.state == "leased"))
+            changes = [
+                close(id_, _R.LEASED, _R(state), now=self._now, well=well, outcome="test", reopen_at=rests.get(state))
+                for id_ in found.scalars()
+            ]
+            await self._database.rows.part(Transitions).apply(connection, changes, by=Mover.FETCH, now=self._now)
+
+        await self._database.transaction(work)
+
+    async def retry(self) -> None:
+        await RetryStore(self._database).reconnections(["exhausted", "unsupported"], None, now=self._now)
+
+    async def killed(self, statement: int) -> None:
+        with killed_at(self._database.engine, statement):
+            await self._sweep_once()
+
+    async def _sweep_once(self) -> None:
+        store = SweepStore(self._database, statuses=self._statuses, notice_days=self._days)
+        await store.begin_visits(self._now)
+        await store.visit_changed(self._now, grace=NOBODY)
+        await store.reconcile(self._now, grace=NOBODY)
+
+    async def sweep(self) -> None:
+        """Sweep until no reconciliation is under way. Then a visit to everybody changes nothing."""
+        await self._sweep_once()
+        while await self._bench.one("SELECT count(*) FROM reconciliations WHERE finished_at IS NULL"):
+            await self._sweep_once()
+        visits = Visits(self._database.rows, statuses=self._statuses, notice_days=self._days)
+        rows = select(r.member_guid, r.id, r.state, r.outcome, r.closed_at, r.reopen_at).order_by(r.id)
+        async with self._database.engine.connect() as connection:
+            as_of = await self._database.rows.part(Changes).as_of(connection, self._now)
+            swept = (await connection.execute(rows)).all()
+            everybody = [*GUIDS, *{row.member_guid for row in swept}]
+            await visits.visit(connection, everybody, as_of, grace=NOBODY)
+            visited = (await connection.execute(rows)).all()
+            await connection.rollback()
+        assert visited == swept
+        open_ = {row.member_guid for row in swept if row.closed_at is None}
+        leased = {row.member_guid for row in swept if row.state == "leased"}
+        left = {guid for (guid,) in await self._bench.sql("SELECT DISTINCT member_guid FROM changed_members")}
+        assert left <= leased <= open_
+
+
+async def test_after_any_history_a_visit_to_everybody_finds_nothing(
+    bench_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeping, "PAGE", 3)
+    monkeypatch.setattr(sweeping, "SHARE", 0.0)
+    bench = await bench_for()
+    history = History(bench)
+    loop = asyncio.get_running_loop()
+
+    async def run(many: list[tuple[Any, ...]]) -> None:
+        await history.begin()
+        for name, *arguments in [*many, ("sweep",)]:
+            await getattr(history, name)(*arguments)
+
+    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.lists(steps, min_size=STEPS // 2, max_size=STEPS))
+    def property_holds(many: list[tuple[Any, ...]]) -> None:
+        asyncio.run_coroutine_threadsafe(run(many), loop).result(120)
+
+    await asyncio.to_thread(property_holds)
+
+
+async def _listed(bench: Any) -> list[str]:
+    return [guid for (guid,) in await bench.sql("SELECT member_guid FROM changed_members ORDER BY member_guid")]
+
+
+async def test_a_write_lists_whom_the_rule_may_find_otherwise_and_nobody_else(bench_for: Any) -> None:
+    bench = await bench_for()
+    await bench.member("well", connection_status="CONNECTED")
+    await bench.member("broken", connection_status="DENIED")
+    assert await _listed(bench) == ["MBR-broken"]
+    await bench.sql("DELETE FROM changed_members")
+    await bench.sql("UPDATE members SET institution_name = 'Alder Bank', connection_status = connection_status")
+    assert await _listed(bench) == []
+    await bench.sql("UPDATE members SET connection_status = 'CONNECTED'")
+    assert await _listed(bench) == ["MBR-broken"]
+
+
+async def test_a_row_that_is_written_often_is_listed_once(bench_for: Any) -> None:
+    bench = await bench_for()
+    await bench.member("m", connection_status="DENIED")
+    for number in range(40):
+        await bench.sql("UPDATE members SET error_code = :n", n=number)
+    assert await _listed(bench) == ["MBR-m"]
+
+
+ON_POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+
+
+@ON_POSTGRESQL  # SQLite has one writer at a time
+async def test_no_writer_waits_for_a_sweep_nor_a_sweep_for_a_writer_and_nothing_is_lost(bench_for: Any) -> None:
+    bench = await bench_for()
+    await bench.member("m", connection_status="DENIED")
+    store = SweepStore(bench.runtime.database, statuses=("DENIED",))
+    changes = bench.runtime.database.rows.part(Changes)
+    now = bench.runtime.clock.now()
+    engine = bench.runtime.database.engine
+    became = text("UPDATE members SET connection_status = :s")
+    async with engine.connect() as writer:  # a long transaction of an application
+        await writer.execute(became, {"s": "CONNECTED"})
+        await asyncio.wait_for(store.visit_changed(now, grace=NOBODY), 10)
+        assert await _listed(bench) == ["MBR-m"]  # its entry is held, so it stays
+        await writer.commit()
+    assert (await store.visit_changed(now, grace=NOBODY)).opened == 0
+    assert await _listed(bench) == []
+    await bench.sql("UPDATE members SET connection_status = 'DENIED'")
+    async with engine.connect() as sweep:
+        assert [guid for guid, _ in await changes.take(sweep, ("", -1), n=10)] == ["MBR-m"]
+        async with asyncio.timeout(10):
+            await bench.sql("UPDATE members SET connection_status = 'PREVENTED'")
+        await sweep.execute(changed_members.delete().where(changed_members.c.id == 1))
+        await sweep.rollback()
+    assert await _listed(bench) == ["MBR-m", "MBR-m"]
+    assert (await store.visit_changed(now, grace=NOBODY)).opened == 0  # PREVENTED is not among the statuses here
+
+
+@ON_POSTGRESQL  # a plan is made for a session there
+async def test_a_session_that_wrote_one_row_writes_many_as_fast(bench_for: Any) -> None:
+    bench = await bench_for()
+    await bench.sql(
+        "INSERT INTO members (member_guid, user_guid, connection_status) "
+        "SELECT 'MBR-' || i, 'USR-1', 'CONNECTED' FROM generate_series(1, 20000) i"
+    )
+    async with bench.runtime.database.engine.begin() as connection:
+        await connection.execute(text("SET LOCAL statement_timeout = '20s'"))  # by nested loops it takes minutes
+        await connection.execute(text("UPDATE members SET connection_status = 'DENIED' WHERE member_guid = 'MBR-1'"))
+        await connection.execute(text("UPDATE members SET connection_status = 'IMPAIRED'"))
+    assert await bench.one("SELECT count(*) FROM changed_members") == 20_000
+
+
+@ON_POSTGRESQL  # SQLite has no roles
+async def test_an_application_needs_no_rights_on_our_tables(bench_for: Any) -> None:
+    bench = await bench_for()
+    async with bench.runtime.database.engine.connect() as connection:
+        await connection.execute(text("CREATE ROLE only_members"))
+        await connection.execute(text("GRANT INSERT, UPDATE, DELETE, SELECT, TRUNCATE ON members TO only_members"))
+        await connection.execute(text("SET LOCAL ROLE only_members"))
+        await connection.execute(
+            text("INSERT INTO members (member_guid, user_guid, error_code) VALUES ('MBR-1', 'USR-1', 1)")
+        )
+        await connection.execute(text("UPDATE members SET error_code = 2004"))
+        await connection.execute(text("DELETE FROM members"))
+        await connection.execute(text("TRUNCATE members"))
+        await connection.execute(text("RESET ROLE"))
+        listed = (await connection.execute(select(changed_members.c.member_guid))).scalars().all()
+        assert sorted(listed) == ["", "MBR-1"]
+        await connection.rollback()
+
+
+async def test_what_we_write_of_a_member_that_is_back_lists_nobody_on_postgresql(bench_for: Any) -> None:
+    bench = await bench_for()
+    await bench.member("m", connection_status="DENIED")
+    history = History(bench)
+    await history.sweep()
+    await history.end("MBR-m", "reconnected")
+    assert await bench.states() == {"MBR-m": "reconnected"}
+    assert await bench.one("SELECT connection_status FROM members") == "CONNECTED"
+    assert await _listed(bench) == (["MBR-m"] if bench.runtime.database.rows.is_sqlite else [])
+
+
+async def test_a_moment_that_passes_is_found_by_its_index_and_the_others_are_not_read(bench_for: Any) -> None:
+    bench = await bench_for()
+    history = History(bench)
+    for name, days in {"soon": 1, "later": 3}.items():
+        await bench.member(name, token_expires_at=bench.moment(START + timedelta(days=days)))
+    history._days = ()
+    await history.sweep()
+    assert await bench.states() == {}
+    await history.clock(25)
+    await history.sweep()
+    assert await bench.states() == {"MBR-soon": "due"}
+    marks = dict(map(tuple, await bench.sql("SELECT name, until FROM sweep_marks")))
+    assert marks["due"] == bench.stored(START + timedelta(hours=25)), as_text(START)
