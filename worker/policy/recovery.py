@@ -24,6 +24,8 @@ _INTERVALS = tuple(timedelta(minutes=m) for m in (1, 2, 5, 10, 20, 40, 60, 120, 
 _THEREAFTER = timedelta(days=1)
 #: How long after a click the member is checked, whatever the interval is.
 AFTER_CLICK = (*(timedelta(seconds=s) for s in (20, 40)), *(timedelta(minutes=m) for m in (1, 2, 5, 10)))
+#: An aggregation that succeeds so soon after a click is that of a customer who renewed.
+RENEWED_WITHIN = timedelta(minutes=15)
 #: When a worker is woken after the end of OAuth: at once, and when a member may be checked once more.
 AFTER_OAUTH = (timedelta(0), timedelta(seconds=10))
 #: The last of those checks may be made so late.
@@ -69,6 +71,32 @@ def is_back(
     if successfully_aggregated_at is not None and successfully_aggregated_at > broken_since:
         return True
     return skip_aggregation and reason in {Reason.STATUS, Reason.ERROR}
+
+
+def is_renewed(
+    *,
+    connection_status: str | None,
+    is_being_aggregated: bool | None,
+    successfully_aggregated_at: datetime | None,
+    error_code: int | None = None,
+    clicked_at: datetime | None,
+) -> bool:
+    """Whether what MX says means that a customer renewed a consent that had not run out.
+
+    MX calls such a member CONNECTED all the time. But after OAuth it aggregates at once, so a successful aggregation soon after a click
+    is the sign. Its own daily aggregation falls into that time once in a hundred clicks that came to nothing; then a notice is missing, and
+    the break itself is told.
+    """
+    if connection_status != "CONNECTED" or is_being_aggregated or error_code in ERROR_CODES:
+        return False
+    if clicked_at is None or successfully_aggregated_at is None:
+        return False
+    return clicked_at < successfully_aggregated_at <= clicked_at + RENEWED_WITHIN
+
+
+def next_check_of_notice(now: datetime, *, clicked_at: datetime | None) -> datetime | None:
+    """When the member of a notice is checked next: only after a click, at the moments of :data:`AFTER_CLICK`."""
+    return _next_after_click(clicked_at, now)
 
 
 def next_check(checks: int, now: datetime, *, clicked_at: datetime | None = None) -> datetime:

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from worker.mx.answers import MemberState
-from worker.policy.recovery import is_back
+from worker.policy.recovery import is_back, is_renewed
 from worker.store.members import Well
 
 
@@ -21,6 +21,25 @@ def well_by(
         skip_aggregation=skip_aggregation,
     )
     if not back or member.connection_status is None:
+        return None
+    return Well(
+        member_guid=member_guid,
+        connection_status=member.connection_status,
+        error_code=member.error_code,
+        aggregated_at=member.successfully_aggregated_at,
+    )
+
+
+def renewed_by(member: MemberState, *, member_guid: str, clicked_at: datetime | None) -> Well | None:
+    """What MX said of the member of a notice, if it means that its customer renewed the consent by a click."""
+    renewed = is_renewed(
+        connection_status=member.connection_status,
+        is_being_aggregated=member.is_being_aggregated,
+        successfully_aggregated_at=member.successfully_aggregated_at,
+        error_code=member.error_code,
+        clicked_at=clicked_at,
+    )
+    if not renewed or member.connection_status is None:
         return None
     return Well(
         member_guid=member_guid,

@@ -4,6 +4,8 @@ After a message its members are checked at growing intervals: after 1 minute, 2,
 checked sooner: after 20 s, 40 s, 1 minute, 2, 5 and 10. Where a member is back
 its reconnection is closed as ``reconnected``, and no reminder follows. The others already have the date of their next reminder,
 which was written when the last message ended.
+
+The member of a notice is well, and is checked only after a click, if its date was reckoned: whether its customer renewed the consent.
 """
 
 from collections import Counter
@@ -11,14 +13,15 @@ from collections.abc import Sequence
 
 import structlog
 
-from worker.mx.answers import MemberRead
+from worker.mx.answers import MemberRead, MemberState
 from worker.policy.mx_failures import OUR_FAULT, RECHECK_AFTER, MxFailure, after_checking
-from worker.policy.recovery import is_for_click, next_check
+from worker.policy.recovery import is_for_click, next_check, next_check_of_notice
+from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
 from worker.stages.attribution import Attribution, failure_of
 from worker.stages.breaker import Breaker
-from worker.stages.recovered import well_by
+from worker.stages.recovered import renewed_by, well_by
 from worker.stages.runner import Batch, Runner, summary
 from worker.store.pauses import MX, PauseStore
 from worker.store.reconnections.checks import MemberCheck
@@ -61,6 +64,8 @@ class Verify:
             return self._without(check, failure)
         self._attribution.served()
         member = answer.member
+        if check.reason == Reason.EXPIRES_SOON:
+            return self._of_notice(check, member)
         well = well_by(
             member,
             member_guid=check.member_guid,
@@ -76,12 +81,23 @@ class Verify:
         at = next_check(check.checks + counts, now, clicked_at=clicked_at)
         return CheckResult(check=check, outcome="not_back", next_check_at=at, moved_to=moved, counts=counts)
 
+    def _of_notice(self, check: MemberCheck, member: MemberState) -> CheckResult:
+        """Of a member that is well: whether its customer renewed the consent since the click."""
+        well = renewed_by(member, member_guid=check.member_guid, clicked_at=check.clicked_at)
+        if well:
+            return CheckResult(check=check, state=ReconnectionState.RECONNECTED, outcome="renewed", well=well)
+        at = next_check_of_notice(self._runtime.clock.now(), clicked_at=check.clicked_at)
+        return CheckResult(check=check, outcome="not_back", next_check_at=at, counts=False)
+
     def _without(self, check: MemberCheck, failure: MxFailure) -> CheckResult:
         """What becomes of a check that did not read the member."""
         now = self._runtime.clock.now()
         after = after_checking(failure, checks=check.checks, now=now, clicked_at=check.clicked_at)
         if isinstance(after, ReconnectionState):
             return CheckResult(check=check, state=after, outcome=failure.code)
+        if check.reason == Reason.EXPIRES_SOON:
+            at = next_check_of_notice(now, clicked_at=check.clicked_at)
+            return CheckResult(check=check, outcome=failure.code, next_check_at=at, counts=False)
         return CheckResult(check=check, outcome=failure.code, next_check_at=after.at, counts=after.counts)
 
     def crashed(self, job: MemberCheck) -> CheckResult:

@@ -150,10 +150,12 @@ class Consents:
         after = await connection.scalar(self._lock)
         if after is None:
             return 0, False
-        end = await connection.scalar(self._end, {"after": after, "n": n - 1})
-        last = end is None
-        if last:
-            end = await connection.scalar(self._last)
+        end, of_all = (
+            await connection.scalar(self._end, {"after": after, "n": n - 1}),
+            await connection.scalar(self._last),
+        )
+        last = end is None or end >= of_all
+        end = of_all if last else end
         found = 0
         if end is not None and end > after:
             given = {"after": after, "end": end, "now": now}

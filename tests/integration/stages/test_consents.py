@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select
 
+from tests.integration.stages.links import link
 from tests.integration.stages.test_notices import _hold_clock, _subjects
+from worker.mx.answers import MemberRead, MemberState, Window
+from worker.stages.click import LeadsTo, click
 from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
@@ -201,3 +204,91 @@ async def test_the_walk_goes_on_page_by_page_and_sweep_by_sweep(bench_for: Any) 
     store, now = ConsentStore(bench.runtime.database), bench.runtime.clock.now()
     assert [await store.reckon(now, page=3, pages=2) for _ in range(4)] == [6, 4, 0, 0]
     assert all(date == mark is not None for date, mark in (await _dates(bench)).values())
+
+
+class Answering:
+    """MX, with windows for everybody and one answer about each member."""
+
+    def __init__(self, aggregated_at: datetime) -> None:
+        self.member = MemberState(guid="MBR-a", connection_status="CONNECTED", successfully_aggregated_at=aggregated_at)
+
+    async def oauth_window(self, _user: str, _member: str) -> Any:
+        return Window(uri="https://bank.example/oauth?state=1", member=self.member)
+
+    async def urgent_window(self, _user: str, _member: str, *, within: float) -> Any:
+        return Window(uri="https://bank.example/oauth?state=2", member=self.member)
+
+    async def read_member(self, _user: str, _member: str) -> Any:
+        return MemberRead(member=self.member)
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("own", [False, True])
+async def test_a_consent_that_is_renewed_by_a_click_is_known_by_the_aggregation_after_it(
+    bench_for: Any, own: bool
+) -> None:
+    bench = await bench_for(expiry_notice_days="14,3", public_base_url="https://reconnect.example.com")
+    await bench.member("a", connection_status="CONNECTED", institution_name="Bank A")
+    await _institution(bench, 10)
+    now = bench.runtime.clock.now()
+    if own:
+        await bench.sql("UPDATE members SET token_expires_at = :at", at=bench.moment(now + 10 * DAY))
+    await bench.runtime.mx.close()
+    bench.runtime.mx = mx = Answering(now - DAY)
+    for stage in (sweep, fetch):
+        await stage(bench.runtime)
+    id_ = await bench.one("SELECT id FROM reconnections")
+    await bench.sql(
+        "UPDATE reconnections SET state = 'notified', next_attempt_at = :at, next_check_at = NULL",
+        at=bench.stored(now + 7 * DAY),
+    )
+    token = await link(bench, "a")
+    assert isinstance(await click(bench.runtime, token, reconnection_id=id_, nonce="n" * 16), LeadsTo)
+    clicked_at = bench.runtime.clock.now()
+
+    async def check(after: timedelta) -> Any:
+        _hold_clock(bench, clicked_at + after)
+        await verify(bench.runtime)
+        async with bench.runtime.database.engine.begin() as connection:
+            return (await connection.execute(select(reconnections))).mappings().one()
+
+    row = await check(30 * SECOND)
+    assert row["state"] == "notified"
+    assert (row["next_check_at"] is None) is own  # who keeps dates tells us; nobody else is asked for
+    mx.member = MemberState(
+        guid="MBR-a", connection_status="CONNECTED", successfully_aggregated_at=clicked_at + 40 * SECOND
+    )
+    row = await check(60 * SECOND)
+    if own:
+        assert row["state"] == "notified"
+        return
+    assert (row["state"], row["outcome"]) == ("reconnected", "renewed")
+    date, mark = (await _dates(bench))["a"]
+    assert date == mark
+    assert abs(date - (clicked_at + 10 * DAY)) < 120 * SECOND
+
+
+async def test_a_press_that_nothing_follows_leaves_the_notice_as_it_is(bench_for: Any) -> None:
+    bench = await bench_for(expiry_notice_days="14,3", public_base_url="https://reconnect.example.com")
+    await bench.member("a", connection_status="CONNECTED")
+    await _institution(bench, 10)
+    await bench.runtime.mx.close()
+    bench.runtime.mx = Answering(bench.runtime.clock.now() - DAY)
+    for stage in (sweep, fetch):
+        await stage(bench.runtime)
+    clicked_at = bench.runtime.clock.now()
+    await bench.sql(
+        "UPDATE reconnections SET state = 'notified', clicked_at = :at, next_check_at = :at",
+        at=bench.stored(clicked_at),
+    )
+    moments = []
+    for seconds in (25, 45, 70, 130, 310, 610):
+        _hold_clock(bench, clicked_at + seconds * SECOND)
+        await verify(bench.runtime)
+        async with bench.runtime.database.engine.begin() as connection:
+            row = (await connection.execute(select(reconnections))).mappings().one()
+        assert row["state"] == "notified"
+        moments.append(row["next_check_at"] and round((row["next_check_at"] - clicked_at) / SECOND))
+    assert moments == [40, 60, 120, 300, 600, None]

@@ -1,12 +1,13 @@
 """A customer is back when MX says so, and is looked for with growing patience."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.policy.recovery import AFTER_CLICK, is_back, is_for_click, next_check
+from worker.policy.recovery import AFTER_CLICK, is_back, is_for_click, is_renewed, next_check
 from worker.policy.selection import Reason
 from worker.settings import CONNECTION_STATUSES
 
@@ -131,3 +132,31 @@ def test_the_checks_after_a_click_are_at_20_s_40_s_1_2_5_and_10_minutes_and_then
     assert next_check(9, now, clicked_at=BROKEN) - now == timedelta(hours=8)
     assert not is_for_click(BROKEN + timedelta(minutes=20), clicked_at=BROKEN)
     assert not is_for_click(BROKEN, clicked_at=None)
+
+
+@pytest.mark.parametrize(
+    ("after", "changed", "renewed"),
+    [
+        (timedelta(minutes=1), {}, True),
+        (timedelta(minutes=15), {}, True),
+        (timedelta(minutes=16), {}, False),
+        (timedelta(0), {}, False),
+        (-timedelta(hours=3), {}, False),
+        (timedelta(minutes=1), {"is_being_aggregated": True}, False),
+        (timedelta(minutes=1), {"connection_status": "CHALLENGED"}, False),
+        (timedelta(minutes=1), {"error_code": 2004}, False),
+        (timedelta(minutes=1), {"clicked_at": None}, False),
+        (timedelta(minutes=1), {"successfully_aggregated_at": None}, False),
+    ],
+)
+def test_an_aggregation_soon_after_a_click_is_a_renewal(
+    after: timedelta, changed: dict[str, Any], renewed: bool
+) -> None:
+    at = datetime(2026, 11, 20, 12, tzinfo=UTC)
+    said: dict[str, Any] = {
+        "connection_status": "CONNECTED",
+        "is_being_aggregated": False,
+        "successfully_aggregated_at": at + after,
+        "clicked_at": at,
+    }
+    assert is_renewed(**(said | changed)) is renewed

@@ -4,16 +4,17 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, ColumnElement, Float, String, bindparam, case, func, literal, select, update
+from sqlalchemy import BigInteger, ColumnElement, Float, String, bindparam, case, exists, func, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.events import EventType
 from worker.policy.states import Mover, ReconnectionState, check
+from worker.store.consents import is_reckoned
 from worker.store.events.recording import are_on, record_about
 from worker.store.reconnections.notices import IS_NOTICE
 from worker.store.sql.moments import Moment, later
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import reconnections, written
+from worker.store.sql.tables import members, reconnections, written
 
 r = reconnections.c
 _R = ReconnectionState
@@ -107,9 +108,17 @@ def serving() -> Any:
 
 
 def _sooner(moment: ColumnElement[datetime]) -> ColumnElement[Any]:
-    """The next check, at this moment at the latest; notices and what is not notified have none."""
+    """The next check, at this moment at the latest; what is not notified has none.
+
+    A notice has one if its date was reckoned: nobody else would tell us that the consent was renewed.
+    """
     sooner = case((r.next_check_at < moment, r.next_check_at), else_=moment)
-    return case(((r.state == written(_R.NOTIFIED)) & ~IS_NOTICE, sooner), else_=r.next_check_at)
+    return case(
+        (r.state != written(_R.NOTIFIED), r.next_check_at),
+        (~IS_NOTICE, sooner),
+        (exists().where(members.c.member_guid == r.member_guid, is_reckoned()), sooner),
+        else_=r.next_check_at,
+    )
 
 
 def _check_now(column: ColumnElement[Any]) -> Any:
