@@ -1,6 +1,8 @@
 """From MX's webhook to the mail, and from the customer's return to its end: real processes, and no sweep between them."""
 
+import base64
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -50,6 +52,7 @@ def test_a_break_is_told_and_a_return_is_closed_within_seconds_of_their_webhooks
     machine.control(consent=broken)
     back = "SELECT 1 FROM reconnections WHERE state = 'reconnected'"
     to_end = took(lambda: records.all(back), "the end") - 0.5
+    print(f"to the mail {to_mail:.1f} s, to the end {to_end:.1f} s")
     assert (to_mail < WANTED * PATIENCE, to_end < WANTED * PATIENCE) == (True, True), (to_mail, to_end)
     assert machine.mails()["count"] == 1
     assert records.one("SELECT count(*) FROM reconnections") == 1
@@ -58,3 +61,21 @@ def test_a_break_is_told_and_a_return_is_closed_within_seconds_of_their_webhooks
     assert "Traceback" not in log
     assert not [word for word in ("person0@", "webhook-secret") if word in log]
     records.close()
+
+
+@pytest.mark.timeout(120)
+def test_what_comes_while_redis_is_away_is_stored_and_the_next_sweep_wakes_the_stage(machine: Machine) -> None:
+    web = Web(machine, MX_WEBHOOK_AUTH=AUTH)
+    assert machine("migrate").code == 0
+    redis = machine.environment["REDIS_URL"]
+    machine.environment["REDIS_URL"] = "redis://127.0.0.1:9/0"
+    web.start()
+    machine.environment["REDIS_URL"] = redis
+    body = b'{"type": "MEMBER", "action": "UPDATED", "guid": "MBR-a", "user_guid": "USR-a"}'
+    credentials = base64.b64encode(AUTH.encode()).decode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Basic {credentials}"}
+    request = urllib.request.Request(f"{web.base}/webhooks/mx", body, headers)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        assert answer.status == 204
+    wait_until(lambda: b"nobody_woken" in (machine.folder / "web-1.log").read_bytes(), what="the wake that fails")
+    assert "woke sync 1" in machine("sweep").out

@@ -115,15 +115,20 @@ async def overview(runtime: Runtime) -> dict[str, Any]:
         "next_sweep_at": next(iter(slots_after(runtime.settings.sweep_schedule, now)), None),
         "overdue": overdue.text if overdue else None,
         "sync": _synced(await SyncStore(runtime.database).last()),
-        "webhooks": asdict(await WebhookStore(runtime.database).lately()),
+        "webhooks": {
+            "configured": runtime.settings.mx_webhook_auth is not None,
+            **asdict(await WebhookStore(runtime.database).lately()),
+        },
         "not_understood": [asdict(kind) for kind in await UnreadableStore(runtime.database).counts()],
     }
 
 
 def _print_webhooks(came: dict[str, Any]) -> None:
     if came["last_received_at"] is None:
+        if came["configured"]:
+            out.print("Webhooks of MX: none came within two days; see `reconnect doctor`.")
         return
-    lately = Webhooks(**came)
+    lately = Webhooks(**{name: value for name, value in came.items() if name != "configured"})
     since = f" (since {when(lately.waiting_since)})" if lately.waiting_since else ""
     unused = "".join(f", {count} not used: {word}" for word, count in lately.not_used.items())
     out.print(f"Last webhook of MX {when(lately.last_received_at)}: {lately.shown_waiting} to be read{since}{unused}.")

@@ -6,10 +6,11 @@ all that came during the commit before it.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import structlog
 
+from worker.errors import WorkerError
 from worker.store.hints.arriving import KINDS, OTHER, UNREADABLE, Hint
 from worker.telemetry.scrubbing import cause_of
 
@@ -95,13 +96,11 @@ class HintIntake:
                 stored.cancel()
             raise
         except Exception as error:  # noqa: BLE001 - each request answers with it
-            for _, stored in batch:
-                if not stored.done():
-                    stored.set_exception(error)
+            if isinstance(error, WorkerError):  # the database is away: nobody is left to wait, and to pile up
+                batch, self._waiting = [*batch, *self._waiting], []
+            _end(batch, error)
             return
-        for _, stored in batch:
-            if not stored.done():
-                stored.set_result(None)
+        _end(batch)
         if to_read:
             self._to_wake.set()
         self._counts.update(hint.kind if hint.kind in _SHOWN else OTHER for hint in hints)
@@ -124,3 +123,14 @@ class HintIntake:
             except Exception as error:  # noqa: BLE001 - the next sweep wakes the stage
                 log.warning("nobody_woken", stage="sync", why=cause_of(error))
             await asyncio.sleep(WAKE_EVERY)
+
+
+def _end(batch: Iterable[tuple[Sequence[Hint], "asyncio.Future[None]"]], error: Exception | None = None) -> None:
+    """Let the requests go on: their hints are committed, or storing them failed."""
+    for _, stored in batch:
+        if stored.done():  # its request was given up
+            continue
+        if error is None:
+            stored.set_result(None)
+        else:
+            stored.set_exception(error)

@@ -29,6 +29,7 @@ def test_they_say_when_one_came_last_what_waits_and_what_was_read(machine: Machi
     nothing = _doctor(machine, AUTH)
     assert (nothing["ok"], "/webhooks/mx registered at MX?" in nothing["says"]) == (None, True)
     assert "ebhook" not in machine("status").out
+    assert "none came within two days" in machine("status", environment=AUTH).out
 
     read = f"'a', 'CONNECTION_STATUS', 'DENIED', 'MBR-a', {_at(-9)}, {_at(-5)}, 2, 'done', NULL, 'CONNECTED', {_at(-4)}"
     waits = f"'b', 'AGGREGATION', NULL, 'MBR-a', {_at(-20)}, {_at(-20)}, 1, 'due', {_at(-20)}, NULL, NULL"
@@ -46,7 +47,7 @@ def test_they_say_when_one_came_last_what_waits_and_what_was_read(machine: Machi
     assert "1 to be read (since " in line
     assert line.endswith(", 3 not used: no_member.")
     said = machine.json("status")["webhooks"]
-    assert (said["waiting"], said["not_used"]) == (1, {"no_member": 3})
+    assert (said["configured"], said["waiting"], said["not_used"]) == (False, 1, {"no_member": 3})
     lines = [line for line in machine("explain", "MBR-a").out.splitlines() if "Webhook of MX" in line]
     assert len(lines) == 2
     assert "AGGREGATION: the member is to be read" in lines[0]

@@ -372,3 +372,20 @@ async def test_what_a_hint_opens_and_closes_is_told_as_events(bench_for: Any, sa
             await _read_again_soon(bench)
         told = [row[0] for row in await bench.sql("SELECT type FROM events ORDER BY id")]
         assert told == ["reconnection.opened", "reconnection.cancelled"]
+
+
+async def test_a_member_that_moved_is_known_by_either_guid(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["moved:MBR-new", "ok"]}, aggregation_seconds=0) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await bench.member("a", connection_status="DENIED")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        await hint(bench, status("a"), status("new", user_guid="USR-a"))
+        await hints(bench.runtime)
+        assert await bench.one("SELECT moved_to FROM members") == "MBR-new"
+        await sandbox.control(consent="MBR-new")
+        await _read_again_soon(bench)
+        await hint(bench, aggregation("new", user_guid="USR-a"))
+        await hints(bench.runtime)
+        assert await bench.states() == {"MBR-a": "reconnected"}
+        assert await bench.one("SELECT connection_status FROM members") == "CONNECTED"
