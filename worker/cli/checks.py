@@ -32,7 +32,8 @@ from worker.store.queries.unreadable import UnreadableStore
 from worker.store.queries.webhooks import WebhookStore
 from worker.store.sql import schema
 from worker.store.sql.database import Database, open_engine
-from worker.store.syncs import FAILED, SyncStore
+from worker.store.syncs.store import SyncStore
+from worker.store.syncs.sync import FAILED
 
 Finding = dict[str, Any]
 

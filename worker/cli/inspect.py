@@ -35,7 +35,8 @@ from worker.store.queries.returns import Returns, ReturnStore
 from worker.store.queries.unreadable import NotUnderstood, UnreadableStore
 from worker.store.queries.webhooks import Webhooks, WebhookStore
 from worker.store.sweeping import SweepStore
-from worker.store.syncs import Sync, SyncStore
+from worker.store.syncs.store import SyncStore
+from worker.store.syncs.sync import Sync
 
 
 def add_to(app: typer.Typer) -> None:

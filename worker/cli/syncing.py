@@ -24,7 +24,7 @@ from worker.runtime import Runtime
 from worker.stages.sync import SyncEnded, SyncResult, runs_here, sync_all, sync_member, sync_user
 from worker.stages.syncing import Progress
 from worker.store.pauses import MX, PauseStore
-from worker.store.syncs import FINISHED, LISTING, Busy, told
+from worker.store.syncs.sync import FINISHED, LISTING, Busy, told
 
 
 def add_to(app: typer.Typer) -> None:

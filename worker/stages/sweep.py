@@ -34,7 +34,7 @@ from worker.store.hinting import HintStore
 from worker.store.outages import OutageStore
 from worker.store.pauses import EVENTS, MX, PauseStore, outage_scope
 from worker.store.sweeping import SweepReport, SweepStore
-from worker.store.syncs import SyncStore
+from worker.store.syncs.store import SyncStore
 from worker.store.verifying import VerifyStore
 
 log = structlog.get_logger()

@@ -33,7 +33,8 @@ from worker.stages.breaker import Breaker
 from worker.stages.mx_words import mx_member
 from worker.stages.syncing import MEMBERS_A_PAGE, USERS_A_PAGE, Checking, Listing, Progress, Streak, lease_of
 from worker.store.pauses import EVERYTHING, MX, PauseStore
-from worker.store.syncs import (
+from worker.store.syncs.store import SyncStore
+from worker.store.syncs.sync import (
     CHECKING,
     FAILED,
     FINISHED,
@@ -42,7 +43,7 @@ from worker.store.syncs import (
     MemberChecked,
     MemberToCheck,
     Sync,
-    SyncStore,
+    complete,
     told,
 )
 
@@ -140,7 +141,7 @@ class _Run:
         return self._result(FINISHED)
 
     def _result(self, state: str) -> SyncResult:
-        return SyncResult(state=state, found=dict(self._sync.found), lowered_to=self._lowered)
+        return SyncResult(state=state, found=complete(self._sync.found), lowered_to=self._lowered)
 
     async def _list(self, ends_at: float) -> bool:
         """One pass over what is to be listed; whether there is time for more."""
@@ -278,7 +279,7 @@ async def sync(runtime: Runtime, *, may_begin: bool = False) -> str:
 
 
 async def sync_user(runtime: Runtime, user_guid: str) -> dict[str, int]:
-    """List the members of one user; what is not listed is checked at once. What was found, as in ``store/syncs.py``."""
+    """List the members of one user; what is not listed is checked at once. What was found, as in ``store/syncs/sync.py``."""
     now = await runtime.set_clock()
     store, found = runtime.database.store(SyncStore), Counter[str]()
     known = await store.members_of(user_guid)
@@ -316,18 +317,18 @@ async def sync_user(runtime: Runtime, user_guid: str) -> dict[str, int]:
         skip_aggregation=runtime.settings.mx_skip_aggregation,
         found=found,
     )
-    return dict(found + Counter(users=1))
+    return complete(found + Counter(users=1))
 
 
 async def sync_member(runtime: Runtime, member_guid: str, user_guid: str | None = None) -> dict[str, int]:
-    """Read one member; ``user_guid`` where our tables do not have it. What was found, as in ``store/syncs.py``."""
+    """Read one member; ``user_guid`` where our tables do not have it. What was found, as in ``store/syncs/sync.py``."""
     now = await runtime.set_clock()
     found = Counter[str]()
     user = user_guid or await runtime.database.store(SyncStore).user_of(member_guid)
     if user is None:
         raise SyncEnded(f"sync: {member_guid} is not in the database; MX needs its user to find it: add --user USR-…")
     await _sync_one(runtime, user, member_guid, found, read_at=now)
-    return dict(found)
+    return complete(found)
 
 
 async def _sync_one(

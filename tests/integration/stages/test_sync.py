@@ -1,13 +1,16 @@
 """Sync: users and members from the real sandbox over sockets."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from worker.stages import syncing
-from worker.stages.sync import SyncEnded, sync_all, sync_member, sync_user
-from worker.store.syncs import SyncStore, told
+from worker.stages.sweep import wake
+from worker.stages.sync import SyncEnded, sync, sync_all, sync_member, sync_user
+from worker.store.syncs.store import SyncStore
+from worker.store.syncs.sync import told
 
 
 def bank(users: int, *, second: int = 0, **more: Any) -> dict[str, Any]:
@@ -173,3 +176,69 @@ async def test_disabled_users_are_skipped_with_a_word(sandbox_for: Any, bench_fo
         result = await everything(bench)
         assert (result.found["disabled"], result.found["new_members"]) == (1, 9)
         assert "1 disabled users, whose members were skipped" in result.summary
+
+
+async def test_platform_tells_more_and_what_is_named_by_the_clients_own_ids_keeps_them(
+    sandbox_for: Any, bench_for: Any
+) -> None:
+    rows = bank(8)
+    rows["0001"] |= {"is_managed_by_user": False}
+    rows["0002"] |= {"connection_status": "DENIED", "error_code": 2004, "email": "two@mx.example"}
+    rows["0003"] |= {"email": "three@mx.example", "user_id": "customer-3", "member_id": "account-3"}
+    async with sandbox_for(rows) as sandbox:
+        bench = await bench_for(**sandbox.settings, mx_api="platform", sync_emails=True)
+        await bench.sql("INSERT INTO users (user_guid, email) VALUES ('USR-0002', 'two@ours.example')")
+        await bench.sql("INSERT INTO users (user_guid) VALUES ('customer-3')")
+        await bench.sql("INSERT INTO members (member_guid, user_guid) VALUES ('account-3', 'customer-3')")
+        found = (await everything(bench)).found
+        assert (found["managed"], found["new_members"], found["changed"], found["emails"]) == (1, 6, 1, 1)
+        emails = {
+            row[0]: row[1] for row in await bench.sql("SELECT user_guid, email FROM users WHERE email IS NOT NULL")
+        }
+        assert emails == {"USR-0002": "two@ours.example", "customer-3": "three@mx.example"}
+        found_member = await bench.sql(
+            "SELECT user_guid, connection_status, moved_to FROM members WHERE member_guid = 'account-3'"
+        )
+        assert found_member == [("customer-3", "CONNECTED", None)]
+        assert await bench.one("SELECT count(*) FROM members WHERE member_guid = 'MBR-0003'") == 0
+        assert await bench.one("SELECT error_code FROM members WHERE member_guid = 'MBR-0002'") == 2004
+        assert "nothing changed" in (await everything(bench)).summary
+
+
+async def test_the_task_begins_one_only_when_it_is_due_and_a_sweep_wakes_what_waits(
+    sandbox_for: Any, bench_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(syncing, "BATCH", 10)
+    async with sandbox_for(bank(100), latency=0.05) as sandbox:
+        settings = sandbox.settings | {"mx_max_connections": 5, "run_seconds": 1}
+        unscheduled = await bench_for(**settings)
+        assert await sync(unscheduled.runtime, may_begin=True) == ""
+        bench = await bench_for(**settings, sync_schedule="0 3 * * *")
+        assert await sync(bench.runtime) == ""
+        assert (await sync(bench.runtime, may_begin=True)).startswith("unfinished:")
+        assert bench.woken == [("sync", 1)]
+        await sandbox.control(latency=0)
+        assert "sync" in await wake(bench.runtime)
+        assert (await sync(bench.runtime)).startswith("finished: 100 users, 100 members")
+        assert "sync" not in await wake(bench.runtime)
+        assert await sync(bench.runtime, may_begin=True) == ""  # until it is three o'clock again
+        await bench.sql(
+            "UPDATE syncs SET started_at = :t", t=bench.stored(bench.runtime.clock.now() - timedelta(days=1))
+        )
+        assert "nothing changed" in await sync(bench.runtime, may_begin=True)
+
+
+async def test_a_member_that_moved_while_its_list_shows_the_new_guid_makes_no_second_row(
+    sandbox_for: Any, bench_for: Any
+) -> None:
+    async with sandbox_for(
+        {**bank(20), "old": {"script": ["moved:MBR-new", "ok"], "connection_status": "DENIED"}}
+    ) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await everything(bench)
+        answer = await bench.runtime.mx.oauth_window("USR-old", "MBR-old")
+        assert answer.member.guid == "MBR-new"
+        found = (await everything(bench)).found
+        assert (found["moved"], found["new_members"], found["gone"]) == (1, 0, 0)
+        assert await bench.one("SELECT moved_to FROM members WHERE member_guid = 'MBR-old'") == "MBR-new"
+        assert "nothing changed" in (await everything(bench)).summary

@@ -436,7 +436,7 @@ syncs = Table(
     Column("total", Integer),
     # Whether all of its pages were taken.
     Column("has_all_users", Boolean, nullable=False, server_default="0"),
-    # What it found so far: JSON, a number for each word of store/syncs.py.
+    # What it found so far: JSON, a number for each word of store/syncs/sync.py.
     Column("found", Text, nullable=False, server_default="{}"),
 )
 

@@ -1,0 +1,139 @@
+"""Statements of a sync about many rows, in the transaction of the caller."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Integer, String, Text, and_, bindparam, delete, exists, literal, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.store.mx_members import MxUser
+from worker.store.sql.moments import Moment
+from worker.store.sql.rows import Rows
+from worker.store.sql.tables import members, sync_missing, sync_users, users
+from worker.store.syncs.sync import MOST_ATTEMPTS, UserRead, UserToRead
+
+m, su, sm, u = members.c, sync_users.c, sync_missing.c, users.c
+
+#: Rows of one statement where a sync goes through a whole table.
+PAGE = 10_000
+
+
+class Statements:
+    """Statements about many rows, made once a dialect."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        ids = rows.table("given", {"own_id": Text()})
+        self._own_names = select(u.user_guid).join(ids, u.user_guid == ids.c.own_id)
+        listed = rows.table("given", {"user_guid": Text(), "done_at": Moment()})
+        self._add_users = (
+            rows.insert(sync_users)
+            .from_select(["user_guid", "done_at"], select(listed).where(listed.c.user_guid.is_not(None)))
+            .on_conflict_do_nothing(index_elements=["user_guid"])
+            .returning(su.user_guid)
+        )
+        after, n = bindparam("after", type_=BigInteger()), bindparam("n", type_=Integer())
+        pending = (
+            select(su.id, su.user_guid, su.attempts).where(su.done_at.is_(None), su.id > after).order_by(su.id).limit(n)
+        ).subquery()
+        self._to_read = (
+            select(pending, m.member_guid, m.moved_to)
+            .outerjoin(members, and_(m.user_guid == pending.c.user_guid, m.gone_at.is_(None)))
+            .order_by(pending.c.id)
+        )
+        done = rows.table("given", {"id": BigInteger(), "attempts": Integer(), "done_at": Moment()}).c
+        self._finish_users = (
+            update(sync_users).where(su.id == done.id).values(attempts=done.attempts, done_at=done.done_at)
+        )
+        lacking = rows.table("given", {"member_guid": Text(), "user_guid": Text()})
+        self._add_missing = (
+            rows.insert(sync_missing)
+            .from_select(["member_guid", "user_guid"], select(lacking).where(lacking.c.member_guid.is_not(None)))
+            .on_conflict_do_nothing(index_elements=["member_guid"])
+        )
+        elsewhere = rows.insert(sync_missing).from_select(
+            ["member_guid", "user_guid", "is_elsewhere"],
+            select(lacking, literal(True)).where(lacking.c.member_guid.is_not(None)),
+        )
+        self._add_elsewhere = elsewhere.on_conflict_do_update(
+            index_elements=["member_guid"], set_={"is_elsewhere": True}
+        )
+        gone = rows.table("given", {"id": BigInteger()})
+        self._finish_checks = delete(sync_missing).where(rows.among(sm.id, select(gone.c.id)))
+        self._count_attempt = update(sync_missing).where(sm.id == gone.c.id).values(attempts=sm.attempts + 1)
+        from_here = bindparam("from_here", type_=String())
+        unlisted = and_(m.gone_at.is_(None), ~exists().where(su.user_guid == m.user_guid))
+        walk = m.member_guid > from_here
+        self._edge = select(m.member_guid).where(walk).order_by(m.member_guid).limit(1).offset(PAGE - 1)
+        page = select(m.member_guid, m.user_guid).where(walk, unlisted)
+        to_here = m.member_guid <= bindparam("to_here", type_=String())
+        self._add_unlisted = {
+            is_last: rows.insert(sync_missing)
+            .from_select(["member_guid", "user_guid"], page if is_last else page.where(to_here))
+            .on_conflict_do_nothing(index_elements=["member_guid"])
+            for is_last in (True, False)
+        }
+
+    def _given(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+        return {"given": self._rows.encode(rows)}
+
+    async def own_names(self, connection: AsyncConnection, listed: Sequence[MxUser]) -> dict[str, str]:
+        """For users that our tables name by the client's own id: the GUID, and that id."""
+        by_id = {user.own_id: user.user_guid for user in listed if user.own_id is not None}
+        if not by_id:
+            return {}
+        given = self._given({"own_id": own} for own in sorted(by_id))
+        return {by_id[own]: own for own in (await connection.execute(self._own_names, given)).scalars()}
+
+    async def add_users(
+        self, connection: AsyncConnection, guids: Iterable[str], done: Collection[str], now: datetime
+    ) -> set[str]:
+        unique = dict.fromkeys(guids)
+        if not unique:
+            return set()
+        given = self._given({"user_guid": guid, "done_at": now if guid in done else None} for guid in unique)
+        return set((await connection.execute(self._add_users, given)).scalars())
+
+    async def to_read(self, connection: AsyncConnection, n: int, after: int) -> list[UserToRead]:
+        found: dict[int, UserToRead] = {}
+        known: dict[int, dict[str, str | None]] = {}
+        for id_, user_guid, attempts, member, moved in await connection.execute(
+            self._to_read, {"n": n, "after": after}
+        ):
+            if id_ not in found:
+                theirs = known[id_] = {}
+                found[id_] = UserToRead(id=id_, user_guid=user_guid, attempts=attempts, known=theirs)
+            if member is not None:
+                known[id_][member] = moved
+        return list(found.values())
+
+    async def finish_users(self, connection: AsyncConnection, read: Sequence[UserRead], now: datetime) -> None:
+        rows = []
+        for each in read:
+            attempts = each.user.attempts + (each.failed and each.counts)
+            is_done = not each.failed or attempts >= MOST_ATTEMPTS
+            if is_done or attempts != each.user.attempts:
+                rows.append({"id": each.user.id, "attempts": attempts, "done_at": now if is_done else None})
+        if rows:
+            await connection.execute(self._finish_users, self._given(sorted(rows, key=lambda row: row["id"])))
+
+    async def add_missing(
+        self, connection: AsyncConnection, missing: Sequence[tuple[str, str]], elsewhere: Sequence[tuple[str, str]]
+    ) -> None:
+        for statement, pairs in ((self._add_missing, missing), (self._add_elsewhere, elsewhere)):
+            if pairs:
+                rows = [{"member_guid": guid, "user_guid": user} for guid, user in sorted(dict(pairs).items())]
+                await connection.execute(statement, self._given(rows))
+
+    async def finish_checks(self, connection: AsyncConnection, done: Sequence[int], failed: Sequence[int]) -> None:
+        for statement, ids in ((self._finish_checks, done), (self._count_attempt, failed)):
+            if ids:
+                await connection.execute(statement, self._given({"id": id_} for id_ in sorted(ids)))
+
+    async def add_unlisted(self, connection: AsyncConnection, after: str) -> str | None:
+        """Add what lacks of one page of members; returns where the next page begins, ``None`` if there is none."""
+        end: str | None = await connection.scalar(self._edge, {"from_here": after})
+        given = {"from_here": after} | ({} if end is None else {"to_here": end})
+        await connection.execute(self._add_unlisted[end is None], given)
+        return end

@@ -1,0 +1,219 @@
+"""The steps of a sync, a transaction each."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.policy.listing import Position
+from worker.store.mx_members import Applied, MxMember, MxUser, apply_members, apply_users, mark_gone
+from worker.store.sql.database import Database
+from worker.store.sql.tables import members, sync_missing, syncs
+from worker.store.syncs.holding import Holding
+from worker.store.syncs.statements import Statements
+from worker.store.syncs.sync import MOST_ATTEMPTS, MemberChecked, MemberToCheck, Sync, UserRead, UserToRead
+
+m, s, sm = members.c, syncs.c, sync_missing.c
+
+
+class SyncStore(Holding):
+    """Writes what MX said, together with the checkpoint behind it."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._statements = database.rows.part(Statements)
+
+    async def store_users(
+        self,
+        sync: Sync,
+        position: Position,
+        listed: Sequence[MxUser],
+        *,
+        disabled: Collection[str],
+        unreadable: int,
+        seconds: float,
+        now: datetime,
+    ) -> int:
+        """Store a page of users and the checkpoint behind it; how many of them are new to this sync (all, if it was stored already).
+
+        A user whom our tables name by the client's own id keeps that name. The members of ``disabled`` ones are not read.
+        """
+
+        async def work(connection: AsyncConnection) -> int:
+            if await connection.scalar(select(s.taken).where(s.id == sync.id)) == position.taken:
+                return len(listed)  # it was committed, and the answer to that was lost
+            named = await self._statements.own_names(connection, listed)
+            ours = [
+                msgspec.structs.replace(user, user_guid=named.get(user.user_guid, user.user_guid)) for user in listed
+            ]
+            skipped = {named.get(guid, guid) for guid in disabled}
+            fresh = await self._statements.add_users(connection, [user.user_guid for user in ours], skipped, now)
+            new_users, emails = await apply_users(connection, self._rows, ours)
+            sync.found.update(
+                users=len(fresh),
+                repeated=len(listed) - len(fresh),
+                unreadable=unreadable,
+                disabled=len(skipped & fresh),
+                new_users=new_users,
+                emails=emails,
+            )
+            await self._touch(
+                connection,
+                sync,
+                seconds=seconds,
+                now=now,
+                taken=position.taken,
+                per_page=position.per_page,
+                first_total=position.first_total,
+                total=position.total,
+                has_all_users=position.ended,
+            )
+            return len(fresh)
+
+        stored: int = await self._retried(sync, work)
+        return stored
+
+    async def to_read(self, n: int, *, after: int) -> list[UserToRead]:
+        """Up to ``n`` users whose members are to be read, in order of their ids and from ``after`` on."""
+        return await self._database.transaction(lambda connection: self._statements.to_read(connection, n, after))
+
+    async def settle_users(
+        self,
+        sync: Sync,
+        read: Sequence[UserRead],
+        *,
+        read_at: datetime,
+        skip_aggregation: bool,
+        seconds: float,
+        now: datetime,
+    ) -> None:
+        """Write what MX said of the members of these users, and that they are done."""
+
+        async def work(connection: AsyncConnection) -> None:
+            said = [member for each in read for member in each.members]
+            applied = await apply_members(
+                connection, self._rows, said, read_at=read_at, now=now, skip_aggregation=skip_aggregation
+            )
+            await self._statements.add_missing(
+                connection,
+                [(guid, each.user.user_guid) for each in read for guid in each.missing],
+                [(guid, "") for guid in applied.of_others],
+            )
+            await self._statements.finish_users(connection, read, now)
+            for each in read:
+                sync.found.update(each.noted)
+                gives_up = each.failed and each.counts and each.user.attempts + 1 >= MOST_ATTEMPTS
+                sync.found.update(unread=int(gives_up))
+            sync.found.update(members=len(said))
+            _note(sync.found, applied)
+            await self._touch(connection, sync, seconds=seconds, now=now)
+
+        await self._retried(sync, work)
+
+    async def add_members_of_unlisted_users(self, sync: Sync, *, seconds: float, now: datetime) -> None:
+        """Members of users whom MX did not list are to be checked as well: page by page, so that memory stays flat."""
+        last = ""
+        while True:
+
+            async def work(connection: AsyncConnection, after: str = last) -> str | None:
+                await self._touch(connection, sync, seconds=seconds, now=now)
+                return await self._statements.add_unlisted(connection, after)
+
+            end = await self._database.transaction(work)
+            if end is None:
+                return
+            last = end
+
+    async def to_check(self, n: int, *, after: int) -> list[MemberToCheck]:
+        """Up to ``n`` members to be read one by one, in order of their ids and from ``after`` on."""
+        query = (
+            select(sm.id, sm.member_guid, sm.user_guid, sm.attempts)
+            .where(~sm.is_elsewhere, sm.attempts < MOST_ATTEMPTS, sm.id > after)
+            .order_by(sm.id)
+            .limit(n)
+        )
+
+        async def work(connection: AsyncConnection) -> list[MemberToCheck]:
+            return [MemberToCheck(**row) for row in (await connection.execute(query)).mappings()]
+
+        return await self._database.transaction(work)
+
+    async def settle_checks(
+        self,
+        sync: Sync | None,
+        checked: Sequence[MemberChecked],
+        *,
+        read_at: datetime,
+        skip_aggregation: bool,
+        seconds: float,
+        now: datetime,
+        found: Counter[str],
+    ) -> None:
+        """Write what MX said of members that it did not list. ``sync``: ``None`` where none of the whole list is under way."""
+
+        async def work(connection: AsyncConnection) -> None:
+            said = [each.said for each in checked if each.said is not None]
+            applied = await apply_members(
+                connection, self._rows, said, read_at=read_at, now=now, skip_aggregation=skip_aggregation
+            )
+            gone = [each.member.member_guid for each in checked if each.gone]
+            found.update(gone=await mark_gone(connection, self._rows, gone, now), unlisted=len(said))
+            _note(found, applied)
+            if sync is None:
+                return
+            done = [each.member.id for each in checked if each.gone or each.said is not None]
+            failed = [each.member for each in checked if not each.gone and each.said is None and each.counts]
+            await self._statements.finish_checks(connection, done, [member.id for member in failed])
+            found.update(unchecked=sum(member.attempts + 1 >= MOST_ATTEMPTS for member in failed))
+            await self._touch(connection, sync, seconds=seconds, now=now)
+
+        if sync is None:
+            await self._database.transaction(work)
+        else:
+            await self._retried(sync, work)
+
+    async def apply_one(
+        self, said: Sequence[MxMember], *, read_at: datetime, now: datetime, skip_aggregation: bool, found: Counter[str]
+    ) -> None:
+        """Write what MX said of single members."""
+
+        async def work(connection: AsyncConnection) -> Applied:
+            return await apply_members(
+                connection, self._rows, said, read_at=read_at, now=now, skip_aggregation=skip_aggregation
+            )
+
+        _note(found, await self._database.transaction(work))
+        found.update(members=len(said))
+
+    async def members_of(self, user_guid: str) -> dict[str, str | None]:
+        """Our rows of a user of which MX did not say that they are gone: each GUID, and the one that it moved to."""
+
+        async def work(connection: AsyncConnection) -> dict[str, str | None]:
+            query = select(m.member_guid, m.moved_to).where(m.user_guid == user_guid, m.gone_at.is_(None))
+            return {row[0]: row[1] for row in await connection.execute(query)}
+
+        return await self._database.transaction(work)
+
+    async def user_of(self, member_guid: str) -> str | None:
+        """The user of a member of ours."""
+
+        async def work(connection: AsyncConnection) -> str | None:
+            found: str | None = await connection.scalar(select(m.user_guid).where(m.member_guid == member_guid))
+            return found
+
+        return await self._database.transaction(work)
+
+
+def _note(found: Counter[str], applied: Applied) -> None:
+    found.update(
+        new_members=applied.inserted,
+        changed=applied.changed,
+        back=applied.back,
+        moved=applied.moved,
+        managed=applied.managed,
+        other_user=len(applied.of_others),
+        overtaken=applied.overtaken,
+    )
