@@ -117,7 +117,14 @@ def sandbox(
 ) -> None:
     """An MX look-alike and a mail server; with --phones, phones and browsers too."""
     mail_dir.mkdir(parents=True, exist_ok=True)
-    from worker.sandbox.server import DEFAULT_API_KEY, DEFAULT_CLIENT_ID, Addresses, SandboxConfig, serve
+    from worker.sandbox.server import (
+        DEFAULT_API_KEY,
+        DEFAULT_CLIENT_ID,
+        DEFAULT_WEBHOOK_AUTH,
+        Addresses,
+        SandboxConfig,
+        serve,
+    )
 
     if population is None:
         population = _write_example(mail_dir.parent)
@@ -130,6 +137,7 @@ def sandbox(
         phones=phones,
         web=web,
         front_port=front_port,
+        webhook_auth=None if web is None else DEFAULT_WEBHOOK_AUTH,
     )
 
     def ready(addresses: Addresses) -> None:
@@ -142,6 +150,7 @@ def sandbox(
             "EMAIL_FROM": "Sandbox <no-reply@sandbox.example>",
             **addresses.push,
             **({"PUBLIC_BASE_URL": addresses.public_base_url} if addresses.public_base_url else {}),
+            **({"MX_WEBHOOK_AUTH": DEFAULT_WEBHOOK_AUTH} if addresses.public_base_url else {}),
         }
         for name, value in settings.items():
             out.print(f"  {name}={quoted(value)}")

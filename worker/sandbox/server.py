@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 DEFAULT_API_KEY = "sandbox-api-key"
 DEFAULT_CLIENT_ID = "sandbox-client-id"
+DEFAULT_WEBHOOK_AUTH = "mx:sandbox-webhooks"
 
 _BACKLOG = 2048
 #: Limit of open files and sockets. MX allows 2,000 connections per address, and mail needs more beside them.
@@ -73,7 +74,8 @@ class SandboxConfig:
     #: Where `reconnect web` listens, such as ``http://127.0.0.1:8080``: a front for it is opened (:mod:`worker.sandbox.front`).
     web: str | None = None
     front_port: int = 0
-    #: Where MX's webhooks are sent, and what as ``MX_WEBHOOK_AUTH`` has to be (:mod:`worker.sandbox.webhooks`).
+    #: Where MX's webhooks are sent, and what with them, as ``MX_WEBHOOK_AUTH`` has it (:mod:`worker.sandbox.webhooks`). With ``web``, and
+    #: an ``auth`` alone, they go through the front.
     webhooks: str | None = None
     webhook_auth: str | None = field(default=None, repr=False)
 
@@ -160,7 +162,10 @@ async def serve(config: SandboxConfig, ready: Callable[[Addresses], None]) -> No
                     port = await stack.enter_async_context(front.running(config.host, config.front_port))
                 except OSError as error:
                     raise _cannot_listen(config.host, config.front_port, error) from None
-                addresses = replace(addresses, public_base_url=Addresses.of(config.host, port, 0).base_url)
+                public = Addresses.of(config.host, port, 0).base_url
+                addresses = replace(addresses, public_base_url=public)
+                if config.webhooks is None and config.webhook_auth is not None:
+                    bank.members.webhooks.url = f"{public}/webhooks/mx"
             ready(addresses)
             await stop.wait()
         finally:
