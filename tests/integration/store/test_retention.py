@@ -344,7 +344,7 @@ async def _what_decides(bench: Any) -> dict[str, Any]:
     loaded = await FetchStore(database).users(people, since=NOW - span)
     pages = {}
     for row in rows["links"]:
-        if row["expires_at"] > bench.runtime.clock.now():
+        if row["expires_at"] > NOW + timedelta(hours=1):  # the others expire while the test runs
             page = await LinkPageStore(database).read(row["token_hash"])
             pages[row["id"]] = None if page is None else [(b.reconnection_id, b.state) for b in page[1]]
     return {
