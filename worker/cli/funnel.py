@@ -8,7 +8,7 @@ from rich.table import Table
 
 from worker.cli.session import when
 from worker.policy.states import NotificationState, ReconnectionState
-from worker.store.queries.reports import Count, Standing
+from worker.store.queries.standing import Count, Standing
 
 #: At most this many reasons have a row of their own; the others are added up in one row, so that the output fits on a screen.
 _ROWS = 10
@@ -61,7 +61,7 @@ def reason(count: Count) -> str | None:
 
 def counted(standing: Standing) -> dict[str, Any]:
     """The numbers of `status --json`: rows in each state, reasons, and what waits for what."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"estimated": standing.estimated}
     for kind, states, counts in (
         ("reconnections", _R, standing.reconnections),
         ("notifications", _N, standing.notifications),
@@ -105,7 +105,10 @@ def funnel_table(found: dict[str, Any]) -> Table:
     for kind in ("reconnections", "notifications"):
         for position, (state, count) in enumerate(found[kind].items()):
             reasons = [", ".join(why.get((kind, state), ()))] if why else []
-            table.add_row(kind if position == 0 else "", state, str(count), *reasons, style=None if count else "dim")
+            about = "~" if f"{kind}.{state}" in found.get("estimated", ()) else ""
+            table.add_row(
+                kind if position == 0 else "", state, f"{about}{count}", *reasons, style=None if count else "dim"
+            )
         table.add_section()
     return table
 

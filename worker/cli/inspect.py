@@ -32,6 +32,7 @@ from worker.store.queries.lookup import LookupStore
 from worker.store.queries.presses import Presses, PressStore
 from worker.store.queries.reports import ReportStore
 from worker.store.queries.returns import Returns, ReturnStore
+from worker.store.queries.standing import StandingStore
 from worker.store.queries.unreadable import NotUnderstood, UnreadableStore
 from worker.store.queries.webhooks import Webhooks, WebhookStore
 from worker.store.sweeping import SweepStore
@@ -96,15 +97,16 @@ async def overview(runtime: Runtime) -> dict[str, Any]:
     now = await runtime.set_clock()
     reports = ReportStore(runtime.database)
     overdue = await reports.overdue_sweeps(runtime.settings.sweep_schedule)
+    standing = await StandingStore(runtime.database).read(now)
     return {
         "at": now,
-        **counted(await reports.standing(now)),
-        "backlog": await reports.backlog(now),
+        **counted(standing),
+        "backlog": standing.backlog,
         "pauses": [
             {"scope": p.scope, "reason": p.reason, "since": p.since, "probe_at": p.probe_at}
             for p in await PauseStore(runtime.database).all()
         ],
-        "open_by_reason": await reports.open_by_reason(),
+        "open_by_reason": standing.open_by_reason,
         "expiring": [
             msgspec.structs.asdict(week)
             for week in await InstitutionStore(runtime.database).expiring(now, weeks=EXPIRING_WEEKS)

@@ -20,6 +20,7 @@ from worker.store.outages import OutageStore
 from worker.store.pauses import EVENTS, EVERYTHING, MX, PauseStore, channel_scope, delivery_scope, outage_scope
 from worker.store.queries.lookup import LookupStore
 from worker.store.queries.reports import ReportStore
+from worker.store.queries.standing import StandingStore
 from worker.store.retrying import RetryStore
 from worker.store.sweeping import SweepReport, SweepStore
 
@@ -71,7 +72,7 @@ async def _would_do(runtime: Runtime) -> dict[str, Any]:
     store = SweepStore(runtime.database, statuses=settings.reconnect_statuses, notice_days=settings.expiry_notice_days)
     return {
         "would_open": await store.would_open(now),
-        "backlog": await ReportStore(runtime.database).backlog(now),
+        "backlog": (await StandingStore(runtime.database).read(now)).backlog,
         "pauses": [pause.scope for pause in await PauseStore(runtime.database).all()],
     }
 

@@ -60,6 +60,8 @@ class Source:
     state: Any = ""
     outcome: Any = ""
     detail: Any = ""
+    #: Rows that were written by hand may have no such moment.
+    may_lack: bool = False
 
     def columns(self) -> list[Any]:
         """State, outcome and detail, as text and never NULL."""
@@ -87,17 +89,25 @@ class Source:
 #: The predicates of ``ix_reconnections_ended`` and ``ix_notifications_ended``.
 HAS_ENDED = and_(r.closed_at.is_not(None), r.emptied_at.is_(None))
 WAS_TOLD = and_(n.state != written("pending"), n.state != written("sending"))
-_IS_BACK = and_(HAS_ENDED, r.state == written("reconnected"), r.reason != written(Reason.EXPIRES_SOON))
+IS_BACK = and_(HAS_ENDED, r.state == written("reconnected"), r.reason != written(Reason.EXPIRES_SOON))
 
 ENDED = Source(what="ended", at=r.closed_at, where=HAS_ENDED, state=r.state, outcome=r.outcome, detail=r.reason)
 #: After a message or without one: see ``store/queries/returns.py``.
 RETURNED = Source(
     what="returned",
     at=r.closed_at,
-    where=_IS_BACK,
+    where=IS_BACK,
     detail=case((r.notified_at <= r.closed_at, written("after_message")), else_=written("without_message")),
 )
-TOLD = Source(what="notifications", at=n.outcome_at, where=WAS_TOLD, state=n.state, outcome=n.outcome, detail=n.channel)
+TOLD = Source(
+    what="notifications",
+    at=n.outcome_at,
+    where=WAS_TOLD,
+    state=n.state,
+    outcome=n.outcome,
+    detail=n.channel,
+    may_lack=True,
+)
 OPENED = Source(what="opened", at=r.opened_at, where=r.opened_at.is_not(None), detail=r.reason)
 CLICKED = Source(
     what="clicks",
@@ -199,19 +209,27 @@ class Totals:
         given = self._rows.encode({"id": id_} for id_ in sorted(ids))
         await connection.execute(self._uncount[what], {"given": given, "until": until})
 
-    async def sums(self, connection: AsyncConnection, source: Source, *, since: date | None = None) -> list[Total]:
-        """All that there were, or from a day on: the days that are counted, and the rows of the days that are not."""
+    async def sums(self, connection: AsyncConnection, source: Source, *, since: datetime | None = None) -> list[Total]:
+        """All that there were, or since a moment: the days that are counted, and the rows of the days that are not."""
         until = await self.until(connection)
-        which = [t.what == source.what, *([] if since is None else [t.day >= since])]
         key = (t.state, t.outcome, t.detail)
-        queries = [select(*key, func.sum(t.count)).where(*which).group_by(*key)]
-        begin = max((moment for moment in (until, since and _begin_of(since)) if moment is not None), default=None)
+        totals = select(*key, func.sum(t.count)).where(t.what == source.what).group_by(*key)
         # Two queries, since no index serves an OR. Rows without a moment were written by hand.
-        fresh = [
-            source.at.is_not(None) if begin is None else source.at >= literal(begin, Moment()),
-            source.at.is_(None),
-        ]
+        fresh = [source.at.is_not(None) if until is None else source.at >= literal(until, Moment())]
+        fresh += [source.at.is_(None)] if source.may_lack else []
+        if since is not None:
+            whole = (since + _DAY).date()
+            totals = totals.where(t.day >= whole)
+            begin = literal(since, Moment())
+            if until is None or until <= since:
+                fresh = [source.at > begin]
+            else:  # and what is left of its day
+                fresh = [
+                    source.at >= literal(until, Moment()),
+                    and_(source.at > begin, source.at < literal(_begin_of(whole), Moment())),
+                ]
         columns = source.columns()
+        queries = [totals]
         queries += [
             select(*columns, func.count()).where(source.where, each).group_by(*source.grouped()) for each in fresh
         ]

@@ -25,7 +25,7 @@ from worker.store.addresses import AddressStore
 from worker.store.fetching import FetchStore
 from worker.store.outages import OutageStore
 from worker.store.queries.link_page import LinkPageStore
-from worker.store.queries.reports import ReportStore
+from worker.store.queries.standing import StandingStore
 from worker.store.retention import RetentionStore
 from worker.store.retrying import RetryStore
 from worker.store.sql.database import open_sync_engine
@@ -107,7 +107,7 @@ async def test_what_ended_long_ago_goes_with_all_that_hangs_on_it_and_nothing_el
         await connection.execute(insert(sweeps), [{"id": n, "started_at": ago(500 - n)} for n in range(1, 6)])
         await connection.execute(insert(sweeps), [{"id": 6, "started_at": ago(401)}])
 
-    before = await ReportStore(bench.runtime.database).standing(NOW)
+    before = await StandingStore(bench.runtime.database).read(NOW)
     assert await retain(bench.runtime, NOW) > 0
     left = await everything(bench.runtime.database)
     for table in ("reconnections", "notifications"):
@@ -121,7 +121,7 @@ async def test_what_ended_long_ago_goes_with_all_that_hangs_on_it_and_nothing_el
     assert [row["id"] for row in left["sweeps"]] == [6]  # the newest says whether sweeps are overdue
     assert await dangling(bench.runtime.database) == []
     # What `status` shows is as before.
-    assert _sums(await ReportStore(bench.runtime.database).standing(NOW)) == _sums(before)
+    assert _sums(await StandingStore(bench.runtime.database).read(NOW)) == _sums(before)
     # Once more: nothing is left to do. When the member of `gone` is well, its row goes as well.
     assert await retain(bench.runtime, NOW) == 0
     await bench.sql("UPDATE members SET connection_status = 'CONNECTED' WHERE member_guid = 'MBR-gone'")
@@ -159,7 +159,7 @@ async def test_nothing_is_ever_deleted_without_the_setting(bench_for: Any) -> No
 
 async def test_totals_of_a_day_follow_what_happens_to_it_later(bench_for: Any) -> None:
     bench = await bench_for(retention_days=100)
-    database, reports = bench.runtime.database, ReportStore(bench.runtime.database)
+    database, reports = bench.runtime.database, StandingStore(bench.runtime.database)
     told = Histories()
     for number in range(6):
         told.user(f"u{number}")
@@ -170,7 +170,7 @@ async def test_totals_of_a_day_follow_what_happens_to_it_later(bench_for: Any) -
     await told.write(database)
 
     async def stands() -> dict[Any, int]:
-        one, other = _sums(await reports.standing(NOW))
+        one, other = _sums(await reports.read(NOW))
         return one | other
 
     fresh = await stands()
@@ -209,7 +209,7 @@ async def test_days_that_were_counted_while_the_clock_stood_ahead_are_counted_ag
     await more.write(bench.runtime.database)
     await retain(bench.runtime, NOW)
     await retain(bench.runtime, NOW + timedelta(days=2))
-    assert sum(_sums(await ReportStore(bench.runtime.database).standing(NOW))[0].values()) == 2
+    assert sum(_sums(await StandingStore(bench.runtime.database).read(NOW))[0].values()) == 2
 
 
 def a_crowd(rng: random.Random, size: int) -> Histories:

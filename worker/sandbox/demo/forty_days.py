@@ -26,8 +26,9 @@ from worker.sandbox.demo.reach import SCANNERS, Reach
 from worker.sandbox.scanning import ScanKind, kind_for
 from worker.sandbox.scenario import DemoMember, devices_of, with_devices, write_import, write_zones
 from worker.stages.sweep import sweep
-from worker.store.queries.reports import ReportStore, Standing
+from worker.store.queries.reports import ReportStore
 from worker.store.queries.returns import Returns, ReturnStore
+from worker.store.queries.standing import Standing, StandingStore
 from worker.store.setting_back import set_back
 from worker.store.sweeping import SweepReport
 
@@ -158,7 +159,7 @@ class FortyDays:
             await self._stop(stop)
         results.scans = await self._customers.scans()
         results.ended = await self._reports.states()
-        results.standing = await self._reports.standing(self._runtime.clock.now())
+        results.standing = await StandingStore(self._runtime.database).read(self._runtime.clock.now())
         results.returns = await ReturnStore(self._runtime.database).lately(
             self._runtime.clock.now(), within=now + _A_DAY
         )

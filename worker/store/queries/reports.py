@@ -5,12 +5,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import Integer, and_, case, cast, func, literal, or_, select
+from sqlalchemy import and_, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.schedules import overdue_since
 from worker.store.consents import is_reckoned
-from worker.store.pauses import EVERYTHING, MX, holds_all, holds_channel, holds_institution
+from worker.store.queries.sampling import by_index, up_to
 from worker.store.selection import FACTS, facts_of
 from worker.store.sql.application import is_set
 from worker.store.sql.database import Database
@@ -27,13 +27,14 @@ from worker.store.sql.tables import (
     windows,
     written,
 )
-from worker.store.totals import ENDED, TOLD, Totals
 
 r, n = reconnections.c, notifications.c
 
 
 #: More than so many are not counted where it is asked whether there are any.
 _MANY = 1000
+#: What waits for a channel is examined again within this.
+_SOON = timedelta(hours=2)
 #: `explain` tells the newest presses of a reconnection's button.
 _MOST_CLICKS = 20
 
@@ -57,130 +58,39 @@ class OverdueSweeps:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
-    """So many stand in a state, with the outcome that was recorded last."""
-
-    state: str
-    outcome: str | None
-    #: It waits for a moment that has not come yet.
-    later: bool
-    #: It is due, and a pause holds it.
-    paused: bool
-    count: int
-    #: The earliest moment that one of them waits for.
-    first_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """All reconnections and all notifications, counted."""
-
-    reconnections: list[Count]
-    notifications: list[Count]
-
-
 class ReportStore:
     """Reads, never writes."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._totals = database.rows.part(Totals)
-
-    async def backlog(self, now: datetime) -> dict[str, Any]:
-        """What is in hand, what is late, and what waits for later."""
-        moment = literal(now, Moment())
-
-        def number(condition: Any) -> Any:
-            return func.coalesce(func.sum(cast(case((condition, 1), else_=0), Integer)), 0)
-
-        due, leased = r.state == written("due"), r.state == written("leased")
-        work_query = select(
-            number(and_(due, r.next_attempt_at <= moment)).label("due_now"),
-            number(and_(due, r.next_attempt_at > moment)).label("due_later"),
-            number(and_(due, r.attempts > 0)).label("retrying"),
-            number(leased).label("leased"),
-            number(and_(leased, r.lease_expires_at < database_now())).label("leases_expired"),
-            number(r.state == written("ready")).label("ready"),
-            func.min(case((due, r.next_attempt_at))).label("next_due_at"),
-        ).where(r.closed_at.is_(None))
-        pending, sending = n.state == written("pending"), n.state == written("sending")
-        message_query = select(
-            number(and_(pending, n.next_attempt_at <= moment)).label("to_deliver_now"),
-            number(and_(pending, n.next_attempt_at > moment)).label("to_deliver_later"),
-            number(sending).label("sending"),
-        ).where(or_(pending, sending))
-
-        async def work(connection: AsyncConnection) -> dict[str, Any]:
-            rows = [(await connection.execute(query)).mappings().one() for query in (work_query, message_query)]
-            return {**rows[0], **rows[1]}
-
-        return await self._database.transaction(work)
 
     async def in_hand(self, since: datetime, now: datetime) -> dict[str, int]:
-        """What is still on its way of what was due at ``since``; what failed and waits for a retry is not."""
-        fetching = or_(
-            and_(r.state == written("due"), r.next_attempt_at <= literal(since, Moment())), r.state == written("leased")
-        )
-        telling = or_(
-            and_(n.state == written("pending"), n.next_attempt_at <= literal(now, Moment()), n.attempts == 0),
-            n.state == written("sending"),
-        )
+        """What is still on its way of what was due at ``since``; what failed and waits for a retry is not. Each is counted by its own index."""
+        due = and_(r.state == written("due"), r.next_attempt_at <= literal(since, Moment()))
+        to_tell = and_(n.state == written("pending"), n.next_attempt_at <= literal(now, Moment()), n.attempts == 0)
+        leased, sending = r.state == written("leased"), n.state == written("sending")
 
         async def work(connection: AsyncConnection) -> dict[str, int]:
+            await by_index(connection, self._database.rows)
             counts = [
-                await connection.scalar(select(func.count()).select_from(table).where(condition))
-                for table, condition in ((reconnections, fetching), (notifications, telling))
+                await connection.scalar(select(func.count()).select_from(table).where(condition)) or 0
+                for table, condition in (
+                    (reconnections, due),
+                    (reconnections, leased),
+                    (notifications, to_tell),
+                    (notifications, sending),
+                )
             ]
-            return {"to_fetch": int(counts[0] or 0), "to_deliver": int(counts[1] or 0)}
-
-        return await self._database.transaction(work)
-
-    async def standing(self, now: datetime) -> Standing:
-        """Where reconnections and notifications stand, and why.
-
-        What ended is read off ``daily_totals``, but for the days that are not counted yet. So what was deleted is among it.
-        """
-        moment = literal(now, Moment())
-
-        def of_open(table: Any, waits: str, paused: Any) -> Any:
-            # Only what waits is told apart by whether its moment has come.
-            waiting = table.c.state == written(waits)
-            later = case((and_(waiting, table.c.next_attempt_at > moment), 1), else_=0).label("later")
-            held = case((and_(waiting, table.c.next_attempt_at <= moment, paused), 1), else_=0).label("held")
-            columns = (table.c.state, table.c.outcome, later, held)
-            return select(*columns, func.count(), func.min(case((waiting, table.c.next_attempt_at)))).group_by(*columns)
-
-        of_fetch = or_(holds_all(EVERYTHING, MX), holds_institution(r.institution_code))
-        opened = of_open(reconnections, "due", of_fetch).where(r.closed_at.is_(None))
-        live = of_open(notifications, "pending", holds_channel(n.channel)).where(
-            or_(n.state == written("pending"), n.state == written("sending"))
-        )
-
-        async def work(connection: AsyncConnection) -> Standing:
-            found = []
-            for query, source in ((opened, ENDED), (live, TOLD)):
-                rows = await connection.execute(query)
-                counts = [Count(row[0], row[1], bool(row[2]), bool(row[3]), row[4], row[5]) for row in rows]
-                totals = await self._totals.sums(connection, source)
-                counts += [Count(each.state, each.outcome or None, False, False, each.count, None) for each in totals]
-                found.append(counts)
-            return Standing(*found)
-
-        return await self._database.transaction(work)
-
-    async def open_by_reason(self) -> dict[str, int]:
-        """How many open reconnections there are for each reason."""
-        query = select(r.reason, func.count()).where(r.closed_at.is_(None)).group_by(r.reason)
-
-        async def work(connection: AsyncConnection) -> dict[str, int]:
-            return {row[0]: row[1] for row in await connection.execute(query)}
+            return {"to_fetch": int(counts[0] + counts[1]), "to_deliver": int(counts[2] + counts[3])}
 
         return await self._database.transaction(work)
 
     async def newest_uri(self) -> str | None:
-        """The newest stored URI, encrypted, to see whether the keys open it."""
-        query = select(windows.c.uri).where(windows.c.uri.is_not(None)).order_by(windows.c.id.desc()).limit(1)
+        """The URI of a live window, encrypted, to see whether the keys open it: of the newest reconnection that has one."""
+        w = windows.c
+        live = and_(w.superseded_at.is_(None), w.epoch.is_not(None))
+        # Among all windows the newest with a URI may be far: none has one once it is superseded.
+        query = select(w.uri).where(live, w.uri.is_not(None)).order_by(w.reconnection_id.desc()).limit(1)
 
         async def work(connection: AsyncConnection) -> str | None:
             stored: str | None = await connection.scalar(query)
@@ -237,16 +147,24 @@ class ReportStore:
 
     async def waiting_to_be_told(self) -> str:
         """How many reconnections and notifications wait for nothing but a way to tell somebody: ``""`` for none, ``1000+`` for many."""
-        unreachable = r.outcome == literal("channel_not_configured")
-        due = select(r.id).where(r.state == written("due"), or_(r.next_attempt_at <= database_now(), unreachable))
-        pending = select(n.id).where(n.state == written("pending"), n.next_attempt_at <= database_now())
 
         async def work(connection: AsyncConnection) -> int:
-            counts = [
-                await connection.scalar(select(func.count()).select_from(query.limit(_MANY + 1).subquery()))
-                for query in (due, pending)
-            ]
-            return sum(int(count or 0) for count in counts)
+            await by_index(connection, self._database.rows)
+            # As a value: what the database computes anew for each row no index can look up.
+            now: datetime = (await connection.execute(select(database_now()))).scalar_one()
+            moment, soon = literal(now, Moment()), literal(now + _SOON, Moment())
+            due = (r.state == written("due"), r.next_attempt_at <= moment)
+            # They are examined every hour, so they are among those that are due soon.
+            unreachable = r.outcome == literal("channel_not_configured")
+            later = (r.state == written("due"), r.next_attempt_at > moment, r.next_attempt_at <= soon, unreachable)
+            pending = (n.state == written("pending"), n.next_attempt_at <= moment)
+            return sum(
+                [
+                    await up_to(connection, reconnections, *due, most=_MANY),
+                    await up_to(connection, reconnections, *later, most=_MANY),
+                    await up_to(connection, notifications, *pending, most=_MANY),
+                ]
+            )
 
         found = await self._database.transaction(work)
         return f"{_MANY}+" if found > _MANY else str(found or "")

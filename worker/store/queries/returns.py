@@ -1,21 +1,26 @@
 """Who came back of late, how long it took, and whether a message had prompted it: all of it follows from what is on record."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from statistics import median
 from typing import Any
 
-from sqlalchemy import and_, func, literal, select
+from sqlalchemy import literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.store.reconnections.notices import IS_NOTICE
+from worker.store.queries.sampling import by_index
 from worker.store.sql.database import Database
-from worker.store.sql.moments import Moment, seconds_between
-from worker.store.sql.tables import reconnections, written
+from worker.store.sql.moments import Moment
+from worker.store.sql.tables import reconnections
+from worker.store.totals import IS_BACK, RETURNED, Totals
 
 r = reconnections.c
 
 #: How far back is looked, unless told otherwise.
 SPAN = timedelta(days=30)
+#: Of so many returns, the newest, the median is taken.
+NEWEST = 2_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,42 +42,41 @@ class ReturnStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._totals = database.rows.part(Totals)
 
     async def lately(self, now: datetime, *, within: timedelta = SPAN) -> Returns:
-        """Who came back within this time before ``now``; whoever renewed ahead of an expiry was never away."""
-        lately = r.closed_at > literal(now - within, Moment())
-        back = and_(r.state == written("reconnected"), lately, ~IS_NOTICE)
-        prompted = and_(back, r.notified_at <= r.closed_at)
-        counts = select(func.count(), func.count(r.notified_at).filter(prompted)).where(back)
+        """Who came back within this time before ``now``; whoever renewed ahead of an expiry was never away.
+
+        The counts are those of ``daily_totals`` and of the days that are not counted yet.
+        """
+        since = now - within
 
         async def work(connection: AsyncConnection) -> Returns:
-            reconnected, after_a_message = (await connection.execute(counts)).one()
+            await by_index(connection, self._database.rows)
+            counts = {total.detail: total.count for total in await self._totals.sums(connection, RETURNED, since=since)}
+            newest = await newest_returns(connection, since)
             return Returns(
                 days=within.days,
-                reconnected=reconnected,
-                after_a_message=after_a_message,
-                median_seconds=await connection.scalar(median_until_closed(r.opened_at, back)),
-                median_seconds_after_message=await connection.scalar(median_until_closed(r.notified_at, prompted)),
+                reconnected=sum(counts.values()),
+                after_a_message=counts.get("after_message", 0),
+                median_seconds=median_seconds((back.opened_at, back.closed_at) for back in newest),
+                median_seconds_after_message=median_seconds((back.notified_at, back.closed_at) for back in newest),
             )
 
         return await self._database.transaction(work)
 
 
-def median_until_closed(since: Any, among: Any) -> Any:
-    """Seconds from a moment to the end of a reconnection, of the one in the middle.
+async def newest_returns(connection: AsyncConnection, since: datetime) -> Sequence[Any]:
+    """The newest :data:`NEWEST` reconnections that ended ``reconnected`` after ``since``: when they were opened, notified, clicked and closed."""
+    moments = (r.opened_at, r.notified_at, r.clicked_at, r.closed_at)
+    query = select(*moments).where(IS_BACK, r.closed_at > literal(since, Moment()))
+    return (await connection.execute(query.order_by(r.closed_at.desc()).limit(NEWEST))).all()
 
-    Of an even number the mean of the two in the middle. SQLite has no percentiles, so they are counted off.
+
+def median_seconds(spans: Iterable[tuple[datetime | None, datetime]]) -> float | None:
+    """Seconds from the first moment to the second, of the one in the middle; of an even number the mean of the two in the middle.
+
+    Left out is what has no first moment, or one that is later. ``None``: nothing is left.
     """
-    took = seconds_between(since, r.closed_at)
-    ranked = (
-        select(
-            took.label("took"),
-            func.row_number().over(order_by=took).label("place"),
-            func.count().over().label("number"),
-        )
-        .where(among)
-        .subquery()
-        .c
-    )
-    middle = (ranked.place * 2 >= ranked.number) & (ranked.place * 2 <= ranked.number + 2)
-    return select(func.avg(ranked.took)).where(middle)
+    took = [(second - first).total_seconds() for first, second in spans if first is not None and first <= second]
+    return median(took) if took else None

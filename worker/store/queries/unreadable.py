@@ -4,16 +4,17 @@ Counts and columns only: no value is ever repeated, since in a column that slipp
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, and_, case, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.columns import channel_of, statuses_as_written
 from worker.policy.zones import zone_named
 from worker.settings.values import CONNECTION_STATUSES
+from worker.store.queries.sampling import Source, source_of
 from worker.store.selection import may_be_broken
 from worker.store.sql.application import device_kind, is_guid, is_set, status_text, unreadable
 from worker.store.sql.database import Database
@@ -77,9 +78,12 @@ class NotUnderstood:
     count: int
     #: What becomes of them: ``counts as empty``.
     effect: str
+    #: The count is an estimate, from a sample of a large table.
+    about: bool = False
 
     def __str__(self) -> str:
-        return f"{self.column}: {self.count} hold {self.what} ({self.effect})"
+        about = "about " if self.about else ""
+        return f"{self.column}: {about}{self.count} hold {self.what} ({self.effect})"
 
 
 class UnreadableStore:
@@ -89,10 +93,15 @@ class UnreadableStore:
         self._database = database
 
     async def counts(self) -> list[NotUnderstood]:
-        """How many rows there are of each kind, those that there are none of left out."""
+        """How many rows there are of each kind, those that there are none of left out.
+
+        Of a table of more than 20,000 rows on PostgreSQL a sample is looked at: what one row in ten thousand holds may be missed.
+        """
 
         async def work(connection: AsyncConnection) -> list[NotUnderstood]:
-            return await _found(connection)
+            rows = self._database.rows
+            sources = [await source_of(connection, rows, table, true()) for table in (users, devices, members)]
+            return await _found(connection, sources)
 
         return await self._database.transaction(work)
 
@@ -100,29 +109,35 @@ class UnreadableStore:
         """The same of one user and their devices; what is unreadable in a member is part of its ``MemberFacts``."""
 
         async def work(connection: AsyncConnection) -> list[NotUnderstood]:
-            return await _found(connection, user_guid)
+            return await _found(connection, [Source(users), Source(devices)], user_guid)
 
         return await self._database.transaction(work)
 
 
-async def _found(connection: AsyncConnection, user_guid: str | None = None) -> list[NotUnderstood]:
+async def _found(
+    connection: AsyncConnection, sources: Sequence[Source], user_guid: str | None = None
+) -> list[NotUnderstood]:
+    """Of users, devices and members, in this order, as many as there are sources."""
     found = []
-    tables = ((users, _OF_USERS), (devices, _OF_DEVICES), *([] if user_guid else [(members, _OF_MEMBERS)]))
-    for table, kinds in tables:
-        theirs = [table.c.user_guid == user_guid] if user_guid else []
-        query = select(*(func.count(case((condition, 1))) for _, _, condition, _ in kinds)).select_from(table)
+
+    def add(source: Source, column: str, what: str, effect: str, seen: int) -> None:
+        if seen:
+            count = source.scaled(seen)
+            found.append(NotUnderstood(column=column, what=what, count=count, effect=effect, about=source.is_sample))
+
+    for source, kinds in zip(sources, (_OF_USERS, _OF_DEVICES, _OF_MEMBERS), strict=False):
+        conditions = (source.instead_of(condition) for _, _, condition, _ in kinds)
+        query = select(*(func.count(case((condition, 1))) for condition in conditions)).select_from(source.rows)
+        theirs = [source.rows.c.user_guid == user_guid] if user_guid else []
         row = (await connection.execute(query.where(*theirs))).one()
-        found += [
-            NotUnderstood(column=column, what=what, count=count, effect=effect)
-            for (column, what, _, effect), count in zip(kinds, row, strict=True)
-            if count
-        ]
-    for column, what, is_understood, effect in _WORDS:
-        theirs = [u.user_guid == user_guid] if user_guid else []
-        number = func.count().label("number")
+        for (column, what, _, effect), seen in zip(kinds, row, strict=True):
+            add(source, column, what, effect, seen)
+    of_users = sources[0]
+    for plain, what, is_understood, effect in _WORDS:
+        theirs = [of_users.rows.c.user_guid == user_guid] if user_guid else []
+        number, column = func.count().label("number"), of_users.rows.c[plain.name]
         words = select(column, number).where(is_set(column), *theirs).group_by(column).order_by(number.desc())
         rows = await connection.execute(words.limit(_DIFFERENT))
-        count = sum(number for word, number in rows if word is not None and not is_understood(word))
-        if count:
-            found.append(NotUnderstood(column=f"users.{column.name}", what=what, count=count, effect=effect))
+        seen = sum(number for word, number in rows if word is not None and not is_understood(word))
+        add(of_users, f"users.{plain.name}", what, effect, seen)
     return sorted(found, key=lambda kind: (kind.column, kind.what))

@@ -1,0 +1,80 @@
+"""Counting without going through all there is: what is little is counted, of what is much a sample is.
+
+On PostgreSQL a sample is some of a table's pages, drawn at random for each query (``TABLESAMPLE SYSTEM``). A count of it is multiplied by
+the share that was drawn, and marked as an estimate. Example: of 3 million open reconnections among 13 million rows about 7,000 are seen, so
+their number is off by 3 % or less nineteen times out of twenty. SQLite has no samples, and counts.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Float, Table, bindparam, func, literal, select, tablesample
+from sqlalchemy import text as sql_text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.util import ClauseAdapter
+
+from worker.store.sql.rows import Rows
+
+#: So many are counted. Each is a row to fetch.
+EXACT = 20_000
+#: Of more, so many rows of the table are looked at.
+SAMPLE = 30_000
+#: Bytes of a row, where PostgreSQL does not know yet how many rows a table has.
+_ROW = 200
+
+_SIZE: Any = sql_text(
+    "SELECT CASE WHEN reltuples > 0 THEN reltuples ELSE pg_relation_size(oid) / :row END FROM pg_class WHERE oid = to_regclass(:name)"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where to count: a table, or a sample of it."""
+
+    rows: Any
+    #: Of the table's rows.
+    share: float = 1.0
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether counts are estimates."""
+        return self.share < 1
+
+    def instead_of(self, expression: Any) -> Any:
+        """An expression over the table's columns, over these rows."""
+        return ClauseAdapter(self.rows).traverse(expression) if self.is_sample else expression
+
+    def scaled(self, count: int) -> int:
+        """A count of what was seen, as one of all there is."""
+        return round(count / self.share)
+
+
+async def by_index(connection: AsyncConnection, rows: Rows) -> None:
+    """For the rest of the transaction: PostgreSQL reads no table from end to end where an index has the rows.
+
+    It takes the reading of a whole table for cheaper than some ten thousand rows by an index, which is true of rows on a disk. Measured with
+    22,000 of a million: 490 ms for the table, 40 ms by the index.
+    """
+    if not rows.is_sqlite:
+        await connection.execute(sql_text("SET LOCAL enable_seqscan = off"))
+
+
+async def up_to(connection: AsyncConnection, table: Table, *where: Any, most: int) -> int:
+    """How many rows satisfy this, counted no further than ``most`` and one more."""
+    few = select(literal(1)).select_from(table).where(*where).limit(most + 1).subquery()
+    return int(await connection.scalar(select(func.count()).select_from(few)) or 0)
+
+
+async def source_of(connection: AsyncConnection, rows: Rows, table: Table, *where: Any) -> Source:
+    """The table itself if few of its rows satisfy this, else a sample of it."""
+    if rows.is_sqlite or await up_to(connection, table, *where, most=EXACT) <= EXACT:
+        return Source(table)
+    return await sample_of(connection, table)
+
+
+async def sample_of(connection: AsyncConnection, table: Table) -> Source:
+    """A sample of a table of PostgreSQL."""
+    size = float(await connection.scalar(_SIZE, {"row": _ROW, "name": table.name}) or 0)
+    share = min(SAMPLE / max(size, 1.0), 1.0)
+    drawn = tablesample(table, func.system(bindparam(None, 100 * share, Float())), name=f"some_{table.name}")
+    return Source(drawn if share < 1 else table, share)

@@ -1,0 +1,184 @@
+"""Where everything stands: the funnel, what waits for what, and the backlog.
+
+- **What ended** is read off ``daily_totals`` and the rows of the last days.
+- **What is open** is counted state by state, each by its own partial index, up to :data:`~worker.store.queries.sampling.EXACT`; of more a
+  sample is drawn (:mod:`~worker.store.queries.sampling`), and the counts are marked as estimates.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Table, and_, case, func, literal, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.policy.states import LIVE, OPEN
+from worker.store.pauses import EVERYTHING, MX, holds_all, holds_channel, holds_institution
+from worker.store.queries.sampling import EXACT, Source, by_index, sample_of, up_to
+from worker.store.sql.database import Database
+from worker.store.sql.moments import Moment, database_now
+from worker.store.sql.tables import notification_reconnections, notifications, reconnections, written
+from worker.store.totals import ENDED, TOLD, Totals
+
+r, n, item = reconnections.c, notifications.c, notification_reconnections.c
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """So many stand in a state, with the outcome that was recorded last."""
+
+    state: str
+    outcome: str | None
+    #: It waits for a moment that has not come yet.
+    later: bool
+    #: It is due, and a pause holds it.
+    paused: bool
+    count: int
+    #: The earliest moment that one of them waits for.
+    first_at: datetime | None
+    #: An attempt on it failed since its last message.
+    retried: bool = False
+    #: Why it was opened; of notifications and of what ended: empty.
+    reason: str = ""
+    #: It is an estimate.
+    about: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """All reconnections and all notifications, counted."""
+
+    reconnections: list[Count]
+    notifications: list[Count]
+    #: The first moment at which something is due.
+    next_due_at: datetime | None = None
+    leases_expired: int = 0
+    #: Open reconnections by their reason.
+    open_by_reason: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def backlog(self) -> dict[str, Any]:
+        """What is in hand, what is late, and what waits for later."""
+
+        def number(counts: Sequence[Count], state: str, **which: bool) -> int:
+            fits = (c for c in counts if c.state == state and all(getattr(c, k) == v for k, v in which.items()))
+            return sum(count.count for count in fits)
+
+        return {
+            "due_now": number(self.reconnections, "due", later=False),
+            "due_later": number(self.reconnections, "due", later=True),
+            "retrying": number(self.reconnections, "due", retried=True),
+            "leased": number(self.reconnections, "leased"),
+            "leases_expired": self.leases_expired,
+            "ready": number(self.reconnections, "ready"),
+            "next_due_at": self.next_due_at,
+            "to_deliver_now": number(self.notifications, "pending", later=False),
+            "to_deliver_later": number(self.notifications, "pending", later=True),
+            "sending": number(self.notifications, "sending"),
+        }
+
+    @property
+    def estimated(self) -> list[str]:
+        """The counts that are estimates: ``reconnections.notified``."""
+        kinds = (("reconnections", self.reconnections), ("notifications", self.notifications))
+        return sorted({f"{kind}.{count.state}" for kind, counts in kinds for count in counts if count.about})
+
+
+class StandingStore:
+    """Reads, never writes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._totals = database.rows.part(Totals)
+
+    async def read(self, now: datetime) -> Standing:
+        """Where reconnections and notifications stand, and why. What was deleted is among what ended."""
+
+        async def work(connection: AsyncConnection) -> Standing:
+            await by_index(connection, self._database.rows)
+            opened = await self._live(connection, reconnections, [str(state) for state in OPEN], now)
+            live = await self._live(connection, notifications, [str(state) for state in LIVE], now)
+            by_reason: dict[str, int] = {}
+            for count in opened:
+                by_reason[count.reason] = by_reason.get(count.reason, 0) + count.count
+            late = and_(r.state == written("leased"), r.lease_expires_at < database_now())
+            return Standing(
+                opened + [_ended(total) for total in await self._totals.sums(connection, ENDED)],
+                live + [_ended(total) for total in await self._totals.sums(connection, TOLD)],
+                next_due_at=await connection.scalar(
+                    select(func.min(r.next_attempt_at)).where(r.state == written("due"))
+                ),
+                leases_expired=await up_to(connection, reconnections, late, most=EXACT),
+                open_by_reason=by_reason,
+            )
+
+        return await self._database.transaction(work)
+
+    async def _live(
+        self, connection: AsyncConnection, table: Table, states: Sequence[str], now: datetime
+    ) -> list[Count]:
+        """What has not ended, from the table while it is little, else each state from where it can be had."""
+        is_live = or_(*(table.c.state == written(state) for state in states))
+        if table is reconnections:
+            is_live = r.closed_at.is_(None)
+        whole = Source(table)
+        if self._database.rows.is_sqlite or await up_to(connection, table, is_live, most=EXACT) <= EXACT:
+            return await self._counted(connection, whole, now, is_live)
+        counts: list[Count] = []
+        much: list[Any] = []
+        for state in states:
+            one = table.c.state == written(state)
+            # No index has what is `ready`: those are the ones that a live message names.
+            if table is reconnections and state == "ready":
+                one = and_(one, r.id.in_(_named_by_live()))
+                few = await up_to(connection, notifications, _is_live(), most=EXACT // 10) <= EXACT // 10
+            else:
+                few = await up_to(connection, table, one, most=EXACT) <= EXACT
+            if few:
+                counts += await self._counted(connection, whole, now, one)
+            else:
+                much.append(state)
+        if much:
+            drawn = await sample_of(connection, table)
+            of = drawn.rows.c
+            counts += await self._counted(connection, drawn, now, or_(*(of.state == written(state) for state in much)))
+        return counts
+
+    async def _counted(self, connection: AsyncConnection, source: Source, now: datetime, which: Any) -> list[Count]:
+        c, moment = source.rows.c, literal(now, Moment())
+        is_reconnection = "reason" in c
+        waiting = c.state == written("due" if is_reconnection else "pending")
+        paused = (
+            or_(holds_all(EVERYTHING, MX), holds_institution(c.institution_code))
+            if is_reconnection
+            else holds_channel(c.channel)
+        )
+        # Only what waits is told apart by whether its moment has come.
+        later = case((and_(waiting, c.next_attempt_at > moment), 1), else_=0).label("later")
+        held = case((and_(waiting, c.next_attempt_at <= moment, paused), 1), else_=0).label("held")
+        retried = case((c.attempts > 0, 1), else_=0).label("retried")
+        why = c.reason.label("why") if is_reconnection else written("").label("why")
+        columns = (c.state, c.outcome, later, held, retried, why)
+        counted = select(*columns, func.count(), func.min(case((waiting, c.next_attempt_at)))).select_from(source.rows)
+        grouped = columns if is_reconnection else columns[:-1]
+        rows = await connection.execute(counted.where(which).group_by(*grouped))
+        return [
+            Count(
+                row[0], row[1], bool(row[2]), bool(row[3]), source.scaled(row[6]), row[7],
+                retried=bool(row[4]), reason=row[5], about=source.is_sample,
+            )
+            for row in rows
+        ]  # fmt: skip
+
+
+def _ended(total: Any) -> Count:
+    return Count(total.state, total.outcome or None, False, False, total.count, None)
+
+
+def _is_live() -> Any:
+    return or_(n.state == written("pending"), n.state == written("sending"))
+
+
+def _named_by_live() -> Any:
+    return select(item.reconnection_id).join(notifications, n.id == item.notification_id).where(_is_live())
