@@ -209,17 +209,24 @@ class EventStore:
 
 def _claimable(now: Any, *, probe: bool = False) -> ColumnElement[bool]:
     """Whether an event is the oldest waiting one of its subject, due, and free."""
-    # The subquery is run for each row, by ix_events_subject, until the limit is reached. For NOT EXISTS PostgreSQL may read every waiting
-    # event first.
+    # The subquery is run for each row until the limit is reached. For NOT EXISTS PostgreSQL may read every waiting event first.
     waiting = events.alias("waiting")
-    oldest = select(func.min(waiting.c.id)).where(waiting.c.subject == e.subject, waiting.c.state == written(WAITING))
+    oldest = select(func.min(waiting.c.id)).where(waiting.c.subject == e.subject, _waits(waiting.c.state))
     paused = holds_all(EVERYTHING) if probe else holds_all(EVERYTHING, EVENTS)
-    return and_(_free(now), e.id == oldest.scalar_subquery(), ~paused)
+    return and_(e.state == written(WAITING), _free(now), e.id == oldest.scalar_subquery(), ~paused)
 
 
-def _free(now: Any) -> ColumnElement[bool]:
-    free = or_(e.lease_expires_at.is_(None), e.lease_expires_at < database_now())
-    return and_(e.state == written(WAITING), e.next_attempt_at <= now, free)
+def _free(now: Any, of: Any = e) -> ColumnElement[bool]:
+    """Whether it is due and nobody holds it."""
+    return and_(of.next_attempt_at <= now, or_(of.lease_expires_at.is_(None), of.lease_expires_at < database_now()))
+
+
+def _waits(state: ColumnElement[str]) -> ColumnElement[bool]:
+    """``state = 'waiting'``, of events of few subjects. In these words PostgreSQL cannot tell that the index of all that wait fits.
+
+    It would read that index once for each subject, 37 ms with 50,000 waiting, and 0.02 ms with the index of subjects.
+    """
+    return and_(state != written(ACCEPTED), state != written(FAILED))
 
 
 def _lease_statement(rows: Rows, *, probe: bool = False) -> Any:
@@ -232,10 +239,14 @@ def _lease_statement(rows: Rows, *, probe: bool = False) -> Any:
         .with_for_update(skip_locked=True)
         .cte("due")
     )
+    behind = events.alias("behind").c
+    theirs = (
+        select(behind.id).join(due, behind.subject == due.c.subject).where(_waits(behind.state), _free(now, behind))
+    )
     columns = (e.id, e.epoch, e.event_id, e.type, e.subject, e.data, e.created_at, e.attempts, e.tried_at)
     return (
         update(events)
-        .where(rows.among(e.subject, select(due.c.subject)), _free(now))
+        .where(rows.among(e.id, theirs))
         .values(
             lease_worker=bindparam("worker_id"),
             lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())),
