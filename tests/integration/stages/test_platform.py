@@ -11,6 +11,7 @@ from worker.stages.click import Back, LeadsTo
 from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
+from worker.stages.sync import sync_all
 from worker.stages.verify import verify
 
 BASE = "https://reconnect.example.com"
@@ -121,3 +122,19 @@ async def test_members_and_users_may_go_by_the_applications_own_ids(bench_for: A
         await verify(bench.runtime)
         assert await bench.states() == {"ours-1": "reconnected"}
         assert await bench.one("SELECT connection_status FROM members") == "CONNECTED"
+
+
+async def test_a_sync_fills_addresses_and_finds_rows_by_guid_and_by_own_id(bench_for: Any, sandbox_for: Any) -> None:
+    own = {"member_id": "ours-1", "user_id": "u-1", "email": "a@mail.example", "is_oauth": True}
+    async with sandbox_for({"a": own, "b": {"email": "b@mail.example"}, "c": {"is_managed_by_user": False}}) as sandbox:
+        bench = await bench_for(**sandbox.settings, mx_api="platform", sync_emails=True)
+        await bench.sql("INSERT INTO users (user_guid, locale) VALUES ('u-1', 'es')")
+        await bench.sql("INSERT INTO members (member_guid, user_guid) VALUES ('ours-1', 'u-1')")
+        for _ in range(2):
+            await sync_all(bench.runtime, begin=True)
+            rows = await bench.sql("SELECT member_guid, user_guid, connection_status FROM members ORDER BY 1")
+            assert sorted(map(tuple, rows)) == [("MBR-b", "USR-b", "DENIED"), ("ours-1", "u-1", "DENIED")]
+            users = await bench.sql("SELECT user_guid, email FROM users WHERE email IS NOT NULL ORDER BY 1")
+            assert sorted(map(tuple, users)) == [("USR-b", "b@mail.example"), ("u-1", "a@mail.example")]
+        ledger = await sandbox.get("/sandbox/ledger?members=false")
+        assert ledger["flavours"].keys() == {"platform"}
