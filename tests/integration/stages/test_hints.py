@@ -389,3 +389,18 @@ async def test_a_member_that_moved_is_known_by_either_guid(bench_for: Any, sandb
         await hints(bench.runtime)
         assert await bench.states() == {"MBR-a": "reconnected"}
         assert await bench.one("SELECT connection_status FROM members") == "CONNECTED"
+
+
+@EACH
+async def test_a_member_that_is_being_read_is_left_to_its_reader(bench_for: Any) -> None:
+    bench = await bench_for()
+    store = bench.runtime.database.store(HintStore)
+
+    async def claimed() -> list[str]:
+        now = bench.runtime.clock.now()
+        return [claim.guid for claim in await store.claim(10, worker_id="w", lease_seconds=60, now=now)]
+
+    await hint(bench, status("a"))
+    assert await claimed() == ["MBR-a"]
+    await hint(bench, status("a", "IMPAIRED"), status("b"))
+    assert await claimed() == ["MBR-b"]
