@@ -7,8 +7,11 @@ of those that changed.
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.store.consents import Consents
 from worker.store.sql.database import Database
-from worker.store.visiting import Visits
+from worker.store.visiting import Found, Visits
 
 
 class CatchUpStore:
@@ -16,12 +19,17 @@ class CatchUpStore:
 
     def __init__(self, database: Database, *, statuses: Collection[str], notice_days: Sequence[int] = ()) -> None:
         self._database = database
+        self._consents = database.rows.part(Consents)
         self._visits = Visits(database.rows, statuses=statuses, notice_days=notice_days)
 
     async def catch_up(self, member_guids: Collection[str], now: datetime, *, grace_seconds: float) -> tuple[int, int]:
         """Close what is over, and open what is broken; how many reconnections of each."""
-        grace = timedelta(seconds=grace_seconds)
-        found = await self._database.transaction(
-            lambda connection: self._visits.visit(connection, sorted(member_guids), now, grace=grace)
-        )
+
+        async def work(connection: AsyncConnection) -> Found:
+            await self._consents.go_on_of(connection, member_guids, now)
+            return await self._visits.visit(
+                connection, sorted(member_guids), now, grace=timedelta(seconds=grace_seconds)
+            )
+
+        found = await self._database.transaction(work)
         return found.closed, found.opened

@@ -103,6 +103,8 @@ class Consents:
             .values(on_return(_NOW, keep=own, otherwise=null()))
         )
         self._go_on = _going_on()
+        guids = rows.table("given", {"member_guid": Text()}).c
+        self._go_on_of = self._go_on.where(m.member_guid == guids.member_guid)
         self._restore = (
             update(members)
             .where(m.expiry_reckoned.is_not(None), m.token_expires_at.is_(None))
@@ -140,6 +142,11 @@ class Consents:
         """
         restored = (await connection.execute(self._restore)).rowcount
         return int(restored + (await connection.execute(self._go_on, {"now": now})).rowcount)
+
+    async def go_on_of(self, connection: AsyncConnection, member_guids: Collection[str], now: datetime) -> None:
+        """The same of these members alone, before anything follows from their dates."""
+        given = self._rows.encode({"member_guid": guid} for guid in sorted(member_guids))
+        await connection.execute(self._go_on_of, {"given": given, "now": now})
 
     async def walk(self, connection: AsyncConnection, now: datetime, *, n: int = PAGE) -> tuple[int, bool]:
         """Walk on by a page: how many dates were written, and whether there is more of this walk.

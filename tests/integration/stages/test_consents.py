@@ -15,6 +15,7 @@ from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
 from worker.stages.verify import verify
+from worker.store.catching_up import CatchUpStore
 from worker.store.consents import ConsentStore
 from worker.store.sql.tables import members, reconnections
 
@@ -292,3 +293,18 @@ async def test_a_press_that_nothing_follows_leaves_the_notice_as_it_is(bench_for
         assert row["state"] == "notified"
         moments.append(row["next_check_at"] and round((row["next_check_at"] - clicked_at) / SECOND))
     assert moments == [40, 60, 120, 300, 600, None]
+
+
+async def test_a_webhook_between_two_sweeps_takes_no_reckoned_date_that_passed_for_a_break(bench_for: Any) -> None:
+    bench = await bench_for()
+    for name in ("a", "own"):
+        await bench.member(name, connection_status="CONNECTED")
+    await _institution(bench, 30)
+    await sweep(bench.runtime)
+    later_on = (await _dates(bench))["a"][0] + SECOND
+    await bench.sql(
+        "UPDATE members SET token_expires_at = :at WHERE member_guid = 'MBR-own'", at=bench.moment(later_on - DAY)
+    )
+    store = CatchUpStore(bench.runtime.database, statuses=("DENIED",))
+    assert await store.catch_up(["MBR-a", "MBR-own"], later_on, grace_seconds=0) == (0, 1)
+    assert await bench.states() == {"MBR-own": "due"}
