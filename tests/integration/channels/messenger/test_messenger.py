@@ -115,6 +115,34 @@ async def test_a_user_whom_the_messenger_cannot_reach_is_told_another_way_and_it
     assert len(messenger.taken) == 1
 
 
+async def test_a_user_whose_message_it_refuses_is_told_by_email_at_once(
+    office: Any, messenger: Any, sandbox_for: Any
+) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        messenger.answers = [422]
+        at = await office(email="a@mail.example", **sandbox.settings)
+        await at.work()
+        (reconnection,) = await at.rows(reconnections)
+        assert (reconnection["state"], reconnection["step"], reconnection["base_step"]) == ("due", 1, 1)
+        await at.work()
+        assert [(row["channel"], row["state"]) for row in await at.rows(notifications)] == [
+            ("messenger", "failed"),
+            ("email", "sent"),
+        ]
+        assert [user["messenger_refused_at"] for user in await at.rows(users)] == [None]
+
+
+async def test_a_refusal_where_there_is_no_other_way_waits_for_the_next_reminder(office: Any, messenger: Any) -> None:
+    messenger.answers = [422]
+    at = await office()
+    await at.work()
+    (reconnection,) = await at.rows(reconnections)
+    assert reconnection["state"] == "due"
+    assert reconnection["next_attempt_at"] > at.bench.runtime.clock.now() + 2 * DAY
+    await at.work()
+    assert len(messenger.requests) == 1
+
+
 @pytest.mark.parametrize("hold", ["hold", "resend"])
 async def test_a_lost_answer_is_unknown_and_a_resend_carries_the_same_key(
     office: Any, messenger: Any, hold: str
