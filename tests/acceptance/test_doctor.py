@@ -146,3 +146,21 @@ async def test_it_warns_when_a_reply_would_reach_nobody(
     ok, says = await _replies(settings)
     assert ok is (True if well else None), says
     assert well or "set EMAIL_REPLY_TO" in says
+
+
+def test_it_tells_whether_the_credentials_are_for_this_flavour(machine: Any) -> None:
+    machine.start_sandbox([{"user_guid": "USR-1", "member_guid": "MBR-1"}])
+    platform, base = {"MX_API": "platform"}, machine.environment["MX_BASE_URL"]
+    wrong = {"MX_API_KEY": "wrong"}
+    _, right, refused, elsewhere = machine.each(
+        "migrate",
+        ("doctor --json", platform),
+        ("doctor --json", platform | wrong),
+        ("doctor --json", platform | {"MX_BASE_URL": f"{base}/v9"}),
+    )
+    says = [_examined(ran)[1]["mx"] for ran in (right, refused, elsewhere)]
+    assert [finding["ok"] for finding in says] == [True, False, None]
+    assert says[0]["says"] == f"{base} accepts the credentials"
+    assert "(http_401): see MX_API_KEY and MX_CLIENT_ID, and whether they belong to this MX_API" in says[1]["says"]
+    assert "(not_mx)" in says[2]["says"]
+    assert machine.ledger()["flavours"].keys() == {"platform"}
