@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from worker.settings import Settings
 from worker.store.events.queue import EventStore
-from worker.store.pauses import EVENTS, PauseStore
+from worker.store.pauses import EVENTS, EVERYTHING, PauseStore
 from worker.store.sql.database import Database
 
 #: An event that waits for longer than this is late: a run is woken within seconds, and sweeps come every few minutes.
@@ -19,8 +19,10 @@ async def examine_events(settings: Settings, database: Database) -> tuple[bool |
     host = urlsplit(settings.events_url.get_secret_value()).hostname
     store = EventStore(database)
     standing, late = await store.standing(), await store.late(LATE)
-    pause = await PauseStore(database).get(EVENTS)
-    if pause is not None:
+    pauses = {pause.scope: pause for pause in await PauseStore(database).all()}
+    if EVERYTHING in pauses:
+        return None, f"{standing.waiting} events wait: everything is paused"
+    if (pause := pauses.get(EVENTS)) is not None:
         return False, (
             f"{host}: {pause.reason}; {standing.waiting} events wait and none is lost: mend the endpoint, or see "
             "EVENTS_URL and EVENTS_SECRETS; `reconnect resume events` tries at once"

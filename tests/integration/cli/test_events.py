@@ -1,6 +1,8 @@
 """`reconnect events`, and what `status` and `doctor` say of events."""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,25 @@ def test_events_are_listed_and_shown_by_status_and_doctor(machine: Any) -> None:
     for command in ("events", "status", "doctor"):
         ran = machine(command)
         assert "s3cr3t" not in ran.out + ran.err
+
+
+def test_an_open_breaker_is_shown_and_can_be_closed_by_hand(machine: Any) -> None:
+    switched_on(machine)
+    opted_out(machine)
+    with closing(sqlite3.connect(machine.folder / "reconnect.db")) as database, database:
+        database.execute(
+            "INSERT INTO pauses (scope, reason, since, probe_at) VALUES "
+            "('events', 'the endpoint accepts no events: http_500', '2026-11-27 01:05:29.000000', '2099-01-01 00:00:00.000000')"
+        )
+    for command in ("status", "events"):
+        assert "the endpoint accepts no events: http_500" in machine(command).out
+    checks = {check["check"]: check for check in json.loads(machine("doctor", "--json").out)}
+    assert checks["events"]["ok"] is False
+    assert checks["events"]["says"].startswith(
+        "127.0.0.1: the endpoint accepts no events: http_500; 1 events wait and none is lost"
+    )
+    assert machine("resume", "events").out == "Resumed events.\n"
+    assert machine.json("events")["paused"] is None
 
 
 def test_replaying_says_what_it_needs(machine: Any) -> None:
