@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -175,6 +177,55 @@ async def test_a_worker_that_is_stopped_after_dispatch_sends_nothing_twice(offic
     await at.work()
     (row,) = await at.rows(notifications)
     assert row["state"] == "unknown"
+    assert len(messenger.requests) == 1
+
+
+_DELIVER = """
+import asyncio
+from worker.runtime import Runtime
+from worker.settings import load_settings
+from worker.stages.deliver import deliver
+
+async def wake(_stage, n):
+    return n
+
+async def main():
+    await deliver(Runtime(load_settings(_env_file=None), wake=wake))
+
+asyncio.run(main())
+"""
+
+
+async def test_a_worker_that_is_killed_after_dispatch_sends_nothing_twice(office: Any, messenger: Any) -> None:
+    messenger.fault = "hang"
+    at = await office()
+    settings = at.bench.runtime.settings
+    for stage in (sweep, fetch):
+        await stage(at.bench.runtime)
+    secret = ("database_url", "redis_url", "mx_api_key", "mx_client_id", "messenger_url")
+    environment = {
+        **os.environ,
+        **{name.upper(): getattr(settings, name).get_secret_value() for name in secret},
+        "MX_BASE_URL": settings.mx_base_url,
+        "URI_KEYS": settings.uri_keys[0].get_secret_value(),
+        "EVENTS_SECRETS": messenger.secrets,
+        "PUBLIC_BASE_URL": "https://reconnect.example.com",
+        "QUIET_HOURS": "",
+        "MESSAGE_CAPS": "",
+    }
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", _DELIVER, env=environment)
+    try:
+        await asyncio.wait_for(messenger.hanging.wait(), 60)
+    finally:
+        process.kill()
+        await process.wait()
+    messenger.fault = None
+    assert (await at.rows(notifications))[0]["state"] == "sending"
+    await at.bench.sql("UPDATE notifications SET lease_expires_at = '2020-01-01 00:00:00'")
+    await at.due_again()
+    await at.work()
+    (row,) = await at.rows(notifications)
+    assert (row["state"], row["outcome"]) == ("unknown", "worker_died")
     assert len(messenger.requests) == 1
 
 
