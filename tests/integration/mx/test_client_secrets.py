@@ -1,6 +1,7 @@
 """Keys and URIs stay out of logs, reprs and tracebacks, and keys out of everybody's hands but MX's."""
 
 import asyncio
+import base64
 import ipaddress
 import logging
 import ssl
@@ -17,11 +18,15 @@ from tests.integration.mx.servers import BODY, CLIENT_ID, KEY, MEMBER, STATE, UR
 from worker.mx.answers import MemberState, RetryLater, Window
 
 WINDOW = Window(uri=URI, member=MemberState(guid=MEMBER, connection_status="DENIED"))
-SECRETS = (KEY, CLIENT_ID, STATE)
+#: What Platform's Authorization header holds.
+BASIC = base64.b64encode(f"{CLIENT_ID}:{KEY}".encode()).decode()
+SECRETS = (KEY, CLIENT_ID, BASIC, STATE)
+FLAVOURS = pytest.mark.parametrize("api", ["atrium", "platform"])
 HOST = "mx.bank.test"
 
 
-async def test_nothing_secret_is_logged_at_any_level(web_mx, wire_mx, caplog):
+@FLAVOURS
+async def test_nothing_secret_is_logged_at_any_level(web_mx, wire_mx, caplog, api):
     caplog.set_level(logging.DEBUG)
     for name in list(logging.root.manager.loggerDict):
         caplog.set_level(logging.DEBUG, logger=name)
@@ -34,25 +39,29 @@ async def test_nothing_secret_is_logged_at_any_level(web_mx, wire_mx, caplog):
         writer.write([http()[:-20], http(b"\x00" + BODY, headers="Set-Cookie: x\x01\r\n"), http(BODY, "500 No")][n % 3])
         return True
 
-    _, client = await web_mx(saying(), saying(500, BODY), saying(400, BODY), saying(302, BODY, Location=URI), saying())
-    _, torn = await wire_mx(broken)
+    _, client = await web_mx(
+        saying(), saying(500, BODY), saying(400, BODY), saying(302, BODY, Location=URI), saying(), mx_api=api
+    )
+    _, torn = await wire_mx(broken, mx_api=api)
     shown = []
     for _ in range(4):
         shown += [repr(await client.oauth_window(USER, MEMBER)), repr(await torn.oauth_window(USER, MEMBER))]
+        shown.append(repr(await torn.urgent_window(USER, MEMBER, within=5)))
     shown += [repr(client), repr(vars(client)), repr(vars(client._transport)), repr(vars(client._flavour))]
     shown += [caplog.text, *(repr(vars(record)) for record in caplog.records)]
     for secret in SECRETS:
         assert not [text for text in shown if secret in text]
 
 
-async def test_a_traceback_with_all_its_locals_shows_no_key(web_mx):
+@FLAVOURS
+async def test_a_traceback_with_all_its_locals_shows_no_key(web_mx, api):
     begun = asyncio.Event()
 
     async def hang(_request):
         begun.set()
         await asyncio.sleep(30)
 
-    _, client = await web_mx(hang)
+    _, client = await web_mx(hang, mx_api=api)
     call = asyncio.create_task(client.oauth_window(USER, MEMBER))
     await begun.wait()
     call.cancel()
@@ -61,8 +70,8 @@ async def test_a_traceback_with_all_its_locals_shows_no_key(web_mx):
     told = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
     assert "_request" in told
     assert "**********" in told
-    assert KEY not in told
-    assert CLIENT_ID not in told
+    for secret in (KEY, CLIENT_ID, BASIC):
+        assert secret not in told
 
 
 @pytest.fixture(scope="module")
