@@ -134,8 +134,9 @@ class Events:
             )
 
     def crashed(self, job: Job) -> Done:
-        """An error of this worker: the events wait for the next run."""
-        return Done((), job)
+        """An error of this worker is a failure of the first event, so that it waits like any other."""
+        now = self._runtime.clock.now()
+        return Done([Posted(job[0], now, now, Answer(accepted=False, code="crashed"))], job[1:])
 
     async def settle(self, done: Sequence[Done]) -> None:
         """Write results, and hand back what was not posted."""

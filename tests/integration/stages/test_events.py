@@ -10,7 +10,9 @@ from standardwebhooks import Webhook
 
 from tests.receiver import KEY, OLD_KEY, Receiver, receiving
 from worker.policy.events import EventType
+from worker.stages.deliver import deliver
 from worker.stages.events import STREAK, events
+from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
 from worker.store.events.queue import EventStore
 from worker.store.events.recording import record_about
@@ -247,3 +249,35 @@ async def test_a_forgotten_user_leaves_no_event(bench_for: Any, receiver: Receiv
     await write(bench, "a", "b")
     await ForgetStore(bench.runtime.database).forget("USR-a")
     assert [row[0] for row in await bench.sql("SELECT subject FROM events ORDER BY id")] == ["USR-b"]
+
+
+async def test_the_story_of_a_member_is_told_in_its_order_and_names_no_address_and_no_link(
+    bench_for: Any, sandbox_for: Any, receiver: Receiver
+) -> None:
+    async with sandbox_for(
+        {"a": ["ok"], "b": ["moved:MBR-new"], "c": ["unsupported"], "d": ["gone"], "e": ["hostile:userinfo"]}
+    ) as sandbox:
+        bench = await bench_for(**on(receiver, **sandbox.settings))
+        for name in "abcde":
+            await bench.member(name, connection_status="DENIED")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        await deliver(bench.runtime)
+        await bench.sql("UPDATE members SET connection_status = 'CONNECTED' WHERE member_guid = 'MBR-a'")
+        await bench.sql("DELETE FROM members WHERE member_guid = 'MBR-b'")
+        await sweep(bench.runtime)
+        await events(bench.runtime)
+        assert len(await sandbox.mails()) == 2
+    story: dict[str, list[str]] = {}
+    for event in receiver.kept:
+        story.setdefault(event["data"]["user_guid"], []).append(event["type"].partition(".")[2])
+    assert story["USR-a"][:3] == ["opened", "sent", "notified"]
+    assert story["USR-a"][3] in {"reconnected", "cancelled"}
+    assert story["USR-b"] == ["opened", "moved", "sent", "notified", "gone"]
+    assert (story["USR-c"], story["USR-d"], story["USR-e"]) == (
+        ["opened", "unsupported"],
+        ["opened", "gone"],
+        ["opened", "quarantined"],
+    )
+    told = b"".join(receiver.bodies).decode()
+    assert not [word for word in ("oauth", "http:", "https:", "@", "state=") if word in told]

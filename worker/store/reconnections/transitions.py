@@ -100,7 +100,7 @@ class Transitions:
             )
             made = set((await connection.execute(self._apply, {"given": given, "now": now})).scalars())
             record_about(connection, EventType.MOVED, [id_ for id_ in moved if id_ in made])
-            for change in changes:
+            for change in changes if are_on(connection) else ():
                 if change.name and change.id in made:
                     record(connection, change.name, change.after, (change.id,))
         await self._closing.finish(

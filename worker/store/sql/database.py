@@ -199,7 +199,8 @@ class Database:
                 await send(connection, _BEGIN)  # cheaper than by the event, which serves whoever uses the engine itself
             self._outbox.open(connection, are_kept=self.keeps_events)
             result = await work(connection)
-            told = self.keeps_events and await self._outbox.write(connection)
+            # Also of a commit whose answer was lost: run again, nothing is left to tell.
+            told |= self.keeps_events and await self._outbox.write(connection)
             return result
 
         result = await self._run(self.engine if self.rows.is_sqlite else self._apart, begun)
