@@ -30,6 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.policy.moments import FIRST
 from worker.policy.states import ReconnectionState
 from worker.store.selection import may_matter
 from worker.store.sql.application import is_guid
@@ -135,10 +136,10 @@ class Changes:
         """List the members for which a moment has passed since the last sweep: an expiry, the end of a rest, an expiry of which
         a notice tells, up to ``ahead``.
 
-        If the clock was put back, those for which it has not passed any more. On the first call nobody: whoever was written before is listed.
+        If the clock was put back, those for which it has not passed any more. On the first call all whose moment has passed.
         """
         marks_at = {DUE: now} if ahead is None else {DUE: now, NOTICES: ahead}
-        await connection.execute(self._known, [{"name": name, "until": at} for name, at in marks_at.items()])
+        await connection.execute(self._known, [{"name": name, "until": FIRST} for name in marks_at])
         marks = {name: until for name, until in await connection.execute(self._marks)}  # noqa: C416 - rows
         for name, to in marks_at.items():
             since = marks[name]

@@ -17,8 +17,9 @@ from typing import Any
 from sqlalchemy import BigInteger, Text, bindparam, cast, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.policy.notices import horizon
 from worker.store.changes import Changes
-from worker.store.selection import may_matter
+from worker.store.selection import may_matter_by
 from worker.store.sql.application import is_guid
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
@@ -76,7 +77,7 @@ class Reconciling:
         end = bindparam("end", type_=Text())
         self._pages = {
             MEMBERS: select(m.member_guid)
-            .where(m.member_guid > text, is_guid(m.member_guid), may_matter())
+            .where(m.member_guid > text, is_guid(m.member_guid), may_matter_by(bindparam("until", type_=Moment())))
             .order_by(m.member_guid),
             RECONNECTIONS: select(r.member_guid)
             .where(r.id > cast(text, BigInteger()), or_(r.closed_at.is_(None), r.reopen_at.is_not(None)))
@@ -106,6 +107,8 @@ class Reconciling:
         id_, reason, phase, after = row
         end = await connection.scalar(self._ends[phase], {"after": after, "n": n - 1})
         page, given = self._pages[phase], {"after": after}
+        if phase == MEMBERS:
+            given |= {"until": horizon(now, visits.notices.days)}
         if end is not None:
             page, given = page.where(self._up_to[phase]), given | {"end": str(end)}
         guids = list(dict.fromkeys((await connection.execute(page, given)).scalars()))

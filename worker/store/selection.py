@@ -111,8 +111,13 @@ def may_be_broken() -> ColumnElement[bool]:
 
 
 def may_matter() -> ColumnElement[bool]:
-    """Whether a row may be broken, now or when its token expires: what the triggers ask of it (``store/sql/triggers.py``)."""
+    """Whether a row may be broken, now or when its token expires."""
     return or_(may_be_broken(), m.token_expires_at.is_not(None))
+
+
+def may_matter_by(until: ColumnElement[datetime]) -> ColumnElement[bool]:
+    """Whether a row may be broken now, or its token expires by ``until``."""
+    return or_(may_be_broken(), and_(m.token_expires_at.is_not(None), normalised(m.token_expires_at) <= until))
 
 
 def is_doubtful(picked_for: ColumnElement[str]) -> ColumnElement[bool]:

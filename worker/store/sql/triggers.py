@@ -5,6 +5,10 @@ the rule may give another answer: a column that the rule reads has another value
 member that is inserted is listed as well if it ever had a reconnection: it was deleted, and is back. ``TRUNCATE`` lists
 :data:`EVERYTHING`. A column that the rule does not read lists nobody, and neither does a write that changes nothing.
 
+A token that expires in a month lists nobody either: a sweep finds it when the moment comes. On PostgreSQL a date counts up to a day after the
+marks of ``sweep_marks``, up to which sweeps have listed what fell due. The day is for transactions that are open while a sweep moves the
+marks. On SQLite, where dates are text in many forms, every date counts.
+
 Listing one twice, or one that need not be visited, does nothing.
 
 PostgreSQL: one trigger a statement, over its transition tables, so that a bulk update pays once. No writer waits for a sweep, nor a sweep
@@ -28,11 +32,11 @@ READ = ("user_guid", "connection_status", "is_oauth", "error_code", "token_expir
 OWN = "reconnect.own"
 
 
-def may_matter(row: str) -> str:
-    """Whether the rule may find this row broken, now or when its token expires."""
+def _may_matter(row: str, until: str | None) -> str:
+    """Whether the rule may find this row broken, or worth a notice, by ``until``; without it, ever."""
     connected = " AND ".join(f"{row}.connection_status <> '{form}'" for form in ("CONNECTED", "connected", "6"))
-    dated = (f"{row}.{column} IS NOT NULL" for column in ("token_revoked_at", "error_code", "token_expires_at"))
-    return f"({' OR '.join(dated)} OR {connected})"
+    says = f"{row}.token_revoked_at IS NOT NULL OR {row}.error_code IS NOT NULL OR {connected}"
+    return f"({says} OR {row}.token_expires_at {f'<= {until}' if until else 'IS NOT NULL'})"
 
 
 def creating(dialect: str, schema: str | None) -> Iterator[str]:
@@ -48,22 +52,35 @@ def dropping(dialect: str) -> Iterator[str]:
 
 
 def _postgresql(schema: str) -> Iterator[str]:
-    was, is_ = (", ".join(f"{row}.{column}" for column in READ) for row in ("was", "is_"))
-    known = f"coalesce((SELECT true FROM {schema}reconnections r WHERE r.member_guid = is_.member_guid LIMIT 1), false)"
+    differs = " IS DISTINCT FROM ".join(
+        f"({', '.join(f'{row}.{column}' for column in READ)})" for row in ("is_", "was")
+    )
+    until = f"(SELECT greatest(max(mark.until), clock_timestamp()) + interval '1 day' FROM {schema}sweep_marks mark)"
+    is_, was = (_may_matter(row, until) for row in ("is_", "was"))
+
+    def known(row: str) -> str:
+        found = f"SELECT true FROM {schema}reconnections r WHERE r.member_guid = {row}.member_guid LIMIT 1"
+        return f"coalesce(({found}), false)"
+
     sources = {
-        "insert": ("", f"SELECT is_.member_guid FROM is_ WHERE {may_matter('is_')} OR {known}", "NEW TABLE AS is_"),
+        "insert": ("", f"SELECT is_.member_guid FROM is_ WHERE {is_} OR {known('is_')}", "NEW TABLE AS is_"),
         "update": (
             f"IF current_setting('{OWN}', true) = '1' THEN RETURN NULL; END IF;",
-            # A key that was changed: both the old and the new one have no partner.
             (
                 "SELECT coalesce(is_.member_guid, was.member_guid) AS member_guid "
                 "FROM was FULL JOIN is_ ON is_.member_guid = was.member_guid "
-                f"WHERE ({is_}) IS DISTINCT FROM ({was}) AND ({may_matter('is_')} OR {may_matter('was')} "
-                "OR is_.member_guid IS NULL OR was.member_guid IS NULL)"
+                # A key that was changed: both the old and the new one have no partner.
+                f"WHERE {differs} AND (is_.member_guid IS NULL OR was.member_guid IS NULL OR {is_} OR {was} "
+                # A notice may be open for a date that lies further ahead than one would be opened for now.
+                f"OR (is_.token_expires_at IS NOT NULL OR was.token_expires_at IS NOT NULL) AND {known('is_')})"
             ),
             "OLD TABLE AS was NEW TABLE AS is_",
         ),
-        "delete": ("", f"SELECT was.member_guid FROM was WHERE {may_matter('was')}", "OLD TABLE AS was"),
+        "delete": (
+            "",
+            f"SELECT was.member_guid FROM was WHERE {was} OR was.token_expires_at IS NOT NULL AND {known('was')}",
+            "OLD TABLE AS was",
+        ),
     }
     for event, (first, source, tables) in sources.items():
         # In the order of the key, as the index of the list is.
@@ -98,10 +115,10 @@ def _sqlite() -> Iterator[str]:
     moved = "NEW.member_guid IS NOT OLD.member_guid"
     known = "EXISTS (SELECT 1 FROM reconnections r WHERE r.member_guid = NEW.member_guid)"
     conditions = {
-        ("insert", "NEW"): f"{may_matter('NEW')} OR {known}",
-        ("update", "NEW"): f"{moved} OR ({differs}) AND ({may_matter('NEW')} OR {may_matter('OLD')})",
+        ("insert", "NEW"): f"{_may_matter('NEW', None)} OR {known}",
+        ("update", "NEW"): f"{moved} OR ({differs}) AND ({_may_matter('NEW', None)} OR {_may_matter('OLD', None)})",
         ("moved", "OLD"): moved,
-        ("delete", "OLD"): may_matter("OLD"),
+        ("delete", "OLD"): _may_matter("OLD", None),
     }
     for (name, row), condition in conditions.items():
         event, guid = "UPDATE" if name == "moved" else name.upper(), f"{row}.member_guid"
