@@ -20,10 +20,12 @@ from ops.bench.measures import (
     importing,
     side_by_side,
     slow_tail,
+    standing,
     sweeping,
     syncing,
     throughput,
     webhooks,
+    writing,
 )
 from ops.bench.profiling import profile
 from ops.bench.results import Results, Row
@@ -35,6 +37,8 @@ MEASURES = {
     "rivals": side_by_side.side_by_side,
     "asked": asked.asked,
     "tables": sweeping.table_size,
+    "standing": standing.standing,
+    "writing": writing.writing,
     "opening": sweeping.memory,
     "memory": child_memory.child_memory,
     "import": importing.importing,

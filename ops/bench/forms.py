@@ -20,6 +20,9 @@ class Form:
     curve: tuple[int, ...]
     #: Sizes of the members table for a sweep; the last is compared with the first.
     tables: tuple[int, ...]
+    #: Members of a sweep beside reconnections that ended or are open, and how many of each there are (ended, open).
+    standing_members: int
+    standing: tuple[tuple[int, int], ...]
     #: Reconnections opened at once for the memory of a sweep: few, then many.
     openings: tuple[int, int]
     import_rows: int
@@ -47,6 +50,8 @@ SHORT = Form(
     tries_rivals=False,
     curve=(),
     tables=(100_000, 1_000_000),
+    standing_members=1_000_000,
+    standing=((500_000, 0), (500_000, 300_000)),
     openings=(20_000, 200_000),
     import_rows=1_000_000,
     import_rounds=2,
@@ -69,6 +74,8 @@ FULL = Form(
     tries_rivals=True,
     curve=(50, 100, 200, 400, 800),
     tables=(100_000, 1_000_000, 10_000_000),
+    standing_members=14_000_000,
+    standing=((500_000, 0), (500_000, 300_000), (500_000, 3_000_000), (10_000_000, 3_000_000)),
     openings=(50_000, 1_000_000),
     import_rows=1_000_000,
     import_rounds=5,

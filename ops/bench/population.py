@@ -65,16 +65,45 @@ def _add_members(connection: psycopg.Connection, first: int, end: int, *, status
     )
 
 
+def fill_standing(url: str, *, ended: int, waiting: int) -> None:
+    """Break the first members: so many whose reconnection ended, as gone or exhausted, then so many whose one waits for its reminder."""
+    if not ended + waiting:
+        return
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("ALTER TABLE members DISABLE TRIGGER USER")  # they were visited long ago
+        with _indexed_afterwards(connection, "reconnections"):
+            connection.execute(
+                "INSERT INTO reconnections (member_guid, user_guid, institution_code, state, reason, broken_since, opened_at, "
+                "closed_at, reopen_at, next_attempt_at, next_check_at, step, first_notified_at, notified_at) "
+                "SELECT 'MBR-' || md5('m' || i)::uuid, 'USR-' || md5('u' || i)::uuid, 'bank_' || i %% %(banks)s, "
+                "CASE WHEN i >= %(ended)s THEN 'notified' WHEN i %% 2 = 0 THEN 'exhausted' ELSE 'gone' END, "
+                "'connection_status', began, began, CASE WHEN i < %(ended)s THEN began + interval '30 days' END, "
+                "CASE WHEN i < %(ended)s THEN timestamptz '9999-01-01 00:00+00' END, "
+                "CASE WHEN i >= %(ended)s THEN now() + interval '3 days' END, "
+                "CASE WHEN i >= %(ended)s THEN now() + interval '3 days' END, 1, began, began "
+                "FROM (SELECT i, CASE WHEN i < %(ended)s THEN now() - interval '300 days' ELSE now() - interval '4 days' END "
+                "+ i %% 1000 * interval '1 minute' AS began FROM generate_series(0::bigint, %(last)s) i) each",
+                {"banks": INSTITUTIONS, "ended": ended, "last": ended + waiting - 1},
+            )
+        set_status(connection, "DENIED", first=0, step=1, count=ended + waiting)
+        connection.execute("ALTER TABLE members ENABLE TRIGGER USER")
+        connection.execute("VACUUM ANALYZE members, reconnections")
+        connection.execute("CHECKPOINT")
+
+
 @contextmanager
 def _indexed_afterwards(connection: psycopg.Connection, table: str) -> Iterator[None]:
     """Build the indexes of an empty table at once when the block has filled it, in a quarter of the time."""
     keys = connection.execute(
-        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = %s::regclass AND contype = 'p'",
-        (table,),
+        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = %s::regclass AND contype = 'p' "
+        "AND NOT EXISTS (SELECT 1 FROM pg_constraint f WHERE f.confrelid = %s::regclass)",
+        (table, table),
     ).fetchall()
     for name, _ in keys:
         connection.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
-    indexes = connection.execute("SELECT indexname, indexdef FROM pg_indexes WHERE tablename = %s", (table,)).fetchall()
+    indexes = connection.execute(
+        "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = %s AND indexname NOT LIKE 'pk_%%'", (table,)
+    ).fetchall()
     for name, _ in indexes:
         connection.execute(f"DROP INDEX {name}")
     yield

@@ -24,7 +24,7 @@ from worker.store.sql.rows import Rows
 from worker.store.sql.tables import guid_columns, members, metadata, reconnections
 
 #: Tables in which nothing is a user's, and which nobody needs to search.
-NOT_OF_USERS = frozenset({"daily_totals", "institutions", "pauses", "sweeps", "syncs"})
+NOT_OF_USERS = frozenset({"daily_totals", "institutions", "pauses", "sweep_marks", "sweeps", "syncs"})
 #: A partial index serves no query but one with its condition.
 _HALVES: Mapping[Any, Sequence[Any]] = {
     reconnections.c.user_guid: (reconnections.c.closed_at.is_(None), reconnections.c.closed_at.is_not(None)),

@@ -1,6 +1,6 @@
 """The owner of ``reconciliations``: going through everything, where the list of changed members does not tell enough.
 
-Once a day, since no list is perfect: triggers may be switched off, and logical replication does not run those of a statement. When
+At first, and once a day, since no list is perfect: triggers may be switched off, and logical replication does not run those of a statement. When
 settings change that the rule depends on. And when the table of members was emptied at once.
 
 It goes on in every sweep, for a share of its time, page by page: first the members that may be broken, then the reconnections that are
@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import BigInteger, Text, bindparam, cast, insert, or_, select, update
+from sqlalchemy import BigInteger, Text, and_, bindparam, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.notices import horizon
@@ -32,8 +32,10 @@ m, r, rec = members.c, reconnections.c, reconciliations.c
 EVERY = timedelta(days=1)
 #: Raised when the rule itself changes, so that a new version goes through everything.
 RULE_VERSION = 1
-#: The phases, in their order.
+#: The phases, in their order; what each walks along, and whom it visits.
 MEMBERS, RECONNECTIONS = "members", "reconnections"
+_KEYS: dict[str, Any] = {MEMBERS: m.member_guid, RECONNECTIONS: r.id}
+_GUIDS: dict[str, Any] = {MEMBERS: m.member_guid, RECONNECTIONS: r.member_guid}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,31 +61,37 @@ class Reconciling:
         self._last = select(reconciliations).order_by(rec.id.desc()).limit(1).with_for_update()
         self._begin = insert(reconciliations)
         now = bindparam("now", type_=Moment())
-        self._supersede = update(reconciliations).where(rec.finished_at.is_(None)).values(finished_at=now, phase=None)
+        self._supersede = (
+            update(reconciliations).where(rec.finished_at.is_(None)).values(finished_at=now, phase=None, after_guid="")
+        )
         self._under_way = (
-            select(rec.id, rec.reason, rec.phase, rec.after)
+            select(rec.id, rec.reason, rec.phase, rec.after_guid, rec.after_id)
             .where(rec.finished_at.is_(None))
             .order_by(rec.id)
             .limit(1)
             .with_for_update(skip_locked=True)
         )
+        after, end = (
+            {MEMBERS: bindparam(name, type_=Text()), RECONNECTIONS: bindparam(name, type_=BigInteger())}
+            for name in ("after", "end")
+        )
+        rest = {
+            MEMBERS: and_(m.member_guid > after[MEMBERS], is_guid(m.member_guid)),
+            RECONNECTIONS: r.id > after[RECONNECTIONS],
+        }
         n = bindparam("n", type_=BigInteger())
-        text = bindparam("after", type_=Text())
         self._ends = {
-            MEMBERS: select(m.member_guid).where(m.member_guid > text, is_guid(m.member_guid)).order_by(m.member_guid),
-            RECONNECTIONS: select(r.id).where(r.id > cast(text, BigInteger())).order_by(r.id),
+            phase: select(key).where(rest[phase]).order_by(key).limit(1).offset(n) for phase, key in _KEYS.items()
         }
-        self._ends = {phase: query.limit(1).offset(n) for phase, query in self._ends.items()}
-        end = bindparam("end", type_=Text())
+        worth_it = {
+            MEMBERS: may_matter_by(bindparam("until", type_=Moment())),
+            RECONNECTIONS: or_(r.closed_at.is_(None), r.reopen_at.is_not(None)),
+        }
         self._pages = {
-            MEMBERS: select(m.member_guid)
-            .where(m.member_guid > text, is_guid(m.member_guid), may_matter_by(bindparam("until", type_=Moment())))
-            .order_by(m.member_guid),
-            RECONNECTIONS: select(r.member_guid)
-            .where(r.id > cast(text, BigInteger()), or_(r.closed_at.is_(None), r.reopen_at.is_not(None)))
-            .order_by(r.id),
+            phase: select(_GUIDS[phase]).where(rest[phase], worth_it[phase]).order_by(key)
+            for phase, key in _KEYS.items()
         }
-        self._up_to = {MEMBERS: m.member_guid <= end, RECONNECTIONS: r.id <= cast(end, BigInteger())}
+        self._up_to = {phase: key <= end[phase] for phase, key in _KEYS.items()}
 
     async def begin(self, connection: AsyncConnection, rule: str, now: datetime, *, everything: bool) -> None:
         """Begin one if it is time to; one that is under way for other settings makes way for it."""
@@ -92,10 +100,7 @@ class Reconciling:
         if reason is None:
             return
         await connection.execute(self._supersede, {"now": now})
-        first = {"reason": reason, "rule": rule, "started_at": now, "phase": MEMBERS}
-        if reason == "first":  # whoever was written before is listed
-            first |= {"finished_at": now, "phase": None}
-        await connection.execute(self._begin, first)
+        await connection.execute(self._begin, {"reason": reason, "rule": rule, "started_at": now, "phase": MEMBERS})
 
     async def page(
         self, connection: AsyncConnection, visits: Visits, now: datetime, *, n: int, grace: timedelta
@@ -104,26 +109,28 @@ class Reconciling:
         row = (await connection.execute(self._under_way)).one_or_none()
         if row is None:
             return None
-        id_, reason, phase, after = row
-        end = await connection.scalar(self._ends[phase], {"after": after, "n": n - 1})
-        page, given = self._pages[phase], {"after": after}
-        if phase == MEMBERS:
+        after = row.after_guid if row.phase == MEMBERS else row.after_id
+        end = await connection.scalar(self._ends[row.phase], {"after": after, "n": n - 1})
+        page, given = self._pages[row.phase], {"after": after}
+        if row.phase == MEMBERS:
             given |= {"until": horizon(now, visits.notices.days)}
         if end is not None:
-            page, given = page.where(self._up_to[phase]), given | {"end": str(end)}
+            page, given = page.where(self._up_to[row.phase]), given | {"end": end}
         guids = list(dict.fromkeys((await connection.execute(page, given)).scalars()))
         found = await visits.visit(connection, guids, await self._changes.as_of(connection, now), grace=grace)
         await self._changes.list_leased(connection, guids)
-        next_ = {"phase": phase, "after": str(end)} if end is not None else _next_phase(phase, now)
         figures = {"opened": rec.opened + found.opened, "closed": rec.closed + found.closed}
-        await connection.execute(update(reconciliations).where(rec.id == id_).values(**next_, **figures))
-        return Page(reason=reason, found=found)
+        await connection.execute(
+            update(reconciliations).where(rec.id == row.id).values(**_place(row.phase, end, now), **figures)
+        )
+        return Page(reason=row.reason, found=found)
 
 
-def _next_phase(phase: str, now: datetime) -> dict[str, Any]:
+def _place(phase: str, end: Any, now: datetime) -> dict[str, Any]:
+    """Where the next page begins, behind ``end``; ``None``: the phase is over."""
     if phase == MEMBERS:
-        return {"phase": RECONNECTIONS, "after": "0"}
-    return {"phase": None, "finished_at": now}
+        return {"after_guid": end} if end is not None else {"after_guid": "", "phase": RECONNECTIONS}
+    return {"after_id": end} if end is not None else {"phase": None, "finished_at": now}
 
 
 def _reason(last: Any, rule: str, now: datetime, *, everything: bool) -> str | None:

@@ -37,9 +37,9 @@ _R = ReconnectionState
 
 #: Members visited in one transaction: keeps it short, and a sweep of millions flat.
 PAGE = 10_000
-#: Seconds of a sweep in which everything is gone through: for the daily reconciliation, and for one that somebody waits for. A page of it
-#: always is.
-SHARES, SHARE = {"daily": 0.5}, 5.0
+#: Seconds of a sweep in which everything is gone through: for the first and the daily reconciliation, and for one that somebody waits for.
+#: A page always is.
+SHARES, SHARE = {"first": 0.5, "daily": 0.5}, 5.0
 
 
 @dataclass(kw_only=True)
@@ -238,7 +238,7 @@ class SweepStore:
         )
 
     async def would_open(self, now: datetime) -> dict[str, int]:
-        """How many reconnections :meth:`open` and :meth:`open_notices` would open now, by reason."""
+        """How many reconnections a visit to everybody would open now, by reason."""
         why = reason(self._now)
         seen = dict.fromkeys(("token_revoked", "token_expired", "error_code", "connection_status"), 0)
         query = select(why, func.count()).where(may_matter(), self._opening.to_open()).group_by(why)
@@ -253,7 +253,7 @@ class SweepStore:
         return await self._database.transaction(work)
 
     async def would_open_for(self, member_guid: str, now: datetime) -> str | None:
-        """Why :meth:`open` or :meth:`open_notices` would open a reconnection for this member now; ``None``: they would not."""
+        """Why a visit would open a reconnection for this member now; ``None``: it would not."""
         why = reason(self._now)
         query = select(why).where(m.member_guid == member_guid, self._opening.to_open())
 

@@ -25,7 +25,7 @@ def importing(bench: Bench) -> None:
     rows = bench.form.import_rows
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         file = Path(folder) / "members.csv"
-        _write(file, rows)
+        write_members(file, rows)
         found = in_turns(
             {"import": lambda: _import(bench, file, rows), "copy": lambda: _copy(bench, file)}, bench.form.import_rounds
         )
@@ -40,7 +40,8 @@ def importing(bench: Bench) -> None:
     )
 
 
-def _write(file: Path, rows: int) -> None:
+def write_members(file: Path, rows: int) -> None:
+    """A file of so many members, one to a user; a tenth of them is broken."""
     with file.open("w", encoding="utf-8", newline="") as out:
         lines = csv.writer(out)
         lines.writerow(_COLUMNS)

@@ -32,6 +32,7 @@ from worker.store.sql.database import open_sync_engine
 from worker.store.sql.moments import NEVER
 from worker.store.sql.tables import members, metadata, reconnections, sweeps
 from worker.store.sweeping import SweepStore
+from worker.store.visiting import Visits
 
 STATUSES = ("DENIED", "IMPAIRED", "IMPORTED", "PREVENTED")
 
@@ -125,7 +126,10 @@ async def test_what_ended_long_ago_goes_with_all_that_hangs_on_it_and_nothing_el
     # Once more: nothing is left to do. When the member of `gone` is well, its row goes as well.
     assert await retain(bench.runtime, NOW) == 0
     await bench.sql("UPDATE members SET connection_status = 'CONNECTED' WHERE member_guid = 'MBR-gone'")
-    await SweepStore(bench.runtime.database, statuses=STATUSES).close_ended(NOW)
+    visits = Visits(bench.runtime.database.rows, statuses=STATUSES, notice_days=())
+    await bench.runtime.database.transaction(
+        lambda connection: visits.visit(connection, ["MBR-gone"], NOW, grace=timedelta(0))
+    )
     await retain(bench.runtime, NOW)
     assert gone not in {row["id"] for row in (await everything(bench.runtime.database))["reconnections"]}
     # A year later nothing of it is left but what is open.

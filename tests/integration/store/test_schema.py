@@ -37,7 +37,7 @@ def test_guids_are_compared_by_their_bytes_on_postgresql_wherever_they_stand(eng
             )
         )
         collations = {column: collation for column, collation in found}  # noqa: C416 - rows
-    assert len(collations) == 18
+    assert len(collations) == 19
     assert set(collations.values()) == {"C"}
 
 

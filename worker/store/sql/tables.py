@@ -515,7 +515,8 @@ reconciliations = Table(
     Column("finished_at", Moment),
     # How far it is: `members` in order of their GUID, then `reconnections` in order of their id; NULL when it ended.
     Column("phase", String(16)),
-    Column("after", String(128), nullable=False, server_default=""),
+    Column("after_guid", _Guid, nullable=False, server_default=""),
+    Column("after_id", BigInteger, nullable=False, server_default="0"),
     # What it found that no sweep had found before it.
     Column("opened", Integer, nullable=False, server_default="0"),
     Column("closed", Integer, nullable=False, server_default="0"),
