@@ -43,7 +43,8 @@ from worker.stages.sweep import watch_outages
 from worker.store.catching_up import CatchUpStore
 from worker.store.fetching import FetchStore
 from worker.store.hinting import HintStore, Reading
-from worker.store.hints.claims import APART, ClaimedHints, HintResult, Target
+from worker.store.hints.claimed import ClaimedHints, HintResult, Target
+from worker.store.hints.claims import APART
 from worker.store.mx_members import MxMember
 from worker.store.pauses import MX, PauseStore
 from worker.store.sql.database import Database

@@ -8,7 +8,8 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.store.hints.arriving import Arrivals, Hint
-from worker.store.hints.claims import APART, KEPT, ClaimedHints, HintClaims, HintResult
+from worker.store.hints.claimed import ClaimedHints, HintResult
+from worker.store.hints.claims import APART, KEPT, HintClaims
 from worker.store.mx_members import Applied, MxMember, apply_members, mark_gone
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment

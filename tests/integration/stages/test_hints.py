@@ -14,7 +14,7 @@ from worker.stages.fetch import fetch
 from worker.stages.hints import hints
 from worker.stages.sweep import sweep
 from worker.store.hinting import HintStore, Reading
-from worker.store.hints.claims import HintResult
+from worker.store.hints.claimed import HintResult
 from worker.store.pauses import PauseStore
 
 EACH = pytest.mark.each_database

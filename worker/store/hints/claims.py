@@ -4,7 +4,6 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-import msgspec
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
@@ -25,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.poison import MOST_DEATHS, batch_size
+from worker.store.hints.claimed import ClaimedHints, HintResult, claimed_hints
 from worker.store.pauses import EVERYTHING, MX, holds_all
 from worker.store.sql.moments import Moment, database_now, later
 from worker.store.sql.rows import Rows
@@ -38,56 +38,11 @@ APART = 3.0
 KEPT = timedelta(days=2)
 #: Old hints deleted at once.
 _MOST_DELETED = 5_000
-#: Members read for one hint that names a user alone.
-_MOST_OF_A_USER = 100
 #: The lock under which PostgreSQL's workers claim hints, one after the other.
 _CLAIMING = 7_264_901
 
 _DUE, _LEASED = written("due"), written("leased")
 _NOW = bindparam("now", type_=Moment())
-
-
-class Fence(msgspec.Struct, frozen=True):
-    """A claimed hint."""
-
-    key: str
-    epoch: int
-    times: int
-
-
-class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """A member to read at MX."""
-
-    user_guid: str
-    #: The GUID to ask MX for.
-    asked_guid: str
-    #: Our row's, if there is one.
-    row_guid: str | None = None
-
-
-class ClaimedHints(msgspec.Struct, frozen=True, kw_only=True):
-    """All due hints of a member, or of a user; this worker holds them."""
-
-    fences: tuple[Fence, ...]
-    #: Whom they name.
-    guid: str
-    #: Empty: nobody knows whose member it is.
-    targets: tuple[Target, ...]
-    #: Failed attempts.
-    attempts: int
-    #: Whether the hint names the same user as our row, or either names none.
-    same_user: bool = True
-
-
-class HintResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What becomes of claimed hints."""
-
-    claim: ClaimedHints
-    outcome: str
-    #: ``due``, ``done`` or ``failed``.
-    state: str = "done"
-    next_attempt_at: datetime | None = None
-    attempts: int = 0
 
 
 class HintClaims:
@@ -150,7 +105,7 @@ class HintClaims:
         for row in await self._read(connection, self._of_user, by_guid.keys() - named):
             of_user.setdefault(row.user_guid, []).append(row)
         return [
-            _claimed_hints(guid, found, known.get(guid), of_user.get(guid, ()), is_member=guid in named)
+            claimed_hints(guid, found, known.get(guid), of_user.get(guid, ()), is_member=guid in named)
             for guid, found in by_guid.items()
         ]
 
@@ -229,28 +184,6 @@ class HintClaims:
     def _fences(self, claims: Sequence[ClaimedHints]) -> str:
         fences = sorted((fence for claim in claims for fence in claim.fences), key=lambda fence: fence.key)
         return self._rows.encode({"key": fence.key, "epoch": fence.epoch} for fence in fences)
-
-
-def _claimed_hints(
-    guid: str, found: Sequence[Any], known: Any, of_user: Sequence[Any], *, is_member: bool
-) -> ClaimedHints:
-    """``known``: our row of the member; ``of_user``: our rows of the user, where the hints name no member."""
-    fences = tuple(Fence(row.key, row.epoch, row.times) for row in found)
-    attempts = max(row.attempts for row in found)
-    if not is_member:
-        targets = tuple(_target(row) for row in of_user[:_MOST_OF_A_USER])
-        return ClaimedHints(fences=fences, guid=guid, targets=targets, attempts=attempts)
-    said = next((row.user_guid for row in found if row.user_guid is not None), None)
-    if known is not None:
-        # Our tables may name a user by the client's own id.
-        same = said in {None, known.user_guid} or not known.user_guid.startswith("USR-")
-        return ClaimedHints(fences=fences, guid=guid, targets=(_target(known),), attempts=attempts, same_user=same)
-    targets = () if said is None else (Target(user_guid=said, asked_guid=guid),)
-    return ClaimedHints(fences=fences, guid=guid, targets=targets, attempts=attempts)
-
-
-def _target(row: Any) -> Target:
-    return Target(user_guid=row.user_guid, asked_guid=row.moved_to or row.member_guid, row_guid=row.member_guid)
 
 
 def _claimable(*, poison: bool) -> ColumnElement[bool]:
