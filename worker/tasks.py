@@ -28,6 +28,7 @@ from worker.store.events.queue import EventStore
 from worker.store.fetching import FetchStore
 from worker.store.hinting import HintStore
 from worker.store.pauses import PauseStore
+from worker.store.syncs.store import SyncStore
 from worker.store.verifying import VerifyStore
 from worker.telemetry.scrubbing import cause_of, place_of
 from worker.watching import overdue
@@ -139,7 +140,7 @@ def _open(**_: object) -> None:
 
 
 async def _compile_statements(runtime: Runtime) -> None:
-    for store in (FetchStore, DeliverStore, VerifyStore, PauseStore, HintStore):
+    for store in (FetchStore, DeliverStore, VerifyStore, PauseStore, HintStore, SyncStore):
         runtime.database.store(store)
     if runtime.endpoint is not None:
         runtime.database.store(EventStore)

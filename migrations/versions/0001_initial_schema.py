@@ -567,14 +567,6 @@ def _create_sync_tables() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sync_users")),
         sa.UniqueConstraint("user_guid", name=op.f("uq_sync_users_user_guid")),
     )
-    op.create_index(
-        "ix_sync_users_pending",
-        "sync_users",
-        ["id"],
-        unique=False,
-        postgresql_where=sa.text("done_at IS NULL"),
-        sqlite_where=sa.text("done_at IS NULL"),
-    )
     op.create_table(
         "sync_missing",
         sa.Column("id", _ID, sa.Identity(always=False), nullable=False),

@@ -1,6 +1,7 @@
 """`sync`: users and members from MX."""
 
 import asyncio
+import gc
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +21,7 @@ from worker.cli.meaning import may_use_own_ids
 from worker.cli.session import AsJson, aside, out, print_json, run
 from worker.errors import UsageError, WorkerError
 from worker.mx.identifiers import names_member, names_user
-from worker.runtime import Runtime
+from worker.runtime import GC_AFTER, Runtime
 from worker.stages.sync import SyncEnded, SyncResult, runs_here, sync_all, sync_member, sync_user
 from worker.stages.syncing import Progress
 from worker.store.pauses import MX, PauseStore
@@ -74,6 +75,8 @@ async def _not_paused(runtime: Runtime) -> None:
 
 async def _everything(runtime: Runtime, *, accept_shorter: bool) -> SyncResult:
     progress, before = Progress(), None
+    gc.freeze()  # as in a worker's child: see worker/runtime.py
+    gc.set_threshold(GC_AFTER, 20, 20)
     with _stops(runtime):
         while True:
             work = asyncio.create_task(sync_all(runtime, begin=True, accept_shorter=accept_shorter, progress=progress))

@@ -57,6 +57,7 @@ class Flavour(ABC):
         # Parsed once: each call puts another path into it.
         query = urlencode(self._window_parameters(settings), quote_via=quote, safe="")
         self._window = URL(f"{self._base}?{query}", encoded=True)
+        self._pages: dict[tuple[int, int], URL] = {}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._base})"
@@ -96,7 +97,13 @@ class Flavour(ABC):
         return self._page(f"{self._user(user)}/members", page, per_page)
 
     def _page(self, path: str, page: int, per_page: int) -> URL:
-        return self._base.with_path(path, encoded=True).with_query(f"page={page}&records_per_page={per_page}")
+        # Parsed once for all lists of a sync: each call puts another path into it.
+        key = (page, per_page)
+        if (known := self._pages.get(key)) is None:
+            known = self._base.with_query(f"page={page}&records_per_page={per_page}")
+            if page == 1:
+                self._pages[key] = known
+        return known.with_path(path, encoded=True, keep_query=True)
 
     def _user(self, user: str) -> str:
         # Applications write what they like into their columns; what is an identifier of MX's needs no quoting.

@@ -24,14 +24,14 @@ import msgspec
 import structlog
 
 from worker.errors import WorkerError
-from worker.mx.answers import Gone, Member, MemberList, MemberRead
+from worker.mx.answers import Gone, MemberRead
 from worker.policy.listing import ListLies, Position, shrank
 from worker.runtime import Runtime
 from worker.schedules import slots_after
 from worker.stages.attribution import failure_of
 from worker.stages.breaker import Breaker
 from worker.stages.mx_words import mx_member
-from worker.stages.syncing import MEMBERS_A_PAGE, USERS_A_PAGE, Checking, Listing, Progress, Streak, lease_of
+from worker.stages.syncing import USERS_A_PAGE, Checking, Listing, Progress, Streak, lease_of, members_of, not_listed
 from worker.store.pauses import EVERYTHING, MX, PauseStore
 from worker.store.syncs.store import SyncStore
 from worker.store.syncs.sync import (
@@ -283,30 +283,14 @@ async def sync_user(runtime: Runtime, user_guid: str) -> dict[str, int]:
     now = await runtime.set_clock()
     store, found = runtime.database.store(SyncStore), Counter[str]()
     known = await store.members_of(user_guid)
-    position = Position(per_page=MEMBERS_A_PAGE)
-    said: dict[str, Member] = {}
-    while not position.ended:
-        answer = await runtime.mx.list_members(user_guid, position.page, position.per_page)
-        if isinstance(answer, Gone) and known:
-            break  # its members are checked one by one
-        if not isinstance(answer, MemberList):
-            raise SyncEnded(f"sync: MX does not list the members of {user_guid} ({failure_of(answer).code})")
-        page = answer.pagination
-        try:
-            is_next = position.accepts(
-                current_page=page.current_page, per_page=page.per_page, total=page.total_entries,
-                entries=len(answer.members) + answer.unreadable, may_shrink=True,
-            )  # fmt: skip
-        except ListLies as lie:
-            raise SyncEnded(f"sync: MX's list of the members of {user_guid} is not believed: {lie}") from None
-        before = len(said)
-        if is_next:
-            said.update((member.guid, member) for member in answer.members)
-            if before == len(said) and answer.members:
-                raise SyncEnded(f"sync: MX's list of the members of {user_guid} is not believed: its pages repeat")
-    heard = [mx_member(member, user_guid=user_guid) for member in said.values()]
-    names = {name for member in heard for name in (member.member_guid, member.own_id) if name is not None}
-    missing = [guid for guid, moved in known.items() if guid not in names and moved not in names]
+    listed = await members_of(runtime.mx, user_guid)
+    if listed.failure is not None or (listed.is_gone and not known):
+        code = "not_found" if listed.failure is None else failure_of(listed.failure).code
+        raise SyncEnded(f"sync: MX does not list the members of {user_guid} ({code})")
+    if listed.lie:
+        raise SyncEnded(f"sync: MX's list of the members of {user_guid} is not believed: {listed.lie}")
+    heard = [mx_member(member, user_guid=user_guid) for member in listed.members.values()]
+    missing = not_listed(heard, known)
     # First those that are not listed: one may have moved to a GUID that is new here.
     for guid in missing:
         await _sync_one(runtime, user_guid, guid, found, read_at=now)

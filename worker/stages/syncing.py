@@ -1,8 +1,8 @@
 """The two passes of a sync, as the runner sees them: the members of users, and members that MX's lists lack."""
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from worker.mx.answers import Failure, Gone, Member, MemberList, MemberRead, UserList
+from worker.mx.client import Mx
 from worker.policy.listing import ListLies, Position
 from worker.policy.mx_failures import OUR_FAULT, Kind, MxFailure
 from worker.policy.streaks import MANY, OUT_OF
@@ -39,7 +40,7 @@ class Streak:
     """Whether MX serves us: it does not once it refused us, or most of the last calls failed."""
 
     def __init__(self) -> None:
-        self._last: list[bool] = []
+        self._last: deque[bool] = deque(maxlen=OUT_OF)
         #: Why the run ends, as a short word of ``mx/answers.py``.
         self.code = ""
         #: It refused the client, which concerns every stage.
@@ -61,7 +62,7 @@ class Streak:
         return bool(self.code)
 
     def _note(self, *, well: bool) -> None:
-        self._last = [*self._last[1 - OUT_OF :], well]
+        self._last.append(well)
 
 
 @dataclass
@@ -90,7 +91,7 @@ class Pass(Generic[Job, Done]):
         #: How many rows are done, or one attempt closer to being given up.
         self.advanced = 0
         self._turn = asyncio.Lock()
-        #: When each answer that is not settled yet may have been asked for.
+        #: When each row that is not settled yet was claimed, so before MX was asked for it.
         self._began: dict[int, datetime] = {}
         self.runner: Runner[Job, Done] = Runner(
             stage=self,  # type: ignore[arg-type]  # the subclasses are stages
@@ -162,6 +163,7 @@ class Listing(Pass[UserToRead, UserRead]):
                 await page
             if users:
                 self._last = users[-1].id
+                self._began.update(dict.fromkeys((user.id for user in users), self._runtime.clock.now()))
             if self._page is None and not self.position.ended:
                 self._page = asyncio.create_task(self._fetch_page())  # while these are worked on
             is_all = self._streak.code or self._has_all_pages()
@@ -219,38 +221,21 @@ class Listing(Pass[UserToRead, UserRead]):
             )
 
     async def work(self, user: UserToRead) -> UserRead:
-        """Read the members of one user, all pages."""
-        self._began[user.id] = self._runtime.clock.now()
-        position, noted = Position(per_page=MEMBERS_A_PAGE), Counter[str]()
-        said: dict[str, Member] = {}
-        while not position.ended:
-            answer = await self._runtime.mx.list_members(user.user_guid, position.page, position.per_page)
-            if isinstance(answer, Gone):  # deleted since its page was read
-                self._streak.went_well()
-                break
-            if not isinstance(answer, MemberList):
-                failed, counts = self._failed(answer)
-                return UserRead(user=user, failed=failed, counts=counts)
-            self._streak.went_well()
-            before = len(said)
-            try:
-                if not _accepts(position, answer, len(answer.members), may_shrink=True):
-                    continue
-            except ListLies:
-                noted["contradicted"] += 1
-                break
-            said.update((member.guid, member) for member in answer.members)
-            noted["unreadable"] += answer.unreadable
-            if (before == len(said) and answer.members) or position.page > _MOST_PAGES:
-                noted["contradicted"] += 1
-                break
-        heard = [mx_member(member, user_guid=user.user_guid) for member in said.values()]
-        if len(said) + noted["unreadable"] < (position.total or 0):
-            noted["contradicted"] = 1
-        if noted["contradicted"]:
+        """Read the members of one user."""
+        found = await members_of(self._runtime.mx, user.user_guid)
+        if found.failure is not None:
+            failed, counts = self._failed(found.failure)
+            return UserRead(user=user, failed=failed, counts=counts)
+        self._streak.went_well()
+        noted = {
+            word: count
+            for word, count in (("unreadable", found.unreadable), ("contradicted", bool(found.lie)))
+            if count
+        }
+        heard = [mx_member(member, user_guid=user.user_guid) for member in found.members.values()]
+        if found.lie or all(guid in found.members for guid in user.known):  # nearly always, nothing is missing
             return UserRead(user=user, members=heard, noted=noted)
-        names = {name for member in heard for name in (member.member_guid, member.own_id) if name is not None}
-        missing = [guid for guid, moved in user.known.items() if guid not in names and moved not in names]
+        missing = not_listed(heard, {guid: row.moved_to for guid, row in user.known.items()})
         if missing and any(member.member_guid not in user.known for member in heard):
             heard, missing = await self._find_moved(user, heard, missing)
         return UserRead(user=user, members=heard, missing=missing, noted=noted)
@@ -300,11 +285,11 @@ class Checking(Pass[MemberToCheck, MemberChecked]):
             found = await self._store.to_check(n, after=self._last)
             if found:
                 self._last = found[-1].id
+                self._began.update(dict.fromkeys((member.id for member in found), self._runtime.clock.now()))
             return Batch(taken=len(found), jobs=found)
 
     async def work(self, member: MemberToCheck) -> MemberChecked:
         """Read one member."""
-        self._began[member.id] = self._runtime.clock.now()
         answer = await self._runtime.mx.read_member(member.user_guid, member.member_guid)
         if isinstance(answer, MemberRead):
             self._streak.went_well()
@@ -334,6 +319,52 @@ class Checking(Pass[MemberToCheck, MemberChecked]):
         )
         self.advanced += sum(each.gone or each.said is not None or each.counts for each in done)
         self._progress.done += sum(each.gone or each.said is not None for each in done)
+
+
+class MembersSaid(msgspec.Struct, kw_only=True):
+    """What MX's list of one user's members says, all pages."""
+
+    members: dict[str, Member] = {}
+    unreadable: int = 0
+    #: It could not be read.
+    failure: Failure | None = None
+    #: MX does not know the user.
+    is_gone: bool = False
+    #: How the list contradicts itself: what it lacks is not missing then.
+    lie: str = ""
+
+
+async def members_of(mx: Mx, user_guid: str) -> MembersSaid:
+    """List the members of one user."""
+    found, position = MembersSaid(members={}), Position(per_page=MEMBERS_A_PAGE)
+    while not position.ended and not found.lie:
+        answer = await mx.list_members(user_guid, position.page, position.per_page)
+        if isinstance(answer, Gone):  # deleted since its page was read
+            found.is_gone = True
+            return found
+        if not isinstance(answer, MemberList):
+            found.failure = answer
+            return found
+        try:
+            if not _accepts(position, answer, len(answer.members), may_shrink=True):
+                continue
+        except ListLies as lie:
+            found.lie = str(lie)
+            return found
+        before = len(found.members)
+        found.members.update((member.guid, member) for member in answer.members)
+        found.unreadable += answer.unreadable
+        if (before == len(found.members) and answer.members) or position.page > _MOST_PAGES:
+            found.lie = "its pages repeat"
+    if not found.lie and len(found.members) + found.unreadable < (position.total or 0):
+        found.lie = f"it says that it has {position.total} entries, and holds {len(found.members)}"
+    return found
+
+
+def not_listed(heard: Sequence[MxMember], known: Mapping[str, str | None]) -> list[str]:
+    """Which of our rows a list lacks. ``known``: their GUIDs, each with the one that it moved to."""
+    names = {name for member in heard for name in (member.member_guid, member.own_id) if name is not None}
+    return [guid for guid, moved in known.items() if guid not in names and moved not in names]
 
 
 def _accepts(position: Position, page: UserList | MemberList, rows: int, *, may_shrink: bool) -> bool:

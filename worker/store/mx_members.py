@@ -24,7 +24,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Boolean, Integer, Text, bindparam, case, func, null, or_, select, true, update
+from sqlalchemy import Boolean, ColumnElement, Integer, Text, bindparam, case, func, null, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.recovery import is_back
@@ -135,7 +135,7 @@ async def mark_gone(connection: AsyncConnection, rows: Rows, member_guids: Colle
     return await rows.part(MxMembers).mark_gone(connection, member_guids, now)
 
 
-class _Row(msgspec.Struct, frozen=True, kw_only=True):
+class OurMember(msgspec.Struct, frozen=True, kw_only=True):
     """A row of ``members``, as far as MX has a word for it."""
 
     member_guid: str
@@ -147,6 +147,19 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True):
     error_code: int | None
     moved_to: str | None
     is_gone: bool
+
+
+#: What to select for an :class:`OurMember`, in the order of its fields.
+OUR_MEMBER: Sequence[ColumnElement[Any]] = (
+    *(m[name] for name in OurMember.__struct_fields__ if name != "is_gone"),
+    m.gone_at.is_not(None).label("is_gone"),
+)
+
+
+def says_nothing_new(answer: MxMember, row: OurMember) -> bool:
+    """Whether our row says already what MX does. Its open reconnection, if it has one, may be over all the same."""
+    is_ours = row.user_guid == answer.user_guid and answer.is_managed_by_user is not False
+    return is_ours and _difference(answer, row) is None
 
 
 class _Open(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,10 +183,7 @@ class MxMembers:
         self._moving = rows.part(Moving)
         self._notifications = rows.part(NotificationTransitions)
         guids = rows.table("given", {"guid": Text()})
-        row = (
-            *(m[name] for name in _Row.__struct_fields__ if name != "is_gone"),
-            m.gone_at.is_not(None).label("is_gone"),
-        )
+        row = OUR_MEMBER
         self._by_guid = select(guids.c.guid.label("answered"), *row).join(guids, m.member_guid == guids.c.guid)
         # Two statements: an OR over two columns would read the whole table.
         moved = m.moved_to == guids.c.guid
@@ -227,7 +237,7 @@ class MxMembers:
         unknown = [answer for answer in first if not targets.get(answer.member_guid)]
         inserted = await self._insert_unknown(connection, unknown)
 
-        pairs: dict[str, tuple[MxMember, _Row]] = {}
+        pairs: dict[str, tuple[MxMember, OurMember]] = {}
         of_others = []
         for answer in first:
             for row in targets.get(answer.member_guid, ()):
@@ -259,15 +269,15 @@ class MxMembers:
             overtaken=len(overtaken),
         )
 
-    async def _targets(self, connection: AsyncConnection, answers: Sequence[MxMember]) -> dict[str, list[_Row]]:
+    async def _targets(self, connection: AsyncConnection, answers: Sequence[MxMember]) -> dict[str, list[OurMember]]:
         """The rows that each answer is about, by the answer's GUID."""
-        found: dict[str, list[_Row]] = {}
+        found: dict[str, list[OurMember]] = {}
         seen: set[str] = set()
 
         async def read(statement: Any, guids: Iterable[str], names: dict[str, str] | None = None) -> None:
             given = self._rows.encode({"guid": guid} for guid in sorted(guids))
             for answered, *values in await connection.execute(statement, {"given": given}):
-                row = _Row(**dict(zip(_Row.__struct_fields__, values, strict=True)))
+                row = OurMember(**dict(zip(OurMember.__struct_fields__, values, strict=True)))
                 if row.member_guid not in seen:
                     seen.add(row.member_guid)
                     found.setdefault((names or {}).get(answered, answered), []).append(row)
@@ -325,7 +335,7 @@ class MxMembers:
     async def _close(
         self,
         connection: AsyncConnection,
-        pairs: dict[str, tuple[MxMember, _Row]],
+        pairs: dict[str, tuple[MxMember, OurMember]],
         about: dict[str, list[_Open]],
         overtaken: Collection[str],
         *,
@@ -396,7 +406,7 @@ def _first_of_each(answers: Iterable[MxMember]) -> tuple[list[MxMember], Applied
     return list(first.values()), Applied(managed=managed, of_others=tuple(of_others))
 
 
-def _difference(answer: MxMember, row: _Row) -> dict[str, Any] | None:
+def _difference(answer: MxMember, row: OurMember) -> dict[str, Any] | None:
     """What to write into the row; ``None``: nothing. A column that is to keep its value is ``None``, but for ``moved_to``."""
     change: dict[str, Any] = {
         name: value

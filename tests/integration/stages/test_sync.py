@@ -219,7 +219,10 @@ async def test_the_task_begins_one_only_when_it_is_due_and_a_sweep_wakes_what_wa
         assert bench.woken == [("sync", 1)]
         await sandbox.control(latency=0)
         assert "sync" in await wake(bench.runtime)
-        assert (await sync(bench.runtime)).startswith("finished: 100 users, 100 members")
+        for _ in range(20):  # a busy machine may need more than one run
+            if not (report := await sync(bench.runtime)).startswith("unfinished"):
+                break
+        assert report.startswith("finished: 100 users, 100 members")
         assert "sync" not in await wake(bench.runtime)
         assert await sync(bench.runtime, may_begin=True) == ""  # until it is three o'clock again
         await bench.sql(

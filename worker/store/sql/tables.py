@@ -440,7 +440,8 @@ syncs = Table(
     Column("found", Text, nullable=False, server_default="{}"),
 )
 
-# The users that the unfinished sync was told of; emptied when it ends.
+# The users that the unfinished sync was told of; emptied when it ends. No index of ``done_at``: a sync goes through them by their id,
+# and an update touches no index.
 sync_users = Table(
     "sync_users",
     metadata,
@@ -450,7 +451,6 @@ sync_users = Table(
     Column("attempts", Integer, nullable=False, server_default="0"),
     # When its members were read, or given up. NULL: they are to be read.
     Column("done_at", Moment),
-    _partial("ix_sync_users_pending", "id", where="done_at IS NULL"),
 )
 
 # Members that it did not find in MX's lists, to be read one by one.

@@ -7,13 +7,13 @@ from typing import Any
 from sqlalchemy import BigInteger, Integer, String, Text, and_, bindparam, delete, exists, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.store.mx_members import MxUser
+from worker.store.mx_members import OUR_MEMBER, MxUser
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import members, sync_missing, sync_users, users
-from worker.store.syncs.sync import MOST_ATTEMPTS, UserRead, UserToRead
+from worker.store.sql.tables import members, reconnections, sync_missing, sync_users, users
+from worker.store.syncs.sync import MOST_ATTEMPTS, KnownMember, UserRead, UserToRead
 
-m, su, sm, u = members.c, sync_users.c, sync_missing.c, users.c
+m, r, su, sm, u = members.c, reconnections.c, sync_users.c, sync_missing.c, users.c
 
 #: Rows of one statement where a sync goes through a whole table.
 PAGE = 10_000
@@ -37,8 +37,9 @@ class Statements:
         pending = (
             select(su.id, su.user_guid, su.attempts).where(su.done_at.is_(None), su.id > after).order_by(su.id).limit(n)
         ).subquery()
+        is_open = exists().where(r.member_guid == m.member_guid, r.closed_at.is_(None)).label("is_open")
         self._to_read = (
-            select(pending, m.member_guid, m.moved_to)
+            select(pending, *OUR_MEMBER, is_open)
             .outerjoin(members, and_(m.user_guid == pending.c.user_guid, m.gone_at.is_(None)))
             .order_by(pending.c.id)
         )
@@ -97,15 +98,14 @@ class Statements:
 
     async def to_read(self, connection: AsyncConnection, n: int, after: int) -> list[UserToRead]:
         found: dict[int, UserToRead] = {}
-        known: dict[int, dict[str, str | None]] = {}
-        for id_, user_guid, attempts, member, moved in await connection.execute(
-            self._to_read, {"n": n, "after": after}
-        ):
+        known: dict[str, KnownMember] = {}
+        names = KnownMember.__struct_fields__
+        for id_, user_guid, attempts, *member in await connection.execute(self._to_read, {"n": n, "after": after}):
             if id_ not in found:
-                theirs = known[id_] = {}
-                found[id_] = UserToRead(id=id_, user_guid=user_guid, attempts=attempts, known=theirs)
-            if member is not None:
-                known[id_][member] = moved
+                known = {}
+                found[id_] = UserToRead(id=id_, user_guid=user_guid, attempts=attempts, known=known)
+            if member[0] is not None:
+                known[member[0]] = KnownMember(**dict(zip(names, member, strict=True)))
         return list(found.values())
 
     async def finish_users(self, connection: AsyncConnection, read: Sequence[UserRead], now: datetime) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.listing import Position
-from worker.store.mx_members import Applied, MxMember, MxUser, apply_members, apply_users, mark_gone
+from worker.store.mx_members import Applied, MxMember, MxUser, apply_members, apply_users, mark_gone, says_nothing_new
 from worker.store.sql.database import Database
 from worker.store.sql.tables import members, sync_missing, syncs
 from worker.store.syncs.holding import Holding
@@ -93,7 +93,7 @@ class SyncStore(Holding):
         """Write what MX said of the members of these users, and that they are done."""
 
         async def work(connection: AsyncConnection) -> None:
-            said = [member for each in read for member in each.members]
+            said = [member for each in read for member in each.members if not _is_as_we_have_it(member, each.user)]
             applied = await apply_members(
                 connection, self._rows, said, read_at=read_at, now=now, skip_aggregation=skip_aggregation
             )
@@ -107,7 +107,7 @@ class SyncStore(Holding):
                 sync.found.update(each.noted)
                 gives_up = each.failed and each.counts and each.user.attempts + 1 >= MOST_ATTEMPTS
                 sync.found.update(unread=int(gives_up))
-            sync.found.update(members=len(said))
+            sync.found.update(members=sum(len(each.members) for each in read))
             _note(sync.found, applied)
             await self._touch(connection, sync, seconds=seconds, now=now)
 
@@ -205,6 +205,12 @@ class SyncStore(Holding):
             return found
 
         return await self._database.transaction(work)
+
+
+def _is_as_we_have_it(said: MxMember, user: UserToRead) -> bool:
+    """Whether there is nothing to write: our row says the same, and no reconnection of it may be over."""
+    row = user.known.get(said.member_guid)
+    return row is not None and not row.has_open_reconnection and says_nothing_new(said, row)
 
 
 def _note(found: Counter[str], applied: Applied) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 import msgspec
 
 from worker.errors import WorkerError
-from worker.store.mx_members import MxMember
+from worker.store.mx_members import MxMember, OurMember
 
 LISTING, CHECKING, FINISHED, FAILED = "listing", "checking", "finished", "failed"
 #: How often the members of a user, or one member, are asked for before a sync goes on without them.
@@ -108,14 +108,20 @@ def told(found: Mapping[str, int]) -> str:
 CHANGES = ("new_users", "new_members", "changed", "back", "gone", "emails")
 
 
+class KnownMember(OurMember, frozen=True, kw_only=True):
+    """A row of ours, as it was when its user was claimed."""
+
+    has_open_reconnection: bool
+
+
 class UserToRead(msgspec.Struct, frozen=True, kw_only=True):
     """A user whose members are to be read, and those that we have."""
 
     id: int
     user_guid: str
     attempts: int
-    #: Our rows of this user: each GUID, and the one that MX carries it on under.
-    known: Mapping[str, str | None]
+    #: Our rows of this user, by their GUID.
+    known: Mapping[str, KnownMember]
 
 
 class UserRead(msgspec.Struct, frozen=True, kw_only=True):
