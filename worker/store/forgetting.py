@@ -15,16 +15,19 @@ changes nothing. On PostgreSQL nobody writes ``reconnections`` meanwhile: a swee
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Column, Table, Text, delete, select
+from sqlalchemy import Column, Table, delete, select
 from sqlalchemy import text as sql_text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.store.reconciling import Reconciling
 from worker.store.sql.database import Database
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import guid_columns, members, metadata, reconnections
 
 #: Tables in which nothing is a user's, and which nobody needs to search.
-NOT_OF_USERS = frozenset({"daily_totals", "institutions", "pauses", "sweep_marks", "sweeps", "syncs"})
+NOT_OF_USERS = frozenset(
+    {"daily_totals", "institutions", "pauses", "reconciliations", "sweep_marks", "sweeps", "syncs"}
+)
 #: A partial index serves no query but one with its condition.
 _HALVES: Mapping[Any, Sequence[Any]] = {
     reconnections.c.user_guid: (reconnections.c.closed_at.is_(None), reconnections.c.closed_at.is_not(None)),
@@ -77,9 +80,7 @@ class _Search:
     """The statements, made once; in the transaction of the caller."""
 
     def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-        given = rows.table("given", {"guid": Text()})
-        self._guids = select(given.c.guid)
+        self._reconciling = rows.part(Reconciling)
         self._tables = [table for table in metadata.sorted_tables if table.name not in NOT_OF_USERS]
 
     async def members_of(self, connection: AsyncConnection, user_guid: str) -> set[str]:
@@ -133,6 +134,7 @@ class _Search:
                 await self._delete(connection, table, found.get(table.name, set()))
             for name, number in _numbers(found).items():
                 erased[name] = erased.get(name, 0) + number
+        await self._reconciling.leave(connection, theirs)
         return erased
 
     async def _of_windows(self, connection: AsyncConnection, user_guid: str, found: Found) -> set[str]:

@@ -125,6 +125,11 @@ class Reconciling:
         )
         return Page(reason=row.reason, found=found)
 
+    async def leave(self, connection: AsyncConnection, member_guids: Collection[str]) -> None:
+        """These members are forgotten: where a reconciliation stands at one of them, or did when it ended, it stands at the beginning."""
+        at_one = rec.after.in_(sorted(member_guids))
+        await connection.execute(update(reconciliations).where(at_one).values(after=""))
+
 
 def _place(phase: str, end: Any, now: datetime) -> dict[str, Any]:
     """Where the next page begins, behind ``end``; ``None``: the phase is over."""

@@ -131,6 +131,19 @@ async def test_a_member_that_is_another_users_by_now_stays_theirs(bench_for: Any
     assert await bench.one("SELECT user_guid FROM members") == "USR-second"
 
 
+async def test_a_reconciliation_that_stands_at_a_member_who_is_forgotten_begins_again(bench_for: Any) -> None:
+    bench = await bench_for()
+    await bench.member("gone")
+    for phase in ("'members'", "NULL"):
+        await bench.sql(
+            "INSERT INTO reconciliations (reason, rule, started_at, phase, after) "
+            f"VALUES ('daily', 'r', :at, {phase}, 'MBR-gone')", at=bench.stored(bench.runtime.clock.now()),
+        )  # fmt: skip
+    await ForgetStore(bench.runtime.database).forget("USR-gone")
+    assert await found(bench, "MBR-gone") == []
+    assert await bench.sql("SELECT DISTINCT after FROM reconciliations") == [("",)]
+
+
 async def _opened(bench: Any, *names: str) -> None:
     for name in names:
         await bench.member(name, connection_status="DENIED")
