@@ -19,11 +19,13 @@ from typing import Any
 from sqlalchemy import BigInteger, Integer, and_, bindparam, case, delete, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.policy.selection import Reason
 from worker.store.reconnections.emptied import Emptied
 from worker.store.reconnections.notices import IS_NOTICE
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
+from worker.store.sql.scans import by_index
 from worker.store.sql.tables import (
     clicks,
     events,
@@ -66,6 +68,7 @@ class RetentionStore:
         """Count the first day that is over and not counted; false: all are, so that their rows may be deleted."""
 
         async def work(connection: AsyncConnection) -> bool:
+            await by_index(connection, self._database.rows)
             return await self._totals.count_a_day(connection, now) is not None
 
         return await self._database.transaction(work)
@@ -97,7 +100,11 @@ class RetentionStore:
     async def _run(
         self, batch: Callable[[AsyncConnection, datetime, datetime], Awaitable[int]], cut: datetime, now: datetime
     ) -> int:
-        return await self._database.transaction(lambda connection: batch(connection, cut, now))
+        async def work(connection: AsyncConnection) -> int:
+            await by_index(connection, self._database.rows)
+            return await batch(connection, cut, now)
+
+        return await self._database.transaction(work)
 
 
 class _Old:
@@ -114,8 +121,9 @@ class _Old:
 
         self._ended = (
             select(r.id, case((_rests(), 1), else_=0).label("rests"))
-            .where(HAS_ENDED, r.closed_at < _CUT, ~_is_shown(), ~_is_live())
-            .order_by(r.closed_at, r.id)
+            .where(HAS_ENDED, r.closed_at < _CUT, _none(_is_shown()), _none(_is_live()))
+            # Not by id as well: a sweep closes many at one moment, and all of them would be sorted.
+            .order_by(r.closed_at)
             .limit(_N)
             .with_for_update(skip_locked=True)
         )
@@ -125,14 +133,10 @@ class _Old:
             .limit(_N)
             .with_for_update(skip_locked=True)
         )
-        newer = reconnections.alias("newer")
-        self._overtaken = (
-            select(r.id)
-            .join(
-                newer, and_(newer.c.member_guid == r.member_guid, newer.c.id > r.id, newer.c.reopen_at >= r.reopen_at)
-            )
-            .where(of(newer.c.id), r.emptied_at.is_not(None), r.closed_at <= newer.c.closed_at)
-            .where(or_(newer.c.reason != written("expires_soon"), IS_NOTICE))
+        # Nothing of `emptied_at` among its conditions: PostgreSQL would read the index of all that are emptied.
+        whose = select(r.member_guid).where(of(r.id))
+        self._of_members = select(r.id, r.member_guid, r.reason, r.closed_at, r.reopen_at, r.emptied_at).where(
+            rows.among(r.member_guid, whose)
         )
         self._messages_about = select(item.notification_id).where(of(item.reconnection_id)).distinct()
         self._links_pressed = select(c.link_id).where(of(c.reconnection_id)).distinct()
@@ -171,6 +175,18 @@ class _Old:
     async def _ids(self, connection: AsyncConnection, query: Any, ids: Collection[int]) -> set[int]:
         return set((await connection.execute(query, {"given": self._given(ids)})).scalars()) if ids else set()
 
+    async def _overtaken(self, connection: AsyncConnection, resting: Collection[int]) -> set[int]:
+        """Older rows of the same members that were kept, and need not be beside these: see :func:`_rests`."""
+        if not resting:
+            return set()
+        rows = (await connection.execute(self._of_members, {"given": self._given(resting)})).all()
+        newest = {row.member_guid: row for row in sorted(rows, key=lambda row: int(row.id)) if row.id in resting}
+        return {
+            row.id
+            for row in rows
+            if row.emptied_at is not None and row.reopen_at is not None and _rests_as_well(newest[row.member_guid], row)
+        }
+
     def _given(self, ids: Collection[int]) -> str:
         return self._rows.encode({"id": id_} for id_ in sorted(ids))
 
@@ -191,7 +207,7 @@ class _Old:
             messages |= {id_ for id_ in gone.scalars() if id_ is not None}
         if messages:
             await connection.execute(self._messages, {"given": self._given(messages)})
-        overtaken = await self._ids(connection, self._overtaken, resting)
+        overtaken = await self._overtaken(connection, resting)
         await self._emptied.mark(connection, resting, now)
         if over := (ids - resting) | overtaken:
             await connection.execute(self._reconnections, {"given": self._given(over)})
@@ -219,7 +235,7 @@ class _Old:
 def _rests() -> Any:
     """Whether the row keeps its member from being told anew, and no newer row of the member does so as well and as long."""
     newer = reconnections.alias("newer")
-    as_well = exists().where(
+    as_well = select(newer.c.id).where(
         newer.c.member_guid == r.member_guid,
         newer.c.id > r.id,
         newer.c.closed_at >= r.closed_at,
@@ -227,19 +243,29 @@ def _rests() -> Any:
         # A notice that is over stands in the way of notices alone.
         or_(newer.c.reason != written("expires_soon"), IS_NOTICE),
     )
-    return and_(r.reopen_at > _NOW, ~as_well)
+    return and_(r.reopen_at > _NOW, _none(as_well))
+
+
+def _rests_as_well(newer: Any, older: Any) -> bool:
+    """What ``as_well`` of :func:`_rests` says, of two rows of one member."""
+    is_as_long = newer.id > older.id and newer.closed_at >= older.closed_at and newer.reopen_at >= older.reopen_at
+    return bool(is_as_long and (newer.reason != Reason.EXPIRES_SOON or older.reason == newer.reason))
 
 
 def _is_shown() -> Any:
-    """Whether a link still leads to a page that shows it: one that was made before it ended."""
-    return exists().where(k.user_guid == r.user_guid, k.created_at <= r.closed_at, k.expires_at > _NOW)
+    """What a link still leads to: it was made before the row ended."""
+    return select(k.id).where(k.user_guid == r.user_guid, k.created_at <= r.closed_at, k.expires_at > _NOW)
 
 
 def _is_live() -> Any:
-    """Whether a message that names it is still on its way."""
-    return (
-        exists()
-        .where(item.reconnection_id == r.id, n.id == item.notification_id)
-        .where(or_(n.state == written("pending"), n.state == written("sending")))
-        .correlate(reconnections)
-    )
+    """What a message names that is still on its way."""
+    of_row = select(item.notification_id).where(item.reconnection_id == r.id, n.id == item.notification_id)
+    return of_row.where(or_(n.state == written("pending"), n.state == written("sending")))
+
+
+def _none(of_row: Any) -> Any:
+    """Whether there is no such row.
+
+    The plain SQL is ``NOT EXISTS``. PostgreSQL turns that into a join, and may read whole tables for 200 rows.
+    """
+    return of_row.correlate(reconnections).limit(1).scalar_subquery().is_(None)

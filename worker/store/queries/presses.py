@@ -8,9 +8,9 @@ from sqlalchemy import func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.store.queries.returns import SPAN, median_seconds, newest_returns
-from worker.store.queries.sampling import by_index
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment
+from worker.store.sql.scans import by_index
 from worker.store.sql.tables import clicks
 from worker.store.totals import CLICKED, Totals
 

@@ -10,11 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.schedules import overdue_since
 from worker.store.consents import is_reckoned
-from worker.store.queries.sampling import by_index, up_to
+from worker.store.queries.sampling import up_to
 from worker.store.selection import FACTS, facts_of
 from worker.store.sql.application import is_set
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment, database_now
+from worker.store.sql.scans import by_index
 from worker.store.sql.tables import (
     clicks,
     devices,

@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy import literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.store.queries.sampling import by_index
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment
+from worker.store.sql.scans import by_index
 from worker.store.sql.tables import reconnections
 from worker.store.totals import IS_BACK, RETURNED, Totals
 

@@ -49,16 +49,6 @@ class Source:
         return round(count / self.share)
 
 
-async def by_index(connection: AsyncConnection, rows: Rows) -> None:
-    """For the rest of the transaction: PostgreSQL reads no table from end to end where an index has the rows.
-
-    It takes the reading of a whole table for cheaper than some ten thousand rows by an index, which is true of rows on a disk. Measured with
-    22,000 of a million: 490 ms for the table, 40 ms by the index.
-    """
-    if not rows.is_sqlite:
-        await connection.execute(sql_text("SET LOCAL enable_seqscan = off"))
-
-
 async def up_to(connection: AsyncConnection, table: Table, *where: Any, most: int) -> int:
     """How many rows satisfy this, counted no further than ``most`` and one more."""
     few = select(literal(1)).select_from(table).where(*where).limit(most + 1).subquery()

@@ -15,9 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.states import LIVE, OPEN
 from worker.store.pauses import EVERYTHING, MX, holds_all, holds_channel, holds_institution
-from worker.store.queries.sampling import EXACT, Source, by_index, sample_of, up_to
+from worker.store.queries.sampling import EXACT, Source, sample_of, up_to
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment, database_now
+from worker.store.sql.scans import by_index
 from worker.store.sql.tables import notification_reconnections, notifications, reconnections, written
 from worker.store.totals import ENDED, TOLD, Totals
 
