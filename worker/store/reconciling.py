@@ -126,9 +126,9 @@ class Reconciling:
         return Page(reason=row.reason, found=found)
 
     async def leave(self, connection: AsyncConnection, member_guids: Collection[str]) -> None:
-        """These members are forgotten: where a reconciliation stands at one of them, or did when it ended, it stands at the beginning."""
-        at_one = rec.after.in_(sorted(member_guids))
-        await connection.execute(update(reconciliations).where(at_one).values(after=""))
+        """These members are forgotten: a reconciliation that stands at one of them begins again."""
+        at_one = rec.after_guid.in_(sorted(member_guids))
+        await connection.execute(update(reconciliations).where(at_one).values(after_guid=""))
 
 
 def _place(phase: str, end: Any, now: datetime) -> dict[str, Any]:
