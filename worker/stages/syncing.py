@@ -227,13 +227,9 @@ class Listing(Pass[UserToRead, UserRead]):
             failed, counts = self._failed(found.failure)
             return UserRead(user=user, failed=failed, counts=counts)
         self._streak.went_well()
-        noted = {
-            word: count
-            for word, count in (("unreadable", found.unreadable), ("contradicted", bool(found.lie)))
-            if count
-        }
+        noted = _noted(found) if found.unreadable or found.lie else {}
         heard = [mx_member(member, user_guid=user.user_guid) for member in found.members.values()]
-        if found.lie or all(guid in found.members for guid in user.known):  # nearly always, nothing is missing
+        if found.lie or user.known.keys() <= found.members.keys():  # nearly always, nothing is missing
             return UserRead(user=user, members=heard, noted=noted)
         missing = not_listed(heard, {guid: row.moved_to for guid, row in user.known.items()})
         if missing and any(member.member_guid not in user.known for member in heard):
@@ -336,9 +332,11 @@ class MembersSaid(msgspec.Struct, kw_only=True):
 
 async def members_of(mx: Mx, user_guid: str) -> MembersSaid:
     """List the members of one user."""
+    answer = await mx.list_members(user_guid, 1, MEMBERS_A_PAGE)
+    if isinstance(answer, MemberList) and _is_all(answer):  # nearly always
+        return MembersSaid(members={member.guid: member for member in answer.members})
     found, position = MembersSaid(members={}), Position(per_page=MEMBERS_A_PAGE)
-    while not position.ended and not found.lie:
-        answer = await mx.list_members(user_guid, position.page, position.per_page)
+    for _ in range(_MOST_PAGES):
         if isinstance(answer, Gone):  # deleted since its page was read
             found.is_gone = True
             return found
@@ -346,19 +344,39 @@ async def members_of(mx: Mx, user_guid: str) -> MembersSaid:
             found.failure = answer
             return found
         try:
-            if not _accepts(position, answer, len(answer.members), may_shrink=True):
-                continue
+            is_next = _accepts(position, answer, len(answer.members), may_shrink=True)
         except ListLies as lie:
             found.lie = str(lie)
             return found
-        before = len(found.members)
-        found.members.update((member.guid, member) for member in answer.members)
-        found.unreadable += answer.unreadable
-        if (before == len(found.members) and answer.members) or position.page > _MOST_PAGES:
-            found.lie = "its pages repeat"
+        if is_next:
+            before = len(found.members)
+            found.members.update((member.guid, member) for member in answer.members)
+            found.unreadable += answer.unreadable
+            if before == len(found.members) and answer.members:
+                found.lie = "its pages repeat"
+        if position.ended or found.lie:
+            break
+        answer = await mx.list_members(user_guid, position.page, position.per_page)
+    else:
+        found.lie = f"it has no end after {_MOST_PAGES} pages"
     if not found.lie and len(found.members) + found.unreadable < (position.total or 0):
         found.lie = f"it says that it has {position.total} entries, and holds {len(found.members)}"
     return found
+
+
+def _is_all(page: MemberList) -> bool:
+    """Whether a first page holds the whole list."""
+    said = page.pagination
+    return (
+        said.current_page == 1
+        and said.total_entries == len(page.members) <= said.per_page == MEMBERS_A_PAGE
+        and not page.unreadable
+    )
+
+
+def _noted(found: MembersSaid) -> dict[str, int]:
+    """What a list tells in words of ``found``."""
+    return {"unreadable": found.unreadable, "contradicted": int(bool(found.lie))}
 
 
 def not_listed(heard: Sequence[MxMember], known: Mapping[str, str | None]) -> list[str]:

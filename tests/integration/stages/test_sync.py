@@ -245,3 +245,18 @@ async def test_a_member_that_moved_while_its_list_shows_the_new_guid_makes_no_se
         assert (found["moved"], found["new_members"], found["gone"]) == (1, 0, 0)
         assert await bench.one("SELECT moved_to FROM members WHERE member_guid = 'MBR-old'") == "MBR-new"
         assert "nothing changed" in (await everything(bench)).summary
+
+
+async def test_a_user_with_more_members_than_fit_on_a_page_has_all_of_them(
+    sandbox_for: Any, bench_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(syncing, "MEMBERS_A_PAGE", 30)
+    rows = {f"{n:04}": {"user_guid": "USR-rich", "connection_status": "CONNECTED"} for n in range(100)}
+    async with sandbox_for(rows) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        assert (await everything(bench)).found["new_members"] == 100
+        await sandbox.control(lists={"most_per_page": 25})  # it lowers the size, and says so only in its answer
+        assert "nothing changed" in (await everything(bench)).summary
+        await sandbox.control(lists={"most_per_page": 25, "repeat": True})
+        found = (await everything(bench)).found
+        assert (found["contradicted"], found["gone"], found["unlisted"]) == (1, 0, 0)
