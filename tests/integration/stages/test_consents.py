@@ -10,6 +10,7 @@ from sqlalchemy import insert, select
 from tests.integration.stages.links import link
 from tests.integration.stages.test_notices import _hold_clock, _subjects
 from worker.mx.answers import MemberRead, MemberState, Window
+from worker.policy.consents import reckoned
 from worker.stages.click import LeadsTo, click
 from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
@@ -308,3 +309,22 @@ async def test_a_webhook_between_two_sweeps_takes_no_reckoned_date_that_passed_f
     store = CatchUpStore(bench.runtime.database, statuses=("DENIED",))
     assert await store.catch_up(["MBR-a", "MBR-own"], later_on, grace_seconds=0) == (0, 1)
     assert await bench.states() == {"MBR-own": "due"}
+
+
+async def test_the_database_reckons_as_the_rule_says(bench_for: Any) -> None:
+    bench = await bench_for()
+    now = bench.runtime.clock.now()
+    began = {f"{days}-{ago}": (days, now - ago * DAY) for days in (1, 90, 365) for ago in (0, 1, 89, 90, 364, 800)}
+    for name, (days, start) in began.items():
+        at = bench.stored(start)
+        await bench.member(name, connection_status="CONNECTED", institution_code=f"of-{days}", consent_from=at)
+    for days in (1, 90, 365):
+        await _institution(bench, days, f"of-{days}")
+    _hold_clock(bench, now)
+    await sweep(bench.runtime)
+    dates = await _dates(bench)
+    assert {
+        name: dates[name][0] - reckoned(start, days, now=now)
+        for name, (days, start) in began.items()
+        if abs(dates[name][0] - reckoned(start, days, now=now)) > SECOND / 10
+    } == {}
