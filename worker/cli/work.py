@@ -179,6 +179,8 @@ def _scope(what: str) -> str:
     kinds = registry.names()
     if what == EVERYTHING or re.fullmatch(r"institution:\S{1,128}", what) or what in map(channel_scope, kinds):
         return what
+    if what in kinds:  # `pause messenger` can mean nothing else
+        return channel_scope(what)
     words = [EVERYTHING, "institution:", *map(channel_scope, kinds)]
     raise UsageError(
         f"{what[:60]!r} is none of everything, institution:CODE, {', '.join(words[2:])}{did_you_mean(what, words)}"

@@ -106,7 +106,7 @@ async def test_a_further_folder_is_opened_chosen_explained_checked_and_paused(wi
         False,
         "pigeon does not take messages from us (loft_closed): see PIGEON_LOFT",
     )
-    assert work._scope("channel:pigeon") == "channel:pigeon"
+    assert work._scope("channel:pigeon") == work._scope("pigeon") == "channel:pigeon"
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
