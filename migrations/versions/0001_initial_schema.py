@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from worker.store.sql.moments import Moment
-from worker.store.sql.triggers import creating, dropping
+from worker.store.sql.triggers import creating
 
 revision = "0001"
 down_revision = None
@@ -641,8 +641,9 @@ def _create_what_changed() -> None:
 
 
 def downgrade() -> None:
-    for statement in dropping(op.get_bind().dialect.name):
-        op.get_bind().exec_driver_sql(statement)
+    if op.get_bind().dialect.name != "sqlite":  # where they go with their table
+        for event in ("insert", "update", "delete", "truncate"):
+            op.execute(f"DROP FUNCTION reconnect_members_{event}() CASCADE")
     for table in (
         "reckonings",
         "institutions",

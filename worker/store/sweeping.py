@@ -37,9 +37,9 @@ _R = ReconnectionState
 
 #: Members visited in one transaction: keeps it short, and a sweep of millions flat.
 PAGE = 10_000
-#: Seconds of a sweep in which everything is gone through: for the first and the daily reconciliation, and for one that somebody waits for.
+#: Seconds of a sweep in which everything is gone through: for the daily reconciliation, and for one that somebody waits for.
 #: A page always is.
-SHARES, SHARE = {"first": 0.5, "daily": 0.5}, 5.0
+SHARES, SHARE = {"daily": 0.5}, 5.0
 
 
 @dataclass(kw_only=True)

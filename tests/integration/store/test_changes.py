@@ -291,6 +291,20 @@ async def test_no_writer_waits_for_a_sweep_nor_a_sweep_for_a_writer_and_nothing_
     assert (await store.visit_changed(now, grace=NOBODY)).opened == 0  # PREVENTED is not among the statuses here
 
 
+@ON_POSTGRESQL  # SQLite knows one isolation
+async def test_a_writer_with_an_old_snapshot_is_not_failed_by_a_sweep(bench_for: Any) -> None:
+    bench = await bench_for()
+    await bench.member("m", connection_status="DENIED")
+    store = SweepStore(bench.runtime.database, statuses=("DENIED",))
+    async with bench.runtime.database.engine.connect() as writer:
+        await writer.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        await writer.execute(text("SELECT 1 FROM members"))
+        assert (await store.visit_changed(bench.runtime.clock.now(), grace=NOBODY)).opened == 1
+        await writer.execute(text("UPDATE members SET connection_status = 'CONNECTED'"))
+        await writer.commit()
+    assert (await store.visit_changed(bench.runtime.clock.now(), grace=NOBODY)).closed == 1
+
+
 @ON_POSTGRESQL  # a plan is made for a session there
 async def test_a_session_that_wrote_one_row_writes_many_as_fast(bench_for: Any) -> None:
     bench = await bench_for()

@@ -13,9 +13,10 @@ Listing one twice, or one that need not be visited, does nothing.
 
 PostgreSQL: one trigger a statement, over its transition tables, so that a bulk update pays once. No writer waits for a sweep, nor a sweep
 for a writer. A writer locks the entry of a member that is listed already, and so keeps it there until its own transaction ends: a sweep
-leaves out entries that are locked. If it cannot lock it at once, it adds another entry. The functions run with their owner's rights: an
+leaves out entries that are locked. If it cannot lock it at once, it adds another entry; so does a writer whose transaction is isolated more than
+usual, since an entry that a sweep has struck off meanwhile would fail its write. The functions run with their owner's rights: an
 application needs none on our tables. They forbid joins by nested loops and whole reads of tables, because a plan is made by the first
-statement of a session: one that is good for one row takes hours for a hundred thousand.
+statement of a session: one that is good for one row takes hours for a hundred thousand. And they join and sort a bulk update in memory.
 
 SQLite: a trigger a row. It has one writer at a time, so an entry is simply there or not.
 """
@@ -42,13 +43,6 @@ def _may_matter(row: str, until: str | None) -> str:
 def creating(dialect: str, schema: str | None) -> Iterator[str]:
     """The statements that create the triggers; ``schema`` is the one with our tables, for PostgreSQL."""
     return _sqlite() if dialect == "sqlite" else _postgresql(f'"{schema}".' if schema else "")
-
-
-def dropping(dialect: str) -> Iterator[str]:
-    """The statements that drop what :func:`creating` creates, and does not go with its table."""
-    if dialect != "sqlite":
-        for event in ("insert", "update", "delete", "truncate"):
-            yield f"DROP FUNCTION reconnect_members_{event}() CASCADE"
 
 
 def _postgresql(schema: str) -> Iterator[str]:
@@ -86,7 +80,8 @@ def _postgresql(schema: str) -> Iterator[str]:
         # In the order of the key, as the index of the list is.
         body = (
             f"{first} INSERT INTO {schema}changed_members (member_guid) "
-            f"SELECT changed.member_guid FROM ({source} ORDER BY 1) AS changed WHERE NOT coalesce(("
+            f"SELECT changed.member_guid FROM ({source} ORDER BY 1) AS changed "
+            "WHERE current_setting('transaction_isolation') <> 'read committed' OR NOT coalesce(("
             f"SELECT true FROM {schema}changed_members c WHERE c.member_guid = changed.member_guid "
             "LIMIT 1 FOR KEY SHARE SKIP LOCKED), false);"
         )
@@ -106,6 +101,7 @@ def _function(event: str, body: str) -> str:
     return (
         f"CREATE FUNCTION reconnect_members_{event}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER "
         "SET search_path = pg_catalog, pg_temp SET enable_nestloop = off SET enable_seqscan = off "
+        "SET work_mem = '64MB' SET jit = off "
         f"AS $$ BEGIN {body} RETURN NULL; END $$"
     )
 
