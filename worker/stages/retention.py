@@ -41,7 +41,7 @@ async def retain(runtime: Runtime, now: datetime) -> int:
         store.delete_emptied,
         store.delete_links,
         store.delete_messages,
-        store.delete_sweeps,
+        store.delete_runs,
         store.delete_events,
     ):
         while True:

@@ -5,7 +5,7 @@
    (:mod:`~worker.store.reconnections.emptied`): one row a member, the newest that does.
 2. Such rows, once nothing rests on them any more: the member is well, or the moment has come.
 3. Links that stand in no message, once they expired.
-4. Messages that are about nothing, and sweeps, but for the newest.
+4. Messages that are about nothing; sweeps, syncs and reconciliations, but for the newest of each.
 5. Events that do not wait any more.
 
 A message about several reconnections goes with the last of them. A link goes when nothing is left of its message and of its clicks; until it
@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Integer, and_, bindparam, case, delete, exists, or_, select
+from sqlalchemy import BigInteger, Integer, Table, and_, bindparam, case, delete, exists, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.selection import Reason
@@ -32,8 +32,10 @@ from worker.store.sql.tables import (
     links,
     notification_reconnections,
     notifications,
+    reconciliations,
     reconnections,
     sweeps,
+    syncs,
     windows,
     written,
 )
@@ -89,9 +91,9 @@ class RetentionStore:
         """Messages that are about nothing. Only the oldest ones are looked at."""
         return await self._run(self._old.messages, cut, now)
 
-    async def delete_sweeps(self, cut: datetime, now: datetime) -> int:
-        """Sweeps, but for the newest: it says whether the next is overdue."""
-        return await self._run(self._old.sweeps, cut, now)
+    async def delete_runs(self, cut: datetime, now: datetime) -> int:
+        """Sweeps, syncs and reconciliations that are over, but for the newest of each: it says when the next is due."""
+        return await self._run(self._old.runs, cut, now)
 
     async def delete_events(self, cut: datetime, now: datetime) -> int:
         """Events that were accepted, or given up. What waits is not deleted, however long its endpoint is away."""
@@ -161,16 +163,10 @@ class _Old:
         self._links_alone = delete(links).where(k.id.in_(alone.limit(_N)))
         oldest = select(n.id).where(WAS_TOLD, n.outcome_at < _CUT).order_by(n.outcome_at).limit(5 * BATCH).subquery()
         self._about_nothing = delete(notifications).where(n.id.in_(select(oldest.c.id)), about_nothing)
-        s = sweeps.c
-        # The oldest by their id, and only then by their age: no index leads with the age.
-        first = select(s.id, s.started_at).order_by(s.id).limit(_N).subquery()
-        newest = select(s.id).order_by(s.id.desc()).limit(1).scalar_subquery()
-        self._sweeps = delete(sweeps).where(
-            s.id.in_(select(first.c.id).where(first.c.started_at < _CUT, first.c.id < newest))
-        )
-
-        told = select(e.id).where(e.created_at < _CUT, e.state != written("waiting")).order_by(e.created_at).limit(_N)
-        self._events = delete(events).where(e.id.in_(told))
+        told = select(e.id).where(e.created_at < _CUT, e.state != written("waiting")).order_by(e.created_at)
+        self._events = delete(events).where(e.id.in_(told.limit(_N)))
+        self._sweeps, self._syncs = delete(sweeps).where(_of_runs(sweeps)), delete(syncs).where(_of_runs(syncs))
+        self._reconciliations = delete(reconciliations).where(_of_runs(reconciliations))
 
     async def _ids(self, connection: AsyncConnection, query: Any, ids: Collection[int]) -> set[int]:
         return set((await connection.execute(query, {"given": self._given(ids)})).scalars()) if ids else set()
@@ -225,11 +221,23 @@ class _Old:
     async def messages(self, connection: AsyncConnection, cut: datetime, now: datetime) -> int:  # noqa: ARG002
         return int((await connection.execute(self._about_nothing, {"cut": cut})).rowcount)
 
-    async def sweeps(self, connection: AsyncConnection, cut: datetime, now: datetime) -> int:  # noqa: ARG002
-        return int((await connection.execute(self._sweeps, {"cut": cut, "n": BATCH})).rowcount)
+    async def runs(self, connection: AsyncConnection, cut: datetime, now: datetime) -> int:  # noqa: ARG002
+        given = {"cut": cut, "n": BATCH}
+        statements = (self._sweeps, self._syncs, self._reconciliations)
+        return max([int((await connection.execute(statement, given)).rowcount) for statement in statements])
 
     async def events(self, connection: AsyncConnection, cut: datetime, now: datetime) -> int:  # noqa: ARG002
         return int((await connection.execute(self._events, {"cut": cut, "n": BATCH})).rowcount)
+
+
+def _of_runs(table: Table) -> Any:
+    """The oldest of a table of runs, by their id, and only then by their age: no index leads with the age."""
+    t = table.c
+    first = select(t.id, t.started_at, t.finished_at).order_by(t.id).limit(_N).subquery().c
+    newest = select(t.id).order_by(t.id.desc()).limit(1).scalar_subquery()
+    # A sweep whose process died has no end.
+    over = literal(True) if table is sweeps else first.finished_at.is_not(None)
+    return t.id.in_(select(first.id).where(first.started_at < _CUT, first.id < newest, over))
 
 
 def _rests() -> Any:

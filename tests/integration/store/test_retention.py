@@ -30,7 +30,7 @@ from worker.store.retention import RetentionStore
 from worker.store.retrying import RetryStore
 from worker.store.sql.database import open_sync_engine
 from worker.store.sql.moments import NEVER
-from worker.store.sql.tables import members, metadata, reconnections, sweeps
+from worker.store.sql.tables import events, members, metadata, reconnections, sweeps, syncs
 from worker.store.sweeping import SweepStore
 from worker.store.visiting import Visits
 
@@ -107,6 +107,22 @@ async def test_what_ended_long_ago_goes_with_all_that_hangs_on_it_and_nothing_el
     async with bench.runtime.database.engine.begin() as connection:
         await connection.execute(insert(sweeps), [{"id": n, "started_at": ago(500 - n)} for n in range(1, 6)])
         await connection.execute(insert(sweeps), [{"id": 6, "started_at": ago(401)}])
+        told_of = {"type": "t", "subject": "USR-old", "data": "{}"}
+        states = [(450, "accepted"), (440, "failed"), (430, "waiting"), (300, "accepted")]
+        await connection.execute(
+            insert(events),
+            [
+                told_of | {"id": n, "event_id": f"e{n}", "created_at": ago(at), "state": s}
+                for n, (at, s) in enumerate(states, 1)
+            ],
+        )
+        await connection.execute(
+            insert(syncs),
+            [
+                {"id": n, "started_at": ago(500), "touched_at": ago(500), "finished_at": ago(500), "phase": "finished"}
+                for n in (1, 2)
+            ],
+        )
 
     before = await StandingStore(bench.runtime.database).read(NOW)
     assert await retain(bench.runtime, NOW) > 0
@@ -120,6 +136,8 @@ async def test_what_ended_long_ago_goes_with_all_that_hangs_on_it_and_nothing_el
     } | {later}
     assert gone not in {row["reconnection_id"] for row in left["windows"]}
     assert [row["id"] for row in left["sweeps"]] == [6]  # the newest says whether sweeps are overdue
+    assert [row["id"] for row in left["events"]] == [3, 4]
+    assert [row["id"] for row in left["syncs"]] == [2]
     assert await dangling(bench.runtime.database) == []
     # What `status` shows is as before.
     assert _sums(await StandingStore(bench.runtime.database).read(NOW)) == _sums(before)
