@@ -1,7 +1,7 @@
 """What does a failure of MX do, in every stage?
 
 Fetch asks MX for a window. Deliver asks once more right before a message leaves. Verify reads members that were notified. A click on a
-link asks for a window at once (:mod:`worker.stages.click`).
+link asks for a window at once (:mod:`worker.stages.click`). What a failure does to a webhook's hint is in :mod:`worker.stages.hints`.
 
 | kind | MX answers | fetch | deliver | verify | click |
 |---|---|---|---|---|---|
