@@ -169,10 +169,11 @@ class Totals:
 
     async def count_a_day(self, connection: AsyncConnection, now: datetime) -> date | None:
         """Count the first day that is over and not counted yet; ``None``: all are. Days on which nothing happened are passed over."""
-        # A day that is not over was counted while the database's clock stood ahead: more of its rows are still to come.
-        over = (now - MARGIN).date()
-        await connection.execute(delete(daily_totals).where(t.day >= over))
-        until = await self.until(connection)
+        over, until = (now - MARGIN).date(), await self.until(connection)
+        if until is not None and until > _begin_of(over):
+            # That day is not over: it was counted while the database's clock stood ahead, and more of its rows are still to come.
+            await connection.execute(delete(daily_totals).where(t.day >= over))
+            until = await self.until(connection)
         moments = [
             await (connection.scalar(first) if until is None else connection.scalar(since, {"begin": until}))
             for first, since in self._first
