@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, insert, inspect
 
@@ -387,8 +387,8 @@ _ended = st.fixed_dictionaries(
         "closed": _moments,
         "lasted": st.floats(0, 50),
         "state": st.sampled_from(["reconnected", "exhausted", "gone", "cancelled", "unsupported", "quarantined"]),
-        "reopen": st.sampled_from(["never", "weeks", "no"]),
-        "reason": st.sampled_from(["connection_status", "expires_soon"]),
+        "reopen": st.sampled_from(["never", "never", "weeks", "no"]),
+        "reason": st.sampled_from(["connection_status", "connection_status", "expires_soon"]),
         "outcome": st.sampled_from(["x", "expiry_moved"]),
         "message": st.none()
         | st.fixed_dictionaries({"before": st.floats(-0.01, 5), "link_days": st.sampled_from([1, 40, 300])}),
@@ -402,13 +402,28 @@ _histories = st.lists(
             "revoked": st.none() | _moments,
             "expires": st.none() | _moments | st.floats(-20, 0),
             "ended": st.lists(_ended, min_size=1, max_size=4),
-            "is_open": st.booleans(),
+            "is_open": st.sampled_from([False, False, False, True]),
             "link_alone": st.none() | st.tuples(_moments, st.sampled_from([1, 40, 300])),
         }
     ),
     min_size=2,
     max_size=5,
 )
+
+
+#: Members that are `DENIED` still, and whose only row says that they are not told anew.
+_AT_REST: list[dict[str, Any]] = [
+    {
+        "user": 0, "status": "DENIED", "revoked": None, "expires": None, "is_open": False, "link_alone": None,
+        "ended": [
+            {
+                "closed": 500.0, "lasted": 9.0, "state": state, "reopen": "never", "reason": "connection_status", "outcome": "x",
+                "message": {"before": 3.0, "link_days": 40},
+            }
+        ],
+    }
+    for state in ("gone", "exhausted")
+]  # fmt: skip
 
 
 @pytest.mark.timeout(120)
@@ -455,6 +470,7 @@ async def test_what_decides_does_not_change_by_a_deletion(bench_for: Any, monkey
         assert await _what_decides(bench) == before
         deleted += count - len((await everything(database))["reconnections"])
 
+    @example(drawn=_AT_REST, days=1)
     @given(drawn=_histories, days=st.sampled_from([1, 20, 100, 400]))
     @settings(
         deadline=None,
