@@ -553,7 +553,7 @@ def _machine(
     return type("System", (System,), own)
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"] if LONG else ["sqlite"])
 def test_no_crash_of_a_deliverer_at_any_point_sends_a_message_twice(
     kind: str, fresh_database: Callable[[str], Callable[[], str]], settings_for: Callable[..., Settings]
 ) -> None:
@@ -575,7 +575,7 @@ def test_no_crash_of_a_deliverer_at_any_point_sends_a_message_twice(
 
 @pytest.mark.timeout(7200 if LONG else 180)
 @pytest.mark.parametrize(
-    ("kind", "examples"), [("sqlite", 200), ("postgresql", 60)] if LONG else [("sqlite", 10), ("postgresql", 2)]
+    ("kind", "examples"), [("sqlite", 200), ("postgresql", 60)] if LONG else [("sqlite", 7), ("postgresql", 2)]
 )
 def test_every_state_is_followed_by_one_that_the_policy_names(
     kind: str,

@@ -29,7 +29,7 @@ def asked(machine: Machine) -> int:
 
 
 @pytest.mark.timeout(3600 if LONG else 120)
-@pytest.mark.parametrize("where", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("where", ["postgresql", "sqlite"] if LONG else ["postgresql"])
 def test_a_sync_that_is_killed_goes_on_where_it_was(machine: Machine, request: Any, where: str) -> None:
     if where == "postgresql":
         machine.environment["DATABASE_URL"] = request.getfixturevalue("postgres").database()

@@ -20,7 +20,7 @@ KILLS, HINTS, CONNECTIONS = (20, 5_000, 200) if LONG else (2, 1_000, 100)
 
 
 @pytest.mark.timeout(600 if LONG else 120)
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"] if LONG else ["postgresql"])
 async def test_what_was_answered_is_stored_when_the_process_is_killed_in_the_middle(
     kind: str, machine: Machine, request: Any, schedule: Schedule
 ) -> None:
