@@ -117,12 +117,12 @@ class Consents:
         self._lock = select(k.after_guid).where(k.id == 1).with_for_update(skip_locked=True)
         self._end = (
             select(m.member_guid)
-            .where(m.member_guid > after)
+            .where(m.member_guid > after, is_guid(m.member_guid))
             .order_by(m.member_guid)
             .limit(1)
             .offset(bindparam("n", type_=Integer()))
         )
-        self._last = select(func.max(m.member_guid))
+        self._last = select(m.member_guid).where(is_guid(m.member_guid)).order_by(m.member_guid.desc()).limit(1)
         self._move = update(reckonings).where(k.id == 1).values(after_guid=bindparam("to", type_=Text()))
 
     async def are_any(self, connection: AsyncConnection) -> bool:

@@ -19,7 +19,16 @@ class Ledger:
         self.grant: Grant | None = None
         self.asked: list[tuple[int, float, int]] = []
 
-    async def reserve(self, n: int, *, interval: float, horizon: float, block: float = 0.0, careful: int = 0) -> Grant:
+    async def reserve(
+        self,
+        n: int,
+        *,
+        interval: float,
+        horizon: float,
+        block: float = 0.0,
+        careful: int = 0,
+        reach: float | None = None,
+    ) -> Grant:
         self.asked.append((n, block, careful))
         if self.grant is None:
             raise ConnectionError(f"redis://:{PASSWORD}@redis.example refused")
