@@ -162,7 +162,7 @@ TEXTS = st.text(max_size=30) | st.lists(
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
-@examples(deadline=None, max_examples=15)
+@examples(deadline=None, max_examples=8)
 @given(text=TEXTS)
 def test_no_text_in_any_setting_is_more_than_one_line(name: str, text: str) -> None:
     needle = "N33dle"
