@@ -124,7 +124,7 @@ class Gone(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RefusedClient(msgspec.Struct, frozen=True, kw_only=True):
-    """401, 403 or 406: key, client id, IP address or API version refused. It concerns everyone, and counts as nobody's attempt."""
+    """401, 403 or 406: key, client id, IP address or API version refused. It concerns everyone, and counts as no member's attempt."""
 
     code: str
 

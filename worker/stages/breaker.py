@@ -1,4 +1,4 @@
-"""The breaker: a fault that concerns everyone stops all workers, counts as nobody's attempt, and is tried again with one row.
+"""The breaker: a fault that concerns everyone stops all workers, counts as no row's attempt, and is tried again with one row.
 
     closed ──refused, or a failure streak──▶ open ──after 1 minute──▶ probe (one worker, one row) ──served──▶ closed
                                                ▲                         │

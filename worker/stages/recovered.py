@@ -20,14 +20,7 @@ def well_by(
         reason=reason,
         skip_aggregation=skip_aggregation,
     )
-    if not back or member.connection_status is None:
-        return None
-    return Well(
-        member_guid=member_guid,
-        connection_status=member.connection_status,
-        error_code=member.error_code,
-        aggregated_at=member.successfully_aggregated_at,
-    )
+    return _well(member, member_guid) if back else None
 
 
 def renewed_by(member: MemberState, *, member_guid: str, clicked_at: datetime | None) -> Well | None:
@@ -39,7 +32,11 @@ def renewed_by(member: MemberState, *, member_guid: str, clicked_at: datetime | 
         error_code=member.error_code,
         clicked_at=clicked_at,
     )
-    if not renewed or member.connection_status is None:
+    return _well(member, member_guid) if renewed else None
+
+
+def _well(member: MemberState, member_guid: str) -> Well | None:
+    if member.connection_status is None:
         return None
     return Well(
         member_guid=member_guid,

@@ -40,7 +40,7 @@ from worker.store.sql.tables import changed_members, members, reconnections, swe
 
 c, m, r, mark = changed_members.c, members.c, reconnections.c, sweep_marks.c
 
-#: Of two sweeps at once the one may read a clock that is so much ahead of the other's. What is further ahead: the clock was put back.
+#: Of two sweeps at once the one may read a clock that is so much ahead of the other's. What is further ahead: the clock was set back.
 ASTRAY = timedelta(minutes=1)
 #: The marks: until when what falls due by itself is listed, and of what expiries notices tell.
 DUE, NOTICES = "due", "notices"
@@ -136,7 +136,7 @@ class Changes:
         """List the members for which a moment has passed since the last sweep: an expiry, the end of a rest, an expiry of which
         a notice tells, up to ``ahead``.
 
-        If the clock was put back, those for which it has not passed any more. On the first call all whose moment has passed.
+        If the clock was set back, those for which it has not passed any more. On the first call all whose moment has passed.
         """
         marks_at = {DUE: now} if ahead is None else {DUE: now, NOTICES: ahead}
         await connection.execute(self._known, [{"name": name, "until": FIRST} for name in marks_at])
