@@ -67,7 +67,11 @@ class Windows:
         )
         fresh = rows.table("given", {"id": BigInteger(), "member_guid": Text(), "uri": Text()})
         self._renew = rows.insert(windows).from_select(
-            columns, select(r.id, r.epoch, fresh.c.member_guid, fresh.c.uri, now).join(fresh, r.id == fresh.c.id)
+            columns,
+            # A click may have ended it while deliver asked MX.
+            select(r.id, r.epoch, fresh.c.member_guid, fresh.c.uri, now)
+            .join(fresh, r.id == fresh.c.id)
+            .where(r.closed_at.is_(None)),
         )
 
     async def wipe(

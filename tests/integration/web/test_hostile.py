@@ -229,7 +229,7 @@ async def test_names_from_data_run_nothing_and_reorder_nothing(site_for: Any) ->
                 page = Html(text)
                 assert (response.status, len(page.texts["h1"])) == (200, 1)
                 assert not set("\u202e\u2066\u200b\u2028\x00\x1b\ufeff") & set(page.source)
-                assert "49" not in page.source
+                assert "<bdi>49" not in page.source  # the form's nonce may hold it
                 assert len(page.source) < 20_000
                 assert {"img", "b", "script"} & set(page.tags) == set()
         await site.bench.sql("UPDATE reconnections SET state = 'reconnected', closed_at = opened_at")
