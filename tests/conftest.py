@@ -158,7 +158,7 @@ def make_settings(**overrides: Any) -> Settings:
         "quiet_hours": "",
         "message_caps": "",
         "lease_seconds": 20,
-        "retention_days": "",  # nothing is so old; looking for it is a third of a sweep
+        "retention_days": "",  # nothing is so old; looking for it is a quarter of a sweep's statements
     }
     return load_settings(_env_file=None, **(values | overrides))
 
