@@ -259,6 +259,31 @@ async def test_a_uri_that_grew_old_while_delivery_was_held_up_is_minted_anew(ben
         assert await bench.one("SELECT window_id FROM notification_reconnections") == newest
 
 
+async def test_who_comes_back_while_a_uri_is_minted_anew_leaves_none_behind(
+    bench_for: Any, sandbox_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a click on the link of an earlier message."""
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await bench.member("a", connection_status="DENIED")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        await _ready_for(bench, minutes=20)
+        mint = bench.runtime.mx.oauth_window
+
+        async def minted(*who: str) -> Any:
+            answer = await mint(*who)
+            ended = "state = 'reconnected', outcome = 'back_at_click', next_attempt_at = NULL, closed_at = :now"
+            await bench.sql(f"UPDATE reconnections SET {ended}", now=bench.stored(bench.runtime.clock.now()))
+            await bench.sql("UPDATE windows SET uri = NULL, superseded_at = fetched_at")
+            return answer
+
+        monkeypatch.setattr(bench.runtime.mx, "oauth_window", minted)
+        await deliver(bench.runtime)
+        assert await bench.one("SELECT count(*) FROM windows WHERE uri IS NOT NULL") == 0
+        assert await bench.states() == {"MBR-a": "reconnected"}
+
+
 async def test_with_uri_max_age_off_an_old_uri_is_sent_as_it_is(bench_for: Any, sandbox_for: Any) -> None:
     async with sandbox_for({"a": ["ok"]}) as sandbox:
         bench = await bench_for(**sandbox.settings, uri_max_age="0")

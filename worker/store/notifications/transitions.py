@@ -103,7 +103,7 @@ class NotificationTransitions:
         await self._execute(connection, self._leave_out, given)
 
     async def relink(self, connection: AsyncConnection, items: Sequence[tuple[int, int]]) -> None:
-        """Point items, as (notification, reconnection), to the live windows of their reconnections."""
+        """Point items, as (notification, reconnection), to the live windows of their reconnections that are open."""
         given = ({"id": reconnection, "notification_id": id_} for id_, reconnection in items)
         await self._execute(connection, self._relink, given)
 
@@ -249,10 +249,12 @@ def _leave_out(rows: Rows) -> Any:
 
 def _relink(rows: Rows) -> Any:
     renewed = rows.table("given", {"id": BigInteger(), "notification_id": BigInteger()}).c
+    window = live_window_of(link.reconnection_id)
     return (
         update(notification_reconnections)
-        .where(link.reconnection_id == renewed.id, link.notification_id == renewed.notification_id)
-        .values(window_id=live_window_of(link.reconnection_id))
+        # A reconnection that ended meanwhile has no window; its item keeps the old one.
+        .where(link.reconnection_id == renewed.id, link.notification_id == renewed.notification_id, window.is_not(None))
+        .values(window_id=window)
     )
 
 
