@@ -89,6 +89,9 @@ class StatementCache(MutableMapping[Any, Any]):
         return self._compiled[self._of(key)]
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        # SQLAlchemy writes the columns of RETURNING without their tables: a subquery would take them for its own.
+        returned = str(value).partition(" RETURNING ")[2] if key[0].name == "sqlite" else ""
+        assert "SELECT" not in returned, f"a subquery in RETURNING, on SQLite: {returned}"
         self._compiled[self._of(key)] = value
 
     def __delitem__(self, key: Any) -> None:

@@ -46,21 +46,22 @@ class ClickStatements:
     """Those statements, in the transaction of the caller."""
 
     def __init__(self, rows: Rows) -> None:
-        self._note = Prompt(
-            rows,
-            noting(of=bindparam("of", type_=BigInteger()), now=_NOW, soon=bindparam("soon", type_=Moment())).returning(
-                r.state,
-                r.closed_at,
-                holds_by_hand(r.institution_code).label("is_paused"),
-                may_be_handed_out(r.id, fetched_after=bindparam("fetched_after", type_=Moment())).label(
-                    "may_have_window"
-                ),
-                nth_mint(
-                    of_link=bindparam("of_link", type_=BigInteger()), since=bindparam("since", type_=Moment())
-                ).label("nth_mint"),
+        self._noting = noting(of=bindparam("of", type_=BigInteger()), now=_NOW, soon=bindparam("soon", type_=Moment()))
+        found = (
+            r.state,
+            r.closed_at,
+            holds_by_hand(r.institution_code).label("is_paused"),
+            may_be_handed_out(r.id, fetched_after=bindparam("fetched_after", type_=Moment())).label("may_have_window"),
+            nth_mint(of_link=bindparam("of_link", type_=BigInteger()), since=bindparam("since", type_=Moment())).label(
+                "nth_mint"
             ),
         )
-        if not rows.is_sqlite:
+        self._is_sqlite = rows.is_sqlite
+        if rows.is_sqlite:
+            # Not by RETURNING: SQLAlchemy writes its columns without their tables, so in a subquery ``id`` would be the window's.
+            self._found = Prompt(rows, select(*found).where(r.id == bindparam("of", type_=BigInteger())))
+        else:
+            self._found = Prompt(rows, self._noting.returning(*found))
             self._begin = Prompt(rows, _begin_at_once(rows))
             self._serve = Prompt(rows, _serve_at_once(rows))
 
@@ -82,7 +83,9 @@ class ClickStatements:
             "since": now - MINTS_WITHIN,
             "fetched_after": FIRST if max_age is None else now - max_age,
         }
-        row = await self._note.first(connection, given)
+        if self._is_sqlite:
+            await connection.execute(self._noting, given)
+        row = await self._found.first(connection, given)
         return Found(
             state=ReconnectionState(row.state),
             is_open=row.closed_at is None,
