@@ -53,6 +53,12 @@ class DispatchLog:
         if not await future:
             raise LeaseLost
 
+    async def close(self) -> None:
+        """Leave no transaction open. What it had begun to write is on record or not; nobody waits for it any more."""
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.wait([self._writer])
+
     async def _write(self) -> None:
         """Write until nobody waits. Whatever ends this early, a cancellation too, releases everybody who waits."""
         group: list[_Waiting] = []

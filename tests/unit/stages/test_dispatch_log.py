@@ -59,13 +59,27 @@ async def test_those_who_stand_there_together_are_recorded_together() -> None:
     assert store.groups == [[0], [1, 2]]
 
 
-async def test_those_who_come_one_after_the_other_are_recorded_together_once_they_are_enough() -> None:
+async def test_those_who_come_one_after_the_other_are_recorded_together_once_they_are_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.stages.dispatch_log.GATHER", 3600.0)  # so nobody waits for a clock
     store = Store()
     store.let.set()
     log = DispatchLog(store, enough=3)  # type: ignore[arg-type]
-    senders = [*await _waiting(log, 0), *await _waiting(log, 2), *await _waiting(log, 4), *await _waiting(log, 6)]
-    assert await _ends(senders) == [None] * 4
-    assert store.groups[0] == [0, 2, 4], "and nobody waits for a clock"
+    senders = [*await _waiting(log, 0), *await _waiting(log, 2), *await _waiting(log, 4)]
+    assert await _ends(senders) == [None] * 3
+    assert store.groups == [[0, 2, 4]]
+
+
+async def test_one_that_is_closed_writes_no_more_and_releases_everybody() -> None:
+    store = Store()
+    log = DispatchLog(store, enough=1)  # type: ignore[arg-type]
+    senders = [*await _waiting(log, 0), *await _waiting(log, 2)]
+    async with asyncio.timeout(60):
+        await log.close()
+    assert [type(end) for end in await _ends(senders)] == [RuntimeError, RuntimeError]
+    assert store.groups == [[0]]
+    assert len(asyncio.all_tasks()) == 1
 
 
 async def test_one_that_is_alone_is_recorded_by_itself() -> None:
