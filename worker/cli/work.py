@@ -69,7 +69,9 @@ def sweep(
 async def _would_do(runtime: Runtime) -> dict[str, Any]:
     now = await runtime.set_clock()
     settings = runtime.settings
-    store = SweepStore(runtime.database, statuses=settings.reconnect_statuses, notice_days=settings.expiry_notice_days)
+    store = runtime.database.store(
+        SweepStore, statuses=settings.reconnect_statuses, notice_days=settings.expiry_notice_days
+    )
     return {
         "would_open": await store.would_open(now),
         "backlog": (await StandingStore(runtime.database).read(now)).backlog,

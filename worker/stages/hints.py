@@ -68,7 +68,7 @@ class Hints:
         self._settings = runtime.settings
         self._store = runtime.database.store(HintStore)
         statuses, days = self._settings.reconnect_statuses, self._settings.expiry_notice_days
-        self._catching_up = CatchUpStore(runtime.database, statuses=statuses, notice_days=days)
+        self._catching_up = runtime.database.store(CatchUpStore, statuses=statuses, notice_days=days)
         self._breaker = breaker
         self._attribution = Attribution(breaker)
         self._poison = poison

@@ -50,7 +50,9 @@ async def sweep(runtime: Runtime, *, slot: datetime | None = None) -> SweepRepor
     """One sweep; ``None`` if ``slot`` (beat's minute) was swept already."""
     settings = runtime.settings
     now = await runtime.set_clock()
-    store = SweepStore(runtime.database, statuses=settings.reconnect_statuses, notice_days=settings.expiry_notice_days)
+    store = runtime.database.store(
+        SweepStore, statuses=settings.reconnect_statuses, notice_days=settings.expiry_notice_days
+    )
     sweep_id = await store.begin(slot, now)
     if sweep_id is None:
         return None

@@ -4,7 +4,7 @@ It is the visit of a sweep. What this misses, because its process died before it
 of those that changed.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,10 +17,10 @@ from worker.store.visiting import Found, Visits
 class CatchUpStore:
     """Visits members that are named."""
 
-    def __init__(self, database: Database, *, statuses: Collection[str], notice_days: Sequence[int] = ()) -> None:
+    def __init__(self, database: Database, *, statuses: tuple[str, ...], notice_days: tuple[int, ...] = ()) -> None:
         self._database = database
         self._consents = database.rows.part(Consents)
-        self._visits = Visits(database.rows, statuses=statuses, notice_days=notice_days)
+        self._visits = database.rows.part(Visits, statuses=statuses, notice_days=notice_days)
 
     async def catch_up(self, member_guids: Collection[str], now: datetime, *, grace_seconds: float) -> tuple[int, int]:
         """Close what is over, and open what is broken; how many reconnections of each."""

@@ -1,7 +1,7 @@
 """The steps of a sweep, one set-based statement each, and the record of it in ``sweeps``. Every step may run twice, or in two sweeps at once."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -75,11 +75,11 @@ class SweepReport:
 class SweepStore:
     """The steps of a sweep."""
 
-    def __init__(self, database: Database, *, statuses: Collection[str], notice_days: Sequence[int] = ()) -> None:
+    def __init__(self, database: Database, *, statuses: tuple[str, ...], notice_days: tuple[int, ...] = ()) -> None:
         self._database = database
         self._days = notice_days
         self._rule = rule_of(statuses, notice_days)
-        self._visits = Visits(database.rows, statuses=statuses, notice_days=notice_days)
+        self._visits = database.rows.part(Visits, statuses=statuses, notice_days=notice_days)
         self._notices, self._opening = self._visits.notices, self._visits.opening
         self._changes = database.rows.part(Changes)
         self._reconciling = database.rows.part(Reconciling)

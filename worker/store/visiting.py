@@ -4,7 +4,7 @@ these statements, so that they agree.
 A visit may be made twice, and for a member for whom nothing follows.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -45,10 +45,10 @@ class Found:
 class Visits:
     """The statements of a visit; ``grace``: how long after a break its user is told at the earliest."""
 
-    def __init__(self, rows: Rows, *, statuses: Collection[str], notice_days: Sequence[int]) -> None:
+    def __init__(self, rows: Rows, *, statuses: tuple[str, ...], notice_days: tuple[int, ...]) -> None:
         self._rows = rows
-        self.notices = Notices(rows, statuses=statuses, days=notice_days)
-        self.opening = Opening(rows, statuses=statuses)
+        self.notices = rows.part(Notices, statuses=statuses, days=notice_days)
+        self.opening = rows.part(Opening, statuses=statuses)
         self._transitions = rows.part(Transitions)
         self._closing = rows.part(Closing)
         self._spreading = rows.part(Spreading)

@@ -5,7 +5,7 @@ a function for that reason.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -179,11 +179,12 @@ class Database:
         self.on_events: Callable[[], None] = lambda: None
         self._stores: dict[Any, Any] = {}
 
-    def store(self, kind: Callable[["Database"], Store]) -> Store:
-        """The one store of this kind. Its statements are made once a process: making them costs more than a small run."""
-        if kind not in self._stores:
-            self._stores[kind] = kind(self)
-        found: Store = self._stores[kind]
+    def store(self, kind: Callable[..., Store], **given: Hashable) -> Store:
+        """The one ``kind(database, **given)``. Its statements are made once a process: making them costs more than a small run."""
+        key = (kind, *given.items())
+        if key not in self._stores:
+            self._stores[key] = kind(self, **given)
+        found: Store = self._stores[key]
         return found
 
     async def transaction(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:

@@ -4,7 +4,7 @@ The statement's text does not depend on how many rows there are, so it is compil
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from datetime import datetime
 from functools import cache
 from typing import Any, TypeVar
@@ -29,11 +29,12 @@ class Rows:
         self.insert: Any = sqlite.insert if is_sqlite else postgresql.insert
         self._parts: dict[Any, Any] = {}
 
-    def part(self, kind: Callable[["Rows"], Part]) -> Part:
-        """The one ``kind(rows)`` of this dialect. It holds statements alone, which cost more to make than to run."""
-        if kind not in self._parts:
-            self._parts[kind] = kind(self)
-        found: Part = self._parts[kind]
+    def part(self, kind: Callable[..., Part], **given: Hashable) -> Part:
+        """The one ``kind(rows, **given)`` of this dialect. It holds statements alone, which cost more to make than to run."""
+        key = (kind, *given.items())
+        if key not in self._parts:
+            self._parts[key] = kind(self, **given)
+        found: Part = self._parts[key]
         return found
 
     def table(self, name: str, columns: Mapping[str, TypeEngine[Any]]) -> FromClause:
