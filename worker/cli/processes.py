@@ -1,6 +1,7 @@
 """The processes that `up` and `demo` start, with the same commands as the Procfile."""
 
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -109,10 +110,16 @@ def _start_valkey(port: int | None) -> Any:
 
 
 def free_port() -> int:
-    """A port on loopback that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+    """A port on loopback that nobody listens on, and that nobody is given by chance.
+
+    It lies below the range from which the kernel takes ports for connections and for servers that ask for any: so nobody else has it
+    when the process begins that is told to listen there, and a server that is killed and started again finds it free.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from ops.bench.processes import cpu_of, running, wait_until
 from ops.bench.results import Row
 from ops.bench.servers import is_open
 from ops.bench.whole_job import Site
-from tests.machine import free_port
+from worker.cli.processes import free_port
 
 #: Presses a second while they are timed, and for how long (seconds).
 RATES, SECONDS = (50, 200), 12

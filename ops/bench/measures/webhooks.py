@@ -12,7 +12,7 @@ from ops.bench.bench import Bench, run_module
 from ops.bench.processes import cpu_of, running, settings_of, wait_until
 from ops.bench.results import Row
 from ops.bench.servers import is_open
-from tests.machine import free_port
+from worker.cli.processes import free_port
 
 REQUESTS, CONNECTIONS, WANTED = 10_000, 200, 2_500
 CREDENTIALS = "mx:bench-password"

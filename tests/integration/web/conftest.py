@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.machine import free_port
+from worker.cli.processes import free_port
 from worker.web.app import make_app
 from worker.web.protocol import Runner
 

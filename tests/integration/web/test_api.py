@@ -231,7 +231,7 @@ async def test_a_failure_of_ours_is_a_problem_too_and_no_log_has_a_secret(
 
 @SQLITE
 async def test_it_is_served_under_the_path_of_a_public_address_too(site_for: Any) -> None:
-    from tests.machine import free_port
+    from worker.cli.processes import free_port
 
     site = await site_for(api_keys=KEYS, public_base_url=f"http://127.0.0.1:{free_port()}/bank")
     host = {"Host": site.bench.runtime.settings.public_base_url.removeprefix("http://").removesuffix("/bank")}

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.machine import Machine, cast_of, environment_for, free_port, wait_until
+from tests.machine import Machine, cast_of, environment_for, wait_until
+from worker.cli.processes import free_port
 
 LINK = "/r/" + "c" * 22
 
