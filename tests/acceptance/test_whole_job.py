@@ -224,10 +224,11 @@ def test_a_worker_that_is_asked_to_stop_hands_back_what_it_has_not_begun(
 @pytest.mark.parametrize("pool", ["solo", "threads"])
 def test_a_worker_without_children_does_the_whole_job_too(machine: Any, acceptance: Any, pool: str) -> None:
     rows, csv = acceptance.cast_of(20)
-    machine("migrate")
+    assert machine("migrate").code == 0
     (machine.folder / "members.csv").write_text(csv)
     machine.start_sandbox(rows)
-    machine("import", "members.csv")
+    imported = machine("import", "members.csv")
+    assert imported.code == 0, imported.err
     machine.celery("worker", "worker", "-P", pool, "-c", "2")
     _settle(machine)
     assert machine.mails()["count"] == 20

@@ -2,7 +2,7 @@
 
 import ast
 
-from tests.unit.test_imports import IMPORTS, TREES, is_under
+from tests.unit.test_imports import imports, is_under, trees
 
 RECORD = "worker.store.events.recording.record"
 #: Modules that write states and record nothing, and why.
@@ -37,10 +37,10 @@ def _is_state(key: ast.expr | None) -> bool:
 def test_every_module_that_writes_a_state_records_what_it_tells() -> None:
     writing = {
         module
-        for module, tree in TREES.items()
+        for module, tree in trees().items()
         if is_under(module, "worker.store.reconnections") or is_under(module, "worker.store.notifications")
         if writes_states(tree)
     }
-    silent = {module for module in writing if RECORD not in IMPORTS[module]}
+    silent = {module for module in writing if RECORD not in imports()[module]}
     assert silent == set(TELL_NOTHING)
     assert len(writing - silent) >= 4

@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -84,10 +85,21 @@ def imports_in(tree: ast.AST, module: str, *, is_package: bool = False) -> set[s
 
 
 SOURCES = {module_of(path): path for path in sorted(ROOT.rglob("*.py"))}
-TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in SOURCES.items()}
-IMPORTS = {
-    module: imports_in(tree, module, is_package=SOURCES[module].name == "__init__.py") for module, tree in TREES.items()
-}
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    """The package, parsed; not while tests are collected, which each process does."""
+    return {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in SOURCES.items()}
+
+
+@cache
+def imports() -> dict[str, set[str]]:
+    """What each module imports."""
+    return {
+        module: imports_in(tree, module, is_package=SOURCES[module].name == "__init__.py")
+        for module, tree in trees().items()
+    }
 
 
 def part_of(name: str) -> str:
@@ -103,7 +115,7 @@ def is_under(name: str, package: str) -> bool:
 
 
 def members(part: str) -> Iterator[tuple[str, set[str]]]:
-    return ((module, names) for module, names in IMPORTS.items() if part_of(module) == part)
+    return ((module, names) for module, names in imports().items() if part_of(module) == part)
 
 
 def own(names: set[str]) -> set[str]:
@@ -111,7 +123,7 @@ def own(names: set[str]) -> set[str]:
 
 
 def test_every_part_of_the_package_has_its_floor() -> None:
-    assert {part_of(module) for module in IMPORTS} <= set(FLOOR), "place the new part in FLOORS"
+    assert {part_of(module) for module in imports()} <= set(FLOOR), "place the new part in FLOORS"
 
 
 def runs_upwards(module: str, name: str) -> bool:
@@ -126,7 +138,7 @@ def runs_upwards(module: str, name: str) -> bool:
 def test_imports_run_downwards() -> None:
     assert not [
         f"{module} imports {name}"
-        for module, names in IMPORTS.items()
+        for module, names in imports().items()
         for name in sorted(own(names))
         if runs_upwards(module, name)
     ]
@@ -134,7 +146,7 @@ def test_imports_run_downwards() -> None:
 
 def test_no_two_parts_need_each_other() -> None:
     graph: dict[str, set[str]] = {}
-    for module, names in IMPORTS.items():
+    for module, names in imports().items():
         here = part_of(module)
         graph.setdefault(here, set()).update({part_of(name) for name in own(names)} - {here})
     assert list(TopologicalSorter(graph).static_order())
@@ -142,8 +154,8 @@ def test_no_two_parts_need_each_other() -> None:
 
 def test_no_modules_import_each_other_in_a_ring() -> None:
     graph = {
-        module: {name for name in names if name in IMPORTS and name not in {module, "worker"}}
-        for module, names in IMPORTS.items()
+        module: {name for name in names if name in imports() and name not in {module, "worker"}}
+        for module, names in imports().items()
     }
     assert list(TopologicalSorter(graph).static_order())
 
@@ -165,7 +177,7 @@ def test_decisions_have_no_clock_and_no_files_of_their_own() -> None:
     calls = [
         (f"{module}, line {node.lineno}", node.func)
         for module, _ in members("policy")
-        for node in ast.walk(TREES[module])
+        for node in ast.walk(trees()[module])
         if isinstance(node, ast.Call)
     ]
     assert not [
@@ -179,7 +191,7 @@ def test_decisions_have_no_clock_and_no_files_of_their_own() -> None:
 def test_sql_stands_in_the_store_only() -> None:
     assert not [
         f"{module} imports {name}"
-        for module, names in IMPORTS.items()
+        for module, names in imports().items()
         for name in names
         if module not in SQL_ALLOWED and part_of(module) != "store" and name.split(".")[0] in SQL
     ]
@@ -187,7 +199,7 @@ def test_sql_stands_in_the_store_only() -> None:
 
 def test_what_is_allowed_beside_the_store_is_no_more_than_was_said() -> None:
     for module, allowed in SQL_ALLOWED.items():
-        assert {name for name in IMPORTS[module] if name.split(".")[0] in SQL} <= allowed
+        assert {name for name in imports()[module] if name.split(".")[0] in SQL} <= allowed
 
 
 @pytest.mark.parametrize("part", ["store", "stages"])
@@ -197,7 +209,9 @@ def test_the_store_and_the_stages_speak_to_no_network_themselves(part: str) -> N
 
 
 def test_nothing_in_the_product_needs_the_sandbox() -> None:
-    importers = {module for module, names in IMPORTS.items() if any(is_under(name, "worker.sandbox") for name in names)}
+    importers = {
+        module for module, names in imports().items() if any(is_under(name, "worker.sandbox") for name in names)
+    }
     assert {module for module in importers if not is_under(module, "worker.sandbox")} <= MAY_START_THE_SANDBOX
 
 

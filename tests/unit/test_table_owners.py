@@ -3,10 +3,11 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 
-from tests.unit.test_imports import SOURCES, TREES, is_under
+from tests.unit.test_imports import SOURCES, is_under, trees
 from worker.store.sql.tables import metadata
 
 TABLES = set(metadata.tables)
@@ -85,11 +86,14 @@ def _table(node: ast.expr | None, names: dict[str, str]) -> str | None:
     return found if found in TABLES else None
 
 
-WRITTEN = {
-    module: set(written_in(tree))
-    for module, tree in TREES.items()
-    if is_under(module, "worker.store") or RAW.search(SOURCES[module].read_text(encoding="utf-8"))
-}
+@cache
+def written() -> dict[str, set[str]]:
+    """Which tables each module writes."""
+    return {
+        module: set(written_in(tree))
+        for module, tree in trees().items()
+        if is_under(module, "worker.store") or RAW.search(SOURCES[module].read_text(encoding="utf-8"))
+    }
 
 
 def test_every_table_has_its_owner() -> None:
@@ -98,7 +102,7 @@ def test_every_table_has_its_owner() -> None:
 
 @pytest.mark.parametrize("table", sorted(TABLES))
 def test_only_its_owner_writes_a_table(table: str) -> None:
-    writers = {module for module, tables in WRITTEN.items() if table in tables}
+    writers = {module for module, tables in written().items() if table in tables}
     writers -= DELETE
     assert not [module for module in writers if not any(is_under(module, owner) for owner in OWNERS[table])]
     # Each owner that names its tables does write; the import has them in a variable.
@@ -109,25 +113,25 @@ def test_only_its_owner_writes_a_table(table: str) -> None:
 def test_what_deletes_from_every_table_writes_nothing_else() -> None:
     called = {
         (module, node.func.id if isinstance(node.func, ast.Name) else node.func.attr)
-        for module in DELETE & set(TREES)
-        for node in ast.walk(TREES[module])
+        for module in DELETE & set(trees())
+        for node in ast.walk(trees()[module])
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute)
     }
     assert {name for _, name in called} & WRITES == {"delete"}
 
 
 def test_no_other_module_writes_a_table_that_it_does_not_name() -> None:
-    assert {module for module, tables in WRITTEN.items() if "?" in tables} == set(ANY_TABLE)
+    assert {module for module, tables in written().items() if "?" in tables} == set(ANY_TABLE)
 
 
 def test_queries_only_read() -> None:
-    assert not {module for module, tables in WRITTEN.items() if tables and is_under(module, "worker.store.queries")}
+    assert not {module for module, tables in written().items() if tables and is_under(module, "worker.store.queries")}
 
 
 def test_windows_are_wiped_where_a_reconnection_moves_and_nowhere_else() -> None:
     wiping = {
         module
-        for module, tree in TREES.items()
+        for module, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "wipe"
     }

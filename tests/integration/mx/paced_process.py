@@ -1,10 +1,12 @@
 """A process that asks MX for members as fast as its pacing lets it: ``python -m … REDIS_URL MX_URL RATE`` (0 for no rate).
 
-It says ``ready`` on stdout, begins when stdin brings a line, and ends when stdin is closed. Its log goes to stdout, too.
+It says ``ready`` on stdout, begins when stdin brings a line, and ends when stdin is closed. Its log goes to stdout, too, and at the end the
+longest time for which the machine let it wait.
 """
 
 import asyncio
 import sys
+import time
 
 from cryptography.fernet import Fernet
 from yarl import URL
@@ -16,6 +18,24 @@ from worker.mx.transport import Transport
 from worker.settings import Settings
 
 TASKS = 100
+
+
+class Pauses:
+    """For how long the machine let this process wait, in seconds: the longest time, and all together."""
+
+    def __init__(self) -> None:
+        self.worst = 0.0
+        self.together = 0.0
+
+    async def watch(self) -> None:
+        """Until cancelled."""
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.005)
+            pause = time.monotonic() - before - 0.01
+            if pause > 0:
+                self.worst = max(self.worst, pause)
+                self.together += pause
 
 
 async def run(redis_url: str, mx_url: str, rate: str) -> None:
@@ -42,12 +62,14 @@ async def run(redis_url: str, mx_url: str, rate: str) -> None:
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
     print("ready", flush=True)
     await stdin.readline()
+    pauses = Pauses()
     tasks = [asyncio.create_task(ask()) for _ in range(TASKS)]
+    tasks.append(asyncio.create_task(pauses.watch()))
     await stdin.read()
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    print(f"lost={pacing._source.schedule.lost}", flush=True)
+    print(f"lost={pacing._source.schedule.lost} worst_pause={pauses.worst:.3f}", flush=True)
     await pacing.close()
     await transport.close()
 
