@@ -29,7 +29,28 @@ def _drop(where: str, error: Exception) -> None:
 
 
 class QoS(base.QoS):
-    """Messages that a worker has received and not acknowledged."""
+    """Messages that a worker has received and not acknowledged.
+
+    Where Redis refuses an acknowledgement, Celery logs that and goes on. Kombu would go on to count the message as in hand: a worker that
+    takes as many as it has children would take one less for each, and none in the end. The message itself is restored after the visibility
+    timeout, and does no harm.
+    """
+
+    def ack(self, delivery_tag: Any) -> None:
+        """Acknowledge a message."""
+        try:
+            super().ack(delivery_tag)
+        except RedisError:
+            self._quick_ack(delivery_tag)  # type: ignore[attr-defined]  # celery-types does not know it
+            raise
+
+    def reject(self, delivery_tag: Any, requeue: bool = False) -> None:
+        """Put a message back, or drop it."""
+        try:
+            super().reject(delivery_tag, requeue)
+        except RedisError:
+            self._quick_ack(delivery_tag)  # type: ignore[attr-defined]
+            raise
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
         """Restore a message to its queue."""

@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import redis
+from celery import Celery
 
 from tests.faults.servers import OwnValkey
 from tests.machine import Machine, wait_until
@@ -44,7 +44,7 @@ class Bad:
             assert self.process.poll() is None, "its main process ended"
             with self.client as client:
                 if not client.llen("sweep"):
-                    _wake(self.machine)
+                    _wake(self.valkey.url)
             return self._log.read_bytes().count(b'"report": "nothing to do"') > done
 
         wait_until(woken, seconds=60, what="a sweep", grain=0.5)
@@ -54,9 +54,10 @@ class Bad:
             assert hidden not in said, [line for line in said.splitlines() if hidden in line][:3]
 
 
-def _wake(machine: Machine) -> None:
-    wake = "from worker.app import app; from worker.publishing import publish; publish(app, 'sweep', 1)"
-    machine.start("wake", sys.executable, "-c", wake).wait(30)
+def _wake(url: str) -> None:
+    """Put a sweep into its queue."""
+    with Celery(broker=url, set_as_current=False) as app:
+        app.send_task("reconnect.sweep", queue="sweep", ignore_result=True)
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def test_foreign_entries_in_a_queue_are_dropped_and_the_worker_goes_on(bad: Bad)
         client.publish("/0.celeryev/worker.heartbeat", b"garbage")
         client.publish("/0.celery.pidbox", b'{"body": 17}')
         bad.works()
-        assert not client.hlen("unacked")
+        wait_until(lambda: not client.hlen("unacked"), what="the acknowledgement of the sweeps")
     log = (bad.machine.folder / "worker.log").read_text()
     assert "foreign_entry_dropped" in log
     assert "token=abc" not in log
@@ -140,7 +141,7 @@ def _replica(bad: Bad) -> Iterator[str]:
     primary = OwnValkey()
     with bad.client as client:
         client.replicaof("127.0.0.1", primary.port)
-        yield "a replica"
+        yield "replica"
         client.replicaof("NO", "ONE")
     primary.kill()
 
@@ -157,7 +158,7 @@ def _no_rights(bad: Bad) -> Iterator[str]:
 def _no_memory(bad: Bad) -> Iterator[str]:
     with bad.client as client:
         bad.process.send_signal(signal.SIGSTOP)  # so that a message waits when the memory is full
-        _wake(bad.machine)
+        _wake(bad.valkey.url)
         client.config_set("maxmemory", "1")
         bad.process.send_signal(signal.SIGCONT)
         yield "(OOM)"
@@ -220,7 +221,7 @@ def test_a_broker_that_refuses_is_named_and_lived_through(bad: Bad) -> None:
                 with bad.client as client:
                     client.client_kill_filter(_type="normal", skipme=True)
             if "in hand" in name:
-                _wake(bad.machine)
+                _wake(bad.valkey.url)
             bad.says(words)
             assert bad.process.poll() is None, name
             doctor = bad.machine("doctor")
