@@ -228,7 +228,7 @@ class Deliver:
 
     async def release(self, jobs: Sequence[DeliveryJob]) -> None:
         """Hand back what was not dispatched. What was dispatched becomes ``unknown``: its answer is lost."""
-        await self._dispatch.close()
+        await self._dispatch.stop_for_nobody()
         try:
             if unsent := [job for job in jobs if not job.dispatched]:
                 links = [job.link.stored for job in unsent if job.link is not None]

@@ -34,6 +34,8 @@ class DispatchLog:
     def __init__(self, store: DeliverStore, *, enough: int) -> None:
         self._store = store
         self._queue: list[_Waiting] = []
+        #: Those that are being written.
+        self._group: list[_Waiting] = []
         self._writer: asyncio.Task[None] | None = None
         self._enough = enough
         self._is_enough = asyncio.Event()
@@ -53,20 +55,22 @@ class DispatchLog:
         if not await future:
             raise LeaseLost
 
-    async def close(self) -> None:
-        """Leave no transaction open. What it had begun to write is on record or not; nobody waits for it any more."""
-        if self._writer is not None:
+    async def stop_for_nobody(self) -> None:
+        """Write no more for senders who were all cut short, and leave no transaction open. Theirs is on record, or not."""
+        waiting = any(not future.done() for *_, future in (*self._group, *self._queue))
+        if self._writer is not None and not waiting:
             self._writer.cancel()
             await asyncio.wait([self._writer])
 
     async def _write(self) -> None:
         """Write until nobody waits. Whatever ends this early, a cancellation too, releases everybody who waits."""
-        group: list[_Waiting] = []
         try:
             while self._queue:
                 await self._gather()
-                group, self._queue = self._queue, []
-                group = [waiting for waiting in group if not waiting[-1].done()]  # who is cancelled is gone
+                self._group, self._queue = self._queue, []
+                group = self._group = [
+                    waiting for waiting in self._group if not waiting[-1].done()
+                ]  # who is cancelled is gone
                 if not group:
                     continue
                 try:
@@ -81,7 +85,7 @@ class DispatchLog:
                         if not future.done():
                             future.set_result(notification.id in marked)
         except BaseException as error:
-            _fail([*group, *self._queue], error)
+            _fail([*self._group, *self._queue], error)
             self._queue = []
             raise
 

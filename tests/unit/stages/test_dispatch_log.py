@@ -71,14 +71,19 @@ async def test_those_who_come_one_after_the_other_are_recorded_together_once_the
     assert store.groups == [[0, 2, 4]]
 
 
-async def test_one_that_is_closed_writes_no_more_and_releases_everybody() -> None:
+async def test_for_senders_who_were_all_cut_short_nothing_is_written_any_more() -> None:
     store = Store()
     log = DispatchLog(store, enough=1)  # type: ignore[arg-type]
-    senders = [*await _waiting(log, 0), *await _waiting(log, 2)]
+    first, second = await _waiting(log, 0, 2)
+    first.cancel()
+    await asyncio.sleep(0)
     async with asyncio.timeout(60):
-        await log.close()
-    assert [type(end) for end in await _ends(senders)] == [RuntimeError, RuntimeError]
-    assert store.groups == [[0]]
+        await log.stop_for_nobody()  # the second waits: they go on
+        assert len(asyncio.all_tasks()) == 3
+        second.cancel()
+        await asyncio.sleep(0)
+        await log.stop_for_nobody()
+    assert store.groups == [[0, 2]]
     assert len(asyncio.all_tasks()) == 1
 
 
