@@ -58,7 +58,7 @@ faults: $(VENV)/dev ## kills, outages and bad days against real processes (FAULT
 	@$(BIN)/python -m pytest tests/faults $(ARGS)
 
 reach: $(VENV)/dev ## how many first clicks reach a live consent page, by who opened the mail before: two tables
-	@$(BIN)/python -m pytest -q -s --no-header tests/acceptance/test_reach.py $(ARGS)
+	@REACH_CUSTOMERS=300 $(BIN)/python -m pytest -q -s --no-header tests/acceptance/test_reach.py $(ARGS)
 
 mailcheck: $(VENV)/dev ## real mail server and SpamAssassin against every mail (installs both where it may)
 	@$(BIN)/python -m ops.mailcheck $(ARGS)

@@ -1,7 +1,8 @@
-"""The `reconnect` command in processes of its own that are forked from one which has imported everything already.
+"""`python -m …` in processes of its own that are forked from one which has imported everything already.
 
-Starting Python and importing what a command needs takes ten times as long as most commands do. Such a process differs from a fresh one
-in nothing but that: it has its own folder, environment, standard streams and exit code, and may be killed. What tests the start itself
+Starting Python and importing what a command needs takes ten times as long as most commands do, and a third of the time of many a test
+that starts a worker. Such a process differs from a fresh one in nothing but that: it has its own folder, environment, standard streams and
+exit code, and may be killed. What reads settings while it is imported is not among what is imported before. What tests the start itself
 uses a fresh one.
 """
 
@@ -9,6 +10,7 @@ import atexit
 import gc
 import json
 import os
+import runpy
 import select
 import shutil
 import signal
@@ -18,6 +20,7 @@ import sys
 import tempfile
 import threading
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -28,26 +31,77 @@ _MODULES = (
     "aiosqlite", "psycopg", "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite.aiosqlite", "rich.progress",
     "rich.table", "alembic.command", "celery.app.control", "kombu.transport.redis", "worker.channels.email.channel",
     "worker.publishing", "worker.sandbox.scenario", "worker.store.sql.schema", "worker.stages.sweep", "worker.stages.explaining",
+    "celery.bin.worker", "celery.bin.beat", "celery.apps.worker", "celery.apps.beat", "celery.concurrency.prefork", "celery.worker.consumer",
+    "celery.worker.strategy", "celery.app.amqp", "celery.app.log", "celery.events", "worker.runtime", "worker.schedules",
+    "worker.channels.registry", "worker.endpoint", "worker.telemetry.logs", "worker.transport", "worker.consumer", "worker.keeping",
+    "worker.stages.deliver", "worker.stages.fetch", "worker.stages.verify", "worker.stages.hints", "worker.stages.events",
+    "worker.stages.sync", "worker.sandbox.server", "worker.sandbox.webhooks", "worker.web.app", "worker.web.serve",
 )  # fmt: skip
+
+
+class Process:
+    """A process that was forked, as far as :class:`subprocess.Popen` goes that tests use."""
+
+    def __init__(
+        self, module: str, arguments: Sequence[str], folder: Path, environment: dict[str, str], *fds: int
+    ) -> None:
+        """``fds``: standard output and standard error. It leads a session of its own."""
+        self.args = [sys.executable, "-m", module, *arguments]
+        self.returncode: int | None = None
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.connect(_server())
+        order = json.dumps([module, list(arguments), str(folder), environment]).encode()
+        socket.send_fds(self._server, [len(order).to_bytes(4, "big")], list(fds))
+        self._server.sendall(order)
+        self.pid = int.from_bytes(_read(self._server, 4), "big")
+        self._ending = threading.Lock()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code; raises :class:`subprocess.TimeoutExpired` after ``timeout`` seconds."""
+        with self._ending:
+            if self.returncode is None:
+                if not select.select([self._server], [], [], timeout)[0]:
+                    assert timeout is not None
+                    raise subprocess.TimeoutExpired(self.args, timeout)
+                self.returncode = int.from_bytes(_read(self._server, 4), "big", signed=True)
+                self._server.close()
+            return self.returncode
+
+    def poll(self) -> int | None:
+        """Its exit code; ``None`` while it runs."""
+        if self.returncode is None and self._ending.acquire(blocking=False):
+            self._ending.release()
+            with suppress(subprocess.TimeoutExpired):
+                self.wait(0)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Unless it is known to have ended."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
 
 
 def run(
     arguments: list[str], *, folder: Path, environment: dict[str, str], timeout: float
 ) -> subprocess.CompletedProcess[str]:
     """Run ``reconnect …`` to its end; raises :class:`subprocess.TimeoutExpired` and kills it after ``timeout`` seconds."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, socket.socket(socket.AF_UNIX) as server:
-        server.connect(_server())
-        server.settimeout(timeout)
-        order = json.dumps([arguments, str(folder), environment]).encode()
-        socket.send_fds(server, [len(order).to_bytes(4, "big")], [out.fileno(), err.fileno()])
-        server.sendall(order)
-        pid = int.from_bytes(_read(server, 4), "big")
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = Process("worker", arguments, folder, environment, out.fileno(), err.fileno())
         try:
-            status = int.from_bytes(_read(server, 4), "big", signed=True)
-        except TimeoutError:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            raise subprocess.TimeoutExpired(["reconnect", *arguments], timeout) from None
+            status = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
         texts = []
         for file in (out, err):
             file.seek(0)
@@ -121,18 +175,21 @@ def _serve(address: str) -> None:
 def _attend(connection: socket.socket) -> None:
     """Fork the command, and say which process it is and how it ended."""
     length, fds, _, _ = socket.recv_fds(connection, 4, 2)
-    arguments, folder, environment = json.loads(_read(connection, int.from_bytes(length, "big")))
+    module, arguments, folder, environment = json.loads(_read(connection, int.from_bytes(length, "big")))
     pid = os.fork()
     if pid == 0:
         connection.close()
+        os.setsid()
         for fd, target in zip(fds, (1, 2), strict=True):
             os.dup2(fd, target)
             os.close(fd)
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
-        sys.argv = ["reconnect", *arguments]
-        _command()
+        sys.argv = [module, *arguments]
+        _command(module)
+    for fd in fds:
+        os.close(fd)
     connection.sendall(pid.to_bytes(4, "big"))
     _, status = os.waitpid(pid, 0)
     with suppress(OSError):
@@ -140,13 +197,11 @@ def _attend(connection: socket.socket) -> None:
     os._exit(0)
 
 
-def _command() -> None:
-    """As ``python -m worker`` does it, exit handlers included."""
-    from worker.cli import main
-
+def _command(module: str) -> None:
+    """As ``python -m module`` does it, exit handlers included."""
     code = 0
     try:
-        main()
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except BaseException:  # noqa: BLE001 - as an interpreter does

@@ -47,6 +47,13 @@ def get_json(url: str, *, authorization: str | None = None, timeout: float = 5) 
         return None
 
 
+#: A process of a test.
+Running = subprocess.Popen[bytes] | forked.Process
+
+#: What `python -m` starts by a fork: its imports are done.
+_FORKED = {"celery", "worker", "worker.sandbox"}
+
+
 @dataclass
 class Ran:
     """A command that came to its end."""
@@ -142,13 +149,13 @@ class Machine:
         bare = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
         return bare | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | self.environment | (more or {})
 
-    def start(self, name: str, *command: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def start(self, name: str, *command: str, environment: dict[str, str] | None = None) -> Running:
         """Start a process that is ended with the test; its output goes to ``name.log``."""
         log = self.folder / f"{name}.log"
         self.logs.append(log)
         return self.stack.enter_context(_running(list(command), self.folder, self._env(environment), log))
 
-    def celery(self, name: str, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def celery(self, name: str, *arguments: str, environment: dict[str, str] | None = None) -> Running:
         """``celery -A worker.app …``."""
         return self.start(name, sys.executable, "-m", "celery", "-A", "worker.app", *arguments, environment=environment)
 
@@ -160,7 +167,7 @@ class Machine:
         wait: bool = True,
         environment: dict[str, str] | None = None,
         loglevel: str | None = None,
-    ) -> subprocess.Popen[bytes]:
+    ) -> Running:
         """A worker with all queues; unless told not to ``wait``, it is ready to take tasks."""
         log = self.folder / f"{name}.log"
         before = log.stat().st_size if log.exists() else 0  # of a worker of this name that is no more
@@ -219,14 +226,16 @@ class Machine:
 
 
 @contextmanager
-def _running(
-    command: list[str], folder: Path, environment: dict[str, str], log: Path
-) -> Iterator[subprocess.Popen[bytes]]:
+def _running(command: list[str], folder: Path, environment: dict[str, str], log: Path) -> Iterator[Running]:
+    process: Running
     with log.open("ab") as file:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
+        if command[:2] == [sys.executable, "-m"] and command[2] in _FORKED and environment["PYTHONPATH"] == str(ROOT):
+            process = forked.Process(command[2], command[3:], folder, environment, file.fileno(), file.fileno())
+        else:
+            process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )  # fmt: skip
     try:
         yield process
     finally:

@@ -1,4 +1,4 @@
-"""Reach: of 300 customers' first clicks, how many come to a live consent page, whoever opened their mails before and however late they come.
+"""Reach: of many customers' first clicks, how many come to a live consent page, whoever opened their mails before and however late they come.
 
 `make reach` prints the two tables: with our links, and with MX's own. A worker, the web process, the bank and the mail server are real
 processes. Time passes by moving the record and the bank's links back.
@@ -6,6 +6,7 @@ processes. Time passes by moving the record and the bank's links back.
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from worker.sandbox.scanning import KINDS, ScanRule, kind_for
 from worker.store.setting_back import set_back
 from worker.store.sql.database import Database, open_engine
 
-CUSTOMERS = 300
+CUSTOMERS = int(os.environ.get("REACH_CUSTOMERS", "120"))
 #: A fifth of the addresses for each kind of scanner, and a fifth without.
 SCANNERS = [ScanRule(kind=kind, share=0.2) for kind in KINDS]
 #: When a third of the customers each come, after their mail.

@@ -47,7 +47,7 @@ def _everything_in(url: str) -> str:
 
 
 #: Both flavours do the same by the same code, so one of them with many tells of both; ``FAULTS=long`` tries both at full size.
-_MANY, _SECOND = (10_000, 10_000) if os.environ.get("FAULTS") == "long" else (4_000, 500)
+_MANY, _SECOND = (10_000, 10_000) if os.environ.get("FAULTS") == "long" else (1_500, 300)
 
 
 @pytest.mark.parametrize(("api", "count"), [("atrium", _MANY), ("platform", _SECOND)])

@@ -10,7 +10,7 @@ from typing import Self
 import psutil
 
 from tests.faults.schedule import Schedule
-from tests.machine import Machine, Ran, wait_until
+from tests.machine import Machine, Ran, Running, wait_until
 
 
 class Worker:
@@ -38,7 +38,7 @@ class Worker:
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self._supervisor.start()
 
-    def _start(self, *, wait: bool) -> "subprocess.Popen[bytes]":
+    def _start(self, *, wait: bool) -> Running:
         return self._machine.start_worker(
             self._children, self._name, wait=wait, environment=self._environment, loglevel=self._loglevel
         )

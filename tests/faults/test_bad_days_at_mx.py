@@ -12,7 +12,7 @@ from tests.faults.schedule import LONG, Schedule
 from tests.machine import Machine, wait_until
 from worker.sandbox.oauth_uris import HOSTILE_KINDS
 
-MANY, SOME = (3_000, 2_000) if LONG else (300, 250)
+MANY, SOME = (3_000, 2_000) if LONG else (200, 150)
 
 #: What refuses everybody opens the breaker, so it comes more rarely than the rest.
 _REFUSALS = ["401", "403", "406"]

@@ -11,7 +11,7 @@ from tests.faults.schedule import LONG, Schedule
 from tests.faults.wire import Wire
 from tests.machine import Machine, wait_until
 
-MEMBERS = 5_000 if LONG else 300
+MEMBERS = 5_000 if LONG else 200
 
 #: Fault and share of the occasions on which it strikes.
 _FAULTS = {

@@ -11,7 +11,7 @@ from tests.faults.crew import Worker
 from tests.faults.schedule import LONG, Schedule
 from tests.machine import Machine, wait_until
 
-MEMBERS = 5_000 if LONG else 300
+MEMBERS = 5_000 if LONG else 150
 WALL_CLOCK = Path(__file__).parent / "wall_clock"
 
 #: To whom it is what time, by what hour the clock jumps: in the zone where the jumped clock shows the quiet hours, it is not

@@ -13,7 +13,7 @@ from tests.faults.schedule import LONG, Schedule
 from tests.machine import Machine, wait_until
 from tests.receiver import KEY, OLD_KEY, Receiver, receiving_aside
 
-KILLS, MEMBERS = (20, 4_000) if LONG else (3, 400)
+KILLS, MEMBERS = (20, 4_000) if LONG else (2, 250)
 
 
 def _unreliable(receiver: Receiver, schedule: Schedule) -> None:

@@ -9,7 +9,7 @@ from tests.faults.crew import Cron, Worker
 from tests.faults.schedule import LONG, Schedule
 from tests.machine import Machine, wait_until
 
-KILLS, MEMBERS = (150, 20_000) if LONG else (6, 1_500)
+KILLS, MEMBERS = (150, 20_000) if LONG else (5, 800)
 
 
 @pytest.mark.timeout(7200 if LONG else 300)

@@ -13,7 +13,7 @@ from tests.faults.crew import Worker
 from tests.faults.schedule import LONG, Schedule
 from tests.machine import Machine, wait_until
 
-CRON_JOBS, MEMBERS, ROUNDS = (10, 5_000, 5) if LONG else (3, 300, 1)
+CRON_JOBS, MEMBERS, ROUNDS = (10, 5_000, 5) if LONG else (2, 200, 1)
 _FINISHED = "SELECT count(*) FROM sweeps WHERE finished_at IS NOT NULL"
 WALL_CLOCK = Path(__file__).parent / "wall_clock"
 

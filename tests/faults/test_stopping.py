@@ -12,8 +12,8 @@ from tests.faults.crew import Worker, is_alive
 from tests.faults.schedule import LONG, Schedule
 from tests.machine import Machine, wait_until
 
-STOPS, MEMBERS = (15, 8_000) if LONG else (2, 1_000)
-TRIES = 150 if LONG else 5
+STOPS, MEMBERS = (15, 8_000) if LONG else (2, 500)
+TRIES = 150 if LONG else 3
 #: The short form leaves PostgreSQL to the tests that kill.
 DATABASES = ["sqlite", "postgresql"] if LONG else ["sqlite"]
 

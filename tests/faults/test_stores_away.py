@@ -10,7 +10,7 @@ from tests.faults.schedule import LONG, Schedule
 from tests.faults.servers import OwnPostgres, OwnValkey
 from tests.machine import Machine, wait_until
 
-ROUNDS, MEMBERS = (6, 15_000) if LONG else (1, 1_500)
+ROUNDS, MEMBERS = (6, 15_000) if LONG else (1, 800)
 
 
 @pytest.mark.timeout(3600 if LONG else 240)

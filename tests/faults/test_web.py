@@ -125,7 +125,7 @@ async def test_a_web_process_may_be_killed_at_any_point_of_a_click(
 
 # Stores that go away
 
-RATE, SECONDS_OF_LOAD, LINKS = (200.0, 3, 1_200) if LONG else (30.0, 0, 60)
+RATE, SECONDS_OF_LOAD, LINKS = (200.0, 3, 1_200) if LONG else (20.0, 0, 40)
 
 
 @pytest.mark.timeout(900 if LONG else 240)
@@ -330,7 +330,7 @@ def _rows(records: Records) -> list[Any]:
 
 # Scanners
 
-LOOKS = 10_000 if LONG else 1_000
+LOOKS = 10_000 if LONG else 400
 
 
 @pytest.mark.timeout(600 if LONG else 200)

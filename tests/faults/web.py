@@ -5,7 +5,6 @@ import random
 import secrets
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -20,7 +19,7 @@ from typing import Any, Self
 import aiohttp
 
 from tests.faults.records import Records
-from tests.machine import Machine, wait_until
+from tests.machine import Machine, Running, wait_until
 from worker.cli.processes import free_port
 from worker.policy.links import hash_of
 
@@ -44,9 +43,9 @@ class Web:
         self.base = f"http://127.0.0.1:{self.port}"
         machine.environment |= {"PUBLIC_BASE_URL": self.base, "WEB_LISTEN": f"127.0.0.1:{self.port}"} | environment
         self._started = 0
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[Running] = []
 
-    def start(self) -> "subprocess.Popen[bytes]":
+    def start(self) -> Running:
         """One more process; it serves when this returns."""
         self._started += 1
         name = f"web-{self._started}"
@@ -59,7 +58,7 @@ class Web:
         self.processes.append(process)
         return process
 
-    def kill(self, process: "subprocess.Popen[bytes] | None" = None) -> None:
+    def kill(self, process: Running | None = None) -> None:
         """SIGKILL to this one, else to the one that was started first."""
         process = process or self.processes[0]
         self.processes.remove(process)

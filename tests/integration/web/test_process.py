@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.machine import Machine, cast_of, environment_for, wait_until
+from tests.machine import Machine, Running, cast_of, environment_for, wait_until
 from worker.cli.processes import free_port
 
 LINK = "/r/" + "c" * 22
@@ -35,7 +35,7 @@ def _port(machine: Machine) -> int:
     return int(machine.environment["WEB_LISTEN"].rpartition(":")[2])
 
 
-def _start(machine: Machine, name: str = "web") -> "subprocess.Popen[bytes]":
+def _start(machine: Machine, name: str = "web") -> Running:
     process = machine.start(name, sys.executable, "-m", "worker", "web")
     log = machine.folder / f"{name}.log"
     wait_until(lambda: b"web_ready" in log.read_bytes() or process.poll() is not None, what="the start")
