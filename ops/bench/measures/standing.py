@@ -32,7 +32,13 @@ class Site:
         self._settings = load_settings(_env_file=None, **{name.lower(): value for name, value in given.items()})
         fill_alike(self._url, members, status="CONNECTED")
         fill_standing(self._url, ended=ended, waiting=waiting)
-        self.began = asyncio.run(self._sweep(1))
+        asyncio.run(self._sweep(1))
+        while self._reconciles():  # the first time everything is gone through
+            asyncio.run(self._sweep(1))
+
+    def _reconciles(self) -> bool:
+        with psycopg.connect(self._url) as connection:
+            return connection.execute("SELECT 1 FROM reconciliations WHERE finished_at IS NULL").fetchone() is not None
 
     async def _sweep(self, times: int, *, opens: int = 0) -> float:
         async def nobody(_stage: str, _n: int) -> int:
