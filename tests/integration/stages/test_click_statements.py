@@ -50,7 +50,7 @@ async def test_a_page_and_a_press_take_few_statements(bench_for: Any, sandbox_fo
         # The link and its banks; on SQLite a BEGIN before them.
         assert len(page) == (3 if is_sqlite else 2), page
         # The beginning and the end are a statement each. On SQLite: BEGIN, the link, the bank, its reconnection, the click; BEGIN and four.
-        assert len(press) == (10 if is_sqlite else 2), press
+        assert len(press) == (11 if is_sqlite else 2), press
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has no server
