@@ -123,7 +123,7 @@ class _Old:
 
         self._ended = (
             select(r.id, case((_rests(), 1), else_=0).label("rests"))
-            .where(HAS_ENDED, r.closed_at < _CUT, _none(_is_shown()), _none(_is_live()))
+            .where(HAS_ENDED, r.closed_at < _CUT, _none(_is_shown()), _none(_is_named()), _none(_is_live()))
             # Not by id as well: a sweep closes many at one moment, and all of them would be sorted.
             .order_by(r.closed_at)
             .limit(_N)
@@ -263,6 +263,12 @@ def _rests_as_well(newer: Any, older: Any) -> bool:
 def _is_shown() -> Any:
     """What a link still leads to: it was made before the row ended."""
     return select(k.id).where(k.user_guid == r.user_guid, k.created_at <= r.closed_at, k.expires_at > _NOW)
+
+
+def _is_named() -> Any:
+    """What the message of a link names that still leads on: it may have left a moment after the row ended."""
+    of_row = select(item.notification_id).where(item.reconnection_id == r.id, k.notification_id == item.notification_id)
+    return of_row.where(k.expires_at > _NOW)
 
 
 def _is_live() -> Any:

@@ -426,7 +426,20 @@ _AT_REST: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.timeout(120)
+#: A member that broke five times; its first message left a moment after the bank was back, and its link leads on.
+_TOLD_LATE: list[dict[str, Any]] = [
+    {
+        "user": 0, "status": "DENIED", "revoked": None, "expires": None, "is_open": False, "link_alone": None,
+        "ended": [
+            {"closed": closed, "lasted": 0.0, "state": "reconnected", "reopen": "no", "reason": "connection_status", "outcome": "x", "message": message}
+            for closed, message in ((1.0, None), (62.0, {"before": -0.0078125, "link_days": 300}))
+        ],
+    },
+    *_AT_REST[:1],
+]  # fmt: skip
+
+
+@pytest.mark.timeout(180)
 async def test_what_decides_does_not_change_by_a_deletion(bench_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = await bench_for(message_caps="2/7d,5/60d", expiry_notice_days="14,7", retention_days=1)
     loop, database = asyncio.get_running_loop(), bench.runtime.database
@@ -471,6 +484,7 @@ async def test_what_decides_does_not_change_by_a_deletion(bench_for: Any, monkey
         deleted += count - len((await everything(database))["reconnections"])
 
     @example(drawn=_AT_REST, days=1)
+    @example(drawn=_TOLD_LATE, days=1)
     @given(drawn=_histories, days=st.sampled_from([1, 20, 100, 400]))
     @settings(
         deadline=None,
