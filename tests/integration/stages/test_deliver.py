@@ -15,6 +15,7 @@ from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
 from worker.stages.verify import verify
 from worker.store.pauses import MX, PauseStore
+from worker.store.queries.reports import ReportStore
 
 
 async def _told(bench: Any, *names: str) -> None:
@@ -342,3 +343,17 @@ async def test_while_mx_fails_old_messages_wait_and_spend_nothing(bench_for: Any
         assert tuple(row) == ("pending", 0, "http_401")
         assert await bench.one("SELECT scope FROM pauses") == "mx"
         assert await sandbox.mails() == []
+
+
+async def test_who_waits_for_the_end_of_the_work_waits_for_a_message_that_another_clock_has_made_due(
+    bench_for: Any, sandbox_for: Any
+) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await bench.member("a", connection_status="DENIED")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        reports, now = ReportStore(bench.runtime.database), bench.runtime.clock.now()
+        for later, left in ((timedelta(seconds=2), 1), (timedelta(minutes=1), 0)):
+            await bench.sql("UPDATE notifications SET next_attempt_at = :at", at=bench.stored(now + later))
+            assert await reports.in_hand(now, now) == {"to_fetch": 0, "to_deliver": left}

@@ -34,6 +34,8 @@ r, n = reconnections.c, notifications.c
 
 #: More than so many are not counted where it is asked whether there are any.
 _MANY = 1000
+#: By how much two processes may read the database's clock apart on a busy machine.
+CLOCKS_DIFFER = timedelta(seconds=5)
 #: What waits for a channel is examined again within this.
 _SOON = timedelta(hours=2)
 #: `explain` tells the newest presses of a reconnection's button.
@@ -66,7 +68,11 @@ class ReportStore:
         self._database = database
 
     async def in_hand(self, since: datetime, now: datetime) -> dict[str, int]:
-        """What is still on its way of what was due at ``since``; what failed and waits for a retry is not. Each is counted by its own index."""
+        """What is still on its way of what was due at ``since``; what failed and waits for a retry is not. Each is counted by its own index.
+
+        A message that fetch has just made due may be due a moment from now by the clock of this process.
+        """
+        since, now = since + CLOCKS_DIFFER, now + CLOCKS_DIFFER
         due = and_(r.state == written("due"), r.next_attempt_at <= literal(since, Moment()))
         to_tell = and_(n.state == written("pending"), n.next_attempt_at <= literal(now, Moment()), n.attempts == 0)
         leased, sending = r.state == written("leased"), n.state == written("sending")
