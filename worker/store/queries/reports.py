@@ -72,9 +72,9 @@ class ReportStore:
 
         A message that fetch has just made due may be due a moment from now by the clock of this process.
         """
-        since, now = since + CLOCKS_DIFFER, now + CLOCKS_DIFFER
+        soon = literal(now + CLOCKS_DIFFER, Moment())
         due = and_(r.state == written("due"), r.next_attempt_at <= literal(since, Moment()))
-        to_tell = and_(n.state == written("pending"), n.next_attempt_at <= literal(now, Moment()), n.attempts == 0)
+        to_tell = and_(n.state == written("pending"), n.next_attempt_at <= soon, n.attempts == 0)
         leased, sending = r.state == written("leased"), n.state == written("sending")
 
         async def work(connection: AsyncConnection) -> dict[str, int]:
