@@ -58,14 +58,17 @@ class Process:
 
     def wait(self, timeout: float | None = None) -> int:
         """Its exit code; raises :class:`subprocess.TimeoutExpired` after ``timeout`` seconds."""
-        with self._ending:
+        if not self._ending.acquire(timeout=-1 if timeout is None else timeout):  # another thread waits
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        try:
             if self.returncode is None:
                 if not select.select([self._server], [], [], timeout)[0]:
-                    assert timeout is not None
-                    raise subprocess.TimeoutExpired(self.args, timeout)
+                    raise subprocess.TimeoutExpired(self.args, timeout or 0)
                 self.returncode = int.from_bytes(_read(self._server, 4), "big", signed=True)
                 self._server.close()
             return self.returncode
+        finally:
+            self._ending.release()
 
     def poll(self) -> int | None:
         """Its exit code; ``None`` while it runs."""
