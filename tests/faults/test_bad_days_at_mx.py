@@ -1,5 +1,6 @@
 """MX answers with every fault that the sandbox knows, refuses everybody, or asks for silence."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ def test_with_a_third_of_all_answers_faulty_everybody_comes_to_the_end_that_mx_n
         records.pass_time("pauses")
         records.wait_until_nothing_is_in_hand(seconds=30)
     cron.expect_plain_words()
-    steps = machine.ledger()["steps"]
+    steps = Counter(machine.ledger()["steps"])  # of a fault that chance did not choose: none
     figures = compare(
         machine, records, broken=MANY, schedule=schedule, ends=("gone", "unsupported", "quarantined", "reconnected")
     )
