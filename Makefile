@@ -9,7 +9,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 # Most tests wait for a server, so more of them run side by side than there are cores, each process with servers of its own. The
-# longest begin first. Those marked "alone" measure rates, and have the machine for themselves afterwards.
+# longest begin first. Those marked "alone" measure rates, and have the machine for themselves afterwards; those marked "longest" run in
+# `make faults`.
 SIDE_BY_SIDE ?= -n 6 --dist load --maxschedchunk 2
 LONGEST_FIRST = tests/faults tests/acceptance tests/integration tests/unit
 
@@ -38,7 +39,7 @@ test: $(VENV)/dev ## every test, against real servers that it starts itself
 ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
-	@$(BIN)/python -m pytest -m "not alone" $(LONGEST_FIRST) $(SIDE_BY_SIDE)
+	@$(BIN)/python -m pytest -m "not alone and not longest" $(LONGEST_FIRST) $(SIDE_BY_SIDE)
 	@$(BIN)/python -m pytest -m alone $(LONGEST_FIRST)
 endif
 
