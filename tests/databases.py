@@ -1,7 +1,7 @@
 """Databases for tests: a real PostgreSQL that lasts for a whole run, and what lets a test begin on an empty one within milliseconds."""
 
 import os
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,31 +74,3 @@ class Postgres:
             connection.execute("SET allow_system_table_mods = on")
             connection.execute("DELETE FROM pg_statistic WHERE starelid >= 16384")
         return True
-
-
-class StatementCache(MutableMapping[Any, Any]):
-    """Compiled statements of all engines of one kind: a test with a new engine need not compile what others did."""
-
-    def __init__(self) -> None:
-        self._compiled: dict[Any, Any] = {}
-
-    def _of(self, key: Any) -> Any:
-        return (key[0].name, *key[1:])  # the dialect is another object in each engine
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._compiled[self._of(key)]
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        # SQLAlchemy writes the columns of RETURNING without their tables: a subquery would take them for its own.
-        returned = str(value).partition(" RETURNING ")[2] if key[0].name == "sqlite" else ""
-        assert "SELECT" not in returned, f"a subquery in RETURNING, on SQLite: {returned}"
-        self._compiled[self._of(key)] = value
-
-    def __delitem__(self, key: Any) -> None:
-        del self._compiled[self._of(key)]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._compiled)
-
-    def __len__(self) -> int:
-        return len(self._compiled)

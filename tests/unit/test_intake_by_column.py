@@ -73,7 +73,7 @@ def by_column(path: Path, size: int) -> tuple[list[dict[str, Any]], list[str]]:
     return taken, problems
 
 
-@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=files(), size=st.integers(1, 5), block=st.integers(1, 4))
 def test_by_the_column_a_csv_says_what_it_says_row_by_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, size: int, block: int
