@@ -45,7 +45,7 @@ from worker.store.fetching import FetchStore
 from worker.store.hinting import HintStore, Reading
 from worker.store.hints.claimed import ClaimedHints, HintResult, Target
 from worker.store.hints.claims import APART
-from worker.store.mx_members import MxMember
+from worker.store.mx_answers import MxMember
 from worker.store.pauses import MX, PauseStore
 from worker.store.sql.database import Database
 

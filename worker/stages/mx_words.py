@@ -2,7 +2,7 @@
 
 from worker.channels.email.addresses import NotAMailbox, parse_mailbox
 from worker.mx.answers import Member, User
-from worker.store.mx_members import MxMember, MxUser
+from worker.store.mx_answers import MxMember, MxUser
 
 #: No column for a code is longer.
 _LONGEST_CODE = 128

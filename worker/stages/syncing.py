@@ -19,7 +19,7 @@ from worker.runtime import Runtime
 from worker.stages.attribution import failure_of
 from worker.stages.mx_words import mx_member, mx_user
 from worker.stages.runner import Batch, Runner
-from worker.store.mx_members import MxMember
+from worker.store.mx_answers import MxMember
 from worker.store.syncs.store import SyncStore
 from worker.store.syncs.sync import LISTING, MemberChecked, MemberToCheck, Sync, UserRead, UserToRead
 

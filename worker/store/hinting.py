@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.store.hints.arriving import Arrivals, Hint
 from worker.store.hints.claimed import ClaimedHints, HintResult
 from worker.store.hints.claims import APART, KEPT, HintClaims
-from worker.store.mx_members import Applied, MxMember, apply_members, mark_gone
+from worker.store.mx_answers import Applied, MxMember
+from worker.store.mx_members import apply_members, mark_gone
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment
 from worker.store.sql.tables import reconnections, users

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tests.integration.stages.links import reconnection
-from worker.store.mx_members import Applied, MxMember, MxUser, apply_members, apply_users, mark_gone
+from worker.store.mx_answers import Applied, MxMember, MxUser
+from worker.store.mx_members import apply_members, apply_users, mark_gone
 
 
 @pytest.fixture

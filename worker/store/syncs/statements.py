@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Integer, String, Text, and_, bindparam, delete, exists, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.store.mx_members import OUR_MEMBER, MxUser
+from worker.store.mx_answers import OUR_MEMBER, MxUser
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import members, reconnections, sync_missing, sync_users, users

@@ -9,7 +9,8 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.listing import Position
-from worker.store.mx_members import Applied, MxMember, MxUser, apply_members, apply_users, mark_gone, says_nothing_new
+from worker.store.mx_answers import Applied, MxMember, MxUser, says_nothing_new
+from worker.store.mx_members import apply_members, apply_users, mark_gone
 from worker.store.sql.database import Database
 from worker.store.sql.tables import members, sync_missing, syncs
 from worker.store.syncs.holding import Holding

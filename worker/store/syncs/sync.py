@@ -7,7 +7,7 @@ from datetime import datetime
 import msgspec
 
 from worker.errors import WorkerError
-from worker.store.mx_members import MxMember, OurMember
+from worker.store.mx_answers import MxMember, OurMember
 
 LISTING, CHECKING, FINISHED, FAILED = "listing", "checking", "finished", "failed"
 #: How often the members of a user, or one member, are asked for before a sync goes on without them.
