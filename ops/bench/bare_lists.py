@@ -14,7 +14,8 @@ from yarl import URL
 
 from ops.bench.bare import HEADERS
 from worker.runtime import LoopThread
-from worker.stages.syncing import MEMBERS_A_PAGE, USERS_A_PAGE
+from worker.stages.syncing import USERS_A_PAGE
+from worker.stages.user_members import MEMBERS_A_PAGE
 
 
 async def ask(base_url: str, *, in_flight: int) -> dict[str, float]:

@@ -11,7 +11,8 @@ TELL_NOTHING = {
     "worker.store.reconnections.claims": "lease, release, recover",
     "worker.store.reconnections.clicked": "remind",
     "worker.store.reconnections.notices": "an INSERT that opening.open_all runs and tells",
-    "worker.store.notifications.claims": "claim, release, recover",
+    "worker.store.notifications.claim_statements": "claim, release",
+    "worker.store.notifications.claims": "recover",
 }
 
 

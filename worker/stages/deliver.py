@@ -30,7 +30,7 @@ from worker.stages.refusing import in_words, noted, serves_us
 from worker.stages.runner import Batch, Runner, summary
 from worker.store.deliver_settling import DeliveryResult
 from worker.store.delivering import DeliverStore
-from worker.store.notifications.claims import ClaimedNotification
+from worker.store.notifications.claimed import ClaimedNotification
 from worker.store.pauses import MX, PauseStore, delivery_scope
 from worker.store.refusals import NOT_REACHED
 from worker.store.users import User

@@ -30,7 +30,7 @@ from worker.stages.freshness import Checked
 from worker.stages.linking import MadeLink
 from worker.stages.next_steps import steps_after
 from worker.store.deliver_settling import DeliveryResult
-from worker.store.notifications.claims import ClaimedNotification, NotificationItem
+from worker.store.notifications.claimed import ClaimedNotification, NotificationItem
 from worker.store.users import User
 
 log = structlog.get_logger()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from worker.errors import WorkerError
 from worker.store.delivering import DeliverStore
 from worker.store.links import NewLink
-from worker.store.notifications.claims import ClaimedNotification
+from worker.store.notifications.claimed import ClaimedNotification
 
 _Waiting = tuple[ClaimedNotification, NewLink | None, asyncio.Future[bool]]
 

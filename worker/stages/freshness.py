@@ -41,7 +41,7 @@ from worker.stages.breaker import Breaker
 from worker.stages.recovered import well_by
 from worker.store.deliver_settling import ClosedReconnection, Requeued
 from worker.store.members import MUTED, Well
-from worker.store.notifications.claims import NotificationItem
+from worker.store.notifications.claimed import NotificationItem
 from worker.store.windows import NewWindow
 
 log = structlog.get_logger()

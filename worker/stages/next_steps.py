@@ -14,7 +14,7 @@ from worker.policy.states import ReconnectionState
 from worker.policy.waves import place_of
 from worker.settings import Settings
 from worker.store.deliver_settling import NextStep
-from worker.store.notifications.claims import NotificationItem
+from worker.store.notifications.claimed import NotificationItem
 
 
 def steps_after(

@@ -31,7 +31,9 @@ from worker.schedules import slots_after
 from worker.stages.attribution import failure_of
 from worker.stages.breaker import Breaker
 from worker.stages.mx_words import mx_member
-from worker.stages.syncing import USERS_A_PAGE, Checking, Listing, Progress, Streak, lease_of, members_of, not_listed
+from worker.stages.sync_pass import Progress, Streak, lease_of
+from worker.stages.syncing import USERS_A_PAGE, Checking, Listing
+from worker.stages.user_members import members_of, not_listed
 from worker.store.pauses import EVERYTHING, MX, PauseStore
 from worker.store.syncs.store import SyncStore
 from worker.store.syncs.sync import (

@@ -1,125 +1,29 @@
 """The two passes of a sync, as the runner sees them: the members of users, and members that MX's lists lack."""
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Generic, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import msgspec
 import structlog
 
-from worker.mx.answers import Failure, Gone, Member, MemberList, MemberRead, UserList
-from worker.mx.client import Mx
+from worker.mx.answers import Gone, MemberRead, UserList
 from worker.policy.listing import ListLies, Position
-from worker.policy.mx_failures import OUR_FAULT, Kind, MxFailure
-from worker.policy.streaks import MANY, OUT_OF
+from worker.policy.mx_failures import OUR_FAULT
 from worker.runtime import Runtime
 from worker.stages.attribution import failure_of
 from worker.stages.mx_words import mx_member, mx_user
-from worker.stages.runner import Batch, Runner
+from worker.stages.runner import Batch
+from worker.stages.sync_pass import Pass, Progress, Streak
+from worker.stages.user_members import accepts, members_of, not_listed
 from worker.store.mx_answers import MxMember
 from worker.store.syncs.store import SyncStore
-from worker.store.syncs.sync import LISTING, MemberChecked, MemberToCheck, Sync, UserRead, UserToRead
+from worker.store.syncs.sync import MemberChecked, MemberToCheck, Sync, UserRead, UserToRead
 
 log = structlog.get_logger()
 
-#: Entries of one page, as asked for: users, and members of one user.
-USERS_A_PAGE, MEMBERS_A_PAGE = 1_000, 100
-#: The most pages of one user's members that are believed.
-_MOST_PAGES = 200
-#: Users or members claimed and settled at once; more than `BATCH_SIZE`, because most of them are written by no statement of their own.
-BATCH = 500
-
-Job = TypeVar("Job", UserToRead, MemberToCheck)
-Done = TypeVar("Done", UserRead, MemberChecked)
-
-
-class Streak:
-    """Whether MX serves us: it does not once it refused us, or most of the last calls failed."""
-
-    def __init__(self) -> None:
-        self._last: deque[bool] = deque(maxlen=OUT_OF)
-        #: Why the run ends, as a short word of ``mx/answers.py``.
-        self.code = ""
-        #: It refused the client, which concerns every stage.
-        self.refused = False
-
-    def went_well(self) -> None:
-        self._note(well=True)
-
-    def failed(self, failure: MxFailure) -> bool:
-        """Whether MX is asked no more in this run."""
-        if failure.kind is Kind.REFUSED:
-            self.code, self.refused = failure.code, True
-        elif failure.kind is Kind.UPSTREAM:
-            self._note(well=False)
-            if self._last.count(False) >= MANY:
-                self.code = failure.code
-        else:
-            self._note(well=failure.kind is not Kind.PACED and failure.kind is not Kind.PASSING)
-        return bool(self.code)
-
-    def _note(self, *, well: bool) -> None:
-        self._last.append(well)
-
-
-@dataclass
-class Progress:
-    """How far a sync is, for a progress bar."""
-
-    phase: str = LISTING
-    #: Users whose members were read, or members that were checked; of how many, as far as it is known.
-    done: int = 0
-    total: int = 0
-
-
-class Pass(Generic[Job, Done]):
-    """What both passes share."""
-
-    def __init__(
-        self, runtime: Runtime, store: SyncStore, sync: Sync, streak: Streak, progress: Progress, *, seconds: float
-    ) -> None:
-        self._runtime = runtime
-        self._store = store
-        self._sync = sync
-        self._streak = streak
-        self._progress = progress
-        self._lease = lease_of(runtime)
-        self._last = 0
-        #: How many rows are done, or one attempt closer to being given up.
-        self.advanced = 0
-        self._turn = asyncio.Lock()
-        #: When each row that is not settled yet was claimed, so before MX was asked for it.
-        self._began: dict[int, datetime] = {}
-        self.runner: Runner[Job, Done] = Runner(
-            stage=self,  # type: ignore[arg-type]  # the subclasses are stages
-            slots=runtime.settings.mx_max_connections,
-            batch=BATCH,
-            seconds=seconds,
-            renew_every=self._lease / 3,
-            stopping=runtime.stopping,
-            claims_at_once=2,
-        )
-
-    def _failed(self, answer: Failure) -> tuple[bool, bool]:
-        """An answer that is none: whether the row failed by it, and whether that counts as an attempt."""
-        failure = failure_of(answer)
-        if self._streak.failed(failure):
-            self.runner.halted = True
-        return True, failure.kind not in {Kind.PACED, Kind.REFUSED} and not self._streak.code
-
-    def _read_at(self, ids: Sequence[int]) -> datetime:
-        now = self._runtime.clock.now()
-        return min((self._began.pop(id_, now) for id_ in ids), default=now)
-
-    async def release(self, jobs: Sequence[Job]) -> None:
-        """Nothing to do: what is not settled is pending still."""
-
-    async def renew(self, jobs: Sequence[Job]) -> None:  # noqa: ARG002 - the runner's signature
-        """Extend the lease of the sync."""
-        await self._store.renew(self._sync, seconds=self._lease, now=self._runtime.clock.now())
+#: Entries of one page of users, as asked for.
+USERS_A_PAGE = 1_000
 
 
 class Listing(Pass[UserToRead, UserRead]):
@@ -193,7 +97,7 @@ class Listing(Pass[UserToRead, UserRead]):
             self._streak.went_well()
             if position.first_total is None:
                 self._check_total(answer.pagination.total_entries)
-            if _accepts(position, answer, len(answer.users), may_shrink=self._accept_shorter):
+            if accepts(position, answer, len(answer.users), may_shrink=self._accept_shorter):
                 break
         else:
             raise ListLies("its page size is another with each answer")
@@ -227,7 +131,7 @@ class Listing(Pass[UserToRead, UserRead]):
             failed, counts = self._failed(found.failure)
             return UserRead(user=user, failed=failed, counts=counts)
         self._streak.went_well()
-        noted = _noted(found) if found.unreadable or found.lie else {}
+        noted = found.oddities() if found.unreadable or found.lie else {}
         heard = [mx_member(member, user_guid=user.user_guid) for member in found.members.values()]
         if found.lie or user.known.keys() <= found.members.keys():  # nearly always, nothing is missing
             return UserRead(user=user, members=heard, noted=noted)
@@ -315,88 +219,3 @@ class Checking(Pass[MemberToCheck, MemberChecked]):
         )
         self.advanced += sum(each.gone or each.said is not None or each.counts for each in done)
         self._progress.done += sum(each.gone or each.said is not None for each in done)
-
-
-class MembersSaid(msgspec.Struct, kw_only=True):
-    """What MX's list of one user's members says, all pages."""
-
-    members: dict[str, Member] = {}
-    unreadable: int = 0
-    #: It could not be read.
-    failure: Failure | None = None
-    #: MX does not know the user.
-    is_gone: bool = False
-    #: How the list contradicts itself: what it lacks is not missing then.
-    lie: str = ""
-
-
-async def members_of(mx: Mx, user_guid: str) -> MembersSaid:
-    """List the members of one user."""
-    answer = await mx.list_members(user_guid, 1, MEMBERS_A_PAGE)
-    if isinstance(answer, MemberList) and _is_all(answer):  # nearly always
-        return MembersSaid(members={member.guid: member for member in answer.members})
-    found, position = MembersSaid(members={}), Position(per_page=MEMBERS_A_PAGE)
-    for _ in range(_MOST_PAGES):
-        if isinstance(answer, Gone):  # deleted since its page was read
-            found.is_gone = True
-            return found
-        if not isinstance(answer, MemberList):
-            found.failure = answer
-            return found
-        try:
-            is_next = _accepts(position, answer, len(answer.members), may_shrink=True)
-        except ListLies as lie:
-            found.lie = str(lie)
-            return found
-        if is_next:
-            before = len(found.members)
-            found.members.update((member.guid, member) for member in answer.members)
-            found.unreadable += answer.unreadable
-            if before == len(found.members) and answer.members:
-                found.lie = "its pages repeat"
-        if position.ended or found.lie:
-            break
-        answer = await mx.list_members(user_guid, position.page, position.per_page)
-    else:
-        found.lie = f"it has no end after {_MOST_PAGES} pages"
-    if not found.lie and len(found.members) + found.unreadable < (position.total or 0):
-        found.lie = f"it says that it has {position.total} entries, and holds {len(found.members)}"
-    return found
-
-
-def _is_all(page: MemberList) -> bool:
-    """Whether a first page holds the whole list."""
-    said = page.pagination
-    return (
-        said.current_page == 1
-        and said.total_entries == len(page.members) <= said.per_page == MEMBERS_A_PAGE
-        and not page.unreadable
-    )
-
-
-def _noted(found: MembersSaid) -> dict[str, int]:
-    """What a list tells in words of ``found``."""
-    return {"unreadable": found.unreadable, "contradicted": int(bool(found.lie))}
-
-
-def not_listed(heard: Sequence[MxMember], known: Mapping[str, str | None]) -> list[str]:
-    """Which of our rows a list lacks. ``known``: their GUIDs, each with the one that it moved to."""
-    names = {name for member in heard for name in (member.member_guid, member.own_id) if name is not None}
-    return [guid for guid, moved in known.items() if guid not in names and moved not in names]
-
-
-def _accepts(position: Position, page: UserList | MemberList, rows: int, *, may_shrink: bool) -> bool:
-    """:meth:`Position.accepts` of a page with so many rows that could be read."""
-    said = page.pagination
-    return position.accepts(
-        current_page=said.current_page,
-        per_page=said.per_page,
-        total=said.total_entries,
-        entries=rows + page.unreadable,
-        may_shrink=may_shrink,
-    )
-
-
-def lease_of(runtime: Runtime) -> float:
-    """For how many seconds a sync is held: long enough for a slow transaction, short enough for whoever goes on with it."""
-    return min(float(runtime.settings.lease_seconds), 30.0)

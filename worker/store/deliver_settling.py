@@ -11,7 +11,7 @@ from worker.policy.states import Mover, NotificationState, ReconnectionState
 from worker.store.addresses import RefusedAddresses
 from worker.store.links import Links
 from worker.store.members import Well
-from worker.store.notifications.claims import ClaimedNotification
+from worker.store.notifications.claimed import ClaimedNotification
 from worker.store.notifications.transitions import NotificationTransitions
 from worker.store.reconnections.changes import Change, after_message, close, requeue
 from worker.store.reconnections.transitions import Transitions

@@ -7,7 +7,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.store.deliver_settling import ClosedReconnection, DeliverSettling, DeliveryResult, Requeued
 from worker.store.links import Links, NewLink
-from worker.store.notifications.claims import ClaimedNotification, NotificationClaims
+from worker.store.notifications.claimed import ClaimedNotification
+from worker.store.notifications.claims import NotificationClaims
 from worker.store.reconnections.transitions import Transitions
 from worker.store.refusals import Refusals, Streak
 from worker.store.sql.database import Database

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from worker.stages import syncing
+from worker.stages import sync_pass, syncing, user_members
 from worker.stages.sweep import wake
 from worker.stages.sync import SyncEnded, sync, sync_all, sync_member, sync_user
 from worker.store.syncs.store import SyncStore
@@ -133,7 +133,7 @@ async def test_users_that_fail_are_tried_again_and_left_out_in_the_end(sandbox_f
 
 async def test_it_goes_on_where_it_was(sandbox_for: Any, bench_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(syncing, "USERS_A_PAGE", 50)
-    monkeypatch.setattr(syncing, "BATCH", 20)
+    monkeypatch.setattr(sync_pass, "BATCH", 20)
     async with sandbox_for(bank(300), latency=0.02) as sandbox:
         bench = await bench_for(**sandbox.settings, mx_max_connections=10)
         runs = 0
@@ -208,7 +208,7 @@ async def test_platform_tells_more_and_what_is_named_by_the_clients_own_ids_keep
 async def test_the_task_begins_one_only_when_it_is_due_and_a_sweep_wakes_what_waits(
     sandbox_for: Any, bench_for: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(syncing, "BATCH", 10)
+    monkeypatch.setattr(sync_pass, "BATCH", 10)
     async with sandbox_for(bank(100), latency=0.05) as sandbox:
         settings = sandbox.settings | {"mx_max_connections": 5, "run_seconds": 1}
         unscheduled = await bench_for(**settings)
@@ -250,7 +250,7 @@ async def test_a_member_that_moved_while_its_list_shows_the_new_guid_makes_no_se
 async def test_a_user_with_more_members_than_fit_on_a_page_has_all_of_them(
     sandbox_for: Any, bench_for: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(syncing, "MEMBERS_A_PAGE", 30)
+    monkeypatch.setattr(user_members, "MEMBERS_A_PAGE", 30)
     rows = {f"{n:04}": {"user_guid": "USR-rich", "connection_status": "CONNECTED"} for n in range(100)}
     async with sandbox_for(rows) as sandbox:
         bench = await bench_for(**sandbox.settings)

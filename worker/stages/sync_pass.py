@@ -1,0 +1,117 @@
+"""What the two passes of a sync share, and when MX is asked no more in a run."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from worker.mx.answers import Failure
+from worker.policy.mx_failures import Kind, MxFailure
+from worker.policy.streaks import MANY, OUT_OF
+from worker.runtime import Runtime
+from worker.stages.attribution import failure_of
+from worker.stages.runner import Runner
+from worker.store.syncs.store import SyncStore
+from worker.store.syncs.sync import LISTING, MemberChecked, MemberToCheck, Sync, UserRead, UserToRead
+
+#: Users or members claimed and settled at once; more than `BATCH_SIZE`, because most of them are written by no statement of their own.
+BATCH = 500
+
+
+Job = TypeVar("Job", UserToRead, MemberToCheck)
+
+
+Done = TypeVar("Done", UserRead, MemberChecked)
+
+
+class Streak:
+    """Whether MX serves us: it does not once it refused us, or most of the last calls failed."""
+
+    def __init__(self) -> None:
+        self._last: deque[bool] = deque(maxlen=OUT_OF)
+        #: Why the run ends, as a short word of ``mx/answers.py``.
+        self.code = ""
+        #: It refused the client, which concerns every stage.
+        self.refused = False
+
+    def went_well(self) -> None:
+        self._note(well=True)
+
+    def failed(self, failure: MxFailure) -> bool:
+        """Whether MX is asked no more in this run."""
+        if failure.kind is Kind.REFUSED:
+            self.code, self.refused = failure.code, True
+        elif failure.kind is Kind.UPSTREAM:
+            self._note(well=False)
+            if self._last.count(False) >= MANY:
+                self.code = failure.code
+        else:
+            self._note(well=failure.kind is not Kind.PACED and failure.kind is not Kind.PASSING)
+        return bool(self.code)
+
+    def _note(self, *, well: bool) -> None:
+        self._last.append(well)
+
+
+@dataclass
+class Progress:
+    """How far a sync is, for a progress bar."""
+
+    phase: str = LISTING
+    #: Users whose members were read, or members that were checked; of how many, as far as it is known.
+    done: int = 0
+    total: int = 0
+
+
+class Pass(Generic[Job, Done]):
+    """What both passes share."""
+
+    def __init__(
+        self, runtime: Runtime, store: SyncStore, sync: Sync, streak: Streak, progress: Progress, *, seconds: float
+    ) -> None:
+        self._runtime = runtime
+        self._store = store
+        self._sync = sync
+        self._streak = streak
+        self._progress = progress
+        self._lease = lease_of(runtime)
+        self._last = 0
+        #: How many rows are done, or one attempt closer to being given up.
+        self.advanced = 0
+        self._turn = asyncio.Lock()
+        #: When each row that is not settled yet was claimed, so before MX was asked for it.
+        self._began: dict[int, datetime] = {}
+        self.runner: Runner[Job, Done] = Runner(
+            stage=self,  # type: ignore[arg-type]  # the subclasses are stages
+            slots=runtime.settings.mx_max_connections,
+            batch=BATCH,
+            seconds=seconds,
+            renew_every=self._lease / 3,
+            stopping=runtime.stopping,
+            claims_at_once=2,
+        )
+
+    def _failed(self, answer: Failure) -> tuple[bool, bool]:
+        """An answer that is none: whether the row failed by it, and whether that counts as an attempt."""
+        failure = failure_of(answer)
+        if self._streak.failed(failure):
+            self.runner.halted = True
+        return True, failure.kind not in {Kind.PACED, Kind.REFUSED} and not self._streak.code
+
+    def _read_at(self, ids: Sequence[int]) -> datetime:
+        now = self._runtime.clock.now()
+        return min((self._began.pop(id_, now) for id_ in ids), default=now)
+
+    async def release(self, jobs: Sequence[Job]) -> None:
+        """Nothing to do: what is not settled is pending still."""
+
+    async def renew(self, jobs: Sequence[Job]) -> None:  # noqa: ARG002 - the runner's signature
+        """Extend the lease of the sync."""
+        await self._store.renew(self._sync, seconds=self._lease, now=self._runtime.clock.now())
+
+
+def lease_of(runtime: Runtime) -> float:
+    """For how many seconds a sync is held: long enough for a slow transaction, short enough for whoever goes on with it."""
+    return min(float(runtime.settings.lease_seconds), 30.0)

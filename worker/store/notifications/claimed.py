@@ -1,0 +1,93 @@
+"""A notification that a worker has leased, with what it is about."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from worker.policy.states import ReconnectionState
+
+
+class NotificationItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One broken bank in a message."""
+
+    reconnection_id: int
+    #: The reconnection still waits for this message; otherwise the bank is left out of it.
+    waiting: bool
+    #: Failed attempts since the last message.
+    attempts: int
+    step: int
+    base_step: int
+    first_notified_at: datetime | None
+    user_guid: str
+    member_guid: str
+    #: The GUID under which MX answered, and is to be asked again.
+    asked_guid: str
+    reason: str
+    institution_name: str | None
+    institution_code: str | None
+    broken_since: datetime
+    #: It is a notice, and one of so many that they are spread.
+    wave: bool = False
+    #: Its institution is paused by hand, or held for an outage, since the message was planned.
+    held: bool = False
+    #: Its user asked for no messages about this member.
+    muted: bool = False
+    #: Of the window that fetch or deliver stored, encrypted. ``None`` once it was superseded. Not needed where our own link is used.
+    locked_uri: str | None
+    fetched_at: datetime
+
+    def __repr__(self) -> str:
+        return f"NotificationItem({self.reconnection_id})"
+
+
+class ClaimedNotification(msgspec.Struct, frozen=True, kw_only=True):
+    """A notification that this worker holds."""
+
+    id: int
+    epoch: int
+    user_guid: str
+    channel: str
+    message_key: str
+    attempts: int
+    step: int
+    next_attempt_at: datetime
+    items: tuple[NotificationItem, ...]
+
+
+def claimed_of(rows: Sequence[Any]) -> ClaimedNotification:
+    first = rows[0]
+    return ClaimedNotification(
+        id=first.id,
+        epoch=first.epoch,
+        user_guid=first.user_guid,
+        channel=first.channel,
+        message_key=first.message_key,
+        attempts=first.attempts,
+        step=first.message_step,
+        next_attempt_at=first.next_attempt_at,
+        items=tuple(
+            NotificationItem(
+                reconnection_id=row.reconnection_id,
+                waiting=row.state == ReconnectionState.READY,
+                attempts=row.reconnection_attempts,
+                step=row.step,
+                base_step=row.base_step,
+                wave=bool(row.wave),
+                first_notified_at=row.first_notified_at,
+                user_guid=row.user_guid,
+                member_guid=row.member_guid,
+                asked_guid=row.moved_to or row.member_guid,
+                reason=row.reason,
+                institution_name=row.institution_name,
+                institution_code=row.institution_code,
+                held=bool(row.held),
+                muted=bool(row.muted),
+                broken_since=row.broken_since,
+                locked_uri=row.uri,
+                fetched_at=row.fetched_at,
+            )
+            for row in rows
+        ),
+    )
