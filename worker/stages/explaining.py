@@ -18,6 +18,7 @@ from worker.policy.selection import MemberFacts, Reason
 from worker.policy.states import NotificationState, ReconnectionState
 from worker.schedules import slots_after
 from worker.settings import Settings
+from worker.stages.explained import NO_WAY, RECORDED, SAYS_MUTED, Hold, Outlook, grace, kind_of_message, minute
 from worker.stages.freshness import TRUSTED_FOR
 from worker.stages.planning import Planner
 from worker.store.members import MUTED
@@ -26,55 +27,6 @@ from worker.store.reconnections.claims import ClaimedReconnection
 from worker.store.users import User
 
 _R, _N = ReconnectionState, NotificationState
-
-
-class Hold(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that the member's work waits for."""
-
-    #: A short word, mostly the outcome that the stage would record.
-    code: str
-    #: A sentence.
-    says: str
-    #: When it ends by itself; ``None``: not by time alone.
-    until: datetime | None = None
-
-
-class Outlook(msgspec.Struct, frozen=True, kw_only=True):
-    """How a member goes on."""
-
-    holds: tuple[Hold, ...] = ()
-    #: What happens next by itself, or that nothing does.
-    next: str
-
-
-def minute(moment: datetime | None) -> str:
-    """A moment as these sentences give it."""
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else "no known time"
-
-
-#: Why nobody can be told, by the planner's word.
-_NO_WAY = {
-    "opted_out": "the customer opted out; `reconnect optout --undo {user}` takes that back",
-    "chose_none": "the customer chose no messages (users.channel is none)",
-    "no_address": "the customer has no address and no device",
-    "address_refused": "the only address was refused for good; another address in users.email ends that",
-    "channel_not_configured": "the channels on which the customer could be told are not configured: {settings}",
-}
-_MUTED = "its user asked for no messages about this bank (members.muted_at); the unsubscribe page in each message takes that back"
-#: Why a moment was set that has not come, by the outcome that was recorded with it.
-_RECORDED = {
-    "not_back": "the next reminder's day",
-    "window": "its last message did not reach anybody; the day of the next",
-    "outage_over": "its turn after the bank's outage",
-    "broken_member_first": "it is a notice, and a broken bank of this customer goes first",
-    "scheduled_notice": "it is a notice, and has a day of its own",
-    "lease_lost": "its worker died",
-    "requeued": "`reconnect retry` requeued it",
-    "other_notification_live": "another message to this customer is under way",
-    "quiet_hours": "QUIET_HOURS on the customer's clock",
-    "message_cap": "MESSAGE_CAPS, since the customer was written to lately",
-    MUTED: "its user asked for no messages about this bank",
-}
 
 
 class Explainer:
@@ -123,7 +75,7 @@ class Explainer:
             kinds.append(MESSENGER)
         switches = registry.switches()
         settings = ", ".join(dict.fromkeys(switches[kind] for kind in kinds if kind in switches))
-        return _NO_WAY.get(code, code).format(user=user.user_guid, settings=f"see {settings}")
+        return NO_WAY.get(code, code).format(user=user.user_guid, settings=f"see {settings}")
 
     def outlook(
         self,
@@ -177,7 +129,7 @@ class Explainer:
             speaks = sweep if would_open == Reason.EXPIRES_SOON else since + self._settings.notify_after
             holds = [self._until_sweep()]
             if speaks > sweep:
-                holds.append(_grace(speaks))
+                holds.append(grace(speaks))
             holds += self._fetch_pauses(member["institution_code"])
             told = self._telling(user, max(sweep, speaks), holds, "a window is fetched")
             return Outlook(
@@ -257,7 +209,7 @@ class Explainer:
                 if message["attempts"]
                 else ""
             )
-            why = _RECORDED.get(message["outcome"], f"the last try ended with {message['outcome']}{tries}")
+            why = RECORDED.get(message["outcome"], f"the last try ended with {message['outcome']}{tries}")
             holds.append(
                 Hold(code=message["outcome"], says=f"its message waits: {why}", until=message["next_attempt_at"])
             )
@@ -292,7 +244,7 @@ class Explainer:
         elif not ahead and place.reminder >= len(self._settings.reminder_days):
             parts.append(f"it is given up at about {minute(self._sweep_after(at))}, after the last reminder")
         else:
-            what = f"{_kind_of_message(place, ahead=ahead)} is fetched{' again' if place.reminder == 0 else ''}"
+            what = f"{kind_of_message(place, ahead=ahead)} is fetched{' again' if place.reminder == 0 else ''}"
             holds += self._fetch_pauses(reconnection["institution_code"])
             parts.append(self._telling(user, max(at, self._now), holds, what))
         return Outlook(holds=tuple(dict.fromkeys(holds)), next="; ".join(parts) + self._notice_ends(reconnection))
@@ -303,16 +255,16 @@ class Explainer:
         """What begins at ``at`` at the earliest, where the user may be told then; adds what stands in the way to ``holds``."""
         if self._muted:
             holds[:] = [hold for hold in holds if hold.code != MUTED]
-            holds.append(Hold(code=MUTED, says=_MUTED))
+            holds.append(Hold(code=MUTED, says=SAYS_MUTED))
             return f"nothing, while that holds; looked at again at about {minute(self._sweep_after(at))}"
         way, route = self._planner.way_to(user, at), self._planner.route_to(user)
         if isinstance(route, Nobody):
-            holds[:] = [hold for hold in holds if hold.code not in _NO_WAY]  # what was recorded of it says less
+            holds[:] = [hold for hold in holds if hold.code not in NO_WAY]  # what was recorded of it says less
             holds.append(Hold(code=route.code, says=self._no_way(route.code, user)))
             return f"nothing, while that holds; looked at again at about {minute(self._sweep_after(at))}"
         if not isinstance(way, Route):
             code, until = way
-            holds.append(Hold(code=code, says=f"{_RECORDED[code]}, until {minute(until)}", until=until))
+            holds.append(Hold(code=code, says=f"{RECORDED[code]}, until {minute(until)}", until=until))
             at = until
         by = channel or route.channel
         holds += self._paused({channel_scope(by), delivery_scope(by)}, f"nothing leaves by {by}")
@@ -333,13 +285,13 @@ class Explainer:
             says = f"attempt {attempts} of {self._settings.max_attempts} failed ({outcome}); the next at {minute(at)}"
             yield Hold(code=outcome or "retry", says=says, until=at)
         elif not outcome:
-            yield _grace(at)
-        elif outcome in _NO_WAY or outcome == "every_channel_failed":
+            yield grace(at)
+        elif outcome in NO_WAY or outcome == "every_channel_failed":
             yield Hold(
                 code=outcome, says=f"nobody could be told ({outcome}); looked at again at {minute(at)}", until=at
             )
         else:
-            why = _RECORDED.get(outcome, f"the last answer was {outcome}")
+            why = RECORDED.get(outcome, f"the last answer was {outcome}")
             yield Hold(code=outcome, says=f"{why}, until {minute(at)}", until=at)
 
     def _fetch_pauses(self, institution: str | None) -> list[Hold]:
@@ -379,19 +331,6 @@ class Explainer:
         return (
             f"; its expiry {minute(reconnection['broken_since'])}, or a later token_expires_at{drift} ends this notice"
         )
-
-
-def _kind_of_message(place: Place, *, ahead: bool) -> str:
-    """What the next message of a reconnection is called whose user was notified before. ``ahead``: it is a notice."""
-    if place.reminder == 0:  # the message that was sent did not count, because its answer was lost
-        return "the first message, which may not have arrived,"
-    return "the next notice" if ahead else "the next reminder"
-
-
-def _grace(until: datetime) -> Hold:
-    return Hold(
-        code="grace", says=f"grace (NOTIFY_AFTER) until {minute(until)}: many breaks mend by themselves", until=until
-    )
 
 
 def _claim(member: Mapping[str, Any] | None, reconnection: Mapping[str, Any]) -> ClaimedReconnection:
