@@ -1,11 +1,13 @@
 """`python -m …` in processes of its own that are forked from one which has imported everything already.
 
 Starting Python and importing what a command needs takes ten times as long as most commands do, and a third of the time of many a test
-that starts a worker. Such a process differs from a fresh one in nothing but that: it has its own folder, environment, standard streams and
-exit code, and may be killed. What reads settings while it is imported is not among what is imported before. What tests the start itself
-uses a fresh one.
+that starts a worker. Making and compiling the SQL statements is most of the rest of a sweep's, and of a child's start: the one that is
+forked has done a small run on a database of its own. Such a process differs from a fresh one in nothing but that: it has its own folder,
+environment, standard streams and exit code, and may be killed. What reads settings while it is imported is not among what is imported
+before. What tests the start itself uses a fresh one.
 """
 
+import asyncio
 import atexit
 import gc
 import json
@@ -21,10 +23,11 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 #: Imported before the forks: what the commands import.
 _MODULES = (
@@ -151,6 +154,7 @@ def _serve(address: str) -> None:
 
     for module in (*_MODULES, *(f"worker.cli.{name}" for name in cli._MODULES)):
         import_module(module)
+    _make_statements()
     gc.collect()
     gc.freeze()
     listener = socket.socket(socket.AF_UNIX)
@@ -173,6 +177,54 @@ def _serve(address: str) -> None:
             os.dup2(nobody, 0)
             _attend(connection)
         connection.close()
+
+
+def _make_statements() -> None:
+    """Sweep a database of one member, so that the forked need not make the statements again, nor compile SQLite's."""
+    from tests.databases import StatementCache
+    from worker.store.sql import database
+    from worker.store.sql.rows import rows_of
+
+    cache, create = StatementCache(), database.create_async_engine
+    database.create_async_engine = lambda *args, **options: create(
+        *args, execution_options={"compiled_cache": cache}, **options
+    )
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
+        asyncio.run(_run_once(folder))
+    for kind, *given in list(rows_of(is_sqlite=True)._parts):
+        rows_of(is_sqlite=False).part(kind, **dict(given))
+
+
+async def _run_once(folder: str) -> None:
+    from cryptography.fernet import Fernet
+    from sqlalchemy import text
+
+    from worker.runtime import Runtime
+    from worker.settings import load_settings
+    from worker.stages import deliver, fetch, hints, sweep, verify
+    from worker.store.clicking import ClickStore
+    from worker.store.queries.link_page import LinkPageStore
+    from worker.store.sql import schema
+
+    values: dict[str, Any] = {"database_url": f"sqlite:///{folder}/made.db", "mx_base_url": "http://127.0.0.1:9"}
+    values |= {"mx_api_key": "key", "mx_client_id": "id", "uri_keys": Fernet.generate_key().decode()}
+    settings = load_settings(_env_file=None, **values)
+    schema.migrate(settings)
+    runtime = Runtime(settings, wake=_nobody)
+    for kind in (ClickStore, LinkPageStore):
+        runtime.database.store(kind)
+    async with runtime.database.engine.begin() as connection:
+        await connection.execute(text("INSERT INTO users (user_guid) VALUES ('USR-1')"))
+        await connection.execute(
+            text("INSERT INTO members (member_guid, user_guid, connection_status) VALUES ('MBR-1', 'USR-1', 'DENIED')")
+        )
+    for stage in (sweep.sweep, fetch.fetch, deliver.deliver, verify.verify, hints.hints, sweep.sweep):
+        await stage(runtime)
+    await runtime.close()
+
+
+async def _nobody(_stage: str, n: int) -> int:
+    return n
 
 
 def _attend(connection: socket.socket) -> None:
