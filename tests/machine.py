@@ -126,14 +126,16 @@ class Machine:
         )
         return Ran(ran.returncode, ran.stdout, ran.stderr)
 
-    def each(self, *commands: str | tuple[str, dict[str, str]], timeout: float = 150) -> list[Ran]:
+    def each(
+        self, *commands: str | tuple[str, dict[str, str]], timeout: float = 150, under: Sequence[str] = ()
+    ) -> list[Ran]:
         """Commands, each with an environment of its own if need be, one after the other in one process: words are split at spaces.
 
         What goes to stderr is in ``out`` too. ``sql …`` is a statement for the SQLite database between two of them.
         """
         steps = [(command, {}) if isinstance(command, str) else command for command in commands]
         ran = subprocess.run(
-            [sys.executable, "-c", _ONE_PROCESS],
+            [*under, sys.executable, "-c", _ONE_PROCESS],
             input=json.dumps([(command.split(" "), environment) for command, environment in steps]),
             cwd=self.folder, env=self._env(), capture_output=True, text=True, timeout=timeout * PATIENCE, check=True,
         )  # fmt: skip

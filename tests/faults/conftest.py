@@ -54,8 +54,10 @@ def own_postgres() -> Iterator[OwnPostgres]:
 
 @pytest.fixture
 def machine(tmp_path: Path, own_valkey: OwnValkey) -> Iterator[Machine]:
-    """SQLite, a broker of its own, leases of ten seconds, and settings that send messages at once."""
-    environment = environment_for(tmp_path, own_valkey.url) | {"LEASE_SECONDS": "10", "MESSAGE_CAPS": ""}
+    """SQLite, a broker of its own, leases of ten seconds, and settings that send messages at once; in the short form
+    no sweep looks for what is old enough to be deleted, as nothing is."""
+    environment = environment_for(tmp_path, own_valkey.url)
+    environment |= {"LEASE_SECONDS": "10", "MESSAGE_CAPS": ""} | ({} if LONG else {"RETENTION_DAYS": ""})
     with ExitStack() as stack:
         yield Machine(tmp_path, environment, stack)
 

@@ -74,8 +74,10 @@ def test_a_read_only_file_is_one_line(machine: Machine, folder: Path, way: str) 
     under, url = read_only(way, folder)
     # On a disk without the write-ahead log's files, SQLite cannot even open it.
     says = "it is read-only" if way == "limit" else "the file cannot be opened"
-    for command in ("sweep", "import few.csv"):
-        line = _one_line(machine(*command.split(), under=under, environment={"DATABASE_URL": url}))
+    there = {"DATABASE_URL": url}
+    for ran in machine.each(("sweep", there), ("import few.csv", there), under=under):
+        (line,) = ran.out.strip().splitlines()
+        assert ran.code == 1, ran
         assert line.startswith(f"reconnect: database: SQLite file reconnect.db: {says}; ")
     if way == "limit":
         assert machine("status", environment={"DATABASE_URL": url}).code == 0, "reading needs no room"

@@ -38,7 +38,7 @@ def test_under_sigkill_every_move_has_its_event_and_each_arrives_in_order(
         machine.environment |= {"MX_MAX_CONNECTIONS": "10", "BATCH_SIZE": "50", "RUN_SECONDS": "5"}
         url = postgres.database() if kind == "postgresql" else None
         records = populated(MEMBERS, "--drop-bodies", "--latency", "0.1", url=url)
-        with Worker(machine, schedule) as worker, Cron(machine, every=2):
+        with Worker(machine, schedule) as worker, Cron(machine, every=2 if LONG else 4):
             wait_until(records.in_hand, seconds=120, what="the first sweep")
             for _ in range(KILLS):
                 schedule.pause(0.3, 1.6)

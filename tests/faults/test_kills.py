@@ -20,7 +20,7 @@ def test_nobody_is_lost_and_nobody_is_mailed_twice_when_workers_are_killed(
     # Slow enough that the kills fall into the work: about a hundred members a second.
     machine.environment |= {"MX_MAX_CONNECTIONS": "10", "BATCH_SIZE": "100", "RUN_SECONDS": "5"}
     busy = 0
-    with Worker(machine, schedule) as worker, Cron(machine, every=2) as cron:
+    with Worker(machine, schedule) as worker, Cron(machine, every=2 if LONG else 4) as cron:
         wait_until(records.in_hand, seconds=120, what="the first sweep")
         for _ in range(KILLS):
             schedule.pause(0.2, 1.6)

@@ -9,7 +9,7 @@ from tests.faults.crew import Worker
 from tests.faults.schedule import LONG, Schedule
 from tests.machine import Machine
 
-USERS, BANKS = (10_000 if LONG else 150), 4
+USERS, BANKS = (10_000 if LONG else 80), 4
 
 
 @pytest.mark.timeout(600 if LONG else 120)

@@ -39,7 +39,7 @@ def test_broker_and_database_may_go_away_at_any_moment(
         "PostgreSQL restarted, immediate": lambda: own_postgres.restart("immediate"),
         "both killed at once": both_at_once,
     }
-    with Worker(machine, schedule) as worker, Cron(machine, every=2) as cron:
+    with Worker(machine, schedule) as worker, Cron(machine, every=2 if LONG else 4) as cron:
         main = worker.process.pid
         wait_until(lambda: machine.ledger()["requests"], what="the first request")
         for _ in range(ROUNDS):
