@@ -35,7 +35,7 @@ def test_with_a_third_of_all_answers_faulty_everybody_comes_to_the_end_that_mx_n
     machine.environment |= {"MX_ALLOWED_URI_HOSTS": "*.sandbox.example", "BATCH_SIZE": "100"}
     records = populated(MANY, "--drop-bodies")
     machine.control(mix=_mixed(), share=0.3, seed=schedule.seed)
-    with Worker(machine, schedule), Cron(machine, every=0.5) as cron:
+    with Worker(machine, schedule), Cron(machine, every=0.5 if LONG else 2) as cron:
         wait_until(lambda: records.one("SELECT count(*) FROM reconnections") == MANY, what="the first sweep")
         wait_until(lambda: _nobody_is_on_the_way(records), seconds=900 if LONG else 90, what="everybody's end", grain=1)
         # Half of those who were told come back, and every third look at them is answered with a fault.
@@ -60,13 +60,14 @@ def test_with_a_third_of_all_answers_faulty_everybody_comes_to_the_end_that_mx_n
         machine, records, broken=MANY, schedule=schedule, ends=("gone", "unsupported", "quarantined", "reconnected")
     )
     quarantined = sum(count for step, count in steps.items() if step.startswith("hostile") or step == "rejected")
-    assert figures.reconnections == {
+    named = {
         "gone": steps["gone"],
         "unsupported": steps["unsupported"],
         "quarantined": quarantined,
         "reconnected": steps["connected"] + len(back),
         "notified": len(told) - len(back),
     }
+    assert figures.reconnections == {state: count for state, count in named.items() if count}
     assert figures.notifications == {"sent": len(told)}
 
 
@@ -77,6 +78,7 @@ def _nobody_is_on_the_way(records: Records) -> bool:
     return not states.keys() & {"due", "leased", "ready"}
 
 
+@pytest.mark.longest
 @pytest.mark.timeout(900 if LONG else 150)
 def test_when_mx_refuses_everybody_nobody_pays_for_it(machine: Machine, populated: Any, schedule: Schedule) -> None:
     """Minutes of 503, then keys that are revoked and restored: the breaker opens, and attempts stay as they are."""
@@ -148,6 +150,7 @@ def _wait_for_empty_hands(records: Records) -> None:
     wait_until(lambda: not {"leased", "sending"} & records.in_hand().keys(), what="empty hands")
 
 
+@pytest.mark.longest
 @pytest.mark.timeout(120)
 def test_a_retry_after_of_two_minutes_silences_every_process(
     machine: Machine, populated: Any, own_valkey: Any, schedule: Schedule

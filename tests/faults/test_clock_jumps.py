@@ -19,6 +19,7 @@ WALL_CLOCK = Path(__file__).parent / "wall_clock"
 ZONES = {3600: ("Etc/GMT+1", "Etc/GMT"), -3600: ("Etc/GMT-1", "Etc/GMT")}
 
 
+@pytest.mark.longest
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("jump", list(ZONES) if LONG else [3600])
 def test_when_a_workers_clock_jumps_leases_hold_and_quiet_hours_are_kept(

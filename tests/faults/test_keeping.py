@@ -43,6 +43,7 @@ def test_a_runner_that_signals_the_whole_group_tells_the_command_once(machine: M
     assert said.read_text() == "up\ntold\n"
 
 
+@pytest.mark.longest
 @pytest.mark.timeout(300)
 def test_up_brings_back_whatever_dies(machine: Machine) -> None:
     rows, csv = cast_of(5)

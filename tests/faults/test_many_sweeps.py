@@ -18,6 +18,7 @@ _FINISHED = "SELECT count(*) FROM sweeps WHERE finished_at IS NOT NULL"
 WALL_CLOCK = Path(__file__).parent / "wall_clock"
 
 
+@pytest.mark.longest
 @pytest.mark.timeout(900 if LONG else 180)
 def test_two_beats_and_several_cron_sweeps_in_one_second_open_every_episode_once(
     machine: Machine, populated: Any, postgres: Any, schedule: Schedule

@@ -12,7 +12,7 @@ from tests.faults.crew import Worker, is_alive
 from tests.faults.schedule import LONG, Schedule
 from tests.machine import Machine, wait_until
 
-STOPS, MEMBERS = (15, 8_000) if LONG else (2, 500)
+STOPS, MEMBERS = (15, 8_000) if LONG else (1, 500)
 TRIES = 150 if LONG else 3
 #: The short form leaves PostgreSQL to the tests that kill.
 DATABASES = ["sqlite", "postgresql"] if LONG else ["sqlite"]
@@ -32,9 +32,9 @@ def test_after_sigterm_nothing_is_held_and_nothing_is_unknown(
         with Worker(machine, schedule) as worker:
             assert machine("sweep").code == 0
             wait_until(lambda: {"leased", "sending"} & records.in_hand().keys(), what="work in hand")
-            schedule.pause(0.0, 1.5)
+            schedule.pause(0.0, 1.5 if LONG else 0.8)
             stopped_busy += bool({"leased", "sending"} & records.in_hand().keys())
-            worker.stop(group=bool(result % 2), within=25)
+            worker.stop(group=bool(result % 2) or not LONG, within=25)
         held = {"leased", "sending"} & records.in_hand().keys()
         assert not held, f"still {held} after the stop"
         assert "unknown" not in records.counts("notifications")
@@ -49,6 +49,7 @@ def test_after_sigterm_nothing_is_held_and_nothing_is_unknown(
     assert records.one("SELECT max(lost_leases) FROM reconnections") == 0
 
 
+@pytest.mark.longest
 @pytest.mark.timeout(4 * 3600 if LONG else 180)
 def test_there_is_no_moment_at_which_a_sigterm_to_the_group_kills_a_child(machine: Machine, schedule: Schedule) -> None:
     """From its fork on, before it is initialised and before its first task: see ``stop_at_start``."""

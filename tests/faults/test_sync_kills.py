@@ -28,6 +28,7 @@ def asked(machine: Machine) -> int:
     return int(machine.ledger()["lists"])
 
 
+@pytest.mark.longest
 @pytest.mark.timeout(3600 if LONG else 120)
 @pytest.mark.parametrize("where", ["postgresql", "sqlite"] if LONG else ["postgresql"])
 def test_a_sync_that_is_killed_goes_on_where_it_was(machine: Machine, request: Any, where: str) -> None:

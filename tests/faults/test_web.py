@@ -128,6 +128,7 @@ async def test_a_web_process_may_be_killed_at_any_point_of_a_click(
 RATE, SECONDS_OF_LOAD, LINKS = (200.0, 3, 1_200) if LONG else (20.0, 0, 40)
 
 
+@pytest.mark.longest
 @pytest.mark.timeout(900 if LONG else 240)
 async def test_database_and_redis_may_go_away_under_clicks(
     machine: Machine, populated: Any, own_valkey: OwnValkey, own_postgres: OwnPostgres, schedule: Schedule
@@ -246,6 +247,7 @@ ANSWERS = {
 )  # fmt: skip
 
 
+@pytest.mark.longest
 @pytest.mark.timeout(600 if LONG else 240)
 async def test_each_answer_of_mx_gives_a_page_with_a_way_on_and_leaves_no_secret_anywhere(
     machine: Machine, populated: Any, own_valkey: OwnValkey, own_postgres: OwnPostgres, schedule: Schedule
@@ -333,6 +335,7 @@ def _rows(records: Records) -> list[Any]:
 LOOKS = 10_000 if LONG else 400
 
 
+@pytest.mark.longest
 @pytest.mark.timeout(600 if LONG else 200)
 async def test_thousands_of_looks_at_live_links_mint_nothing_and_change_no_row(
     machine: Machine, populated: Any, own_postgres: OwnPostgres, schedule: Schedule

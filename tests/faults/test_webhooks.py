@@ -65,6 +65,7 @@ async def test_what_was_answered_is_stored_when_the_process_is_killed_in_the_mid
     records.close()
 
 
+@pytest.mark.longest
 @pytest.mark.timeout(900 if LONG else 240)
 async def test_nothing_wrong_is_sent_whatever_comes_in_whatever_order_while_workers_are_killed(
     machine: Machine, schedule: Schedule
