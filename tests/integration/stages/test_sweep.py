@@ -54,8 +54,7 @@ async def test_a_second_sweep_right_after_does_nothing(bench_for: Any) -> None:
 
 async def test_sweeps_at_once_open_nothing_twice(bench_for: Any) -> None:
     benches = [await bench_for() for _ in range(4)]
-    for number in range(50):
-        await benches[0].member(f"m{number}", connection_status="DENIED")
+    await benches[0].members(*(f"m{number}" for number in range(50)), connection_status="DENIED")
     reports = await asyncio.gather(*(sweep(bench.runtime) for bench in benches for _ in range(2)))
     assert sum(report.opened for report in reports if report) == 50
     assert await benches[0].one("SELECT count(*) FROM reconnections") == 50
@@ -73,9 +72,8 @@ async def test_pages_cover_every_member(bench_for: Any, monkeypatch: pytest.Monk
     monkeypatch.setattr(sweeping, "PAGE", 7)
     bench = await bench_for()
     moment = bench.moment(bench.runtime.clock.now() - timedelta(hours=1))
-    for number in range(20):
-        await bench.member(f"denied{number:02}", connection_status="DENIED")
-        await bench.member(f"expired{number:02}", token_expires_at=moment)
+    await bench.members(*(f"denied{number:02}" for number in range(20)), connection_status="DENIED")
+    await bench.members(*(f"expired{number:02}" for number in range(20)), token_expires_at=moment)
     report = await sweep(bench.runtime)
     assert report is not None
     assert report.opened == 40
@@ -216,7 +214,6 @@ async def test_workers_are_woken_for_the_slices_there_are_and_for_none_when_ther
     bench = await bench_for(batch_size=10)
     await sweep(bench.runtime)
     assert bench.woken == []
-    for number in range(25):
-        await bench.member(f"m{number}", connection_status="DENIED")
+    await bench.members(*(f"m{number}" for number in range(25)), connection_status="DENIED")
     await sweep(bench.runtime)
     assert bench.woken == [("fetch", 3)]
