@@ -209,7 +209,7 @@ async def test_reminders_follow_the_cadence_and_each_has_a_window_of_its_own(ben
         began = bench.runtime.clock.now()
         told_on = []
         await _told(bench, "a")
-        for day in range(40):
+        for day in (1, 2, 3, 4, 6, 7, 8, 13, 14, 15):
             bench.runtime.clock.set(began + timedelta(days=day, minutes=1))
             bench.runtime.set_clock = _keep(bench)  # the database's clock stands; policy's goes on
             before = len(await sandbox.mails())
@@ -218,6 +218,8 @@ async def test_reminders_follow_the_cadence_and_each_has_a_window_of_its_own(ben
             await deliver(bench.runtime)
             if len(await sandbox.mails()) > before:
                 told_on.append(day)
+            if day == 13:
+                assert await bench.states() == {"MBR-a": "notified"}
         assert told_on == [3, 7]
         assert await bench.states() == {"MBR-a": "exhausted"}
         assert (await sandbox.get("/sandbox/ledger"))["windows_minted"] == 3
