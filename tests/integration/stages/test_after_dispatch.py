@@ -16,7 +16,7 @@ from worker.stages.sweep import sweep
 from worker.store.delivering import DeliverStore
 
 _URI = "https://bank.example/oauth/authorize?state=0123456789abcdef"
-_ADDRESSES = {"email": None, "fcm": "token-1", "apns": "token-2", "webpush": "token-3"}
+_ADDRESSES = {"email": None, "fcm": "token-1"}
 
 
 class Torn(BaseException):
@@ -96,9 +96,9 @@ async def _everything_again(bench: Any, channel: Channel) -> None:
     channel.when = "never"
     past = {"past": bench.stored(bench.runtime.clock.now().replace(year=2020))}
     await bench.sql("UPDATE notifications SET lease_expires_at = :past WHERE state = 'sending'", **past)
+    await sweep(bench.runtime)  # recovers what nobody holds any more
     for _ in range(2):
         await bench.sql("UPDATE notifications SET next_attempt_at = :past WHERE state = 'pending'", **past)
-        await sweep(bench.runtime)
         await fetch(bench.runtime)
         await deliver(bench.runtime)
 
@@ -118,7 +118,7 @@ async def test_a_channel_that_raises_leaves_pending_what_was_not_dispatched_and_
     assert (await bench.states())["MBR-a"] == "notified"
 
 
-@pytest.mark.parametrize("error", [OSError(), KeyError("x"), MemoryError(), asyncio.CancelledError(), Torn()], ids=repr)
+@pytest.mark.parametrize("error", [OSError(), asyncio.CancelledError(), Torn()], ids=repr)
 @pytest.mark.parametrize(("policy", "state"), [("hold", ("unknown", 0)), ("resend", ("pending", 1))])
 async def test_whatever_a_channel_raises_after_dispatch_is_an_answer_that_was_lost(
     situation_for: Any, error: BaseException, policy: str, state: tuple[str, int]

@@ -5,8 +5,8 @@ judgements go through the deliver stage.
 """
 
 import json
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -47,11 +47,11 @@ def _webpush(status: int, body: str = "", after: str | None = None) -> Outcome:
 class Answering:
     """A channel that everything is sent on, to one end."""
 
-    def __init__(self, kind: str, outcome: Outcome) -> None:
-        self.kind, self.outcome, self.sends = kind, outcome, 0
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.outcome: Outcome = Unknown(code="never")
 
     async def send(self, _message: Message, dispatching: Dispatching) -> Outcome:
-        self.sends += 1
         await dispatching()
         return self.outcome
 
@@ -109,75 +109,85 @@ Told = Callable[..., Any]
 
 @pytest.fixture
 def told(bench_for: Any, sandbox_for: Any) -> Told:
-    """Lets one person with one device be told, to this end; returns the rows as they stand then, and the moment."""
+    """Lets people with one device each be told, one after the other, each to an end of its own, as if nothing had come of the others.
 
-    async def tell(kind: str, outcome: Outcome, **config: Any) -> dict[str, Any]:
-        async with sandbox_for({"a": ["ok"]}) as sandbox:
-            bench = await bench_for(mx_base_url=sandbox.addresses.base_url, **config)
-            bench.runtime.channels = {kind: Answering(kind, outcome)}
-            await bench.member("a", email=None, connection_status="DENIED")
-            await bench.sql(
-                "INSERT INTO devices (user_guid, device_kind, device_address) VALUES ('USR-a', :k, 'token')", k=kind
-            )
+    Yields the error's name, with the rows of its person as they stand then, and the moments before and after.
+    """
+
+    async def tell(errors: dict[str, Outcome]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        async with sandbox_for({f"m{number}": ["ok"] for number in range(len(errors))}) as sandbox:
+            bench = await bench_for(mx_base_url=sandbox.addresses.base_url)
+            channels = {kind: Answering(kind) for kind in ("fcm", "apns", "webpush")}
+            bench.runtime.channels = channels
+            for number, error in enumerate(errors):
+                await bench.member(f"m{number}", email=None, connection_status="DENIED")
+                await bench.sql(
+                    "INSERT INTO devices (user_guid, device_kind, device_address) VALUES (:u, :k, :a)",
+                    u=f"USR-m{number}", k=error.split(maxsplit=1)[0], a=f"token-{number}",
+                )  # fmt: skip
             await sweep(bench.runtime)
             await fetch(bench.runtime)
-            now: datetime = bench.runtime.clock.now()
-            await deliver(bench.runtime)
-            found: dict[str, Any] = {"now": now, "until": bench.runtime.clock.now()}
-            async with bench.runtime.database.engine.begin() as connection:
-                for table in (notifications, reconnections, devices, pauses):
-                    found[table.name] = (await connection.execute(select(table))).mappings().first()
-            return found
+            await bench.sql("UPDATE notifications SET next_attempt_at = NULL")
+            for number, (error, outcome) in enumerate(errors.items()):
+                user, now = f"USR-m{number}", bench.runtime.clock.now()
+                at = bench.stored(now)
+                await bench.sql("UPDATE notifications SET next_attempt_at = :at WHERE user_guid = :u", at=at, u=user)
+                channels[error.split(maxsplit=1)[0]].outcome = outcome
+                await deliver(bench.runtime)
+                found: dict[str, Any] = {"now": now, "until": bench.runtime.clock.now()}
+                async with bench.runtime.database.engine.begin() as connection:
+                    for table in (notifications, reconnections, devices):
+                        rows = await connection.execute(select(table).where(table.c.user_guid == user))
+                        found[table.name] = rows.mappings().one()
+                    found["pauses"] = (await connection.execute(select(pauses))).mappings().first()
+                yield error, found
+                await bench.sql("DELETE FROM pauses")
+                await bench.sql("UPDATE notifications SET refusal = NULL, next_attempt_at = NULL")
 
     return tell
 
 
-@pytest.mark.parametrize("error", DROPPED)
-async def test_a_device_that_is_gone_is_disabled(told: Told, error: str) -> None:
-    found = await told(error.split(maxsplit=1)[0], DROPPED[error])
-    assert found["devices"]["disabled_at"] is not None
-    assert found["notifications"]["state"] == "suppressed"
-    assert found["notifications"]["outcome"] == DROPPED[error].code
-    assert (found["reconnections"]["state"], found["reconnections"]["attempts"]) == ("due", 0)
-    assert found["reconnections"]["next_attempt_at"] <= found["until"]  # for another way
-    assert found["pauses"] is None
+async def test_a_device_that_is_gone_is_disabled(told: Told) -> None:
+    async for error, found in told(DROPPED):
+        assert found["devices"]["disabled_at"] is not None, error
+        assert found["notifications"]["state"] == "suppressed", error
+        assert found["notifications"]["outcome"] == DROPPED[error].code
+        assert (found["reconnections"]["state"], found["reconnections"]["attempts"]) == ("due", 0), error
+        assert found["reconnections"]["next_attempt_at"] <= found["until"], error  # for another way
+        assert found["pauses"] is None, error
 
 
-@pytest.mark.parametrize("error", REFUSED)
-async def test_a_message_that_is_refused_for_good_leaves_the_device_alone(told: Told, error: str) -> None:
-    found = await told(error.split(maxsplit=1)[0], REFUSED[error])
-    assert found["devices"]["disabled_at"] is None
-    assert found["notifications"]["state"] == "failed"
-    assert found["reconnections"]["state"] == "due"
-    wait = found["reconnections"]["next_attempt_at"] - found["now"]
-    assert 3 * DAY <= wait < 3 * DAY + MINUTE  # no other channel: the next reminder's day
-    assert found["pauses"] is None
+async def test_a_message_that_is_refused_for_good_leaves_the_device_alone(told: Told) -> None:
+    async for error, found in told(REFUSED):
+        assert found["devices"]["disabled_at"] is None, error
+        assert found["notifications"]["state"] == "failed", error
+        assert found["reconnections"]["state"] == "due", error
+        wait = found["reconnections"]["next_attempt_at"] - found["now"]
+        assert 3 * DAY <= wait < 3 * DAY + MINUTE, error  # no other channel: the next reminder's day
+        assert found["pauses"] is None, error
 
 
-@pytest.mark.parametrize("error", LATER)
-async def test_what_passes_is_tried_later(told: Told, error: str) -> None:
-    outcome, spent, least = LATER[error]
-    found = await told(error.split(maxsplit=1)[0], outcome)
-    assert found["devices"]["disabled_at"] is None
-    assert (found["notifications"]["state"], found["notifications"]["attempts"]) == ("pending", spent)
-    assert found["reconnections"]["state"] == "ready"
-    wait = found["notifications"]["next_attempt_at"] - found["now"]
-    assert least <= wait <= least + MINUTE + (found["until"] - found["now"])
-    assert found["pauses"] is None
+async def test_what_passes_is_tried_later(told: Told) -> None:
+    async for error, found in told({error: outcome for error, (outcome, _, _) in LATER.items()}):
+        _, spent, least = LATER[error]
+        assert found["devices"]["disabled_at"] is None, error
+        assert (found["notifications"]["state"], found["notifications"]["attempts"]) == ("pending", spent), error
+        assert found["reconnections"]["state"] == "ready", error
+        wait = found["notifications"]["next_attempt_at"] - found["now"]
+        assert least <= wait <= least + MINUTE + (found["until"] - found["now"]), error
+        assert found["pauses"] is None, error
 
 
-@pytest.mark.parametrize("error", STOPPED)
-async def test_what_concerns_us_as_a_whole_stops_the_channel_and_spends_nothing(told: Told, error: str) -> None:
-    kind = error.split(maxsplit=1)[0]
-    found = await told(kind, STOPPED[error])
-    assert (found["pauses"]["scope"], found["pauses"]["reason"]) == (f"delivery:{kind}", STOPPED[error].code)
-    assert (found["notifications"]["state"], found["notifications"]["attempts"]) == ("pending", 0)
-    assert found["reconnections"]["state"] == "ready"
-    assert found["devices"]["disabled_at"] is None
+async def test_what_concerns_us_as_a_whole_stops_the_channel_and_spends_nothing(told: Told) -> None:
+    async for error, found in told(STOPPED):
+        kind = error.split(maxsplit=1)[0]
+        assert (found["pauses"]["scope"], found["pauses"]["reason"]) == (f"delivery:{kind}", STOPPED[error].code)
+        assert (found["notifications"]["state"], found["notifications"]["attempts"]) == ("pending", 0), error
+        assert found["reconnections"]["state"] == "ready", error
+        assert found["devices"]["disabled_at"] is None, error
 
 
-@pytest.mark.parametrize("kind", ["fcm", "apns", "webpush"])
-async def test_a_lost_answer_is_not_sent_again_by_guesswork(told: Told, kind: str) -> None:
-    found = await told(kind, Unknown(code="connection_lost"))
-    assert found["notifications"]["state"] == "unknown"
-    assert found["reconnections"]["state"] == "notified"
+async def test_a_lost_answer_is_not_sent_again_by_guesswork(told: Told) -> None:
+    async for error, found in told(dict.fromkeys(("fcm", "apns", "webpush"), Unknown(code="connection_lost"))):
+        assert found["notifications"]["state"] == "unknown", error
+        assert found["reconnections"]["state"] == "notified", error

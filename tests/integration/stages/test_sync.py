@@ -31,15 +31,15 @@ async def members(bench: Any) -> dict[str, tuple[Any, ...]]:
 
 
 async def test_it_writes_everybody_and_a_second_one_changes_no_row(sandbox_for: Any, bench_for: Any) -> None:
-    async with sandbox_for(bank(120, second=60)) as sandbox:
+    async with sandbox_for(bank(60, second=30)) as sandbox:
         bench = await bench_for(**sandbox.settings)
         first = await everything(bench)
-        assert first.found["users"] == first.found["new_users"] == 120
-        assert first.found["members"] == first.found["new_members"] == 180
+        assert first.found["users"] == first.found["new_users"] == 60
+        assert first.found["members"] == first.found["new_members"] == 90
         before = await members(bench)
-        assert len(before) == 180
+        assert len(before) == 90
         asked = (await sandbox.get("/sandbox/ledger?members=false"))["lists"]
-        assert asked == 1 + 120
+        assert asked == 1 + 60
         second = await everything(bench)
         assert "nothing changed" in second.summary
         assert await members(bench) == before
@@ -70,8 +70,8 @@ LIES = {
     "shorter between pages": ({"shrink": 0.3, "after": 1}, "shorter by more than a tenth"),
     "pages repeat": ({"repeat": True, "most_per_page": 25}, "pages repeat"),
     "a total of nobody": ({"total": 0}, "shorter by more than a tenth"),
-    "a total of too many": ({"total": 5_000}, "and holds 100 users"),
-    "members on no list": ({"hide": [f"MBR-{n:04}" for n in range(20)]}, "20 of 100 members are on no list"),
+    "a total of too many": ({"total": 5_000}, "and holds 60 users"),
+    "members on no list": ({"hide": [f"MBR-{n:04}" for n in range(12)]}, "12 of 60 members are on no list"),
 }
 
 
@@ -79,9 +79,9 @@ LIES = {
 async def test_a_list_that_lies_ends_it_in_a_clear_word_and_nobody_is_gone(
     sandbox_for: Any, bench_for: Any, lie: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(syncing, "USERS_A_PAGE", 50)
+    monkeypatch.setattr(syncing, "USERS_A_PAGE", 30)
     rules, says = LIES[lie]
-    async with sandbox_for(bank(100)) as sandbox:
+    async with sandbox_for(bank(60)) as sandbox:
         bench = await bench_for(**sandbox.settings)
         await everything(bench)
         before = await members(bench)
@@ -97,11 +97,11 @@ async def test_a_list_that_lies_ends_it_in_a_clear_word_and_nobody_is_gone(
 
 
 async def test_a_page_size_that_mx_lowers_is_noticed_and_nobody_is_missed(sandbox_for: Any, bench_for: Any) -> None:
-    async with sandbox_for(bank(120)) as sandbox:
+    async with sandbox_for(bank(60)) as sandbox:
         bench = await bench_for(**sandbox.settings)
         await sandbox.control(lists={"most_per_page": 25})
         result = await everything(bench)
-        assert (result.found["users"], result.lowered_to) == (120, 25)
+        assert (result.found["users"], result.lowered_to) == (60, 25)
         assert "MX serves 25 users a page" in result.summary
 
 
@@ -134,7 +134,7 @@ async def test_users_that_fail_are_tried_again_and_left_out_in_the_end(sandbox_f
 async def test_it_goes_on_where_it_was(sandbox_for: Any, bench_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(syncing, "USERS_A_PAGE", 50)
     monkeypatch.setattr(sync_pass, "BATCH", 20)
-    async with sandbox_for(bank(300), latency=0.02) as sandbox:
+    async with sandbox_for(bank(150), latency=0.04) as sandbox:
         bench = await bench_for(**sandbox.settings, mx_max_connections=10)
         runs = 0
         for _ in range(20):
@@ -143,9 +143,9 @@ async def test_it_goes_on_where_it_was(sandbox_for: Any, bench_for: Any, monkeyp
             if result.state == "finished":
                 break
         assert runs > 1
-        assert result.found["users"] == result.found["members"] == 300
+        assert result.found["users"] == result.found["members"] == 150
         asked = (await sandbox.get("/sandbox/ledger?members=false"))["lists"]
-        assert asked <= 300 + 6 + runs  # a page of users may be asked for once more with each run
+        assert asked <= 150 + 3 + runs  # a page of users may be asked for once more with each run
 
 
 async def test_one_user_and_one_member_alone(sandbox_for: Any, bench_for: Any) -> None:
