@@ -181,7 +181,7 @@ def _serve(address: str) -> None:
 
 def _make_statements() -> None:
     """Sweep a database of one member, so that the forked need not make the statements again, nor compile SQLite's."""
-    from tests.databases import StatementCache
+    from tests.compiled import StatementCache
     from worker.store.sql import database
     from worker.store.sql.rows import rows_of
 
