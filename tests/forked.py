@@ -97,11 +97,11 @@ class Process:
 
 
 def run(
-    arguments: list[str], *, folder: Path, environment: dict[str, str], timeout: float
+    arguments: list[str], *, module: str = "worker", folder: Path, environment: dict[str, str], timeout: float
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``reconnect …`` to its end; raises :class:`subprocess.TimeoutExpired` and kills it after ``timeout`` seconds."""
+    """Run ``reconnect …``, or another module, to its end; raises :class:`subprocess.TimeoutExpired` and kills it after ``timeout`` seconds."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = Process("worker", arguments, folder, environment, out.fileno(), err.fileno())
+        process = Process(module, arguments, folder, environment, out.fileno(), err.fileno())
         try:
             status = process.wait(timeout)
         except subprocess.TimeoutExpired:

@@ -63,34 +63,6 @@ class Ran:
     err: str
 
 
-#: Runs commands in one process, as `reconnect` does each: starting a process takes longer than most of them.
-_ONE_PROCESS = """
-import contextlib, io, json, os, sqlite3, sys, traceback
-from worker.cli import main
-ran = []
-for arguments, environment in json.load(sys.stdin):
-    output, code, before = io.StringIO(), 0, dict(os.environ)
-    os.environ.update(environment)
-    sys.argv = ["reconnect", *arguments]
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-        try:
-            if arguments[0] == "sql":
-                with contextlib.closing(sqlite3.connect("reconnect.db", timeout=30)) as database, database:
-                    database.execute(" ".join(arguments[1:]))
-            else:
-                main()
-        except SystemExit as end:
-            code = end.code
-        except BaseException:
-            code = -1
-            traceback.print_exc()
-    os.environ.clear()
-    os.environ.update(before)
-    ran.append([code, output.getvalue()])
-print(json.dumps(ran))
-"""
-
-
 @dataclass
 class Machine:
     """A working directory with an environment, and the processes that run in it."""
@@ -134,11 +106,18 @@ class Machine:
         What goes to stderr is in ``out`` too. ``sql …`` is a statement for the SQLite database between two of them.
         """
         steps = [(command, {}) if isinstance(command, str) else command for command in commands]
-        ran = subprocess.run(
-            [*under, sys.executable, "-c", _ONE_PROCESS],
-            input=json.dumps([(command.split(" "), environment) for command, environment in steps]),
-            cwd=self.folder, env=self._env(), capture_output=True, text=True, timeout=timeout * PATIENCE, check=True,
-        )  # fmt: skip
+        order = json.dumps([(command.split(" "), environment) for command, environment in steps])
+        whole = self._env()
+        if under or whole["PYTHONPATH"] != str(ROOT):
+            ran = subprocess.run(
+                [*under, sys.executable, "-m", "tests.steps", order], cwd=self.folder, env=whole, capture_output=True, text=True,
+                timeout=timeout * PATIENCE, check=False, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        else:
+            ran = forked.run(
+                [order], module="tests.steps", folder=self.folder, environment=whole, timeout=timeout * PATIENCE
+            )
+        assert ran.returncode == 0, ran.stderr
         return [Ran(code, output, "") for code, output in json.loads(ran.stdout)]
 
     def json(self, *arguments: str, environment: dict[str, str] | None = None) -> Any:

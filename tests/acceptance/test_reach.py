@@ -23,7 +23,7 @@ from worker.sandbox.scanning import KINDS, ScanRule, kind_for
 from worker.store.setting_back import set_back
 from worker.store.sql.database import Database, open_engine
 
-CUSTOMERS = int(os.environ.get("REACH_CUSTOMERS", "120"))
+CUSTOMERS = int(os.environ.get("REACH_CUSTOMERS", "60"))
 #: A fifth of the addresses for each kind of scanner, and a fifth without.
 SCANNERS = [ScanRule(kind=kind, share=0.2) for kind in KINDS]
 #: When a third of the customers each come, after their mail.

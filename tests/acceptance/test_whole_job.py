@@ -101,20 +101,42 @@ def test_thousands_of_members_on_postgresql_each_get_one_window_and_one_mail(
         assert guid not in held
 
 
-def test_flower_shows_every_task_by_name_with_a_short_result_and_no_secret(machine: Any, acceptance: Any) -> None:
+def test_flower_shows_every_task_by_name_with_a_short_result_or_the_reason_of_a_failure_and_no_secret(
+    machine: Any, acceptance: Any
+) -> None:
     rows, csv = acceptance.cast_of(30)
-    machine("migrate")
     (machine.folder / "members.csv").write_text(csv)
     machine.start_sandbox(rows)
-    machine("import", "members.csv")
-    machine.start_worker()
+    machine.start_worker()  # there is no schema yet
     port = acceptance.free_port()
     machine.celery(
         "flower", "flower", f"--port={port}", "--address=127.0.0.1", environment={"FLOWER_UNAUTHENTICATED_API": "true"}
     )
     base = f"http://127.0.0.1:{port}"
+    query = "/tasks/datatable?draw=1&start=0&length=50&search[value]=&order[0][column]=0&order[0][dir]=asc&columns[0][data]=name"
     acceptance.wait_until(lambda: acceptance.get_json(f"{base}/api/workers"), what="Flower's start")
-    machine.celery("beat", "beat", environment={"SWEEP_SCHEDULE": "* * * * *"})
+    with urllib.request.urlopen(f"{base}/tasks", timeout=10) as page:
+        headings = re.findall(r"<th[^>]*>\s*([^<]*?)\s*</th>", page.read().decode())
+    assert headings == ["Name", "State", "Result", "Received", "Runtime", "Worker"]
+
+    def result(state: str) -> Any:
+        rows = (acceptance.get_json(base + query) or {"data": []})["data"]
+        return [row["result"] for row in rows if row["name"] == "reconnect.sweep" and row["state"] == state]
+
+    def wake() -> None:
+        assert machine.celery("wake", "call", "reconnect.sweep", "--queue", "sweep").wait(120) == 0
+
+    wake()
+    failed = acceptance.wait_until(lambda: result("FAILURE"), what="the failed task")
+    assert "reconnect migrate" in failed[0]
+    assert failed[0].startswith("sweep: ")
+    log = (machine.folder / "worker.log").read_text()
+    assert log.count("reconnect migrate") == 1, "a failure is logged once"
+    assert "object at 0x" not in log
+    assert machine("migrate").code == 0
+    wake()
+    assert acceptance.wait_until(lambda: result("SUCCESS"), what="the task that succeeded") == ["'nothing to do'"]
+    assert machine("import", "members.csv").code == 0
     _settle(machine)
 
     def done() -> Any:
@@ -134,38 +156,6 @@ def test_flower_shows_every_task_by_name_with_a_short_result_and_no_secret(machi
     for secret in ("oauth/authorize", "state=", "@mail.example", "MBR-", "USR-", machine.environment["MX_API_KEY"]):
         assert secret not in shown
     assert machine.mails()["count"] == 30
-
-
-def test_flowers_list_shows_results_and_the_reason_of_a_failure(machine: Any, acceptance: Any) -> None:
-    machine.start_worker(1)  # there is no schema yet
-    port = acceptance.free_port()
-    machine.celery("flower", "flower", f"--port={port}", "--address=127.0.0.1")
-    base = f"http://127.0.0.1:{port}"
-    query = "/tasks/datatable?draw=1&start=0&length=50&search[value]=&order[0][column]=0&order[0][dir]=asc&columns[0][data]=name"
-    acceptance.wait_until(lambda: acceptance.get_json(base + query), what="Flower's start")
-    with urllib.request.urlopen(f"{base}/tasks", timeout=10) as page:
-        headings = re.findall(r"<th[^>]*>\s*([^<]*?)\s*</th>", page.read().decode())
-    assert headings == ["Name", "State", "Result", "Received", "Runtime", "Worker"]
-
-    def result(state: str) -> Any:
-        rows = (acceptance.get_json(base + query) or {"data": []})["data"]
-        return [row["result"] for row in rows if row["name"] == "reconnect.sweep" and row["state"] == state]
-
-    def swept() -> Any:
-        wake = "from worker.app import app; from worker.publishing import publish; publish(app, 'sweep', 1)"
-        machine.start("wake", sys.executable, "-c", wake).wait(30)
-        return True
-
-    assert swept()
-    failed = acceptance.wait_until(lambda: result("FAILURE"), what="the failed task")
-    assert "reconnect migrate" in failed[0]
-    assert failed[0].startswith("sweep: ")
-    log = (machine.folder / "worker.log").read_text()
-    assert log.count("reconnect migrate") == 1, "a failure is logged once"
-    assert "object at 0x" not in log
-    assert machine("migrate").code == 0
-    assert swept()
-    assert acceptance.wait_until(lambda: result("SUCCESS"), what="the task that succeeded") == ["'nothing to do'"]
 
 
 def test_a_wrong_key_stops_fetching_and_is_told_by_status_and_doctor(machine: Any, acceptance: Any) -> None:
@@ -309,7 +299,6 @@ def test_up_runs_everything_and_brings_its_own_broker(machine: Any, acceptance: 
     del machine.environment["REDIS_URL"]
     machine.environment["SWEEP_SCHEDULE"] = "* * * * *"
     port = acceptance.free_port()
-    import sys
 
     up = machine.start("up", sys.executable, "-m", "worker", "up", "--children", "1", "--flower-port", str(port))
     acceptance.wait_until(lambda: machine.mails()["count"] == 20, seconds=90, what="beat's first sweep and its mails")

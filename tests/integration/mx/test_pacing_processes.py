@@ -185,9 +185,9 @@ async def test_a_redis_that_is_killed_and_comes_back_empty_lets_no_more_through(
     redis_url = f"redis://127.0.0.1:{port}/0"
     async with AsyncExitStack() as stack:
         stack.callback(valkey.terminate)
-        started = await stack.enter_async_context(processes(4, redis_url, url, RATE))
+        started = await stack.enter_async_context(processes(3, redis_url, url, RATE))
         await asyncio.gather(*(process.go() for process in started))
-        await until_all_have_looked(port, 4)
+        await until_all_have_looked(port, 3)
         await all_know_each_other()
         await asyncio.to_thread(valkey.terminate)
         # Everybody finds out within a second or so, and waits until what the others hold has passed.
@@ -198,7 +198,7 @@ async def test_a_redis_that_is_killed_and_comes_back_empty_lets_no_more_through(
         valkey = ValkeyServer(port=port)
         await asyncio.to_thread(valkey.start)
         stack.callback(valkey.terminate)
-        await until_all_have_looked(port, 4)
+        await until_all_have_looked(port, 3)
         await counter.count(len(counter.arrivals) + RATE)
     counter.were_late(started)
     assert counter.most_in_a_second <= counter.most, counter.every_second

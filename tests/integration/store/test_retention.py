@@ -1,9 +1,9 @@
 """What is over and old is deleted with all that hangs on it, and nothing else is; nothing that decides changes by it."""
 
 import asyncio
+import os
 import random
 import signal
-import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, insert, inspect
 
+from tests import forked
 from tests.conftest import URI_KEY, make_settings
 from tests.faults.schedule import LONG
 from tests.integration.store.histories import NOW, Histories, ago, dangling, everything
@@ -279,26 +280,6 @@ def a_crowd(rng: random.Random, size: int) -> Histories:
     return told
 
 
-_DELETING = """
-import asyncio, sys
-from datetime import datetime
-from worker.settings import load_settings
-from worker.store import retention
-from worker.store.sql.database import Database, open_engine
-retention.BATCH = 3
-async def main():
-    settings = load_settings(_env_file=None, database_url=sys.argv[1], mx_api_key="k", mx_client_id="c", uri_keys=sys.argv[4])
-    database = Database(open_engine(settings))
-    store, now, cut = retention.RetentionStore(database), *map(datetime.fromisoformat, sys.argv[2:4])
-    print("begins", flush=True)
-    while await store.delete_reconnections(cut, now):
-        print("batch", flush=True)
-    print("over", flush=True)
-    await database.close()
-asyncio.run(main())
-"""
-
-
 @pytest.mark.each_database
 async def test_kills_and_others_at_work_leave_whole_histories(
     bench_for: Any, database_url: str, tmp_path: Path
@@ -314,10 +295,13 @@ async def test_kills_and_others_at_work_leave_whole_histories(
     retrying, out = RetryStore(database), tmp_path / "out"
     names = sorted({row["member_guid"] for row in before["reconnections"]})
     requeued: set[str] = set()
-    command = [sys.executable, "-c", _DELETING, database_url, NOW.isoformat(), cut.isoformat(), URI_KEY]
+    command = ["tests.integration.store.deleting", [database_url, NOW.isoformat(), cut.isoformat(), URI_KEY]]
+    environment = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
     for kill_after in (*(rng.randint(1, 4) for _ in range(3)), None):
         with out.open("wb") as file:
-            process = await asyncio.to_thread(subprocess.Popen, command, stdout=file, cwd=Path(__file__).parents[3])
+            process = await asyncio.to_thread(
+                forked.Process, *command, tmp_path, environment, file.fileno(), sys.stderr.fileno()
+            )
         try:
             await asyncio.to_thread(wait_until, out.read_bytes, what="its start")
             while process.poll() is None:
