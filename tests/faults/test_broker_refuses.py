@@ -32,9 +32,23 @@ class Bad:
     def client(self) -> Any:
         return redis.Redis.from_url(self.valkey.url)
 
-    def says(self, words: str, *, seconds: float = 40) -> None:
+    def says(self, words: str) -> None:
         """Wait until its log says so."""
-        wait_until(lambda: words.encode() in self._log.read_bytes()[self._read :], seconds=seconds, what=f"{words!r}")
+        wait_until(lambda: self._said(words), seconds=40, what=f"{words!r}")
+
+    def says_when_it_connects(self, words: str) -> None:
+        """Cut its connections until it says so: one that is cut between two of its requests is made anew without a word."""
+
+        def said() -> bool:
+            if not self._said(words):
+                with self.client as client:
+                    client.client_kill_filter(_type="normal", skipme=True)
+            return self._said(words)
+
+        wait_until(said, seconds=40, what=f"{words!r}", grain=3)
+
+    def _said(self, words: str) -> bool:
+        return words.encode() in self._log.read_bytes()[self._read :]
 
     def works(self) -> None:
         """A sweep that is put into its queue is run, by the same main process; what it said meanwhile is plain."""
@@ -222,12 +236,9 @@ _NAMES = list(REFUSALS)
 def test_a_broker_that_refuses_is_named_and_lived_through(bad: Bad, names: list[str]) -> None:
     for name in names:
         with REFUSALS[name](bad) as words:
-            if "table" in name:  # read when the worker connects
-                with bad.client as client:
-                    client.client_kill_filter(_type="normal", skipme=True)
             if "in hand" in name:
                 _wake(bad.valkey.url)
-            bad.says(words)
+            (bad.says_when_it_connects if "table" in name else bad.says)(words)
             assert bad.process.poll() is None, name
             doctor = bad.machine("doctor")
             broker = next(line for line in doctor.out.splitlines() if " broker " in line)
