@@ -19,8 +19,8 @@ from sqlalchemy import select
 
 from worker.channels.registry import open_channels
 from worker.clock import CarriedClock
+from worker.delayed_wakes import DelayedWakes
 from worker.endpoint import Endpoint
-from worker.later import LaterWakes
 from worker.mx.client import Mx, MxClient
 from worker.mx.pacing import Pacing
 from worker.settings import Settings
@@ -56,11 +56,11 @@ class Runtime:
         self.settings = settings
         self.wake = wake
         #: Wakes that are to come, for what a click or the end of OAuth plans.
-        self.later = LaterWakes(wake)
+        self.delayed_wakes = DelayedWakes(wake)
         self.vault = Vault(settings)
         self.channels = open_channels(settings, data_patience=DATA_PATIENCE)
         self.database = database or Database(open_engine(settings))
-        self.database.on_events = lambda: self.later.plan("events", (0,))
+        self.database.on_events = lambda: self.delayed_wakes.plan("events", (0,))
         #: How long one call to MX may take (seconds). It ends well before the lease of its row.
         self.mx_deadline = min(45.0, settings.lease_seconds / 2)
         #: Where events go; ``None``: nowhere.
@@ -87,7 +87,7 @@ class Runtime:
         """Close every connection. An error while closing one is raised after the others are closed."""
         async with AsyncExitStack() as everything:
             everything.push_async_callback(self.database.close)
-            everything.push_async_callback(self.later.close)
+            everything.push_async_callback(self.delayed_wakes.close)
             everything.push_async_callback(self.pacing.close)
             everything.push_async_callback(self.mx.close)
             if self.endpoint is not None:

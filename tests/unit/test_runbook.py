@@ -13,7 +13,7 @@ from worker import cli
 from worker.app import configuration
 from worker.channels import MOST_NAMED
 from worker.channels.push.apns import doubtful
-from worker.mx import persistence
+from worker.mx import retrying
 from worker.policy import cadence, links, notices, outage, poison, recovery, retries, streaks
 from worker.policy.channel_choice import MOST_DEVICES
 from worker.policy.mx_failures import UNSUPPORTED_WAIT
@@ -87,9 +87,9 @@ FIGURES: list[tuple[str, Callable[[], object]]] = [
     (r"the last (\w+) weeks\)", lambda: outage.HISTORY // timedelta(weeks=1)),
     (r"reads the member at MX: after (.*? 8 hours), then daily", _checks),
     (r"\| up to (1 minute, .*?), then 24 hours each", lambda: _in_words(*retries.SCHEDULE[:-1])),
-    (r"up to (\d) requests within", lambda: persistence.TRIES),
+    (r"up to (\d) requests within", lambda: retrying.TRIES),
     (r"starts one step later, at up to (5 minutes)", lambda: _in_words(retries.SCHEDULE[1])),
-    (r"A wait of more than (\d+) seconds", lambda: int(persistence.PATIENCE)),
+    (r"A wait of more than (\d+) seconds", lambda: int(retrying.PATIENCE)),
     (r"names (\w+) banks at most", lambda: MOST_NAMED),
     (r"at most (\w+) devices of a kind a day", lambda: MOST_DEVICES),
     (r"(\w+) days after the last reminder the reconnection", lambda: cadence.PATIENCE_AFTER_LAST.days),

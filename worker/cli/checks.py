@@ -148,7 +148,7 @@ async def _keys(settings: Settings) -> Found:
     async with _reports(settings) as (_, reports):
         stored = await reports.newest_uri()
     vault = Vault(settings)
-    vault.unlock(stored or vault.lock("https://example.com"))
+    vault.decrypt(stored or vault.encrypt("https://example.com"))
     return True, f"{len(settings.uri_keys)} in URI_KEYS, " + (
         "the newest stored URI opens" if stored else "no URI stored yet"
     )

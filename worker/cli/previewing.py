@@ -195,8 +195,8 @@ def _banks(runtime: Runtime, open_reconnections: Sequence[OpenReconnection]) -> 
     banks, problems, stored = [], [], []
     for reconnection in open_reconnections:
         link = PLACEHOLDER
-        if reconnection.locked_uri is not None:
-            link = runtime.vault.unlock(reconnection.locked_uri)
+        if reconnection.encrypted_uri is not None:
+            link = runtime.vault.decrypt(reconnection.encrypted_uri)
             problem = check_uri(link, host_is_allowed=runtime.settings.uri_host_is_allowed)
             if problem is None:
                 stored.append(reconnection.fetched_at)

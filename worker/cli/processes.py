@@ -63,8 +63,8 @@ def flower_command(port: int) -> list[str]:
 
 
 def kept(command: Sequence[str]) -> list[str]:
-    """The command under :mod:`worker.keeping`, which restarts it whenever it ends."""
-    return [sys.executable, "-m", "worker.keeping", *command]
+    """The command under :mod:`worker.restarting`, which restarts it whenever it ends."""
+    return [sys.executable, "-m", "worker.restarting", *command]
 
 
 @contextmanager

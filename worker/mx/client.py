@@ -40,8 +40,8 @@ from worker.mx.answers import (
 from worker.mx.atrium import Atrium
 from worker.mx.flavours import Flavour
 from worker.mx.pacing import NoPermit, Pacing
-from worker.mx.persistence import NEVER_ARRIVED, NOT_ASKED, persist, tries_for
 from worker.mx.platform import Platform
+from worker.mx.retrying import NEVER_ARRIVED, NOT_ASKED, persist, tries_for
 from worker.mx.transport import MAX_BODY, MAX_LIST_BODY, HttpResponse, Transport
 from worker.settings import Settings
 

@@ -2,7 +2,7 @@
 
 - Redirects are not followed, so that the keys go nowhere else.
 - There are no cookies and no ``.netrc``.
-- aiohttp's own retries are off, because each GET may mint a URI. Retries are decided in :mod:`worker.mx.persistence`.
+- aiohttp's own retries are off, because each GET may mint a URI. Retries are decided in :mod:`worker.mx.retrying`.
 """
 
 import ssl

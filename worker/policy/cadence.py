@@ -3,7 +3,7 @@
 Four rules: grace after the break, quiet hours in the user's time zone, caps on what was already sent, and the days of the reminders.
 They are applied before a URI is minted: a reconnection is due at the moment that :func:`earliest` returns.
 
-**Place.** A reconnection counts its messages twice (:class:`Place`). ``step`` counts every message that was tried; it makes the key
+**CadencePosition.** A reconnection counts its messages twice (:class:`CadencePosition`). ``step`` counts every message that was tried; it makes the key
 of the message, so it never goes back. ``base_step`` counts those among them that do not use up a reminder. The difference is the
 index into ``REMINDER_DAYS``.
 
@@ -57,14 +57,14 @@ def why_later(now: datetime, *, zones: Sequence[tzinfo], quiet: QuietHours | Non
     return "quiet_hours" if quiet and is_quiet(now, zones, quiet) else "message_cap"
 
 
-class Place(NamedTuple):
+class CadencePosition(NamedTuple):
     """Where a reconnection stands in the cadence.
 
-    Example with ``REMINDER_DAYS=0,3,7,14,30``. ``Place(2, 0)``: the messages of days 0 and 3 were tried, and the next one belongs
+    Example with ``REMINDER_DAYS=0,3,7,14,30``. ``CadencePosition(2, 0)``: the messages of days 0 and 3 were tried, and the next one belongs
     to day 7.
 
-    - The next one is sent: ``Place(3, 0)``, and day 14 follows.
-    - It bounces, and another channel is left: ``Place(3, 1)``. The message on the other channel still belongs to day 7.
+    - The next one is sent: ``CadencePosition(3, 0)``, and day 14 follows.
+    - It bounces, and another channel is left: ``CadencePosition(3, 1)``. The message on the other channel still belongs to day 7.
     """
 
     #: Messages that were tried.
@@ -77,20 +77,20 @@ class Place(NamedTuple):
         """The index into ``REMINDER_DAYS`` of the message that comes next; 0 is the first message."""
         return self.step - self.base_step
 
-    def after_one_that_counts(self) -> "Place":
+    def after_one_that_counts(self) -> "CadencePosition":
         """A message was sent, or failed for good: it used up its reminder. ``(2, 0)`` becomes ``(3, 0)``."""
-        return Place(self.step + 1, self.base_step)
+        return CadencePosition(self.step + 1, self.base_step)
 
-    def after_one_that_does_not_count(self) -> "Place":
+    def after_one_that_does_not_count(self) -> "CadencePosition":
         """A message had no chance, or left this reconnection out: its reminder is still to come. ``(2, 0)`` becomes ``(3, 1)``."""
-        return Place(self.step + 1, self.base_step + 1)
+        return CadencePosition(self.step + 1, self.base_step + 1)
 
-    def before_one_that_does_not_count(self) -> "Place":
+    def before_one_that_does_not_count(self) -> "CadencePosition":
         """A message is sent out of turn and uses up no reminder: ``(2, 0)`` becomes ``(2, 1)``, and after it ``(3, 1)``.
 
         So the reminder that was next before it is next after it, on its own day.
         """
-        return Place(self.step, min(self.base_step + 1, self.step))
+        return CadencePosition(self.step, min(self.base_step + 1, self.step))
 
 
 def next_reminder(first_notified_at: datetime, reminder: int, days: Sequence[int]) -> datetime:

@@ -21,7 +21,7 @@ What each kind of failure does is in :mod:`worker.policy.mx_failures`.
 """
 
 from worker.mx.answers import Failure, Gone, HostileUri, RefusedClient, RejectedRequest, RetryLater, Unsupported
-from worker.mx.persistence import NOT_ASKED
+from worker.mx.retrying import NOT_ASKED
 from worker.policy.mx_failures import NOT_SERVED, Kind, MxFailure
 from worker.policy.streaks import OUT_OF
 from worker.stages.breaker import Breaker

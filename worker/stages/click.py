@@ -26,7 +26,7 @@ import structlog
 
 from worker.errors import SettingsError
 from worker.mx.answers import Window
-from worker.mx.persistence import NOT_ASKED
+from worker.mx.retrying import NOT_ASKED
 from worker.mx.uris import check_uri
 from worker.policy.links import hash_of, is_nonce, new_token
 from worker.policy.mx_failures import Close, Kind, Retry, UpstreamFailure, after_asking
@@ -132,9 +132,9 @@ class _Click:
             case Begun(what=Now.PAUSED):
                 return TryAgain()
             case Begun(what=what, bank=BankNow() as bank, press=Press() as press, now=datetime() as now):
-                answer = await self._answer(what, bank, press, now, begun.locked_uri)
+                answer = await self._answer(what, bank, press, now, begun.encrypted_uri)
                 if isinstance(answer, LeadsTo):
-                    self._runtime.later.plan("verify", (after.total_seconds() for after in AFTER_CLICK))
+                    self._runtime.delayed_wakes.plan("verify", (after.total_seconds() for after in AFTER_CLICK))
                 return answer
         return Choose()
 
@@ -192,19 +192,19 @@ class _Click:
         window = NewWindow(
             reconnection_id=bank.reconnection_id,
             member_guid=answer.member.guid,
-            locked_uri=fetched.locked_uri or "",
+            encrypted_uri=fetched.encrypted_uri or "",
         )
         locked, state = await self._store.served(bank, press, window, now)
         return _over(bank, state) if state not in OPEN else self._leads_to(locked)
 
     def _leads_to(self, locked: str | None) -> Answer:
         """``None``: the reconnection closed a moment ago, or a sweep was faster than a double click."""
-        return TryAgain() if locked is None else LeadsTo(self._runtime.vault.unlock(locked))
+        return TryAgain() if locked is None else LeadsTo(self._runtime.vault.decrypt(locked))
 
     def _is_usable(self, locked: str) -> bool:
         """Whether a stored URI can be read, and may reach a user by today's settings."""
         try:
-            uri = self._runtime.vault.unlock(locked)
+            uri = self._runtime.vault.decrypt(locked)
         except SettingsError as error:
             log.error("uri_unreadable", why=str(error))  # noqa: TRY400 - one line says it all
             return False

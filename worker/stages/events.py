@@ -152,7 +152,7 @@ class Events:
             now = self._runtime.clock.now()
             if await self._pauses.set(EVENTS, reason, now=now, probe_after=wait):
                 log_stopped(EVENTS, reason)
-            self._runtime.later.plan("events", (wait.total_seconds(),))
+            self._runtime.delayed_wakes.plan("events", (wait.total_seconds(),))
         await self._store.settle(results)
         await self._store.release([event for one in done for event in one.left])
         self.figures.update(result.state if result.state != WAITING else "retry" for result in results)
@@ -188,7 +188,7 @@ class Events:
         """Wake the stage for retries of the next minutes, which no sweep has to be waited for."""
         now = self._runtime.clock.now()
         waits = {(result.next_attempt_at - now).total_seconds() for result in retries if result.next_attempt_at}
-        self._runtime.later.plan("events", (wait for wait in waits if wait <= _SOON_ENOUGH))
+        self._runtime.delayed_wakes.plan("events", (wait for wait in waits if wait <= _SOON_ENOUGH))
 
     async def release(self, jobs: Sequence[Job]) -> None:
         """Hand back what was not posted. What was, and is cut short, is posted again: receivers drop doubles by the id."""

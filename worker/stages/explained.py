@@ -4,7 +4,7 @@ from datetime import datetime
 
 import msgspec
 
-from worker.policy.cadence import Place
+from worker.policy.cadence import CadencePosition
 from worker.store.members import MUTED
 
 
@@ -61,7 +61,7 @@ RECORDED = {
 }
 
 
-def kind_of_message(place: Place, *, ahead: bool) -> str:
+def kind_of_message(place: CadencePosition, *, ahead: bool) -> str:
     """What the next message of a reconnection is called whose user was notified before. ``ahead``: it is a notice."""
     if place.reminder == 0:  # the message that was sent did not count, because its answer was lost
         return "the first message, which may not have arrived,"

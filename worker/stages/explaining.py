@@ -12,7 +12,7 @@ import msgspec
 
 from worker.channels import registry
 from worker.policy import notices
-from worker.policy.cadence import Place
+from worker.policy.cadence import CadencePosition
 from worker.policy.channel_choice import EMAIL, MESSENGER, Nobody, Route
 from worker.policy.selection import MemberFacts, Reason
 from worker.policy.states import NotificationState, ReconnectionState
@@ -226,7 +226,7 @@ class Explainer:
     def _notified(self, member: Mapping[str, Any] | None, reconnection: Mapping[str, Any], user: User) -> Outlook:
         ahead = reconnection["reason"] == Reason.EXPIRES_SOON
         at, check = reconnection["next_attempt_at"], reconnection["next_check_at"]
-        place = Place(reconnection["step"], reconnection["base_step"])
+        place = CadencePosition(reconnection["step"], reconnection["base_step"])
         facts = MemberFacts(**{name: member[name] for name in MemberFacts.__struct_fields__}) if member else None
         if facts is None or (
             not ahead

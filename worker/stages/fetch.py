@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from worker.mx.answers import NO_USERS, NOT_MX, RetryLater, Window, WindowAnswer
-from worker.mx.persistence import NOT_ASKED
+from worker.mx.retrying import NOT_ASKED
 from worker.policy.mx_failures import OUR_FAULT
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import structlog
 
 from worker.mx.answers import Window
-from worker.policy.cadence import Place
+from worker.policy.cadence import CadencePosition
 from worker.policy.mx_failures import Close, MxFailure, Retry, UpstreamFailure, after_asking
 from worker.policy.retries import next_attempt
 from worker.policy.states import ReconnectionState
@@ -56,14 +56,14 @@ class FetchOutcomes:
             return FetchResult(claim=claim, state=_S.RECONNECTED, outcome="back_already", well=well)
         if member.guid != claim.member_guid:
             log.info("member_moved", member=claim.member_guid, to=member.guid)
-        uri = self._runtime.vault.lock(window.uri)
+        uri = self._runtime.vault.encrypt(window.uri)
         # Its failed attempts still count: the next failure may come right before its message leaves.
         return FetchResult(
             claim=claim,
             state=_S.READY,
             outcome="window",
             attempts=claim.attempts,
-            locked_uri=uri,
+            encrypted_uri=uri,
             window_guid=member.guid,
         )
 
@@ -76,7 +76,7 @@ def new_notification(job: UserJob, ready: Sequence[ClaimedReconnection]) -> NewN
     return NewNotification(
         user_guid=job.user.user_guid,
         channel=job.route.channel,
-        step=min(Place(claim.step, claim.base_step).reminder for claim in ready) if told_before else 0,
+        step=min(CadencePosition(claim.step, claim.base_step).reminder for claim in ready) if told_before else 0,
         message_key=hashlib.sha256(identity.encode()).hexdigest()[:32],
     )
 

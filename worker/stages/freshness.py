@@ -30,7 +30,7 @@ from worker.errors import SettingsError
 from worker.mx.answers import Failure, HostileUri, MemberRead, MemberState, Window
 from worker.mx.client import window_tells_status
 from worker.mx.uris import check_uri
-from worker.policy.cadence import Place
+from worker.policy.cadence import CadencePosition
 from worker.policy.moments import NEVER
 from worker.policy.mx_failures import Close, Retry, UpstreamFailure, after_asking
 from worker.policy.selection import Reason
@@ -144,7 +144,7 @@ class Freshness:
             return left_out
         age, limit = now - item.fetched_at, self._runtime.settings.uri_max_age
         is_needed = self._runtime.settings.public_base_url is None
-        too_old = is_needed and (item.locked_uri is None or bool(limit and age > limit))
+        too_old = is_needed and (item.encrypted_uri is None or bool(limit and age > limit))
         if age <= TRUSTED_FOR and not too_old and self._window_tells_status:
             return self._fit_to_send(item, now)
         if not self.may_ask:
@@ -175,7 +175,7 @@ class Freshness:
         if self._runtime.settings.public_base_url is not None:
             return Fresh(item=item, uri=None)
         try:
-            uri = self._runtime.vault.unlock(item.locked_uri or "")
+            uri = self._runtime.vault.decrypt(item.encrypted_uri or "")
         except SettingsError as error:
             log.error("uri_unreadable", why=str(error))  # noqa: TRY400 - one line says it all
             return _requeued(item, "uri_unreadable", at=now, attempts=item.attempts)
@@ -186,9 +186,9 @@ class Freshness:
         return Fresh(item=item, uri=uri)
 
     def _renewed(self, item: NotificationItem, window: Window, now: datetime) -> Fresh:
-        locked = self._runtime.vault.lock(window.uri)
-        renewal = NewWindow(reconnection_id=item.reconnection_id, member_guid=window.member.guid, locked_uri=locked)
-        fresh = msgspec.structs.replace(item, locked_uri=locked, fetched_at=now)
+        locked = self._runtime.vault.encrypt(window.uri)
+        renewal = NewWindow(reconnection_id=item.reconnection_id, member_guid=window.member.guid, encrypted_uri=locked)
+        fresh = msgspec.structs.replace(item, encrypted_uri=locked, fetched_at=now)
         return Fresh(item=fresh, uri=window.uri, renewal=renewal)
 
     def _ending_if_back(self, item: NotificationItem, member: MemberState) -> ClosedReconnection | None:
@@ -259,7 +259,7 @@ def _ending(
 
 def _requeued(item: NotificationItem, code: str, *, at: datetime, attempts: int) -> Requeued:
     """Due again. The message that leaves it out does not count, and its step is not used again."""
-    place = Place(item.step, item.base_step).after_one_that_does_not_count()
+    place = CadencePosition(item.step, item.base_step).after_one_that_does_not_count()
     return Requeued(
         reconnection_id=item.reconnection_id,
         outcome=code,

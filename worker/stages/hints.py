@@ -268,5 +268,5 @@ async def hints(runtime: Runtime) -> str:
     if more and not runtime.stopping.is_set():
         await runtime.wake("sync", 1)
     elif await store.due(runtime.clock.now(), at_most=1):  # of members that were read a moment ago
-        runtime.later.plan("sync", [APART])
+        runtime.delayed_wakes.plan("sync", [APART])
     return summary(+stage.figures, runtime.clock.now() - started)

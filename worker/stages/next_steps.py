@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from worker.policy import notices
-from worker.policy.cadence import Place, follow_up, next_reminder
+from worker.policy.cadence import CadencePosition, follow_up, next_reminder
 from worker.policy.recovery import next_check
 from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
@@ -36,7 +36,7 @@ def steps_after(
 def _after(
     item: NotificationItem, *, now: datetime, settings: Settings, told: bool, certain: bool, retry_at: datetime | None
 ) -> NextStep:
-    place = Place(item.step, item.base_step)
+    place = CadencePosition(item.step, item.base_step)
     counted, uncounted = place.after_one_that_counts(), place.after_one_that_does_not_count()
     following, next_at = counted, _next_message(item, counted, now, settings)
     if retry_at is not None:
@@ -57,7 +57,7 @@ def _after(
     )
 
 
-def _next_message(item: NotificationItem, place: Place, now: datetime, settings: Settings) -> datetime | None:
+def _next_message(item: NotificationItem, place: CadencePosition, now: datetime, settings: Settings) -> datetime | None:
     """When the next message is due; ``None`` after the last notice ahead of an expiry: the expiry or a new date ends it."""
     if item.reason == Reason.EXPIRES_SOON:
         spread_by = place_of(item.member_guid) if item.wave else None

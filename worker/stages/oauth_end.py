@@ -16,4 +16,4 @@ async def oauth_ended(runtime: Runtime, member_guid: str | None) -> None:
     if member_guid is None or not is_member_guid(member_guid):
         return
     if await runtime.database.store(ClickStore).check_now(member_guid):
-        runtime.later.plan("verify", (after.total_seconds() for after in AFTER_OAUTH))
+        runtime.delayed_wakes.plan("verify", (after.total_seconds() for after in AFTER_OAUTH))

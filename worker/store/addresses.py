@@ -17,7 +17,7 @@ from worker.store.sql.application import device_kind, is_set, plain_text
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import devices, notifications, users, written
+from worker.store.sql.tables import devices, notifications, state_literal, users
 
 n, u = notifications.c, users.c
 
@@ -107,7 +107,9 @@ class AddressStore:
         guids = rows.table("given", {"user_guid": Text()})
         self._by_guid = select(u.user_guid, u.email, u.refused_email).join(guids, u.user_guid == guids.c.user_guid)
         addresses = rows.table("given", {"address": Text()})
-        may_have_arrived = n.state.in_((written(NotificationState.SENT), written(NotificationState.UNKNOWN)))
+        may_have_arrived = n.state.in_(
+            (state_literal(NotificationState.SENT), state_literal(NotificationState.UNKNOWN))
+        )
         self._by_address = (
             select(u.user_guid, u.email, u.refused_email)
             # IN, not a join: ``users.email`` has no index. With IN the table is read once, and each row is looked up in a hash.

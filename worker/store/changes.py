@@ -36,7 +36,7 @@ from worker.store.selection import may_matter
 from worker.store.sql.application import is_guid
 from worker.store.sql.moments import Moment, dated_between, dates_between
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import changed_members, members, reconnections, sweep_marks, written
+from worker.store.sql.tables import changed_members, members, reconnections, state_literal, sweep_marks
 
 c, m, r, mark = changed_members.c, members.c, reconnections.c, sweep_marks.c
 
@@ -65,7 +65,7 @@ class Changes:
             .limit(bindparam("n", type_=Integer()))
             .with_for_update(skip_locked=True)
         )
-        leased = exists().where(r.member_guid == c.member_guid, r.state == written(ReconnectionState.LEASED))
+        leased = exists().where(r.member_guid == c.member_guid, r.state == state_literal(ReconnectionState.LEASED))
         taken: ColumnElement[bool] = tuple_(c.member_guid, c.id).in_(select(given.member_guid, given.id))
         if not rows.is_sqlite:
             taken = and_(c.member_guid == given.member_guid, c.id == given.id)  # USING, which SQLite lacks
@@ -74,7 +74,7 @@ class Changes:
         self._list = self._listing(select(guids.member_guid))
         self._list_leased = self._listing(
             select(guids.member_guid).where(
-                r.member_guid == guids.member_guid, r.state == written(ReconnectionState.LEASED)
+                r.member_guid == guids.member_guid, r.state == state_literal(ReconnectionState.LEASED)
             )
         )
         self._list_closed = self._listing(_to_visit_again(rows))

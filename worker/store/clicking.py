@@ -61,7 +61,7 @@ class Begun(msgspec.Struct, frozen=True, kw_only=True):
     bank: BankNow | None = None
     press: Press | None = None
     #: Encrypted.
-    locked_uri: str | None = None
+    encrypted_uri: str | None = None
     #: Too many: until when.
     until: datetime | None = None
 
@@ -184,7 +184,7 @@ class ClickStore:
             uri = await self._windows.hand_out(connection, bank.reconnection_id, press.id, fetched_after=oldest)
             if uri is not None and is_usable(uri):
                 await self._clicked.serve(connection, bank.reconnection_id, moved_to=None)
-                return "stored_window", become(begun, what=Now.HANDED_OUT, locked_uri=uri)
+                return "stored_window", become(begun, what=Now.HANDED_OUT, encrypted_uri=uri)
             if uri is not None:
                 await self._windows.take_back(connection, press.id)
         until = found.no_mint_before
@@ -240,7 +240,7 @@ class ClickStore:
             "of": bank.reconnection_id,
             "now_at": moved_to,
             "guid": window.member_guid,
-            "locked": window.locked_uri,
+            "locked": window.encrypted_uri,
             "pressed": press.id,
             "of_click": press.id,
             "ended": "window",

@@ -45,7 +45,7 @@ from worker.store.sql.application import is_guid, is_set, plain_text, truth, who
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment, later, normalised
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import institutions, members, reckonings, reconnections, written
+from worker.store.sql.tables import institutions, members, reckonings, reconnections, state_literal
 
 i, m, r, k = institutions.c, members.c, reconnections.c, reckonings.c
 
@@ -97,7 +97,7 @@ class Consents:
             .where(
                 ids.id == r.id,
                 r.member_guid == m.member_guid,
-                r.state == written(ReconnectionState.RECONNECTED),
+                r.state == state_literal(ReconnectionState.RECONNECTED),
                 r.reason != Reason.EXPIRES_SOON,
             )
             .values(on_return(_NOW, keep=own, otherwise=null()))

@@ -14,7 +14,7 @@ class Vault:
         self._first = fernets[0]
         self._fernet = MultiFernet(fernets)
 
-    def lock(self, uri: str) -> str:
+    def encrypt(self, uri: str) -> str:
         """The URI as it is stored."""
         return self._first.encrypt(uri.encode()).decode()
 
@@ -28,9 +28,9 @@ class Vault:
 
     def rotate(self, stored: str) -> str:
         """The same URI under the first key; raises :class:`SettingsError` if no key of ``URI_KEYS`` fits."""
-        return self.lock(self.unlock(stored))
+        return self.encrypt(self.decrypt(stored))
 
-    def unlock(self, stored: str) -> str:
+    def decrypt(self, stored: str) -> str:
         """The URI that was stored; raises :class:`SettingsError` if no key of ``URI_KEYS`` fits."""
         try:
             return self._fernet.decrypt(stored).decode()

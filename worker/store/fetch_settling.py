@@ -30,7 +30,7 @@ class FetchResult(msgspec.Struct, frozen=True, kw_only=True):
     #: Ended: when a sweep may open another for the member. ``None``: at once, should it break again.
     reopen_at: datetime | None = None
     #: Ready: the encrypted URI, and the GUID that MX answered with.
-    locked_uri: str | None = None
+    encrypted_uri: str | None = None
     window_guid: str | None = None
     #: Reconnected because MX says so: what it said. What the application's row said is not written back into it.
     well: Well | None = None
@@ -108,8 +108,10 @@ def _wait_for_turn(fetched: FetchResult, now: datetime) -> FetchResult:
 
 
 def _window(fetched: FetchResult) -> NewWindow:
-    assert fetched.window_guid is not None and fetched.locked_uri is not None, "ready with a window"  # noqa: S101, PT018
-    return NewWindow(reconnection_id=fetched.claim.id, member_guid=fetched.window_guid, locked_uri=fetched.locked_uri)
+    assert fetched.window_guid is not None and fetched.encrypted_uri is not None, "ready with a window"  # noqa: S101, PT018
+    return NewWindow(
+        reconnection_id=fetched.claim.id, member_guid=fetched.window_guid, encrypted_uri=fetched.encrypted_uri
+    )
 
 
 def _change(fetched: FetchResult, now: datetime) -> Change:

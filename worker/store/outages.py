@@ -11,7 +11,7 @@ from worker.store.pauses import lift, outage_scope
 from worker.store.reconnections.notices import IS_NOTICE
 from worker.store.reconnections.transitions import Transitions
 from worker.store.sql.database import Database
-from worker.store.sql.tables import reconnections, written
+from worker.store.sql.tables import reconnections, state_literal
 
 r = reconnections.c
 
@@ -70,7 +70,7 @@ class OutageStore:
         """End a hold; those who were held are laid out along the ramp. Returns how many they are."""
         held = (
             select(r.id)
-            .where(r.institution_code == institution_code, r.state == written("due"), r.next_attempt_at <= now)
+            .where(r.institution_code == institution_code, r.state == state_literal("due"), r.next_attempt_at <= now)
             .order_by(r.next_attempt_at, r.id)
         )
 

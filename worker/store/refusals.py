@@ -21,7 +21,7 @@ from worker.store.pauses import delivery_scope, put
 from worker.store.reconnections.transitions import Transitions
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import notifications, users, written
+from worker.store.sql.tables import notifications, state_literal, users
 
 n = notifications.c
 
@@ -65,7 +65,7 @@ class Refusals:
         self._accepted = (
             select(n.sent_at, n.user_guid, users.c.email)
             .outerjoin(users, users.c.user_guid == n.user_guid)
-            .where(n.channel == channel, n.state == written(NotificationState.SENT), n.sent_at > since)
+            .where(n.channel == channel, n.state == state_literal(NotificationState.SENT), n.sent_at > since)
             .order_by(n.sent_at.desc())
             .limit(OUT_OF)
         )

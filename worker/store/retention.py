@@ -34,10 +34,10 @@ from worker.store.sql.tables import (
     notifications,
     reconciliations,
     reconnections,
+    state_literal,
     sweeps,
     syncs,
     windows,
-    written,
 )
 from worker.store.totals import HAS_ENDED, WAS_TOLD, Totals
 
@@ -163,7 +163,7 @@ class _Old:
         self._links_alone = delete(links).where(k.id.in_(alone.limit(_N)))
         oldest = select(n.id).where(WAS_TOLD, n.outcome_at < _CUT).order_by(n.outcome_at).limit(5 * BATCH).subquery()
         self._about_nothing = delete(notifications).where(n.id.in_(select(oldest.c.id)), about_nothing)
-        told = select(e.id).where(e.created_at < _CUT, e.state != written("waiting")).order_by(e.created_at)
+        told = select(e.id).where(e.created_at < _CUT, e.state != state_literal("waiting")).order_by(e.created_at)
         self._events = delete(events).where(e.id.in_(told.limit(_N)))
         self._sweeps, self._syncs = delete(sweeps).where(_of_runs(sweeps)), delete(syncs).where(_of_runs(syncs))
         self._reconciliations = delete(reconciliations).where(_of_runs(reconciliations))
@@ -249,7 +249,7 @@ def _rests() -> Any:
         newer.c.closed_at >= r.closed_at,
         newer.c.reopen_at >= r.reopen_at,
         # A notice that is over stands in the way of notices alone.
-        or_(newer.c.reason != written("expires_soon"), IS_NOTICE),
+        or_(newer.c.reason != state_literal("expires_soon"), IS_NOTICE),
     )
     return and_(r.reopen_at > _NOW, _none(as_well))
 
@@ -274,7 +274,7 @@ def _is_named() -> Any:
 def _is_live() -> Any:
     """What a message names that is still on its way."""
     of_row = select(item.notification_id).where(item.reconnection_id == r.id, n.id == item.notification_id)
-    return of_row.where(or_(n.state == written("pending"), n.state == written("sending")))
+    return of_row.where(or_(n.state == state_literal("pending"), n.state == state_literal("sending")))
 
 
 def _none(of_row: Any) -> Any:

@@ -27,7 +27,7 @@ from worker.store.reconnections.transitions import Transitions, told_and_due
 from worker.store.selection import may_matter, reason
 from worker.store.sql.database import Database
 from worker.store.sql.moments import NEVER, Moment
-from worker.store.sql.tables import members, notification_reconnections, reconnections, sweeps, written
+from worker.store.sql.tables import members, notification_reconnections, reconnections, state_literal, sweeps
 from worker.store.sql.triggers import EVERYTHING
 from worker.store.visiting import Found, Visits
 from worker.store.windows import Windows
@@ -135,7 +135,7 @@ class SweepStore:
         async def quarantine(connection: AsyncConnection, state: ReconnectionState, which: ColumnElement[bool]) -> int:
             return await self._closing.close(
                 connection,
-                r.state == written(state),
+                r.state == state_literal(state),
                 which,
                 before=(state,),
                 after=(_R.QUARANTINED,),

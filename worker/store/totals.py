@@ -21,7 +21,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from worker.policy.selection import Reason
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import clicks, daily_totals, notifications, reconnections, written
+from worker.store.sql.tables import clicks, daily_totals, notifications, reconnections, state_literal
 
 r, n, c, t = reconnections.c, notifications.c, clicks.c, daily_totals.c
 
@@ -79,17 +79,17 @@ class Source:
             ("detail", self.detail, 32),
         ):
             if isinstance(value, str):
-                yield name, written(value)
+                yield name, state_literal(value)
             else:
                 # All written out: PostgreSQL groups by what it sees to be the same expression, and two parameters are not.
-                text = func.coalesce(value, written(""))
+                text = func.coalesce(value, state_literal(""))
                 yield name, func.substr(text, literal_column("1"), literal_column(f"{length}"))
 
 
 #: The predicates of ``ix_reconnections_ended`` and ``ix_notifications_ended``.
 HAS_ENDED = and_(r.closed_at.is_not(None), r.emptied_at.is_(None))
-WAS_TOLD = and_(n.state != written("pending"), n.state != written("sending"))
-IS_BACK = and_(HAS_ENDED, r.state == written("reconnected"), r.reason != written(Reason.EXPIRES_SOON))
+WAS_TOLD = and_(n.state != state_literal("pending"), n.state != state_literal("sending"))
+IS_BACK = and_(HAS_ENDED, r.state == state_literal("reconnected"), r.reason != state_literal(Reason.EXPIRES_SOON))
 
 ENDED = Source(what="ended", at=r.closed_at, where=HAS_ENDED, state=r.state, outcome=r.outcome, detail=r.reason)
 #: After a message or without one: see ``store/queries/returns.py``.
@@ -97,7 +97,7 @@ RETURNED = Source(
     what="returned",
     at=r.closed_at,
     where=IS_BACK,
-    detail=case((r.notified_at <= r.closed_at, written("after_message")), else_=written("without_message")),
+    detail=case((r.notified_at <= r.closed_at, state_literal("after_message")), else_=state_literal("without_message")),
 )
 TOLD = Source(
     what="notifications",
@@ -113,7 +113,7 @@ CLICKED = Source(
     what="clicks",
     at=c.clicked_at,
     where=c.clicked_at.is_not(None),
-    outcome=func.coalesce(c.outcome, written("under_way")),
+    outcome=func.coalesce(c.outcome, state_literal("under_way")),
 )
 _SOURCES = (OPENED, ENDED, RETURNED, TOLD, CLICKED)
 

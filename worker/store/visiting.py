@@ -21,7 +21,7 @@ from worker.store.reconnections.transitions import Transitions
 from worker.store.selection import BROKEN, standing
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import members, reconnections, written
+from worker.store.sql.tables import members, reconnections, state_literal
 
 m, r = members.c, reconnections.c
 _R = ReconnectionState
@@ -58,7 +58,7 @@ class Visits:
         stands = standing(r.member_guid, statuses, now, picked_for=r.reason)
         gone = stands == str(_R.GONE)
         # The member of a notice is well for as long as the notice goes on.
-        over = and_(r.closed_at.is_(None), r.state != written(_R.LEASED), stands != BROKEN, or_(~IS_NOTICE, gone))
+        over = and_(r.closed_at.is_(None), r.state != state_literal(_R.LEASED), stands != BROKEN, or_(~IS_NOTICE, gone))
         outcome = case((gone, literal("member_deleted")), else_=literal("no_longer_broken"))
         self._ends: list[tuple[ColumnElement[bool], Any, Any]] = [(over, stands, outcome), self.notices.over()]
         self._well = stands.in_([str(_R.RECONNECTED), str(_R.CANCELLED)])

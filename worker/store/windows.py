@@ -34,7 +34,7 @@ class NewWindow(msgspec.Struct, frozen=True, kw_only=True):
     #: The GUID that MX answered with.
     member_guid: str
     #: Encrypted.
-    locked_uri: str
+    encrypted_uri: str
 
     def __repr__(self) -> str:
         return f"NewWindow({self.reconnection_id})"
@@ -105,7 +105,7 @@ class Windows:
         self, connection: AsyncConnection, minted: NewWindow, click_id: int, now: datetime
     ) -> str | None:
         """Store a window that was minted for a click, unless the click has one; the encrypted URI of the one that it has."""
-        given = {"about": minted.reconnection_id, "guid": minted.member_guid, "locked": minted.locked_uri}
+        given = {"about": minted.reconnection_id, "guid": minted.member_guid, "locked": minted.encrypted_uri}
         uri: str | None = await connection.scalar(self._store_clicked, given | {"pressed": click_id, "now": now})
         return uri if uri is not None else await self.of_click(connection, click_id)
 
@@ -141,7 +141,7 @@ class Windows:
 
 
 def _row(window: NewWindow) -> dict[str, Any]:
-    return {"id": window.reconnection_id, "member_guid": window.member_guid, "uri": window.locked_uri}
+    return {"id": window.reconnection_id, "member_guid": window.member_guid, "uri": window.encrypted_uri}
 
 
 def live_window_of(reconnection_id: Any) -> Any:

@@ -171,7 +171,7 @@ async def test_a_stored_link_that_must_not_leave_is_not_shown_either(bench_for: 
         await _broken(bench, "a", "a", "Alder Bank")
         await sweep(bench.runtime)
         await fetch(bench.runtime)
-        await bench.sql("UPDATE windows SET uri = :u", u=bench.runtime.vault.lock("http://evil.example/"))
+        await bench.sql("UPDATE windows SET uri = :u", u=bench.runtime.vault.encrypt("http://evil.example/"))
         shown = await preview(bench.runtime, "USR-a", None)
         assert "evil" not in shown.text
         assert PLACEHOLDER in shown.text

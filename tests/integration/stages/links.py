@@ -63,7 +63,7 @@ async def message(bench: Any, user: str, *reconnections: int, state: str = "sent
         window = await bench.one(
             "INSERT INTO windows (reconnection_id, epoch, member_guid, uri, fetched_at) "
             "SELECT id, epoch, member_guid, :uri, :n FROM reconnections WHERE id = :r RETURNING id",
-            r=each, uri=bench.runtime.vault.lock(uri) if uri else None, n=bench.stored(now),
+            r=each, uri=bench.runtime.vault.encrypt(uri) if uri else None, n=bench.stored(now),
         )  # fmt: skip
         await bench.sql(
             "INSERT INTO notification_reconnections (notification_id, reconnection_id, window_id, step, channel) "

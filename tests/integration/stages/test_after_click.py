@@ -78,9 +78,9 @@ async def test_a_click_during_a_check_is_not_forgotten(bench_for: Any, monkeypat
 async def test_a_thousand_clicks_wake_verify_six_times_in_ten_minutes(bench_for: Any) -> None:
     bench = await bench_for()
     for _ in range(1000):
-        bench.runtime.later.plan("verify", (20, 40, 60, 120, 300, 600))
-    assert bench.runtime.later.planned <= 12
-    bench.runtime.later.plan("verify", (0,))
+        bench.runtime.delayed_wakes.plan("verify", (20, 40, 60, 120, 300, 600))
+    assert bench.runtime.delayed_wakes.planned <= 12
+    bench.runtime.delayed_wakes.plan("verify", (0,))
     async with asyncio.timeout(20):
         while not bench.woken:  # noqa: ASYNC110 - the bench has no event to wait for
             await asyncio.sleep(0.01)
@@ -160,7 +160,7 @@ async def test_any_other_text_at_the_end_of_oauth_does_nothing(bench_for: Any, g
     before = await bench.sql("SELECT * FROM reconnections")
     await oauth_ended(bench.runtime, guid)
     assert await bench.sql("SELECT * FROM reconnections") == before
-    assert bench.runtime.later.planned == 0
+    assert bench.runtime.delayed_wakes.planned == 0
 
 
 async def test_the_end_of_oauth_reads_two_indexes_since_anybody_may_write_its_address(bench_for: Any) -> None:

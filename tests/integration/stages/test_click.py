@@ -49,7 +49,7 @@ async def test_a_press_leads_to_a_window_of_its_own_wherever_the_reconnection_st
         assert after["clicked_at"]
         (window,) = await bench.sql("SELECT epoch, uri FROM windows WHERE click_id IS NOT NULL")
         assert window.epoch is None
-        assert bench.runtime.vault.unlock(window.uri) == answer.uri
+        assert bench.runtime.vault.decrypt(window.uri) == answer.uri
         assert await bench.one("SELECT outcome FROM clicks") == "window"
         assert await bench.one(
             "SELECT count(*) FROM links WHERE clicked_at IS NOT NULL AND last_clicked_at IS NOT NULL"

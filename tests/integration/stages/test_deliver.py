@@ -30,7 +30,7 @@ async def test_the_mail_carries_the_window_that_was_stored(bench_for: Any, sandb
     async with sandbox_for({"a": ["ok"]}) as sandbox:
         bench = await bench_for(**sandbox.settings)
         await _told(bench, "a")
-        uri = bench.runtime.vault.unlock(await bench.one("SELECT uri FROM windows"))
+        uri = bench.runtime.vault.decrypt(await bench.one("SELECT uri FROM windows"))
         (path,) = (tmp_path / "mails").glob("*.eml")
         mail = email.message_from_bytes(path.read_bytes(), policy=policy.default)
         text, html = (mail.get_body((kind,)).get_content() for kind in ("plain", "html"))  # type: ignore[union-attr]
@@ -245,12 +245,12 @@ async def test_a_uri_that_grew_old_while_delivery_was_held_up_is_minted_anew(ben
         await bench.member("a", connection_status="DENIED")
         await sweep(bench.runtime)
         await fetch(bench.runtime)
-        first = bench.runtime.vault.unlock(await bench.one("SELECT uri FROM windows"))
+        first = bench.runtime.vault.decrypt(await bench.one("SELECT uri FROM windows"))
         await _ready_for(bench, minutes=20)
         await deliver(bench.runtime)
         rows = await bench.sql("SELECT uri, superseded_at FROM windows ORDER BY id")
         assert rows[0][0] is None
-        second = bench.runtime.vault.unlock(rows[1][0])
+        second = bench.runtime.vault.decrypt(rows[1][0])
         assert second != first
         (mail,) = await sandbox.mails()
         async with sandbox.session.get(f"{sandbox.addresses.base_url}/sandbox/mail/{mail['number']}.eml") as response:

@@ -28,7 +28,7 @@ async def test_a_window_is_stored_encrypted_together_with_its_notification(bench
         assert await bench.states() == {"MBR-a": "ready"}
         stored = await bench.one("SELECT uri FROM windows WHERE superseded_at IS NULL")
         assert "http" not in stored
-        assert bench.runtime.vault.unlock(stored).startswith("https://")
+        assert bench.runtime.vault.decrypt(stored).startswith("https://")
         rows = await bench.sql("SELECT user_guid, channel, state FROM notifications")
         assert [tuple(row) for row in rows] == [("USR-a", "email", "pending")]
         assert bench.woken[-1] == ("deliver", 1)

@@ -9,7 +9,7 @@ import pytest
 
 from worker.intake.webhooks import hints_in
 from worker.mx.answers import RefusedClient, RejectedRequest, RetryLater
-from worker.mx.persistence import NOT_ASKED
+from worker.mx.retrying import NOT_ASKED
 from worker.stages.fetch import fetch
 from worker.stages.hints import hints
 from worker.stages.sweep import sweep
@@ -205,7 +205,7 @@ async def test_a_hint_that_comes_while_its_member_is_read_makes_it_be_read_again
         await hints(bench.runtime)
         bench.runtime.mx.read_member = read
         assert await bench.states() == {}
-        assert bench.runtime.later.planned == 1  # for a moment at which the member may be read again
+        assert bench.runtime.delayed_wakes.planned == 1  # for a moment at which the member may be read again
         assert sorted(row[0] for row in await bench.sql("SELECT state FROM hints")) == ["done", "due"]
         await hints(bench.runtime)
         assert await reads(sandbox) == {"MBR-a": 1}  # not within three seconds

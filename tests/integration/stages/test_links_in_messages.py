@@ -68,7 +68,7 @@ class Channel:
         return [hash_of(message.link.page.rpartition("/")[2]) for message in self.messages if message.link]
 
 
-class Place:
+class CadencePosition:
     """One broken member, a channel and MX, both as values."""
 
     def __init__(self, bench: Any, outcomes: Sequence[Outcome]) -> None:
@@ -88,11 +88,11 @@ class Place:
 
 @pytest.fixture
 async def place_for(bench_for: Any) -> Any:
-    async def make(*outcomes: Outcome, **settings: Any) -> Place:
+    async def make(*outcomes: Outcome, **settings: Any) -> CadencePosition:
         bench = await bench_for(**{"public_base_url": BASE} | settings)
         await bench.runtime.mx.close()
         await bench.member("a", connection_status="DENIED", institution_name="Alder Bank")
-        return Place(bench, outcomes or [Sent()])
+        return CadencePosition(bench, outcomes or [Sent()])
 
     return make
 
@@ -128,7 +128,7 @@ async def test_one_link_leads_to_all_banks_and_its_token_stands_in_the_mail_alon
         assert f'href="{BASE}/u/{token}"' in html
         assert "Bank one" in text and "Bank two" in text  # noqa: PT018
         for uri in [row[0] for row in await bench.sql("SELECT uri FROM windows")]:
-            assert bench.runtime.vault.unlock(uri) not in text + html
+            assert bench.runtime.vault.decrypt(uri) not in text + html
         # The header lines as they left, each unfolded (RFC 8058).
         lines = content.partition(b"\r\n\r\n")[0].split(b"\r\n")
         wanted = f"List-Unsubscribe: <{BASE}/u/{token}>, <mailto:no-reply@ledgerly.example?subject=unsubscribe>"

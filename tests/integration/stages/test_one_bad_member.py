@@ -142,7 +142,7 @@ async def test_a_stored_uri_that_may_not_leave_takes_out_its_own_reconnection_al
     bank_for: Any, stored: str, state: str
 ) -> None:
     bench = await bank_for({"p": ["a", "b"]}, minutes=0)
-    uri = "gAAAA" if "key" in stored else bench.runtime.vault.lock("http://bank.example/insecure")
+    uri = "gAAAA" if "key" in stored else bench.runtime.vault.encrypt("http://bank.example/insecure")
     await bench.sql("UPDATE windows SET uri = :uri WHERE member_guid = 'MBR-a'", uri=uri)
     await deliver(bench.runtime)
     assert bench.channel.named == [["B"]]

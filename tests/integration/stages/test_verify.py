@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from worker.mx.answers import MemberAnswer, RefusedClient, RetryLater
-from worker.mx.persistence import NOT_ASKED
+from worker.mx.retrying import NOT_ASKED
 from worker.policy.mx_failures import RECHECK_AFTER
 from worker.stages.sweep import sweep
 from worker.stages.verify import verify

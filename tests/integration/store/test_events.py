@@ -174,7 +174,7 @@ async def test_without_events_url_nothing_is_kept(bench_for: Any) -> None:
     assert report.opened == 1
     await AddressStore(bench.runtime.database).opt_out(["USR-a"], now=bench.runtime.clock.now())
     assert await events(bench) == []
-    assert bench.runtime.later.planned == 0
+    assert bench.runtime.delayed_wakes.planned == 0
 
 
 async def test_a_member_that_moved_is_told_once_with_the_old_and_the_new_guid(bench_for: Any) -> None:

@@ -163,7 +163,7 @@ async def test_what_was_being_fetched_changes_nothing(bench_for: Any) -> None:
                     claim=claim,
                     state=ReconnectionState.READY,
                     outcome="window",
-                    locked_uri="u",
+                    encrypted_uri="u",
                     window_guid="MBR-gone-2",
                 )
             ],
@@ -223,7 +223,7 @@ async def test_a_click_under_way_leads_nowhere_and_leaves_nothing(bench_for: Any
     assert isinstance(begun.bank, BankNow)
     assert isinstance(begun.press, Press)
     await ForgetStore(bench.runtime.database).forget("USR-gone")
-    window = NewWindow(reconnection_id=begun.bank.reconnection_id, member_guid="MBR-gone", locked_uri="u")
+    window = NewWindow(reconnection_id=begun.bank.reconnection_id, member_guid="MBR-gone", encrypted_uri="u")
     assert await store.served(begun.bank, begun.press, window, now) == (None, ReconnectionState.GONE)
     await store.fail(begun.bank, begun.press, "http_503", now, asked=True)
     assert await found(bench, "USR-gone", "MBR-gone") == []

@@ -16,7 +16,7 @@ async def _windows(bench: Any, count: int) -> None:
             "INSERT INTO reconnections (id, member_guid, user_guid, state, reason, broken_since, opened_at) VALUES "
             f"({number + 1}, 'MBR-{number}', 'USR-{number}', 'ready', 'connection_status', '2026-11-01 00:00:00', '2026-11-01 00:00:00')"
         )
-        stored = bench.runtime.vault.lock(f"https://bank.example/{number}")
+        stored = bench.runtime.vault.encrypt(f"https://bank.example/{number}")
         await bench.sql(
             "INSERT INTO windows (reconnection_id, epoch, member_guid, uri, fetched_at) VALUES "
             f"({number + 1}, 1, 'MBR-{number}', '{stored}', '2026-11-01 00:00:00')"
@@ -41,7 +41,7 @@ async def test_rotation_can_be_interrupted_and_run_again(bench_for: Any, monkeyp
     assert rotated == 6
     after = await bench_for(uri_keys=new)
     for (stored,) in await after.sql("SELECT uri FROM windows ORDER BY id"):
-        assert after.runtime.vault.unlock(stored).startswith("https://bank.example/")
+        assert after.runtime.vault.decrypt(stored).startswith("https://bank.example/")
 
 
 async def test_a_uri_that_no_key_opens_stops_the_rotation_with_one_line(bench_for: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from worker.policy.cadence import PATIENCE_AFTER_LAST, Place, earliest, is_quiet, next_reminder
+from worker.policy.cadence import PATIENCE_AFTER_LAST, CadencePosition, earliest, is_quiet, next_reminder
 from worker.settings.values import Cap, QuietHours, parse_caps, parse_quiet_hours
 
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
@@ -220,14 +220,14 @@ def test_quiet_hours_and_the_hours_between_them_are_one_day(
 @pytest.mark.parametrize(
     ("place", "after", "reminder"),
     [
-        (Place(2, 0).after_one_that_counts(), (3, 0), 3),
-        (Place(2, 0).after_one_that_does_not_count(), (3, 1), 2),
-        (Place(0, 0).after_one_that_does_not_count(), (1, 1), 0),
-        (Place(5, 2).after_one_that_counts(), (6, 2), 4),
+        (CadencePosition(2, 0).after_one_that_counts(), (3, 0), 3),
+        (CadencePosition(2, 0).after_one_that_does_not_count(), (3, 1), 2),
+        (CadencePosition(0, 0).after_one_that_does_not_count(), (1, 1), 0),
+        (CadencePosition(5, 2).after_one_that_counts(), (6, 2), 4),
     ],
 )
 def test_only_a_message_that_counts_uses_up_a_reminder_and_no_step_comes_twice(
-    place: Place, after: tuple[int, int], reminder: int
+    place: CadencePosition, after: tuple[int, int], reminder: int
 ) -> None:
     assert place == after
     assert place.reminder == reminder

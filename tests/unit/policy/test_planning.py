@@ -257,7 +257,7 @@ def _passage(reconnection: OpenReconnection) -> NotificationItem:
         reconnection_id=1, waiting=True, attempts=0, step=reconnection.step, base_step=reconnection.base_step,
         first_notified_at=reconnection.first_notified_at, user_guid="USR-1", member_guid="MBR-1", asked_guid="MBR-1",
         reason=reconnection.reason, institution_name=None, institution_code=None, broken_since=reconnection.broken_since,
-        locked_uri="x", fetched_at=reconnection.opened_at,
+        encrypted_uri="x", fetched_at=reconnection.opened_at,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from worker.mx.answers import Failure, Gone, HostileUri, RefusedClient, RejectedRequest, RetryLater, Unsupported
-from worker.mx.persistence import NOT_ASKED
+from worker.mx.retrying import NOT_ASKED
 from worker.policy.mx_failures import OUR_FAULT, Kind, MxFailure
 from worker.policy.streaks import MANY, OUT_OF
 from worker.stages.attribution import Attribution, failure_of

@@ -30,7 +30,7 @@ from worker.store.pauses import EVENTS, EVERYTHING, holds_all
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment, database_now
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import events, written
+from worker.store.sql.tables import events, state_literal
 
 e = events.c
 
@@ -90,7 +90,7 @@ class EventStore:
         self._lease_probe = _lease_statement(rows, probe=True)
         self._settle = _settle_statement(rows)
         held = rows.table("given", {"id": BigInteger(), "epoch": BigInteger()}).c
-        is_held = and_(e.id == held.id, e.epoch == held.epoch, e.state == written(WAITING))
+        is_held = and_(e.id == held.id, e.epoch == held.epoch, e.state == state_literal(WAITING))
         self._release = update(events).where(is_held).values(lease_worker=None, lease_expires_at=None)
         until = database_now(bindparam("lease_seconds", type_=Float()))
         self._renew = update(events).where(is_held).values(lease_expires_at=until)
@@ -149,13 +149,13 @@ class EventStore:
 
     async def standing(self) -> EventStanding:
         """How many wait, since when, and how many were given up."""
-        waiting = e.state == written(WAITING)
+        waiting = e.state == state_literal(WAITING)
 
         async def work(connection: AsyncConnection) -> EventStanding:
             count, oldest = (
                 await connection.execute(select(func.count(), func.min(e.created_at)).where(waiting))
             ).one()
-            failed = await connection.scalar(select(func.count()).where(e.state == written(FAILED)))
+            failed = await connection.scalar(select(func.count()).where(e.state == state_literal(FAILED)))
             accepted = await connection.scalar(select(func.max(e.accepted_at)).where(e.accepted_at.is_not(None)))
             return EventStanding(
                 waiting=count, failed=int(failed or 0), oldest_waiting_at=oldest, last_accepted_at=accepted
@@ -167,7 +167,9 @@ class EventStore:
         """Whether an event has waited for this long and is due for as long, by the database's clock."""
         before = database_now(-by.total_seconds())
         query = (
-            select(e.id).where(e.state == written(WAITING), e.next_attempt_at < before, e.created_at < before).limit(1)
+            select(e.id)
+            .where(e.state == state_literal(WAITING), e.next_attempt_at < before, e.created_at < before)
+            .limit(1)
         )
         return await self._scalar(query) is not None
 
@@ -175,7 +177,7 @@ class EventStore:
         """The oldest that wait, or the newest that were given up."""
         columns = (e.id, e.event_id, e.type, e.subject, e.created_at, e.attempts, e.outcome, e.next_attempt_at)
         order = e.id if state == WAITING else e.id.desc()
-        query = select(*columns).where(e.state == written(state)).order_by(order).limit(_LISTED)
+        query = select(*columns).where(e.state == state_literal(state)).order_by(order).limit(_LISTED)
 
         async def work(connection: AsyncConnection) -> list[dict[str, Any]]:
             return [dict(row) for row in (await connection.execute(query)).mappings()]
@@ -186,7 +188,7 @@ class EventStore:
         """Post again what was given up, and, unless ``failed_only``, what was accepted: with the same ids, in the same order; how many."""
         states = (FAILED,) if failed_only else (FAILED, ACCEPTED)
         where = and_(
-            or_(*(e.state == written(state) for state in states)),
+            or_(*(e.state == state_literal(state) for state in states)),
             true() if since is None else e.created_at >= literal(since, Moment()),
         )
         replayed, last = 0, 0
@@ -213,7 +215,7 @@ def _claimable(now: Any, *, probe: bool = False) -> ColumnElement[bool]:
     waiting = events.alias("waiting")
     oldest = select(func.min(waiting.c.id)).where(waiting.c.subject == e.subject, _waits(waiting.c.state))
     paused = holds_all(EVERYTHING) if probe else holds_all(EVERYTHING, EVENTS)
-    return and_(e.state == written(WAITING), _free(now), e.id == oldest.scalar_subquery(), ~paused)
+    return and_(e.state == state_literal(WAITING), _free(now), e.id == oldest.scalar_subquery(), ~paused)
 
 
 def _free(now: Any, of: Any = e) -> ColumnElement[bool]:
@@ -226,7 +228,7 @@ def _waits(state: ColumnElement[str]) -> ColumnElement[bool]:
 
     It would read that index once for each subject, 37 ms with 50,000 waiting, and 0.02 ms with the index of subjects.
     """
-    return and_(state != written(ACCEPTED), state != written(FAILED))
+    return and_(state != state_literal(ACCEPTED), state != state_literal(FAILED))
 
 
 def _lease_statement(rows: Rows, *, probe: bool = False) -> Any:
@@ -272,7 +274,7 @@ def _settle_statement(rows: Rows) -> Any:
     ).c
     return (
         update(events)
-        .where(e.id == given.id, e.epoch == given.epoch, e.state == written(WAITING))
+        .where(e.id == given.id, e.epoch == given.epoch, e.state == state_literal(WAITING))
         .values(
             state=given.state,
             outcome=given.outcome,

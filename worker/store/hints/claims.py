@@ -28,7 +28,7 @@ from worker.store.hints.claimed import ClaimedHints, HintResult, claimed_hints
 from worker.store.pauses import EVERYTHING, MX, holds_all
 from worker.store.sql.moments import Moment, database_now, later
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import hints, members, written
+from worker.store.sql.tables import hints, members, state_literal
 
 h = hints.c
 
@@ -41,7 +41,7 @@ _MOST_DELETED = 5_000
 #: The lock under which PostgreSQL's workers claim hints, one after the other.
 _CLAIMING = 7_264_901
 
-_DUE, _LEASED = written("due"), written("leased")
+_DUE, _LEASED = state_literal("due"), state_literal("leased")
 _NOW = bindparam("now", type_=Moment())
 
 
@@ -137,7 +137,10 @@ class HintClaims:
         """Delete what came last before a moment and is not waiting."""
         old = (
             select(h.key)
-            .where(h.last_received_at < before, h.state.in_([written(state) for state in ("done", "failed", "unused")]))
+            .where(
+                h.last_received_at < before,
+                h.state.in_([state_literal(state) for state in ("done", "failed", "unused")]),
+            )
             .limit(_MOST_DELETED)
         )
         await connection.execute(delete(hints).where(self._rows.among(h.key, old)))

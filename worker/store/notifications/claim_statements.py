@@ -15,8 +15,8 @@ from worker.store.sql.tables import (
     notifications,
     pauses,
     reconnections,
+    state_literal,
     windows,
-    written,
 )
 
 n, r, w, link = notifications.c, reconnections.c, windows.c, notification_reconnections.c
@@ -28,7 +28,7 @@ def claimable(now: Any, *, poison: bool | None = None, probe: bool = False) -> A
     prefixes = ("channel:",) if probe else ("channel:", "delivery:")
     scopes = (pauses.c.scope == literal(prefix) + n.channel for prefix in prefixes)
     paused = exists().where(or_(pauses.c.scope == EVERYTHING, *scopes))
-    condition = and_(n.state == written("pending"), n.next_attempt_at <= now, ~paused)
+    condition = and_(n.state == state_literal("pending"), n.next_attempt_at <= now, ~paused)
     if poison is None:
         return condition
     return and_(condition, n.lost_leases > 0 if poison else n.lost_leases == 0)
@@ -68,7 +68,7 @@ def take_over_statement(rows: Rows) -> Any:
     stale = (
         select(n.id)
         .where(
-            n.state == written(_N.SENDING),
+            n.state == state_literal(_N.SENDING),
             n.lease_expires_at < database_now(),
             n.dispatched_at.is_not(None),
         )
@@ -137,7 +137,7 @@ def mark_statement(rows: Rows) -> Any:
         .where(
             n.id == given.c.id,
             n.epoch == given.c.epoch,
-            n.state == written("sending"),
+            n.state == state_literal("sending"),
             n.lease_expires_at > database_now(),
         )
         .values(dispatched_at=database_now())
@@ -153,7 +153,7 @@ def release_statement(rows: Rows) -> Any:
         .where(
             n.id == given.c.id,
             n.epoch == given.c.epoch,
-            n.state == written("sending"),
+            n.state == state_literal("sending"),
         )
         .values(state=NotificationState.PENDING, lease_worker=None, lease_expires_at=None, dispatched_at=None)
     )
@@ -164,6 +164,6 @@ def renew_statement(rows: Rows) -> Any:
     given = rows.table("given", {"id": BigInteger(), "epoch": BigInteger()})
     return (
         update(notifications)
-        .where(n.id == given.c.id, n.epoch == given.c.epoch, n.state == written("sending"))
+        .where(n.id == given.c.id, n.epoch == given.c.epoch, n.state == state_literal("sending"))
         .values(lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())))
     )

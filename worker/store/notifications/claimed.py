@@ -35,7 +35,7 @@ class NotificationItem(msgspec.Struct, frozen=True, kw_only=True):
     #: Its user asked for no messages about this member.
     muted: bool = False
     #: Of the window that fetch or deliver stored, encrypted. ``None`` once it was superseded. Not needed where our own link is used.
-    locked_uri: str | None
+    encrypted_uri: str | None
     fetched_at: datetime
 
     def __repr__(self) -> str:
@@ -85,7 +85,7 @@ def claimed_of(rows: Sequence[Any]) -> ClaimedNotification:
                 held=bool(row.held),
                 muted=bool(row.muted),
                 broken_since=row.broken_since,
-                locked_uri=row.uri,
+                encrypted_uri=row.uri,
                 fetched_at=row.fetched_at,
             )
             for row in rows

@@ -23,8 +23,8 @@ from worker.store.sql.moments import Moment, database_now
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import (
     notifications,
+    state_literal,
     users,
-    written,
 )
 
 n = notifications.c
@@ -130,7 +130,7 @@ class NotificationClaims:
         statement = (
             update(notifications)
             .where(
-                n.state == written(_N.SENDING),
+                n.state == state_literal(_N.SENDING),
                 n.lease_expires_at < database_now(),
                 literal(True) if resend else n.dispatched_at.is_(None),
             )

@@ -30,7 +30,7 @@ from worker.store.events.recording import record
 from worker.store.sql.application import device_kind, plain_text
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import devices, notification_reconnections, notifications, reconnections, written
+from worker.store.sql.tables import devices, notification_reconnections, notifications, reconnections, state_literal
 from worker.store.totals import Totals
 from worker.store.windows import live_window_of
 
@@ -59,12 +59,12 @@ class NotificationTransitions:
         due_again: dict[Any, Any] = {n.spent: False, n.next_attempt_at: _NOW}
         self._give_back_attempts = (
             update(notifications)
-            .where(n.id == ids.id, n.state == written(_N.PENDING), n.spent)
+            .where(n.id == ids.id, n.state == state_literal(_N.PENDING), n.spent)
             .values({n.attempts: n.attempts - 1, **due_again})
         )
         self._revive = (
             update(notifications)
-            .where(n.id == ids.id, n.state.in_((written(_N.FAILED), written(_N.SUPPRESSED))))
+            .where(n.id == ids.id, n.state.in_((state_literal(_N.FAILED), state_literal(_N.SUPPRESSED))))
             .values({n.state: _N.PENDING, n.epoch: n.epoch + 1, **due_again})
         )
 
@@ -139,7 +139,7 @@ class NotificationTransitions:
         check("give_up", Mover.SWEEP, _N.PENDING, _N.FAILED)
         statement = (
             update(notifications)
-            .where(n.state == written(_N.PENDING), n.lost_leases >= MOST_DEATHS)
+            .where(n.state == state_literal(_N.PENDING), n.lost_leases >= MOST_DEATHS)
             .values(state=_N.FAILED, outcome="poison", outcome_at=_NOW)
             .returning(n.id)
         )
@@ -221,7 +221,7 @@ def _finish(rows: Rows) -> Any:
     ).c
     return (
         update(notifications)
-        .where(n.id == result.id, n.epoch == result.epoch, n.state == written(_N.SENDING))
+        .where(n.id == result.id, n.epoch == result.epoch, n.state == state_literal(_N.SENDING))
         .values(
             state=result.state,
             outcome=result.outcome,
@@ -285,7 +285,7 @@ def _news_of_bounces(rows: Rows) -> Any:
 
 def _is_news(bounced: Any) -> tuple[Any, ...]:
     """The message went out, and this is not what is known of it already."""
-    spoken = n.state.in_((written(_N.SENT), written(_N.UNKNOWN)))
+    spoken = n.state.in_((state_literal(_N.SENT), state_literal(_N.UNKNOWN)))
     return n.id == bounced.id, spoken, or_(n.outcome.is_(None), n.outcome != bounced.outcome)
 
 
@@ -294,11 +294,11 @@ def _cancel(rows: Rows) -> Any:
     behind = select(link.notification_id).join(closed, link.reconnection_id == closed.c.id)
     others = (
         exists()
-        .where(link.notification_id == n.id, link.reconnection_id == r.id, r.state == written("ready"))
+        .where(link.notification_id == n.id, link.reconnection_id == r.id, r.state == state_literal("ready"))
         .correlate(notifications)
     )
     return (
         update(notifications)
-        .where(rows.among(n.id, behind), n.state == written(_N.PENDING), ~others)
+        .where(rows.among(n.id, behind), n.state == state_literal(_N.PENDING), ~others)
         .values(state=_N.CANCELLED, outcome="superseded", outcome_at=_NOW)
     )

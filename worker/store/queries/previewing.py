@@ -17,9 +17,9 @@ from worker.store.sql.tables import (
     notification_reconnections,
     notifications,
     reconnections,
+    state_literal,
     users,
     windows,
-    written,
 )
 
 m, n, r, w, link = members.c, notifications.c, reconnections.c, windows.c, notification_reconnections.c
@@ -40,7 +40,7 @@ class OpenReconnection:
     first_notified_at: datetime | None
     next_attempt_at: datetime | None
     #: The newest window, encrypted.
-    locked_uri: str | None
+    encrypted_uri: str | None
     fetched_at: datetime | None
     #: Its user asked for no messages about it.
     muted: bool
@@ -106,7 +106,7 @@ class PreviewStore:
 
 def _pending(user_guid: str) -> Any:
     return select(n.id, n.channel, n.message_key, n.step).where(
-        n.user_guid == user_guid, n.state.in_([written(state) for state in LIVE])
+        n.user_guid == user_guid, n.state.in_([state_literal(state) for state in LIVE])
     )
 
 
@@ -115,7 +115,7 @@ def _open_reconnections(user_guid: str, notification_id: int | None) -> Any:
     waits = (
         (link.reconnection_id == r.id)
         & (link.notification_id == notification_id)
-        & (r.state == written(ReconnectionState.READY))
+        & (r.state == state_literal(ReconnectionState.READY))
     )
     return (
         select(
@@ -128,7 +128,7 @@ def _open_reconnections(user_guid: str, notification_id: int | None) -> Any:
             r.base_step,
             r.first_notified_at,
             r.next_attempt_at,
-            w.uri.label("locked_uri"),
+            w.uri.label("encrypted_uri"),
             w.fetched_at,
             is_set(m.muted_at).label("muted"),
         )
@@ -136,7 +136,7 @@ def _open_reconnections(user_guid: str, notification_id: int | None) -> Any:
         .outerjoin(notification_reconnections, waits)
         .outerjoin(windows, (w.reconnection_id == r.id) & w.superseded_at.is_(None) & w.epoch.is_not(None))
         .outerjoin(members, m.member_guid == r.member_guid)
-        .where(r.user_guid == user_guid, r.closed_at.is_(None), r.state.in_([written(state) for state in OPEN]))
+        .where(r.user_guid == user_guid, r.closed_at.is_(None), r.state.in_([state_literal(state) for state in OPEN]))
         .order_by(r.broken_since, r.id)
     )
 

@@ -23,10 +23,10 @@ from worker.store.sql.tables import (
     notification_reconnections,
     notifications,
     reconnections,
+    state_literal,
     sweeps,
     users,
     windows,
-    written,
 )
 
 r, n = reconnections.c, notifications.c
@@ -73,9 +73,9 @@ class ReportStore:
         A message that fetch has just made due may be due a moment from now by the clock of this process.
         """
         soon = literal(now + CLOCKS_DIFFER, Moment())
-        due = and_(r.state == written("due"), r.next_attempt_at <= literal(since, Moment()))
-        to_tell = and_(n.state == written("pending"), n.next_attempt_at <= soon, n.attempts == 0)
-        leased, sending = r.state == written("leased"), n.state == written("sending")
+        due = and_(r.state == state_literal("due"), r.next_attempt_at <= literal(since, Moment()))
+        to_tell = and_(n.state == state_literal("pending"), n.next_attempt_at <= soon, n.attempts == 0)
+        leased, sending = r.state == state_literal("leased"), n.state == state_literal("sending")
 
         async def work(connection: AsyncConnection) -> dict[str, int]:
             await by_index(connection, self._database.rows)
@@ -160,11 +160,16 @@ class ReportStore:
             # As a value: what the database computes anew for each row no index can look up.
             now: datetime = (await connection.execute(select(database_now()))).scalar_one()
             moment, soon = literal(now, Moment()), literal(now + _SOON, Moment())
-            due = (r.state == written("due"), r.next_attempt_at <= moment)
+            due = (r.state == state_literal("due"), r.next_attempt_at <= moment)
             # They are examined every hour, so they are among those that are due soon.
             unreachable = r.outcome == literal("channel_not_configured")
-            later = (r.state == written("due"), r.next_attempt_at > moment, r.next_attempt_at <= soon, unreachable)
-            pending = (n.state == written("pending"), n.next_attempt_at <= moment)
+            later = (
+                r.state == state_literal("due"),
+                r.next_attempt_at > moment,
+                r.next_attempt_at <= soon,
+                unreachable,
+            )
+            pending = (n.state == state_literal("pending"), n.next_attempt_at <= moment)
             return sum(
                 [
                     await up_to(connection, reconnections, *due, most=_MANY),

@@ -19,7 +19,7 @@ from worker.store.queries.sampling import EXACT, Source, sample_of, up_to
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment, database_now
 from worker.store.sql.scans import by_index
-from worker.store.sql.tables import notification_reconnections, notifications, reconnections, written
+from worker.store.sql.tables import notification_reconnections, notifications, reconnections, state_literal
 from worker.store.totals import ENDED, TOLD, Totals
 
 r, n, item = reconnections.c, notifications.c, notification_reconnections.c
@@ -103,12 +103,12 @@ class StandingStore:
             by_reason: dict[str, int] = {}
             for count in opened:
                 by_reason[count.reason] = by_reason.get(count.reason, 0) + count.count
-            late = and_(r.state == written("leased"), r.lease_expires_at < database_now())
+            late = and_(r.state == state_literal("leased"), r.lease_expires_at < database_now())
             return Standing(
                 opened + [_ended(total) for total in await self._totals.sums(connection, ENDED)],
                 live + [_ended(total) for total in await self._totals.sums(connection, TOLD)],
                 next_due_at=await connection.scalar(
-                    select(func.min(r.next_attempt_at)).where(r.state == written("due"))
+                    select(func.min(r.next_attempt_at)).where(r.state == state_literal("due"))
                 ),
                 leases_expired=await up_to(connection, reconnections, late, most=EXACT),
                 open_by_reason=by_reason,
@@ -120,7 +120,7 @@ class StandingStore:
         self, connection: AsyncConnection, table: Table, states: Sequence[str], now: datetime
     ) -> list[Count]:
         """What has not ended, from the table while it is little, else each state from where it can be had."""
-        is_live = or_(*(table.c.state == written(state) for state in states))
+        is_live = or_(*(table.c.state == state_literal(state) for state in states))
         if table is reconnections:
             is_live = r.closed_at.is_(None)
         whole = Source(table)
@@ -129,7 +129,7 @@ class StandingStore:
         counts: list[Count] = []
         much: list[Any] = []
         for state in states:
-            one = table.c.state == written(state)
+            one = table.c.state == state_literal(state)
             # No index has what is `ready`: those are the ones that a live message names.
             if table is reconnections and state == "ready":
                 one = and_(one, r.id.in_(_named_by_live()))
@@ -143,13 +143,15 @@ class StandingStore:
         if much:
             drawn = await sample_of(connection, table)
             of = drawn.rows.c
-            counts += await self._counted(connection, drawn, now, or_(*(of.state == written(state) for state in much)))
+            counts += await self._counted(
+                connection, drawn, now, or_(*(of.state == state_literal(state) for state in much))
+            )
         return counts
 
     async def _counted(self, connection: AsyncConnection, source: Source, now: datetime, which: Any) -> list[Count]:
         c, moment = source.rows.c, literal(now, Moment())
         is_reconnection = "reason" in c
-        waiting = c.state == written("due" if is_reconnection else "pending")
+        waiting = c.state == state_literal("due" if is_reconnection else "pending")
         paused = (
             or_(holds_all(EVERYTHING, MX), holds_institution(c.institution_code))
             if is_reconnection
@@ -159,7 +161,7 @@ class StandingStore:
         later = case((and_(waiting, c.next_attempt_at > moment), 1), else_=0).label("later")
         held = case((and_(waiting, c.next_attempt_at <= moment, paused), 1), else_=0).label("held")
         retried = case((c.attempts > 0, 1), else_=0).label("retried")
-        why = c.reason.label("why") if is_reconnection else written("").label("why")
+        why = c.reason.label("why") if is_reconnection else state_literal("").label("why")
         columns = (c.state, c.outcome, later, held, retried, why)
         counted = select(*columns, func.count(), func.min(case((waiting, c.next_attempt_at)))).select_from(source.rows)
         grouped = columns if is_reconnection else columns[:-1]
@@ -178,7 +180,7 @@ def _ended(total: Any) -> Count:
 
 
 def _is_live() -> Any:
-    return or_(n.state == written("pending"), n.state == written("sending"))
+    return or_(n.state == state_literal("pending"), n.state == state_literal("sending"))
 
 
 def _named_by_live() -> Any:

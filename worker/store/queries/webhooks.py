@@ -8,7 +8,7 @@ from sqlalchemy import func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.store.sql.database import Database
-from worker.store.sql.tables import hints, written
+from worker.store.sql.tables import hints, state_literal
 
 h = hints.c
 
@@ -51,7 +51,7 @@ class WebhookStore:
 
     async def lately(self) -> Webhooks:
         """All together. Each part of it reads an index of what it counts."""
-        states = (written("due"), written("leased"))
+        states = (state_literal("due"), state_literal("leased"))
         counts = [
             select(func.count())
             .select_from(select(literal(1)).select_from(hints).where(h.state == state).limit(_MANY).subquery())
@@ -62,7 +62,7 @@ class WebhookStore:
         last = select(func.max(h.last_received_at)).scalar_subquery()
         unused = (
             select(h.outcome, func.sum(h.times))
-            .where(h.state.in_((written("failed"), written("unused"))))
+            .where(h.state.in_((state_literal("failed"), state_literal("unused"))))
             .group_by(h.outcome)
             .order_by(h.outcome)
         )

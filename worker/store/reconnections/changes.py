@@ -11,7 +11,7 @@ from worker.policy.states import ReconnectionState
 from worker.store.members import Well
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import reconnections, written
+from worker.store.sql.tables import reconnections, state_literal
 
 r = reconnections.c
 _R = ReconnectionState
@@ -137,7 +137,7 @@ def applying(rows: Rows) -> Any:
                 ((r.next_check_at < given.again_at) & (r.next_check_at < given.next_check_at), r.next_check_at),
                 else_=given.next_check_at,
             ),
-            owed_at=case((given.state.in_([written(state) for state in _NOT_SERVED]), r.owed_at), else_=None),
+            owed_at=case((given.state.in_([state_literal(state) for state in _NOT_SERVED]), r.owed_at), else_=None),
             checks=func.coalesce(given.checks, r.checks),
             closed_at=given.closed_at,
             reopen_at=given.reopen_at,

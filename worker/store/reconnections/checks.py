@@ -15,7 +15,7 @@ from worker.policy.states import ReconnectionState
 from worker.store.pauses import EVERYTHING, MX, holds_all
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import reconnections, written
+from worker.store.sql.tables import reconnections, state_literal
 
 r = reconnections.c
 _R = ReconnectionState
@@ -72,7 +72,7 @@ class MemberChecks:
 
 
 def _to_check(now: ColumnElement[datetime]) -> ColumnElement[bool]:
-    return and_(r.state == written(_R.NOTIFIED), r.next_check_at <= now, ~holds_all(EVERYTHING, MX))
+    return and_(r.state == state_literal(_R.NOTIFIED), r.next_check_at <= now, ~holds_all(EVERYTHING, MX))
 
 
 def _take_statement(rows: Rows) -> Any:

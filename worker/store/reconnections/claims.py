@@ -31,7 +31,7 @@ from worker.store.selection import FACTS, facts_of
 from worker.store.sql.application import is_set
 from worker.store.sql.moments import Moment, database_now
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import members, reconnections, written
+from worker.store.sql.tables import members, reconnections, state_literal
 
 r = reconnections.c
 _R = ReconnectionState
@@ -140,7 +140,7 @@ class ReconnectionClaims:
         """Reconnections whose worker let the lease run out are due again; the epoch keeps the worker from coming back late."""
         statement = (
             update(reconnections)
-            .where(r.state == written(_R.LEASED), r.lease_expires_at < database_now())
+            .where(r.state == state_literal(_R.LEASED), r.lease_expires_at < database_now())
             .values(
                 state=_R.DUE,
                 epoch=r.epoch + 1,
@@ -160,7 +160,7 @@ class ReconnectionClaims:
 
 
 def _claimable(now: ColumnElement[datetime], *, probe: bool = False, poison: bool | None = None) -> ColumnElement[bool]:
-    return and_(r.state == written(_R.DUE), r.next_attempt_at <= now, _may_go(r, probe=probe, poison=poison))
+    return and_(r.state == state_literal(_R.DUE), r.next_attempt_at <= now, _may_go(r, probe=probe, poison=poison))
 
 
 def _may_go(row: Any, *, probe: bool, poison: bool | None = False) -> ColumnElement[bool]:
@@ -221,7 +221,7 @@ def _lease_statement(rows: Rows, *, probe: bool = False, poison: bool = False) -
         .join(due, sibling.c.user_guid == due.c.user_guid)
         .where(
             sibling.c.closed_at.is_(None),
-            sibling.c.state.in_((written(_R.DUE), written(_R.NOTIFIED))),
+            sibling.c.state.in_((state_literal(_R.DUE), state_literal(_R.NOTIFIED))),
             sibling.c.next_attempt_at <= bindparam("soon", type_=Moment()),
             # After an outage the ramp decides when a reconnection goes; grace and reminders may be cut short, the ramp may not.
             or_(sibling.c.next_attempt_at <= now, func.coalesce(sibling.c.outcome, "") != OUTAGE_OVER),
@@ -262,7 +262,7 @@ def _held_statement(rows: Rows) -> Any:
     return (
         select(r.id)
         .join(given, and_(r.id == given.c.id, r.epoch == given.c.epoch))
-        .where(r.state == written(_R.LEASED))
+        .where(r.state == state_literal(_R.LEASED))
         .order_by(r.id)
         .with_for_update(of=reconnections)
     )
@@ -272,7 +272,7 @@ def _release_statement(rows: Rows) -> Any:
     given = rows.table("given", {"id": BigInteger(), "epoch": BigInteger()})
     return (
         update(reconnections)
-        .where(r.id == given.c.id, r.epoch == given.c.epoch, r.state == written(_R.LEASED))
+        .where(r.id == given.c.id, r.epoch == given.c.epoch, r.state == state_literal(_R.LEASED))
         .values(state=_R.DUE, lease_worker=None, lease_expires_at=None)
     )
 
@@ -281,7 +281,7 @@ def _renew_statement(rows: Rows) -> Any:
     given = rows.table("given", {"id": BigInteger(), "epoch": BigInteger()})
     return (
         update(reconnections)
-        .where(r.id == given.c.id, r.epoch == given.c.epoch, r.state == written(_R.LEASED))
+        .where(r.id == given.c.id, r.epoch == given.c.epoch, r.state == state_literal(_R.LEASED))
         .values(lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())))
     )
 

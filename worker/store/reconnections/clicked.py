@@ -14,7 +14,7 @@ from worker.store.events.recording import are_on, record_about
 from worker.store.reconnections.notices import IS_NOTICE
 from worker.store.sql.moments import Moment, later
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import members, reconnections, written
+from worker.store.sql.tables import members, reconnections, state_literal
 
 r = reconnections.c
 _R = ReconnectionState
@@ -54,14 +54,14 @@ class Clicked:
             .where(
                 r.owed_at.is_not(None),
                 r.owed_at <= bindparam("owed_before", type_=Moment()),
-                r.state == written(_R.NOTIFIED),
+                r.state == state_literal(_R.NOTIFIED),
             )
             .values(
                 state=_R.DUE,
                 next_attempt_at=_NOW,
                 attempts=0,
                 owed_at=None,
-                # The message uses up no reminder: see policy/cadence.py, `Place.before_one_that_does_not_count`.
+                # The message uses up no reminder: see policy/cadence.py, `CadencePosition.before_one_that_does_not_count`.
                 base_step=case((r.base_step < r.step, r.base_step + 1), else_=r.base_step),
             )
         )
@@ -114,7 +114,7 @@ def _sooner(moment: ColumnElement[datetime]) -> ColumnElement[Any]:
     """
     sooner = case((r.next_check_at < moment, r.next_check_at), else_=moment)
     return case(
-        (r.state != written(_R.NOTIFIED), r.next_check_at),
+        (r.state != state_literal(_R.NOTIFIED), r.next_check_at),
         (~IS_NOTICE, sooner),
         (exists().where(members.c.member_guid == r.member_guid, is_reckoned()), sooner),
         else_=r.next_check_at,
@@ -126,6 +126,6 @@ def _check_now(column: ColumnElement[Any]) -> Any:
     return (
         update(reconnections)
         .where(column == bindparam("guid", type_=String()), r.closed_at.is_(None))
-        .where(r.state == written(_R.NOTIFIED), ~IS_NOTICE)
+        .where(r.state == state_literal(_R.NOTIFIED), ~IS_NOTICE)
         .values(next_check_at=_sooner(case((rested > _NOW, rested), else_=_NOW)))
     )

@@ -28,11 +28,11 @@ from worker.store.selection import is_broken, is_healthy, is_well, reason
 from worker.store.sql.application import is_guid, plain_text, truth, unreadable
 from worker.store.sql.moments import Moment, dated_between, dates_between, later, normalised
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import members, reconnections, written
+from worker.store.sql.tables import members, reconnections, state_literal
 
 m, r = members.c, reconnections.c
 
-IS_NOTICE = r.reason == written(Reason.EXPIRES_SOON)
+IS_NOTICE = r.reason == state_literal(Reason.EXPIRES_SOON)
 
 
 class Notices:
@@ -111,7 +111,7 @@ class Notices:
         where = and_(
             r.closed_at.is_(None),
             IS_NOTICE,
-            r.state != written("leased"),
+            r.state != state_literal("leased"),
             m.member_guid == r.member_guid,
             state.is_not(None),
         )

@@ -12,7 +12,7 @@ from worker.store.reconnections.notices import IS_NOTICE
 from worker.store.sql.application import plain_text
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import members, reconnections, written
+from worker.store.sql.tables import members, reconnections, state_literal
 
 m, r = members.c, reconnections.c
 
@@ -27,7 +27,7 @@ class Spreading:
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
-        undecided = (r.state == written("due"), IS_NOTICE, r.wave.is_(None))
+        undecided = (r.state == state_literal("due"), IS_NOTICE, r.wave.is_(None))
         columns = (r.id, r.member_guid, r.institution_code, r.broken_since)
         self._undecided = select(*columns).where(*undecided).limit(_PAGE).with_for_update(skip_locked=True)
         dated = type_coerce(m.token_expires_at, Text() if rows.is_sqlite else Moment())

@@ -33,7 +33,7 @@ from worker.store.reconnections.closing import Closing
 from worker.store.reconnections.notices import IS_NOTICE
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import notification_reconnections, notifications, reconnections, windows, written
+from worker.store.sql.tables import notification_reconnections, notifications, reconnections, state_literal, windows
 from worker.store.totals import Totals
 
 r, n, link = reconnections.c, notifications.c, notification_reconnections.c
@@ -57,20 +57,22 @@ class Transitions:
         steps = rows.table("given", {"id": BigInteger(), "base": Integer()}).c
         self._restore_step = (
             update(reconnections)
-            .where(r.id == steps.id, r.state == written(_R.DUE))
+            .where(r.id == steps.id, r.state == state_literal(_R.DUE))
             .values(state=_R.READY, step=r.step - 1, base_step=r.base_step - steps.base, next_attempt_at=None)
         )
         self._give_back = _give_back(rows)
         to = rows.table("given", {"id": BigInteger(), "moved_to": Text()}).c
         self._moves = select(r.id).where(r.id == to.id, func.coalesce(r.moved_to, "") != to.moved_to).order_by(r.id)
         attempts = rows.table("given", {"id": BigInteger(), "outcome": Text(), "attempts": Integer()}).c
-        self._exhausted = select(r.id).where(r.id == attempts.id, r.state == written(_R.EXHAUSTED)).with_for_update()
+        self._exhausted = (
+            select(r.id).where(r.id == attempts.id, r.state == state_literal(_R.EXHAUSTED)).with_for_update()
+        )
         ids = rows.table("given", {"id": BigInteger()}).c
         self._next_epoch = update(reconnections).where(r.id == ids.id).values(epoch=r.epoch + 1)
         places = rows.table("given", {"id": BigInteger(), "at": Moment()}).c
         self._spread = (
             update(reconnections)
-            .where(r.id == places.id, r.state == written(_R.DUE))
+            .where(r.id == places.id, r.state == state_literal(_R.DUE))
             .values(next_attempt_at=places["at"], outcome=OUTAGE_OVER, outcome_at=_NOW)
         )
 
@@ -243,7 +245,7 @@ class Transitions:
         """No move: a reconnection that was deferred with this outcome is due at once."""
         statement = (
             update(reconnections)
-            .where(r.member_guid == member_guid, r.state == written(_R.DUE), r.outcome == outcome)
+            .where(r.member_guid == member_guid, r.state == state_literal(_R.DUE), r.outcome == outcome)
             .values(next_attempt_at=now)
         )
         await connection.execute(statement)
@@ -258,14 +260,14 @@ class Transitions:
 
 def told_and_due() -> Any:
     """Whether its user was told, and its next reminder is due by the parameter ``now``."""
-    return and_(r.state == written(_R.NOTIFIED), r.next_attempt_at <= _NOW)
+    return and_(r.state == state_literal(_R.NOTIFIED), r.next_attempt_at <= _NOW)
 
 
 def _give_back(rows: Rows) -> Any:
     given = rows.table("given", {"id": BigInteger(), "outcome": Text(), "attempts": Integer()}).c
     other = reconnections.alias("other")
     # An exhausted one still stands at the step of the message that it was left out of. A due one was moved past that step already.
-    ended = case((r.state == written("exhausted"), 1), else_=0)
+    ended = case((r.state == state_literal("exhausted"), 1), else_=0)
     open_again = exists().where(other.c.member_guid == r.member_guid, other.c.closed_at.is_(None), other.c.id != r.id)
     return (
         update(reconnections)
@@ -273,7 +275,7 @@ def _give_back(rows: Rows) -> Any:
             r.id == given.id,
             r.outcome == given.outcome,
             r.attempts == given.attempts,
-            r.state.in_((written("due"), written("exhausted"))),
+            r.state.in_((state_literal("due"), state_literal("exhausted"))),
             ~open_again,
         )
         .values(
@@ -304,7 +306,11 @@ def _revivable(rows: Rows) -> Any:
         .join(notification_reconnections, link.notification_id == n.id)
         .join(reconnections, r.id == link.reconnection_id)
         .where(
-            r.state == written(ReconnectionState.DUE), r.step == link.step + 1, window, ~written_since, ~being_fetched
+            r.state == state_literal(ReconnectionState.DUE),
+            r.step == link.step + 1,
+            window,
+            ~written_since,
+            ~being_fetched,
         )
         .order_by(r.id)
         .with_for_update(of=reconnections)

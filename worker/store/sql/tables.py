@@ -525,7 +525,7 @@ reconciliations = Table(
 assert set(OPEN) == {"due", "leased", "ready", "notified"}, "uq_reconnections_open says the same with closed_at"  # noqa: S101
 
 
-def written(state: str) -> ColumnElement[str]:
+def state_literal(state: str) -> ColumnElement[str]:
     """A state as part of a statement's text, not a parameter: only so does the planner see that a partial index fits."""
     return literal_column(f"'{state}'", String())
 

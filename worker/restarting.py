@@ -1,4 +1,4 @@
-"""Restarts a command whenever it ends: ``python -m worker.keeping celery -A worker.app worker …``. `up` and the Procfile use it.
+"""Restarts a command whenever it ends: ``python -m worker.restarting celery -A worker.app worker …``. `up` and the Procfile use it.
 
 A Procfile runner ends every process when one ends. This restarts the command after 1, 2, 4, … 60 seconds instead, and logs
 ``process_ended`` with the wait. After a minute of running the waits start at 1 again. systemd does the same with ``Restart=always``.

@@ -15,16 +15,16 @@ from worker.cli.processes import free_port
 @pytest.mark.timeout(60)
 def test_what_ends_is_started_again_and_what_is_asked_to_end_or_set_wrongly_is_not(machine: Machine) -> None:
     ran = machine.folder / "ran"
-    keeping = (sys.executable, "-m", "worker.keeping", "sh", "-c")
-    process = machine.start("keeping", *keeping, f"echo >> {ran}; exit 3")
+    restarting = (sys.executable, "-m", "worker.restarting", "sh", "-c")
+    process = machine.start("restarting", *restarting, f"echo >> {ran}; exit 3")
     wait_until(lambda: ran.exists() and ran.read_text().count("\n") >= 3, what="a third start")
     process.terminate()
     assert process.wait(10) == 0
-    log = (machine.folder / "keeping.log").read_text()
+    log = (machine.folder / "restarting.log").read_text()
     assert '"how": "exit code 3"' in log
     assert '"starts_again_in": "2 s"' in log
-    assert machine.start("wrong", *keeping, "exit 2").wait(20) == 2
-    lasting = machine.start("lasting", *keeping, f"trap 'exit 0' TERM; echo up > {ran}; while :; do sleep 0.1; done")
+    assert machine.start("wrong", *restarting, "exit 2").wait(20) == 2
+    lasting = machine.start("lasting", *restarting, f"trap 'exit 0' TERM; echo up > {ran}; while :; do sleep 0.1; done")
     wait_until(lambda: ran.read_text() == "up\n", what="its start")
     lasting.terminate()
     assert lasting.wait(10) == 0
@@ -36,10 +36,10 @@ def test_a_runner_that_signals_the_whole_group_tells_the_command_once(machine: M
     said = machine.folder / "said"
     told = f"echo told >> {said}; sleep 0.3; told=1"
     script = f"trap '{told}' TERM INT; echo up > {said}; while [ -z $told ]; do sleep 0.05; done"
-    keeping = machine.start("keeping", sys.executable, "-m", "worker.keeping", "sh", "-c", script)
+    restarting = machine.start("restarting", sys.executable, "-m", "worker.restarting", "sh", "-c", script)
     wait_until(lambda: said.exists() and said.read_text() == "up\n", what="its start")
-    os.killpg(keeping.pid, number)
-    assert keeping.wait(10) == 0
+    os.killpg(restarting.pid, number)
+    assert restarting.wait(10) == 0
     assert said.read_text() == "up\ntold\n"
 
 
@@ -66,7 +66,7 @@ def test_up_brings_back_whatever_dies(machine: Machine) -> None:
             if "valkey-server" in name:
                 found["valkey"] = process
             for verb in verbs[:3]:
-                if "celery" in command and verb in command and "worker.keeping" not in command:
+                if "celery" in command and verb in command and "worker.restarting" not in command:
                     found.setdefault(verb, process)
         return found
 

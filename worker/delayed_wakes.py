@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from math import ceil
 
 
-class LaterWakes:
+class DelayedWakes:
     """The wakes to come of one process; bound to the event loop of its first one."""
 
     def __init__(self, wake: Callable[[str, int], Awaitable[int]]) -> None:

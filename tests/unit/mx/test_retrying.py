@@ -4,7 +4,7 @@ import time
 import pytest
 
 from worker.mx.answers import Gone, HostileUri, RefusedClient, RejectedRequest, RetryLater, Unsupported
-from worker.mx.persistence import PATIENCE, TRIES, persist, tries_for
+from worker.mx.retrying import PATIENCE, TRIES, persist, tries_for
 
 
 @pytest.mark.parametrize(
