@@ -279,7 +279,7 @@ configs = st.fixed_dictionaries(
 
 
 # Not shrunk: a life is long, and its example is read as it is.
-@settings(deadline=None, max_examples=40, phases=[Phase.explicit, Phase.generate], report_multiple_bugs=False)
+@settings(deadline=None, max_examples=60, phases=[Phase.explicit, Phase.generate], report_multiple_bugs=False)
 @given(
     config=configs, zone=zones, change=st.sampled_from(CHANGES), offset=st.integers(0, 50), people=banks,
     seed=st.integers(0, 10_000),
