@@ -56,7 +56,8 @@ up: $(VENV)/runtime ## broker, worker, beat and Flower on this machine, with you
 	@$(BIN)/python -m worker up $(ARGS)
 
 faults: $(VENV)/dev ## kills, outages and bad days against real processes (FAULTS=long for the long form)
-	@$(BIN)/python -m pytest tests/faults $(ARGS)
+	@$(BIN)/python -m pytest tests/faults -m "not alone" $(ARGS)
+	@$(BIN)/python -m pytest tests/faults -m alone
 
 reach: $(VENV)/dev ## how many first clicks reach a live consent page, by who opened the mail before: two tables
 	@REACH_CUSTOMERS=300 $(BIN)/python -m pytest -q -s --no-header tests/acceptance/test_reach.py $(ARGS)

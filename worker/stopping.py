@@ -2,7 +2,8 @@
 
 On SIGTERM Celery's main process lets the children finish their tasks. A run should do less: finish what it has begun, and release
 the rows that it has not begun. So every child watches a pipe. The main process closes the writing end when a shutdown begins; the
-kernel closes it if the main process is killed.
+kernel closes it if the main process is killed. A child that hangs then is ended after :data:`WITHOUT_MAIN`, because nobody else would
+ever end it.
 
 Process groups, containers and systemd units often send SIGTERM to every process, and a closed terminal sends SIGHUP. With the
 default handler a child would die in the middle of a message. So a child obeys these signals only if its main process sent them
@@ -18,6 +19,7 @@ signal would kill the child.
 import os
 import signal
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -27,6 +29,11 @@ ENDING = frozenset({signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP})
 #: The exit code of a child that its main process ends: 143, as a shell shows a process that SIGTERM ended.
 TERMINATED = 128 + signal.SIGTERM
 
+#: A child may go on for so long after its main process died (seconds). A run that is told to stop takes up to 20.
+WITHOUT_MAIN = 90.0
+#: How often a child looks whether its main process is there (seconds).
+LOOK_EVERY = 5.0
+
 
 @dataclass
 class _Pipe:
@@ -35,6 +42,8 @@ class _Pipe:
     writing: int | None
     #: The process that made it, which is the worker's main process.
     maker: int
+    #: Whether the fork that is under way is made by the main process.
+    forks: bool = False
 
     def close_writing(self) -> None:
         writing, self.writing = self.writing, None
@@ -70,6 +79,8 @@ def _is_main() -> bool:
 
 
 def _block() -> None:
+    if _pipe is not None:
+        _pipe.forks = _is_main()
     if _is_main():
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
 
@@ -80,24 +91,32 @@ def _unblock() -> None:
 
 
 def _in_child() -> None:
-    """Obey the main process from now on. A process that a child forked is left alone."""
-    if _pipe is None or _pipe.maker != os.getppid():
+    """Obey the main process from now on. A process that a child forked is left alone.
+
+    The parent's number does not tell them apart: the main process may have died since the fork.
+    """
+    if _pipe is None or not _pipe.forks:
         return
     _pipe.close_writing()  # this copy would keep the pipe open after the main process closed its own
     threading.Thread(target=_obey_main, args=(_pipe.maker,), name="signals", daemon=True).start()
 
 
 def _obey_main(main: int) -> None:
-    while True:
-        if _take_one(main):
-            os._exit(TERMINATED)  # at once, as the signal itself would; the leases expire
+    there_until = time.monotonic()
+    while not _take_one(main):
+        if os.getppid() == main:
+            there_until = time.monotonic()
+        elif time.monotonic() - there_until > WITHOUT_MAIN:
+            break
+    os._exit(TERMINATED)  # at once, as the signal itself would; the leases expire
 
 
-if hasattr(signal, "sigwaitinfo"):
+if hasattr(signal, "sigtimedwait"):
 
     def _take_one(main: int) -> bool:
-        """Wait for a signal; returns whether the main process sent it."""
-        return signal.sigwaitinfo(ENDING).si_pid == main
+        """Wait for a signal, for :data:`LOOK_EVERY`; returns whether the main process sent one."""
+        taken = signal.sigtimedwait(ENDING, LOOK_EVERY)
+        return taken is not None and taken.si_pid == main
 
 else:  # macOS does not say who sent a signal: the first one is ignored, the second one is obeyed
 

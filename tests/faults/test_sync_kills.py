@@ -82,7 +82,7 @@ def test_it_stops_when_it_is_told_to_and_says_how_far_it_is(machine: Machine) ->
     doctor = json.loads(machine("doctor", "--json").out)
     (check,) = [check for check in doctor if check["check"] == "sync"]
     assert check["ok"], check
-    assert "600 users, 900 members" in check["says"]
+    assert f"{USERS} users, {USERS + USERS // 2} members" in check["says"]
 
 
 @pytest.mark.parametrize(
