@@ -1,6 +1,7 @@
 """Several processes, one Valkey, and a server that counts."""
 
 import asyncio
+import re
 import sys
 import time
 from bisect import bisect_left
@@ -73,7 +74,7 @@ class Counter:
 
     def were_late(self, senders: Iterable["Process"]) -> None:
         """What they said at their end: a sender that the machine let wait sends what it may and what it might have sent."""
-        self.late = max(float(process.said.rpartition("worst_pause=")[2]) for process in senders)
+        self.late = max(float(re.findall(r"worst_pause=([\d.e-]+)", process.said)[-1]) for process in senders)
 
     @property
     def most(self) -> float:
