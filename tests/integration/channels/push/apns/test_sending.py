@@ -216,7 +216,7 @@ async def test_too_many_for_one_device_holds_up_no_other(apple, connect, make_me
 
 
 async def test_many_messages_share_one_connection_and_arrive_once_each(apple, connect, make_message, record):
-    channel = connect()
+    channel = connect(patience=60.0)
     outcomes = await asyncio.gather(*(channel.send(make_message(key=f"m{n}"), record) for n in range(300)))
     assert set(outcomes) == {Sent()}
     assert sorted(p["message_key"] for p in apple.payloads) == sorted(f"m{n}" for n in range(300))
