@@ -19,10 +19,7 @@ from worker.store.syncs.sync import LISTING, MemberChecked, MemberToCheck, Sync,
 #: Users or members claimed and settled at once; more than `BATCH_SIZE`, because most of them are written by no statement of their own.
 BATCH = 500
 
-
 Job = TypeVar("Job", UserToRead, MemberToCheck)
-
-
 Done = TypeVar("Done", UserRead, MemberChecked)
 
 

@@ -129,17 +129,21 @@ def load_statement(rows: Rows) -> Any:
     )
 
 
+def _fences(rows: Rows) -> Any:
+    return rows.table("given", {"id": BigInteger(), "epoch": BigInteger()})
+
+
+def _is_held(given: Any) -> Any:
+    """Whether the worker that leased it has it still: nobody leased it since, and it is not settled."""
+    return and_(n.id == given.c.id, n.epoch == given.c.epoch, n.state == state_literal("sending"))
+
+
 def mark_statement(rows: Rows) -> Any:
     """Record that dispatch begins, of those that are still leased."""
-    given = rows.table("given", {"id": BigInteger(), "epoch": BigInteger()})
+    given = _fences(rows)
     return (
         update(notifications)
-        .where(
-            n.id == given.c.id,
-            n.epoch == given.c.epoch,
-            n.state == state_literal("sending"),
-            n.lease_expires_at > database_now(),
-        )
+        .where(_is_held(given), n.lease_expires_at > database_now())
         .values(dispatched_at=database_now())
         .returning(n.id)
     )
@@ -147,23 +151,19 @@ def mark_statement(rows: Rows) -> Any:
 
 def release_statement(rows: Rows) -> Any:
     """Hand back what did not leave."""
-    given = rows.table("given", {"id": BigInteger(), "epoch": BigInteger()})
+    given = _fences(rows)
     return (
         update(notifications)
-        .where(
-            n.id == given.c.id,
-            n.epoch == given.c.epoch,
-            n.state == state_literal("sending"),
-        )
+        .where(_is_held(given))
         .values(state=NotificationState.PENDING, lease_worker=None, lease_expires_at=None, dispatched_at=None)
     )
 
 
 def renew_statement(rows: Rows) -> Any:
     """Lengthen leases that are still held."""
-    given = rows.table("given", {"id": BigInteger(), "epoch": BigInteger()})
+    given = _fences(rows)
     return (
         update(notifications)
-        .where(n.id == given.c.id, n.epoch == given.c.epoch, n.state == state_literal("sending"))
+        .where(_is_held(given))
         .values(lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())))
     )
