@@ -162,6 +162,7 @@ def test_truth_has_many_names(items: Import, word: object, truth: bool) -> None:
         ("member_guid", "USR-1", "member_guid 'USR-1' is no member GUID; it starts with MBR-"),
         ("member_guid", "MBR-../1", "member_guid 'MBR-../1' is no member GUID"),
         ("member_guid", 7, "member_guid '7' is no member GUID"),
+        ("member_guid", "ana.perez", "member_guid a text of 9 characters is no member GUID"),
         ("institution_code", 17, "institution_code must be text"),
         ("institution_code", "x" * 129, "institution_code is longer than 128 characters"),
         ("institution_name", "Alder\u0000", "institution_name holds a control character"),

@@ -36,7 +36,8 @@ _LOCALE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
 _STATUS = re.compile(r"[A-Z_]{1,64}")
 _LINE_BREAK = re.compile(r"[ \t]*[\r\n]+[ \t]*")
 #: What a problem may quote. If columns are shifted, a cell may hold an address or a device's token, which must not be printed.
-_QUOTABLE = re.compile(r"[\w .:/+-]{1,40}")
+#: Nor is `ana.perez`: of a row that breaks off in the middle of an address, that is what is left of it.
+_QUOTABLE = re.compile(r"(?!.*[^\W\d_]\.[^\W\d_])[\w .:/+-]{1,40}")
 #: The most cells of a column whose values are cached, and the columns whose values hardly ever repeat, which are not cached.
 _CACHE_SIZE = 10_000
 _UNCACHED = {"user_guid", "member_guid", "email", "device_address"}
