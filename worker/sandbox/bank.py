@@ -5,7 +5,6 @@ them go together.
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
 from http import HTTPStatus
@@ -159,7 +158,7 @@ class Bank:
         return "200", answer({"member": fields})
 
     def _mint(self, member: Member, query: Mapping[str, str], step: Step) -> str:
-        self.ledger.of(member.key).minted.append(time.time())
+        self.ledger.note_minted(member.key)
         return self.members.mint(
             member,
             skip_aggregation=query.get("skip_aggregation", "").lower() == "true",

@@ -42,14 +42,14 @@ class Consent:
     def decide(self, window: Window, *, allow: bool, session: str | None = None) -> None:
         """Allow or deny, as the customer would; raises :class:`LinkUsed` and :class:`LinkExpired`."""
         self._members.decide(window, allow=allow, session=session)
-        self._ledger.of(window.member.key).used += 1
+        self._ledger.note_used(window.member.key)
 
     async def _ask(self, request: web.Request) -> web.Response:
         state = request.query.get("state", "")
         window = self._members.window(state)
         if window is None:
             return _unknown()
-        self._ledger.of(window.member.key).opened += 1
+        self._ledger.note_opened(window.member.key)
         self._ledger.note_referer(request.headers.get("Referer"))
         try:
             session = self._members.open(window)

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import json
 import os
@@ -290,6 +291,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
 
     def ready(addresses: Addresses) -> None:
+        # Else a collection, through all that 30,000 requests left behind, holds every answer up for 0.2 s. Requests that a client spread
+        # evenly are then counted as if they had come at once.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(10_000, 20, 1_000)
         if ready_file is not None:
             unfinished = ready_file.with_name(f".{ready_file.name}.{os.getpid()}")
             unfinished.write_text(json.dumps(asdict(addresses) | {"pid": os.getpid()}), encoding="utf-8")
