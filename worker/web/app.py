@@ -7,6 +7,7 @@ from aiohttp import web
 
 from worker.errors import SettingsError
 from worker.runtime import Runtime
+from worker.stages.click import GIVEN_UP_AFTER
 from worker.web import schema
 from worker.web.api import ApiRoutes
 from worker.web.client import Clients, PublicHost
@@ -19,6 +20,7 @@ from worker.web.health import HealthRoutes
 from worker.web.limits import Limits
 from worker.web.links import LinkRoutes
 from worker.web.optout import OptOutRoutes
+from worker.web.overload import Overload
 from worker.web.pages import Pages
 from worker.web.webhooks import WebhookRoutes
 
@@ -42,7 +44,8 @@ def make_app(runtime: Runtime) -> web.Application:
         clients=clients,
         limits=limits,
         pages=pages,
-        press_seconds=runtime.mx_deadline + _BESIDE_MX,
+        press_seconds=GIVEN_UP_AFTER + _BESIDE_MX,
+        overload=Overload(runtime.database),
         prefix=prefix,
         has_api=bool(settings.api_keys),
     )

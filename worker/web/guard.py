@@ -1,4 +1,4 @@
-"""What stands before every handler: the host, the limits per address, the time limit, errors, the access log."""
+"""What stands before every handler: the host, overload, the limits per address, the time limit, errors, the access log."""
 
 import asyncio
 import time
@@ -11,6 +11,7 @@ from worker.errors import WorkerError
 from worker.web.client import Clients, PublicHost
 from worker.web.health import CHALLENGE
 from worker.web.limits import Limit, Limits
+from worker.web.overload import Overload
 from worker.web.pages import Pages
 from worker.web.problems import Problems
 
@@ -40,6 +41,7 @@ class Guard:
         limits: Limits,
         pages: Pages,
         press_seconds: float,
+        overload: Overload,
         prefix: str,
         has_api: bool = False,
     ) -> None:
@@ -47,6 +49,7 @@ class Guard:
 
         ``has_api``: whether there is anything under ``/api/``.
         """
+        self._overload = overload
         self._host = host
         self._clients = clients
         self._limits = limits
@@ -88,6 +91,8 @@ class Guard:
         if (route not in HEALTH or CHALLENGE in request.headers) and not self._is_meant(request):
             text = "This is not the address of these pages. Open the link in your message again.\n"
             return web.Response(status=421, text=text)
+        if _may_come_back(request, route) and self._overload.is_here:
+            return self._answers(request).later(request)
         if route not in HEALTH and route != WEBHOOKS and not route.startswith(API):
             address = self._clients.of(request.remote, request.headers.getall(hdrs.X_FORWARDED_FOR, []))
             if address is not None and (wait := await self._limits.wait(_limit(request, route), address)) is not None:
@@ -115,6 +120,11 @@ class Guard:
 
 def _is_view(request: web.Request) -> bool:
     return request.method in {hdrs.METH_GET, hdrs.METH_HEAD}
+
+
+def _may_come_back(request: web.Request, route: str) -> bool:
+    """Whether a request may be told to come back. A mailbox provider may not try an opt-out twice, and MX waits long with a webhook."""
+    return route not in HEALTH and route != WEBHOOKS and (route != UNSUBSCRIBE or _is_view(request))
 
 
 def _limit(request: web.Request, route: str) -> Limit:
