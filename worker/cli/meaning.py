@@ -11,6 +11,7 @@ import idna
 from worker.channels.email.addresses import NotAMailbox, parse_mailbox
 from worker.errors import SettingsError, UsageError
 from worker.mx.identifiers import names_member, names_user
+from worker.plain_text import shown_value
 from worker.settings import load_settings
 from worker.store.queries.lookup import LookupStore
 from worker.store.sql.database import Database
@@ -46,13 +47,13 @@ def may_use_own_ids() -> bool:
 def check_member(word: str) -> None:
     """Raise :class:`UsageError` unless it can name a member."""
     if not names_member(word, own_ids=may_use_own_ids()):
-        raise UsageError(f"{word[:60]!r} is no member GUID; it starts with MBR-")
+        raise UsageError(f"{shown_value(word)} is no member GUID; it starts with MBR-")
 
 
 def check_user(word: str) -> None:
     """Raise :class:`UsageError` unless it can name a user."""
     if not names_user(word, own_ids=may_use_own_ids()):
-        raise UsageError(f"{word[:60]!r} is no user GUID; it starts with USR-")
+        raise UsageError(f"{shown_value(word)} is no user GUID; it starts with USR-")
 
 
 async def users_meant(database: Database, words: Iterable[str]) -> dict[str, list[str]]:
@@ -68,7 +69,7 @@ async def users_meant(database: Database, words: Iterable[str]) -> dict[str, lis
             found[word] = [word]
             continue
         if "@" not in word:
-            raise UsageError(f"{word[:60]!r} is no user GUID, which starts with USR-, and no address")
+            raise UsageError(f"{shown_value(word)} is no user GUID, which starts with USR-, and no address")
         try:
             asked = parse_mailbox(parseaddr(word)[1])
         except NotAMailbox:

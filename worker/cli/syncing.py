@@ -21,6 +21,7 @@ from worker.cli.meaning import may_use_own_ids
 from worker.cli.session import AsJson, aside, out, print_json, run
 from worker.errors import UsageError, WorkerError
 from worker.mx.identifiers import names_member, names_user
+from worker.plain_text import shown_value
 from worker.runtime import GC_AFTER, Runtime
 from worker.stages.sync import SyncEnded, SyncResult, runs_here, sync_all, sync_member, sync_user
 from worker.stages.sync_pass import Progress
@@ -45,7 +46,7 @@ def sync(
     own_ids = may_use_own_ids()
     for guid, is_one, prefix in ((user, names_user, "USR-"), (member, names_member, "MBR-")):
         if guid is not None and not is_one(guid, own_ids=own_ids):
-            raise UsageError(f"{guid[:60]!r} is no GUID of MX; it starts with {prefix}")
+            raise UsageError(f"{shown_value(guid)} is no GUID of MX; it starts with {prefix}")
 
     async def job(runtime: Runtime) -> dict[str, Any]:
         await _not_paused(runtime)

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from worker.channels.email.addresses import NotAMailbox, parse_mailbox
 from worker.intake.items import Problem, Row
 from worker.mx.identifiers import names_member, names_user
+from worker.plain_text import shown_value
 from worker.policy.channel_choice import CHOICES, PUSH_KINDS
 from worker.policy.columns import channel_of, device_kind_of, status_of, truth_of
 from worker.policy.moments import NEVER, read_moment
@@ -35,9 +36,6 @@ _NOTHINGS = {"null", "\\n", "nan", "none", "n/a", "#n/a", "<na>", "nil", "nat", 
 _LOCALE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
 _STATUS = re.compile(r"[A-Z_]{1,64}")
 _LINE_BREAK = re.compile(r"[ \t]*[\r\n]+[ \t]*")
-#: What a problem may quote. If columns are shifted, a cell may hold an address or a device's token, which must not be printed.
-#: Nor is `ana.perez`: of a row that breaks off in the middle of an address, that is what is left of it.
-_QUOTABLE = re.compile(r"(?!.*[^\W\d_]\.[^\W\d_])[\w .:/+-]{1,40}")
 #: The most cells of a column whose values are cached, and the columns whose values hardly ever repeat, which are not cached.
 _CACHE_SIZE = 10_000
 _UNCACHED = {"user_guid", "member_guid", "email", "device_address"}
@@ -52,7 +50,7 @@ def value_of(name: str, cell: object, *, own_ids: bool = False) -> Any:
     if value is None or value == "":
         return None
     if isinstance(value, str) and value.lower() in _NOTHINGS and name != "channel":
-        raise ValueError(f"{shown(value)} is what a program writes for a missing value; leave the cell empty")
+        raise ValueError(f"{value!r} is what a program writes for a missing value; leave the cell empty")
     read = _GUIDS[name](value, own_ids=own_ids) if name in _GUIDS else _READERS.get(name, _text)(value)
     if isinstance(read, str) and len(read) > LONGEST.get(name, 128):
         raise ValueError(f"is longer than {LONGEST.get(name, 128)} characters")
@@ -91,13 +89,13 @@ def _text(value: object) -> str:
 
 def _user_guid(value: object, *, own_ids: bool) -> str:
     if not names_user(value, own_ids=own_ids):
-        raise ValueError(f"{shown(value)} is no user GUID{_unless(own_ids, 'USR-')}")
+        raise ValueError(f"{shown_value(value)} is no user GUID{_unless(own_ids, 'USR-')}")
     return value
 
 
 def _member_guid(value: object, *, own_ids: bool) -> str:
     if not names_member(value, own_ids=own_ids):
-        raise ValueError(f"{shown(value)} is no member GUID{_unless(own_ids, 'MBR-')}")
+        raise ValueError(f"{shown_value(value)} is no member GUID{_unless(own_ids, 'MBR-')}")
     return value
 
 
@@ -112,20 +110,20 @@ def _status(value: object) -> str:
         if status is not None and _STATUS.fullmatch(status):
             return status
     raise ValueError(
-        f"{shown(value)} is no status such as DENIED, and none of MX's numbers 0 to {len(CONNECTION_STATUSES) - 1}"
+        f"{shown_value(value)} is no status such as DENIED, and none of MX's numbers 0 to {len(CONNECTION_STATUSES) - 1}"
     )
 
 
 def _truth(value: object) -> bool:
     truth = value if isinstance(value, bool) else truth_of(str(value))
     if truth is None:
-        raise ValueError(f"{shown(value)} is neither true nor false")
+        raise ValueError(f"{shown_value(value)} is neither true nor false")
     return truth
 
 
 def _integer(value: object) -> int:
     if isinstance(value, bool) or not re.fullmatch(r"\d{1,9}", str(value)):
-        raise ValueError(f"{shown(value)} is no error code such as 2004")
+        raise ValueError(f"{shown_value(value)} is no error code such as 2004")
     return int(str(value))
 
 
@@ -134,9 +132,9 @@ def _moment(value: object) -> datetime:
     """A moment. One that means *never*, such as 9999-12-31, is refused: an empty cell says the same without doubt."""
     moment = read_moment(value) if isinstance(value, str) else None
     if moment is None:
-        raise ValueError(f"{shown(value)} is no moment such as 2026-11-01T09:30:00Z, from 1990 on")
+        raise ValueError(f"{shown_value(value)} is no moment such as 2026-11-01T09:30:00Z, from 1990 on")
     if moment == NEVER:
-        raise ValueError(f"{shown(value)} is no moment before 2200; leave the cell empty for never")
+        raise ValueError(f"{shown_value(value)} is no moment before 2200; leave the cell empty for never")
     return moment
 
 
@@ -150,7 +148,7 @@ def _email(value: object) -> str:
 
 def _locale(value: object) -> str:
     if not isinstance(value, str) or not _LOCALE.fullmatch(value):
-        raise ValueError(f"{shown(value)} is no locale such as fr-CA")
+        raise ValueError(f"{shown_value(value)} is no locale such as fr-CA")
     return value
 
 
@@ -159,14 +157,14 @@ def _timezone(value: object) -> str:
     """A time zone's name in the tz database, or the text itself for a fixed offset."""
     zone = zone_named(value) if isinstance(value, str) else None
     if zone is None:
-        raise ValueError(f"{shown(value)} is no time zone such as Europe/Madrid")
+        raise ValueError(f"{shown_value(value)} is no time zone such as Europe/Madrid")
     return zone.key if isinstance(zone, ZoneInfo) else str(value)
 
 
 def _channel(value: object) -> str:
     channel = channel_of(value) if isinstance(value, str) else None
     if channel is None:
-        raise ValueError(f"{shown(value)} is none of {', '.join(CHOICES)}")
+        raise ValueError(f"{shown_value(value)} is none of {', '.join(CHOICES)}")
     return channel
 
 
@@ -175,11 +173,6 @@ def _device_kind(value: object) -> str:
     if kind is None:
         raise ValueError(f"is none of {', '.join(PUSH_KINDS)}")
     return kind
-
-
-def shown(value: object) -> str:
-    text = str(value)
-    return repr(text) if _QUOTABLE.fullmatch(text) else f"a text of {len(text)} characters"
 
 
 _GUIDS = {"user_guid": _user_guid, "member_guid": _member_guid}

@@ -11,10 +11,11 @@ from difflib import get_close_matches
 from typing import Any
 
 from worker.errors import UsageError
-from worker.intake.cells import COLUMNS, reader, row_of, shown, whole
+from worker.intake.cells import COLUMNS, reader, row_of, whole
 from worker.intake.items import Note, Problem, Row
 from worker.intake.lines import Lines, is_text
 from worker.mx.identifiers import names_member, names_user
+from worker.plain_text import shown_name
 
 #: The separators of cells, and their names.
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -144,5 +145,5 @@ def _header(text: str) -> tuple[str, list[str]]:
 def skipped(name: str, what: str) -> Note:
     """The note that an unknown column or key is skipped, with the most similar known one."""
     near = get_close_matches(name, COLUMNS, n=1, cutoff=0.75)
-    named = f"{what} {shown(name)}" if name else f"{what}, which has no name,"
+    named = f"{what} {shown_name(name)}" if name else f"{what}, which has no name,"
     return Note(f"{named} is none of ours and is skipped" + (f"; is {near[0]} meant?" if near else ""))

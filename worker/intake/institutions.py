@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from worker.errors import UsageError
-from worker.intake.cells import shown, value_of
+from worker.intake.cells import value_of
 from worker.intake.items import Note, Problem, Row
 from worker.intake.json_rows import objects
 from worker.intake.lines import STDIN, Lines, is_text, opened
 from worker.intake.reading import is_json
+from worker.plain_text import shown_name, shown_value
 from worker.policy.consents import LONGEST, SHORTEST, is_known
 
 COLUMNS = ("institution_code", "consent_days")
@@ -47,7 +48,7 @@ def _of_csv(lines: Lines) -> Iterator[Row | Problem | Note]:
         )
     for name in names:
         if name not in COLUMNS:
-            yield Note(f"column {shown(name)} is none of ours and is skipped")
+            yield Note(f"column {shown_name(name)} is none of ours and is skipped")
     number = 1
     while text := "".join(lines.take(1)):
         number += 1
@@ -90,7 +91,7 @@ def _of_json(lines: Lines) -> Iterator[Row | Problem | Note]:
         else:
             for key in sorted(raw.keys() - set(COLUMNS) - noted):
                 noted.add(key)
-                yield Note(f"key {shown(key)} is none of ours and is skipped")
+                yield Note(f"key {shown_name(key)} is none of ours and is skipped")
             yield _row(number, raw)
 
 
@@ -115,5 +116,5 @@ def _days(cell: object) -> int | None:
         return None
     days = int(text) if text is not None and _DIGITS.fullmatch(text) else None
     if days is None or not is_known(days):
-        raise ValueError(f"{shown(cell)} is no number of days from {SHORTEST} to {LONGEST}")
+        raise ValueError(f"{shown_value(cell)} is no number of days from {SHORTEST} to {LONGEST}")
     return days
