@@ -1,0 +1,93 @@
+"""The application's tables, which it writes too: who is told, and the members at MX.
+
+Only the GUIDs are required, everything of ours in them has a default, no foreign key of ours can refuse a write of theirs, and their
+columns are read as ``worker/store/sql/application.py`` says.
+"""
+
+from sqlalchemy import Column, Identity, String, Table, UniqueConstraint
+
+from worker.store.sql.application import (
+    ApplicationDeviceKind,
+    ApplicationInteger,
+    ApplicationMoment,
+    ApplicationStatus,
+    ApplicationText,
+    ApplicationTruth,
+)
+from worker.store.sql.tables.columns import Guid, Id, metadata, partial_index
+
+users = Table(
+    "users",
+    metadata,
+    Column("user_guid", Guid, primary_key=True),
+    Column("email", ApplicationText()),
+    Column("locale", ApplicationText(35)),
+    Column("timezone", ApplicationText(64)),
+    Column("channel", ApplicationText(16)),
+    # Ours: the address that a mail server refused for good, and the wish not to be written to.
+    Column("refused_email", ApplicationText()),
+    # What that rests on: a code and words of ours, such as "bounce: 5.1.1, user_unknown".
+    Column("refused_why", ApplicationText(128)),
+    Column("opted_out_at", ApplicationMoment),
+    # When the company's messenger said that it cannot reach the user.
+    Column("messenger_refused_at", ApplicationMoment),
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("id", Id, Identity(), primary_key=True),
+    Column("user_guid", Guid, nullable=False, index=True),
+    Column("device_kind", ApplicationDeviceKind(16), nullable=False),
+    Column("device_address", ApplicationText(), nullable=False),
+    # Ours: set when the push service says that nobody is there any more.
+    Column("disabled_at", ApplicationMoment),
+    UniqueConstraint("device_kind", "device_address"),
+)
+
+members = Table(
+    "members",
+    metadata,
+    Column("member_guid", Guid, primary_key=True),
+    Column("user_guid", Guid, nullable=False, index=True),
+    Column("institution_code", ApplicationText(128)),
+    Column("institution_name", ApplicationText()),
+    Column("connection_status", ApplicationStatus(64)),
+    Column("is_oauth", ApplicationTruth),
+    Column("error_code", ApplicationInteger),
+    Column("token_expires_at", ApplicationMoment),
+    Column("token_revoked_at", ApplicationMoment),
+    # Ours: its user asked for no messages about this member.
+    Column("muted_at", ApplicationMoment),
+    # Ours: the GUID under which MX carries it on, and when MX said that it does not know it any more (store/mx_members.py).
+    Column("moved_to", Guid),
+    Column("gone_at", ApplicationMoment),
+    # Ours (store/consents.py): when its consent began as far as we know, and the date that was reckoned from it. While token_expires_at
+    # is that date it is ours; any other date there is the application's.
+    Column("consent_from", ApplicationMoment),
+    Column("expiry_reckoned", ApplicationMoment),
+    # What a sweep walks: members that may be broken by status, revocation or error, in order of their GUID,
+    # and those whose token has a date, in order of that date.
+    partial_index(
+        "ix_members_suspect",
+        "member_guid",
+        where="token_revoked_at IS NOT NULL OR error_code IS NOT NULL OR "
+        "connection_status <> 'CONNECTED' AND connection_status <> 'connected' AND connection_status <> '6'",
+    ),
+    partial_index("ix_members_muted", "member_guid", where="muted_at IS NOT NULL"),
+    partial_index("ix_members_moved", "moved_to", where="moved_to IS NOT NULL"),
+    partial_index("ix_members_expiring", "token_expires_at", "member_guid", where="token_expires_at IS NOT NULL"),
+    partial_index("ix_members_reckoned", "expiry_reckoned", where="expiry_reckoned IS NOT NULL"),
+    partial_index(
+        "ix_members_emptied", "member_guid", where="expiry_reckoned IS NOT NULL AND token_expires_at IS NULL"
+    ),
+)
+
+institutions = Table(
+    "institutions",
+    metadata,
+    # The application's, as in `members`.
+    Column("institution_code", String(128), primary_key=True),
+    # For how many days a customer's consent lasts; what is no number from 1 to 3,650 counts as unknown.
+    Column("consent_days", ApplicationInteger),
+)

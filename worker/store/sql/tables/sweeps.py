@@ -1,0 +1,92 @@
+"""What the sweep keeps: its runs, what changed since the last one, walks through everything, pauses, and daily totals."""
+
+from sqlalchemy import BigInteger, Column, Date, Identity, Integer, String, Table
+
+from worker.store.sql.moments import Moment
+from worker.store.sql.tables.columns import Guid, Id, metadata
+
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("id", Id, Identity(), primary_key=True),
+    # Beat's minute: two beats fill it once. NULL for sweeps by hand or cron.
+    Column("slot", Moment, unique=True),
+    Column("started_at", Moment, nullable=False),
+    Column("finished_at", Moment),
+    Column("opened", Integer, nullable=False, server_default="0"),
+    Column("recovered", Integer, nullable=False, server_default="0"),
+    Column("closed", Integer, nullable=False, server_default="0"),
+    Column("reminded", Integer, nullable=False, server_default="0"),
+    Column("exhausted", Integer, nullable=False, server_default="0"),
+    Column("woken", Integer, nullable=False, server_default="0"),
+)
+
+pauses = Table(
+    "pauses",
+    metadata,
+    # `everything`, `institution:CODE`, `channel:KIND` by hand; `mx`, `delivery:KIND` by the breaker; `outage:CODE`.
+    Column("scope", String(160), primary_key=True),
+    Column("reason", String(200), nullable=False),
+    Column("since", Moment, nullable=False),
+    # When the breaker lets one probe through, or an outage is looked at again; NULL: until `reconnect resume`.
+    Column("probe_at", Moment),
+)
+
+changed_members = Table(
+    "changed_members",
+    metadata,
+    # A member that a sweep has to visit; EVERYTHING stands for all of them.
+    Column("member_guid", Guid, primary_key=True),
+    # On PostgreSQL a member may be listed more than once, and what a sweep took is told from what was listed since. On SQLite it is 0.
+    Column("id", Id, Identity(), primary_key=True),
+)
+
+sweep_marks = Table(
+    "sweep_marks",
+    metadata,
+    # `due`: what falls due by itself is listed up to this moment. `notices`: and expiries of which a notice tells ahead.
+    Column("name", String(16), primary_key=True),
+    Column("until", Moment, nullable=False),
+)
+
+reconciliations = Table(
+    "reconciliations",
+    metadata,
+    Column("id", Id, Identity(), primary_key=True),
+    # Why everything is gone through: `first`, `settings`, `daily`, `everything` (the table of members was emptied).
+    Column("reason", String(16), nullable=False),
+    # The settings that the rule depends on, hashed.
+    Column("rule", String(64), nullable=False),
+    Column("started_at", Moment, nullable=False),
+    Column("finished_at", Moment),
+    # How far it is: `members` in order of their GUID, then `reconnections` in order of their id; NULL when it ended.
+    Column("phase", String(16)),
+    Column("after_guid", Guid, nullable=False, server_default=""),
+    Column("after_id", BigInteger, nullable=False, server_default="0"),
+    # What it found that no sweep had found before it.
+    Column("opened", Integer, nullable=False, server_default="0"),
+    Column("closed", Integer, nullable=False, server_default="0"),
+)
+
+reckonings = Table(
+    "reckonings",
+    metadata,
+    # One row: how far the walk over all members has come, which reckons what is new or has changed. "" between two walks.
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("after_guid", Guid, nullable=False, server_default=""),
+)
+
+# What was, by the day
+daily_totals = Table(
+    "daily_totals",
+    metadata,
+    # `day`: the day is counted. Else what is counted: `opened`, `ended`, `returned`, `notifications`, `clicks` (store/totals.py).
+    Column("what", String(16), primary_key=True),
+    # In UTC.
+    Column("day", Date, primary_key=True),
+    Column("state", String(16), primary_key=True),
+    Column("outcome", String(64), primary_key=True),
+    # The reason of a reconnection, the channel of a notification.
+    Column("detail", String(32), primary_key=True),
+    Column("count", BigInteger, nullable=False),
+)
