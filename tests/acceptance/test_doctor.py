@@ -137,13 +137,13 @@ def test_it_ends_within_seconds_though_nothing_answers(machine: Any, silence: in
         ("jane.responder@ledgerly.example", "", True),
     ],
 )
-async def test_it_warns_when_a_reply_would_reach_nobody(
+def test_it_warns_when_a_reply_would_reach_nobody(
     sender: str, answers_to: str, *, well: bool, settings_for: Any
 ) -> None:
-    from worker.cli.checks import _replies
+    from worker.cli.channel_checks import examine_replies
 
     settings = settings_for(smtp_url="smtp://127.0.0.1:9?tls=none", email_from=sender, email_reply_to=answers_to)
-    ok, says = await _replies(settings)
+    ok, says = examine_replies(settings)
     assert ok is (True if well else None), says
     assert well or "set EMAIL_REPLY_TO" in says
 

@@ -5,35 +5,26 @@ thread of its own. A check that has not ended by then is reported as failed, wit
 """
 
 import asyncio
-import re
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from email.utils import parseaddr
 from typing import Any
 
 from worker.app import app
-from worker.channels import Channel, Outcome, Sent, TryLater, registry
 from worker.cli.broker_check import examine_broker
+from worker.cli.channel_checks import examine_channels, examine_replies, examine_telling
 from worker.cli.event_check import examine_events
+from worker.cli.mx_checks import examine_mx, examine_sync, examine_webhooks, minute
 from worker.cli.public_check import examine_public_address
 from worker.errors import WorkerError
-from worker.mx.answers import NO_USERS, NOT_MX, RefusedClient
-from worker.mx.client import MxClient
-from worker.schedules import overdue_since
 from worker.settings import Settings, misspelt
 from worker.store.encryption import Vault
-from worker.store.hints.arriving import NO_MEMBER
-from worker.store.pauses import EVERYTHING, PauseStore, channel_scope, delivery_scope
+from worker.store.pauses import PauseStore
 from worker.store.queries.reports import ReportStore
 from worker.store.queries.unreadable import UnreadableStore
-from worker.store.queries.webhooks import WebhookStore
 from worker.store.sql import schema
 from worker.store.sql.database import Database, open_engine
-from worker.store.syncs.store import SyncStore
-from worker.store.syncs.sync import FAILED
 
 Finding = dict[str, Any]
 
@@ -44,8 +35,6 @@ PATIENCE, ANSWER_WITHIN = 12.0, 8.0
 #: How long a transaction is retried while the database cannot be reached (seconds).
 _DATABASE_PATIENCE = 2.0
 
-#: Hints that wait longer than this wait for a worker, or for MX.
-_HINTS_WAIT = timedelta(minutes=15)
 
 #: Passed (``True``), failed (``False``) or only a hint (``None``), and a sentence.
 Found = tuple[bool | None, str]
@@ -180,7 +169,7 @@ async def _sweeps(settings: Settings) -> Found:
         if overdue is not None:
             return False, f"{overdue.text} (SWEEP_SCHEDULE={settings.sweep_schedule})"
         if last is not None:
-            return True, f"the last began {_minute(last['started_at'])}"
+            return True, f"the last began {minute(last['started_at'])}"
         if not await reports.has_members():
             return None, "none yet, and no members: import some"
     return (
@@ -190,147 +179,34 @@ async def _sweeps(settings: Settings) -> Found:
 
 
 async def _sync(settings: Settings) -> Found:
-    """Whether MX is listed when it should be, and what the last sync found."""
     async with _reports(settings) as (database, _):
-        last = await SyncStore(database).last()
-    line = settings.sync_schedule
-    if last is None:
-        if line is None:
-            return True, "MX is not listed: SYNC_SCHEDULE is not set"
-        return None, f"none yet (SYNC_SCHEDULE={line}): beat has one done when it starts"
-    if last.phase == FAILED:
-        return False, f"the last {last.says}"
-    since = None if line is None else overdue_since(line, last.started_at, datetime.now(UTC))
-    if since is not None:
-        return False, (
-            f"overdue since {_minute(since)} (SYNC_SCHEDULE={line}): see that beat runs and that a worker takes the queue "
-            f"`sync`; the last {last.says}"
-        )
-    return True, f"the last {last.says}"
-
-
-def _minute(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC"
+        return await examine_sync(settings, database)
 
 
 async def _webhooks(settings: Settings) -> Found:
-    """Whether MX can tell us something, and whether what it told is read."""
-    if settings.mx_webhook_auth is None:
-        return True, "none are taken: MX_WEBHOOK_AUTH is not set"
-    if settings.public_base_url is None:
-        return False, "MX cannot reach this worker: MX_WEBHOOK_AUTH is set, and PUBLIC_BASE_URL is not"
     async with _reports(settings) as (database, _):
-        came = await WebhookStore(database).lately()
-    if came.last_received_at is None:
-        return None, f"none came within two days: is {settings.public_base_url}/webhooks/mx registered at MX?"
-    if came.waiting_since is not None and datetime.now(UTC) - came.waiting_since > _HINTS_WAIT:
-        return False, (
-            f"{came.shown_waiting} wait to be read since {_minute(came.waiting_since)}: see `pauses`, and that a worker takes "
-            "the queue `sync`"
-        )
-    bad = [f"{count} {word}" for word, count in came.not_used.items() if word != NO_MEMBER]
-    says = f"the last came {_minute(came.last_received_at)}"
-    return (None, f"{says}; within two days not used: {', '.join(bad)} (see the runbook)") if bad else (True, says)
+        return await examine_webhooks(settings, database)
 
 
 async def _mx(settings: Settings) -> Found:
-    client = MxClient(settings, deadline=ANSWER_WITHIN)
-    try:
-        failure = await client.probe()
-    finally:
-        await client.close()
-    if failure is None:
-        return True, f"{settings.mx_base_url} accepts the credentials"
-    if isinstance(failure, RefusedClient):
-        return (
-            None if failure.code in {NOT_MX, NO_USERS} else False,
-            f"{settings.mx_base_url} refuses us ({failure.code}): {_REFUSALS.get(failure.code, 'see the credentials')}",
-        )
-    return False, f"{settings.mx_base_url} does not answer our requests now ({failure.code})"
+    return await examine_mx(settings, patience=ANSWER_WITHIN)
 
 
 async def _public(settings: Settings) -> Found:
     return await examine_public_address(settings, patience=ANSWER_WITHIN)
 
 
-_REFUSALS = {
-    "http_401": "see MX_API_KEY and MX_CLIENT_ID, and whether they belong to this MX_API",
-    "http_403": "in production MX takes requests only from addresses that you have registered with it",
-    NOT_MX: "it does not answer with a list of users where MX does, so it may not be MX; see MX_BASE_URL",
-    NO_USERS: "it lists no users at all, so a 404 for a member proves nothing; see MX_BASE_URL and MX_CLIENT_ID",
-    "http_406": "it does not speak this version of the API; see MX_API and MX_BASE_URL",
-}
-
-
 async def _channels(settings: Settings) -> Found:
-    channels = registry.open_channels(settings, data_patience=30)
-    if not channels:
-        return None, "SMTP_URL is not set, nor any push service's key, nor MESSENGER_URL"
-    try:
-        found = dict(zip(channels, await asyncio.gather(*map(_ready, channels.values())), strict=True))
-    finally:
-        for channel in channels.values():
-            await channel.close()
-    bad = {kind: outcome.code for kind, outcome in found.items() if not isinstance(outcome, Sent)}
-    if bad:
-        says = ", ".join(f"{kind} does not take messages from us ({code})" for kind, code in bad.items())
-        switches = registry.switches()
-        return False, f"{says}: see {', '.join(switches[kind] for kind in bad)}"
-    return True, f"messages are taken by {', '.join(found)}"
-
-
-async def _ready(channel: Channel) -> Outcome:
-    try:
-        return await asyncio.wait_for(channel.check(), ANSWER_WITHIN)
-    except TimeoutError:
-        return TryLater(code="no_answer")
+    return await examine_channels(settings, patience=ANSWER_WITHIN)
 
 
 async def _telling(settings: Settings) -> Found:
-    """Whether due messages can be sent: a channel is configured, and not all are paused."""
-    async with _reports(settings) as (database, reports):
-        waiting = await reports.waiting_to_be_told()
-        pauses = {pause.scope: pause for pause in await PauseStore(database).all()}
-    kinds = [kind.name for kind in registry.configured(settings)]
-    due = f"{waiting} {'is' if waiting == '1' else 'are'} due" if waiting else "nobody is due"
-    if not kinds:
-        return False if waiting else None, f"{due}, and no channel is configured: set SMTP_URL, or a push service's key"
-    if EVERYTHING in pauses:
-        pause = pauses[EVERYTHING]
-        return False if waiting else None, f"{due}, and everything is paused ({pause.reason}): `reconnect resume`"
-    stopped = {kind: held for kind in kinds if (held := _held(kind, pauses))}
-    if len(stopped) == len(kinds):
-        scopes = ", ".join(stopped.values())
-        return (
-            False if waiting else None,
-            f"{due}, and every channel is paused ({scopes}): mend it, then `reconnect resume …`",
-        )
-    return True, f"{due}; by {', '.join(kind for kind in kinds if kind not in stopped)}"
-
-
-def _held(kind: str, pauses: Collection[str]) -> str | None:
-    return next((scope for scope in (channel_scope(kind), delivery_scope(kind)) if scope in pauses), None)
-
-
-#: Local parts of addresses that nobody reads, without dashes and dots, in the languages of our mails: ``noreply``, ``nepasrepondre``.
-_UNREAD = re.compile(
-    r"(no|not|dont|never)(reply|replies|answer|respond|contest(ar|e)$)|nepasr[eé]pondre|^(bounces?|mailerdaemon|"
-    r"notifications?|automated|autoreply|unattended)"
-)
+    async with _reports(settings) as (database, _):
+        return await examine_telling(settings, database)
 
 
 async def _replies(settings: Settings) -> Found:
-    """Whether replies are read. A mail tells its reader to reply in order to unsubscribe; it names no other way."""
-    if settings.smtp_url is None:
-        return True, "no mail is sent"
-    name = "EMAIL_REPLY_TO" if settings.email_reply_to else "EMAIL_FROM"
-    local = parseaddr(settings.email_reply_to or settings.email_from or "")[1].rpartition("@")[0].lower()
-    if _UNREAD.search(re.sub(r"[-_.]", "", local)):
-        return None, (
-            f"nobody can unsubscribe: the mail asks for a reply, and {name} is an address that nobody reads; "
-            "set EMAIL_REPLY_TO to a mailbox that somebody reads"
-        )
-    return True, f"go to {name}"
+    return examine_replies(settings)
 
 
 async def _columns(settings: Settings) -> Found:

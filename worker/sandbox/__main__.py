@@ -2,6 +2,6 @@
 
 import sys
 
-from worker.sandbox.server import main
+from worker.sandbox.command import main
 
 sys.exit(main())

@@ -15,7 +15,6 @@ What becomes of an answer is in ``store/mx_members.py``, what is not believed in
 """
 
 import os
-from collections import Counter
 from contextlib import suppress
 from datetime import datetime
 from time import monotonic
@@ -24,16 +23,12 @@ import msgspec
 import structlog
 
 from worker.errors import WorkerError
-from worker.mx.answers import Gone, MemberRead
 from worker.policy.listing import ListLies, Position, shrank
 from worker.runtime import Runtime
 from worker.schedules import slots_after
-from worker.stages.attribution import failure_of
 from worker.stages.breaker import Breaker
-from worker.stages.mx_words import mx_member
 from worker.stages.sync_pass import Progress, Streak, lease_of
 from worker.stages.syncing import USERS_A_PAGE, Checking, Listing
-from worker.stages.user_members import members_of, not_listed
 from worker.store.pauses import EVERYTHING, MX, PauseStore
 from worker.store.syncs.store import SyncStore
 from worker.store.syncs.sync import (
@@ -42,8 +37,6 @@ from worker.store.syncs.sync import (
     FINISHED,
     LISTING,
     Busy,
-    MemberChecked,
-    MemberToCheck,
     Sync,
     complete,
     told,
@@ -86,7 +79,7 @@ async def sync_all(
     accept_shorter: bool = False,
     progress: Progress | None = None,
 ) -> SyncResult | None:
-    """List everything, for ``seconds`` at most; ``None``: nothing is unfinished, and none was to ``begin``.
+    """List everything, for ``seconds`` at most. Returns ``None`` if no sync is unfinished and ``begin`` is false.
 
     Raises :class:`Busy` if another process is at it, and :class:`SyncEnded` with what stands in the way.
     """
@@ -278,58 +271,3 @@ async def sync(runtime: Runtime, *, may_begin: bool = False) -> str:
     if result.state != FINISHED and not runtime.stopping.is_set():
         await runtime.wake("sync", 1)
     return f"{result.state}: {result.summary}"
-
-
-async def sync_user(runtime: Runtime, user_guid: str) -> dict[str, int]:
-    """List the members of one user; what is not listed is checked at once. What was found, as in ``store/syncs/sync.py``."""
-    now = await runtime.set_clock()
-    store, found = runtime.database.store(SyncStore), Counter[str]()
-    known = await store.members_of(user_guid)
-    listed = await members_of(runtime.mx, user_guid)
-    if listed.failure is not None or (listed.is_gone and not known):
-        code = "not_found" if listed.failure is None else failure_of(listed.failure).code
-        raise SyncEnded(f"sync: MX does not list the members of {user_guid} ({code})")
-    if listed.lie:
-        raise SyncEnded(f"sync: MX's list of the members of {user_guid} is not believed: {listed.lie}")
-    heard = [mx_member(member, user_guid=user_guid) for member in listed.members.values()]
-    missing = not_listed(heard, known)
-    # First those that are not listed: one may have moved to a GUID that is new here.
-    for guid in missing:
-        await _sync_one(runtime, user_guid, guid, found, read_at=now)
-    await store.apply_one(
-        heard,
-        read_at=now,
-        now=runtime.clock.now(),
-        skip_aggregation=runtime.settings.mx_skip_aggregation,
-        found=found,
-    )
-    return complete(found + Counter(users=1))
-
-
-async def sync_member(runtime: Runtime, member_guid: str, user_guid: str | None = None) -> dict[str, int]:
-    """Read one member; ``user_guid`` where our tables do not have it. What was found, as in ``store/syncs/sync.py``."""
-    now = await runtime.set_clock()
-    found = Counter[str]()
-    user = user_guid or await runtime.database.store(SyncStore).user_of(member_guid)
-    if user is None:
-        raise SyncEnded(f"sync: {member_guid} is not in the database; MX needs its user to find it: add --user USR-…")
-    await _sync_one(runtime, user, member_guid, found, read_at=now)
-    return complete(found)
-
-
-async def _sync_one(
-    runtime: Runtime, user_guid: str, member_guid: str, found: Counter[str], *, read_at: datetime
-) -> None:
-    store, skip = runtime.database.store(SyncStore), runtime.settings.mx_skip_aggregation
-    answer = await runtime.mx.read_member(user_guid, member_guid)
-    if isinstance(answer, MemberRead):
-        said = [mx_member(answer.member, user_guid=user_guid, asked_guid=member_guid)]
-        await store.apply_one(said, read_at=read_at, now=runtime.clock.now(), skip_aggregation=skip, found=found)
-    elif isinstance(answer, Gone):
-        member = MemberToCheck(id=0, member_guid=member_guid, user_guid=user_guid, attempts=0)
-        await store.settle_checks(
-            None, [MemberChecked(member=member, gone=True)],
-            read_at=read_at, skip_aggregation=skip, seconds=0, now=runtime.clock.now(), found=found,
-        )  # fmt: skip
-    else:
-        raise SyncEnded(f"sync: MX does not read {member_guid} for us now ({failure_of(answer).code})")

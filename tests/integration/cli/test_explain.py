@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from worker.cli.inspect import explanation
+from worker.cli.explain import explanation
 from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep

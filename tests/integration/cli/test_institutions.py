@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from worker.cli import app
-from worker.cli.inspect import explanation, overview
+from worker.cli.explain import explanation
+from worker.cli.status import overview
 from worker.intake import Problem, Row, is_of_institutions, read_institutions
 from worker.stages.sweep import sweep
 from worker.store.institutions import InstitutionStore

@@ -3,7 +3,8 @@
 from datetime import timedelta
 from typing import Any
 
-from worker.cli.inspect import explanation, overview
+from worker.cli.explain import explanation
+from worker.cli.status import overview
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
 from worker.store.queries.unreadable import UnreadableStore

@@ -5,8 +5,8 @@ from io import StringIO
 from typing import Any
 
 from worker.cli.funnel import MEANINGS, funnel_table, waiting_table
-from worker.cli.inspect import overview
 from worker.cli.session import PlainConsole
+from worker.cli.status import overview
 from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep

@@ -4,8 +4,9 @@ from typing import Any
 
 from sqlalchemy import text
 
-from worker.cli.inspect import explanation, overview
+from worker.cli.explain import explanation
 from worker.cli.previewing import preview
+from worker.cli.status import overview
 from worker.policy.selection import MemberFacts, classify
 from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch

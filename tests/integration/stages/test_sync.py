@@ -8,7 +8,8 @@ import pytest
 
 from worker.stages import sync_pass, syncing, user_members
 from worker.stages.sweep import wake
-from worker.stages.sync import SyncEnded, sync, sync_all, sync_member, sync_user
+from worker.stages.sync import SyncEnded, sync, sync_all
+from worker.stages.sync_one import sync_member, sync_user
 from worker.store.syncs.store import SyncStore
 from worker.store.syncs.sync import told
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from worker.cli.data import import_into
-from worker.cli.inspect import explanation, overview
+from worker.cli.explain import explanation
+from worker.cli.status import overview
 from worker.policy.links import hash_of
 from worker.stages.click import LeadsTo, click
 from worker.stages.deliver import deliver

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import insert, text
 
 from tests.integration.store.histories import NOW, Histories
-from worker.cli.inspect import overview
+from worker.cli.status import overview
 from worker.store.queries import sampling, standing
 from worker.store.queries.standing import StandingStore
 from worker.store.queries.unreadable import UnreadableStore

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from tests.integration.stages.links import linked
-from worker.cli.inspect import explanation, overview
+from worker.cli.explain import explanation
 from worker.cli.reporting import links_pressed
+from worker.cli.status import overview
 from worker.store.queries.presses import PressStore
 
 HOUR = timedelta(hours=1)

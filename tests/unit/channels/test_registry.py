@@ -10,7 +10,7 @@ import pytest
 
 import worker
 from worker.channels import registry
-from worker.cli import checks, work
+from worker.cli import channel_checks, work
 from worker.policy.channel_choice import CHOICES, EMAIL, MESSENGER, PUSH_KINDS, Contact, Route, choose
 from worker.settings import Settings
 from worker.stages.explaining import Explainer
@@ -101,8 +101,8 @@ async def test_a_further_folder_is_opened_chosen_explained_checked_and_paused(wi
     assert "see PIGEON_LOFT" in Explainer(off, configured=(), pauses=(), now=now).contact(user)
     assert "is told by pigeon" in Explainer(on, configured=channels, pauses=(), now=now).contact(user)
 
-    assert await checks._channels(on) == (True, "messages are taken by pigeon")
-    assert await checks._channels(closed) == (
+    assert await channel_checks.examine_channels(on, patience=8) == (True, "messages are taken by pigeon")
+    assert await channel_checks.examine_channels(closed, patience=8) == (
         False,
         "pigeon does not take messages from us (loft_closed): see PIGEON_LOFT",
     )

@@ -1,0 +1,72 @@
+"""Sync one user or one member, for `reconnect sync --user` and `--member`."""
+
+from collections import Counter
+from datetime import datetime
+
+from worker.mx.answers import Gone, MemberRead
+from worker.runtime import Runtime
+from worker.stages.attribution import failure_of
+from worker.stages.mx_words import mx_member
+from worker.stages.sync import SyncEnded
+from worker.stages.user_members import members_of, not_listed
+from worker.store.syncs.store import SyncStore
+from worker.store.syncs.sync import (
+    MemberChecked,
+    MemberToCheck,
+    complete,
+)
+
+
+async def sync_user(runtime: Runtime, user_guid: str) -> dict[str, int]:
+    """List the members of one user; what is not listed is checked at once. What was found, as in ``store/syncs/sync.py``."""
+    now = await runtime.set_clock()
+    store, found = runtime.database.store(SyncStore), Counter[str]()
+    known = await store.members_of(user_guid)
+    listed = await members_of(runtime.mx, user_guid)
+    if listed.failure is not None or (listed.is_gone and not known):
+        code = "not_found" if listed.failure is None else failure_of(listed.failure).code
+        raise SyncEnded(f"sync: MX does not list the members of {user_guid} ({code})")
+    if listed.lie:
+        raise SyncEnded(f"sync: MX's list of the members of {user_guid} is not believed: {listed.lie}")
+    heard = [mx_member(member, user_guid=user_guid) for member in listed.members.values()]
+    missing = not_listed(heard, known)
+    # First those that are not listed: one may have moved to a GUID that is new here.
+    for guid in missing:
+        await _sync_one(runtime, user_guid, guid, found, read_at=now)
+    await store.apply_one(
+        heard,
+        read_at=now,
+        now=runtime.clock.now(),
+        skip_aggregation=runtime.settings.mx_skip_aggregation,
+        found=found,
+    )
+    return complete(found + Counter(users=1))
+
+
+async def sync_member(runtime: Runtime, member_guid: str, user_guid: str | None = None) -> dict[str, int]:
+    """Read one member; ``user_guid`` where our tables do not have it. What was found, as in ``store/syncs/sync.py``."""
+    now = await runtime.set_clock()
+    found = Counter[str]()
+    user = user_guid or await runtime.database.store(SyncStore).user_of(member_guid)
+    if user is None:
+        raise SyncEnded(f"sync: {member_guid} is not in the database; MX needs its user to find it: add --user USR-…")
+    await _sync_one(runtime, user, member_guid, found, read_at=now)
+    return complete(found)
+
+
+async def _sync_one(
+    runtime: Runtime, user_guid: str, member_guid: str, found: Counter[str], *, read_at: datetime
+) -> None:
+    store, skip = runtime.database.store(SyncStore), runtime.settings.mx_skip_aggregation
+    answer = await runtime.mx.read_member(user_guid, member_guid)
+    if isinstance(answer, MemberRead):
+        said = [mx_member(answer.member, user_guid=user_guid, asked_guid=member_guid)]
+        await store.apply_one(said, read_at=read_at, now=runtime.clock.now(), skip_aggregation=skip, found=found)
+    elif isinstance(answer, Gone):
+        member = MemberToCheck(id=0, member_guid=member_guid, user_guid=user_guid, attempts=0)
+        await store.settle_checks(
+            None, [MemberChecked(member=member, gone=True)],
+            read_at=read_at, skip_aggregation=skip, seconds=0, now=runtime.clock.now(), found=found,
+        )  # fmt: skip
+    else:
+        raise SyncEnded(f"sync: MX does not read {member_guid} for us now ({failure_of(answer).code})")
