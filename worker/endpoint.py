@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from worker.channels import TryLater
-from worker.channels.push.http import HttpResponse, Poster, retry_after
+from worker.channels.push.http import HttpResponse, Poster, asked_to_wait
 from worker.settings import Settings
 from worker.signing import Signer
 
@@ -47,7 +47,7 @@ class Endpoint:
         async with self._slots:
             reply = await self._poster.post(self._url, headers=headers, body=body.encode())
         if isinstance(reply, HttpResponse):
-            return Answer(reply.status in _OK, f"http_{reply.status}", retry_after(reply.headers))
+            return Answer(reply.status in _OK, f"http_{reply.status}", asked_to_wait(reply.headers))
         return Answer(accepted=False, code=reply.code, unreachable=isinstance(reply, TryLater))
 
     async def close(self) -> None:

@@ -29,6 +29,7 @@ FLOORS = (
         "broker_faults",
         "signing",
         "restarting",
+        "retry_after",
         "transport",
         "consumer",
     },

@@ -24,7 +24,8 @@ from worker.mx.answers import (
     Unsupported,
     Window,
 )
-from worker.mx.classifying import LONGEST_WAIT, classify_member, classify_window
+from worker.mx.classifying import classify_member, classify_window
+from worker.mx.failures import LONGEST_WAIT
 from worker.mx.uris import check_uri
 
 ASKED = "MBR-7c6f361b-e582-15b6-60c0-358f12466b4b"

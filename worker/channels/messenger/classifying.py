@@ -13,7 +13,7 @@ back what the refusals cost (``policy/streaks.py``): a wrong key (401) or a wron
 """
 
 from worker.channels import BadAddress, Doubt, Failed, Outcome, Refusal, Sent, TryLater
-from worker.channels.push.http import HttpResponse, retry_after
+from worker.channels.push.http import HttpResponse, asked_to_wait
 
 GONE = 410
 _WAIT = frozenset({429, 502, 503, 504})
@@ -29,5 +29,5 @@ def classify(reply: HttpResponse) -> Outcome:
         return BadAddress(code=code, refusal=Refusal(code, Doubt.MESSAGE))
     refusal = Refusal(code, Doubt.US)
     if status in _WAIT or status >= 500:  # noqa: PLR2004
-        return TryLater(code=code, after=retry_after(reply.headers), whole_channel=status in _WAIT, refusal=refusal)
+        return TryLater(code=code, after=asked_to_wait(reply.headers), whole_channel=status in _WAIT, refusal=refusal)
     return Failed(code=code, refusal=refusal)

@@ -8,8 +8,6 @@ the request is sent, the message was not delivered: :class:`~worker.channels.Try
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -20,6 +18,7 @@ from yarl import URL
 import worker
 from worker.channels import TryLater, Unknown
 from worker.errors import SettingsError
+from worker.retry_after import retry_after
 from worker.settings import urls as setting_urls
 
 #: Seconds for TCP and TLS together.
@@ -147,17 +146,9 @@ def error_code(error: Exception) -> str:
     return next((code for code, kinds in _ERROR_CODES if isinstance(error, kinds)), "unexpected")
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds in ``Retry-After`` (RFC 9110, 10.2.3), at most one day; ``None`` if the header is missing or invalid."""
-    value = next((v.strip() for name, v in headers.items() if name.lower() == "retry-after"), "")
-    if value.isascii() and value.isdecimal():
-        return min(float(value), _LONGEST_WAIT)
-    try:
-        until = parsedate_to_datetime(value)
-    except (ValueError, OverflowError, TypeError, IndexError):
-        return None
-    until = until.replace(tzinfo=UTC) if until.tzinfo is None else until
-    return min(max((until - datetime.now(UTC)).total_seconds(), 0.0), _LONGEST_WAIT)
+def asked_to_wait(headers: Mapping[str, str]) -> float | None:
+    """The seconds in ``Retry-After``, at most one day; ``None`` if the header is missing or invalid."""
+    return retry_after(headers, longest=_LONGEST_WAIT)
 
 
 def service_url(setting: str, url: str) -> str:

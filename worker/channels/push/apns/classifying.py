@@ -25,7 +25,7 @@ import re
 
 from worker.channels import BadAddress, ChannelDown, Doubt, Failed, Outcome, Refusal, Sent, TryLater
 from worker.channels.push.apns.provider_token import MIN_RENEWAL_INTERVAL
-from worker.channels.push.http import HttpResponse, retry_after
+from worker.channels.push.http import HttpResponse, asked_to_wait
 
 EXPIRED_PROVIDER_TOKEN = "ExpiredProviderToken"  # noqa: S105 - Apple's word for it
 
@@ -60,13 +60,13 @@ def classify(reply: HttpResponse) -> Outcome:  # noqa: PLR0911 - one return for 
     if reason in _TRANSIENT:
         # TooManyRequests counts the requests for one device, so it is no sign of a failure streak.
         refusal = None if reason == "TooManyRequests" else Refusal(reason, Doubt.US)
-        return TryLater(code=code, after=retry_after(reply.headers), refusal=refusal)
+        return TryLater(code=code, after=asked_to_wait(reply.headers), refusal=refusal)
     if reason in _OVERLOADED:
         return TryLater(
-            code=code, after=retry_after(reply.headers), whole_channel=True, refusal=Refusal(reason, Doubt.US)
+            code=code, after=asked_to_wait(reply.headers), whole_channel=True, refusal=Refusal(reason, Doubt.US)
         )
     if reason == "TooManyProviderTokenUpdates":
-        after = retry_after(reply.headers) or MIN_RENEWAL_INTERVAL
+        after = asked_to_wait(reply.headers) or MIN_RENEWAL_INTERVAL
         return TryLater(code=code, after=after, whole_channel=True, refusal=Refusal(reason, Doubt.US))
     return _classify_status(reply)
 
@@ -90,5 +90,5 @@ def _classify_status(reply: HttpResponse) -> Outcome:
         return ChannelDown(code=code)
     refusal = Refusal(code, Doubt.US)
     if status == 429 or status >= 500:  # noqa: PLR2004
-        return TryLater(code=code, after=retry_after(reply.headers), whole_channel=status == 503, refusal=refusal)  # noqa: PLR2004
+        return TryLater(code=code, after=asked_to_wait(reply.headers), whole_channel=status == 503, refusal=refusal)  # noqa: PLR2004
     return Failed(code=code, refusal=refusal)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.channels import ChannelDown, Doubt, Refusal, TryLater
-from worker.channels.push.http import retry_after, service_url
+from worker.channels.push.http import asked_to_wait, service_url
 from worker.errors import SettingsError, WorkerError
 
 try:
@@ -139,5 +139,5 @@ def _no_token(code: str, *, after: float | None = None) -> TryLater:
 
 def _classify(status: int, headers: Any) -> TryLater | ChannelDown:
     if status in _TRANSIENT or status >= 500:  # noqa: PLR2004
-        return _no_token(f"token_{status}", after=retry_after(headers))
+        return _no_token(f"token_{status}", after=asked_to_wait(headers))
     return ChannelDown(code=f"token_{status}")  # usual causes: the key was deleted, or this machine's clock is wrong

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.channels import BadAddress, ChannelDown, Doubt, Failed, Outcome, Refusal, Sent, TryLater
-from worker.channels.push.http import HttpResponse, retry_after
+from worker.channels.push.http import HttpResponse, asked_to_wait
 
 #: Codes whose cause is usually the whole project, but may be one token: a token of another project, or of an iOS app if Firebase
 #: has no key for Apple. :mod:`worker.channels.last_accepted` decides.
@@ -77,7 +77,7 @@ def _classify_status(reply: HttpResponse, details: list[dict[str, Any]]) -> Outc
 
 def _wait(code: str, headers: Mapping[str, str], *, whole_channel: bool) -> TryLater:
     refusal = Refusal(code, Doubt.US)
-    return TryLater(code=code, after=retry_after(headers), whole_channel=whole_channel, refusal=refusal)
+    return TryLater(code=code, after=asked_to_wait(headers), whole_channel=whole_channel, refusal=refusal)
 
 
 def _names_token(details: list[dict[str, Any]]) -> bool:

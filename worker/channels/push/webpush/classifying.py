@@ -21,7 +21,7 @@ import json
 from typing import Any
 
 from worker.channels import BadAddress, ChannelDown, Doubt, Failed, Outcome, Refusal, Sent, TryLater
-from worker.channels.push.http import HttpResponse, retry_after
+from worker.channels.push.http import HttpResponse, asked_to_wait
 
 OTHER_KEY = "vapid_key_mismatch"
 
@@ -44,7 +44,7 @@ def classify(reply: HttpResponse) -> Outcome:
         return ChannelDown(code=code)
     refusal = Refusal(code, Doubt.US)
     if status == 429 or status >= 500:  # noqa: PLR2004
-        return TryLater(code=code, after=retry_after(reply.headers), refusal=refusal)
+        return TryLater(code=code, after=asked_to_wait(reply.headers), refusal=refusal)
     return Failed(code=code, refusal=refusal)
 
 
