@@ -1,4 +1,4 @@
-"""Reads the body of a webhook of MX as hints (facts: *MX's webhooks*).
+"""Reads the body of a webhook of MX as hints.
 
 A webhook has no id, no time and no signature. MX repeats one up to 12 times within about a day, so it may be late, doubled or out of
 order. So a hint says one thing: read this member at MX. What else the body says is kept as words for operators, and never acted on.

@@ -1,4 +1,4 @@
-"""What an MX identifier looks like, as far as it may be relied on (facts: *Identifiers*).
+"""What an MX identifier looks like, as far as it may be relied on.
 
 Usually a prefix and a UUID, but shorter and longer ones exist: prefix, alphabet and length are checked, nothing more.
 """

@@ -1,4 +1,4 @@
-"""Which URIs may reach a user (facts: *Links*).
+"""Which URIs may reach a user.
 
 The one rule for fetch, deliver and preview: whatever passes here can be put into a mail, a push message or a page as it is. A URI that
 does not is refused when MX answers with it, so that it concerns its own reconnection alone.

@@ -1,7 +1,8 @@
 """When may a user be told, and how often?
 
 Four rules: grace after the break, quiet hours in the user's time zone, caps on what was already sent, and the days of the reminders.
-They are applied before a URI is minted: a reconnection is due at the moment that :func:`earliest` returns.
+They are applied before a URI is minted. Grace and reminders set the moment at which a reconnection is due; :func:`earliest` moves it out of
+quiet hours and past caps.
 
 **CadencePosition.** A reconnection counts its messages twice (:class:`CadencePosition`). ``step`` counts every message that was tried; it makes the key
 of the message, so it never goes back. ``base_step`` counts those among them that do not use up a reminder. The difference is the

@@ -1,18 +1,19 @@
 """What does a failure of MX do, in every stage?
 
 Fetch asks MX for a window. Deliver asks once more right before a message leaves. Verify reads members that were notified. A click on a
-link asks for a window at once (:mod:`worker.stages.click`). What a failure does to a webhook's hint is in :mod:`worker.stages.hints`.
+link asks for a window at once (:mod:`worker.stages.click`). A webhook makes its member be read (:mod:`worker.stages.hints`), and a sync lists
+members and reads those that it misses (:mod:`worker.stages.sync`).
 
-| kind | MX answers | fetch | deliver | verify | click |
-|---|---|---|---|---|---|
-| `REFUSED` | 401, 403, 406 | unchanged | message waits | check again in 5 min | try again |
-| `PACED` | 429, or pacing sent nothing in time | unchanged | message waits | check again in 5 min | try again |
-| `UPSTREAM` | 5xx, 408, a timeout, half a body | retry | retry, left out | next check | try again |
-| `PASSING` | 409, a null URI; an error of ours | retry | retry, left out | next check | try again |
-| `GONE` | 404 | `gone` | `gone`, left out | `gone` | `gone` |
-| `UNSUPPORTED` | 400 `Member cannot use OAuth` | `unsupported` | `unsupported`, left out | next check | `unsupported` |
-| `REJECTED` | another 4xx, a redirect | `quarantined` | `quarantined`, left out | next check | `quarantined` |
-| `HOSTILE` | a URI that must not reach a user | `quarantined` | `quarantined`, left out | does not occur | `quarantined` |
+| kind | MX answers | fetch | deliver | verify | click | hint, sync |
+|---|---|---|---|---|---|---|
+| `REFUSED` | 401, 403, 406 | unchanged | message waits | check again in 5 min | try again | waits |
+| `PACED` | 429, or pacing sent nothing in time | unchanged | message waits | check again in 5 min | try again | waits |
+| `UPSTREAM` | 5xx, 408, a timeout, half a body | retry | retry, left out | next check | try again | read again |
+| `PASSING` | 409, a null URI; an error of ours | retry | retry, left out | next check | try again | read again |
+| `GONE` | 404 | `gone` | `gone`, left out | `gone` | `gone` | `gone` |
+| `UNSUPPORTED` | 400 `Member cannot use OAuth` | `unsupported` | `unsupported`, left out | next check | `unsupported` | hint `failed` |
+| `REJECTED` | another 4xx, a redirect | `quarantined` | `quarantined`, left out | next check | `quarantined` | hint `failed` |
+| `HOSTILE` | a URI that must not reach a user | `quarantined` | `quarantined`, left out | does not occur | `quarantined` | does not occur |
 
 - **unchanged**: still `due`, no attempt is counted. After `REFUSED` fetch, deliver and verify do not ask MX until the breaker's
   probe is served; clicks go on asking. After `PACED` the reconnection waits for `Retry-After` and a random time of up to a minute.
@@ -20,6 +21,8 @@ link asks for a window at once (:mod:`worker.stages.click`). What a failure does
 - **retry**: `due` again by the schedule of :mod:`worker.policy.retries`, with one more failed attempt; `exhausted` if that is
   attempt number ``MAX_ATTEMPTS``.
 - **left out**: the message goes out about its other reconnections. If none is left, it is `cancelled`.
+- **hint, sync**: the reconnection stays as it is, except after a 404: then it ends as `gone`, unless a worker has leased it. **waits**: nothing
+  is counted. **read again**: by the same schedule, ``MAX_ATTEMPTS`` times for a hint. A sync reads a member three times at most, whatever failed.
 - **`unsupported`**: for 4 weeks, then a sweep may open another reconnection. `gone`: until a newer break. `exhausted` and
   `quarantined`: until `reconnect retry`.
 - **check again in 5 min**: not counted as a check. **next check**: counted, so that the interval to the next check grows. Verify
@@ -32,9 +35,10 @@ A failure streak: 20 `UPSTREAM` failures among a process's last 25 calls open th
 of the streak back, and the reconnections are as they were (:mod:`worker.stages.attribution`).
 
 A `GONE` or `REJECTED` answer counts as MX serving us. Any web server answers so, though: after 20 of them in a row in one process
-(:data:`worker.mx.client.MOST_GONE`) MX is asked for its list of users first. Without that list the answer is `UPSTREAM`.
+(:data:`worker.mx.client.MOST_GONE`) MX is asked for its list of users first. What comes
+instead of a list counts as the answer: `REFUSED` if it is no list of users or an empty one, `UPSTREAM` after a 5xx or a timeout.
 
-Which HTTP answer is of which kind is decided in :mod:`worker.mx.classifying`.
+Which HTTP answer is of which kind is decided in :mod:`worker.mx.failures` and :func:`worker.stages.attribution.failure_of`.
 """
 
 from dataclasses import dataclass
@@ -74,6 +78,8 @@ class Kind(Enum):
 NOT_SERVED = frozenset({Kind.REFUSED, Kind.PACED, Kind.UPSTREAM, Kind.PASSING})
 #: These count neither as an attempt nor as a check: they say nothing of a member.
 UNCOUNTED = frozenset({Kind.REFUSED, Kind.PACED})
+#: Each counts as an attempt, and MX is asked again while there are any left.
+ASKED_AGAIN = frozenset({Kind.UPSTREAM, Kind.PASSING})
 
 
 class MxFailure(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +97,7 @@ OUR_FAULT = MxFailure(kind=Kind.PASSING, code="internal_error")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class UpstreamFailure:
+class MxUnavailable:
     """MX serves nobody right now, or not us. The reconnection stays as it is."""
 
     code: str
@@ -131,13 +137,13 @@ class CheckAgain:
 
 def after_asking(  # noqa: PLR0911 - one return for each row of the table
     failure: MxFailure, *, attempts: int, max_attempts: int, now: datetime, rng: Random
-) -> UpstreamFailure | Retry | Close:
+) -> MxUnavailable | Retry | Close:
     """Fetch, deliver and click: what ``failure`` does to a reconnection after ``attempts`` failed attempts; a click counts none."""
     match failure.kind:
         case Kind.REFUSED:
-            return UpstreamFailure(code=failure.code)
+            return MxUnavailable(code=failure.code)
         case Kind.PACED:
-            return UpstreamFailure(code=failure.code, after=failure.after)
+            return MxUnavailable(code=failure.code, after=failure.after)
         case Kind.UPSTREAM | Kind.PASSING if attempts + 1 >= max_attempts:
             return Close(code=failure.code, state=_S.EXHAUSTED, reopen_at=NEVER, attempts=attempts + 1)
         case Kind.UPSTREAM | Kind.PASSING:

@@ -4,8 +4,9 @@ A notice is a reconnection of a member that is well, whose token has an expiry d
 is told that the connection will stop unless they renew it. Example with 14, 3: a token that expires on the 30th has notices on the
 16th and on the 27th.
 
-``broken_since`` of a notice is the expiry date, which is in the future. So no answer of MX makes its member "back", and verify does
-not check it. A notice ends when the application moves the date, or when the member breaks (:func:`ending`). ``store/reconnections/notices.py``
+``broken_since`` of a notice is the expiry date, which is in the future. So no answer of MX makes its member "back". Verify checks a notice
+only after a click, and only if its date was reckoned from ``consent_days``: then it ends as `reconnected`, because the consent was renewed.
+Otherwise a notice ends when the application moves the date, or when the member breaks (:func:`ending`). ``store/reconnections/notices.py``
 says the same in SQL; a property test holds the two together.
 """
 

@@ -1,7 +1,7 @@
 """The states of a reconnection and of a notification, a sentence each, and the moves between them: who makes each, what else happens, and
 whether the application is told.
 
-``store/reconnections/`` and ``store/notifications/`` check every move they write against the tables at the end of this file.
+``store/reconnections/`` and ``store/notifications/`` check every move they write against the tables in this file.
 """
 
 from collections.abc import Iterable
@@ -53,7 +53,7 @@ class NotificationState(StrEnum):
     FAILED = "failed"
     #: The answer was lost after dispatch began: it may have arrived. A first message is followed by another the next day.
     UNKNOWN = "unknown"
-    #: Overtaken: the user came back, or a fresher message replaced it.
+    #: Nothing was left to tell: the user came back, or every bank was left out of it.
     CANCELLED = "cancelled"
     #: The address does not exist, or its owner wants no messages.
     SUPPRESSED = "suppressed"
@@ -153,7 +153,7 @@ RECONNECTION_MOVES = (
         told=False,
     ),
     Move(
-        "requeue", (_R.READY,), (_R.DUE,), (_DELIVER,), "the window is wiped, the message goes without it", told=False
+        "leave_out", (_R.READY,), (_R.DUE,), (_DELIVER,), "the window is wiped, the message goes without it", told=False
     ),
     Move(
         "remind",
@@ -238,8 +238,8 @@ NOTIFICATION_MOVES = (
     ),
     Move("resend", (_N.UNKNOWN,), (_N.PENDING,), (_RETRY,), "its reconnections are ready again", told=False),
 )
-#: Where a streak of refusals turned out to be of us (``policy/streaks.py``), what it had done is undone, unless something else was
-#: begun for the user meanwhile. Nothing else makes these moves.
+#: If a streak of refusals was caused by our sender or our credentials (``policy/streaks.py``), its effects are undone, except where other
+#: work was begun for the user since. Nothing else makes these moves.
 GIVEN_BACK = (
     Move(
         "revive",

@@ -9,8 +9,8 @@ call    MX answers                            ``failed`` returns           ``may
 ====== ===================================== ============================ =========================
 1       503 for member A                      False                        True: it waits
 2       a window for member B                 (``served``)                 False: A's own, an attempt
-3-21    503 for 19 members                    False                        True: they wait
-22      503 for another member                True: the breaker opens      ``was_mx`` of the 19: True
+3-20    503 for 18 members                    False                        True: they wait
+21      503 for another member                True: the breaker opens      ``was_mx`` of the 20: True
 ====== ===================================== ============================ =========================
 
 Fetch holds a failure back while ``may_be_mx``; once ``was_mx``, its reconnection stays as it was. Deliver writes the failure at
@@ -57,8 +57,8 @@ class Attribution:
         self._probe = probe
         #: How often MX served somebody in this run.
         self._served = 0
-        #: By the id of a reconnection whose failure may be MX's: ``_served`` when it failed. If that count grew since, MX was serving
-        #: others, and the failure is the reconnection's own.
+        #: Maps the id of a reconnection to the value of ``_served`` when it failed. If ``_served`` is larger now, MX has served others
+        #: since, and the failure is that of the member.
         self._blamed: dict[int, int] = {}
 
     def served(self) -> None:

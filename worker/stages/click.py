@@ -29,15 +29,14 @@ from worker.mx.answers import Window
 from worker.mx.retrying import NOT_ASKED
 from worker.mx.uris import check_uri
 from worker.policy.links import hash_of, is_nonce, new_token
-from worker.policy.mx_failures import Close, Kind, Retry, UpstreamFailure, after_asking
+from worker.policy.mx_failures import Close, Kind, MxUnavailable, Retry, after_asking
 from worker.policy.recovery import AFTER_CLICK
 from worker.policy.states import OPEN, ReconnectionState
 from worker.runtime import Runtime
 from worker.stages.attribution import failure_of
 from worker.stages.breaker import Breaker
 from worker.stages.fetch_outcomes import FetchOutcomes
-from worker.store import clicking
-from worker.store.clicking import Begun, ClickStore, Now
+from worker.store.clicking import Begun, ClickClose, ClickStore, PressResult
 from worker.store.clicks import Press
 from worker.store.pauses import MX, PauseStore
 from worker.store.queries.link_page import BankNow
@@ -125,11 +124,11 @@ class _Click:
             is_usable=self._is_usable,
         )
         match begun:
-            case Begun(what=Now.NO_LINK):
+            case Begun(what=PressResult.NO_LINK):
                 return NoLink()
-            case Begun(what=Now.TOO_MANY, until=datetime() as until):
+            case Begun(what=PressResult.TOO_MANY, until=datetime() as until):
                 return TooMany(until)
-            case Begun(what=Now.PAUSED):
+            case Begun(what=PressResult.PAUSED):
                 return TryAgain()
             case Begun(what=what, bank=BankNow() as bank, press=Press() as press, now=datetime() as now):
                 answer = await self._answer(what, bank, press, now, begun.encrypted_uri)
@@ -138,12 +137,14 @@ class _Click:
                 return answer
         return Choose()
 
-    async def _answer(self, what: Now, bank: BankNow, press: Press, now: datetime, locked: str | None) -> Answer:
-        if what is Now.OVER:
+    async def _answer(
+        self, what: PressResult, bank: BankNow, press: Press, now: datetime, locked: str | None
+    ) -> Answer:
+        if what is PressResult.OVER:
             return _over(bank, ReconnectionState(bank.state))
-        if what is Now.HANDED_OUT:
+        if what is PressResult.HANDED_OUT:
             return self._leads_to(locked)
-        if what is Now.DOUBLE:
+        if what is PressResult.DOUBLE:
             return await self._wait_for_first(bank, press, now)
         return await self._ask(bank, press, now)
 
@@ -177,9 +178,9 @@ class _Click:
             case Close(code=code, state=state, reopen_at=reopen_at):
                 if state is _S.QUARANTINED:
                     log.warning("quarantined", member=bank.member_guid, outcome=code)
-                end = clicking.Ended(state=state, outcome=code, reopen_at=reopen_at)
+                end = ClickClose(state=state, outcome=code, reopen_at=reopen_at)
                 return _over(bank, await self._store.close(bank, press, end, now))
-            case UpstreamFailure() | Retry():
+            case MxUnavailable() | Retry():
                 await self._store.fail(bank, press, failure.code, now, asked=failure.code != NOT_ASKED)
         return TryAgain(None if failure.after is None else timedelta(seconds=failure.after))
 
@@ -187,7 +188,7 @@ class _Click:
         """MX gave out a window. The member in the same answer may be back already."""
         fetched = FetchOutcomes(self._runtime).of_window(_claim(bank), answer)
         if fetched.state is _S.RECONNECTED:
-            end = clicking.Ended(state=fetched.state, outcome=fetched.outcome, well=fetched.well)
+            end = ClickClose(state=fetched.state, outcome=fetched.outcome, well=fetched.well)
             return _over(bank, await self._store.close(bank, press, end, now))
         window = NewWindow(
             reconnection_id=bank.reconnection_id,

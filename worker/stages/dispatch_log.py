@@ -56,7 +56,7 @@ class DispatchLog:
             raise LeaseLost
 
     async def stop_for_nobody(self) -> None:
-        """Write no more for senders who were all cut short, and leave no transaction open. Theirs is on record, or not."""
+        """Cancel the writer if every waiting sender was cancelled, so that no transaction stays open. Whether theirs was committed is unknown."""
         waiting = any(not future.done() for *_, future in (*self._group, *self._queue))
         if self._writer is not None and not waiting:
             self._writer.cancel()

@@ -7,7 +7,7 @@ import structlog
 
 from worker.mx.answers import Window
 from worker.policy.cadence import CadencePosition
-from worker.policy.mx_failures import Close, MxFailure, Retry, UpstreamFailure, after_asking
+from worker.policy.mx_failures import Close, MxFailure, MxUnavailable, Retry, after_asking
 from worker.policy.retries import next_attempt
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
@@ -33,7 +33,7 @@ class FetchOutcomes:
         now, rng = self._runtime.clock.now(), self._runtime.rng
         limit = self._settings.max_attempts
         match after_asking(failure, attempts=claim.attempts, max_attempts=limit, now=now, rng=rng):
-            case UpstreamFailure(code=code, after=after):
+            case MxUnavailable(code=code, after=after):
                 return defer(claim, next_attempt(1, now=now, rng=rng, after=after), code)
             case Retry(code=code, at=at, attempts=attempts):
                 return FetchResult(claim=claim, state=_S.DUE, outcome=code, attempts=attempts, next_attempt_at=at)

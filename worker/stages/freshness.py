@@ -32,7 +32,7 @@ from worker.mx.client import window_tells_status
 from worker.mx.uris import check_uri
 from worker.policy.cadence import CadencePosition
 from worker.policy.moments import NEVER
-from worker.policy.mx_failures import Close, Retry, UpstreamFailure, after_asking
+from worker.policy.mx_failures import Close, MxUnavailable, Retry, after_asking
 from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
@@ -65,7 +65,7 @@ class Fresh:
         return f"Fresh({self.item.reconnection_id})"
 
 
-Found = Fresh | ClosedReconnection | Requeued | UpstreamFailure
+Found = Fresh | ClosedReconnection | Requeued | MxUnavailable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,9 +105,9 @@ class Checked:
         return tuple(fresh.renewal for fresh in self.fresh if fresh.renewal is not None)
 
     @property
-    def upstream_failure(self) -> UpstreamFailure | None:
+    def upstream_failure(self) -> MxUnavailable | None:
         """Why the message cannot leave now."""
-        return next(iter(self._of(UpstreamFailure)), None)
+        return next(iter(self._of(MxUnavailable)), None)
 
 
 class Freshness:
@@ -130,7 +130,7 @@ class Freshness:
         while left and (room := MOST_NAMED - sum(isinstance(each, Fresh) for each in found)) > 0:
             batch, left = left[:room], left[room:]
             found += await asyncio.gather(*(self._one(item, now) for item in batch))
-            if any(isinstance(each, UpstreamFailure) for each in found):
+            if any(isinstance(each, MxUnavailable) for each in found):
                 break
         out = [each for item in left if (each := _left_out_unasked(item, now)) is not None]
         return Checked(found=[*found, *out], unnamed=tuple(p for p in left if _left_out_unasked(p, now) is None))
@@ -148,7 +148,7 @@ class Freshness:
         if age <= TRUSTED_FOR and not too_old and self._window_tells_status:
             return self._fit_to_send(item, now)
         if not self.may_ask:
-            return UpstreamFailure(code="mx_paused")
+            return MxUnavailable(code="mx_paused")
         if too_old and self._window_tells_status:
             return await self._minted_anew(item, now)
         if (over := await self._unless_still_broken(item, now)) is not None:
@@ -206,11 +206,11 @@ class Freshness:
         failure = failure_of(answer)
         if self._attribution.failed(failure, item.reconnection_id):
             self.may_ask = False
-            return UpstreamFailure(code=failure.code)
+            return MxUnavailable(code=failure.code)
         limit, rng = self._runtime.settings.max_attempts, self._runtime.rng
         outcome = after_asking(failure, attempts=item.attempts, max_attempts=limit, now=now, rng=rng)
         match outcome:
-            case UpstreamFailure():
+            case MxUnavailable():
                 return outcome
             case Retry(code=code, at=at, attempts=attempts):
                 left_out: Requeued | ClosedReconnection = _requeued(item, code, at=at, attempts=attempts)

@@ -14,7 +14,7 @@ opens nothing, because the member that MX gives is CONNECTED.
 MX answers                                   the hint is
 ============================================ =======================================================================
 the member                                   `done`
-404                                          `done`, and the member is gone
+404                                          `done`, and the member is gone; its reconnection ends unless it is leased
 401, 403, 406: MX refuses everybody          due as it was; the breaker opens, and the run ends
 429, or pacing sent nothing in time          due after ``Retry-After`` and up to a minute; no attempt is counted
 5xx, a timeout, half a body, 409             due by the schedule of ``policy/retries.py``; `failed` after ``MAX_ATTEMPTS``
@@ -32,7 +32,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from worker.mx.answers import Member, MemberRead
-from worker.policy.mx_failures import OUR_FAULT, UNCOUNTED, Kind, MxFailure
+from worker.policy.mx_failures import ASKED_AGAIN, OUR_FAULT, UNCOUNTED, Kind, MxFailure
 from worker.policy.retries import next_attempt
 from worker.runtime import Runtime
 from worker.stages.attribution import Attribution, failure_of
@@ -144,7 +144,7 @@ class Hints:
             at = next_attempt(1, now=now, rng=rng, after=failure.after)
             return _again(claim, failure.code, at, read_at, attempts=claim.attempts)
         attempts = claim.attempts + 1
-        if failure.kind not in {Kind.UPSTREAM, Kind.PASSING} or attempts >= self._settings.max_attempts:
+        if failure.kind not in ASKED_AGAIN or attempts >= self._settings.max_attempts:
             result = HintResult(claim=claim, outcome=failure.code, state="failed", attempts=attempts)
             return Reading(result=result, read_at=read_at)
         patient = failure.code == "http_503"

@@ -1,4 +1,5 @@
-"""Does an answer of MX mean that a member is back? Fetch, verify and deliver all ask here."""
+"""Does an answer of MX mean that a member is back? Fetch, verify and deliver ask here; webhooks and syncs ask
+:func:`worker.policy.recovery.is_back` for many members at once."""
 
 from datetime import datetime
 

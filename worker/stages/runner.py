@@ -1,4 +1,4 @@
-"""The runner: how fetch, deliver and verify work through what is due.
+"""The runner: how fetch, deliver, verify, hints, events and sync work through what is due.
 
 It claims a batch of due rows, works on them concurrently, writes results in one transaction, and claims the next batch as soon as
 slots fall free, so that one slow answer never delays the rest.

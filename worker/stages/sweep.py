@@ -21,7 +21,7 @@ from math import ceil
 import structlog
 
 from worker.policy.outage import LEAST_BREAKS, LEAST_HISTORY, WINDOW, is_burst
-from worker.policy.states import NotificationState
+from worker.policy.states import Mover, NotificationState
 from worker.runtime import Runtime
 from worker.stages.next_steps import steps_after
 from worker.stages.retention import retain
@@ -105,7 +105,7 @@ async def recover(runtime: Runtime, store: SweepStore) -> int:
                     next_steps=next_steps,
                 )
             )
-        recovered += await deliveries.settle(unknown, now=now)
+        recovered += await deliveries.settle(unknown, now=now, by=Mover.SWEEP)
     if poison := await store.set_aside(runtime.clock.now()):
         log.error("set_aside", rows=poison, why="their workers died with them", what_to_do="see `reconnect status`")
     return recovered

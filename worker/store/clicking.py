@@ -32,7 +32,7 @@ from worker.store.sql.moments import database_now
 from worker.store.windows import NewWindow, Windows
 
 
-class Now(Enum):
+class PressResult(Enum):
     """What a press comes to before MX is asked."""
 
     #: The token is unknown, or expired.
@@ -56,7 +56,7 @@ class Now(Enum):
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
     """The beginning of a click. What is set follows from ``what``."""
 
-    what: Now
+    what: PressResult
     now: datetime | None = None
     bank: BankNow | None = None
     press: Press | None = None
@@ -69,7 +69,7 @@ class Begun(msgspec.Struct, frozen=True, kw_only=True):
         return f"Begun({self.what})"
 
 
-class Ended(msgspec.Struct, frozen=True, kw_only=True):
+class ClickClose(msgspec.Struct, frozen=True, kw_only=True):
     """How a reconnection ends by MX's answer to a click."""
 
     state: ReconnectionState
@@ -114,10 +114,10 @@ class ClickStore:
         async def work(connection: AsyncConnection) -> Begun:
             link = await self._links.press(connection, token_hash)
             if link is None:
-                return Begun(what=Now.NO_LINK)
+                return Begun(what=PressResult.NO_LINK)
             bank = await self._bank(connection, link, reconnection_id)
             if bank is None:
-                return Begun(what=Now.CHOOSE)
+                return Begun(what=PressResult.CHOOSE)
             found = await self._statements.note(connection, bank.reconnection_id, link.id, link.now, max_age=max_age)
             bank = msgspec.structs.replace(bank, state=found.state)
             press = await self._clicks.press(connection, link.id, bank.reconnection_id, nonce_hash, link.now)
@@ -127,9 +127,9 @@ class ClickStore:
                 mine.add(press.id)
                 if found.is_open:
                     record_about(connection, EventType.CLICKED, (bank.reconnection_id,))
-            begun = Begun(what=Now.MINT, now=link.now, bank=bank, press=press)
+            begun = Begun(what=PressResult.MINT, now=link.now, bank=bank, press=press)
             if found.is_open and (press.id not in mine or press.outcome is not None):
-                return msgspec.structs.replace(begun, what=Now.DOUBLE)
+                return msgspec.structs.replace(begun, what=PressResult.DOUBLE)
             end = await self._end_without_asking(connection, link, begun, found, max_age=max_age, is_usable=is_usable)
             if end is None:
                 return begun
@@ -159,7 +159,7 @@ class ClickStore:
         if found is None:
             return None, tries > 1
         bank, press = found
-        return Begun(what=Now.MINT, now=press.clicked_at, bank=bank, press=press), False
+        return Begun(what=PressResult.MINT, now=press.clicked_at, bank=bank, press=press), False
 
     async def _end_without_asking(
         self,
@@ -175,20 +175,20 @@ class ClickStore:
         assert begun.bank is not None and begun.press is not None, "a click on a bank"  # noqa: S101, PT018
         bank, press, become = begun.bank, begun.press, msgspec.structs.replace
         if not found.is_open:
-            return str(found.state), become(begun, what=Now.OVER)
+            return str(found.state), become(begun, what=PressResult.OVER)
         if found.is_paused:
             await self._clicked.owe(connection, bank.reconnection_id, link.now)
-            return "paused", become(begun, what=Now.PAUSED)
+            return "paused", become(begun, what=PressResult.PAUSED)
         if found.may_have_window:
             oldest = FIRST if max_age is None else link.now - max_age
             uri = await self._windows.hand_out(connection, bank.reconnection_id, press.id, fetched_after=oldest)
             if uri is not None and is_usable(uri):
                 await self._clicked.serve(connection, bank.reconnection_id, moved_to=None)
-                return "stored_window", become(begun, what=Now.HANDED_OUT, encrypted_uri=uri)
+                return "stored_window", become(begun, what=PressResult.HANDED_OUT, encrypted_uri=uri)
             if uri is not None:
                 await self._windows.take_back(connection, press.id)
         until = found.no_mint_before
-        return None if until is None else ("too_many", become(begun, what=Now.TOO_MANY, until=until))
+        return None if until is None else ("too_many", become(begun, what=PressResult.TOO_MANY, until=until))
 
     async def _bank(self, connection: AsyncConnection, link: LinkAt, named: int | None) -> BankNow | None:
         """The bank that is named, else the only open one, else, where none is open, the only one. ``None``: the user has to choose."""
@@ -265,7 +265,7 @@ class ClickStore:
 
         return await self._database.transaction(work)
 
-    async def close(self, bank: BankNow, press: Press, end: Ended, now: datetime) -> ReconnectionState:
+    async def close(self, bank: BankNow, press: Press, end: ClickClose, now: datetime) -> ReconnectionState:
         """MX's answer ends the reconnection, wherever it stands; returns the state that it ended in, by this or before.
 
         A fetch under way finds it closed and discards its result. A message under way goes without it, or is cancelled.

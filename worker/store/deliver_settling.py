@@ -13,7 +13,7 @@ from worker.store.links import Links
 from worker.store.members import Well
 from worker.store.notifications.claimed import ClaimedNotification
 from worker.store.notifications.transitions import NotificationTransitions
-from worker.store.reconnections.changes import Change, after_message, close, requeue
+from worker.store.reconnections.changes import Change, after_message, close, leave_out
 from worker.store.reconnections.transitions import Transitions
 from worker.store.sql.rows import Rows
 from worker.store.windows import NewWindow, Windows
@@ -108,16 +108,23 @@ class DeliverSettling:
         self._addresses = rows.part(RefusedAddresses)
         self._links = rows.part(Links)
 
-    async def run(self, connection: AsyncConnection, results: Sequence[DeliveryResult], now: datetime) -> int:
+    async def run(
+        self,
+        connection: AsyncConnection,
+        results: Sequence[DeliveryResult],
+        now: datetime,
+        *,
+        by: Mover = Mover.DELIVER,
+    ) -> int:
         """Write what is still ours to write; returns how many messages that were."""
-        finished = await self._notifications.finish(connection, [_row(result, now) for result in results], now)
+        finished = await self._notifications.finish(connection, [_row(result, now) for result in results], now, by=by)
         ours = [result for result in results if result.notification.id in finished]
         renewed = [(result.notification.id, window) for result in ours for window in result.renewals]
         ids = [window.reconnection_id for _, window in renewed]
         await self._reconnections.apply(
             connection,
             [change for result in ours for change in _changes(result, now)],
-            by=Mover.DELIVER,
+            by=by,
             now=now,
             left_out=[item for result in ours for item in result.left_out],
             replaced=ids,
@@ -190,7 +197,7 @@ def _changes(result: DeliveryResult, now: datetime) -> list[Change]:
         for each in result.closed
     ]
     requeued = [
-        requeue(
+        leave_out(
             each.reconnection_id,
             at=each.next_attempt_at,
             outcome=each.outcome,

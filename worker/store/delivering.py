@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.policy.states import Mover
 from worker.store.deliver_settling import ClosedReconnection, DeliverSettling, DeliveryResult, Requeued
 from worker.store.links import Links, NewLink
 from worker.store.notifications.claimed import ClaimedNotification
@@ -84,9 +85,9 @@ class DeliverStore:
 
         return await self._database.transaction(work)
 
-    async def settle(self, results: Sequence[DeliveryResult], *, now: datetime) -> int:
+    async def settle(self, results: Sequence[DeliveryResult], *, now: datetime, by: Mover = Mover.DELIVER) -> int:
         """Write the results of notifications that are still held, in one transaction; returns how many were."""
-        return await self._database.transaction(lambda connection: self._settling.run(connection, results, now))
+        return await self._database.transaction(lambda connection: self._settling.run(connection, results, now, by=by))
 
     async def settle_and_assess(
         self, results: Sequence[DeliveryResult], *, now: datetime, probe_after: dict[str, timedelta]

@@ -142,7 +142,7 @@ class HintStore:
 
 
 def _by_moment(readings: Sequence[Reading]) -> list[list[Reading]]:
-    """In the order of their beginning, and apart where a slow answer would make the others look as old as itself."""
+    """Groups readings by the moment at which they began. A group spans 2 s at most, since its earliest moment counts for all of it."""
     groups: list[list[Reading]] = []
     for each in sorted(readings, key=lambda one: one.read_at):
         if not groups or (each.read_at - groups[-1][0].read_at).total_seconds() > _TOGETHER:

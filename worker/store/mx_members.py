@@ -15,7 +15,7 @@ well again, a reconnection is open    closed as `reconnected` by the rule of ver
                                       one is left to its worker, which asks MX as well
 another user than our row has         nothing: the row is kept, and counted
 managed by a partner                  nothing: it is counted
-older than the end of a reconnection  nothing: the customer came back after MX was read
+asked for before a reconnection ended  nothing: the answer is out of date
 ===================================== =================================================================================
 """
 

@@ -37,8 +37,7 @@ _R = ReconnectionState
 
 #: Members visited in one transaction: keeps it short, and a sweep of millions flat.
 PAGE = 10_000
-#: Seconds of a sweep in which everything is gone through: for the daily reconciliation, and for one that somebody waits for.
-#: A page always is.
+#: Seconds that a sweep spends on a reconciliation: on the daily one, and on one that somebody waits for. At least one page is done.
 SHARES, SHARE = {"daily": 0.5}, 5.0
 
 

@@ -25,7 +25,7 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     moved_to: str | None = None
     #: Reconnected: what MX said.
     well: Well | None = None
-    #: The member was read, or failed to be; what was not asked at all costs it none of its growing intervals.
+    #: Whether this counts as a check, so that the interval to the next one grows. Not if MX was not asked at all.
     counts: bool = True
 
 

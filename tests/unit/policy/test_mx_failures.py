@@ -8,13 +8,15 @@ import pytest
 
 from worker.policy import mx_failures
 from worker.policy.mx_failures import (
+    ASKED_AGAIN,
     RECHECK_AFTER,
+    UNCOUNTED,
     CheckAgain,
     Close,
     Kind,
     MxFailure,
+    MxUnavailable,
     Retry,
-    UpstreamFailure,
     after_asking,
     after_checking,
 )
@@ -29,12 +31,12 @@ ROWS = [
 ]
 
 
-def asked(kind: Kind, attempts: int = 0) -> UpstreamFailure | Retry | Close:
+def asked(kind: Kind, attempts: int = 0) -> MxUnavailable | Retry | Close:
     failure = MxFailure(kind=kind, code="code", after=30.0)
     return after_asking(failure, attempts=attempts, max_attempts=8, now=NOW, rng=Random(1))
 
 
-def in_words(outcome: UpstreamFailure | Retry | Close) -> str:
+def in_words(outcome: MxUnavailable | Retry | Close) -> str:
     if isinstance(outcome, Close):
         return f"`{outcome.state}`"
     return "retry" if isinstance(outcome, Retry) else "unchanged"
@@ -57,19 +59,21 @@ def test_every_kind_of_failure_has_its_row() -> None:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_each_row_says_what_every_stage_does(row: list[str]) -> None:
     kind = Kind[row[0].strip("`")]
-    fetch, deliver, verify, click = row[2:]
+    fetch, deliver, verify, click, hint = row[2:]
     becomes = in_words(asked(kind))
     assert fetch == becomes
     assert deliver == ("message waits" if becomes == "unchanged" else f"{becomes}, left out")
     assert verify in {checked(kind), "does not occur"}
     # A click never counts an attempt, so it ends a reconnection where fetch ends it at once, and nowhere else.
     assert click == (becomes if becomes.startswith("`") else "try again")
+    read = {**dict.fromkeys(UNCOUNTED, "waits"), **dict.fromkeys(ASKED_AGAIN, "read again"), Kind.GONE: "`gone`"}
+    assert hint in {read.get(kind, "hint `failed`"), "does not occur"}
 
 
 @pytest.mark.parametrize("kind", Kind)
 def test_only_what_may_be_the_members_fault_counts_as_an_attempt(kind: Kind) -> None:
     outcome = asked(kind, attempts=7)
-    if kind in {Kind.UPSTREAM, Kind.PASSING}:
+    if kind in ASKED_AGAIN:
         assert isinstance(outcome, Close)
         assert (outcome.state, outcome.attempts) == (ReconnectionState.EXHAUSTED, 8)
     else:
@@ -78,6 +82,6 @@ def test_only_what_may_be_the_members_fault_counts_as_an_attempt(kind: Kind) -> 
 
 def test_a_wait_that_mx_asked_for_is_kept() -> None:
     paced, passing = asked(Kind.PACED), asked(Kind.PASSING)
-    assert paced == UpstreamFailure(code="code", after=30.0)
+    assert paced == MxUnavailable(code="code", after=30.0)
     assert isinstance(passing, Retry)
     assert passing.at >= NOW + timedelta(seconds=30)

@@ -8,9 +8,9 @@
 - **What if Redis is away?** A fallback share: each process keeps to the rate divided by the number of processes that it last saw.
 
 A click goes before all of this: a user waits. Its permit (``urgent=True``) takes the present moment although others have reserved
-it, and puts the next free moment off by one interval. So whoever reserves next pays the debt, and the rate holds over seconds: batches
-may have reserved 1.25 s ahead, so for that long up to one more request for each click leaves than the rate says. Urgent moments are an
-interval apart as well: clicks alone keep to the rate, and then they queue. During a silence of MX a click is refused at once. While
+it, and moves the next free moment back by one interval. Moments that were reserved before, up to 1.25 s ahead, are still used; for that
+long the rate may be exceeded by one request for each click. Urgent moments are an interval apart as well: clicks alone keep to the rate,
+and then they queue. During a silence of MX a click is refused at once. While
 Redis is away it takes a moment of its process's own share. Example with 50 a second: five clicks within a second go at once, and the
 next five moments of the batch come 103 ms later than they would have.
 

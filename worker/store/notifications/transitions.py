@@ -85,11 +85,16 @@ class NotificationTransitions:
         await self._execute(connection, self._add_items, items)
 
     async def finish(
-        self, connection: AsyncConnection, results: Sequence[Mapping[str, Any]], now: datetime
+        self,
+        connection: AsyncConnection,
+        results: Sequence[Mapping[str, Any]],
+        now: datetime,
+        *,
+        by: Mover = Mover.DELIVER,
     ) -> set[int]:
         """``finish`` and ``retry``: end leases with their results. Returns the ids that were still leased under their epoch."""
         for state in {row["state"] for row in results}:
-            check("retry" if state is _N.PENDING else "finish", Mover.DELIVER, _N.SENDING, state)
+            check("retry" if state is _N.PENDING else "finish", by, _N.SENDING, state)
         ordered = sorted(results, key=lambda row: row["id"])
         finished = {row.id for row in await self._execute(connection, self._finish, ordered, now=now)}
         for row in ordered:

@@ -54,10 +54,10 @@ def after_message(id_: int, after: ReconnectionState, *, now: datetime, told: bo
     return Change(id=id_, name=name, before=_R.READY, after=after, columns=written_too)
 
 
-def requeue(id_: int, *, at: datetime, **columns: Any) -> Change:
+def leave_out(id_: int, *, at: datetime, **columns: Any) -> Change:
     """It is left out of its message, and due again by itself."""
     return Change(
-        id=id_, name="requeue", before=_R.READY, after=_R.DUE, columns={"next_attempt_at": at, **columns}, wipes=True
+        id=id_, name="leave_out", before=_R.READY, after=_R.DUE, columns={"next_attempt_at": at, **columns}, wipes=True
     )
 
 

@@ -181,8 +181,8 @@ def _is_first_of_its_user(now: ColumnElement[datetime], *, probe: bool) -> Colum
     so a user's banks are never told in two messages.
 
     The plain SQL would be ``NOT EXISTS (an earlier one)`` with ``state = 'due'``. PostgreSQL turns NOT EXISTS into a join, and may
-    choose to read all reconnections for it; so this counts instead. And it would take the index of what is due for as good as the
-    index of users, as long as it does not know how much is due; so the state is hidden from the planner.
+    choose to read all reconnections for it; so this counts instead. Until statistics say how many rows are due, PostgreSQL may use the
+    index of what is due where the index of users is better; so the state is hidden from the planner.
     """
     earlier = reconnections.alias("earlier")
     e = earlier.c
