@@ -32,6 +32,10 @@ RETRY_SECONDS = 15.0
 
 _SQLITE_BUSY_SECONDS = 30
 
+#: libpq's options of TCP: a host that is gone without a word is noticed within a minute, and a statement to it fails. Linux' own defaults are
+#: 15 minutes for what was sent, and two hours for an answer that never comes.
+_TCP = {"tcp_user_timeout": 30_000, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+
 
 def database_url(settings: Settings) -> URL:
     """The URL with the driver that this worker uses: psycopg for PostgreSQL, aiosqlite for SQLite."""
@@ -57,6 +61,7 @@ def open_engine(settings: Settings, *, pool_size: int = 5) -> AsyncEngine:
         max_overflow=0,
         # No ping before each transaction: one that meets a dead connection is run again as a whole, see Database.transaction.
         connect_args={
+            **{name: value for name, value in _TCP.items() if name not in url.query},
             "connect_timeout": 5,
             "client_encoding": "utf8",  # whatever PGCLIENTENCODING or the role's own setting says
             "application_name": "reconnection-worker",
