@@ -24,6 +24,7 @@ from worker.stages.freshness import TRUSTED_FOR
 from worker.stages.planning import UNREACHABLE_WAIT
 from worker.stages.runner import Runner
 from worker.stages.sweep import MOST_WOKEN
+from worker.web import overload
 from worker.web.guard import VIEW_SECONDS
 from worker.web.limits import Limit
 
@@ -113,6 +114,9 @@ FIGURES: list[tuple[str, Callable[[], object]]] = [
     (r"presses of the link, or (\d+) from the address", lambda: Limit.PRESSES.value.amount),
     (r"\*\*Check the member sooner,\*\* .*?: (20 .*?) minutes after the click", _checks_after_click),
     (r"a page took longer than (\d+) s", lambda: int(VIEW_SECONDS)),
+    (r"(\d+) transactions of one web process were in hand", lambda: overload.MOST),
+    (r"with (\d+) transactions in hand, pages and presses", lambda: overload.MOST),
+    (r"the API with (\d+), and `web_overloaded`", lambda: overload.MOST_FOR_PROGRAMS),
     (r"last answer is older than a (minute)", lambda: {timedelta(minutes=1): "minute"}[TRUSTED_FOR]),
 ]
 

@@ -49,8 +49,9 @@ log = structlog.get_logger()
 ASK_SECONDS = 10.0
 #: A click that is not answered after so long is given up: its process died (seconds).
 GIVEN_UP_AFTER = ASK_SECONDS + 3.0
-#: How often a double click looks whether the first press is answered (seconds).
-_LOOK_EVERY = 0.075
+#: A double click looks after so many seconds whether the first press is answered, then after ever longer times: each look is a
+#: statement, and while MX is slow many wait.
+_FIRST_LOOK, _LOOK_GROWTH, _LONGEST_LOOK = 0.075, 1.4, 0.7
 
 _S = ReconnectionState
 
@@ -151,6 +152,7 @@ class _Click:
     async def _wait_for_first(self, bank: BankNow, press: Press, now: datetime) -> Answer:
         """The answer that the first press of a double click gets."""
         began, left = time.monotonic(), GIVEN_UP_AFTER - (now - press.clicked_at).total_seconds()
+        wait = _FIRST_LOOK
         while True:
             outcome, locked = await self._store.look(press.id)
             if locked is not None:
@@ -160,7 +162,8 @@ class _Click:
                 return TryAgain() if state in OPEN else _over(bank, state)
             if time.monotonic() >= began + left:
                 return await self._ask(bank, press, now + timedelta(seconds=time.monotonic() - began))
-            await asyncio.sleep(_LOOK_EVERY)
+            await asyncio.sleep(wait)
+            wait = min(wait * _LOOK_GROWTH, _LONGEST_LOOK)
 
     async def _ask(self, bank: BankNow, press: Press, now: datetime) -> Answer:
         began = time.monotonic()
@@ -169,10 +172,6 @@ class _Click:
         if isinstance(answer, Window):
             return await self._served(bank, press, answer, now)
         failure = failure_of(answer)
-        if failure.kind is Kind.REFUSED:
-            breaker = Breaker(self._runtime.database.store(PauseStore), MX)
-            breaker.refused(failure.code)
-            await breaker.settle(now, probe=False)
         # A click is no failed attempt, so it never comes to the last one.
         match after_asking(failure, attempts=0, max_attempts=2, now=now, rng=self._runtime.rng):
             case Close(code=code, state=state, reopen_at=reopen_at):
@@ -182,6 +181,10 @@ class _Click:
                 return _over(bank, await self._store.close(bank, press, end, now))
             case MxUnavailable() | Retry():
                 await self._store.fail(bank, press, failure.code, now, asked=failure.code != NOT_ASKED)
+        if failure.kind is Kind.REFUSED:  # after that: what the user is owed must not be lost with it
+            breaker = Breaker(self._runtime.database.store(PauseStore), MX)
+            breaker.refused(failure.code)
+            await breaker.settle(now, probe=False)
         return TryAgain(None if failure.after is None else timedelta(seconds=failure.after))
 
     async def _served(self, bank: BankNow, press: Press, answer: Window, now: datetime) -> Answer:

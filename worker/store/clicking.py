@@ -217,7 +217,7 @@ class ClickStore:
             outcome = await self._clicks.outcome_of(connection, click_id)
             return outcome, None if outcome is None else await self._windows.of_click(connection, click_id)
 
-        return await self._database.transaction(work)
+        return await self._database.apart(work)
 
     async def standing(self, bank: BankNow) -> ReconnectionState:
         """The state that the bank's reconnection is in now."""

@@ -20,6 +20,7 @@ from worker.stages.to_reconnect import BrokenBank, ToReconnect, opt_out, to_reco
 from worker.web.client import Clients
 from worker.web.limits import Limit, Limits, derived_key
 from worker.web.openapi import document
+from worker.web.overload import MOST_FOR_PROGRAMS, Overload
 from worker.web.problems import problem
 
 API = "/api/v1"
@@ -52,11 +53,12 @@ def _digest(key: str) -> bytes:
 class ApiRoutes:
     """The handlers."""
 
-    def __init__(self, runtime: Runtime, clients: Clients, limits: Limits) -> None:
+    def __init__(self, runtime: Runtime, clients: Clients, limits: Limits, overload: Overload) -> None:
         settings = runtime.settings
         self._runtime = runtime
         self._clients = clients
         self._limits = limits
+        self._overload = overload
         self._keys = Keys(settings.api_keys)
         self._link_key = derived_key(settings, "api link")
         self._document = document(settings.public_base_url or "")
@@ -94,7 +96,7 @@ class ApiRoutes:
         return names_user(guid, own_ids=self._runtime.settings.own_ids)
 
     async def _refusal(self, request: web.Request) -> web.Response | None:
-        """401 or 429; ``None`` for a request that may go on."""
+        """401 or 429; ``None`` for a request that may go on. Raises :class:`TurnedAway` while too much is in hand."""
         place = self._keys.place_of(request)
         if place is None:
             refusal = await self._too_many(request, Limit.UNAUTHORISED)
@@ -105,7 +107,10 @@ class ApiRoutes:
         wait = await self._limits.wait(Limit.API, f"key {place}")
         if wait is None:
             wait = await self._limits.wait(Limit.API_USER, request.match_info["user_guid"])
-        return None if wait is None else problem(429, "Too many requests.", retry_after=wait)
+        if wait is not None:
+            return problem(429, "Too many requests.", retry_after=wait)
+        self._overload.check(most=MOST_FOR_PROGRAMS)
+        return None
 
     async def _too_many(self, request: web.Request, limit: Limit) -> web.Response | None:
         address = self._clients.of(request.remote, request.headers.getall(hdrs.X_FORWARDED_FOR, []))

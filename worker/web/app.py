@@ -7,13 +7,13 @@ from aiohttp import web
 
 from worker.errors import SettingsError
 from worker.runtime import Runtime
-from worker.stages.click import GIVEN_UP_AFTER
+from worker.stages.click import ASK_SECONDS, GIVEN_UP_AFTER
 from worker.web import schema
 from worker.web.api import ApiRoutes
 from worker.web.client import Clients, PublicHost
 from worker.web.credentials import Credentials
 from worker.web.done import DoneRoutes
-from worker.web.forms import MOST_BYTES
+from worker.web.forms import MOST_BYTES, MOST_SECONDS
 from worker.web.guard import UNSUBSCRIBE, WEBHOOKS, Guard
 from worker.web.headers import POLICY, common_headers
 from worker.web.health import HealthRoutes
@@ -24,8 +24,10 @@ from worker.web.overload import Overload
 from worker.web.pages import Pages
 from worker.web.webhooks import WebhookRoutes
 
-#: Seconds that a press may take beside MX's answer: the database, before and after it.
-_BESIDE_MX = 10.0
+#: Seconds that a press may take: a slow body, a double click whose first press died, MX, and the database before and after it.
+_PRESS_SECONDS = MOST_SECONDS + GIVEN_UP_AFTER + ASK_SECONDS + 5.0
+#: Seconds that an opt-out may take. Nobody waits for it, and whoever posts it may not try twice.
+_OPT_OUT_SECONDS = 55.0
 
 
 def make_app(runtime: Runtime) -> web.Application:
@@ -44,18 +46,19 @@ def make_app(runtime: Runtime) -> web.Application:
         clients=clients,
         limits=limits,
         pages=pages,
-        press_seconds=GIVEN_UP_AFTER + _BESIDE_MX,
-        overload=Overload(runtime.database),
+        press_seconds=_PRESS_SECONDS,
+        opt_out_seconds=_OPT_OUT_SECONDS,
         prefix=prefix,
         has_api=bool(settings.api_keys),
     )
     app = web.Application(middlewares=[web.middleware(guard)], client_max_size=MOST_BYTES)
-    links, optout = LinkRoutes(runtime, pages, limits), OptOutRoutes(runtime, pages, limits)
+    overload = Overload(runtime.database)
+    links, optout = LinkRoutes(runtime, pages, limits, overload), OptOutRoutes(runtime, pages, limits, overload)
     done, health = DoneRoutes(runtime, pages), HealthRoutes(settings)
     webhooks = None
     if settings.mx_webhook_auth is not None:
         webhooks = WebhookRoutes(runtime, Credentials(settings.mx_webhook_auth.get_secret_value()), clients, limits)
-    api = ApiRoutes(runtime, clients, limits) if settings.api_keys else None
+    api = ApiRoutes(runtime, clients, limits, overload) if settings.api_keys else None
     for at in dict.fromkeys(("", prefix)):  # a proxy may take the prefix off, or not
         app.router.add_get(f"{at}/r/{{token}}", links.show)
         app.router.add_post(f"{at}/r/{{token}}", links.press)

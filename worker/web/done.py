@@ -20,6 +20,8 @@ log = structlog.get_logger()
 
 #: Hints in hand at once; more are dropped, since every member is checked after a while anyway.
 _MOST_HINTS = 50
+#: Seconds that one may take. A connection that hangs must not keep its place for ever.
+_HINT_SECONDS = 10.0
 
 
 class DoneRoutes:
@@ -49,7 +51,8 @@ class DoneRoutes:
 
     async def _hint(self, guid: str) -> None:
         try:
-            await oauth_ended(self._runtime, guid)
+            async with asyncio.timeout(_HINT_SECONDS):
+                await oauth_ended(self._runtime, guid)
         except Exception:  # it is a hint
             log.warning("hint_lost", exc_info=True)
 

@@ -1,4 +1,4 @@
-"""What stands before every handler: the host, overload, the limits per address, the time limit, errors, the access log."""
+"""What stands before every handler: the host, the limits per address, the time limit, errors, the access log."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from worker.errors import WorkerError
 from worker.web.client import Clients, PublicHost
 from worker.web.health import CHALLENGE
 from worker.web.limits import Limit, Limits
-from worker.web.overload import Overload
+from worker.web.overload import TurnedAway
 from worker.web.pages import Pages
 from worker.web.problems import Problems
 
@@ -41,15 +41,15 @@ class Guard:
         limits: Limits,
         pages: Pages,
         press_seconds: float,
-        overload: Overload,
+        opt_out_seconds: float,
         prefix: str,
         has_api: bool = False,
     ) -> None:
-        """``press_seconds``: how long a press of a button may take. ``prefix``: the path of ``PUBLIC_BASE_URL``.
+        """``press_seconds``: how long a press of a button may take; ``opt_out_seconds``: the same of an opt-out, which nobody waits for.
 
-        ``has_api``: whether there is anything under ``/api/``.
+        ``prefix``: the path of ``PUBLIC_BASE_URL``. ``has_api``: whether there is anything under ``/api/``.
         """
-        self._overload = overload
+        self._opt_out_seconds = opt_out_seconds
         self._host = host
         self._clients = clients
         self._limits = limits
@@ -74,10 +74,12 @@ class Guard:
 
     async def _safely(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
         try:
-            async with asyncio.timeout(VIEW_SECONDS if _is_view(request) else self._press_seconds):
+            async with asyncio.timeout(self._seconds(request, route)):
                 return await self._checked(request, handler, route)
         except web.HTTPException as error:
             return self._refused(request, error, self._answers(request))
+        except TurnedAway:
+            pass
         except WorkerError as error:
             log.warning("web_not_available", route=route, why=str(error))
         except TimeoutError:
@@ -91,13 +93,16 @@ class Guard:
         if (route not in HEALTH or CHALLENGE in request.headers) and not self._is_meant(request):
             text = "This is not the address of these pages. Open the link in your message again.\n"
             return web.Response(status=421, text=text)
-        if _may_come_back(request, route) and self._overload.is_here:
-            return self._answers(request).later(request)
         if route not in HEALTH and route != WEBHOOKS and not route.startswith(API):
             address = self._clients.of(request.remote, request.headers.getall(hdrs.X_FORWARDED_FOR, []))
             if address is not None and (wait := await self._limits.wait(_limit(request, route), address)) is not None:
                 return self._answers(request).busy(request, wait)
         return await handler(request)
+
+    def _seconds(self, request: web.Request, route: str) -> float:
+        if _is_view(request):
+            return VIEW_SECONDS
+        return self._opt_out_seconds if route == UNSUBSCRIBE else self._press_seconds
 
     def _is_meant(self, request: web.Request) -> bool:
         hosts = request.headers.getall(hdrs.HOST, [])
@@ -120,11 +125,6 @@ class Guard:
 
 def _is_view(request: web.Request) -> bool:
     return request.method in {hdrs.METH_GET, hdrs.METH_HEAD}
-
-
-def _may_come_back(request: web.Request, route: str) -> bool:
-    """Whether a request may be told to come back. A mailbox provider may not try an opt-out twice, and MX waits long with a webhook."""
-    return route not in HEALTH and route != WEBHOOKS and (route != UNSUBSCRIBE or _is_view(request))
 
 
 def _limit(request: web.Request, route: str) -> Limit:

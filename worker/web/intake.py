@@ -25,6 +25,8 @@ WAKE_EVERY = 0.5
 #: Seconds between two lines of the log about what came.
 TELL_EVERY = 10.0
 
+#: Seconds that storing a batch may take. MX sends again what was not answered with 204.
+STORE_WITHIN = 15.0
 #: Seconds that storing what is waiting may take at the end.
 CLOSE_WITHIN = 5.0
 _SHOWN = frozenset({*KINDS, UNREADABLE})
@@ -90,13 +92,16 @@ class HintIntake:
     async def _store_batch(self, batch: Sequence[tuple[Sequence[Hint], "asyncio.Future[None]"]]) -> None:
         hints = [hint for given, _ in batch for hint in given]
         try:
-            to_read = await self._store(hints)
+            async with asyncio.timeout(STORE_WITHIN):
+                to_read = await self._store(hints)
         except asyncio.CancelledError:
             for _, stored in batch:
                 stored.cancel()
             raise
         except Exception as error:  # noqa: BLE001 - each request answers with it
-            if isinstance(error, WorkerError):  # the database is away: nobody is left to wait, and to pile up
+            if isinstance(
+                error, WorkerError | TimeoutError
+            ):  # the database is away: nobody is left to wait, and to pile up
                 batch, self._waiting = [*batch, *self._waiting], []
             _end(batch, error)
             return

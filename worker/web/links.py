@@ -8,6 +8,7 @@ from worker.stages.click import Answer, Back, Choose, LeadsTo, NoLink, TooMany, 
 from worker.stages.link_page import Page, page_of
 from worker.web.forms import read_form
 from worker.web.limits import Limit, Limits
+from worker.web.overload import Overload
 from worker.web.pages import RETRY_AFTER, Pages
 
 #: Characters of a nonce that is taken over. Ours have 22.
@@ -19,13 +20,15 @@ _LONGEST_NUMBER = 18
 class LinkRoutes:
     """The two handlers."""
 
-    def __init__(self, runtime: Runtime, pages: Pages, limits: Limits) -> None:
+    def __init__(self, runtime: Runtime, pages: Pages, limits: Limits, overload: Overload) -> None:
         self._runtime = runtime
         self._pages = pages
         self._limits = limits
+        self._overload = overload
 
     async def show(self, request: web.Request) -> web.Response:
         """The page. Changes nothing, however often it is asked for."""
+        self._overload.check()
         page = await page_of(self._runtime, request.match_info["token"])
         if page is None or not page.banks:
             return self._pages.unknown(request)
@@ -36,6 +39,7 @@ class LinkRoutes:
         token, form = request.match_info["token"], await read_form(request)
         if (wait := await self._limits.wait(Limit.LINK, f"r:{token}")) is not None:
             return self._pages.busy(request, wait)
+        self._overload.check()
         answer = await click(
             self._runtime,
             token,

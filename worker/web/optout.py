@@ -1,14 +1,28 @@
 """``/u/{token}``: who wants no more messages. A GET changes nothing; mail scanners follow this link too."""
 
-from aiohttp import web
+import asyncio
+from collections.abc import Mapping
 
+import structlog
+from aiohttp import web
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from worker.errors import DatabaseUnavailable
 from worker.runtime import Runtime
 from worker.stages.unsubscribing import Subscription, resubscribe, subscription, unsubscribe
 from worker.web.forms import read_form
 from worker.web.limits import Limit, Limits
+from worker.web.overload import Overload
 from worker.web.pages import Pages
 from worker.web.texts import UNSUBSCRIBE
 from worker.web.wording import bank_name
+
+log = structlog.get_logger()
+
+#: Opt-outs that are stored at once; the others wait for their turn, and take no places of customers' presses.
+MOST_AT_ONCE = 10
+#: Seconds for which storing one is tried again while the database is away: longer than for a page, which somebody waits for.
+PATIENCE = 20.0
 
 #: What a mailbox provider posts (RFC 8058).
 ONE_CLICK = ("List-Unsubscribe", "One-Click")
@@ -17,13 +31,16 @@ ONE_CLICK = ("List-Unsubscribe", "One-Click")
 class OptOutRoutes:
     """The two handlers."""
 
-    def __init__(self, runtime: Runtime, pages: Pages, limits: Limits) -> None:
+    def __init__(self, runtime: Runtime, pages: Pages, limits: Limits, overload: Overload) -> None:
         self._runtime = runtime
         self._pages = pages
         self._limits = limits
+        self._overload = overload
+        self._turns = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def show(self, request: web.Request) -> web.Response:
         """The page with the choice."""
+        self._overload.check()
         found = await subscription(self._runtime, request.match_info["token"])
         if found is None:
             return self._pages.unknown_unsubscribe(request)
@@ -34,6 +51,13 @@ class OptOutRoutes:
         token, form = request.match_info["token"], await read_form(request)
         if (wait := await self._limits.wait(Limit.LINK, f"u:{token}")) is not None:
             return self._pages.busy(request, wait)
+        async with self._turns:
+            async for attempt in _while_the_database_is_away():
+                with attempt:
+                    return await self._change(request, token, form)
+        raise AssertionError("unreachable")
+
+    async def _change(self, request: web.Request, token: str, form: Mapping[str, str]) -> web.Response:
         before = await subscription(self._runtime, token)
         if before is None:
             return self._pages.unknown_unsubscribe(request)
@@ -43,6 +67,11 @@ class OptOutRoutes:
         done = ""
         if choice == "all":
             done = "all" if await unsubscribe(self._runtime, token) else ""
+            if not done:
+                log.warning(
+                    "opt_out_not_stored",
+                    why="its user is not in `users`; the application deleted it, or did not write it",
+                )
         elif choice == "undo_all":
             done = "undo" if await resubscribe(self._runtime, token) else ""
         elif choice == "bank" and guid is not None:
@@ -66,3 +95,12 @@ class OptOutRoutes:
         named = next((member["name"] for member in members if member["guid"] == member_guid), "")
         values = {"opted_out": found.opted_out, "members": members, "done": done, "named": named}
         return self._pages.page(UNSUBSCRIBE, language, values)
+
+
+def _while_the_database_is_away() -> AsyncRetrying:
+    return AsyncRetrying(
+        retry=retry_if_exception_type(DatabaseUnavailable),
+        stop=stop_after_delay(PATIENCE),
+        wait=wait_fixed(0.5),
+        reraise=True,
+    )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.integration.stages.links import link, linked, message, reconnection
+from worker.errors import DatabaseUnavailable
 from worker.policy.links import new_token
 from worker.sandbox.script import STEPS
 from worker.stages import click as stage
@@ -293,3 +294,20 @@ async def test_a_click_that_finds_the_member_back_ends_a_fetch_and_a_message_und
         assert await bench.one("SELECT count(*) FROM windows WHERE uri IS NOT NULL") == 0
         (found,) = await bench.sql("SELECT state, lease_worker FROM reconnections")
         assert tuple(found) == ("reconnected", None)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_what_the_user_is_owed_is_written_before_the_breaker(
+    bench_for: Any, sandbox_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any, **__: Any) -> None:
+        raise DatabaseUnavailable("away")
+
+    async with sandbox_for({"ann": ["401"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        token, id_ = await linked(bench)
+        monkeypatch.setattr(stage.Breaker, "settle", away)
+        with pytest.raises(DatabaseUnavailable):
+            await press(bench, token)
+        assert (await row(bench, id_))["owed_at"]
+        assert await bench.one("SELECT outcome FROM clicks") == "http_401"

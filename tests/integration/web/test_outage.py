@@ -64,5 +64,15 @@ async def test_a_database_that_is_away_costs_a_page_that_says_try_again(
         assert (await site.ask("GET", "/readyz"))[0].status == 503
         await asyncio.to_thread(own_postgres.start)
         assert (await site.page(f"/r/{token}")).buttons == ["Reconnect Bank ann"]
+        # An opt-out waits for the database for longer than a page does: whoever posts it may not try twice.
+        await asyncio.to_thread(own_postgres.stop, "immediate")
+        data = {"List-Unsubscribe": "One-Click"}
+        opt_out = asyncio.create_task(site.ask("POST", f"/u/{token}", data=data))
+        for _ in range(2):
+            assert (await site.ask("GET", f"/r/{token}"))[0].status == 503
+        assert not opt_out.done()
+        await asyncio.to_thread(own_postgres.start)
+        assert (await opt_out)[0].status == 200
+        assert await site.bench.one("SELECT count(*) FROM users WHERE opted_out_at IS NOT NULL") == 1
     finally:
         broker.kill()

@@ -13,9 +13,9 @@ from structlog.testing import capture_logs
 
 from tests.integration.stages.links import linked
 from tests.integration.web.conftest import Html
-from worker.web.overload import MOST
+from worker.web.overload import MOST, MOST_FOR_PROGRAMS, Overload, TurnedAway
 
-pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+KEY = {"Authorization": "Bearer " + "k" * 40}
 
 
 async def _until(holds: Callable[[], bool], what: str) -> None:
@@ -25,8 +25,9 @@ async def _until(holds: Callable[[], bool], what: str) -> None:
         await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 async def test_who_comes_when_all_is_full_is_told_to_come_back_and_the_others_are_served(site_for: Any) -> None:
-    site = await site_for(mx_webhook_auth="Bearer " + "k" * 32)
+    site = await site_for(api_keys="k" * 40)
     token, _ = await linked(site.bench)
     database = site.bench.runtime.database
 
@@ -38,23 +39,46 @@ async def test_who_comes_when_all_is_full_is_told_to_come_back_and_the_others_ar
 
         async with database.engine.connect() as other:
             await other.execute(text("LOCK TABLE links"))
-            first = [asyncio.create_task(ask("GET", f"/r/{token}")) for _ in range(MOST)]
-            await _until(lambda: database.in_hand >= MOST, "all requests in hand")
+            # Not even a burst passes at once.
+            first = [asyncio.create_task(ask("GET", f"/r/{token}")) for _ in range(MOST + 20)]
+            await _until(lambda: sum(task.done() for task in first) == 20, "20 turned away")
+            assert database.in_hand == MOST
             with capture_logs() as logged:
                 late = [await ask("GET", f"/r/{token}"), await ask("POST", f"/r/{token}"), await ask("GET", "/u/x")]
-            assert [status for status, _ in late] == [503] * 3
+                late.append(await ask("GET", "/api/v1/users/USR-ann/reconnections", headers=KEY))
+            assert [status for status, _ in late] == [503] * 4
+            assert late[3][1].startswith("{")
             page = Html(late[0][1])
             page.check()
             assert page.buttons == ["Try again"]
-            assert [line["sent_back"] for line in logged if line["event"] == "web_overloaded"] == [1]
-            # These are not asked to come back: whoever watches us, and a mailbox provider, which may not.
-            assert (await ask("GET", "/healthz"))[0] == 200
+            events = [line["event"] for line in logged]
+            assert "web_overloaded" not in events, "one line in ten seconds, and the burst had it"
+            # What needs no database is served, and a mailbox provider is not asked to come back: it may not.
+            needless = [await ask("GET", path) for path in ("/healthz", "/done?status=success", "/nothing")]
+            assert [status for status, _ in needless] == [200, 200, 404]
             opt_out = asyncio.create_task(ask("POST", "/u/x", data={"List-Unsubscribe": "One-Click"}))
             await _until(lambda: database.in_hand > MOST, "the opt-out in hand")
-            assert not any(task.done() for task in [*first, opt_out])
+            assert not opt_out.done()
             await other.rollback()
         served = Counter(status for status, _ in await asyncio.gather(*first))
-        assert served == {200: MOST}
+        assert served == {200: MOST, 503: 20}
         assert (await opt_out)[0] == 404
         assert (await ask("GET", f"/r/{token}"))[0] == 200
     assert database.in_hand == 0
+
+
+async def test_the_log_says_how_many_were_turned_away() -> None:
+    class Busy:
+        in_hand = MOST
+
+    now = 100.0
+    overload = Overload(Busy(), clock=lambda: now)  # type: ignore[arg-type]
+    with capture_logs() as logged:
+        for _ in range(5):
+            with pytest.raises(TurnedAway):
+                overload.check()
+        Busy.in_hand, now = MOST_FOR_PROGRAMS, 111.0
+        overload.check()  # customers are served again; programs are not
+        with pytest.raises(TurnedAway):
+            overload.check(most=MOST_FOR_PROGRAMS)
+    assert [line["turned_away"] for line in logged] == [1, 4]
