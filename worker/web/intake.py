@@ -99,9 +99,8 @@ class HintIntake:
                 stored.cancel()
             raise
         except Exception as error:  # noqa: BLE001 - each request answers with it
-            if isinstance(
-                error, WorkerError | TimeoutError
-            ):  # the database is away: nobody is left to wait, and to pile up
+            # The database is away: nobody is left to wait, and to pile up.
+            if isinstance(error, WorkerError | TimeoutError):
                 batch, self._waiting = [*batch, *self._waiting], []
             _end(batch, error)
             return

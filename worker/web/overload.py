@@ -1,7 +1,7 @@
 """More requests than this process can serve: some are told to come back, so that the others are served soon.
 
-Without this every request would wait behind all that came before it. At 200 presses a second, where a process serves 140, the queue
-grows by 60 a second, and after half a minute nobody is served before they give up.
+Without this every request would wait behind all that came before it. At 200 presses a second, where a process serves 125, the queue
+grows by 75 a second, and after half a minute nobody is served before they give up.
 
 What counts is the transactions in hand: all of a process's work passes through its few connections to the database, so the queue forms
 there. Requests that wait for MX, or whose clients are slow to send, do not count. A handler asks right before its first transaction, so
