@@ -1,6 +1,7 @@
 """``python -m ops.bench [--full] [--only NAME …] [--profile]``."""
 
 import argparse
+import logging
 import sys
 import time
 import traceback
@@ -8,11 +9,13 @@ from contextlib import ExitStack
 
 import psycopg
 import redis
+import structlog
 
 from ops.bench.bench import Bench
 from ops.bench.forms import FULL, SHORT
 from ops.bench.machine import machine
 from ops.bench.measures import (
+    ageing,
     asked,
     child_memory,
     clicking,
@@ -39,6 +42,7 @@ MEASURES = {
     "asked": asked.asked,
     "tables": sweeping.table_size,
     "standing": standing.standing,
+    "ageing": ageing.ageing,
     "writing": writing.writing,
     "partitioning": partitioning.partitioning,
     "opening": sweeping.memory,
@@ -65,14 +69,14 @@ def main() -> int:
         "--profile", action="store_true", help="show where the CPU time of one child goes; nothing else"
     )
     given = parser.parse_args()
+    # Sweeps in this process say what they did; only what went wrong is worth a line here.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     form = FULL if given.full else SHORT
     failed = 0
     began = time.monotonic()
     with ExitStack() as stack:
         servers = stack.enter_context(postgres()), stack.enter_context(broker()), stack.enter_context(upstream())
-        results = Results(
-            form=form.name, next_steps=form.next_steps, machine=_machine(*servers[:2]), only=given.only or ()
-        )
+        results = Results(form=form.name, rounds=form.rounds, machine=_machine(*servers[:2]), only=given.only or ())
         bench = Bench(form, *servers, results)
         if given.profile:
             profile(bench)

@@ -8,7 +8,7 @@ class Form:
     """One form."""
 
     name: str
-    next_steps: int
+    rounds: int
     #: Members of one run of the whole job.
     members: int
     #: Members of one run of a rival.
@@ -23,6 +23,8 @@ class Form:
     #: Members of a sweep beside reconnections that ended or are open, and how many of each there are (ended, open).
     standing_members: int
     standing: tuple[tuple[int, int], ...]
+    #: Breaks a day, while thirty days pass.
+    breaks_a_day: int
     #: Reconnections opened at once for the memory of a sweep: few, then many.
     openings: tuple[int, int]
     import_rows: int
@@ -43,7 +45,7 @@ class Form:
 
 SHORT = Form(
     name="bench",
-    next_steps=5,
+    rounds=5,
     members=6_000,
     rival_members=1_000,
     rival_rounds=1,
@@ -52,6 +54,7 @@ SHORT = Form(
     tables=(100_000, 1_000_000),
     standing_members=1_000_000,
     standing=((500_000, 0), (500_000, 300_000)),
+    breaks_a_day=2_000,
     openings=(20_000, 200_000),
     import_rows=1_000_000,
     import_rounds=2,
@@ -67,7 +70,7 @@ SHORT = Form(
 
 FULL = Form(
     name="bench-full",
-    next_steps=5,
+    rounds=5,
     members=30_000,
     rival_members=6_000,
     rival_rounds=5,
@@ -76,6 +79,7 @@ FULL = Form(
     tables=(100_000, 1_000_000, 10_000_000),
     standing_members=14_000_000,
     standing=((500_000, 0), (500_000, 300_000), (500_000, 3_000_000), (10_000_000, 3_000_000)),
+    breaks_a_day=50_000,
     openings=(50_000, 1_000_000),
     import_rows=1_000_000,
     import_rounds=5,

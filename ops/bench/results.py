@@ -71,11 +71,11 @@ def ratios(ours: Iterable[float], theirs: Iterable[float]) -> list[float]:
     return [a / b for a, b in zip(ours, theirs, strict=True)]
 
 
-def in_turns(runs: Mapping[str, Callable[[], Any]], next_steps: int) -> dict[str, list[Any]]:
+def in_turns(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
     """Run all of them in turns, the order reversed every other round, so that a drift of the machine hits all alike."""
     found: dict[str, list[Any]] = {name: [] for name in runs}
-    for permit in range(next_steps):
-        for name in runs if permit % 2 == 0 else reversed(list(runs)):
+    for turn in range(rounds):
+        for name in runs if turn % 2 == 0 else reversed(list(runs)):
             found[name].append(runs[name]())
     return found
 
@@ -85,7 +85,7 @@ class Results:
     """All that one form of the benchmark found."""
 
     form: str
-    next_steps: int
+    rounds: int
     machine: Mapping[str, str]
     #: The measures that were taken, if not all of them.
     only: Sequence[str] = ()

@@ -26,9 +26,7 @@ def delivering(bench: Bench) -> None:
             site = stack.enter_context(bench.site(broken=mails, smtp_port=sink.port, smtp_connections=connections))
             runs = {"bare": partial(_bare, sink, mails, connections), "ours": partial(_deliver, site, sink)}
             _deliver(site, sink)
-            found = in_turns(
-                runs, form.next_steps if connections == form.mail_connections[0] else max(form.next_steps // 2, 1)
-            )
+            found = in_turns(runs, form.rounds if connections == form.mail_connections[0] else max(form.rounds // 2, 1))
         ours.append((connections, median(found["ours"])))
         bare.append((connections, median(found["bare"])))
         bench.add(

@@ -50,9 +50,9 @@ def side_by_side(bench: Bench) -> None:
         }
         in_turns({name: site.run for name, site in ours.items()}, 1)
         ours["two children"].run()  # so that each has its first task behind it
-        next_steps = max(form.rival_rounds, 1)
-        workers = in_turns({name: site.run for name, site in ours.items()}, next_steps)
-        rivals = in_turns({rival.name: partial(run, rival, form.rival_members) for rival in best}, next_steps)
+        rounds = max(form.rival_rounds, 1)
+        workers = in_turns({name: site.run for name, site in ours.items()}, rounds)
+        rivals = in_turns({rival.name: partial(run, rival, form.rival_members) for rival in best}, rounds)
     for rival in best:
         ran = rivals[rival.name]
         publishing = median(r.publishing_seconds / r.members for r in ran) * 1e6
@@ -78,13 +78,13 @@ def _against(
     bench: Bench, group: str, *, wanted: float | None, ours: Mapping[str, list[Ran]], theirs: Sequence[list[RivalRan]]
 ) -> None:
     """The worker against the best of a group in each turn."""
-    permits = range(len(theirs[0]))
-    rates = [max(ran[permit].rate for ran in theirs) for permit in permits]
+    turns = range(len(theirs[0]))
+    rates = [max(ran[turn].rate for ran in theirs) for turn in turns]
     with_one = median(ratios((r.rate for r in ours["one child"]), rates))
     bench.add(
         row_of(
             f"worker ÷ the best of: {group}",
-            ratios((max(ran[permit].rate for ran in ours.values()) for permit in permits), rates),
+            ratios((max(ran[turn].rate for ran in ours.values()) for turn in turns), rates),
             at_least=wanted,
             detail=f"each at its best on two cores, our sweep included; with one child {with_one:.1f}",
         )

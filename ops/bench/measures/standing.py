@@ -1,23 +1,33 @@
-"""What a sweep costs beside reconnections that wait or have ended, where nothing is due and where 10,000 are."""
+"""What a sweep costs beside reconnections that wait or have ended, where nothing is due and where 10,000 are; and what `status` and
+`explain` cost there. The plans of their statements beside the most of them are kept as ``results/plans.txt``.
+"""
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
+from itertools import pairwise
 from statistics import median
 
 import psycopg
 
 from ops.bench.bench import Bench
 from ops.bench.measures.sweeping import DUE
-from ops.bench.population import fill_alike, fill_standing, set_status
+from ops.bench.plans import Plans
+from ops.bench.population import fill_alike, fill_standing, member_guid, set_status
 from ops.bench.processes import settings_of
-from ops.bench.results import in_turns, ratios, row_of
+from ops.bench.results import KEPT, in_turns, ratios, row_of
+from worker.cli.explain import explanation
+from worker.cli.status import overview
 from worker.runtime import Runtime
 from worker.settings import load_settings
 from worker.stages.sweep import sweep
 
 #: Sweeps with nothing due in one turn: each is short.
 _SWEEPS = 5
+#: The database with the members, of which each site gets a copy.
+_TEMPLATE = "standing"
 
 
 class Site:
@@ -26,11 +36,11 @@ class Site:
     def __init__(self, bench: Bench, *, members: int, ended: int, waiting: int) -> None:
         self.name = f"standing_{ended}_{waiting}"
         self.says = f"{ended:,} ended and {waiting:,} open ones" if ended or waiting else "none"
+        self.ended, self.waiting = ended, waiting
         self._members = members
-        self._url = bench.migrated(self.name)
+        self._url = bench.postgres.create(self.name, template=_TEMPLATE)
         given = settings_of(database_url=self._url, redis_url="redis://127.0.0.1:9/0", mx_url="http://127.0.0.1:9")
         self._settings = load_settings(_env_file=None, **{name.lower(): value for name, value in given.items()})
-        fill_alike(self._url, members, status="CONNECTED")
         fill_standing(self._url, ended=ended, waiting=waiting)
         asyncio.run(self._sweep(1))
         while self._reconciles():  # the first time everything is gone through
@@ -40,7 +50,10 @@ class Site:
         with psycopg.connect(self._url) as connection:
             return connection.execute("SELECT 1 FROM reconciliations WHERE finished_at IS NULL").fetchone() is not None
 
-    async def _sweep(self, times: int, *, opens: int = 0) -> float:
+    @asynccontextmanager
+    async def _runtime(self) -> AsyncIterator[Runtime]:
+        """A process that is connected, and that wakes nobody."""
+
         async def nobody(_stage: str, _n: int) -> int:
             return 0
 
@@ -48,44 +61,71 @@ class Site:
         try:
             await runtime.set_clock()  # connects
             await runtime.database.transaction(lambda connection: connection.exec_driver_sql("SELECT 1"))
+            yield runtime
+        finally:
+            await runtime.close()
+
+    async def _sweep(self, times: int, *, opens: int = 0, plans: Plans | None = None) -> float:
+        async with self._runtime() as runtime:
+            if plans:
+                plans.watch(runtime.database.engine)
             began = time.perf_counter()
             for _ in range(times):
                 report = await sweep(runtime)
                 if report is None or report.opened != opens or report.closed:
                     raise RuntimeError(f"the sweep did {report}")
             return (time.perf_counter() - began) / times
-        finally:
-            await runtime.close()
 
     def nothing_due(self) -> float:
         """Seconds of a sweep that finds nothing to do."""
         return asyncio.run(self._sweep(_SWEEPS))
 
-    def some_due(self) -> float:
+    def some_due(self, plans: Plans | None = None) -> float:
         """Seconds of a sweep that opens 10,000, which are closed again afterwards."""
         with psycopg.connect(self._url, autocommit=True) as connection:
             connection.execute("CHECKPOINT")
             # The last ones: the first are broken already.
             among = {"first": self._members - DUE, "step": 1, "count": DUE}
             set_status(connection, "DENIED", **among)
-            took = asyncio.run(self._sweep(1, opens=DUE))
+            took = asyncio.run(self._sweep(1, opens=DUE, plans=plans))
             set_status(connection, "CONNECTED", **among)
             connection.execute("DELETE FROM reconnections WHERE state = 'due'")
             connection.execute("DELETE FROM changed_members")
             connection.execute("VACUUM reconnections, changed_members")
         return took
 
+    async def asked(self, plans: Plans | None = None) -> tuple[float, float]:
+        """Milliseconds of `status` and of `explain` of a member that waits; the start of a command is not among them."""
+        async with self._runtime() as runtime:
+            if plans:
+                plans.watch(runtime.database.engine)
+            moments = [time.perf_counter()]
+            for ask in (overview(runtime), explanation(runtime, member_guid(self.ended + self.waiting // 2))):
+                await ask
+                moments.append(time.perf_counter())
+        status, explain = (1e3 * (after - before) for before, after in pairwise(moments))
+        return status, explain
+
+    def explained(self) -> Plans:
+        """The plans of all that is measured here."""
+        plans = Plans()
+        asyncio.run(self._sweep(1, plans=plans))
+        self.some_due(plans)
+        asyncio.run(self.asked(plans))
+        return plans
+
 
 def standing(bench: Bench) -> None:
     """Beside none, and beside as many as the form says."""
     members = bench.form.standing_members
+    fill_alike(bench.migrated(_TEMPLATE), members, status="CONNECTED")
     sites = [
         Site(bench, members=members, ended=ended, waiting=waiting) for ended, waiting in ((0, 0), *bench.form.standing)
     ]
     for what, name in (("nothing", "nothing_due"), (f"{DUE:,}", "some_due")):
         runs = {site.name: partial(getattr(site, name)) for site in sites}
         in_turns(runs, 1)
-        found = in_turns(runs, bench.form.next_steps)
+        found = in_turns(runs, bench.form.rounds)
         empty = found[sites[0].name]
         for site in sites[1:]:
             bench.add(
@@ -96,5 +136,12 @@ def standing(bench: Bench) -> None:
                     detail=f"{median(found[site.name]) * 1e3:.0f} ms against {median(empty) * 1e3:.0f} ms",
                 )
             )
-    for site in sites:
-        bench.postgres.drop(site.name)
+    most = sites[-1]
+    beside = f"among {members:,} members with {most.says}"
+    asked = [asyncio.run(most.asked()) for _ in range(bench.form.rounds + 1)][1:]
+    for place, (command, at_most) in enumerate((("status", 300), ("explain", 100))):
+        took = [each[place] for each in asked]
+        bench.add(row_of(f"what `{command}` reads, {beside}", took, unit="ms", at_most=at_most))
+    most.explained().write(KEPT / "plans.txt", title=f"make {bench.form.name}: {beside}")
+    for name in (*(site.name for site in sites), _TEMPLATE):
+        bench.postgres.drop(name)

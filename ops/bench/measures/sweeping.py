@@ -76,11 +76,11 @@ def table_size(bench: Bench) -> None:
     form = bench.form
     tables = {size: Table(bench, size) for size in form.tables}
     in_turns({f"{size}": table.sweeps for size, table in tables.items()}, 1)
-    found = _in_turns(tables, form.next_steps)
+    found = _in_turns(tables, form.rounds)
     few, many = form.tables[0], form.tables[-1]
     _rows(bench, found, few, many)
     if len(tables) > 2:
-        _rows(bench, _in_turns(tables, form.next_steps, checkpoint_between=True), few, many, "a checkpoint between, ")
+        _rows(bench, _in_turns(tables, form.rounds, checkpoint_between=True), few, many, "a checkpoint between, ")
         lines = {
             label: [(size, median(took[place] for took in found[size])) for size in tables]
             for place, label in enumerate(("opens 10,000", "finds them open"))
@@ -93,10 +93,10 @@ def table_size(bench: Bench) -> None:
 
 
 def _in_turns(
-    tables: dict[int, Table], next_steps: int, *, checkpoint_between: bool = False
+    tables: dict[int, Table], rounds: int, *, checkpoint_between: bool = False
 ) -> dict[int, list[tuple[float, float]]]:
     runs = {f"{size}": partial(table.sweeps, checkpoint_between=checkpoint_between) for size, table in tables.items()}
-    found = in_turns(runs, next_steps)
+    found = in_turns(runs, rounds)
     return {size: found[f"{size}"] for size in tables}
 
 

@@ -30,9 +30,9 @@ def against_bare(bench: Bench) -> None:
         bares = {f"bare {n}": partial(bench.bare, requests=form.members, in_flight=n) for n in sites}
         in_turns(runs, 1)  # the first run of a process makes its connections and compiles its statements
         mixed = {name: run for pair in zip(bares.items(), runs.items(), strict=False) for name, run in pair}
-        found = in_turns(mixed, form.next_steps)
+        found = in_turns(mixed, form.rounds)
         found |= in_turns(
-            {"bare": bares["bare 400"], "usual": usual.run, "sqlite": sqlite.run}, max(form.next_steps - 2, 3)
+            {"bare": bares["bare 400"], "usual": usual.run, "sqlite": sqlite.run}, max(form.rounds - 2, 3)
         )
     for n, wanted in WANTED:
         _rows(bench, f"{n} in flight", wanted, found[f"ours {n}"], found[f"bare {n}"])
@@ -90,7 +90,7 @@ def curve(bench: Bench) -> None:
             site.run()
             found = in_turns(
                 {"bare": partial(bench.bare, requests=members, in_flight=n), "ours": site.run},
-                max(form.next_steps // 2, 1),
+                max(form.rounds // 2, 1),
             )
         ours.append((n, median(r.fetch_rate for r in found["ours"])))
         whole.append((n, median(r.rate for r in found["ours"])))
@@ -118,7 +118,7 @@ def children(bench: Bench) -> None:
             runs = {name: site.run for name, site in sites.items()}
             in_turns(runs, 1)
             runs["2"]()  # once more, so that each child has its first task behind it
-            found = in_turns(runs, form.next_steps if wanted else max(form.next_steps - 2, 3))
+            found = in_turns(runs, form.rounds if wanted else max(form.rounds - 2, 3))
         one, two = found["1"], found["2"]
         busy = median((r.worker_cpu + r.database_cpu + r.upstream_cpu) / r.fetch_seconds for r in two)
         bench.add(

@@ -96,7 +96,7 @@ def writing(bench: Bench) -> None:
     ):
         runs = {f"{listed}": getattr(writer, name) for listed, writer in writers.items()}
         in_turns(runs, 1)
-        found = in_turns(runs, bench.form.next_steps)
+        found = in_turns(runs, bench.form.rounds)
         bench.add(_row(what, found, unit, times=times, at_most=at_most))
     for writer in writers.values():
         bench.postgres.drop(writer.name)
