@@ -58,10 +58,10 @@ class Settling:
         self._notifications = rows.part(NotificationTransitions)
         self._windows = rows.part(Windows)
 
-    async def run(self, connection: AsyncConnection, next_steps: Sequence[UserResult], now: datetime) -> int:
+    async def run(self, connection: AsyncConnection, done: Sequence[UserResult], now: datetime) -> int:
         """Write what is still ours to write; returns how many messages are to be delivered."""
-        held = await self._claims.held(connection, [fetched.claim for results, _ in next_steps for fetched in results])
-        ours = [([f for f in results if f.claim.id in held], message) for results, message in next_steps]
+        held = await self._claims.held(connection, [fetched.claim for results, _ in done for fetched in results])
+        ours = [([f for f in results if f.claim.id in held], message) for results, message in done]
         speaking = {
             message.user_guid: message
             for results, message in ours

@@ -51,13 +51,13 @@ class FetchStore:
         """The users behind claims, by GUID, with what they were sent after ``since``."""
         return await self._database.transaction(lambda connection: self._users.load(connection, guids, since=since))
 
-    async def settle(self, next_steps: Sequence[UserResult], *, now: datetime) -> int:
+    async def settle(self, done: Sequence[UserResult], *, now: datetime) -> int:
         """Write the results of claims that are still held, in one transaction; the others are somebody else's by now.
 
         A user to whom another message is under way by now gets no second one: their reconnections wait until it is sent.
         Returns how many messages are to be delivered.
         """
-        return await self._database.transaction(lambda connection: self._settling.run(connection, next_steps, now))
+        return await self._database.transaction(lambda connection: self._settling.run(connection, done, now))
 
     async def release(self, claims: Sequence[ClaimedReconnection]) -> None:
         """Hand leases back at once; nothing is counted."""

@@ -134,8 +134,8 @@ class Life:
             if reconnection.is_open and (state := self.over(reconnection, now)) is not None:
                 reconnection.end(state, now)
             elif reconnection.state is _R.NOTIFIED and reconnection.next_at is not None and reconnection.next_at <= now:
-                next_steps = reconnection.step - reconnection.base_step
-                if next_steps >= len(self.config.reminder_days) and reconnection.reason is not Reason.EXPIRES_SOON:
+                spoken_steps = reconnection.step - reconnection.base_step
+                if spoken_steps >= len(self.config.reminder_days) and reconnection.reason is not Reason.EXPIRES_SOON:
                     reconnection.end(_R.EXHAUSTED, now)
                 else:
                     reconnection.state = _R.DUE
@@ -180,10 +180,10 @@ class Life:
             e for e in self.reconnections if is_due(e, {_R.DUE}, now) or is_due(e, {_R.DUE, _R.NOTIFIED}, now + SOON)
         ]
         for reconnection in claimed:
-            next_steps = reconnection.step - reconnection.base_step
+            spoken_steps = reconnection.step - reconnection.base_step
             if (state := self.over(reconnection, now)) is not None:
                 reconnection.end(state, now)
-            elif next_steps >= len(self.config.reminder_days) and reconnection.reason is not Reason.EXPIRES_SOON:
+            elif spoken_steps >= len(self.config.reminder_days) and reconnection.reason is not Reason.EXPIRES_SOON:
                 reconnection.end(_R.EXHAUSTED, now)
         left = [reconnection for reconnection in claimed if reconnection.is_open]
         for reconnection in left:
