@@ -42,6 +42,8 @@ async def test_a_user_with_more_banks_than_a_lease_has_time_for_is_told_of_all_o
         over = asyncio.Event()
 
         async def sweeps() -> None:
+            while not await bench.one("SELECT count(*) FROM reconnections WHERE state = 'leased'"):  # noqa: ASYNC110 - a row tells
+                await asyncio.sleep(0.01)
             pause = 6  # no lease is over before
             while not over.is_set():
                 await sweep(other.runtime)
