@@ -14,6 +14,7 @@ reminder is followed up, so a user gets at most one message too many.
 
 **Owed.** If a click failed for MX's or the bank's fault, and none succeeded within an hour, its user is owed a message: it is due at
 once, outside the days of the reminders, and uses up none of them. Fetch asks MX for a window first, so it leaves when MX serves again.
+If any other message tells the user before, nothing is owed any more.
 """
 
 from collections.abc import Sequence

@@ -12,6 +12,7 @@ from tests.integration.stages.test_click import press, row
 from tests.integration.stages.test_notices import _explain
 from worker.mx.answers import MemberRead, MemberState
 from worker.stages.click import LeadsTo, TryAgain
+from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.oauth_end import oauth_ended
 from worker.stages.sweep import sweep
@@ -107,6 +108,24 @@ async def test_whose_click_failed_an_hour_ago_is_told_once_and_keeps_the_reminde
         assert await bench.one("SELECT count(*) FROM notifications WHERE state = 'pending'") == 1
         await sweep(bench.runtime)
         assert await bench.one("SELECT count(*) FROM notifications") == 2
+
+
+async def test_a_message_that_leaves_after_a_failed_click_is_the_one_that_is_owed(
+    bench_for: Any, sandbox_for: Any
+) -> None:
+    async with sandbox_for({"ann": ["ok", "503", "ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings, public_base_url="https://reconnect.example.com")
+        token, id_ = await linked(bench)
+        await _back(bench, MINUTE, "next_attempt_at")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        assert (await row(bench, id_))["state"] == "ready"
+        assert await press(bench, token) == TryAgain()  # while the reminder waits to leave
+        assert (await row(bench, id_))["owed_at"]
+        await deliver(bench.runtime)
+        found = await row(bench, id_)
+        assert (found["state"], found["owed_at"]) == ("notified", None)
+        assert len(await sandbox.mails()) == 1
 
 
 async def test_a_click_that_is_served_within_the_hour_owes_nothing(bench_for: Any, sandbox_for: Any) -> None:

@@ -17,7 +17,8 @@ r = reconnections.c
 _R = ReconnectionState
 _NOW = bindparam("now", type_=Moment())
 #: In these states ``owed_at`` is kept: MX has not served the user whose click failed. Every other state clears it. In `ready`, for example,
-#: MX gave out a window, and the message about it tells the user.
+#: MX gave out a window, and the message about it tells the user. A message that told the user clears it too: the click may have failed
+#: while the message waited, and the user has it now.
 _NOT_SERVED = (_R.DUE, _R.LEASED, _R.NOTIFIED)
 
 
@@ -137,7 +138,11 @@ def applying(rows: Rows) -> Any:
                 ((r.next_check_at < given.again_at) & (r.next_check_at < given.next_check_at), r.next_check_at),
                 else_=given.next_check_at,
             ),
-            owed_at=case((given.state.in_([state_literal(state) for state in _NOT_SERVED]), r.owed_at), else_=None),
+            owed_at=case(
+                (given.notified_at.is_not(None), None),
+                (given.state.in_([state_literal(state) for state in _NOT_SERVED]), r.owed_at),
+                else_=None,
+            ),
             checks=func.coalesce(given.checks, r.checks),
             closed_at=given.closed_at,
             reopen_at=given.reopen_at,
