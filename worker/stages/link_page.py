@@ -3,12 +3,14 @@
 A link is about the reconnections that its message named, or, made by `reconnect link`, about all that its user has open. Each bank is
 shown as the newest word on it:
 
-| its reconnection | the page shows |
+| the newest reconnection of its member | the page shows |
 |---|---|
 | is open | `BROKEN`, or `AHEAD` for a notice whose date lies ahead |
-| closed, and the member has another open one | that one: its user has to reconnect the bank all the same |
 | closed as `reconnected` | `BACK` |
 | closed otherwise | `ENDED` |
+
+The newest one may be another than the message named. Example: a notice was sent, the token expired, and the customer came back by the
+notice's link: the reconnection that was opened in between says `BACK`. A notice that was cancelled is passed over where there is another.
 
 So a link works for ``LINK_DAYS``: it leads to whatever it spoke of that is broken now, also to what came back and broke anew. Once all of it is
 back or over, its page says so and leads nowhere.

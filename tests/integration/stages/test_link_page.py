@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from tests.integration.stages.links import link, linked, message, reconnection
+from tests.integration.stages.test_click import press
 from worker.policy.links import new_token
+from worker.stages.click import Back, Ended
 from worker.stages.link_page import BankState, page_of
 
 ENDS = {
@@ -53,6 +55,36 @@ async def test_what_ended_says_how_unless_the_member_broke_again(bench_for: Any,
     page = await page_of(bench.runtime, token)
     assert page is not None
     assert [(bank.reconnection_id, bank.state) for bank in page.banks] == [(newer, BankState.BROKEN)] != [(old, state)]
+
+
+@pytest.mark.parametrize(
+    ("before", "newest", "shown"),
+    [
+        # A notice was sent, the token expired, and its user came back by the notice's link.
+        (("expires_soon", "cancelled"), ("expired", "reconnected"), BankState.BACK),
+        (("connection_status", "cancelled"), ("connection_status", "reconnected"), BankState.BACK),
+        # It broke anew, and was given up.
+        *((("connection_status", "reconnected"), ("connection_status", end), ENDS[end]) for end in ENDS),
+        # It works, and its date was moved, or notices were turned off.
+        (("connection_status", "reconnected"), ("expires_soon", "cancelled"), BankState.BACK),
+        (("connection_status", "exhausted"), ("expires_soon", "cancelled"), BankState.ENDED),
+        (("expires_soon", "cancelled"), ("expires_soon", "cancelled"), BankState.ENDED),
+        (("expires_soon", "cancelled"), ("expires_soon", "reconnected"), BankState.BACK),
+    ],
+)
+async def test_of_what_ended_the_newest_is_shown_whichever_the_message_named(
+    bench_for: Any, before: tuple[str, str], newest: tuple[str, str], shown: BankState
+) -> None:
+    bench = await bench_for()
+    week_ago = timedelta(days=-9)
+    token, named = await linked(bench, reason=before[0], state=before[1], since=week_ago)
+    last = await reconnection(bench, "ann", reason=newest[0], state=newest[1])
+    of_user = await link(bench, "ann", days=40)
+    await bench.sql("UPDATE links SET created_at = :m", m=bench.stored(bench.runtime.clock.now() - timedelta(days=10)))
+    for each in (token, of_user):
+        assert await _shown(bench, each) == {"Bank ann": shown}
+    answers = [await press(bench, token, pressed) for pressed in (None, named, last)]
+    assert {type(answer) for answer in answers} == {Back if shown is BankState.BACK else Ended}
 
 
 async def test_a_notice_works_until_its_date(bench_for: Any) -> None:
