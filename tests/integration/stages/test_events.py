@@ -281,3 +281,25 @@ async def test_the_story_of_a_member_is_told_in_its_order_and_names_no_address_a
     )
     told = b"".join(receiver.bodies).decode()
     assert not [word for word in ("oauth/", "http:", "https:", "@", "state=") if word in told]
+
+
+async def test_a_replay_keeps_the_order_of_what_waits(bench_for: Any, receiver: Any) -> None:
+    bench = await bench_for(**on(receiver))
+    await write(bench, "a")
+    await events(bench.runtime)
+    receiver.behave = lambda event, nth: 500 if event["sequence"] == 2 else 204
+    await write(bench, "a")
+    await events(bench.runtime)
+    for passes in ({"seconds": 15}, {"minutes": 2}):
+        await later(bench, **passes)
+        await write(bench, "b")
+        await events(bench.runtime)
+    await write(bench, "a")  # waits behind the second
+    receiver.behave = lambda event, nth: 204
+    before, now = len(receiver.requests), bench.runtime.clock.now()
+    await EventStore(bench.runtime.database).replay(since=None, failed_only=False, now=now)
+    await events(bench.runtime)
+    await later(bench, hours=1)
+    await events(bench.runtime)
+    got = [e["sequence"] for _, e in receiver.requests[before:] if e["data"]["user_guid"] == "USR-a"]
+    assert got == [1, 2, 5]

@@ -242,8 +242,15 @@ def _lease_statement(rows: Rows, *, probe: bool = False) -> Any:
         .cte("due")
     )
     behind = events.alias("behind").c
+    held = events.alias("held").c
+    first_held = select(func.min(held.id)).where(
+        held.subject == behind.subject, _waits(held.state), or_(~_free(now, held))
+    )
     theirs = (
-        select(behind.id).join(due, behind.subject == due.c.subject).where(_waits(behind.state), _free(now, behind))
+        select(behind.id)
+        .join(due, behind.subject == due.c.subject)
+        # None is posted before an older one that waits for its next attempt, or is held.
+        .where(_waits(behind.state), behind.id < func.coalesce(first_held.scalar_subquery(), behind.id + 1))
     )
     columns = (e.id, e.epoch, e.event_id, e.type, e.subject, e.data, e.created_at, e.attempts, e.tried_at)
     return (
