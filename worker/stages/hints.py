@@ -110,18 +110,25 @@ class Hints:
         answers: list[MxMember] = []
         own_users: dict[str, str] = {}
         gone: list[str] = []
+        failure: MxFailure | None = None
         for target in claim.targets:
             read = await self._read(claim, target)
             if isinstance(read, MxFailure):
-                return self._failed(claim, read, read_at)
-            if read is not None:
+                # One member that MX does not give hides no other of its user. What concerns all of them ends it.
+                if read.kind in UNCOUNTED:
+                    failure = read
+                    break
+                failure = failure or read
+            elif read is not None:
                 answers.append(mx_member(read, user_guid=target.user_guid, asked_guid=target.row_guid))
                 if read.user_id is not None and target.row_guid is None:
                     own_users[read.guid] = read.user_id
             elif target.row_guid is not None and claim.same_user:
                 gone.append(target.row_guid)
-        outcome = _word(answers) if answers else "gone" if gone else "unknown_to_mx"
-        result = HintResult(claim=claim, outcome=outcome)
+        if failure is not None:
+            result = self._failed(claim, failure, read_at).result
+        else:
+            result = HintResult(claim=claim, outcome=_word(answers) if answers else "gone" if gone else "unknown_to_mx")
         return Reading(result=result, read_at=read_at, answers=tuple(answers), gone=tuple(gone), own_users=own_users)
 
     async def _read(self, claim: ClaimedHints, target: Target) -> _Read:
