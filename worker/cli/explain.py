@@ -115,6 +115,8 @@ def _member(found: dict[str, Any], settings: Settings, now: datetime) -> dict[st
         days = settings.expiry_notice_days
         if is_near(facts, statuses=settings.reconnect_statuses, days=days, now=now):
             selection = f"picked for a notice: its token expires at {when(facts.token_expires_at)} (EXPIRY_NOTICE_DAYS)"
+        if older := member["older_row"]:
+            selection = f"skipped: MX carries {older} on under this GUID, so that row is followed; see `reconnect explain {older}`"
         institution = shown(member["institution_name"] or member["institution_code"] or "")
     reconnections = [
         {

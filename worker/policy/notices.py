@@ -6,7 +6,8 @@ is told that the connection will stop unless they renew it. Example with 14, 3: 
 
 ``broken_since`` of a notice is the expiry date, which is in the future. So no answer of MX makes its member "back". Verify checks a notice
 only after a click, and only if its date was reckoned from ``consent_days``: then it ends as `reconnected`, because the consent was renewed.
-Otherwise a notice ends when the application moves the date, or when the member breaks (:func:`ending`). ``store/reconnections/notices.py``
+Otherwise a notice ends when the date moves, or when the member breaks (:func:`ending`): as `reconnected` when the application moved its own
+date ahead, as `cancelled` when a reckoned one moved on, of which nobody knows that anything was renewed. ``store/reconnections/notices.py``
 says the same in SQL; a property test holds the two together.
 """
 
@@ -67,7 +68,8 @@ def ending(
         return ReconnectionState.CANCELLED, "not_oauth"
     is_read = "token_expires_at" not in member.unreadable  # else nothing says that the date was moved
     if is_read and (date is None or date > expires_at + DRIFT):
-        return ReconnectionState.RECONNECTED, "renewed"
+        moved_on = date is not None and member.is_reckoned
+        return (ReconnectionState.CANCELLED, "expiry_moved") if moved_on else (ReconnectionState.RECONNECTED, "renewed")
     if date is not None and date < expires_at - DRIFT:
         return ReconnectionState.CANCELLED, "expiry_moved"
     return None

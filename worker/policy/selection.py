@@ -39,6 +39,8 @@ class MemberFacts(msgspec.Struct, frozen=True):
     error_code: int | None = None
     token_expires_at: datetime | None = None
     token_revoked_at: datetime | None = None
+    #: ``token_expires_at`` is a date of ours, reckoned from how long consents last (``policy/consents.py``).
+    is_reckoned: bool = False
     #: Columns whose value was not understood; they count as empty.
     unreadable: tuple[str, ...] = ()
 

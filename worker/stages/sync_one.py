@@ -32,7 +32,7 @@ async def sync_user(runtime: Runtime, user_guid: str) -> dict[str, int]:
     missing = not_listed(heard, known)
     # First those that are not listed: one may have moved to a GUID that is new here.
     for guid in missing:
-        await _sync_one(runtime, user_guid, guid, found, read_at=now)
+        await _sync_one(runtime, user_guid, guid, found, read_at=now, asked=known[guid])
     await store.apply_one(
         heard,
         read_at=now,
@@ -47,18 +47,26 @@ async def sync_member(runtime: Runtime, member_guid: str, user_guid: str | None 
     """Read one member; ``user_guid`` where our tables do not have it. What was found, as in ``store/syncs/sync.py``."""
     now = await runtime.set_clock()
     found = Counter[str]()
-    user = user_guid or await runtime.database.store(SyncStore).user_of(member_guid)
+    store = runtime.database.store(SyncStore)
+    user = user_guid or await store.user_of(member_guid)
     if user is None:
         raise SyncEnded(f"sync: {member_guid} is not in the database; MX needs its user to find it: add --user USR-…")
-    await _sync_one(runtime, user, member_guid, found, read_at=now)
+    moved = (await store.members_of(user)).get(member_guid)
+    await _sync_one(runtime, user, member_guid, found, read_at=now, asked=moved)
     return complete(found)
 
 
 async def _sync_one(
-    runtime: Runtime, user_guid: str, member_guid: str, found: Counter[str], *, read_at: datetime
+    runtime: Runtime,
+    user_guid: str,
+    member_guid: str,
+    found: Counter[str],
+    *,
+    read_at: datetime,
+    asked: str | None = None,
 ) -> None:
     store, skip = runtime.database.store(SyncStore), runtime.settings.mx_skip_aggregation
-    answer = await runtime.mx.read_member(user_guid, member_guid)
+    answer = await runtime.mx.read_member(user_guid, asked or member_guid)
     if isinstance(answer, MemberRead):
         said = [mx_member(answer.member, user_guid=user_guid, asked_guid=member_guid)]
         await store.apply_one(said, read_at=read_at, now=runtime.clock.now(), skip_aggregation=skip, found=found)

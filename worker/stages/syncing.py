@@ -146,7 +146,7 @@ class Listing(Pass[UserToRead, UserRead]):
         """Some rows are not listed, and some members are new: one may be the other under another GUID."""
         still = []
         for guid in missing:
-            answer = await self._runtime.mx.read_member(user.user_guid, guid)
+            answer = await self._runtime.mx.read_member(user.user_guid, user.known[guid].moved_to or guid)
             if isinstance(answer, MemberRead) and answer.member.guid != guid:
                 # Ahead of the same member as it was listed: the first answer about a member counts.
                 heard = [mx_member(answer.member, user_guid=user.user_guid, asked_guid=guid), *heard]
@@ -190,7 +190,7 @@ class Checking(Pass[MemberToCheck, MemberChecked]):
 
     async def work(self, member: MemberToCheck) -> MemberChecked:
         """Read one member."""
-        answer = await self._runtime.mx.read_member(member.user_guid, member.member_guid)
+        answer = await self._runtime.mx.read_member(member.user_guid, member.asked_guid)
         if isinstance(answer, MemberRead):
             self._streak.went_well()
             said = mx_member(answer.member, user_guid=member.user_guid, asked_guid=member.member_guid)

@@ -41,9 +41,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.policy.consents import LONGEST, SHORTEST
 from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
+from worker.store.selection import is_reckoned
 from worker.store.sql.application import is_guid, is_set, plain_text, truth, whole_number
 from worker.store.sql.database import Database
-from worker.store.sql.moments import Moment, later, normalised
+from worker.store.sql.moments import Moment, later
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import institutions, members, reckonings, reconnections, state_literal
 
@@ -66,11 +67,6 @@ def days_of() -> ColumnElement[int | None]:
         .where(i.institution_code == plain_text(m.institution_code), _is_known())
         .scalar_subquery()
     )
-
-
-def is_reckoned() -> ColumnElement[bool]:
-    """Whether the member's date is one that we reckoned."""
-    return func.coalesce(normalised(m.token_expires_at) == m.expiry_reckoned, False)
 
 
 def on_return(now: ColumnElement[datetime], *, keep: ColumnElement[bool], otherwise: Any) -> dict[str, Any]:

@@ -34,6 +34,8 @@ _HALVES: Mapping[Any, Sequence[Any]] = {
 }
 #: Found by their foreign key; no index leads with these, and the tables are large.
 _BY_REFERENCE = frozenset({"windows.member_guid"})
+#: Rows of these are theirs by the member alone: they name the user as MX does, or nobody.
+_BY_MEMBER = frozenset({"hints", "sync_missing"})
 #: A transaction that began before may write after it: so often is it looked again.
 _PASSES = 3
 
@@ -111,7 +113,7 @@ class _Search:
                 sought = [user_guid] if column.name == "user_guid" else [user_guid, *theirs]
                 whose = [table.c.user_guid] if "user_guid" in table.c else []
                 for row in await self._rows_at(connection, column, sought, [*key, *whose], lock=lock):
-                    if not whose or row[-1] in {None, user_guid}:
+                    if not whose or table.name in _BY_MEMBER or row[-1] in {None, user_guid}:
                         ids.add(tuple(row[: len(key)]))
             for reference in sorted(table.foreign_keys, key=lambda each: each.parent.name):
                 parents = [id_[0] for id_ in found.get(reference.column.table.name, ())]

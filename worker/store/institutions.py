@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import Integer, Text, bindparam, case, cast, func, select, true, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.store.consents import is_reckoned
+from worker.store.selection import is_reckoned
 from worker.store.sql.application import plain_text
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment, normalised, seconds_between

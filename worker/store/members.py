@@ -9,7 +9,8 @@ from sqlalchemy import ColumnElement, Integer, Text, and_, bindparam, case, func
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.selection import ERROR_CODES
-from worker.store.consents import is_reckoned, on_return
+from worker.store.consents import on_return
+from worker.store.selection import is_reckoned
 from worker.store.sql.application import is_set, whole_number
 from worker.store.sql.moments import Moment, has_passed
 from worker.store.sql.rows import Rows

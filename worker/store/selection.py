@@ -37,14 +37,24 @@ def _sum_of_doubts() -> ColumnElement[int]:
     return total
 
 
+def is_reckoned() -> ColumnElement[bool]:
+    """Whether the member's date is one that we reckoned (``policy/consents.py``)."""
+    return func.coalesce(normalised(m.token_expires_at) == m.expiry_reckoned, False)
+
+
 #: What to select for :func:`facts_of`.
-FACTS: Sequence[ColumnElement[Any]] = (*_READ, _sum_of_doubts().label("unreadable"))
+FACTS: Sequence[ColumnElement[Any]] = (
+    *_READ,
+    is_reckoned().label("is_reckoned"),
+    _sum_of_doubts().label("unreadable"),
+)
 
 
 def facts_of(values: Sequence[Any]) -> MemberFacts:
     """The facts in the values of :data:`FACTS`."""
-    oauth, status, error, expires_at, revoked_at, doubts = values
-    return MemberFacts(oauth, status, error, expires_at, revoked_at, _names_of(doubts) if doubts else ())
+    oauth, status, error, expires_at, revoked_at, reckoned, doubts = values
+    unreadable_columns = _names_of(doubts) if doubts else ()
+    return MemberFacts(oauth, status, error, expires_at, revoked_at, bool(reckoned), unreadable_columns)
 
 
 def _names_of(doubts: int) -> tuple[str, ...]:

@@ -328,3 +328,22 @@ async def test_the_database_reckons_as_the_rule_says(bench_for: Any) -> None:
         for name, (days, start) in began.items()
         if abs(dates[name][0] - reckoned(start, days, now=now)) > SECOND / 10
     } == {}
+
+
+@pytest.mark.parametrize("days", [30, 365])
+async def test_a_notice_that_nobody_followed_is_not_called_renewed(bench_for: Any, sandbox_for: Any, days: int) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings, expiry_notice_days="7,2")
+        await bench.member("a", connection_status="CONNECTED")
+        await _institution(bench, 30)
+        await sweep(bench.runtime)
+        date = (await _dates(bench))["a"][0]
+        _hold_clock(bench, date - 7 * DAY + SECOND)
+        for stage in (sweep, fetch, deliver):
+            await stage(bench.runtime)
+        if days == 30:
+            _hold_clock(bench, date + SECOND)  # the reckoned date passes
+        else:
+            await bench.sql("UPDATE institutions SET consent_days = 365")
+        await sweep(bench.runtime)
+        assert await bench.states() == {"MBR-a": "cancelled"}

@@ -13,6 +13,7 @@ from worker.mx.retrying import NOT_ASKED
 from worker.stages.fetch import fetch
 from worker.stages.hints import hints
 from worker.stages.sweep import sweep
+from worker.store.forgetting import ForgetStore
 from worker.store.hinting import HintStore, Reading
 from worker.store.hints.claimed import HintResult
 from worker.store.pauses import PauseStore
@@ -402,3 +403,29 @@ async def test_a_member_that_is_being_read_is_left_to_its_reader(bench_for: Any)
     assert await claimed() == ["MBR-a"]
     await hint(bench, status("a", "IMPAIRED"), status("b"))
     assert await claimed() == ["MBR-b"]
+
+
+async def test_one_member_that_mx_rejects_hides_no_other_of_its_user(bench_for: Any, sandbox_for: Any) -> None:
+    broken = {"user_guid": "USR-a", "connection_status": "DENIED"}
+    async with sandbox_for({"a": broken, "b": broken}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await bench.members("a", "b", user="a", connection_status="CONNECTED")
+        real = bench.runtime.mx.read_member
+
+        async def read(user: str, member: str) -> Any:
+            return RejectedRequest(code="http_422") if member == "MBR-a" else await real(user, member)
+
+        bench.runtime.mx.read_member = read
+        await hint(bench, {"type": "CONSENT_REVOKED", "user_guid": "USR-a"})
+        await hints(bench.runtime)
+        assert await bench.states() == {"MBR-b": "due"}
+
+
+async def test_forget_leaves_no_hint_of_a_user_with_an_own_id(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": {"user_id": "customer-7"}}) as sandbox:
+        bench = await bench_for(**sandbox.settings, mx_api="platform")
+        await bench.sql("INSERT INTO users (user_guid) VALUES ('customer-7')")
+        await hint(bench, status("a"))
+        await hints(bench.runtime)
+        await ForgetStore(bench.runtime.database).forget("customer-7")
+        assert await bench.sql("SELECT member_guid FROM hints") == []

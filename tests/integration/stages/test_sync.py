@@ -10,6 +10,7 @@ from worker.stages import sync_pass, syncing, user_members
 from worker.stages.sweep import wake
 from worker.stages.sync import SyncEnded, sync, sync_all
 from worker.stages.sync_one import sync_member, sync_user
+from worker.store.forgetting import ForgetStore
 from worker.store.syncs.store import SyncStore
 from worker.store.syncs.sync import told
 
@@ -261,3 +262,41 @@ async def test_a_user_with_more_members_than_fit_on_a_page_has_all_of_them(
         await sandbox.control(lists={"most_per_page": 25, "repeat": True})
         found = (await everything(bench)).found
         assert (found["contradicted"], found["gone"], found["unlisted"]) == (1, 0, 0)
+
+
+async def test_a_sync_in_hand_writes_nobody_who_was_forgotten(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for(bank(3)) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await everything(bench)
+        await sandbox.control(member=["MBR-0001"], connection_status="DENIED")
+        real = bench.runtime.mx.list_members
+
+        async def listing(user: str, page: int, per_page: int) -> Any:
+            answer = await real(user, page, per_page)
+            if user == "USR-0001":
+                await sandbox.control(delete=["USR-0001"])
+                await ForgetStore(bench.runtime.database).forget("USR-0001")
+            return answer
+
+        bench.runtime.mx.list_members = listing
+        await everything(bench)
+        assert await bench.sql("SELECT 1 FROM members WHERE user_guid = 'USR-0001'") == []
+        assert await bench.sql("SELECT 1 FROM users WHERE user_guid = 'USR-0001'") == []
+
+
+async def test_forget_leaves_nothing_of_an_unfinished_sync(
+    bench_for: Any, sandbox_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with sandbox_for(bank(50)) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await everything(bench)
+        await sandbox.control(lists={"also": {"USR-0007": ["MBR-0003"]}})
+
+        async def killed(*_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(SyncStore, "go_to", killed)
+        with pytest.raises(KeyboardInterrupt):
+            await everything(bench)
+        await ForgetStore(bench.runtime.database).forget("USR-0003")
+        assert await bench.sql("SELECT 1 FROM sync_missing WHERE member_guid = 'MBR-0003'") == []

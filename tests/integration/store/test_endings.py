@@ -25,6 +25,7 @@ BESIDE: list[dict[str, Any]] = [
     {"token_expires_at": NOW - timedelta(days=3)},
     {"token_expires_at": NOW + timedelta(days=5)},
     {"token_expires_at": NOW + timedelta(days=90)},
+    {"token_expires_at": NOW + timedelta(days=90), "is_reckoned": True},
     {"token_expires_at": NOW + timedelta(days=1)},
     {"is_oauth": False},
 ]
@@ -41,7 +42,9 @@ async def test_a_sweep_and_planning_end_a_reconnection_alike(bench_for: Any) -> 
     cases += [(f"MBR-deleted-{reason}", reason, None) for reason in Reason]
     columns = ("connection_status", "error_code", "token_revoked_at", "token_expires_at", "is_oauth")
     rows = [
-        {"member_guid": guid, "user_guid": "USR-1"} | {name: getattr(facts, name) for name in columns}
+        {"member_guid": guid, "user_guid": "USR-1"}
+        | {name: getattr(facts, name) for name in columns}
+        | {"expiry_reckoned": facts.token_expires_at if facts.is_reckoned else None}
         for guid, _, facts in cases
         if facts is not None
     ]

@@ -67,6 +67,8 @@ def test_near_means_well_and_within_the_first_day(facts: dict[str, object], days
         ({"token_expires_at": NOW + DAY + DRIFT}, (7,), None),
         ({"token_expires_at": NOW + DAY - DRIFT}, (7,), None),
         ({"token_expires_at": NOW + DAY + 2 * DRIFT}, (7,), ("reconnected", "renewed")),
+        ({"token_expires_at": NOW + DAY + 2 * DRIFT, "is_reckoned": True}, (7,), ("cancelled", "expiry_moved")),
+        ({"token_expires_at": NOW + DAY + DRIFT, "is_reckoned": True}, (7,), None),
         ({"token_expires_at": NOW + 2 * HOUR}, (7,), ("cancelled", "expiry_moved")),
         ({}, (7,), ("reconnected", "renewed")),
         ({"token_expires_at": NOW + DAY}, (), ("cancelled", "notices_off")),

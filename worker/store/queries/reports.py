@@ -9,8 +9,8 @@ from sqlalchemy import and_, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.schedules import overdue_since
-from worker.store.consents import is_reckoned
 from worker.store.queries.sampling import up_to
+from worker.store.reconnections.moving import older_row
 from worker.store.selection import FACTS, facts_of
 from worker.store.sql.application import is_set
 from worker.store.sql.database import Database
@@ -186,7 +186,7 @@ class ReportStore:
 
         async def work(connection: AsyncConnection) -> dict[str, Any] | None:
             columns = (members.c.user_guid, members.c.institution_code, members.c.institution_name)
-            ours = (is_set(members.c.muted_at), members.c.consent_from, is_reckoned())
+            ours = (is_set(members.c.muted_at), members.c.consent_from, older_row())
             of_member = select(*columns, *ours, *FACTS)
             row = (await connection.execute(of_member.where(members.c.member_guid == guid))).first()
             history = await connection.execute(
@@ -249,7 +249,7 @@ class ReportStore:
 
 
 def _member(guid: str, row: Any) -> dict[str, Any]:
-    user_guid, code, name, muted, consent_from, reckoned, *facts = row
+    user_guid, code, name, muted, consent_from, older, *facts = row
     known = {
         "member_guid": guid,
         "user_guid": user_guid,
@@ -257,6 +257,6 @@ def _member(guid: str, row: Any) -> dict[str, Any]:
         "institution_name": name,
         "muted": bool(muted),
         "consent_from": consent_from,
-        "is_reckoned": bool(reckoned),
+        "older_row": older,
     }
     return known | msgspec.structs.asdict(facts_of(facts))

@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.events import EventType
 from worker.policy.states import Mover, ReconnectionState, check
-from worker.store.consents import is_reckoned
 from worker.store.events.recording import are_on, record_about
 from worker.store.reconnections.notices import IS_NOTICE
+from worker.store.selection import is_reckoned
 from worker.store.sql.moments import Moment, later
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import members, reconnections, state_literal

@@ -1,16 +1,46 @@
-"""A member that MX carries on under another GUID: its open reconnection remembers it, so that MX is asked for the new one."""
+"""A member that MX carries on under another GUID: its reconnections remember it, so that MX is asked for the new one."""
 
 from collections.abc import Mapping
 
-from sqlalchemy import Text, or_, update
+from sqlalchemy import ColumnElement, Text, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.events import EventType
 from worker.store.events.recording import record_about
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import reconnections
+from worker.store.sql.tables import members, reconnections
 
-r = reconnections.c
+m, r = members.c, reconnections.c
+
+
+def known_guid() -> ColumnElement[str | None]:
+    """The GUID under which MX carries a member on, as far as its row or an earlier reconnection says; NULL: its own.
+
+    A sync or a hint writes it into the row; what a fetch, a check or a click learnt stands in the reconnection alone.
+    """
+    earlier = reconnections.alias("earlier").c
+    last = select(earlier.moved_to).where(earlier.member_guid == m.member_guid, earlier.moved_to.is_not(None))
+    return func.coalesce(m.moved_to, last.order_by(earlier.id.desc()).limit(1).scalar_subquery())
+
+
+def older_row() -> ColumnElement[str | None]:
+    """The GUID of the user's row that is this same member, because MX carries that one on under this GUID; NULL: there is none.
+
+    The plain SQL is a join. PostgreSQL would read all members for it.
+    """
+    older = members.alias("older").c
+    found = select(older.member_guid).where(
+        older.moved_to == m.member_guid,
+        older.moved_to.is_not(None),  # of the small index ix_members_moved
+        older.user_guid == m.user_guid,
+        older.gone_at.is_(None),
+    )
+    return found.limit(1).scalar_subquery()
+
+
+def is_double() -> ColumnElement[bool]:
+    """Whether another row of the user follows this member, under its old GUID."""
+    return older_row().is_not(None)
 
 
 class Moving:

@@ -24,7 +24,8 @@ from sqlalchemy import (
 from worker.policy.notices import DRIFT, horizon
 from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
-from worker.store.selection import is_broken, is_healthy, is_well, reason
+from worker.store.reconnections.moving import is_double, known_guid
+from worker.store.selection import is_broken, is_healthy, is_reckoned, is_well, reason
 from worker.store.sql.application import is_guid, plain_text, truth, unreadable
 from worker.store.sql.moments import Moment, dated_between, dates_between, later, normalised
 from worker.store.sql.rows import Rows
@@ -65,13 +66,14 @@ class Notices:
         )
         guids = and_(is_guid(m.member_guid), is_guid(m.user_guid))
         well = and_(truth(m.is_oauth).is_not(False), is_healthy(), guids, is_well(self._statuses, self._now))
-        return and_(well, ~in_the_way)
+        return and_(well, ~in_the_way, ~is_double())
 
     def opening(self, these: ColumnElement[bool]) -> Any:
         """Open a notice for each of these members whose token expires soon, and that is worth one."""
         values = {
             "member_guid": m.member_guid,
             "user_guid": m.user_guid,
+            "moved_to": known_guid(),
             "institution_code": plain_text(m.institution_code),
             "state": literal(str(ReconnectionState.DUE)),
             "reason": literal(str(Reason.EXPIRES_SOON)),
@@ -93,7 +95,10 @@ class Notices:
         return select(func.count()).select_from(members).where(self._expires_soon(), self._worth_one())
 
     def over(self) -> tuple[ColumnElement[bool], ColumnElement[str], ColumnElement[str]]:
-        """Which notices are over, the state that each ends in, and its outcome: of members that broke, whose token was renewed, or whose date was moved otherwise."""
+        """Which notices are over, the state that each ends in, and its outcome: of members that broke, whose token was renewed, or whose date was moved otherwise.
+
+        A reckoned date that moves on says nothing of a renewal: verify ends the notice of a member that came back.
+        """
         date, drift = normalised(m.token_expires_at), DRIFT.total_seconds()
         cancelled, reconnected = ReconnectionState.CANCELLED, ReconnectionState.RECONNECTED
         broken = is_broken(self._statuses, self._now)
@@ -103,6 +108,7 @@ class Notices:
             *([] if self.days else [(literal(1) == literal(1), cancelled, "notices_off")]),
             (truth(m.is_oauth).is_(False), cancelled, "not_oauth"),
             (and_(date.is_(None), ~unreadable(m.token_expires_at)), reconnected, "renewed"),
+            (and_(is_reckoned(), date > _shifted(r.broken_since, drift)), cancelled, "expiry_moved"),
             (date > _shifted(r.broken_since, drift), reconnected, "renewed"),
             (date < _shifted(r.broken_since, -drift), cancelled, "expiry_moved"),
         ]

@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.states import ReconnectionState
 from worker.store.events.recording import are_on, record
+from worker.store.reconnections.moving import is_double, known_guid
 from worker.store.reconnections.notices import IS_NOTICE
 from worker.store.selection import is_broken, reason, since
 from worker.store.sql.application import plain_text
@@ -42,7 +43,10 @@ class Opening:
         self._now: ColumnElement[datetime] = bindparam("now", type_=Moment())
 
     def to_open(self) -> ColumnElement[bool]:
-        """Broken, and neither in hand nor at rest after a reconnection that ended without success. A newer date is a new break."""
+        """Broken, and neither in hand nor at rest after a reconnection that ended without success. A newer date is a new break.
+
+        A member that another row follows under its old GUID is told of by that row.
+        """
         revoked_at, never = normalised(m.token_revoked_at), literal(NEVER, Moment())
         newer = or_(
             and_(revoked_at > r.closed_at, revoked_at < never),
@@ -50,7 +54,7 @@ class Opening:
         )
         at_rest = and_(r.reopen_at > self._now, ~func.coalesce(newer, false()), ~IS_NOTICE)
         in_the_way = exists().where(r.member_guid == m.member_guid, or_(r.closed_at.is_(None), at_rest))
-        return and_(is_broken(self._statuses, self._now), ~in_the_way)
+        return and_(is_broken(self._statuses, self._now), ~in_the_way, ~is_double())
 
     def opening(self, these: ColumnElement[bool]) -> Any:
         """Open a reconnection for each of these members that is broken and has none. In the order of their GUIDs, so that two sweeps
@@ -61,6 +65,7 @@ class Opening:
         values = {
             "member_guid": m.member_guid,
             "user_guid": m.user_guid,
+            "moved_to": known_guid(),
             "institution_code": plain_text(m.institution_code),
             "state": literal(str(ReconnectionState.DUE)),
             "reason": reason(self._now),

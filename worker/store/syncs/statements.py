@@ -108,6 +108,13 @@ class Statements:
                 known[member[0]] = KnownMember(**dict(zip(names, member, strict=True)))
         return list(found.values())
 
+    async def still_there(self, connection: AsyncConnection, read: Sequence[UserRead]) -> list[UserRead]:
+        """Those whose user was not forgotten meanwhile; they are not until the transaction ends."""
+        ids = [each.user.id for each in read]
+        query = select(su.id).where(su.id.in_(ids)).order_by(su.id).with_for_update(key_share=True)
+        kept = set((await connection.execute(query)).scalars()) if ids else set()
+        return [each for each in read if each.user.id in kept]
+
     async def finish_users(self, connection: AsyncConnection, read: Sequence[UserRead], now: datetime) -> None:
         rows = []
         for each in read:

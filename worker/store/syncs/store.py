@@ -84,7 +84,7 @@ class SyncStore(Holding):
     async def settle_users(
         self,
         sync: Sync,
-        read: Sequence[UserRead],
+        given: Sequence[UserRead],
         *,
         read_at: datetime,
         skip_aggregation: bool,
@@ -94,6 +94,7 @@ class SyncStore(Holding):
         """Write what MX said of the members of these users, and that they are done."""
 
         async def work(connection: AsyncConnection) -> None:
+            read = await self._statements.still_there(connection, given)
             said = [member for each in read for member in each.members if not _is_as_we_have_it(member, each.user)]
             applied = await apply_members(
                 connection, self._rows, said, read_at=read_at, now=now, skip_aggregation=skip_aggregation
@@ -131,7 +132,8 @@ class SyncStore(Holding):
     async def to_check(self, n: int, *, after: int) -> list[MemberToCheck]:
         """Up to ``n`` members to be read one by one, in order of their ids and from ``after`` on."""
         query = (
-            select(sm.id, sm.member_guid, sm.user_guid, sm.attempts)
+            select(sm.id, sm.member_guid, sm.user_guid, sm.attempts, m.moved_to)
+            .outerjoin(members, m.member_guid == sm.member_guid)
             .where(~sm.is_elsewhere, sm.attempts < MOST_ATTEMPTS, sm.id > after)
             .order_by(sm.id)
             .limit(n)

@@ -145,6 +145,12 @@ class MemberToCheck(msgspec.Struct, frozen=True, kw_only=True):
     member_guid: str
     user_guid: str
     attempts: int
+    #: The GUID that it moved to, as far as we know.
+    moved_to: str | None = None
+
+    @property
+    def asked_guid(self) -> str:
+        return self.moved_to or self.member_guid
 
 
 class MemberChecked(msgspec.Struct, frozen=True, kw_only=True):
