@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.store.changes import Changes
 from worker.store.consents import Consents
 from worker.store.sql.database import Database
 from worker.store.visiting import Found, Visits
@@ -19,6 +20,7 @@ class CatchUpStore:
 
     def __init__(self, database: Database, *, statuses: tuple[str, ...], notice_days: tuple[int, ...] = ()) -> None:
         self._database = database
+        self._changes = database.rows.part(Changes)
         self._consents = database.rows.part(Consents)
         self._visits = database.rows.part(Visits, statuses=statuses, notice_days=notice_days)
 
@@ -26,9 +28,11 @@ class CatchUpStore:
         """Close what is over, and open what is broken; how many reconnections of each."""
 
         async def work(connection: AsyncConnection) -> Found:
-            await self._consents.go_on_of(connection, member_guids, now)
+            # Not earlier than a sweep has decided for: what passed since would be undone, and no sweep would list it again.
+            as_of = await self._changes.as_of(connection, now)
+            await self._consents.go_on_of(connection, member_guids, as_of)
             return await self._visits.visit(
-                connection, sorted(member_guids), now, grace=timedelta(seconds=grace_seconds)
+                connection, sorted(member_guids), as_of, grace=timedelta(seconds=grace_seconds)
             )
 
         found = await self._database.transaction(work)

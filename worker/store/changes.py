@@ -4,13 +4,13 @@ Who lists them: the triggers of ``store/sql/triggers.py`` for every write to ``m
 (:meth:`Changes.list_due`); and what closes or reopens a reconnection, where its member must be visited again.
 
 A visit takes a batch of entries off the list in the transaction that opens and closes what follows from them. So a sweep that is killed
-takes nothing off. PostgreSQL: the entries are locked by a statement of their own, before any other reads a member. Whoever held an entry
+takes nothing off. The entry of a member that a visit passed over, because its reconnection is leased, stays on the list. PostgreSQL: the entries are locked by a statement of their own, before any other reads a member. Whoever held an entry
 has committed by then, and the next statements see what was written.
 """
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    case,
     delete,
     exists,
     literal,
@@ -51,6 +52,15 @@ Entry = tuple[str, int]
 FIRST_ENTRY: Entry = ("", -1)
 
 
+class Open(NamedTuple):
+    """An open reconnection as it stood before a visit."""
+
+    member_guid: str
+    id: int
+    epoch: int
+    is_leased: bool
+
+
 class Changes:
     """Its statements, made once; in the transaction of the caller."""
 
@@ -65,18 +75,18 @@ class Changes:
             .limit(bindparam("n", type_=Integer()))
             .with_for_update(skip_locked=True)
         )
-        leased = exists().where(r.member_guid == c.member_guid, r.state == state_literal(ReconnectionState.LEASED))
         taken: ColumnElement[bool] = tuple_(c.member_guid, c.id).in_(select(given.member_guid, given.id))
         if not rows.is_sqlite:
             taken = and_(c.member_guid == given.member_guid, c.id == given.id)  # USING, which SQLite lacks
-        self._strike = delete(changed_members).where(taken, ~leased)
+        self._strike = delete(changed_members).where(taken)
         guids = rows.table("given", {"member_guid": Text()}).c
         self._list = self._listing(select(guids.member_guid))
-        self._list_leased = self._listing(
-            select(guids.member_guid).where(
-                r.member_guid == guids.member_guid, r.state == state_literal(ReconnectionState.LEASED)
-            )
+        is_leased = r.state == state_literal(ReconnectionState.LEASED)
+        self._open = select(r.member_guid, r.id, r.epoch, case((is_leased, 1), else_=0).label("is_leased")).where(
+            r.member_guid == guids.member_guid, r.closed_at.is_(None)
         )
+        before = rows.table("given", {"id": BigInteger(), "epoch": BigInteger()}).c
+        self._claimed = select(r.member_guid).where(r.id == before.id, r.epoch != before.epoch)
         self._list_closed = self._listing(_to_visit_again(rows))
         self._known = rows.insert(sweep_marks).on_conflict_do_nothing()
         self._marks = select(mark.name, mark.until).order_by(mark.name).with_for_update()
@@ -104,19 +114,31 @@ class Changes:
         return [(row[0], row[1]) for row in await connection.execute(self._take, given)]
 
     async def strike(self, connection: AsyncConnection, entries: Sequence[Entry]) -> None:
-        """These were visited. The entry of a member whose reconnection is leased stays: nothing can be said of it before that ends."""
+        """These were visited."""
         given = self._rows.encode({"member_guid": guid, "id": id_} for guid, id_ in entries)
         await connection.execute(self._strike, {"given": given})
+
+    async def open_of(self, connection: AsyncConnection, guids: Collection[str]) -> Sequence[Open]:
+        """The open reconnections of these members, before a visit to them."""
+        rows = await connection.execute(self._open, {"given": self._of(guids)})
+        return [Open(*row) for row in rows]
+
+    async def passed_over(self, connection: AsyncConnection, before: Sequence[Open]) -> set[str]:
+        """Of these, read before a visit, the members that it may have passed over: their reconnection was leased, or was claimed since.
+
+        Whether it is leased now does not tell: its worker may have handed it back while the visit was under way. Its epoch does.
+        """
+        leased = {one.member_guid for one in before if one.is_leased}
+        given = [{"id": one.id, "epoch": one.epoch} for one in before if not one.is_leased]
+        if not given or self._rows.is_sqlite:  # which has one writer at a time
+            return leased
+        claimed = await connection.execute(self._claimed, {"given": self._rows.encode(given)})
+        return leased | set(claimed.scalars())
 
     async def list(self, connection: AsyncConnection, guids: Collection[str]) -> None:
         """These members have to be visited."""
         if guids:
             await connection.execute(self._list, {"given": self._of(guids)})
-
-    async def list_leased(self, connection: AsyncConnection, guids: Collection[str]) -> None:
-        """Those of these members whose reconnection is leased have to be visited later."""
-        if guids:
-            await connection.execute(self._list_leased, {"given": self._of(guids)})
 
     async def list_closed(self, connection: AsyncConnection, reconnection_ids: Collection[int]) -> None:
         """These reconnections closed: members that may be broken nevertheless have to be visited, and so have those that were at rest."""

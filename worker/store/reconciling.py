@@ -117,8 +117,9 @@ class Reconciling:
         if end is not None:
             page, given = page.where(self._up_to[row.phase]), given | {"end": end}
         guids = list(dict.fromkeys((await connection.execute(page, given)).scalars()))
+        before = await self._changes.open_of(connection, guids)
         found = await visits.visit(connection, guids, await self._changes.as_of(connection, now), grace=grace)
-        await self._changes.list_leased(connection, guids)
+        await self._changes.list(connection, await self._changes.passed_over(connection, before))
         figures = {"opened": rec.opened + found.opened, "closed": rec.closed + found.closed}
         await connection.execute(
             update(reconciliations).where(rec.id == row.id).values(**_place(row.phase, end, now), **figures)

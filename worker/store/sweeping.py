@@ -186,8 +186,10 @@ class SweepStore:
             await self._reconciling.begin(connection, self._rule, now, everything=True)
             del guids[0]
         as_of = await self._changes.as_of(connection, now)
+        before = await self._changes.open_of(connection, guids)
         found = await self._visits.visit(connection, guids, as_of, grace=grace)
-        await self._changes.strike(connection, entries)
+        stay = await self._changes.passed_over(connection, before)
+        await self._changes.strike(connection, [entry for entry in entries if entry[0] not in stay])
         return entries, found
 
     async def reconcile(self, now: datetime, *, grace: timedelta) -> Found:

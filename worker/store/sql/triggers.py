@@ -29,7 +29,8 @@ from collections.abc import Iterator
 EVERYTHING = ""
 #: The columns of ``members`` that the rule reads, beside its key.
 READ = ("user_guid", "connection_status", "is_oauth", "error_code", "token_expires_at", "token_revoked_at")
-#: Set to ``1`` for a transaction of ours whose writes list nobody (PostgreSQL): it lists by itself who is to be visited.
+#: Set to ``1`` by an update of ours that lists nobody (PostgreSQL), because it lists by itself who is to be visited. The trigger sets it back:
+#: the next update of the same transaction lists its members.
 OWN = "reconnect.own"
 
 
@@ -59,7 +60,7 @@ def _postgresql(schema: str) -> Iterator[str]:
     sources = {
         "insert": ("", f"SELECT is_.member_guid FROM is_ WHERE {is_} OR {known('is_')}", "NEW TABLE AS is_"),
         "update": (
-            f"IF current_setting('{OWN}', true) = '1' THEN RETURN NULL; END IF;",
+            f"IF current_setting('{OWN}', true) = '1' THEN PERFORM set_config('{OWN}', '', true); RETURN NULL; END IF;",
             (
                 "SELECT coalesce(is_.member_guid, was.member_guid) AS member_guid "
                 "FROM was FULL JOIN is_ ON is_.member_guid = was.member_guid "
