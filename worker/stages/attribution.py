@@ -52,7 +52,7 @@ class Attribution:
     """What one run of a stage learns from MX's answers; it feeds the breaker."""
 
     def __init__(self, breaker: Breaker, *, probe: bool = False) -> None:
-        """``probe``: the run tries whether MX serves anybody again, so its first failure is MX's."""
+        """``probe``: the run tries whether MX serves anybody again. A failure is MX's, unless MX served somebody before it."""
         self._breaker = breaker
         self._probe = probe
         #: How often MX served somebody in this run.
@@ -74,7 +74,7 @@ class Attribution:
             self._breaker.refused(failure.code)
             return True
         elif failure.kind is Kind.UPSTREAM:
-            if self._breaker.failed(failure.code) or self._probe:
+            if self._breaker.failed(failure.code) or (self._probe and not self._served):
                 return True
             self._blamed.pop(reconnection_id, None)
             self._blamed[reconnection_id] = self._served

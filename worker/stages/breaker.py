@@ -50,15 +50,16 @@ class Breaker:
         self._refused: str | None = None
         self._was_well = False
         self._last: deque[bool] = deque(maxlen=OUT_OF)
-        #: Why it is open.
+        #: Why it is open, and since when.
         self.reason = ""
+        self.since: datetime | None = None
 
     async def admit(self, now: datetime) -> Gate:
         """Whether a run may begin."""
         pause = await self._pauses.get(self._scope)
         if pause is None:
             return Gate.CLOSED
-        self.reason = pause.reason
+        self.reason, self.since = pause.reason, pause.since
         every = PROBE_SOON if NOT_REACHED in pause.reason else PROBE_EVERY
         if await self._pauses.take_probe(self._scope, now=now, again_after=every):
             return Gate.PROBE

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 from worker.mx.answers import NO_USERS, NOT_MX, RetryLater, Window, WindowAnswer
 from worker.mx.retrying import NOT_ASKED
-from worker.policy.mx_failures import OUR_FAULT
+from worker.policy.mx_failures import OUR_FAULT, Kind
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
 from worker.stages.attribution import Attribution, failure_of
@@ -124,6 +124,8 @@ class Fetch:
         """Ask MX for a window for each broken bank of this user."""
         claims = job.claims
         # Most users have one. A probe asks for one first, and for the others only if MX serves it.
+        if self._mode is Mode.PROBE:
+            claims = tuple(sorted(claims, key=lambda claim: (claim.next_attempt_at, claim.id)))
         first = 1 if len(claims) == 1 or self._mode is Mode.PROBE else 0
         results = [await self._ask(claim) for claim in claims[:first]]
         if len(claims) > first:
@@ -135,7 +137,19 @@ class Fetch:
         """Ask MX for one window, as soon as a connection is free."""
         async with self._connections:
             self._unasked -= 1
-            return self._classify(claim, await self._runtime.mx.oauth_window(claim.user_guid, claim.asked_guid))
+            answer = await self._runtime.mx.oauth_window(claim.user_guid, claim.asked_guid)
+        if self._mode is Mode.PROBE and await self._fails_alone(claim, answer):
+            self._attribution.served()
+        return self._classify(claim, answer)
+
+    async def _fails_alone(self, claim: ClaimedReconnection, answer: WindowAnswer) -> bool:
+        """Whether a probe failed for its member alone. MX is only asked if the same member failed a probe of this pause before, so
+        that no other is due: a probe takes the one that waits longest, and defers one that fails.
+        """
+        if isinstance(answer, Window) or failure_of(answer).kind is not Kind.UPSTREAM:
+            return False
+        since = self._breaker.since
+        return since is not None and claim.next_attempt_at >= since and await _is_served(self._runtime, self._breaker)
 
     async def _ask_beside(self, claim: ClaimedReconnection) -> FetchResult:
         """Ask for one of several banks of a user; an error of one does not affect the others."""
@@ -169,7 +183,9 @@ class Fetch:
         failure = failure_of(answer)
         if self._attribution.failed(failure, claim.id):
             self.runner.halted = True
-            return defer(claim, claim.next_attempt_at, failure.code)
+            # The next probe takes another, so that no single member keeps MX paused for everybody.
+            at = self._runtime.clock.now() if self._mode is Mode.PROBE else claim.next_attempt_at
+            return defer(claim, at, failure.code)
         return self._outcomes.of_failure(claim, failure)
 
     def crashed(self, job: UserJob) -> UserResult:

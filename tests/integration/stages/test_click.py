@@ -104,13 +104,23 @@ async def test_each_answer_of_the_bank_has_its_effect_and_counts_as_no_attempt(
         assert (after["state"], after["attempts"], after["owed_at"] is not None) == (becomes or state, 7, is_owed)
         assert after["moved_to"] == ("MBR-anew" if step.startswith("moved") else None)
         paused = await bench.one("SELECT count(*) FROM pauses WHERE scope = 'mx'")
-        assert paused == (step in {"401", "403", "406"})
+        assert paused == 0, "no answer to one member stops the others"
         if becomes:
             live = await bench.one("SELECT count(*) FROM windows WHERE superseded_at IS NULL")
             assert live == 0
             assert await press(bench, token) == gets  # it says the same again, without asking
             assert await bench.one("SELECT count(*) FROM clicks WHERE minted") == 1
         assert step != "connected" or await bench.one("SELECT connection_status FROM members") == "CONNECTED"
+
+
+async def test_a_click_that_mx_refuses_as_it_refuses_everybody_stops_all_work(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"ann": ["ok"]}) as sandbox:
+        await sandbox.control(keys="revoke")
+        bench = await bench_for(**sandbox.settings)
+        token, id_ = await linked(bench)
+        assert await press(bench, token) == TryAgain()
+        assert (await row(bench, id_))["owed_at"] is not None
+        assert await bench.one("SELECT reason FROM pauses WHERE scope = 'mx'") == "http_401"
 
 
 def test_every_step_of_the_bank_is_among_them() -> None:
@@ -303,7 +313,8 @@ async def test_what_the_user_is_owed_is_written_before_the_breaker(
     async def away(*_: Any, **__: Any) -> None:
         raise DatabaseUnavailable("away")
 
-    async with sandbox_for({"ann": ["401"]}) as sandbox:
+    async with sandbox_for({"ann": ["ok"]}) as sandbox:
+        await sandbox.control(keys="revoke")
         bench = await bench_for(**sandbox.settings)
         token, id_ = await linked(bench)
         monkeypatch.setattr(stage.Breaker, "settle", away)

@@ -204,6 +204,73 @@ async def test_a_probe_with_good_keys_closes_the_breaker_and_the_work_goes_on(be
         assert set((await bench.states()).values()) == {"ready"}
 
 
+_ONE_IS_BAD = pytest.mark.parametrize("step", ["500", "503", "reset", "403"])
+
+
+async def _probe(bench: Any) -> None:
+    await bench.sql("UPDATE pauses SET probe_at = '2020-01-01 00:00:00'")
+    await fetch(bench.runtime)
+
+
+async def _paused(bench: Any) -> None:
+    streak = "a failure streak, the last http_503"
+    await PauseStore(bench.runtime.database).set(MX, streak, now=bench.runtime.clock.now(), probe_after=timedelta(0))
+
+
+@_ONE_IS_BAD
+@pytest.mark.parametrize("banks", [1, 2], ids=["alone", "with another bank of the same user"])
+async def test_a_member_that_mx_fails_for_does_not_keep_it_paused_for_the_others(
+    bench_for: Any, sandbox_for: Any, step: str, banks: int
+) -> None:
+    scripts = {"bad": step, "beside": "ok", "other": "ok"}
+    users = dict.fromkeys(list(scripts)[:banks], "p")
+    people = {
+        name: {"user_guid": f"USR-{users.get(name, name)}", "script": [script]} for name, script in scripts.items()
+    }
+    async with sandbox_for(people) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        for name in scripts:
+            await bench.member(name, user=users.get(name), connection_status="DENIED")
+            await sweep(bench.runtime)
+        await _paused(bench)
+        for _ in range(3):
+            await _probe(bench)
+        assert await PauseStore(bench.runtime.database).get(MX) is None
+        states = await bench.states()
+        assert states.pop("MBR-bad") == "due"
+        assert set(states.values()) == {"ready"}
+
+
+@_ONE_IS_BAD
+async def test_a_member_that_mx_fails_for_and_that_alone_is_due_comes_to_an_end(
+    bench_for: Any, sandbox_for: Any, step: str
+) -> None:
+    async with sandbox_for({"bad": [step]}) as sandbox:
+        bench = await bench_for(**sandbox.settings, max_attempts=2)
+        await _broken(bench, "bad")
+        await _paused(bench)
+        await _probe(bench)
+        await _probe(bench)
+        assert await PauseStore(bench.runtime.database).get(MX) is None
+        assert await bench.one("SELECT attempts FROM reconnections") == 1
+        await bench.sql("UPDATE reconnections SET next_attempt_at = '2020-01-01 00:00:00'")
+        await fetch(bench.runtime)
+        assert await bench.states() == {"MBR-bad": "exhausted"}
+        assert await PauseStore(bench.runtime.database).get(MX) is None
+
+
+async def test_while_mx_serves_nobody_probes_cost_nobody_an_attempt(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": ["ok"], "b": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await _broken(bench, "a", "b")
+        await _paused(bench)
+        await sandbox.control(fault="503")
+        for _ in range(5):
+            await _probe(bench)
+        assert await PauseStore(bench.runtime.database).get(MX) is not None
+        assert await bench.one("SELECT max(attempts) FROM reconnections") == 0
+
+
 async def test_with_nobody_due_the_breaker_is_closed_by_a_request_for_nobody(bench_for: Any, sandbox_for: Any) -> None:
     async with sandbox_for({"a": ["ok"]}) as sandbox:
         bench = await bench_for(**sandbox.settings)

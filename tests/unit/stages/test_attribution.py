@@ -108,3 +108,10 @@ def test_a_probe_s_first_failure_is_mx_s() -> None:
     assert attribution.failed(UPSTREAM, MEMBER)
     assert not breaker.tripped, "it is open already"
     assert not attribution.may_be_mx(MEMBER)
+
+
+def test_a_failure_in_a_probe_after_mx_served_somebody_is_the_member_s() -> None:
+    attribution, _ = new(probe=True)
+    attribution.served()
+    assert not attribution.failed(UPSTREAM, MEMBER)
+    assert attribution.may_be_mx(MEMBER), "as in any run, until its end"
