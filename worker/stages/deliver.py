@@ -184,15 +184,15 @@ class Deliver:
 
     def _answered(self, job: DeliveryJob, outcome: Outcome, *, address: str) -> DeliveryResult:
         """What an outcome does. If a probe shows that the channel still refuses us, its message is deferred and nothing is counted."""
-        if self._mode is Mode.PROBE:
-            self.serves = serves_us(outcome, self._breakers[job.notification.channel].reason)
-            if self.serves is False and not isinstance(outcome, Unknown | ChannelDown):
-                # The next probe takes another message, so that no single one keeps the channel shut.
-                return deferred_until(job.notification, outcome.code, self._runtime.clock.now())
+        channel = job.notification.channel
         if isinstance(outcome, ChannelDown):
-            channel = job.notification.channel
             self._breakers[channel].refused(in_words(channel, outcome.code))
             self.runner.halted = True
+        if self._mode is Mode.PROBE:
+            self.serves = serves_us(outcome, self._breakers[channel].reason)
+            if self.serves is False and not isinstance(outcome, Unknown):
+                # The next probe takes another message, so that no single one keeps the channel shut.
+                return deferred_until(job.notification, outcome.code, self._runtime.clock.now())
         return self._outcomes.result_of(job, outcome, address=address)
 
     async def _begin(self, job: DeliveryJob) -> None:

@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from sqlalchemy import text
 
+from worker.channels import ChannelDown, Dispatching, Message, Outcome, Sent
 from worker.sandbox.phones import google
 from worker.sandbox.phones.network import Device, Phones
 from worker.stages.deliver import deliver
@@ -153,6 +154,34 @@ async def test_one_recipient_who_is_refused_is_that_recipients_affair(office: An
         assert await at.recipients() == addresses(6)[1:]
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "rcpt:550 5.7.23 Rejected because of a Sender Policy Framework violation",
+        "rcpt:550 5.7.1 You are not authorized to send to this group",
+        "data:550 5.7.26 Unauthenticated mail is not accepted",
+    ],
+)
+async def test_one_recipient_refused_in_words_about_us_does_not_keep_the_channel_shut(office: Any, fault: str) -> None:
+    """It comes first on a day on which nothing was accepted yet, so it stops the channel; the next probe takes another mail."""
+    async with office(4) as at:
+        await at.sandbox.control(mail_faults=[{"fault": fault, "to": "m0@*"}])
+        await at.customers(*addresses(1))
+        await at.work()
+        assert await at.reason()
+        for number in range(1, 4):
+            await at.bench.member(f"m{number}", email=addresses(4)[number], connection_status="DENIED")
+        await sweep(at.bench.runtime)
+        await fetch(at.bench.runtime)
+        for _ in range(3):
+            await at.bench.sql("UPDATE pauses SET probe_at = :past", past=at.bench.stored(at.bench.runtime.clock.now()))
+            at.bench.runtime.channels["email"]._pool.backoff._until = 0
+            await deliver(at.bench.runtime)
+        assert await at.reason() is None
+        assert await at.recipients() == addresses(4)[1:]
+        assert await at.rows() == [("failed", 0)] + [("sent", 0)] * 3
+
+
 @ON_SQLITE
 async def test_one_strict_domain_is_not_everybody(office: Any) -> None:
     """Its refusals may come in a row, and the healthy ones behind them are told all the same."""
@@ -229,3 +258,35 @@ async def test_a_push_service_that_refuses_everybody_stops_its_channel_and_costs
             await at.pass_time()
             await deliver(at.bench.runtime)
             assert phones.delivered() == dict.fromkeys(devices, 1)
+
+
+class Push:
+    """A push service that refuses one token in words about our project."""
+
+    kind = "fcm"
+
+    async def send(self, message: Message, dispatching: Dispatching) -> Outcome:
+        await dispatching()
+        return ChannelDown(code="sender_id_mismatch") if message.address == "token-m0" else Sent()
+
+    async def close(self) -> None:
+        pass
+
+
+@ON_SQLITE
+async def test_one_token_of_another_project_does_not_keep_push_shut(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({f"m{number}": ["ok"] for number in range(3)}) as sandbox:
+        at = Office(await bench_for(**sandbox.settings), sandbox)
+        at.bench.runtime.channels = {"fcm": Push()}
+        for number in range(3):
+            await at.bench.member(f"m{number}", email=None, connection_status="DENIED")
+            await at.bench.sql(
+                "INSERT INTO devices (user_guid, device_kind, device_address) VALUES (:u, 'fcm', :a)",
+                u=f"USR-m{number}", a=f"token-m{number}",
+            )  # fmt: skip
+            await at.work()
+        assert await at.bench.one("SELECT reason FROM pauses") == "sender_id_mismatch"
+        for _ in range(2):
+            await at.bench.sql("UPDATE pauses SET probe_at = :past", past=at.bench.stored(at.bench.runtime.clock.now()))
+            await deliver(at.bench.runtime)
+        assert await at.bench.one("SELECT count(*) FROM notifications WHERE state = 'sent'") == 2
