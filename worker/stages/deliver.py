@@ -25,7 +25,7 @@ from worker.stages.dispatch_log import DispatchLog, LeaseLost, NotRecorded
 from worker.stages.freshness import Checked, Fresh, Freshness
 from worker.stages.linking import MadeLink, make_link
 from worker.stages.mode import Mode
-from worker.stages.planning import zone_of_message, zones_of_user
+from worker.stages.planning import UNREACHABLE_WAIT, zone_of_message, zones_of_user
 from worker.stages.refusing import in_words, noted, serves_us
 from worker.stages.runner import Batch, Runner, summary
 from worker.store.deliver_settling import DeliveryResult
@@ -150,7 +150,11 @@ class Deliver:
         if not isinstance(route, Route):
             route = choose(user.contact, configured=configured)  # better the device that failed than none
         if not isinstance(route, Route):
-            return self._outcomes.end(notification, about, _N.SUPPRESSED, route.code)
+            # Nothing was sent: the step is not used up, and fetch decides anew whether and how the user is told. If another process has
+            # a channel that this one lacks, fetch there would plan the same message at once, and for ever.
+            wait = timedelta(0) if configured else UNREACHABLE_WAIT
+            at = self._runtime.clock.now() + wait
+            return self._outcomes.end(notification, about, _N.SUPPRESSED, route.code, at=at)
         job.link = self._link(notification)
         shown = job.link.shown if job.link is not None else None
         message = Message(

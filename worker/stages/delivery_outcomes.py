@@ -10,6 +10,7 @@
 | `TryLater`, this message | `pending`, by the schedule; `failed` after ``MAX_ATTEMPTS`` | `ready` | yes |
 | `TryLater`, the whole channel | `pending` | `ready` | no |
 | `ChannelDown` | `pending`, and the channel's breaker opens | `ready` | no |
+| not sent: the address went away | `suppressed` | `due` at once, for another address or channel | no |
 
 Where a reconnection goes after a message that ended is in :mod:`worker.stages.next_steps`.
 """

@@ -229,3 +229,39 @@ async def test_a_wrong_apns_setting_costs_a_few_devices_and_not_all(stage: Stage
     await stage.bench.sql("UPDATE reconnections SET next_attempt_at = '2020-01-01 00:00:00' WHERE state = 'due'")
     await stage.work(times=2)
     assert stage.told() == [1] * 8
+
+
+@ON_BOTH
+@pytest.mark.parametrize("gone", ["email = NULL", "refused_email = email"])
+async def test_where_the_address_goes_while_the_message_waits_another_way_is_taken_in_the_same_step(
+    stage: Stage, gone: str
+) -> None:
+    await stage.bench.member("a", connection_status="DENIED", email="a@mail.example")
+    await sweep(stage.bench.runtime)
+    await fetch(stage.bench.runtime)
+    address = stage.phones.sign_up(Device(kind="fcm"))
+    stage.devices.append(address)
+    await stage.bench.sql(
+        "INSERT INTO devices (user_guid, device_kind, device_address) VALUES ('USR-a', 'fcm', :a)", a=address
+    )
+    await stage.bench.sql(f"UPDATE users SET {gone}")
+    await deliver(stage.bench.runtime)
+    assert await stage.spoken() == [0]
+    await stage.work()
+    assert stage.told() == [1]
+    assert await stage.notifications() == [("email", "suppressed"), ("fcm", "sent")]
+
+
+@ON_SQLITE
+async def test_a_channel_that_this_process_lacks_is_not_planned_for_again_at_once(stage: Stage) -> None:
+    """The process that fetches may have it; the two would else plan and suppress the same message for ever."""
+    await stage.customer("a", "fcm")
+    await sweep(stage.bench.runtime)
+    await fetch(stage.bench.runtime)
+    channels = stage.bench.runtime.channels
+    stage.bench.runtime.channels = {}
+    await deliver(stage.bench.runtime)
+    stage.bench.runtime.channels = channels
+    assert await stage.spoken() == [0]
+    await stage.work()
+    assert stage.told() == [0], "it is due again in an hour"
