@@ -477,6 +477,41 @@ def test_a_bad_object_of_an_array_costs_itself(items: Import, bad: str) -> None:
     assert [item.line for item in found if isinstance(item, Row)][:2] == [2, 3]
 
 
+@pytest.mark.parametrize(
+    ("text", "rows", "says"),
+    [
+        ("[{0},\n{1}", 2, "line 2: the array is not closed"),
+        ("[\n{0},\n{1},\n", 2, "line 4: the array is not closed"),
+        ('[\n{0},\n{{"user_guid": "US', 1, "line 3: the array is not closed"),
+        ("[", 0, "line 1: the array is not closed"),
+        ("[{0}]\n[{1}]\n", 1, "line 2: stands after the end of the array"),
+        ("[{0}]\n{1}\n", 1, "line 2: stands after the end of the array"),
+        ("[{0}] ] ", 1, "line 1: stands after the end of the array"),
+    ],
+)
+def test_an_array_that_is_cut_off_or_goes_on_is_not_taken_for_a_whole_one(
+    items: Import, text: str, rows: int, says: str
+) -> None:
+    given = [json.dumps({"user_guid": "USR-1", "member_guid": f"MBR-{n}"}) for n in range(2)]
+    found = items("members.json", text.format(*given))
+    assert sum(isinstance(item, Row) for item in found) == rows
+    assert str(found[-1]).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("name", "cut"),
+    [
+        (JSONL, '{"user_guid": "USR-1", "member_guid": "MBR-0"}\n{"user_guid": "USR-1", "mem'),
+        ("members.json", '{\n"user_guid": "USR-1",\n"member_guid": "MBR-0"\n}\n{\n"user_guid": "USR-1",\n"mem'),
+        (CSV, 'user_guid,member_guid,institution_name\nUSR-1,MBR-0,Harbor\nUSR-1,MBR-1,"Har'),
+        (CSV, "user_guid,member_guid,institution_name\nUSR-1,MBR-0,Harbor\nUSR-1,MB"),
+    ],
+)
+def test_a_last_row_that_is_cut_off_is_reported(items: Import, name: str, cut: str) -> None:
+    found = items(name, cut)
+    assert [type(item) for item in found] == [Row, Problem]
+
+
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(

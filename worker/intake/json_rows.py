@@ -16,7 +16,7 @@ _NAMED = 20
 _LONGEST_OBJECT = 1_000
 
 _decode = json.JSONDecoder().raw_decode
-_BETWEEN = re.compile(r"[\s,\]]*")
+_BETWEEN = re.compile(r"[\s,]*")
 
 
 def json_rows(lines: Lines, *, own_ids: bool = False) -> Iterator[Row | Problem | Note]:
@@ -64,9 +64,14 @@ def _by_line(lines: Lines) -> Iterator[tuple[int, Any]]:
 
 
 def _array(lines: Lines) -> Iterator[tuple[int, Any]]:
-    """The values of an array with their line numbers. After a bad value, reading goes on at the next ``{``."""
+    """The values of an array, or of a series of objects, with their line numbers. After a bad value, reading goes on at the next ``{``.
+
+    An array that is never closed was cut off, so the rows behind it are missing: that is a problem of its own. What stands behind the
+    closing bracket is not read.
+    """
     text, at, number, counted = "", 0, 1, 0
-    first = True
+    is_array = lines.start() == "["
+    first, closed = is_array, False
     while True:
         at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]  # the pattern also matches the empty text
         number += text.count("\n", counted, at)
@@ -74,12 +79,19 @@ def _array(lines: Lines) -> Iterator[tuple[int, Any]]:
         if at == len(text):
             text, at, counted = "".join(lines.take(1)), 0, 0
             if not text:
+                if is_array and not closed:
+                    yield number, Problem(number, "the array is not closed: the file is cut off, and rows are missing")
                 return
             continue
-        if first and text[at] == "[":
+        if closed:
+            yield number, Problem(number, "stands after the end of the array, and was not read, nor what follows")
+            return
+        if first:  # the opening bracket
             first, at = False, at + 1
             continue
-        first = False
+        if text[at] == "]" and is_array:
+            closed, at = True, at + 1
+            continue
         value, end, text, at = _value(lines, text, at)
         counted = min(counted, at)
         written = text[at : end or None]
