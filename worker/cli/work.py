@@ -1,7 +1,6 @@
 """`sweep`, `pause`, `resume`, `retry`: start, stop and repeat work."""
 
 import asyncio
-import re
 import time
 from dataclasses import asdict
 from typing import Any
@@ -13,6 +12,7 @@ from worker.channels import registry
 from worker.cli.meaning import check_member, did_you_mean, nearest_guid
 from worker.cli.session import AsJson, aside, out, print_json, run
 from worker.errors import UsageError, WorkerError
+from worker.intake.cells import LONGEST
 from worker.runtime import Runtime
 from worker.stages.sweep import sweep as sweep_once
 from worker.stages.sweep import wake
@@ -179,7 +179,10 @@ def resume(
 
 def _scope(what: str) -> str:
     kinds = registry.names()
-    if what == EVERYTHING or re.fullmatch(r"institution:\S{1,128}", what) or what in map(channel_scope, kinds):
+    kind, _, code = what.partition(":")
+    if kind == "institution" and 0 < len(code.strip()) <= LONGEST["institution_code"]:
+        return f"{kind}:{code.strip()}"  # a code may hold spaces, though not at its ends: they are read without
+    if what == EVERYTHING or what in map(channel_scope, kinds):
         return what
     if what in kinds:  # `pause messenger` can mean nothing else
         return channel_scope(what)

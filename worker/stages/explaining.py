@@ -4,6 +4,7 @@ It asks the code that decides: the planner for whether and how the user can be t
 end, the pauses for what is stopped, and ``SWEEP_SCHEDULE`` for when the next sweep is.
 """
 
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -304,7 +305,7 @@ class Explainer:
             Hold(
                 code=f"paused:{pause.scope}",
                 says=f"{pause.scope} is paused since {minute(pause.since)} ({pause.reason}), so {effect}"
-                + (f"; `reconnect resume {pause.scope}`" if pause.by_hand else ""),
+                + (f"; `reconnect resume {shlex.quote(pause.scope)}`" if pause.by_hand else ""),
                 until=pause.probe_at,
             )
             for pause in self._pauses

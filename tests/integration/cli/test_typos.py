@@ -96,3 +96,20 @@ def test_of_several_members_those_that_are_left_are_named(filled: Any) -> None:
     assert ran.code == 1
     assert "Requeued 1 reconnections" in ran.out
     assert ran.out.endswith("retry: not requeued: MBR-4d5e6f is due\n")
+
+
+def test_a_code_with_spaces_is_paused_and_resumed_and_explain_says_how(filled: Any) -> None:
+    with sqlite3.connect(filled.folder / "reconnect.db") as database:
+        database.execute("UPDATE members SET institution_code = 'First \u2019Bank' WHERE member_guid = 'MBR-1a2b3c'")
+        database.execute(
+            "UPDATE reconnections SET institution_code = 'First \u2019Bank' WHERE member_guid = 'MBR-1a2b3c'"
+        )
+        database.execute("UPDATE members SET institution_code = ' Oak ' WHERE member_guid = 'MBR-7a8b9c'")
+    database.close()
+    scope = "institution:First \u2019Bank"
+    assert filled("pause", scope).out == f"Paused {scope}.\n"
+    assert f"`reconnect resume '{scope}'`" in filled("explain", "MBR-1a2b3c").out
+    assert filled("resume", scope).out == f"Resumed {scope}.\n"
+    for blank in ("institution:", "institution:  "):
+        assert filled("pause", blank).code == 2
+    assert filled("pause", "institution: Oak ").out == "Paused institution:Oak.\n", "as it is read"
