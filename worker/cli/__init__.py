@@ -1,14 +1,17 @@
 """The ``reconnect`` command: exit 0 done, 1 failed, 2 wrong usage or settings; errors in one line on stderr."""
 
+import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
+from typing import NoReturn
 
 import typer
 
 from worker import __version__
-from worker.errors import WorkerError
+from worker.errors import UsageError, WorkerError
 from worker.plain_text import plain
 
 #: Each module and the commands that it adds, in the order of `--help`.
@@ -70,11 +73,45 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
             stream.reconfigure(errors="backslashreplace")
-    module = _MODULE_OF.get(sys.argv[1]) if len(sys.argv) > 1 else None
     try:
-        _application([module] if module else _MODULES)()
+        try:
+            _check_arguments(sys.argv[1:])
+            module = _MODULE_OF.get(sys.argv[1]) if len(sys.argv) > 1 else None
+            _application([module] if module else _MODULES)()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # what cannot be written is an error here, and not a traceback when the interpreter ends
     except WorkerError as error:
-        sys.stderr.write(f"reconnect: {plain(str(error), keep='')}\n")
-        sys.exit(error.exit_code)
+        _end(str(error), error.exit_code)
+    except BrokenPipeError:  # whoever read the output has ended
+        _end(None, 1)
+    except OSError as error:
+        _end(f"input or output failed: {error.strerror or type(error).__name__}", 1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _check_arguments(arguments: Iterable[str]) -> None:
+    """Raises :class:`UsageError` for one with bytes that are not UTF-8, which no output and no database takes. A file may be called so."""
+    for place, argument in enumerate(arguments, 1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            if not os.path.lexists(argument):
+                raise UsageError(f"argument {place} holds bytes that are not UTF-8, and is no file") from None
+
+
+def _end(why: str | None, code: int) -> NoReturn:
+    """End with an error in one line. Output that could not be written is dropped: the interpreter would try it once more at its end."""
+    with suppress(OSError, ValueError):
+        if why is not None:
+            sys.stderr.write(f"reconnect: {plain(why, keep='')}\n")
+            sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
