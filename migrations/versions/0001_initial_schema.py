@@ -215,8 +215,8 @@ def upgrade() -> None:  # noqa: PLR0915 - one schema, a statement each
         "reconnections",
         ["next_check_at"],
         unique=False,
-        postgresql_where=sa.text("state = 'notified'"),
-        sqlite_where=sa.text("state = 'notified'"),
+        postgresql_where=sa.text("state IN ('notified', 'due') AND next_check_at IS NOT NULL"),
+        sqlite_where=sa.text("state IN ('notified', 'due') AND next_check_at IS NOT NULL"),
     )
     op.create_index(
         "ix_reconnections_due",

@@ -164,7 +164,7 @@ def _history(reconnection: dict[str, Any]) -> list[tuple[datetime, str]]:
         events.append((at, f"message {message['step'] + 1} by {message['channel']}: {message['state']}{outcome}"))
     for press in reconnection["clicks"]:
         events.append((press["clicked_at"], f"its link's button was pressed: {press['outcome'] or 'under way'}"))
-    if reconnection["outcome_at"]:
+    if reconnection["outcome"] and reconnection["outcome_at"]:
         events.append(
             (
                 reconnection["outcome_at"],

@@ -1,6 +1,6 @@
 """What does a failure of MX do, in every stage?
 
-Fetch asks MX for a window. Deliver asks once more right before a message leaves. Verify reads members that were notified. A click on a
+Fetch asks MX for a window. Deliver asks once more right before a message leaves. Verify reads members whose user was told or clicked. A click on a
 link asks for a window at once (:mod:`worker.stages.click`). A webhook makes its member be read (:mod:`worker.stages.hints`), and a sync lists
 members and reads those that it misses (:mod:`worker.stages.sync`).
 
@@ -25,7 +25,8 @@ members and reads those that it misses (:mod:`worker.stages.sync`).
   is counted. **read again**: by the same schedule, ``MAX_ATTEMPTS`` times for a hint. A sync reads a member three times at most, whatever failed.
 - **`unsupported`**: for 4 weeks, then a sweep may open another reconnection. `gone`: until a newer break. `exhausted` and
   `quarantined`: until `reconnect retry`.
-- **check again in 5 min**: not counted as a check. **next check**: counted, so that the interval to the next check grows. Verify
+- **check again in 5 min**: not counted as a check. **next check**: counted, so that the interval to the next check grows. A notice, and
+  what is due, have checks only after a click; the last of them is made again as long as MX serves nobody. Verify
   only reads a member, so what MX says of its OAuth window or of that request ends nothing.
 - **try again**: the page asks the user to try again. The reconnection stays as it is, no attempt is counted, and nothing is added to a
   failure streak. If no click on it is served within an hour, the user is owed a message (:mod:`worker.policy.cadence`). A click that

@@ -28,8 +28,8 @@ AFTER_CLICK = (*(timedelta(seconds=s) for s in (20, 40)), *(timedelta(minutes=m)
 RENEWED_WITHIN = timedelta(minutes=15)
 #: When a worker is woken after the end of OAuth: at once, and when a member may be checked once more.
 AFTER_OAUTH = (timedelta(0), timedelta(seconds=10))
-#: The last of those checks may be made so late.
-_TOLERANCE = timedelta(minutes=5)
+#: A check within this time after a click is one that the click is the reason of: the last of them may be five minutes late.
+FOR_CLICK = AFTER_CLICK[-1] + timedelta(minutes=5)
 
 
 def ending(
@@ -94,9 +94,12 @@ def is_renewed(
     return clicked_at < successfully_aggregated_at <= clicked_at + RENEWED_WITHIN
 
 
-def next_check_of_notice(now: datetime, *, clicked_at: datetime | None) -> datetime | None:
-    """When the member of a notice is checked next: only after a click, at the moments of :data:`AFTER_CLICK`."""
-    return _next_after_click(clicked_at, now)
+def next_check_for_click(now: datetime, *, clicked_at: datetime | None) -> datetime | None:
+    """When a member is checked next that is checked only after a click: at the moments of :data:`AFTER_CLICK`.
+
+    Such are the member of a notice, and one whose reconnection is due: fetch asks MX for that one, unless its user may not be told.
+    """
+    return next((clicked_at + after for after in AFTER_CLICK if clicked_at + after > now), None) if clicked_at else None
 
 
 def next_check(checks: int, now: datetime, *, clicked_at: datetime | None = None) -> datetime:
@@ -105,13 +108,9 @@ def next_check(checks: int, now: datetime, *, clicked_at: datetime | None = None
     After a click it is checked at the moments of :data:`AFTER_CLICK` too: 20 s after it, 40 s, 1 min, 2, 5 and 10 min.
     """
     usual = now + (_INTERVALS[checks] if checks < len(_INTERVALS) else _THEREAFTER)
-    return min(usual, _next_after_click(clicked_at, now) or usual)
+    return min(usual, next_check_for_click(now, clicked_at=clicked_at) or usual)
 
 
 def is_for_click(now: datetime, *, clicked_at: datetime | None) -> bool:
     """Whether a check of now is one of those that follow a click; such a check does not make the usual interval grow."""
-    return clicked_at is not None and now - clicked_at < AFTER_CLICK[-1] + _TOLERANCE
-
-
-def _next_after_click(clicked_at: datetime | None, now: datetime) -> datetime | None:
-    return next((clicked_at + after for after in AFTER_CLICK if clicked_at + after > now), None) if clicked_at else None
+    return clicked_at is not None and now - clicked_at < FOR_CLICK

@@ -17,6 +17,7 @@ class ReconnectionState(StrEnum):
     """Where one reconnection of a broken member stands."""
 
     #: It waits for ``next_attempt_at``: the moment of its first message, of a retry, or of its next reminder.
+    #: After a click or the end of OAuth it has a ``next_check_at`` too: its user may be one who must not be told, so fetch asks MX nothing.
     DUE = "due"
     #: A worker holds it until its lease expires and is asking MX for a window.
     LEASED = "leased"
@@ -160,7 +161,8 @@ RECONNECTION_MOVES = (
         (_R.NOTIFIED,),
         (_R.DUE,),
         (_SWEEP,),
-        "the attempts start anew. Also ahead of its day: a click failed for an hour, so its user is owed a message",
+        "the attempts start anew; of the checks only those after a click stay. "
+        "Also ahead of its day: a click failed for an hour, so its user is owed a message",
         told=False,
     ),
     Move("resend", (_R.NOTIFIED,), (_R.READY,), (_RETRY,), "its unknown message is pending again", told=False),
@@ -172,7 +174,7 @@ RECONNECTION_MOVES = (
         "close", (_R.NOTIFIED,), (_R.EXHAUSTED,), (_SWEEP,), "after the last reminder; the window is wiped", told=True
     ),
     Move("close", (_R.LEASED, _R.READY), (_R.RECONNECTED, *_GIVEN_UP), (_FETCH, _DELIVER), _WIPED_WELL, told=True),
-    Move("close", (_R.NOTIFIED,), (_R.RECONNECTED, _R.GONE), (_VERIFY,), _WIPED_WELL, told=True),
+    Move("close", (_R.DUE, _R.NOTIFIED), (_R.RECONNECTED, _R.GONE), (_VERIFY,), _WIPED_WELL, told=True),
     Move("close", (_R.DUE, _R.READY, _R.NOTIFIED), (_R.RECONNECTED, _R.GONE), (_SYNC,), _WIPED_WELL, told=True),
     Move(
         "close",

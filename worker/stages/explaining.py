@@ -154,9 +154,12 @@ class Explainer:
             )
         at = max(reconnection["next_attempt_at"] or self._now, self._now)
         holds = [*self._recorded(reconnection)] if at > self._now else [self._until_sweep()]
+        checks = self._checks(reconnection, holds)
         holds += self._fetch_pauses(reconnection["institution_code"])
         told = self._telling(user, at, holds, "a window is fetched")
-        return Outlook(holds=tuple(holds), next=told + self._notice_ends(reconnection))
+        return Outlook(
+            holds=tuple(dict.fromkeys(holds)), next="; ".join([*checks, told]) + self._notice_ends(reconnection)
+        )
 
     def _leased(self, reconnection: Mapping[str, Any]) -> Outlook:
         worker_id, until = reconnection["lease_worker"], reconnection["lease_expires_at"]
@@ -226,7 +229,7 @@ class Explainer:
 
     def _notified(self, member: Mapping[str, Any] | None, reconnection: Mapping[str, Any], user: User) -> Outlook:
         ahead = reconnection["reason"] == Reason.EXPIRES_SOON
-        at, check = reconnection["next_attempt_at"], reconnection["next_check_at"]
+        at = reconnection["next_attempt_at"]
         place = CadencePosition(reconnection["step"], reconnection["base_step"])
         facts = MemberFacts(**{name: member[name] for name in MemberFacts.__struct_fields__}) if member else None
         if facts is None or (
@@ -236,10 +239,7 @@ class Explainer:
         ):
             return Outlook(next=f"the next sweep ends it, at about {minute(self._sweep())}")
         holds: list[Hold] = []
-        parts = []
-        if check is not None and not ahead:
-            holds += self._paused({EVERYTHING, MX}, "nobody asks MX who is back")
-            parts.append(f"MX is asked whether the customer is back at about {minute(self._sweep_after(check))}")
+        parts = self._checks(reconnection, holds)
         if at is None:
             parts.append("no further notice")
         elif not ahead and place.reminder >= len(self._settings.reminder_days):
@@ -251,6 +251,14 @@ class Explainer:
         return Outlook(holds=tuple(dict.fromkeys(holds)), next="; ".join(parts) + self._notice_ends(reconnection))
 
     # What they have in common
+
+    def _checks(self, reconnection: Mapping[str, Any], holds: list[Hold]) -> list[str]:
+        """When its member is checked next, if it is; adds what stands in the way to ``holds``."""
+        check = reconnection["next_check_at"]
+        if check is None or reconnection["reason"] == Reason.EXPIRES_SOON:
+            return []
+        holds += self._paused({EVERYTHING, MX}, "nobody asks MX who is back")
+        return [f"MX is asked whether the customer is back at about {minute(self._sweep_after(check))}"]
 
     def _telling(self, user: User, at: datetime, holds: list[Hold], what: str, *, channel: str | None = None) -> str:
         """What begins at ``at`` at the earliest, where the user may be told then; adds what stands in the way to ``holds``."""

@@ -6,6 +6,9 @@ its reconnection is closed as ``reconnected``, and no reminder follows. The othe
 which was written when the last message ended.
 
 The member of a notice is well, and is checked only after a click, if its date was reckoned: whether its customer renewed the consent.
+
+A reconnection that is due is checked only after a click or the end of OAuth. Fetch asks MX of it, but not while its user may not be told:
+an opted-out customer who reconnects by an older message's link would never be noticed.
 """
 
 from collections import Counter
@@ -14,8 +17,8 @@ from collections.abc import Sequence
 import structlog
 
 from worker.mx.answers import MemberRead, MemberState
-from worker.policy.mx_failures import OUR_FAULT, RECHECK_AFTER, MxFailure, after_checking
-from worker.policy.recovery import is_for_click, next_check, next_check_of_notice
+from worker.policy.mx_failures import NOT_SERVED, OUR_FAULT, RECHECK_AFTER, MxFailure, after_checking
+from worker.policy.recovery import is_for_click, next_check, next_check_for_click
 from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
@@ -77,6 +80,9 @@ class Verify:
             return CheckResult(check=check, state=ReconnectionState.RECONNECTED, outcome="back", well=well)
         moved = member.guid if member.guid != check.member_guid else None
         now, clicked_at = self._runtime.clock.now(), check.clicked_at
+        if check.state is ReconnectionState.DUE:
+            at = next_check_for_click(now, clicked_at=clicked_at)
+            return CheckResult(check=check, outcome="not_back", next_check_at=at, moved_to=moved, counts=False)
         counts = not is_for_click(now, clicked_at=clicked_at)
         at = next_check(check.checks + counts, now, clicked_at=clicked_at)
         return CheckResult(check=check, outcome="not_back", next_check_at=at, moved_to=moved, counts=counts)
@@ -86,7 +92,7 @@ class Verify:
         well = renewed_by(member, member_guid=check.member_guid, clicked_at=check.clicked_at)
         if well:
             return CheckResult(check=check, state=ReconnectionState.RECONNECTED, outcome="renewed", well=well)
-        at = next_check_of_notice(self._runtime.clock.now(), clicked_at=check.clicked_at)
+        at = next_check_for_click(self._runtime.clock.now(), clicked_at=check.clicked_at)
         return CheckResult(check=check, outcome="not_back", next_check_at=at, counts=False)
 
     def _without(self, check: MemberCheck, failure: MxFailure) -> CheckResult:
@@ -95,9 +101,11 @@ class Verify:
         after = after_checking(failure, checks=check.checks, now=now, clicked_at=check.clicked_at)
         if isinstance(after, ReconnectionState):
             return CheckResult(check=check, state=after, outcome=failure.code)
-        if check.reason == Reason.EXPIRES_SOON:
-            at = next_check_of_notice(now, clicked_at=check.clicked_at)
-            return CheckResult(check=check, outcome=failure.code, next_check_at=at, counts=False)
+        if check.reason == Reason.EXPIRES_SOON or check.state is ReconnectionState.DUE:
+            at = next_check_for_click(now, clicked_at=check.clicked_at)
+            if at is None and failure.kind in NOT_SERVED:  # nobody else asks: the last check has to be answered
+                at = after.at
+            return CheckResult(check=check, outcome=failure.code, next_check_at=at, counts=after.counts)
         return CheckResult(check=check, outcome=failure.code, next_check_at=after.at, counts=after.counts)
 
     def crashed(self, job: MemberCheck) -> CheckResult:

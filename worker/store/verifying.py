@@ -60,16 +60,18 @@ def _change(seen: CheckResult, now: datetime) -> Change:
     if seen.state is None:
         return checked(
             check.id,
+            check.state,
             check.epoch,
             again_at=check.again_at,
-            outcome=seen.outcome,
+            # The outcome of a due one says why it waits.
+            outcome=None if check.state is ReconnectionState.DUE else seen.outcome,
             next_check_at=seen.next_check_at,
             moved_to=seen.moved_to,
             checks=checks,
         )
     return close(
         check.id,
-        ReconnectionState.NOTIFIED,
+        check.state,
         seen.state,
         now=now,
         well=seen.well,

@@ -164,6 +164,22 @@ async def test_the_whole_way_of_a_member_predicts_nothing_that_is_past(bench_for
         assert (await told())["next"] == "nothing, unless it breaks again"
 
 
+async def test_who_may_not_be_told_and_pressed_a_button_is_said_to_be_checked(bench_for: Any) -> None:
+    bench = await bench_for(smtp_url="smtp://127.0.0.1:9?tls=none", email_from="a@ledgerly.example")
+    await bench.member("a", connection_status="DENIED")
+    await bench.sql("UPDATE users SET opted_out_at = :at", at=bench.stored(bench.runtime.clock.now()))
+    await sweep(bench.runtime)
+    await bench.sql("UPDATE reconnections SET outcome_at = :at", at=bench.stored(bench.runtime.clock.now()))
+    assert "MX is asked" not in (await explanation(bench.runtime, "MBR-a"))["next"]
+    await bench.sql("UPDATE reconnections SET next_check_at = :at", at=bench.stored(bench.runtime.clock.now()))
+    told = await explanation(bench.runtime, "MBR-a")
+    assert told["next"].startswith("MX is asked whether the customer is back at about")
+    assert "None" not in str(told["reconnections"][0]["history"])
+    await _pause(bench, "mx")
+    holds = (await explanation(bench.runtime, "MBR-a"))["holds"]
+    assert any("nobody asks MX who is back" in hold["says"] for hold in holds)
+
+
 async def test_a_lease_says_who_holds_it_and_until_when(bench_for: Any) -> None:
     bench = await bench_for(smtp_url="smtp://127.0.0.1:9?tls=none", email_from="a@ledgerly.example")
     await bench.member("a", connection_status="DENIED")

@@ -1,7 +1,7 @@
 """What follows a click: checks that come sooner, a message that is owed, the end of OAuth; on both databases."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,14 +10,17 @@ from sqlalchemy import event, insert, text
 from tests.integration.stages.links import link, linked, message, reconnection
 from tests.integration.stages.test_click import press, row
 from tests.integration.stages.test_notices import _explain
-from worker.mx.answers import MemberRead, MemberState
+from worker.mx.answers import Gone, MemberRead, MemberState, RefusedClient, RejectedRequest, RetryLater
+from worker.policy.states import Mover
 from worker.stages.click import LeadsTo, TryAgain
 from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.oauth_end import oauth_ended
 from worker.stages.sweep import sweep
 from worker.stages.verify import verify
+from worker.store.reconnections.changes import leave_out, reschedule
 from worker.store.reconnections.clicked import Clicked
+from worker.store.reconnections.transitions import Transitions
 from worker.store.sql.moments import Moment
 from worker.store.sql.tables import reconnections
 
@@ -74,6 +77,167 @@ async def test_a_click_during_a_check_is_not_forgotten(bench_for: Any, monkeypat
     monkeypatch.setattr(bench.runtime.mx, "read_member", read)
     await verify(bench.runtime)
     assert await _after_click(bench, id_) == pytest.approx(20, abs=0.01)
+
+
+#: Whom fetch does not ask MX for, since no message may be sent now; by the outcome.
+NOT_TOLD_NOW = {
+    "opted_out": "UPDATE users SET opted_out_at = CURRENT_TIMESTAMP",
+    "muted": "UPDATE members SET muted_at = CURRENT_TIMESTAMP",
+    "no_address": "UPDATE users SET email = NULL",
+    "message_cap": "INSERT INTO notifications (user_guid, channel, step, state, message_key, created_at, sent_at) "
+    "VALUES ('USR-ann', 'email', 1, 'sent', 'another', CURRENT_TIMESTAMP, CURRENT_TIMESTAMP)",
+}
+
+
+def _mx_says(bench: Any, monkeypatch: pytest.MonkeyPatch, **member: Any) -> None:
+    async def read(_: str, guid: str) -> MemberRead:
+        return MemberRead(member=MemberState(guid=guid, **member))
+
+    monkeypatch.setattr(bench.runtime.mx, "read_member", read)
+
+
+def _back_at_mx(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = bench.runtime.clock.now()
+    _mx_says(
+        bench, monkeypatch, connection_status="CONNECTED", is_being_aggregated=False, successfully_aggregated_at=now
+    )
+
+
+@pytest.mark.parametrize("hint", ["click", "done"])
+@pytest.mark.parametrize("why", NOT_TOLD_NOW)
+async def test_who_comes_back_by_a_click_is_noticed_although_no_message_may_be_sent(
+    bench_for: Any, sandbox_for: Any, monkeypatch: pytest.MonkeyPatch, why: str, hint: str
+) -> None:
+    async with sandbox_for({"ann": ["ok"]}) as sandbox:
+        bench = await bench_for(
+            **sandbox.settings, public_base_url="https://reconnect.example.com", message_caps="1/24h", quiet_hours=""
+        )
+        token, id_ = await linked(bench)
+        await bench.sql(
+            "UPDATE notifications SET sent_at = NULL, created_at = :m", m=bench.stored(datetime(2020, 1, 1, tzinfo=UTC))
+        )
+        await bench.sql(NOT_TOLD_NOW[why])
+        await _back(bench, MINUTE, "next_attempt_at")  # the reminder's day
+        for stage in (sweep, fetch, verify):
+            await stage(bench.runtime)
+        found = await row(bench, id_)
+        assert (found["state"], found["outcome"], found["next_check_at"]) == ("due", why, None)
+        if hint == "click":
+            assert isinstance(await press(bench, token), LeadsTo)
+            assert await _after_click(bench, id_) == pytest.approx(20, abs=0.01)
+        else:
+            await oauth_ended(bench.runtime, "MBR-ann")
+        await _back(bench, MINUTE, "next_attempt_at")
+        await fetch(bench.runtime)  # deferred once more
+        assert (await row(bench, id_))["outcome"] == why
+        _back_at_mx(bench, monkeypatch)
+        await _back(bench, SECOND, "next_check_at")
+        bench.woken.clear()
+        await sweep(bench.runtime)
+        assert ("verify", 1) in bench.woken
+        await verify(bench.runtime)
+        found = await row(bench, id_)
+        assert (found["state"], found["outcome"], found["next_check_at"]) == ("reconnected", "back", None)
+
+
+async def test_what_is_due_is_checked_at_the_moments_after_a_click_alone_and_stays_as_it_is(
+    bench_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = await bench_for()
+    token, id_ = await linked(
+        bench, state="due", outcome="opted_out", checks=3, lost_leases=2, attempts=1, uri="https://bank.example/oauth"
+    )
+    columns = "state, outcome, checks, lost_leases, attempts, epoch, next_attempt_at"
+    before = await bench.sql(f"SELECT {columns} FROM reconnections")
+    _mx_says(bench, monkeypatch, connection_status="DENIED")
+    await _press_stored(bench, token)
+    for made, following in ((20.5, 40), (41, 60), (61, 120), (125, 300), (301, 600)):
+        await _back(bench, made * SECOND, "clicked_at", "next_check_at")
+        await verify(bench.runtime)
+        assert await _after_click(bench, id_) == pytest.approx(following, abs=0.01)
+    await _back(bench, 601 * SECOND, "clicked_at", "next_check_at")
+    await verify(bench.runtime)
+    assert (await row(bench, id_))["next_check_at"] is None
+    assert await bench.sql(f"SELECT {columns} FROM reconnections") == before
+    # A hint makes it be checked once, and not again within ten seconds.
+    for _ in range(2):
+        await oauth_ended(bench.runtime, "MBR-ann")
+        await verify(bench.runtime)
+    found = await row(bench, id_)
+    assert 8 < (_moment(bench, found["next_check_at"]) - bench.runtime.clock.now()).total_seconds() <= 10
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (RetryLater(code="http_500"), "due"), (RefusedClient(code="http_401"), "due"),
+        (Gone(), "gone"), (RejectedRequest(code="http_400"), "due"),
+    ],
+)  # fmt: skip
+async def test_the_last_check_of_what_is_due_is_made_again_until_mx_answers(
+    bench_for: Any, monkeypatch: pytest.MonkeyPatch, answer: Any, state: str
+) -> None:
+    bench = await bench_for()
+    token, id_ = await linked(bench, state="due", outcome="opted_out", uri="https://bank.example/oauth")
+    await _press_stored(bench, token)
+
+    async def read(*_: Any) -> Any:
+        return answer
+
+    monkeypatch.setattr(bench.runtime.mx, "read_member", read)
+    await _back(bench, 605 * SECOND, "clicked_at", "next_check_at")
+    await verify(bench.runtime)
+    found = await row(bench, id_)
+    assert found["state"] == state
+    assert (found["next_check_at"] is not None) == isinstance(answer, RetryLater | RefusedClient)
+
+
+@pytest.mark.parametrize("clicked", [False, True])
+@pytest.mark.parametrize("how", ["remind", "owed", "along"])
+async def test_a_reminder_ends_the_usual_checks_and_leaves_those_after_a_click(
+    bench_for: Any, sandbox_for: Any, how: str, clicked: bool
+) -> None:
+    async with sandbox_for({"ann": ["503"], "bob": ["503"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        token, id_ = await linked(bench, user="ann", uri="https://bank.example/oauth")
+        if clicked:
+            await _press_stored(bench, token)
+        now = bench.runtime.clock.now()
+        if how == "along":
+            await bench.sql("UPDATE reconnections SET next_attempt_at = :m", m=bench.stored(now + 60 * MINUTE))
+            await reconnection(bench, "bob", user="ann", state="due", next_attempt_at=now - MINUTE)
+            await fetch(bench.runtime)
+        else:
+            column, past = ("owed_at", 61) if how == "owed" else ("next_attempt_at", 1)
+            await bench.sql(f"UPDATE reconnections SET {column} = :m", m=bench.stored(now - past * MINUTE))
+            await sweep(bench.runtime)
+        found = await row(bench, id_)
+        assert found["state"] == "due"
+        assert (found["next_check_at"] is not None) == clicked
+
+
+@pytest.mark.parametrize("state", ["leased", "ready"])
+async def test_a_click_while_a_worker_has_the_reconnection_is_followed_by_checks_once_it_is_due_again(
+    bench_for: Any, state: str
+) -> None:
+    bench = await bench_for()
+    token, id_ = await linked(bench, state=state, uri="https://bank.example/oauth")
+    await _press_stored(bench, token)
+    change = (
+        reschedule(id_, outcome="opted_out", attempts=0, at=bench.runtime.clock.now())
+        if state == "leased"
+        else leave_out(id_, at=bench.runtime.clock.now(), outcome="http_503")
+    )
+    mover = Mover.FETCH if state == "leased" else Mover.DELIVER
+    now = bench.runtime.clock.now()
+    transitions = bench.runtime.database.rows.part(Transitions)
+    await bench.runtime.database.transaction(lambda c: transitions.apply(c, [change], by=mover, now=now))
+    assert (await row(bench, id_))["state"] == "due"
+    assert await _after_click(bench, id_) == pytest.approx(20, abs=0.01)
+
+
+async def _press_stored(bench: Any, token: str) -> None:
+    assert isinstance(await press(bench, token), LeadsTo)
 
 
 async def test_a_thousand_clicks_wake_verify_six_times_in_ten_minutes(bench_for: Any) -> None:

@@ -4,12 +4,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import event, insert, text
 
 from worker.mx.answers import MemberAnswer, RefusedClient, RetryLater
 from worker.mx.retrying import NOT_ASKED
 from worker.policy.mx_failures import RECHECK_AFTER
 from worker.stages.sweep import sweep
 from worker.stages.verify import verify
+from worker.store.reconnections.checks import MemberChecks
+from worker.store.sql.tables import reconnections
 
 
 class Answering:
@@ -57,3 +60,30 @@ async def test_only_a_check_that_was_made_makes_the_next_interval_longer(
         "SELECT count(*) FROM reconnections WHERE next_check_at > :at", at=bench.stored(now + wait)
     )
     assert (later, too_late) == (1, 0)
+
+
+@pytest.mark.parametrize("is_analyzed", [False, True])
+async def test_what_is_to_be_checked_is_found_by_its_index_among_all_that_is_due(
+    bench_for: Any, is_analyzed: bool
+) -> None:
+    bench = await bench_for()
+    now = bench.runtime.clock.now()
+    many = [
+        {"member_guid": f"MBR-{n}", "user_guid": f"USR-{n}", "state": "due" if n % 3 else "notified",
+         "reason": "connection_status", "broken_since": now, "opened_at": now, "next_attempt_at": now,
+         "next_check_at": None if n % 3 else now}
+        for n in range(15_000)
+    ]  # fmt: skip
+    taken = MemberChecks(bench.runtime.database.rows)._take
+    async with bench.runtime.database.engine.begin() as connection:
+        await connection.execute(insert(reconnections), many)
+        if is_analyzed:
+            await connection.execute(text("ANALYZE"))
+        ran: list[Any] = []
+        event.listen(connection.sync_connection, "before_cursor_execute", lambda *given: ran.append(given[2:4]))
+        await connection.execute(taken, {"n": 200, "now": now, "again_at": now + RECHECK_AFTER})
+        statement, parameters = ran[0]
+        how = "EXPLAIN QUERY PLAN" if bench.runtime.database.rows.is_sqlite else "EXPLAIN"
+        found = await connection.exec_driver_sql(f"{how} {statement}", parameters)
+        plan = "\n".join(" ".join(map(str, line)) for line in found)
+    assert "ix_reconnections_check" in plan, plan

@@ -5,9 +5,9 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Integer, Text, bindparam, case, func, update
+from sqlalchemy import BigInteger, Integer, Text, bindparam, case, func, or_, update
 
-from worker.policy.states import ReconnectionState
+from worker.policy.states import OPEN, ReconnectionState
 from worker.store.members import Well
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
@@ -84,21 +84,22 @@ def close(
     )
 
 
-def checked(id_: int, epoch: int, *, again_at: datetime, **columns: Any) -> Change:
-    """No move: MX was asked about a notified reconnection, and it goes on. Discarded if it was claimed since.
+def checked(id_: int, state: ReconnectionState, epoch: int, *, again_at: datetime, **columns: Any) -> Change:
+    """No move: MX was asked about a reconnection, and it goes on. Discarded if it was claimed or reminded since.
 
     ``again_at``: what taking the check wrote as ``next_check_at``. If the row has an earlier moment, a click or a hint came during the
     check, and the earlier of both moments counts.
     """
     given = {"epoch": epoch, "again_at": again_at, **columns}
-    return Change(id=id_, name="", before=_R.NOTIFIED, after=_R.NOTIFIED, columns=given)
+    return Change(id=id_, name="", before=state, after=state, columns=given)
 
 
 def applying(rows: Rows) -> Any:
     """The UPDATE that writes changes.
 
-    A column for which a change gives no value keeps its value. Two columns follow the state instead: ``next_check_at`` is NULL unless
-    the reconnection is notified, and ``next_attempt_at`` is NULL after a move that gives none.
+    A column for which a change gives no value keeps its value. Two columns follow the state instead. ``next_attempt_at`` is NULL after a
+    move that gives none. ``next_check_at`` is NULL once the reconnection closed; after a move to another state it stays where it is
+    earlier than the one that is given, since a click or a hint wrote it.
     """
     given = rows.table(
         "given",
@@ -121,23 +122,27 @@ def applying(rows: Rows) -> Any:
             "moved_to": Text(),
         },
     ).c
+    is_check = given.state == given.before
+    is_for_hint = or_(
+        is_check & (r.next_check_at < given.again_at),
+        ~is_check & given.state.in_([state_literal(state) for state in OPEN]),
+    )
+    is_earlier = given.next_check_at.is_(None) | (r.next_check_at < given.next_check_at)
     return (
         update(reconnections)
         .where(r.id == given.id, r.state == given.before, r.epoch == func.coalesce(given.epoch, r.epoch))
         .values(
             state=given.state,
             outcome=func.coalesce(given.outcome, r.outcome),
-            outcome_at=case((given.outcome.is_not(None), _NOW), else_=r.outcome_at),
-            next_attempt_at=case((given.state == given.before, r.next_attempt_at), else_=given.next_attempt_at),
+            # After a check too: no member is checked twice within ten seconds for a hint.
+            outcome_at=case((given.outcome.is_not(None) | is_check, _NOW), else_=r.outcome_at),
+            next_attempt_at=case((is_check, r.next_attempt_at), else_=given.next_attempt_at),
             attempts=func.coalesce(given.attempts, r.attempts),
             step=func.coalesce(given.step, r.step),
             base_step=func.coalesce(given.base_step, r.base_step),
             notified_at=func.coalesce(given.notified_at, r.notified_at),
             first_notified_at=func.coalesce(r.first_notified_at, given.notified_at),
-            next_check_at=case(
-                ((r.next_check_at < given.again_at) & (r.next_check_at < given.next_check_at), r.next_check_at),
-                else_=given.next_check_at,
-            ),
+            next_check_at=case((is_for_hint & is_earlier, r.next_check_at), else_=given.next_check_at),
             owed_at=case(
                 (given.notified_at.is_not(None), None),
                 (given.state.in_([state_literal(state) for state in _NOT_SERVED]), r.owed_at),
@@ -149,7 +154,8 @@ def applying(rows: Rows) -> Any:
             moved_to=func.coalesce(given.moved_to, r.moved_to),
             lease_worker=None,
             lease_expires_at=None,
-            lost_leases=0,
+            # A check says nothing of what its workers died of.
+            lost_leases=case((is_check, r.lost_leases), else_=0),
         )
         .returning(r.id)
     )

@@ -1,19 +1,20 @@
-"""Which members are read at MX, to see whether they are back.
+"""Which members are read at MX, to see whether they are back: those of notified reconnections, and of due ones after a click or ``/done``.
 
 A check needs no lease: taking it puts the next check ahead. So a check that dies is made again, and the result of one that was
-superseded by a reminder is discarded by the epoch.
+superseded by a reminder or a fetch is discarded by state and epoch.
 """
 
 from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Integer, and_, bindparam, func, literal, select, update
+from sqlalchemy import ColumnElement, Float, Integer, and_, bindparam, case, func, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.policy.recovery import FOR_CLICK
 from worker.policy.states import ReconnectionState
 from worker.store.pauses import EVERYTHING, MX, holds_all
-from worker.store.sql.moments import Moment
+from worker.store.sql.moments import Moment, later
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import reconnections, state_literal
 
@@ -22,10 +23,12 @@ _R = ReconnectionState
 
 
 class MemberCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """A notified reconnection whose member is to be read."""
+    """A reconnection whose member is to be read."""
 
     id: int
     epoch: int
+    #: Notified, or due: then only a click or the end of OAuth is the reason.
+    state: ReconnectionState
     member_guid: str
     user_guid: str
     asked_guid: str
@@ -47,12 +50,13 @@ class MemberChecks:
     async def take(
         self, connection: AsyncConnection, n: int, *, now: datetime, again_at: datetime
     ) -> list[MemberCheck]:
-        """Take up to ``n`` notified reconnections whose member is to be read; if nothing comes of it they are again at ``again_at``."""
+        """Take up to ``n`` reconnections whose member is to be read; if nothing comes of it they are again at ``again_at``."""
         rows = await connection.execute(self._take, {"n": n, "now": now, "again_at": again_at})
         return [
             MemberCheck(
                 id=row.id,
                 epoch=row.epoch,
+                state=_R(row.state),
                 member_guid=row.member_guid,
                 user_guid=row.user_guid,
                 asked_guid=row.moved_to or row.member_guid,
@@ -71,8 +75,15 @@ class MemberChecks:
         return int(await connection.scalar(select(func.count()).select_from(found)) or 0)
 
 
+def only_for_click() -> ColumnElement[Any]:
+    """``next_check_at`` of one that was notified and is no longer: the usual check falls away, one that follows a click stays."""
+    return case((r.next_check_at < later(r.clicked_at, literal(FOR_CLICK.total_seconds(), Float())), r.next_check_at))
+
+
 def _to_check(now: ColumnElement[datetime]) -> ColumnElement[bool]:
-    return and_(r.state == state_literal(_R.NOTIFIED), r.next_check_at <= now, ~holds_all(EVERYTHING, MX))
+    # As ix_reconnections_check says it, the states in the same order: SQLite compares the text.
+    states = r.state.in_((state_literal(_R.NOTIFIED), state_literal(_R.DUE)))
+    return and_(states, r.next_check_at <= now, ~holds_all(EVERYTHING, MX))
 
 
 def _take_statement(rows: Rows) -> Any:

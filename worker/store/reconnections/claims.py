@@ -12,6 +12,7 @@ from sqlalchemy import (
     Integer,
     and_,
     bindparam,
+    case,
     func,
     literal,
     or_,
@@ -26,6 +27,7 @@ from worker.policy.selection import MemberFacts
 from worker.policy.states import Mover, ReconnectionState, check
 from worker.store.members import muted
 from worker.store.pauses import EVERYTHING, MX, holds_all, holds_institution
+from worker.store.reconnections.checks import only_for_click
 from worker.store.reconnections.transitions import OUTAGE_OVER
 from worker.store.selection import FACTS, facts_of
 from worker.store.sql.application import is_set
@@ -242,6 +244,7 @@ def _lease_statement(rows: Rows, *, probe: bool = False, poison: bool = False) -
             lease_worker=bindparam("worker_id"),
             lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())),
             epoch=r.epoch + 1,
+            next_check_at=case((r.state == state_literal(_R.NOTIFIED), only_for_click()), else_=r.next_check_at),
         )
         .returning(r.id)
     )

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.policy.events import EventType
 from worker.policy.states import Mover, ReconnectionState, check
 from worker.store.events.recording import are_on, record_about
+from worker.store.reconnections.checks import only_for_click
 from worker.store.reconnections.notices import IS_NOTICE
 from worker.store.selection import is_reckoned
 from worker.store.sql.moments import Moment, later
@@ -59,6 +60,7 @@ class Clicked:
             .values(
                 state=_R.DUE,
                 next_attempt_at=_NOW,
+                next_check_at=only_for_click(),
                 attempts=0,
                 owed_at=None,
                 # The message uses up no reminder: see policy/cadence.py, `CadencePosition.before_one_that_does_not_count`.
@@ -108,13 +110,14 @@ def serving() -> Any:
 
 
 def _sooner(moment: ColumnElement[datetime]) -> ColumnElement[Any]:
-    """The next check, at this moment at the latest; what is not notified has none.
+    """The next check, at this moment at the latest; what is closed has none.
 
+    What is leased or ready is not checked: fetch and deliver ask MX. The check is made if it is due again after that.
     A notice has one if its date was reckoned: nobody else would tell us that the consent was renewed.
     """
     sooner = case((r.next_check_at < moment, r.next_check_at), else_=moment)
     return case(
-        (r.state != state_literal(_R.NOTIFIED), r.next_check_at),
+        (r.closed_at.is_not(None), r.next_check_at),
         (~IS_NOTICE, sooner),
         (exists().where(members.c.member_guid == r.member_guid, is_reckoned()), sooner),
         else_=r.next_check_at,
@@ -125,7 +128,6 @@ def _check_now(column: ColumnElement[Any]) -> Any:
     rested = later(r.outcome_at, literal(APART, Float()))
     return (
         update(reconnections)
-        .where(column == bindparam("guid", type_=String()), r.closed_at.is_(None))
-        .where(r.state == state_literal(_R.NOTIFIED), ~IS_NOTICE)
+        .where(column == bindparam("guid", type_=String()), r.closed_at.is_(None), ~IS_NOTICE)
         .values(next_check_at=_sooner(case((rested > _NOW, rested), else_=_NOW)))
     )

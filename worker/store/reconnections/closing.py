@@ -55,7 +55,7 @@ class Closing:
             check("close", Mover.SWEEP, each, *after)
         moment = bindparam("now", type_=Moment())
         values: dict[str, Any] = {"state": state, "outcome": outcome, "outcome_at": moment, "closed_at": moment}
-        values["owed_at"] = None
+        values |= {"owed_at": None, "next_check_at": None}
         if reopen_at is not None:
             values["reopen_at"] = reopen_at
         statement = update(reconnections).where(*where).values(values).returning(r.id, r.state)

@@ -29,6 +29,7 @@ from worker.policy.states import ENDS, LIVE, Mover, ReconnectionState, check
 from worker.store.changes import Changes
 from worker.store.events.recording import are_on, record, record_about
 from worker.store.reconnections.changes import Change, applying
+from worker.store.reconnections.checks import only_for_click
 from worker.store.reconnections.closing import Closing
 from worker.store.reconnections.notices import IS_NOTICE
 from worker.store.sql.moments import Moment
@@ -147,7 +148,7 @@ class Transitions:
         statement = (
             update(reconnections)
             .where(told_and_due(), or_(r.step - r.base_step < messages, IS_NOTICE))
-            .values(state=_R.DUE, attempts=0)
+            .values(state=_R.DUE, attempts=0, next_check_at=only_for_click())
         )
         return int((await connection.execute(statement, {"now": now})).rowcount)
 
@@ -198,7 +199,11 @@ class Transitions:
             .where(r.id.in_(behind), r.state == _R.NOTIFIED)
             # The message is sent once more, so its step is counted once: the reminder after it keeps its day. Where another
             # first message was to follow, none has been counted yet.
-            .values(state=_R.READY, base_step=case((r.step > r.base_step, r.base_step + 1), else_=r.base_step))
+            .values(
+                state=_R.READY,
+                base_step=case((r.step > r.base_step, r.base_step + 1), else_=r.base_step),
+                next_check_at=only_for_click(),
+            )
         )
         await connection.execute(statement)
 

@@ -41,6 +41,7 @@ reconnections = Table(
     Column("base_step", Integer, nullable=False, server_default="0"),
     Column("first_notified_at", Moment),
     Column("notified_at", Moment),
+    # When the member is read at MX. Of what is not notified: only after a click or the end of OAuth.
     Column("next_check_at", Moment),
     Column("checks", Integer, nullable=False, server_default="0"),
     # The lease: who holds the row, until when by the database's clock, and the fence that grows with every claim.
@@ -49,7 +50,7 @@ reconnections = Table(
     Column("epoch", BigInteger, nullable=False, server_default="0"),
     # How often in a row its worker died: such rows are claimed in ever smaller batches.
     Column("lost_leases", Integer, nullable=False, server_default="0"),
-    # A short word for how the last attempt ended, and when.
+    # A short word for how the last attempt or check ended, and when. A check of a due one leaves the word: it says why the row waits.
     Column("outcome", String(64)),
     Column("outcome_at", Moment),
     # The GUID under which MX carries the member on, where it moved.
@@ -68,7 +69,10 @@ reconnections = Table(
     partial_index("ix_reconnections_due", "next_attempt_at", "id", where="state = 'due'"),
     partial_index("ix_reconnections_leased", "lease_expires_at", where="state = 'leased'"),
     partial_index("ix_reconnections_reminder", "next_attempt_at", where="state = 'notified'"),
-    partial_index("ix_reconnections_check", "next_check_at", where="state = 'notified'"),
+    # Most of what is due is not to be checked.
+    partial_index(
+        "ix_reconnections_check", "next_check_at", where="state IN ('notified', 'due') AND next_check_at IS NOT NULL"
+    ),
     partial_index("ix_reconnections_moved", "moved_to", where="moved_to IS NOT NULL"),
     partial_index("ix_reconnections_owed", "owed_at", where="owed_at IS NOT NULL"),
     partial_index(
