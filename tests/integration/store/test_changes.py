@@ -14,9 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests.faults.schedule import LONG
 from worker.policy.states import Mover, ReconnectionState
+from worker.stages.planning import defer
 from worker.store import sweeping
+from worker.store.catching_up import CatchUpStore
 from worker.store.changes import ASTRAY, Changes
+from worker.store.fetching import FetchStore
 from worker.store.members import Well
+from worker.store.mx_answers import MxMember
+from worker.store.mx_members import apply_members
 from worker.store.reconnections.changes import close
 from worker.store.reconnections.transitions import Transitions
 from worker.store.retrying import RetryStore
@@ -66,6 +71,11 @@ steps = st.one_of(
     st.tuples(st.just("release"), one),
     st.tuples(st.just("end"), one, st.sampled_from(["exhausted", "unsupported", "gone", "reconnected", "cancelled"])),
     st.tuples(st.just("retry")),
+    st.tuples(
+        st.just("sync"),
+        st.dictionaries(st.sampled_from(GUIDS[:6]), st.sampled_from(["CONNECTED", "DENIED", "CHALLENGED"])),
+    ),
+    st.tuples(st.just("catch_up"), one, st.sampled_from([0, 1])),
     st.tuples(st.just("killed"), st.integers(1, 14)),
     sweeps,
     sweeps,
@@ -96,6 +106,13 @@ KNOWN_HISTORIES: dict[str, list[tuple[Any, ...]]] = {
     "requeued although it is well": [
         *BROKEN, ("write", "MBR-1", {"connection_status": "CONNECTED"}), ("end", "MBR-1", "exhausted"), ("sweep",),
         ("retry",),
+    ],
+    "MX says of one that it is back, and of others that they broke or stand otherwise": [
+        *BROKEN, ("write", "MBR-3", {"connection_status": "DENIED"}), ("sweep",),
+        ("sync", {"MBR-1": "CONNECTED", "MBR-2": "DENIED", "MBR-3": "CHALLENGED"}),
+    ],
+    "a webhook is worked on by a clock behind that of the last sweep": [
+        *EXPIRING, ("clock", 1), ("sweep",), ("catch_up", "MBR-1", 1),
     ],
     "the settings changed": [
         ("write", "MBR-1", {"connection_status": "CHALLENGED"}), ("sweep",), ("settings", ("CHALLENGED",), ()),
@@ -218,6 +235,21 @@ class History:
 
         await self._database.transaction(work)
 
+    async def sync(self, said: dict[str, str]) -> None:
+        """As MX answers about members of one page, in one transaction."""
+        at = self._now + timedelta(minutes=1)
+        answers = [
+            MxMember(user_guid="USR-1", member_guid=guid, connection_status=status, successfully_aggregated_at=at)
+            for guid, status in said.items()
+        ]
+        await self._database.transaction(
+            lambda connection: apply_members(connection, self._database.rows, answers, read_at=self._now, now=self._now)
+        )
+
+    async def catch_up(self, guid: str, seconds_behind: int) -> None:
+        store = CatchUpStore(self._database, statuses=self._statuses, notice_days=self._days)
+        await store.catch_up([guid], self._now - timedelta(seconds=seconds_behind), grace_seconds=0)
+
     async def retry(self) -> None:
         await RetryStore(self._database).reconnections(["exhausted", "unsupported"], None, now=self._now)
 
@@ -336,6 +368,54 @@ async def test_no_writer_waits_for_a_sweep_nor_a_sweep_for_a_writer_and_nothing_
         await sweep.rollback()
     assert await _listed(bench) == ["MBR-m", "MBR-m"]
     assert (await store.visit_changed(now, grace=NOBODY)).opened == 0  # PREVENTED is not among the statuses here
+
+
+@ON_POSTGRESQL  # SQLite has one writer at a time
+@pytest.mark.parametrize(
+    ("by", "claimed"), [("list", "before the visit"), ("list", "in it"), ("reconciliation", "in it")]
+)
+async def test_a_member_whose_reconnection_is_handed_back_during_a_visit_is_visited_again(
+    bench_for: Any, monkeypatch: pytest.MonkeyPatch, by: str, claimed: str
+) -> None:
+    bench = await bench_for(expiry_notice_days="7,2")
+    database, now = bench.runtime.database, bench.runtime.clock.now()
+    at = bench.moment(now + timedelta(days=6))
+    await bench.member("m", connection_status="CONNECTED", token_expires_at=at)
+    statuses = bench.runtime.settings.reconnect_statuses
+    store = SweepStore(database, statuses=statuses, notice_days=(7, 2))
+
+    async def sweep() -> None:
+        await store.begin_visits(now)
+        await store.visit_changed(now, grace=NOBODY)
+        await store.reconcile(now, grace=NOBODY)
+
+    await sweep()
+    await bench.sql("UPDATE members SET connection_status = 'DENIED'")
+    if by == "reconciliation":
+        await bench.sql("DELETE FROM changed_members")
+        await bench.sql("UPDATE reconciliations SET rule = 'another'")
+    fetching, visit, claims = database.store(FetchStore), Visits.visit, []
+
+    async def claim() -> None:
+        claims.extend(await fetching.claim(10, worker_id="w", lease_seconds=60, now=now, soon=now))
+
+    async def slow(self: Visits, connection: Any, guids: Any, *given: Any, **more: Any) -> Any:
+        if claimed == "in it":
+            await claim()
+        found = await visit(self, connection, guids, *given, **more)
+        while claims:
+            await fetching.settle([([defer(claims.pop(), now, "no_address")], None)], now=now)
+        return found
+
+    if claimed == "before the visit":
+        await claim()
+    monkeypatch.setattr(Visits, "visit", slow)
+    await sweep()
+    assert await bench.states() == {"MBR-m": "due"}
+    monkeypatch.setattr(Visits, "visit", visit)
+    await sweep()
+    rows = await bench.sql("SELECT reason, state FROM reconnections ORDER BY id")
+    assert [tuple(row) for row in rows] == [("expires_soon", "cancelled"), ("connection_status", "due")]
 
 
 @ON_POSTGRESQL  # SQLite knows one isolation
