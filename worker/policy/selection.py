@@ -1,7 +1,7 @@
 """Who is broken?
 
-A member is picked when it is not known to be without OAuth and one of four things holds: its token was revoked, its token
-has expired, MX's error code says so, or its status is one that means "OAuth again". ``store/selection.py`` says the same in
+A member is picked when it is not known to be without OAuth and one of four things holds: its token was revoked, its token has expired
+by a date that was not reckoned, MX's error code says so, or its status is one that means "OAuth again". ``store/selection.py`` says the same in
 SQL; a property test holds the two together.
 """
 
@@ -39,7 +39,8 @@ class MemberFacts(msgspec.Struct, frozen=True):
     error_code: int | None = None
     token_expires_at: datetime | None = None
     token_revoked_at: datetime | None = None
-    #: ``token_expires_at`` is a date of ours, reckoned from how long consents last (``policy/consents.py``).
+    #: ``token_expires_at`` is a date of ours, reckoned from how long consents last (``policy/consents.py``). It stands as long as the
+    #: application writes no other: where it empties the column, the date is written again.
     is_reckoned: bool = False
     #: Columns whose value was not understood; they count as empty.
     unreadable: tuple[str, ...] = ()
@@ -102,7 +103,7 @@ def _classified(  # noqa: PLR0911 - one return for each reason
     if member.token_revoked_at is not None and member.token_revoked_at < NEVER:
         text = f"picked: its token was revoked at {member.token_revoked_at:%Y-%m-%d %H:%M} UTC"
         return Reason.REVOKED, member.token_revoked_at, text
-    if member.token_expires_at is not None and member.token_expires_at <= now:
+    if member.token_expires_at is not None and member.token_expires_at <= now and not member.is_reckoned:
         text = f"picked: its token expired at {member.token_expires_at:%Y-%m-%d %H:%M} UTC"
         return Reason.EXPIRED, member.token_expires_at, text
     if member.error_code in ERROR_CODES:

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Integer, and_, case, cast, func, literal, 
 from worker.policy.columns import statuses_as_written
 from worker.policy.selection import ERROR_CODES, HEALTHY, UNREADABLE_FOR, MemberFacts, Reason
 from worker.policy.states import ReconnectionState
-from worker.store.sql.application import is_guid, status_text, truth, unreadable, whole_number
+from worker.store.sql.application import is_guid, is_set, status_text, truth, unreadable, whole_number
 from worker.store.sql.moments import NEVER, Moment, has_passed, normalised
 from worker.store.sql.tables import members
 
@@ -37,14 +37,19 @@ def _sum_of_doubts() -> ColumnElement[int]:
     return total
 
 
+def date_that_counts() -> ColumnElement[datetime | None]:
+    """When the member's token expires; where the application emptied a reckoned date, that date: the next sweep writes it again."""
+    return case((is_set(m.token_expires_at), normalised(m.token_expires_at)), else_=m.expiry_reckoned)
+
+
 def is_reckoned() -> ColumnElement[bool]:
-    """Whether the member's date is one that we reckoned (``policy/consents.py``)."""
-    return func.coalesce(normalised(m.token_expires_at) == m.expiry_reckoned, False)
+    """Whether the member's date is one that we reckoned (``policy/consents.py``), or was until the application emptied it."""
+    return func.coalesce(date_that_counts() == m.expiry_reckoned, False)
 
 
 #: What to select for :func:`facts_of`.
 FACTS: Sequence[ColumnElement[Any]] = (
-    *_READ,
+    *(date_that_counts().label(column.name) if column is m.token_expires_at else column for column in _READ),
     is_reckoned().label("is_reckoned"),
     _sum_of_doubts().label("unreadable"),
 )
@@ -65,8 +70,9 @@ def _revoked() -> ColumnElement[bool]:
     return normalised(m.token_revoked_at) < literal(NEVER, Moment())
 
 
-def _expired(now: ColumnElement[datetime]) -> ColumnElement[bool]:
-    return and_(m.token_expires_at.is_not(None), has_passed(m.token_expires_at, now))
+def expired(now: ColumnElement[datetime]) -> ColumnElement[bool]:
+    """Whether its token has expired. A reckoned date that passes says nothing; the next one is reckoned from it."""
+    return and_(m.token_expires_at.is_not(None), has_passed(m.token_expires_at, now), ~is_reckoned())
 
 
 def _error() -> ColumnElement[bool]:
@@ -84,7 +90,7 @@ def is_broken(statuses: Collection[str], now: ColumnElement[datetime]) -> Column
     status = status_text(m.connection_status)
     return and_(
         truth(m.is_oauth).is_not(False),
-        or_(_revoked(), _expired(now), _error(), status.in_(statuses_as_written(statuses))),
+        or_(_revoked(), expired(now), _error(), status.in_(statuses_as_written(statuses))),
         is_guid(m.member_guid),
         is_guid(m.user_guid),
     )
@@ -99,7 +105,7 @@ def reason(now: ColumnElement[datetime]) -> ColumnElement[str]:
     """Why a broken row was picked."""
     return case(
         (_revoked(), literal(str(Reason.REVOKED))),
-        (_expired(now), literal(str(Reason.EXPIRED))),
+        (expired(now), literal(str(Reason.EXPIRED))),
         (_error(), literal(str(Reason.ERROR))),
         else_=literal(str(Reason.STATUS)),
     )
@@ -109,7 +115,7 @@ def since(now: ColumnElement[datetime]) -> ColumnElement[datetime | None]:
     """Since when it is broken, where a date tells; NULL where none does."""
     return case(
         (_revoked(), normalised(m.token_revoked_at)),
-        (_expired(now), normalised(m.token_expires_at)),
+        (expired(now), normalised(m.token_expires_at)),
         else_=null().cast(Moment()),
     )
 

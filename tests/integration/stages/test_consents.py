@@ -19,6 +19,7 @@ from worker.stages.verify import verify
 from worker.store.catching_up import CatchUpStore
 from worker.store.consents import ConsentStore
 from worker.store.sql.tables import members, reconnections
+from worker.store.sweeping import SweepStore
 
 DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
 
@@ -328,6 +329,39 @@ async def test_the_database_reckons_as_the_rule_says(bench_for: Any) -> None:
         for name, (days, start) in began.items()
         if abs(dates[name][0] - reckoned(start, days, now=now)) > SECOND / 10
     } == {}
+
+
+@pytest.mark.parametrize("first", ["fetch", "webhook"])
+async def test_a_reckoned_date_that_the_application_empties_ends_no_notice_whoever_comes_before_the_sweep(
+    bench_for: Any, sandbox_for: Any, first: str
+) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings, expiry_notice_days="7,2")
+        await bench.member("a", connection_status="CONNECTED")
+        await _institution(bench, 30)
+        await sweep(bench.runtime)
+        _hold_clock(bench, (await _dates(bench))["a"][0] - 7 * DAY + SECOND)
+        await sweep(bench.runtime)
+        assert await bench.states() == {"MBR-a": "due"}
+        await bench.sql("UPDATE members SET token_expires_at = NULL")  # as who writes all columns each night
+        if first == "webhook":
+            store = CatchUpStore(bench.runtime.database, statuses=("DENIED",), notice_days=(7, 2))
+            await store.catch_up(["MBR-a"], bench.runtime.clock.now(), grace_seconds=0)
+        for stage in (fetch, sweep, fetch, deliver):
+            await stage(bench.runtime)
+        assert await bench.states() == {"MBR-a": "notified"}
+        assert len(await sandbox.mails()) == 1
+
+
+async def test_a_reckoned_date_that_passes_before_a_sweep_is_no_break_either(bench_for: Any) -> None:
+    bench = await bench_for()
+    await bench.member("a", connection_status="CONNECTED")
+    await _institution(bench, 30)
+    await sweep(bench.runtime)
+    passed = (await _dates(bench))["a"][0] + SECOND
+    store = SweepStore(bench.runtime.database, statuses=("DENIED",))
+    assert sum((await store.would_open(passed)).values()) == 0
+    assert await store.would_open_for("MBR-a", passed) is None
 
 
 @pytest.mark.parametrize("days", [30, 365])

@@ -26,6 +26,8 @@ BESIDE: list[dict[str, Any]] = [
     {"token_expires_at": NOW + timedelta(days=5)},
     {"token_expires_at": NOW + timedelta(days=90)},
     {"token_expires_at": NOW + timedelta(days=90), "is_reckoned": True},
+    {"token_expires_at": NOW + timedelta(days=5), "is_reckoned": True},
+    {"token_expires_at": NOW - timedelta(days=3), "is_reckoned": True},
     {"token_expires_at": NOW + timedelta(days=1)},
     {"is_oauth": False},
 ]

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert, select, text
 
-from tests.integration.store.test_selection import NOW, STATUSES, inserting, written
+from tests.integration.store.test_selection import NOW, STATUSES, inserting, with_reckoned, written
 from worker.policy.notices import ending, is_near
 from worker.policy.selection import MemberFacts
 from worker.store.selection import FACTS, facts_of
@@ -36,7 +36,7 @@ def some_rows(*, is_sqlite: bool) -> st.SearchStrategy[dict[str, Any]]:
             "token_revoked_at": st.none(),
         }
     )
-    return written(is_sqlite=is_sqlite) | well
+    return with_reckoned(written(is_sqlite=is_sqlite) | well)
 
 
 @pytest.mark.parametrize("days", [(7, 2), (1,), ()])
@@ -76,7 +76,9 @@ async def test_notices_begin_and_end_in_sql_as_in_python(bench_for: Any, days: t
     async def check(many: list[dict[str, Any]]) -> None:
         facts = await write(many, noticed=False)
         begun = await visit(facts)
-        for n, member in enumerate(facts):
+        for n, (row, member) in enumerate(zip(many, facts, strict=True)):
+            if member.is_reckoned and row["token_expires_at"] is None:
+                continue  # a sweep writes the date again before it opens notices
             assert (f"MBR-{n:03}" in begun) == is_near(member, statuses=STATUSES, days=days, now=NOW), member
         ended = await visit(await write(many, noticed=True))
         for n, member in enumerate(facts):

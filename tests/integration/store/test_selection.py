@@ -13,7 +13,7 @@ from worker.policy.moments import read_moment
 from worker.policy.selection import HEALTHY, UNREADABLE_FOR, classify, is_doubtful
 from worker.settings.values import CONNECTION_STATUSES
 from worker.store.selection import FACTS, facts_of, is_broken, is_well, reason, since, standing
-from worker.store.sql.moments import Moment, has_passed
+from worker.store.sql.moments import Moment, as_text, has_passed
 from worker.store.sql.tables import members
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -80,15 +80,22 @@ def written(*, is_sqlite: bool) -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
+def with_reckoned(rows: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    """The same rows; some have a reckoned date, which stands, was emptied by the application, or made way for its own."""
+    dates = st.sampled_from([-72, -1, 1, 24, 48, 50, 24 * 90]).map(lambda h: as_text(NOW + timedelta(hours=h)) + "+00")
+    stands = dates.map(lambda date: {"token_expires_at": date, "expiry_reckoned": date.removesuffix("+00")})
+    emptied = dates.map(lambda date: {"token_expires_at": None, "expiry_reckoned": date.removesuffix("+00")})
+    own = dates.map(lambda date: {"expiry_reckoned": date.removesuffix("+00")})
+    return st.tuples(rows, st.just({"expiry_reckoned": None}) | stands | emptied | own).map(lambda two: two[0] | two[1])
+
+
 def inserting(*, is_sqlite: bool) -> Any:
-    """Writes a row as an application would."""
+    """Writes a row as an application would, and the date that we reckoned."""
     values = [":member_guid", ":user_guid", ":is_oauth", ":connection_status", ":error_code"]
-    values += [
-        f":{name}" if is_sqlite else f"CAST(:{name} AS timestamptz)"
-        for name in ("token_expires_at", "token_revoked_at")
-    ]
-    names = ", ".join(value.strip(":") for value in values[:5])
-    return text(f"INSERT INTO members ({names}, token_expires_at, token_revoked_at) VALUES ({', '.join(values)})")
+    dates = ["token_expires_at", "token_revoked_at", "expiry_reckoned"]
+    values += [f":{name}" if is_sqlite else f"CAST(:{name} AS timestamptz)" for name in dates]
+    names = ", ".join([*(value.strip(":") for value in values[:5]), *dates])
+    return text(f"INSERT INTO members ({names}) VALUES ({', '.join(values)})")
 
 
 async def test_the_rule_in_sql_says_what_the_rule_in_python_says(bench_for: Any) -> None:
@@ -134,7 +141,10 @@ async def test_the_rule_in_sql_says_what_the_rule_in_python_says(bench_for: Any)
         assert deleted == "gone"
 
     @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(st.lists(written(is_sqlite=is_sqlite), min_size=1, max_size=40), st.sampled_from(list(UNREADABLE_FOR)))
+    @given(
+        st.lists(with_reckoned(written(is_sqlite=is_sqlite)), min_size=1, max_size=40),
+        st.sampled_from(list(UNREADABLE_FOR)),
+    )
     def property_holds(many: list[dict[str, Any]], why: str) -> None:
         asyncio.run_coroutine_threadsafe(ask(many, str(why)), loop).result(30)
 

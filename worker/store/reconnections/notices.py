@@ -25,7 +25,7 @@ from worker.policy.notices import DRIFT, horizon
 from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
 from worker.store.reconnections.moving import is_double, known_guid
-from worker.store.selection import is_broken, is_healthy, is_reckoned, is_well, reason
+from worker.store.selection import date_that_counts, is_broken, is_healthy, is_reckoned, is_well, reason
 from worker.store.sql.application import is_guid, plain_text, truth, unreadable
 from worker.store.sql.moments import Moment, dated_between, dates_between, later, normalised
 from worker.store.sql.rows import Rows
@@ -99,7 +99,7 @@ class Notices:
 
         A reckoned date that moves on says nothing of a renewal: verify ends the notice of a member that came back.
         """
-        date, drift = normalised(m.token_expires_at), DRIFT.total_seconds()
+        date, drift = date_that_counts(), DRIFT.total_seconds()
         cancelled, reconnected = ReconnectionState.CANCELLED, ReconnectionState.RECONNECTED
         broken = is_broken(self._statuses, self._now)
         cases = [

@@ -23,9 +23,9 @@ from worker.policy.states import ReconnectionState
 from worker.store.events.recording import are_on, record
 from worker.store.reconnections.moving import is_double, known_guid
 from worker.store.reconnections.notices import IS_NOTICE
-from worker.store.selection import is_broken, reason, since
+from worker.store.selection import expired, is_broken, reason, since
 from worker.store.sql.application import plain_text
-from worker.store.sql.moments import NEVER, Moment, has_passed, later, normalised
+from worker.store.sql.moments import NEVER, Moment, later, normalised
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import members, reconnections
 
@@ -50,7 +50,7 @@ class Opening:
         revoked_at, never = normalised(m.token_revoked_at), literal(NEVER, Moment())
         newer = or_(
             and_(revoked_at > r.closed_at, revoked_at < never),
-            and_(normalised(m.token_expires_at) > r.closed_at, has_passed(m.token_expires_at, self._now)),
+            and_(normalised(m.token_expires_at) > r.closed_at, expired(self._now)),
         )
         at_rest = and_(r.reopen_at > self._now, ~func.coalesce(newer, false()), ~IS_NOTICE)
         in_the_way = exists().where(r.member_guid == m.member_guid, or_(r.closed_at.is_(None), at_rest))
