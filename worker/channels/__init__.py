@@ -64,6 +64,8 @@ class Message:
     more: int = 0
     #: Nothing is broken yet. The customer's consent expires soon and can be renewed before that.
     ahead: bool = False
+    #: It was refused before while others were accepted. If it is told to slow down again, that does not concern the whole channel.
+    met_alone: bool = False
     #: ``None``: each bank has MX's own URI as its link. Otherwise the link of every bank is this one's page.
     link: DurableLink | None = None
 

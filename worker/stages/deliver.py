@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from worker.channels import Bank, ChannelDown, DurableLink, Message, Outcome, Sent, Unknown
+from worker.channels.one_message import for_one_message
 from worker.mx.client import window_tells_status
 from worker.policy.cadence import earliest, why_later
 from worker.policy.channel_choice import EMAIL, Route, choose
@@ -26,7 +27,7 @@ from worker.stages.freshness import Checked, Fresh, Freshness
 from worker.stages.linking import MadeLink, make_link
 from worker.stages.mode import Mode
 from worker.stages.planning import UNREACHABLE_WAIT, zone_of_message, zones_of_user
-from worker.stages.refusing import in_words, noted, serves_us
+from worker.stages.refusing import in_words, noted, refused_alone, serves_us
 from worker.stages.runner import Batch, Runner, summary
 from worker.store.deliver_settling import DeliveryResult
 from worker.store.delivering import DeliverStore
@@ -107,6 +108,8 @@ class Deliver:
         span = max((cap.within for cap in self._settings.message_caps), default=timedelta(0))
         guids = {notification.user_guid for notification in claimed}
         users = await self._store.users(guids, since=now - span) if guids else {}
+        refused = {notification.channel for notification in claimed if notification.refused_at is not None}
+        accepted = await self._store.last_accepted(refused) if refused else {}  # rare
         jobs, deferred = [], []
         for notification in claimed:
             user = users[notification.user_guid]
@@ -116,7 +119,8 @@ class Deliver:
                 why = why_later(now, zones=zones, quiet=self._settings.quiet_hours)
                 deferred.append(deferred_until(notification, why, moment))
             else:
-                jobs.append(DeliveryJob(notification=notification, user=user))
+                met_alone = refused_alone(notification, accepted.get(notification.channel))
+                jobs.append(DeliveryJob(notification=notification, user=user, met_alone=met_alone))
         if deferred:
             await self._store.settle(deferred, now=now)
             self.figures["deferred"] += len(deferred)
@@ -166,6 +170,7 @@ class Deliver:
             banks=tuple(_bank(fresh, shown) for fresh in checked.fresh),
             more=len(checked.unnamed),
             ahead=all(item.reason == Reason.EXPIRES_SOON for item in about),
+            met_alone=job.met_alone,
             link=shown,
         )
         try:
@@ -175,6 +180,7 @@ class Deliver:
             return deferred_until(notification, "lease_lost", notification.next_attempt_at)
         except NotRecorded:
             return deferred_until(notification, "dispatch_not_recorded", notification.next_attempt_at)
+        outcome = for_one_message(message, outcome)  # of a channel that has no pause of its own to spare
         return noted(self._answered(job, outcome, address=route.address), outcome)
 
     def _link(self, notification: ClaimedNotification) -> MadeLink | None:

@@ -8,7 +8,7 @@
 | `BadAddress` | `suppressed`, the address is not used again | `due` at once, for another address | no |
 | `Failed` | `failed` | `due`: at once if another address or channel is left, else on the next reminder's day | no |
 | `TryLater`, this message | `pending`, by the schedule; `failed` after ``MAX_ATTEMPTS`` | `ready` | yes |
-| `TryLater`, the whole channel | `pending` | `ready` | no |
+| `TryLater`, the whole channel; to this message alone it is the row above | `pending` | `ready` | no |
 | `ChannelDown` | `pending`, and the channel's breaker opens | `ready` | no |
 | not sent: the address went away | `suppressed` | `due` at once, for another address or channel | no |
 
@@ -45,6 +45,8 @@ class DeliveryJob:
 
     notification: ClaimedNotification
     user: User
+    #: It was refused before while others were accepted (:mod:`worker.channels.one_message`).
+    met_alone: bool = False
     #: What was checked right before the message leaves; ``None`` until then.
     checked: Checked | None = None
     #: What this try carries; ``None`` before that, and without ``PUBLIC_BASE_URL``.

@@ -106,6 +106,12 @@ class DeliverStore:
             lambda connection: self._refusals.is_refused_alone(connection, results, now)
         )
 
+    async def last_accepted(self, channels: set[str]) -> dict[str, datetime]:
+        """When each of these channels accepted a message last; without those that never did."""
+        return await self._database.transaction(
+            lambda connection: self._refusals.last_accepted(connection, sorted(channels))
+        )
+
     async def give_back(self, left_out: Sequence[Requeued | ClosedReconnection], *, now: datetime) -> None:
         """Undo attempts that turned out to be MX's failure as a whole, unless something else happened since."""
         failed = [{"id": e.reconnection_id, "outcome": e.outcome, "attempts": e.attempts} for e in left_out]

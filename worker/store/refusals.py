@@ -4,11 +4,11 @@ It happens in the transaction that writes the results. So the evidence of all pr
 left behind by a process that dies.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
-from sqlalchemy import Text, bindparam, select
+from sqlalchemy import Text, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.channel_choice import EMAIL, MESSENGER
@@ -69,6 +69,9 @@ class Refusals:
             .order_by(n.sent_at.desc())
             .limit(OUT_OF)
         )
+        self._last_accepted = select(func.max(n.sent_at)).where(
+            n.channel == channel, n.state == state_literal(NotificationState.SENT)
+        )
         self._cost = select(n.id, n.user_guid, n.state, n.spent, n.device_id).where(
             n.channel == channel,
             recently,
@@ -119,6 +122,11 @@ class Refusals:
                 if not served or alike(result.refusal, result.doubt, answers, now=now):
                     return False
         return True
+
+    async def last_accepted(self, connection: AsyncConnection, channels: Iterable[str]) -> dict[str, datetime]:
+        """When each of these channels accepted a message last; without those that never did."""
+        found = {kind: await connection.scalar(self._last_accepted, {"channel": kind}) for kind in channels}
+        return {kind: at for kind, at in found.items() if at is not None}
 
     async def best_prospect(
         self, connection: AsyncConnection, channel: str, candidates: Sequence[tuple[int, str | None]], now: datetime

@@ -182,6 +182,42 @@ async def test_one_recipient_refused_in_words_about_us_does_not_keep_the_channel
         assert await at.rows() == [("failed", 0)] + [("sent", 0)] * 3
 
 
+@pytest.mark.parametrize("fault", ["rcpt:421 4.7.0 Try again", "rcpt:454 4.7.0 Later", "data:421 4.3.0 Later"])
+async def test_one_recipient_who_is_always_told_to_come_later_comes_to_an_end_and_pauses_nobody(
+    office: Any, fault: str
+) -> None:
+    async with office(4, max_attempts=3) as at:
+        await at.sandbox.control(mail_faults=[{"fault": fault, "to": "m0@*"}])
+        await at.customers(*addresses(4))
+        await at.work()
+        backoff = at.bench.runtime.channels["email"]._pool.backoff
+        assert (await at.rows())[0] == ("pending", 0), "the first time it may be everybody's"
+        for attempts in (1, 2):
+            await at.pass_time()
+            backoff._until = 0
+            await deliver(at.bench.runtime)
+            assert backoff.paused() is None
+            assert (await at.rows())[0] == ("pending", attempts)
+        await at.pass_time()
+        await deliver(at.bench.runtime)
+        assert await at.rows() == [("failed", 2)] + [("sent", 0)] * 3
+        assert await at.reason() is None
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("fault", ["421", "rcpt:421 4.7.0 Try again", "rcpt:454 4.7.0 Later"])
+async def test_a_relay_that_tells_everybody_to_come_later_costs_nobody_an_attempt(office: Any, fault: str) -> None:
+    async with office(2) as at:
+        await at.sandbox.control(mail_faults=[{"fault": fault}])
+        await at.customers(*addresses(2))
+        await at.work()
+        for _ in range(3):
+            await at.pass_time()
+            at.bench.runtime.channels["email"]._pool.backoff._until = 0
+            await deliver(at.bench.runtime)
+            assert await at.rows() == [("pending", 0)] * 2
+
+
 @ON_SQLITE
 async def test_one_strict_domain_is_not_everybody(office: Any) -> None:
     """Its refusals may come in a row, and the healthy ones behind them are told all the same."""

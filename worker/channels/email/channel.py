@@ -8,6 +8,7 @@ from worker.channels.email.dialogue import DATA_PATIENCE, Stale, hand_over, prob
 from worker.channels.email.message import Composer, Mail
 from worker.channels.email.pool import FIRST_PAUSE, IDLE_SECONDS, MAILS_PER_CONNECTION, Pool
 from worker.channels.last_accepted import LastAccepted
+from worker.channels.one_message import for_one_message
 from worker.errors import SettingsError
 from worker.settings import Settings
 
@@ -76,7 +77,7 @@ class EmailChannel:
                 return error.outcome
             except Stale:  # ends: a new connection is never stale, and there are at most ``size`` idle ones
                 continue
-            return self._pool.backoff.note(self._attribute(outcome, mail))
+            return self._pool.backoff.note(for_one_message(message, self._attribute(outcome, mail)))
 
     def _attribute(self, outcome: Outcome, mail: Mail) -> Outcome:
         """``outcome``, or :class:`Failed` if it blames our account or the address, but the cause is probably this one mail."""

@@ -9,6 +9,7 @@ from worker.channels import Dispatching, Doubt, Failed, Message, Outcome, Refusa
 from worker.channels.messenger.classifying import classify
 from worker.channels.messenger.config import MessengerConfig
 from worker.channels.messenger.request import content
+from worker.channels.one_message import for_one_message
 from worker.channels.push.http import HttpResponse, Poster
 from worker.channels.push.pause import Pause
 from worker.signing import Signer
@@ -61,7 +62,7 @@ class MessengerChannel:
             "Idempotency-Key": message.key,
             **self._signer.headers(message.key, body, self._clock()),
         }
-        return self._pause.note(await self._request("POST", headers, body.encode()))
+        return self._pause.note(for_one_message(message, await self._request("POST", headers, body.encode())))
 
     async def check(self) -> Outcome:
         """Whether the server answers: one HEAD. Whether it accepts our signature shows only with a message."""

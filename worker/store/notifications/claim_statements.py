@@ -102,6 +102,8 @@ def load_statement(rows: Rows) -> Any:
             n.attempts,
             n.step.label("message_step"),
             n.next_attempt_at,
+            n.refusal,
+            n.outcome_at,
             r.id.label("reconnection_id"),
             r.state,
             r.attempts.label("reconnection_attempts"),

@@ -53,6 +53,8 @@ class ClaimedNotification(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     step: int
     next_attempt_at: datetime
+    #: When it was refused last, if it was neither sent nor deferred since.
+    refused_at: datetime | None = None
     items: tuple[NotificationItem, ...]
 
 
@@ -67,6 +69,7 @@ def claimed_of(rows: Sequence[Any]) -> ClaimedNotification:
         attempts=first.attempts,
         step=first.message_step,
         next_attempt_at=first.next_attempt_at,
+        refused_at=first.outcome_at if first.refusal is not None else None,
         items=tuple(
             NotificationItem(
                 reconnection_id=row.reconnection_id,

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from worker.channels import BadAddress, Dispatching, Failed, Message, Outcome, Sent
+from worker.channels.one_message import for_one_message
 from worker.channels.push.apns.classifying import EXPIRED_PROVIDER_TOKEN, classify, reason_of
 from worker.channels.push.apns.config import PRODUCTION, SANDBOX, ApnsConfig
 from worker.channels.push.apns.doubtful import DoubtfulTokens
@@ -54,7 +55,7 @@ class ApnsChannel:
         if paused := self._pause.paused():
             return paused
         await dispatching()
-        return self._doubtful.attribute(self._pause.note(await self._deliver(push)))
+        return self._doubtful.attribute(self._pause.note(for_one_message(message, await self._deliver(push))))
 
     async def check(self) -> Outcome:
         """Whether messages could be sent: posts one to a device token that no device has. ``Sent`` with the code ``ready`` if so."""

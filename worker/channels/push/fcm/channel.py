@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from worker.channels import BadAddress, Dispatching, Doubt, Failed, Message, Outcome, Refusal, Sent, TryLater
 from worker.channels.last_accepted import LastAccepted
+from worker.channels.one_message import for_one_message
 from worker.channels.push.fcm.access_token import AccessToken, ServiceAccount
 from worker.channels.push.fcm.classifying import MAY_BE_ONE_TOKEN, classify
 from worker.channels.push.fcm.config import FcmConfig
@@ -53,7 +54,7 @@ class FcmChannel:
         if not isinstance(token, AccessToken):
             return self._pause.note(token)
         await dispatching()
-        outcome = self._pause.note(await self._post(body, token))
+        outcome = self._pause.note(for_one_message(message, await self._post(body, token)))
         return self._last_accepted.attribute(self.kind, outcome, may_be_address=outcome.code in MAY_BE_ONE_TOKEN)
 
     async def check(self) -> Outcome:
