@@ -1,7 +1,8 @@
 """``make proxycheck``: the snippets of ``ops/proxy`` in the real nginx and Caddy, before a real web process and a sandbox bank.
 
 A customer presses a button through the proxy and reaches the bank. Headers arrive once each, an invented ``X-Forwarded-For`` is not
-believed, a large body is refused, and while the web process is away no log of the proxy holds a link. Where a server is missing and
+believed, a large body is refused, and while the web process is away customers read "try again". No log of the proxy holds a link, also when
+more requests are in hand than it has connections, an answer breaks off or a customer goes away. Where a server is missing and
 this is root on a system with apt, it is installed, without a service being started.
 """
 
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from rich.table import Table
 from ops.proxycheck.servers import HOST, PROXIES, certificate, installed, running, wait_for_port
 from worker.cli.processes import free_port
 from worker.mx.uris import MAX_LENGTH
+from worker.web.health import BY_PROXY, UNREACHED
 
 HEADERS = (
     "Referrer-Policy", "Cache-Control", "X-Robots-Tag", "X-Content-Type-Options", "Content-Security-Policy", "Strict-Transport-Security",
@@ -101,6 +103,8 @@ def check(name: str, folder: Path) -> list[tuple[str, str | None]]:
                 web.terminate()
                 web.wait(30)
                 found.append(asyncio.run(_while_away(proxied, token, folder)))
+                found.append(asyncio.run(_broken_off(proxied, port, token, folder)))
+                found.append(asyncio.run(_burst(proxied, port, token, folder)))
                 found.append(asyncio.run(_long_way(proxied, port, folder)))
         finally:
             web.kill()
@@ -135,8 +139,78 @@ async def _as_customer(port: int, token: str, folder: Path) -> list[tuple[str, s
 
 
 async def _while_away(port: int, token: str, folder: Path) -> tuple[str, str | None]:
-    async with _client(port, folder) as client, client.get(f"/r/{token}") as page:
-        return "502 while the web process is away", None if page.status == 502 else f"status {page.status}"
+    async with _client(port, folder) as client:
+        for method in ("GET", "POST"):
+            async with client.request(method, f"/r/{token}") as page:
+                if not await _says_later(page):
+                    return "try again while the web process is away", f"status {page.status}"
+    return "try again while the web process is away", None
+
+
+async def _says_later(page: aiohttp.ClientResponse) -> bool:
+    wanted = {
+        "Retry-After": "30",
+        "Cache-Control": "no-store",
+        "Referrer-Policy": "no-referrer",
+        "Content-Type": "text/html",
+        BY_PROXY: UNREACHED,
+    }
+    is_same = all(page.headers.getall(name, []) == [text] for name, text in wanted.items())
+    return page.status == 503 and is_same and "your link keeps working" in await page.text()
+
+
+async def _broken_off(port: int, behind: int, token: str, folder: Path) -> tuple[str, str | None]:
+    """An answer that breaks off, and a customer who goes away: a proxy may write a line about either."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n" + b"x" * 1_000_000)
+        with suppress(OSError):
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", behind)
+    async with server, _client(port, folder) as client:
+        with suppress(aiohttp.ClientError):
+            async with client.get(f"/r/{token}") as page:
+                await page.read()
+                return "an answer that breaks off", "it was complete"
+        async with client.get(f"/r/{token}") as page:
+            page.close()
+    return "an answer that breaks off", None
+
+
+async def _burst(port: int, behind: int, token: str, folder: Path) -> tuple[str, str | None]:
+    """Three hundred requests in hand, that began one after another: with as few connections as the nginx of this check has, some find none.
+
+    All at once they would wait to be accepted. One that is accepted as the last connections go is what nginx writes a line about.
+    """
+    release = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await release.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        with suppress(OSError):
+            await writer.drain()
+        writer.close()
+
+    async def ask(client: aiohttp.ClientSession, number: int) -> bool | None:
+        await asyncio.sleep(0.02 * number)
+        try:
+            async with client.get(f"/r/{token}") as page:
+                return page.status == 200 or await _says_later(page)
+        except aiohttp.ClientError:
+            return None  # not accepted
+
+    server = await asyncio.start_server(answer, "127.0.0.1", behind)
+    async with server, _client(port, folder) as client:
+        asked = [asyncio.create_task(ask(client, number)) for number in range(300)]
+        await asyncio.wait(asked, timeout=8)
+        release.set()
+        answers = await asyncio.gather(*asked)
+    odd = answers.count(False)
+    return "a burst reads a page or try again", f"{odd} of 300 do not" if odd or True not in answers else None
 
 
 async def _long_way(port: int, behind: int, folder: Path) -> tuple[str, str | None]:
@@ -175,7 +249,7 @@ class _Loopback(AbstractResolver):
 
 def _client(port: int, folder: Path) -> aiohttp.ClientSession:
     context = ssl.create_default_context(cafile=str(folder / "reconnect.pem"))
-    connector = aiohttp.TCPConnector(ssl=context, resolver=_Loopback())
+    connector = aiohttp.TCPConnector(ssl=context, resolver=_Loopback(), limit=0)
     return aiohttp.ClientSession(
         f"https://{HOST}:{port}", connector=connector, headers={"Host": HOST}, max_field_size=4 * MAX_LENGTH
     )

@@ -19,7 +19,7 @@ from worker.cli.processes import free_port
 HOST = "reconnect.example.com"
 SNIPPETS = Path(__file__).parents[1] / "proxy"
 #: Seconds that a server may take to start.
-_PATIENCE = 20.0
+_PATIENCE = 90.0
 _NGINX = """\
 daemon off;
 worker_processes 1;

@@ -6,7 +6,7 @@ from http import HTTPStatus
 import aiohttp
 
 from worker.settings import Settings
-from worker.web.health import CHALLENGE, FINGERPRINT, fingerprints
+from worker.web.health import BY_PROXY, CHALLENGE, FINGERPRINT, UNREACHED, fingerprints
 
 
 async def examine_public_address(settings: Settings, *, patience: float) -> tuple[bool, str]:
@@ -21,10 +21,11 @@ async def examine_public_address(settings: Settings, *, patience: float) -> tupl
             session.get(f"{base}/readyz", headers={CHALLENGE: challenge}, allow_redirects=False) as response,
         ):
             status, given = response.status, response.headers.get(FINGERPRINT)
+            unreached = response.headers.get(BY_PROXY) == UNREACHED
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         return False, f"{base}: {_silence(error)}"
     if given not in fingerprints(settings, challenge):
-        return False, f"{base} {_stranger(status, given)}"
+        return False, f"{base} {_stranger(status, given, unreached=unreached)}"
     if status != HTTPStatus.OK:
         return False, f"{base} reaches this worker, and it is not ready ({status}): see schema and database"
     return True, f"{base} reaches this worker"
@@ -38,13 +39,13 @@ def _silence(error: Exception) -> str:
     return f"nobody answers ({type(error).__name__}): start `reconnect web`, and see the proxy before it"
 
 
-def _stranger(status: int, given: str | None) -> str:
+def _stranger(status: int, given: str | None, *, unreached: bool) -> str:
     if given is not None:
         return "reaches a worker with other URI_KEYS: another installation, or one that was not restarted since they changed"
     if status == HTTPStatus.MISDIRECTED_REQUEST:
         return (
             f"has a proxy that does not pass Host on ({status}), so every customer is refused: see docs/operations.md"
         )
-    if status in {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}:
+    if unreached or status in {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}:
         return f"has a proxy that reaches nobody ({status}): start `reconnect web`, and see which address the proxy has of it"
     return f"answers, but it is not this worker (status {status}): see PUBLIC_BASE_URL and the proxy there"

@@ -16,6 +16,8 @@ from worker.web.limits import derived_key
 
 #: `doctor` sends a random text in the first header, and gets its keyed hash in the second.
 CHALLENGE, FINGERPRINT = "X-Reconnect-Challenge", "X-Reconnect-Fingerprint"
+#: The page "try again" of ``ops/proxy`` has this header, and this text in it: the proxy did not reach the worker.
+BY_PROXY, UNREACHED = "X-Reconnect-Proxy", "unreached"
 _CHALLENGE = re.compile(r"[0-9a-f]{16,64}")
 
 #: Seconds for which an answer about the schema holds, and that the database may take. Anybody may ask.

@@ -14,9 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from cryptography.fernet import Fernet
 
 from tests.machine import Machine, Running, cast_of, environment_for, wait_until
 from worker.cli.processes import free_port
+from worker.cli.public_check import examine_public_address
+from worker.settings import Settings
+from worker.web.health import BY_PROXY, UNREACHED
 
 LINK = "/r/" + "c" * 22
 
@@ -93,6 +99,34 @@ def test_it_starts_without_schema_and_redis_and_serves_once_they_are_there(machi
     log = (machine.folder / "web.log").read_text()
     assert "cccccccc" not in log
     assert "Traceback" not in log
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "says"),
+    [
+        (502, {}, "has a proxy that reaches nobody (502)"),
+        (504, {}, "has a proxy that reaches nobody (504)"),
+        (503, {BY_PROXY: UNREACHED}, "has a proxy that reaches nobody (503)"),
+        (503, {}, "is not this worker (status 503)"),
+    ],
+)
+async def test_doctor_knows_a_proxy_without_a_worker(status: int, headers: dict[str, str], says: str) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=status, headers=headers)
+
+    application = web.Application()
+    application.router.add_get("/readyz", answer)
+    async with TestServer(application) as server:
+        base = f"http://127.0.0.1:{server.port}"
+        given = {"uri_keys": Fernet.generate_key().decode(), "mx_api_key": "key", "mx_client_id": "id"}
+        found, said = await examine_public_address(Settings(**given, public_base_url=base, _env_file=None), patience=10)
+    assert not found
+    assert says in said
+
+
+@pytest.mark.parametrize("name", ["nginx.conf", "Caddyfile"])
+def test_the_page_of_each_proxy_has_the_mark_that_doctor_knows(name: str) -> None:
+    assert f"{BY_PROXY} {UNREACHED}" in (Path(__file__).parents[3] / "ops" / "proxy" / name).read_text(encoding="utf-8")
 
 
 def machine_doctor(machine: Machine, environment: dict[str, str] | None = None) -> Any:
