@@ -112,7 +112,7 @@ FIGURES: list[tuple[str, Callable[[], object]]] = [
     (r"its (\d+) mints of an hour", lambda: links.MINTS),
     (r"more than (\d+) presses of the link", lambda: Limit.LINK.value.amount),
     (r"presses of the link, or (\d+) from the address", lambda: Limit.PRESSES.value.amount),
-    (r"\*\*Check the member sooner,\*\* .*?: (20 .*?) minutes after the click", _checks_after_click),
+    (r"\*\*Check the member sooner:\*\* (20 .*?) minutes after the click", _checks_after_click),
     (r"a page took longer than (\d+) s", lambda: int(VIEW_SECONDS)),
     (r"(\d+) transactions of one web process were in hand", lambda: overload.MOST),
     (r"with (\d+) transactions in hand, pages and presses", lambda: overload.MOST),
