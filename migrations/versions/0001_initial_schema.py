@@ -588,6 +588,10 @@ def _create_sync_tables() -> None:
     op.create_table(
         "reckonings",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("known", sa.String(length=64), nullable=True),
+        sa.Column("reason", sa.String(length=16), nullable=True),
+        sa.Column("started_at", Moment(), nullable=True),
+        sa.Column("finished_at", Moment(), nullable=True),
         sa.Column("after_guid", _GUID, server_default="", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_reckonings")),
     )

@@ -37,9 +37,10 @@ OWNERS = {
         "worker.store.members",
         "worker.store.mx_members",
         "worker.store.consents",
+        "worker.store.reckoning",
     },
     "institutions": {"worker.store.institutions"},
-    "reckonings": {"worker.store.consents"},
+    "reckonings": {"worker.store.reckoning"},
 }
 #: Modules whose statements are made for a table that is a variable.
 ANY_TABLE = {

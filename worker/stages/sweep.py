@@ -1,7 +1,7 @@
 """Sweep: find what broke, recover what a dead worker had leased, and wake as many workers as there is work for.
 
 1. Recover reconnections and notifications whose lease ran out.
-2. Reckon the expiries of members of whose institution it is known how long a consent lasts.
+2. Move reckoned expiries on that have passed, and go on with the walk that reckons new ones, if one is under way.
    List the members for whom a moment has passed: their token expired, their rest ended.
 3. Visit every member that is listed, because it changed or fell due: close the reconnection of one that is no longer broken, open one
    for a member that is broken and has none, and a notice for a member whose token expires soon.
@@ -25,7 +25,6 @@ from worker.policy.states import Mover, NotificationState
 from worker.runtime import Runtime
 from worker.stages.next_steps import steps_after
 from worker.stages.retention import retain
-from worker.store.consents import ConsentStore
 from worker.store.deliver_settling import DeliveryResult
 from worker.store.delivering import DeliverStore
 from worker.store.events.queue import EventStore
@@ -33,6 +32,7 @@ from worker.store.fetching import FetchStore
 from worker.store.hinting import HintStore
 from worker.store.outages import OutageStore
 from worker.store.pauses import EVENTS, MX, PauseStore, outage_scope
+from worker.store.reckoning import ReckoningStore
 from worker.store.sweeping import SweepReport, SweepStore
 from worker.store.syncs.store import SyncStore
 from worker.store.verifying import VerifyStore
@@ -58,7 +58,7 @@ async def sweep(runtime: Runtime, *, slot: datetime | None = None) -> SweepRepor
         return None
     report = SweepReport()
     report.recovered = await recover(runtime, store)
-    await runtime.database.store(ConsentStore).reckon(now)
+    await runtime.database.store(ReckoningStore).reckon(now)
     await store.begin_visits(now)
     found = await store.visit_changed(now, grace=settings.notify_after)
     found += await store.reconcile(now, grace=settings.notify_after)

@@ -2,10 +2,11 @@
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import event, insert, select
 
 from tests.integration.stages.links import link
 from tests.integration.stages.test_notices import _hold_clock, _subjects
@@ -17,7 +18,7 @@ from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
 from worker.stages.verify import verify
 from worker.store.catching_up import CatchUpStore
-from worker.store.consents import ConsentStore
+from worker.store.reckoning import ReckoningStore
 from worker.store.sql.tables import members, reconnections
 from worker.store.sweeping import SweepStore
 
@@ -37,6 +38,11 @@ async def _institution(bench: Any, days: Any, code: str = "alder") -> None:
     await bench.sql("INSERT INTO institutions (institution_code, consent_days) VALUES (:c, :d)", c=code, d=days)
 
 
+async def _walk_again(bench: Any) -> None:
+    await bench.sql("UPDATE reckonings SET known = 'other days'")
+    await sweep(bench.runtime)
+
+
 async def test_a_member_that_is_first_seen_gets_a_date_that_is_marked(bench_for: Any) -> None:
     bench = await bench_for()
     await bench.member("a", connection_status="CONNECTED")
@@ -52,7 +58,7 @@ async def test_a_member_that_is_first_seen_gets_a_date_that_is_marked(bench_for:
     assert date == mark
     assert timedelta(0) <= now + 90 * DAY - date < 60 * SECOND
     assert set(dates.values()) == {(None, None)}
-    assert await ConsentStore(bench.runtime.database).reckon(now) == 0  # nothing is written twice
+    assert await ReckoningStore(bench.runtime.database).reckon(now) == 0  # nothing is written twice
 
 
 async def test_an_own_date_wins_and_clears_the_mark_however_it_is_written(bench_for: Any) -> None:
@@ -65,7 +71,7 @@ async def test_an_own_date_wins_and_clears_the_mark_however_it_is_written(bench_
     assert (await _dates(bench))["before"] == (own, None)
     assert (await _dates(bench))["after"][1] is not None
     await bench.sql("UPDATE members SET token_expires_at = :own WHERE member_guid = 'MBR-after'", own=bench.moment(own))
-    for days in (90, 200, None):
+    for days in (200, 90, None):
         await _institution(bench, days)
         await sweep(bench.runtime)
         assert await _dates(bench) == {"before": (own, None), "after": (own, None)}
@@ -110,7 +116,7 @@ async def test_a_member_that_comes_back_through_us_is_reckoned_from_then(bench_f
         long_ago = bench.stored(bench.runtime.clock.now() - 25 * DAY)
         await bench.sql("UPDATE members SET consent_from = :at WHERE member_guid = 'MBR-a'", at=long_ago)
         await bench.sql("UPDATE members SET token_expires_at = NULL WHERE member_guid = 'MBR-a'")
-        await sweep(bench.runtime)
+        await _walk_again(bench)
         now = bench.runtime.clock.now()
         assert abs((await _dates(bench))["a"][0] - (now + 5 * DAY)) < 60 * SECOND
         await sandbox.control(consent=["MBR-a", "MBR-own"])
@@ -130,7 +136,7 @@ async def test_a_member_that_the_application_calls_well_again_is_reckoned_from_t
     await _institution(bench, 30)
     await sweep(bench.runtime)
     await bench.sql("UPDATE members SET consent_from = :at", at=bench.stored(bench.runtime.clock.now() - 25 * DAY))
-    await sweep(bench.runtime)
+    await _walk_again(bench)
     assert (await _dates(bench))["a"][0] < bench.runtime.clock.now() + 6 * DAY
     await bench.sql("UPDATE members SET connection_status = 'CONNECTED'")
     await sweep(bench.runtime)
@@ -204,9 +210,40 @@ async def test_the_walk_goes_on_page_by_page_and_sweep_by_sweep(bench_for: Any) 
     for name in "abcdefghij":
         await bench.member(name, connection_status="CONNECTED")
     await _institution(bench, 30)
-    store, now = ConsentStore(bench.runtime.database), bench.runtime.clock.now()
-    assert [await store.reckon(now, page=3, pages=2) for _ in range(4)] == [6, 4, 0, 0]
+    store, now = ReckoningStore(bench.runtime.database), bench.runtime.clock.now()
+    assert [await store.reckon(now, page=3, seconds=0) for _ in range(5)] == [3, 3, 3, 1, 0]
     assert all(date == mark is not None for date, mark in (await _dates(bench)).values())
+
+
+async def test_a_walk_begins_when_days_change_and_once_a_day_and_no_sweep_walks_otherwise(bench_for: Any) -> None:
+    bench = await bench_for()
+    await bench.member("a", connection_status="CONNECTED")
+    await _institution(bench, 30)
+    store, now = ReckoningStore(bench.runtime.database), bench.runtime.clock.now()
+    assert await store.reckon(now) == 1
+    for name in "bcd":
+        await bench.member(name, connection_status="CONNECTED")
+    walks: list[str] = []
+    listen = partial(_note_walks, walks)
+    event.listen(bench.runtime.database.engine.sync_engine, "before_cursor_execute", listen)
+    for hours in (1, 23):
+        assert await store.reckon(now + hours * timedelta(hours=1)) == 0
+    assert walks == []
+    assert await store.reckon(now + DAY) == 3
+    assert walks != []
+    await _institution(bench, 60)
+    # The days change again while a walk is under way: it begins again.
+    assert await store.reckon(now + DAY, page=2, seconds=0) == 2
+    await _institution(bench, 90)
+    assert [await store.reckon(now + DAY, page=2, seconds=0) for _ in range(3)] == [2, 2, 0]
+    first, mark = (await _dates(bench))["a"]
+    assert abs(first - (now + 90 * DAY)) < SECOND
+    assert first == mark
+
+
+def _note_walks(walks: list[str], _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    if "FROM members" in statement and "OFFSET" in statement:
+        walks.append(statement)
 
 
 class Answering:
@@ -364,7 +401,7 @@ async def test_a_reckoned_date_that_passes_before_a_sweep_is_no_break_either(ben
     assert await store.would_open_for("MBR-a", passed) is None
 
 
-@pytest.mark.parametrize("days", [30, 365])
+@pytest.mark.parametrize("days", [30, 365, None])
 async def test_a_notice_that_nobody_followed_is_not_called_renewed(bench_for: Any, sandbox_for: Any, days: int) -> None:
     async with sandbox_for({"a": ["ok"]}) as sandbox:
         bench = await bench_for(**sandbox.settings, expiry_notice_days="7,2")
@@ -378,6 +415,8 @@ async def test_a_notice_that_nobody_followed_is_not_called_renewed(bench_for: An
         if days == 30:
             _hold_clock(bench, date + SECOND)  # the reckoned date passes
         else:
-            await bench.sql("UPDATE institutions SET consent_days = 365")
+            await bench.sql("UPDATE institutions SET consent_days = :days", days=days)
         await sweep(bench.runtime)
-        assert await bench.states() == {"MBR-a": "cancelled"}
+        assert [tuple(row) for row in await bench.sql("SELECT state, outcome FROM reconnections")] == [
+            ("cancelled", "expiry_moved")
+        ]

@@ -71,8 +71,15 @@ reconciliations = Table(
 reckonings = Table(
     "reckonings",
     metadata,
-    # One row: how far the walk over all members has come, which reckons what is new or has changed. "" between two walks.
+    # One row: the last walk over all members, which reckons what is new or has changed.
     Column("id", Integer, primary_key=True, autoincrement=False),
+    # The days of all institutions, hashed: where they change, a walk begins.
+    Column("known", String(64)),
+    # `changed` or `daily`.
+    Column("reason", String(16)),
+    Column("started_at", Moment),
+    Column("finished_at", Moment),
+    # How far it is, in order of their GUID; "" between two walks.
     Column("after_guid", Guid, nullable=False, server_default=""),
 )
 
