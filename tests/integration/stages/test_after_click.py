@@ -192,6 +192,7 @@ async def test_the_last_check_of_what_is_due_is_made_again_until_mx_answers(
     assert (found["next_check_at"] is not None) == isinstance(answer, RetryLater | RefusedClient)
 
 
+@pytest.mark.each_database
 @pytest.mark.parametrize("clicked", [False, True])
 @pytest.mark.parametrize("how", ["remind", "owed", "along"])
 async def test_a_reminder_ends_the_usual_checks_and_leaves_those_after_a_click(
