@@ -17,8 +17,9 @@ class Wire:
         self._target = target
         self._rng = rng
         self._longest = longest
-        #: The share of connections that are cut.
+        #: The share of connections that are cut: with 0.2 the first, the sixth, … By chance there might be none among a few.
         self.share = 0.0
+        self._to_cut = 1.0
         self.cut = 0
         self._listener: socket.socket | None = None
         self._lock = threading.Lock()
@@ -57,7 +58,10 @@ class Wire:
                 client, _ = listener.accept()
             except OSError:
                 return
-            left = self._rng.randrange(self._longest) if self._rng.random() < self.share else None
+            left = None
+            if self.share and self._to_cut >= 1:
+                left, self._to_cut = self._rng.randrange(self._longest), self._to_cut - 1
+            self._to_cut += self.share
             threading.Thread(target=self._relay, args=(client, left), name="wire", daemon=True).start()
 
     def _relay(self, client: socket.socket, left: int | None) -> None:
