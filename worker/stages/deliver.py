@@ -109,7 +109,7 @@ class Deliver:
         guids = {notification.user_guid for notification in claimed}
         users = await self._store.users(guids, since=now - span) if guids else {}
         refused = {notification.channel for notification in claimed if notification.refused_at is not None}
-        accepted = await self._store.last_accepted(refused) if refused else {}  # rare
+        channels = await self._store.acceptance(refused, now) if refused else {}  # rare
         jobs, deferred = [], []
         for notification in claimed:
             user = users[notification.user_guid]
@@ -119,7 +119,7 @@ class Deliver:
                 why = why_later(now, zones=zones, quiet=self._settings.quiet_hours)
                 deferred.append(deferred_until(notification, why, moment))
             else:
-                met_alone = refused_alone(notification, accepted.get(notification.channel))
+                met_alone = refused_alone(notification, channels.get(notification.channel))
                 jobs.append(DeliveryJob(notification=notification, user=user, met_alone=met_alone))
         if deferred:
             await self._store.settle(deferred, now=now)

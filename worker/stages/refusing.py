@@ -1,6 +1,6 @@
 """What a refusal says of the whole channel."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import msgspec
 
@@ -8,7 +8,10 @@ from worker.channels import ChannelDown, Doubt, Outcome, Sent, TryLater, Unknown
 from worker.policy.channel_choice import EMAIL
 from worker.store.deliver_settling import DeliveryResult
 from worker.store.notifications.claimed import ClaimedNotification
+from worker.store.refusals import Acceptance
 
+#: So many are accepted for each that is refused, where the refusals are those messages' own.
+_FOR_EACH = 10
 #: Of messages that are sent side by side, one may be settled as accepted this long before another is settled as refused.
 _SAME_RUN = timedelta(minutes=1)
 
@@ -30,15 +33,17 @@ def serves_us(outcome: Outcome, reason: str) -> bool | None:
     return outcome.refusal.doubt is Doubt.MESSAGE and outcome.refusal.what not in reason
 
 
-def refused_alone(notification: ClaimedNotification, accepted_at: datetime | None) -> bool:
-    """Whether a message was refused while its channel accepted others: ``accepted_at``, then or later.
+def refused_alone(notification: ClaimedNotification, channel: Acceptance | None) -> bool:
+    """Whether a message was refused while its channel accepts others: then or later, and for each that it refuses at least ten.
 
-    Once that counted as an attempt, it need not be seen again: on a quiet day no other message follows. If the channel refuses everybody
-    after all, the failure streak stops it and gives the attempts back.
+    A relay that takes less than we send accepts some and refuses some, whichever they are. It refuses more than a few, and costs nobody an
+    attempt. Once a refusal counted as an attempt, another accepted message need not follow: on a quiet day there is none.
     """
-    if notification.refused_at is None:
+    if notification.refused_at is None or channel is None:
         return False
-    return notification.attempts > 0 or (accepted_at is not None and accepted_at > notification.refused_at - _SAME_RUN)
+    is_one_of_few = channel.refused <= 1 or channel.accepted >= _FOR_EACH * channel.refused
+    is_overtaken = channel.last_at is not None and channel.last_at > notification.refused_at - _SAME_RUN
+    return is_one_of_few and (is_overtaken or notification.attempts > 0)
 
 
 def in_words(channel: str, code: str) -> str:

@@ -11,7 +11,7 @@ from worker.store.links import Links, NewLink
 from worker.store.notifications.claimed import ClaimedNotification
 from worker.store.notifications.claims import NotificationClaims
 from worker.store.reconnections.transitions import Transitions
-from worker.store.refusals import Refusals, Streak
+from worker.store.refusals import Acceptance, Refusals, Streak
 from worker.store.sql.database import Database
 from worker.store.users import User, UserStore
 
@@ -106,10 +106,10 @@ class DeliverStore:
             lambda connection: self._refusals.is_refused_alone(connection, results, now)
         )
 
-    async def last_accepted(self, channels: set[str]) -> dict[str, datetime]:
-        """When each of these channels accepted a message last; without those that never did."""
+    async def acceptance(self, channels: set[str], now: datetime) -> dict[str, Acceptance]:
+        """How each of these channels answered within the last hour."""
         return await self._database.transaction(
-            lambda connection: self._refusals.last_accepted(connection, sorted(channels))
+            lambda connection: self._refusals.acceptance(connection, sorted(channels), now)
         )
 
     async def give_back(self, left_out: Sequence[Requeued | ClosedReconnection], *, now: datetime) -> None:

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
-from sqlalchemy import Text, bindparam, func, select
+from sqlalchemy import ColumnElement, ScalarSelect, Text, and_, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.channel_choice import EMAIL, MESSENGER
-from worker.policy.states import NotificationState
+from worker.policy.states import LIVE, NotificationState
 from worker.policy.streaks import MEMORY, OUT_OF, UNREACHABLE, Answer, alike
 from worker.store.addresses import RefusedAddresses
 from worker.store.deliver_settling import DeliveryResult
@@ -37,6 +37,10 @@ _SERVER = {
 NOT_REACHED = "cannot be reached"
 
 
+#: Refused messages that are counted at most.
+_MANY = 100
+
+
 class Streak(msgspec.Struct, frozen=True, kw_only=True):
     """Refusals that stopped a channel."""
 
@@ -46,6 +50,17 @@ class Streak(msgspec.Struct, frozen=True, kw_only=True):
     given_back: int
     #: The channel was not stopped before.
     is_new: bool
+
+
+class Acceptance(msgspec.Struct, frozen=True):
+    """How a channel answered within the last hour."""
+
+    #: When it accepted a message last.
+    last_at: datetime | None
+    #: Messages that it accepted, counted no further than ten times :data:`_MANY`.
+    accepted: int
+    #: Messages that wait because they were refused, counted to one more than :data:`_MANY`.
+    refused: int
 
 
 class Refusals:
@@ -69,8 +84,12 @@ class Refusals:
             .order_by(n.sent_at.desc())
             .limit(OUT_OF)
         )
-        self._last_accepted = select(func.max(n.sent_at)).where(
-            n.channel == channel, n.state == state_literal(NotificationState.SENT)
+        sent = and_(n.channel == channel, n.state == state_literal(NotificationState.SENT), n.sent_at > since)
+        waiting = and_(n.channel == channel, recently, n.state.in_([state_literal(state) for state in LIVE]))
+        self._acceptance = select(
+            select(func.max(n.sent_at)).where(sent).scalar_subquery(),
+            _up_to(sent, 10 * _MANY),
+            _up_to(waiting, _MANY + 1),
         )
         self._cost = select(n.id, n.user_guid, n.state, n.spent, n.device_id).where(
             n.channel == channel,
@@ -123,10 +142,15 @@ class Refusals:
                     return False
         return True
 
-    async def last_accepted(self, connection: AsyncConnection, channels: Iterable[str]) -> dict[str, datetime]:
-        """When each of these channels accepted a message last; without those that never did."""
-        found = {kind: await connection.scalar(self._last_accepted, {"channel": kind}) for kind in channels}
-        return {kind: at for kind, at in found.items() if at is not None}
+    async def acceptance(
+        self, connection: AsyncConnection, channels: Iterable[str], now: datetime
+    ) -> dict[str, Acceptance]:
+        """What each of these channels accepted of late, and how many messages wait there because they were refused."""
+        found = {}
+        for kind in channels:
+            row = await connection.execute(self._acceptance, {"channel": kind, "since": now - MEMORY})
+            found[kind] = Acceptance(*row.one())
+        return found
 
     async def best_prospect(
         self, connection: AsyncConnection, channel: str, candidates: Sequence[tuple[int, str | None]], now: datetime
@@ -182,3 +206,8 @@ def _in_words(channel: str, what: str, doubt: str, count: int) -> str:
     if doubt == UNREACHABLE:
         return f"{server} {NOT_REACHED}, or takes nothing from us: {what}"
     return f"{server} refuses us: {count} messages alike, with {what}"
+
+
+def _up_to(where: ColumnElement[bool], most: int) -> ScalarSelect[int]:
+    """How many there are, counted no further than ``most``."""
+    return select(func.count()).select_from(select(n.id).where(where).limit(most).subquery()).scalar_subquery()

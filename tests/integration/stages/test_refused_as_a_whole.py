@@ -204,6 +204,25 @@ async def test_one_recipient_who_is_always_told_to_come_later_comes_to_an_end_an
         assert await at.reason() is None
 
 
+async def test_a_relay_that_takes_fewer_than_we_send_costs_nobody_an_attempt(office: Any) -> None:
+    async with office(12, max_attempts=2) as at:
+        # Half of all tries, whoever they are for, as a relay with a rate does.
+        await at.sandbox.control(mail_faults=[{"fault": "rcpt:454 4.7.0 Throttling", "share": 0.5, "seed": 7}])
+        await at.customers(*addresses(12))
+        await at.work()
+        refused = 0
+        for _ in range(30):
+            states = await at.rows()
+            refused += states.count(("pending", 0))
+            assert set(states) <= {("pending", 0), ("sent", 0)}
+            if states.count(("pending", 0)) <= 1:
+                break
+            await at.pass_time()
+            at.bench.runtime.channels["email"]._pool.backoff._until = 0
+            await deliver(at.bench.runtime)
+        assert refused > 5
+
+
 @ON_SQLITE
 @pytest.mark.parametrize("fault", ["421", "rcpt:421 4.7.0 Try again", "rcpt:454 4.7.0 Later"])
 async def test_a_relay_that_tells_everybody_to_come_later_costs_nobody_an_attempt(office: Any, fault: str) -> None:
