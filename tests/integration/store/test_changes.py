@@ -332,6 +332,14 @@ async def test_a_write_lists_whom_the_rule_may_find_otherwise_and_nobody_else(be
     assert await _listed(bench) == ["MBR-broken"]
 
 
+async def test_a_member_whose_guid_is_empty_does_not_stand_for_all(bench_for: Any) -> None:
+    bench = await bench_for()
+    await bench.sql("INSERT INTO members (member_guid, user_guid, connection_status) VALUES ('', 'USR-1', 'DENIED')")
+    await bench.sql("UPDATE members SET connection_status = 'IMPAIRED'")
+    await bench.sql("DELETE FROM members")
+    assert await _listed(bench) == []
+
+
 async def test_a_row_that_is_written_often_is_listed_once(bench_for: Any) -> None:
     bench = await bench_for()
     await bench.member("m", connection_status="DENIED")

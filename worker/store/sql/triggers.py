@@ -82,9 +82,11 @@ def _postgresql(schema: str) -> Iterator[str]:
         body = (
             f"{first} INSERT INTO {schema}changed_members (member_guid) "
             f"SELECT changed.member_guid FROM ({source} ORDER BY 1) AS changed "
-            "WHERE current_setting('transaction_isolation') <> 'read committed' OR NOT coalesce(("
+            # A member whose GUID is empty is never picked, and its entry would stand for all of them.
+            f"WHERE changed.member_guid <> '{EVERYTHING}' "
+            "AND (current_setting('transaction_isolation') <> 'read committed' OR NOT coalesce(("
             f"SELECT true FROM {schema}changed_members c WHERE c.member_guid = changed.member_guid "
-            "LIMIT 1 FOR KEY SHARE SKIP LOCKED), false);"
+            "LIMIT 1 FOR KEY SHARE SKIP LOCKED), false));"
         )
         yield _function(event, body)
         yield (
