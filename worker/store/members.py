@@ -1,6 +1,6 @@
-"""What this worker itself writes into ``members``: what MX said of one that is back, and whether its user wants messages about it."""
+"""What this worker itself writes into ``members``: what MX said of one that is back, where one moved to, and whether its user wants messages about it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -73,6 +73,22 @@ async def mark_well(connection: AsyncConnection, rows: Rows, well: Collection[We
     ordered = sorted(well, key=lambda one: one.member_guid)  # as everybody locks them
     given_rows = rows.encode(msgspec.structs.asdict(one) for one in ordered)
     await connection.execute(statement, {"given": given_rows, "now": now})
+
+
+async def keep_moves(connection: AsyncConnection, rows: Rows, moves: Mapping[str, str]) -> None:
+    """MX carries these members on under another GUID, as reconnections knew that are deleted now: their rows remember it.
+
+    A row that says so by itself is left alone. So is one that is named by the client's own id: MX's GUID is another one anyway.
+    """
+    given = rows.table("given", {"member_guid": Text(), "moved_to": Text()}).c
+    moved = [{"member_guid": old, "moved_to": new} for old, new in sorted(moves.items()) if old.startswith("MBR-")]
+    if moved:
+        statement = (
+            update(members)
+            .where(m.member_guid == given.member_guid, m.moved_to.is_(None), m.member_guid != given.moved_to)
+            .values(moved_to=given.moved_to)
+        )
+        await connection.execute(statement, {"given": rows.encode(moved)})
 
 
 def _unless_before(date: Any, aggregated_at: Any) -> Any:

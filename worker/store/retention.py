@@ -3,7 +3,8 @@
 1. Reconnections that ended before ``cut``, the oldest first: their windows, clicks and places in messages, the messages that are about no
    other reconnection, and the links of those messages. The row itself stays while its ``reopen_at`` keeps its member from being told anew
    (:mod:`~worker.store.reconnections.emptied`): one row a member, the newest that does.
-2. Such rows, once nothing rests on them any more: the member is well, or the moment has come.
+2. Such rows, once nothing rests on them any more: the member is well, or the moment has come. Where MX carries a member on under another
+   GUID, the row of the member remembers it from then on (``store/members.py``).
 3. Links that stand in no message, once they expired.
 4. Messages that are about nothing; sweeps, syncs and reconciliations, but for the newest of each.
 5. Events that do not wait any more.
@@ -20,6 +21,7 @@ from sqlalchemy import BigInteger, Integer, Table, and_, bindparam, case, delete
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.selection import Reason
+from worker.store.members import keep_moves
 from worker.store.reconnections.emptied import Emptied
 from worker.store.reconnections.notices import IS_NOTICE
 from worker.store.sql.database import Database
@@ -158,6 +160,11 @@ class _Old:
         )
         about_nothing = and_(~exists().where(item.notification_id == n.id), ~exists().where(k.notification_id == n.id))
         self._messages = delete(notifications).where(of(n.id), WAS_TOLD, about_nothing)
+        self._moves = (
+            select(r.id, r.member_guid, r.moved_to)
+            .where(rows.among(r.member_guid, whose), r.moved_to.is_not(None))
+            .order_by(r.id)
+        )
         self._reconnections = delete(reconnections).where(of(r.id))
         alone = select(k.id).where(k.notification_id.is_(None), k.expires_at < _CUT, ~pressed).order_by(k.expires_at)
         self._links_alone = delete(links).where(k.id.in_(alone.limit(_N)))
@@ -206,14 +213,22 @@ class _Old:
         overtaken = await self._overtaken(connection, resting)
         await self._emptied.mark(connection, resting, now)
         if over := (ids - resting) | overtaken:
-            await connection.execute(self._reconnections, {"given": self._given(over)})
+            await self._delete(connection, over)
         return len(ids)
 
     async def emptied(self, connection: AsyncConnection, cut: datetime, now: datetime) -> int:  # noqa: ARG002
         ids = set((await connection.execute(self._released, {"now": now, "n": BATCH})).scalars())
         if ids:
-            await connection.execute(self._reconnections, {"given": self._given(ids)})
+            await self._delete(connection, ids)
         return len(ids)
+
+    async def _delete(self, connection: AsyncConnection, ids: Collection[int]) -> None:
+        """Delete these rows. Where a member moved to, its own row remembers."""
+        given = {"given": self._given(ids)}
+        newest = {row.member_guid: row for row in await connection.execute(self._moves, given)}
+        moves = {guid: row.moved_to for guid, row in newest.items() if row.id in ids}
+        await keep_moves(connection, self._rows, moves)
+        await connection.execute(self._reconnections, given)
 
     async def links(self, connection: AsyncConnection, cut: datetime, now: datetime) -> int:  # noqa: ARG002
         return int((await connection.execute(self._links_alone, {"cut": cut, "n": BATCH})).rowcount)

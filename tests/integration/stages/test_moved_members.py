@@ -1,9 +1,11 @@
 """A member that MX carries on under another GUID is one member: it is asked for under the new GUID, and told of once."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from tests.integration.stages.links import reconnection
 from tests.integration.stages.test_hints import _read_again_soon, aggregation, hint, status
 from tests.integration.stages.test_sync import bank, everything
 from worker.cli.explain import explanation
@@ -11,8 +13,11 @@ from worker.mx.answers import Gone
 from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.hints import hints
+from worker.stages.retention import retain
 from worker.stages.sweep import sweep
 from worker.stages.sync_one import sync_member
+from worker.store.mx_answers import MxMember
+from worker.store.mx_members import apply_members
 
 
 def _gone_at_mx(bench: Any, guid: str) -> list[str]:
@@ -115,3 +120,43 @@ async def test_explain_says_which_row_follows_a_member_that_is_there_twice(bench
     found = await explanation(bench.runtime, "MBR-new")
     assert found["verdict"].startswith("skipped: MX carries MBR-old on under this GUID")
     assert (await explanation(bench.runtime, "MBR-old"))["verdict"].startswith("picked")
+
+
+async def _ended(bench: Any, name: str, days: int, **columns: Any) -> None:
+    now = bench.runtime.clock.now()
+    closed_at = bench.stored(now - timedelta(days=days))
+    await reconnection(
+        bench, name, **{"state": "reconnected", "opened_at": closed_at, "closed_at": closed_at} | columns
+    )
+
+
+async def test_that_a_member_moved_outlives_the_reconnection_that_knew_it(bench_for: Any) -> None:
+    bench = await bench_for(retention_days=400)
+    now = bench.runtime.clock.now()
+    for name in ("old", "twice", "known", "stays"):
+        await bench.member(name, connection_status="CONNECTED", moved_to="MBR-row" if name == "known" else None)
+    await bench.member("own", connection_status="CONNECTED")
+    await _ended(bench, "old", 500, moved_to="MBR-new")
+    await _ended(bench, "twice", 520, moved_to="MBR-first")
+    await _ended(bench, "twice", 510, moved_to="MBR-second")
+    await _ended(bench, "known", 500, moved_to="MBR-new")
+    await _ended(bench, "stays", 500, moved_to="MBR-before")
+    await _ended(bench, "stays", 100, moved_to="MBR-since")
+    await _ended(bench, "own", 500, moved_to="MBR-of-mx")
+    for table in ("members", "reconnections"):
+        await bench.sql(f"UPDATE {table} SET member_guid = 'own-id' WHERE member_guid = 'MBR-own'")
+    assert await retain(bench.runtime, now) > 0
+    assert await bench.one("SELECT count(*) FROM reconnections") == 1
+    rows = dict(map(tuple, await bench.sql("SELECT member_guid, moved_to FROM members")))
+    assert rows == {
+        "MBR-old": "MBR-new",
+        "MBR-twice": "MBR-second",
+        "MBR-known": "MBR-row",
+        "MBR-stays": None,
+        "own-id": None,
+    }
+    # MX names the new GUID, and no second row is made for it.
+    said = [MxMember(user_guid="USR-old", member_guid="MBR-new", connection_status="DENIED")]
+    database = bench.runtime.database
+    await database.transaction(lambda c: apply_members(c, database.rows, said, read_at=now, now=now))
+    assert await bench.one("SELECT count(*) FROM members") == 5
