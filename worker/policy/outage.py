@@ -5,8 +5,13 @@ send thousands of users to a bank that cannot serve them. So the messages are he
 messages go out on a ramp over an hour. An institution with less than three days of history is never held.
 
 Example: usually 4 members an hour break. 50 in one hour are a burst (at least 50, and at least 10 times 4).
+
+Some applications learn of breaks once a day. Example: a file that names 60 members of a bank every night. So where the application's dates say
+that a member broke earlier than within the hour, it does not count; and an hour as busy as those of other days is usual, however quiet the
+hours between them are.
 """
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 #: A burst is searched for in so long a time. A hold lasts as long, and is extended while the burst goes on.
@@ -19,6 +24,19 @@ LEAST_BREAKS = 50
 FACTOR = 10
 #: Over how long a time the held messages go out.
 RAMP = timedelta(hours=1)
+
+
+def normal(hours: Mapping[int, int], history: timedelta) -> float:
+    """How many breaks within :data:`WINDOW` are usual: the mean, or, if it is more, the busiest hour of the second-busiest day.
+
+    ``hours``: the breaks of each hour, by how many hours it lies before the window. ``history``: how long a time they are of. The busiest
+    day is left out, because it may have been an outage; so may the last 24 hours, which are one day here.
+    """
+    days: dict[int, int] = {}
+    for hour, breaks in hours.items():
+        days[hour // 24] = max(breaks, days.get(hour // 24, 0))
+    usual = sorted(days.values(), reverse=True)[1:2]
+    return max([sum(hours.values()) / max(history / WINDOW, 1.0), *usual])
 
 
 def is_burst(breaks: int, *, per_window_normally: float) -> bool:

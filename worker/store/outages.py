@@ -1,16 +1,19 @@
 """Bursts of breaks by institution: finding them, and letting go of what was held."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Integer, cast, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.policy.outage import HISTORY, WINDOW, on_the_ramp
+from worker.policy.outage import HISTORY, WINDOW, normal, on_the_ramp
 from worker.store.pauses import lift, outage_scope
 from worker.store.reconnections.notices import IS_NOTICE
 from worker.store.reconnections.transitions import Transitions
 from worker.store.sql.database import Database
+from worker.store.sql.moments import Moment, seconds_between
 from worker.store.sql.tables import reconnections, state_literal
 
 r = reconnections.c
@@ -22,13 +25,13 @@ class Burst:
 
     institution_code: str
     breaks: int
-    #: Breaks in the time before, and how long that time is.
-    before: int
+    #: Breaks in the time before, by how many hours before the window, and how long that time is.
+    hours: Mapping[int, int]
     history: timedelta
 
     @property
     def per_window_normally(self) -> float:
-        return self.before / max(self.history / WINDOW, 1.0)
+        return normal(self.hours, self.history)
 
 
 class OutageStore:
@@ -39,10 +42,15 @@ class OutageStore:
         self._transitions = database.rows.part(Transitions)
 
     async def busy_institutions(self, now: datetime, *, at_least: int) -> list[Burst]:
-        """Institutions with so many breaks within the last window, beside what they had before."""
+        """Institutions with so many breaks within the last window, beside what they had before.
+
+        A break counts if it was found in the window, and no date says that it happened earlier.
+        """
         recent = (
             select(r.institution_code, func.count().label("breaks"))
-            .where(r.opened_at > now - WINDOW, r.institution_code.is_not(None), ~IS_NOTICE)
+            .where(
+                r.opened_at > now - WINDOW, r.broken_since > now - WINDOW, r.institution_code.is_not(None), ~IS_NOTICE
+            )
             .group_by(r.institution_code)
             .having(func.count() >= at_least)
         )
@@ -51,18 +59,22 @@ class OutageStore:
             busy = {row[0]: row[1] for row in await connection.execute(recent)}
             if not busy:
                 return []
+            hours = seconds_between(r.opened_at, literal(now - WINDOW, Moment())) / WINDOW.total_seconds()
+            hour: Any = cast(hours if self._database.rows.is_sqlite else func.floor(hours), Integer)
             past = (
-                select(r.institution_code, func.count(), func.min(r.opened_at))
+                select(r.institution_code, hour, func.count(), func.min(r.opened_at))
                 .where(r.institution_code.in_(busy), r.opened_at <= now - WINDOW, r.opened_at > now - HISTORY)
                 .where(~IS_NOTICE)
-                .group_by(r.institution_code)
+                .group_by(r.institution_code, hour)
             )
-            known = {code: (before, first) for code, before, first in await connection.execute(past)}
-            bursts = []
-            for code, breaks in busy.items():
-                before, first = known.get(code, (0, now - WINDOW))
-                bursts.append(Burst(institution_code=code, breaks=breaks, before=before, history=now - WINDOW - first))
-            return bursts
+            known: dict[str, dict[int, int]] = {code: {} for code in busy}
+            first = dict.fromkeys(busy, now - WINDOW)
+            for code, ago, before, opened_at in await connection.execute(past):
+                known[code][ago], first[code] = before, min(first[code], opened_at)
+            return [
+                Burst(institution_code=code, breaks=breaks, hours=known[code], history=now - WINDOW - first[code])
+                for code, breaks in busy.items()
+            ]
 
         return await self._database.transaction(work)
 

@@ -45,7 +45,7 @@ async def test_a_burst_far_above_normal_is_held_and_the_others_go_on(bench_for: 
         await sweep(bench.runtime)
         pauses = await PauseStore(bench.runtime.database).all()
         assert [pause.scope for pause in pauses] == ["outage:alder"]
-        assert pauses[0].reason.startswith("60 of its members broke within an hour, its normal is 0.1")
+        assert pauses[0].reason.startswith("60 of its members broke within an hour, its normal is 1.0")
         await fetch(bench.runtime)
         states = await bench.states()
         assert states["MBR-cobalt-0"] == "ready"
@@ -96,3 +96,39 @@ async def test_each_institution_is_measured_by_its_own_past(bench_for: Any) -> N
         await _break(bench, code, 60)
     await sweep(bench.runtime)
     assert [pause.scope for pause in await PauseStore(bench.runtime.database).all()] == ["outage:alder"]
+
+
+async def _every_night(bench: Any, code: str, *, breaks: int, nights: int) -> None:
+    for night in range(1, nights + 1):
+        at = bench.stored(bench.runtime.clock.now() - timedelta(days=night))
+        async with bench.runtime.database.engine.begin() as connection:
+            await connection.execute(
+                text(
+                    "INSERT INTO reconnections (member_guid, user_guid, institution_code, state, reason, broken_since, opened_at, closed_at) "
+                    "VALUES (:m, :m, :c, 'reconnected', 'connection_status', :a, :a, :a)"
+                ),
+                [{"m": f"MBR-{code}-{night}-{number}", "c": code, "a": at} for number in range(breaks)],
+            )
+
+
+async def test_a_file_that_names_as_many_members_every_night_is_no_outage(bench_for: Any) -> None:
+    bench = await bench_for()
+    await _every_night(bench, "alder", breaks=60, nights=13)
+    await _every_night(bench, "birch", breaks=4, nights=13)
+    for code in ("alder", "birch"):
+        await _break(bench, code, 60)
+    await sweep(bench.runtime)
+    assert [pause.scope for pause in await PauseStore(bench.runtime.database).all()] == ["outage:birch"]
+
+
+async def test_what_broke_in_the_course_of_a_day_is_no_outage_when_it_is_found_at_once(bench_for: Any) -> None:
+    bench = await bench_for()
+    now = bench.runtime.clock.now()
+    for code in ("alder", "birch"):
+        await _past(bench, code, reconnections=20, days=10)
+    for number in range(60):
+        in_the_day, within_the_hour = (bench.moment(now - timedelta(minutes=m)) for m in (20 * number, number / 2))
+        await bench.member(f"alder-{number}", token_revoked_at=in_the_day)
+        await bench.member(f"birch-{number}", token_revoked_at=within_the_hour, institution_code="birch")
+    await sweep(bench.runtime)
+    assert [pause.scope for pause in await PauseStore(bench.runtime.database).all()] == ["outage:birch"]
