@@ -241,16 +241,15 @@ def _lease_statement(rows: Rows, *, probe: bool = False) -> Any:
         .with_for_update(skip_locked=True)
         .cte("due")
     )
-    behind = events.alias("behind").c
+    # None is posted before an older one of its subject that waits for its next attempt, or is held. Looked for once a subject, not once an event.
     held = events.alias("held").c
-    first_held = select(func.min(held.id)).where(
-        held.subject == behind.subject, _waits(held.state), or_(~_free(now, held))
-    )
+    first_held = select(func.min(held.id)).where(held.subject == due.c.subject, _waits(held.state), ~_free(now, held))
+    free = select(due.c.subject, first_held.scalar_subquery().label("until")).cte("free")
+    behind = events.alias("behind").c
     theirs = (
         select(behind.id)
-        .join(due, behind.subject == due.c.subject)
-        # None is posted before an older one that waits for its next attempt, or is held.
-        .where(_waits(behind.state), behind.id < func.coalesce(first_held.scalar_subquery(), behind.id + 1))
+        .join(free, behind.subject == free.c.subject)
+        .where(_waits(behind.state), or_(free.c.until.is_(None), behind.id < free.c.until))
     )
     columns = (e.id, e.epoch, e.event_id, e.type, e.subject, e.data, e.created_at, e.attempts, e.tried_at)
     return (
