@@ -53,9 +53,6 @@ _Answer = TypeVar(
 #: which only MX has.
 MOST_GONE = 20
 
-#: After a refusal the list of users is asked for once, and tells for so many seconds whether refusals are everybody's.
-ASKED_FOR = 5.0
-
 #: With a window in hand, a click waits so long for how its member stands (seconds).
 READ_PATIENCE = 1.0
 
@@ -127,8 +124,6 @@ class MxClient:
         self._has_a_rate = pacing is not None and settings.mx_requests_per_second is not None
         self._gone_in_a_row = 0
         self._asking = asyncio.Lock()
-        #: Until when the last list of users tells whose refusals are (``time.monotonic()``), and whether they are everybody's.
-        self._refusal_known = (float("-inf"), True)
         self._transport = Transport(
             settings.mx_base_url,
             self._flavour.headers,
@@ -247,19 +242,6 @@ class MxClient:
             self._gone_in_a_row = 0
         return answer
 
-    async def _attributed(self, answer: RefusedClient) -> Failure:
-        """A refusal; as a failure like a 5xx if MX serves us its list of users, and so refuses this one member or user alone.
-
-        One member that MX always answers with a 403 would else open the breaker for everybody, again and again. As a 5xx it counts as
-        its own attempt, and 20 such failures in a row still open the breaker.
-        """
-        async with self._asking:
-            until, everybody = self._refusal_known
-            if time.monotonic() >= until:
-                everybody = await self._ask(self._flavour.users_url(), self._classify_users, "") is not None
-                self._refusal_known = time.monotonic() + ASKED_FOR, everybody
-        return answer if everybody else RetryLater(code=answer.code)
-
     def _classify_users(self, reply: HttpResponse, _asked: str) -> RetryLater | RefusedClient | None:
         return self._flavour.classify_users(*reply)
 
@@ -299,8 +281,6 @@ class MxClient:
         """What an answer says of who answers; one that any server may give is believed or not."""
         if isinstance(answer, _ONLY_MX_SAYS):
             self._gone_in_a_row = 0
-        if isinstance(answer, RefusedClient) and asked not in {"", _NO_MEMBER}:
-            return await self._attributed(answer)
         if isinstance(answer, Gone) or (isinstance(answer, RejectedRequest) and asked != _NO_MEMBER):
             return await self._believed(answer) if asked else answer
         return answer

@@ -6,9 +6,9 @@ members and reads those that it misses (:mod:`worker.stages.sync`).
 
 | kind | MX answers | fetch | deliver | verify | click | hint, sync |
 |---|---|---|---|---|---|---|
-| `REFUSED` | 401, 403, 406, to all | unchanged | message waits | check again in 5 min | try again | waits |
+| `REFUSED` | 401, 403, 406 | unchanged | message waits | check again in 5 min | try again | waits |
 | `PACED` | 429, or pacing sent nothing in time | unchanged | message waits | check again in 5 min | try again | waits |
-| `UPSTREAM` | 5xx, 408, a timeout, half a body; 401, 403, 406 to one | retry | retry, left out | next check | try again | read again |
+| `UPSTREAM` | 5xx, 408, a timeout, half a body | retry | retry, left out | next check | try again | read again |
 | `PASSING` | 409, a null URI; an error of ours | retry | retry, left out | next check | try again | read again |
 | `GONE` | 404 | `gone` | `gone`, left out | `gone` | `gone` | `gone` |
 | `UNSUPPORTED` | 400 `Member cannot use OAuth` | `unsupported` | `unsupported`, left out | next check | `unsupported` | hint `failed` |
@@ -34,8 +34,6 @@ members and reads those that it misses (:mod:`worker.stages.sync`).
 
 A failure streak: 20 `UPSTREAM` failures among a process's last 25 calls open the breaker. Fetch and deliver then give the attempts
 of the streak back, and the reconnections are as they were (:mod:`worker.stages.attribution`).
-
-A 401, 403 or 406 is to one if MX lists its users to us (:meth:`worker.mx.client.MxClient._attributed`). Else it is to all.
 
 A `GONE` or `REJECTED` answer counts as MX serving us. Any web server answers so, though: after 20 of them in a row in one process
 (:data:`worker.mx.client.MOST_GONE`) MX is asked for its list of users first. What comes

@@ -32,9 +32,9 @@ ANSWERS = {
     "gone": Gone,
     "rejected": RejectedRequest,
     "hostile:userinfo": HostileUri,
-    "401": RetryLater,  # MX refuses this one alone
-    "403": RetryLater,  # MX refuses this one alone
-    "406": RetryLater,  # MX refuses this one alone
+    "401": RefusedClient,
+    "403": RefusedClient,
+    "406": RefusedClient,
     "409": RetryLater,
     "429:60": RetryLater,
     "null_uri": RetryLater,
