@@ -41,7 +41,9 @@ class Way:
         page = self.watch.context.new_page()
         page.goto(f"{self.place.mailbox}?to={address_of(who)}")
         page.locator("table a").first.click()
-        self.check("the mail is there", page.locator("iframe").count() == 1)
+        mail = page.locator("iframe")
+        mail.first.wait_for(state="attached")  # the page of mails fetches it
+        self.check("the mail is there", mail.count() == 1)
         return page
 
     def to_our_page(self, mail: Page, press: Callable[[Locator], None]) -> Page:
