@@ -41,7 +41,7 @@ from worker.mx.atrium import Atrium
 from worker.mx.flavours import Flavour
 from worker.mx.pacing import NoPermit, Pacing
 from worker.mx.platform import Platform
-from worker.mx.retrying import NEVER_ARRIVED, NOT_ASKED, persist, tries_for
+from worker.mx.retrying import NEVER_ARRIVED, NOT_ASKED, begin_within, persist, tries_for
 from worker.mx.transport import MAX_BODY, MAX_LIST_BODY, HttpResponse, Transport
 from worker.settings import Settings
 
@@ -180,12 +180,12 @@ class MxClient:
         body: bytes | None = None,
     ) -> _Answer | Failure:
         until = time.monotonic() + within
+        begin_by = time.monotonic() + begin_within(within)
         try:
             async with asyncio.timeout(within):
-                answer = await self._ask_once(url, classify, asked, within, urgent=True, body=body)
-                if isinstance(answer, RetryLater) and answer.code in NEVER_ARRIVED:
-                    left = until - time.monotonic()
-                    answer = await self._ask_once(url, classify, asked, left, urgent=True, body=body)
+                answer = await self._ask_once(url, classify, asked, until, begin_by, urgent=True, body=body)
+                if isinstance(answer, RetryLater) and answer.code in NEVER_ARRIVED and time.monotonic() < begin_by:
+                    answer = await self._ask_once(url, classify, asked, until, begin_by, urgent=True, body=body)
                 return await self._heed(answer, asked)
         except TimeoutError:
             return RetryLater(code="timeout")
@@ -267,14 +267,15 @@ class MxClient:
         most: int = MAX_BODY,
     ) -> _Answer | Failure:
         """``asked``: the member, or the user; empty where it is the list of users, which is the proof itself."""
+        until = time.monotonic() + self._deadline
+        begin_by = time.monotonic() + begin_within(self._deadline)
 
-        def once(within: float) -> Coroutine[Any, Any, _Answer | RetryLater]:
-            return self._ask_once(url, classify, asked, within, body=body, most=most)
+        def once() -> Coroutine[Any, Any, _Answer | RetryLater]:
+            return self._ask_once(url, classify, asked, until, begin_by, body=body, most=most)
 
-        deadline = time.monotonic() + self._deadline
-        answer: _Answer | Failure = await once(self._deadline)
+        answer: _Answer | Failure = await once()
         if tries_for(answer) > 1:  # rare, so that the retrying machinery is only built when it is needed
-            answer = await persist(answer, once, deadline=deadline)
+            answer = await persist(answer, once, begin_by=begin_by)
         return await self._heed(answer, asked)
 
     async def _heed(self, answer: _Answer | Failure, asked: str) -> _Answer | Failure:
@@ -290,19 +291,20 @@ class MxClient:
         url: URL,
         classify: Callable[[HttpResponse, str], _Answer],
         asked: str,
-        within: float,
+        until: float,
+        begin_by: float,
         *,
         urgent: bool = False,
         body: bytes | None = None,
         most: int = MAX_BODY,
     ) -> _Answer | RetryLater:
-        """One request, once pacing permits it. ``most``: octets of its answer."""
+        """One request, once pacing permits it, begun and ended by these moments (``time.monotonic()``). ``most``: octets of its answer."""
+        now = time.monotonic()
         if self._pacing is None:
-            reply = await self._transport.send(url, body=body, within=within, most=most)
+            reply = await self._transport.send(url, body=body, within=until - now, most=most)
             return reply if isinstance(reply, RetryLater) else classify(reply, asked)
-        until = time.monotonic() + within
         try:
-            async with self._pacing.permit(within=within, urgent=urgent) as permit:
+            async with self._pacing.permit(within=begin_by - now, urgent=urgent) as permit:
                 reply = await self._transport.send(
                     url,
                     body=body,

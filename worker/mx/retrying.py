@@ -24,6 +24,10 @@ TRIES = 4
 #: A longer ``Retry-After`` is not waited for here, since the wait would occupy a connection (seconds).
 PATIENCE = 10.0
 
+#: At the end of a call's time, no request is begun for so long (seconds; a quarter of the time if that is less): one that MX has too
+#: little time to answer would look like a timeout of MX, which costs an attempt and cuts the limit of requests in flight.
+TIME_TO_ANSWER = 5.0
+
 #: Full jitter: up to 0.25 s, then up to 0.5 s, then up to 1 s.
 _BACKOFF = wait_random_exponential(multiplier=0.25, max=4)
 #: The code of a call that pacing did not let through in time: MX was not asked.
@@ -34,6 +38,11 @@ NEVER_ARRIVED = frozenset({"connection_lost", "connect_failed", "truncated"})
 _LASTING = frozenset({"too_large", "tls_failed", NOT_ASKED})
 
 _Answer = TypeVar("_Answer")
+
+
+def begin_within(seconds: float) -> float:
+    """How many of the seconds that a call may take may pass before a request is begun. Example: 40 of 45, 7.5 of 10."""
+    return seconds - min(TIME_TO_ANSWER, seconds / 4)
 
 
 def tries_for(answer: object) -> int:
@@ -51,19 +60,19 @@ def tries_for(answer: object) -> int:
     return 2 if answer.code == "http_409" else TRIES
 
 
-async def persist(first: _Answer, ask_again: Callable[[float], Awaitable[_Answer]], *, deadline: float) -> _Answer:
+async def persist(first: _Answer, ask_again: Callable[[], Awaitable[_Answer]], *, begin_by: float) -> _Answer:
     """Retry from a ``first`` answer on; returns the last answer, and never raises an exception of tenacity's.
 
-    ``ask_again(seconds)`` makes one more request within so many seconds. None is begun after ``deadline`` (``time.monotonic()``).
+    ``ask_again()`` makes one more request. None is begun after ``begin_by`` (``time.monotonic()``).
     """
     heard = [first]
 
     async def attempt() -> _Answer:
         if heard:  # tenacity counts the first answer as its first try, and waits from there
             return heard.pop()
-        return await ask_again(deadline - time.monotonic())
+        return await ask_again()
 
-    out_of_time = stop_before_delay(max(deadline - time.monotonic(), 0.0))
+    out_of_time = stop_before_delay(max(begin_by - time.monotonic(), 0.0))
     retrying = AsyncRetrying(
         sleep=asyncio.sleep,
         wait=_wait,

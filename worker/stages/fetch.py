@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from worker.mx.answers import NO_USERS, NOT_MX, RetryLater, Window, WindowAnswer
-from worker.mx.retrying import NOT_ASKED
+from worker.mx.retrying import NOT_ASKED, begin_within
 from worker.policy.mx_failures import OUR_FAULT, Kind
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
@@ -86,7 +86,7 @@ class Fetch:
         """Take due reconnections; those whose user cannot be told now are deferred without asking MX for anything."""
         now = self._runtime.clock.now()
         # No more is claimed than can be asked for within half a lease, after what waits here already.
-        room = min(n, self._runtime.pacing.affordable(self._runtime.mx_deadline) - self._unasked)
+        room = min(n, self._runtime.pacing.affordable(begin_within(self._runtime.mx_deadline)) - self._unasked)
         if room < 1:
             return await self._wait_for_room(n)
         claims = await self._take(room, now)

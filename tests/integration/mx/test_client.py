@@ -20,8 +20,10 @@ from worker.mx.answers import (
     Unsupported,
     Window,
 )
-from worker.mx.client import MOST_GONE
+from worker.mx.client import MOST_GONE, MxClient
 from worker.mx.client import Mx as MxProtocol
+from worker.mx.pacing import Pacing
+from worker.mx.retrying import NOT_ASKED
 
 WINDOW = Window(uri=URI, member=MemberState(guid=MEMBER, connection_status="DENIED"))
 
@@ -160,6 +162,31 @@ async def test_tries_and_waits_together_keep_the_deadline(web_mx):
     assert await client.oauth_window(USER, MEMBER) == RetryLater(code="timeout")
     assert 1.4 <= time.monotonic() - started < 3.5
     assert len(mx.requests) == 2
+
+
+async def test_a_request_that_mx_has_no_time_to_answer_is_not_begun(web_mx, make_settings):
+    async def slow(_request: web.Request) -> web.Response:
+        await asyncio.sleep(1.7)
+        return web.Response(status=500)
+
+    mx, _ = await web_mx(slow)
+    settings = make_settings(mx_base_url=mx.url, mx_max_connections=1)
+    pacing = Pacing(settings)
+    client = MxClient(settings, deadline=2.0, pacing=pacing)
+    try:
+        # Of two seconds, the last half is too little: neither for a retry of the first call nor for the first request of the second.
+        answers = await asyncio.gather(client.oauth_window(USER, MEMBER), client.oauth_window(USER, MEMBER))
+        assert answers == [RetryLater(code="http_500"), RetryLater(code=NOT_ASKED, upstream=False)]
+        assert len(mx.requests) == 1
+        # The same for a user who waits.
+        beside = asyncio.create_task(client.oauth_window(USER, MEMBER))
+        while not mx.under_way:  # noqa: ASYNC110 - a server tells
+            await asyncio.sleep(0.001)
+        assert await client.urgent_window(USER, MEMBER, within=2.0) == RetryLater(code=NOT_ASKED, upstream=False)
+        await beside
+    finally:
+        await client.close()
+        await pacing.close()
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

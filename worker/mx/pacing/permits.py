@@ -22,10 +22,8 @@ from worker.settings import Settings
 #: No process asks MX for so long after a 429 without ``Retry-After`` (seconds).
 UNNAMED_PAUSE = 1.0
 
-#: A request whose moment was lost while its connection opened waits at most so long for another (seconds), and not at all in the last
-#: moments of its own time: to be cut off there would look like a timeout of MX.
+#: A request whose moment was lost while its connection opened waits at most so long for another (seconds).
 LATE_PATIENCE = 3.0
-_TIME_TO_ANSWER = 0.5
 
 #: An urgent request that names no time waits at most so long (seconds).
 URGENT_PATIENCE = 10.0
@@ -99,7 +97,7 @@ class Pacing:
         return int(self._concurrency.limit)
 
     def affordable(self, seconds: float) -> int:
-        """How many requests this process can finish in so many seconds, beyond those that wait for a permit.
+        """How many requests this process can begin in so many seconds, beyond those that wait for a permit.
 
         At least 1 if none wait; 0 if MX must not be asked in all that time.
         """
@@ -326,7 +324,7 @@ class Permit:
         if self._is_urgent:  # its moment is nobody else's, and a user waits
             return
         while (now := self._pacing._clock()) > self._moment + LATE:  # noqa: SLF001
-            patience = min(LATE_PATIENCE, self._until - now - _TIME_TO_ANSWER)
+            patience = min(LATE_PATIENCE, self._until - now)
             self._moment = await self._pacing._wait_again(patience)  # noqa: SLF001
 
     def heard(self, answer: object) -> None:
