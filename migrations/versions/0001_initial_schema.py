@@ -595,9 +595,20 @@ def _create_sync_tables() -> None:
         sa.Column("after_guid", _GUID, server_default="", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_reckonings")),
     )
+    op.create_index(
+        "ix_members_emptied",
+        "members",
+        ["expiry_reckoned"],
+        unique=False,
+        postgresql_where=sa.text("expiry_reckoned IS NOT NULL AND token_expires_at IS NULL"),
+        # Blank text is no date either.
+        sqlite_where=sa.text(
+            "expiry_reckoned IS NOT NULL"
+            " AND (token_expires_at IS NULL OR token_expires_at < '0' OR token_expires_at >= ':')"
+        ),
+    )
     for name, table, column, where in (
         ("ix_members_reckoned", "members", "expiry_reckoned", "expiry_reckoned IS NOT NULL"),
-        ("ix_members_emptied", "members", "member_guid", "expiry_reckoned IS NOT NULL AND token_expires_at IS NULL"),
         (
             "ix_reconnections_undecided",
             "reconnections",

@@ -31,6 +31,7 @@ from sqlalchemy import (
     cast,
     null,
     select,
+    text,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -43,6 +44,7 @@ from worker.store.sql.application import is_set, plain_text, whole_number
 from worker.store.sql.moments import Moment, later
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import institutions, members, reconnections, state_literal
+from worker.store.sql.tables.application import NO_DATE, NO_DATE_IN_SQLITE
 
 i, m, r = institutions.c, members.c, reconnections.c
 
@@ -98,7 +100,11 @@ class Consents:
         self._go_on_of = self._go_on.where(m.member_guid == guids.member_guid)
         self._restore = (
             update(members)
-            .where(m.expiry_reckoned.is_not(None), m.token_expires_at.is_(None))
+            .where(
+                m.expiry_reckoned.is_not(None),
+                text(NO_DATE_IN_SQLITE if rows.is_sqlite else NO_DATE),
+                ~is_set(m.token_expires_at),
+            )
             .values(token_expires_at=m.expiry_reckoned)
         )
 

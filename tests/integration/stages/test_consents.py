@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import event, insert, select
+from sqlalchemy import event, insert, select, text
 
 from tests.integration.stages.links import link
 from tests.integration.stages.test_notices import _hold_clock, _subjects
@@ -18,6 +18,7 @@ from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
 from worker.stages.verify import verify
 from worker.store.catching_up import CatchUpStore
+from worker.store.consents import Consents
 from worker.store.reckoning import ReckoningStore
 from worker.store.sql.tables import members, reconnections
 from worker.store.sweeping import SweepStore
@@ -366,6 +367,47 @@ async def test_the_database_reckons_as_the_rule_says(bench_for: Any) -> None:
         for name, (days, start) in began.items()
         if abs(dates[name][0] - reckoned(start, days, now=now)) > SECOND / 10
     } == {}
+
+
+@pytest.mark.each_database
+@pytest.mark.parametrize("nothing", [None, "", " \t", "\u00a0"])
+async def test_a_reckoned_date_that_the_application_empties_stands_again_before_a_notice_is_looked_for(
+    bench_for: Any, nothing: str | None
+) -> None:
+    bench = await bench_for(expiry_notice_days="7,2")
+    if nothing is not None and not bench.runtime.database.rows.is_sqlite:
+        pytest.skip("PostgreSQL's column takes no text")
+    await bench.member("a", connection_status="CONNECTED")
+    await _institution(bench, 30)
+    await sweep(bench.runtime)
+    date = (await _dates(bench))["a"][0]
+    await bench.sql("UPDATE members SET token_expires_at = :nothing", nothing=nothing)
+    _hold_clock(bench, date - 7 * DAY + SECOND)
+    await bench.sql("UPDATE reckonings SET started_at = :now", now=bench.stored(bench.runtime.clock.now()))  # no walk
+    await sweep(bench.runtime)
+    assert (await _dates(bench))["a"] == (date, date)
+    assert await bench.states() == {"MBR-a": "due"}
+
+
+async def test_dates_that_were_emptied_are_found_by_an_index(bench_for: Any) -> None:
+    bench = await bench_for()
+    now, rows = bench.runtime.clock.now(), bench.runtime.database.rows
+    many = [
+        {"member_guid": f"MBR-{n}", "user_guid": "USR-1", "token_expires_at": now, "expiry_reckoned": now}
+        for n in range(5_000)
+    ]
+    async with bench.runtime.database.engine.begin() as connection:
+        await connection.execute(insert(members), many)
+        await connection.execute(text("ANALYZE"))
+        plans: list[str] = []
+
+        @event.listens_for(connection.sync_connection, "before_cursor_execute")
+        def explain(_connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+            cursor.execute(f"EXPLAIN {'QUERY PLAN ' if rows.is_sqlite else ''}{statement}", parameters)
+            plans.append("\n".join(" ".join(map(str, row)) for row in cursor.fetchall()))
+
+        await rows.part(Consents).go_on(connection, now - DAY)
+    assert "ix_members_emptied" in plans[0]
 
 
 @pytest.mark.parametrize("first", ["fetch", "webhook"])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, select, text
 
 from tests.integration.store.test_selection import NOW, STATUSES, inserting, with_reckoned, written
+from worker.policy.moments import BLANKS
 from worker.policy.notices import ending, is_near
 from worker.policy.selection import MemberFacts
 from worker.store.selection import FACTS, facts_of
@@ -77,7 +78,7 @@ async def test_notices_begin_and_end_in_sql_as_in_python(bench_for: Any, days: t
         facts = await write(many, noticed=False)
         begun = await visit(facts)
         for n, (row, member) in enumerate(zip(many, facts, strict=True)):
-            if member.is_reckoned and row["token_expires_at"] is None:
+            if member.is_reckoned and (row["token_expires_at"] is None or not row["token_expires_at"].strip(BLANKS)):
                 continue  # a sweep writes the date again before it opens notices
             assert (f"MBR-{n:03}" in begun) == is_near(member, statuses=STATUSES, days=days, now=NOW), member
         ended = await visit(await write(many, noticed=True))

@@ -16,6 +16,11 @@ from worker.store.sql.application import (
 )
 from worker.store.sql.tables.columns import Guid, Id, metadata, partial_index
 
+#: Whose token has no date, in the words of an index and of the statement that is to use it. In SQLite blank text is no date either, so
+#: there it is all that does not begin with a digit.
+NO_DATE = "token_expires_at IS NULL"
+NO_DATE_IN_SQLITE = "(token_expires_at IS NULL OR token_expires_at < '0' OR token_expires_at >= ':')"
+
 users = Table(
     "users",
     metadata,
@@ -78,8 +83,12 @@ members = Table(
     partial_index("ix_members_moved", "moved_to", where="moved_to IS NOT NULL"),
     partial_index("ix_members_expiring", "token_expires_at", "member_guid", where="token_expires_at IS NOT NULL"),
     partial_index("ix_members_reckoned", "expiry_reckoned", where="expiry_reckoned IS NOT NULL"),
+    # Its column is the one by which SQLite sees that it fits.
     partial_index(
-        "ix_members_emptied", "member_guid", where="expiry_reckoned IS NOT NULL AND token_expires_at IS NULL"
+        "ix_members_emptied",
+        "expiry_reckoned",
+        where=f"expiry_reckoned IS NOT NULL AND {NO_DATE}",
+        sqlite_where=f"expiry_reckoned IS NOT NULL AND {NO_DATE_IN_SQLITE}",
     ),
 )
 

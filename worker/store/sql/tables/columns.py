@@ -27,9 +27,12 @@ def quoted(values: object) -> str:
     return ", ".join(f"'{value}'" for value in values)  # type: ignore[attr-defined]
 
 
-def partial_index(name: str, *columns: object, where: str, unique: bool = False) -> Index:
-    """An index of the rows that fulfil a condition, on both databases."""
-    return Index(name, *columns, unique=unique, postgresql_where=text(where), sqlite_where=text(where))  # type: ignore[arg-type]
+def partial_index(
+    name: str, *columns: object, where: str, sqlite_where: str | None = None, unique: bool = False
+) -> Index:
+    """An index of the rows that fulfil a condition, on both databases; ``sqlite_where``: another one on SQLite."""
+    on_sqlite = text(sqlite_where or where)
+    return Index(name, *columns, unique=unique, postgresql_where=text(where), sqlite_where=on_sqlite)  # type: ignore[arg-type]
 
 
 def state_literal(state: str) -> ColumnElement[str]:
