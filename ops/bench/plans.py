@@ -1,8 +1,7 @@
-"""What each statement costs: ``EXPLAIN (ANALYZE, BUFFERS)`` of what a process says to PostgreSQL, at the moment at which it says it."""
+"""What each statement costs: ``EXPLAIN (ANALYZE, BUFFERS, WAL)`` of what a process says to PostgreSQL, at the moment at which it says it."""
 
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event
@@ -41,7 +40,7 @@ class Plans:
                 return
             cursor = connection.connection.cursor()
             cursor.execute("SAVEPOINT explained")
-            cursor.execute("EXPLAIN (ANALYZE, BUFFERS, SUMMARY) " + statement, parameters)
+            cursor.execute("EXPLAIN (ANALYZE, BUFFERS, WAL, SUMMARY) " + statement, parameters)
             lines = [line[:_LONGEST] for (line,) in cursor.fetchall()]
             cursor.execute("ROLLBACK TO SAVEPOINT explained")
             cursor.close()
@@ -57,11 +56,13 @@ class Plans:
                 plan.milliseconds, plan.lines = known.milliseconds, known.lines
         self._found[statement] = plan
 
-    def write(self, file: Path, *, title: str) -> None:
-        """Keep them, the dearest first."""
+    def shown(self, *, title: str, most: int | None = None) -> str:
+        """Their plans, the dearest first; ``most``: so many of them."""
         plans = sorted(self._found.values(), key=lambda plan: -plan.milliseconds)
-        parts = [f"{title}\n{len(plans)} statements, each at its dearest; EXPLAIN (ANALYZE, BUFFERS), PostgreSQL\n"]
-        for plan in plans:
+        parts = [
+            f"{title}\n{len(plans)} statements, each at its dearest; EXPLAIN (ANALYZE, BUFFERS, WAL), PostgreSQL\n"
+        ]
+        for plan in plans[:most]:
             words = " ".join(plan.statement.split())[:_LONGEST]
             parts.append("\n".join((f"-- {plan.milliseconds:.2f} ms, said {plan.times} times", words, *plan.lines, "")))
-        file.write_text("\n".join(parts), encoding="utf-8")
+        return "\n".join(parts)

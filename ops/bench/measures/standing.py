@@ -142,6 +142,12 @@ def standing(bench: Bench) -> None:
     for place, (command, at_most) in enumerate((("status", 300), ("explain", 100))):
         took = [each[place] for each in asked]
         bench.add(row_of(f"what `{command}` reads, {beside}", took, unit="ms", at_most=at_most))
-    most.explained().write(KEPT / "plans.txt", title=f"make {bench.form.name}: {beside}")
+    alone = Plans()
+    sites[0].some_due(alone)
+    shown = (
+        most.explained().shown(title=f"make {bench.form.name}: {beside}"),
+        alone.shown(title=f"For comparison, what a sweep with {DUE:,} due says without any, the dearest", most=3),
+    )
+    (KEPT / "plans.txt").write_text("\n".join(shown), encoding="utf-8")
     for name in (*(site.name for site in sites), _TEMPLATE):
         bench.postgres.drop(name)
