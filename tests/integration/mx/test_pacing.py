@@ -80,7 +80,9 @@ async def test_a_turn_that_nothing_limits_costs_microseconds(pacing_for):
 async def test_with_a_rate_turns_come_evenly(pacing_for):
     pacing = pacing_for(mx_requests_per_second=100)
     began = sorted(await asyncio.gather(*(one_turn(pacing) for _ in range(40))))
-    assert began[-1] - began[0] == pytest.approx(39 / 97, rel=0.15)
+    # Never faster than the rate. A machine that is busy elsewhere delays single turns, so that the other bound is a wide one.
+    assert 39 / 97 * 0.85 < began[-1] - began[0] < 39 / 97 * 4
+    assert max(sum(1 for other in began if 0 <= other - one < 0.1) for one in began) <= 10 + 100 * LATE + 1
 
 
 async def test_requests_held_up_while_they_connect_are_not_sent_all_at_once(pacing_for):
