@@ -33,7 +33,7 @@ from typing import Any
 _MODULES = (
     "aiosqlite", "psycopg", "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite.aiosqlite", "rich.progress",
     "rich.table", "alembic.command", "celery.app.control", "kombu.transport.redis", "worker.channels.email.channel",
-    "worker.publishing", "worker.sandbox.scenario", "worker.store.sql.schema", "worker.stages.sweep", "worker.stages.explaining",
+    "worker.publishing", "worker.sandbox.scenario", "worker.store.sql.schema", "worker.stages.sweep", "worker.stages.explain",
     "celery.bin.worker", "celery.bin.beat", "celery.apps.worker", "celery.apps.beat", "celery.concurrency.prefork", "celery.worker.consumer",
     "celery.worker.strategy", "celery.app.amqp", "celery.app.log", "celery.events", "worker.runtime", "worker.schedules",
     "worker.channels.registry", "worker.endpoint", "worker.telemetry.logs", "worker.transport", "worker.consumer", "worker.restarting",
@@ -202,9 +202,9 @@ async def _run_once(folder: str) -> None:
     from worker.runtime import Runtime
     from worker.settings import load_settings
     from worker.stages import deliver, fetch, hints, sweep, verify
-    from worker.store.clicking import ClickStore
     from worker.store.queries.link_page import LinkPageStore
     from worker.store.sql import schema
+    from worker.store.transactions.click import ClickStore
 
     values: dict[str, Any] = {"database_url": f"sqlite:///{folder}/made.db", "mx_base_url": "http://127.0.0.1:9"}
     values |= {"mx_api_key": "key", "mx_client_id": "id", "uri_keys": Fernet.generate_key().decode()}

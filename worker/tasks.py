@@ -23,13 +23,13 @@ from worker.stages.hints import hints
 from worker.stages.sweep import sweep
 from worker.stages.sync import sync
 from worker.stages.verify import verify
-from worker.store.delivering import DeliverStore
 from worker.store.events.queue import EventStore
-from worker.store.fetching import FetchStore
-from worker.store.hinting import HintStore
 from worker.store.pauses import PauseStore
 from worker.store.syncs.store import SyncStore
-from worker.store.verifying import VerifyStore
+from worker.store.transactions.deliver import DeliverStore
+from worker.store.transactions.fetch import FetchStore
+from worker.store.transactions.hints import HintStore
+from worker.store.transactions.verify import VerifyStore
 from worker.telemetry.scrubbing import cause_of, place_of
 from worker.watching import overdue
 

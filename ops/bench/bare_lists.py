@@ -14,7 +14,7 @@ from yarl import URL
 
 from ops.bench.bare import HEADERS
 from worker.runtime import LoopThread
-from worker.stages.syncing import USERS_A_PAGE
+from worker.stages.sync_passes import USERS_A_PAGE
 from worker.stages.user_members import MEMBERS_A_PAGE
 
 

@@ -10,7 +10,7 @@ from ops.bench.peak import held_by
 from worker.runtime import ProcessRuntime, Runtime
 from worker.settings import load_settings
 from worker.stages.sync import SyncResult, sync_all
-from worker.stages.sync_pass import Progress
+from worker.stages.sync_pass_base import Progress
 from worker.telemetry.logs import configure_logs
 
 

@@ -7,7 +7,7 @@ from worker.policy.states import ReconnectionState
 from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
-from worker.store.retrying import RetryStore
+from worker.store.transactions.retry import RetryStore
 
 #: One customer with two banks.
 _BOTH = {name: {"user_guid": "USR-both", "script": ["ok"]} for name in ("a", "b")}

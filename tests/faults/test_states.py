@@ -36,13 +36,13 @@ from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
 from worker.stages.verify import verify
-from worker.store.delivering import DeliverStore
-from worker.store.fetching import FetchStore
 from worker.store.links import LinkStore, NewLink
 from worker.store.pauses import PauseStore
-from worker.store.retrying import RetryStore
 from worker.store.sql import schema
 from worker.store.sql.database import Database
+from worker.store.transactions.deliver import DeliverStore
+from worker.store.transactions.fetch import FetchStore
+from worker.store.transactions.retry import RetryStore
 
 T = TypeVar("T")
 

@@ -45,11 +45,11 @@ OWNERS = {
 #: Modules whose statements are made for a table that is a variable.
 ANY_TABLE = {
     "worker.store.importing": "users, members and devices, as its KEYS say",
-    "worker.store.forgetting": "a user is erased from all tables that the metadata has",
+    "worker.store.transactions.forget": "a user is erased from all tables that the metadata has",
     "worker.store.setting_back": "accelerated time, for the sandbox alone: every stored moment moves",
 }
 #: What is over, and whom somebody wants forgotten, is deleted from every table at once; these write nothing else.
-DELETE = {"worker.store.retention", "worker.store.forgetting"}
+DELETE = {"worker.store.transactions.retention", "worker.store.transactions.forget"}
 WRITES = {"insert", "update", "delete"}
 RAW = re.compile(rf"(?:INSERT\s+INTO|UPDATE|DELETE\s+FROM|MERGE\s+INTO)\s+({'|'.join(TABLES)})\b", re.IGNORECASE)
 

@@ -20,8 +20,7 @@ from worker.policy.selection import MemberFacts, Reason, classify
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
 from worker.settings import Settings
-from worker.stages.explaining import Explainer
-from worker.store.fetching import FetchStore
+from worker.stages.explain import Explainer
 from worker.store.pauses import PauseStore
 from worker.store.queries.lookup import LookupStore
 from worker.store.queries.reports import ReportStore
@@ -29,6 +28,7 @@ from worker.store.queries.unreadable import UnreadableStore
 from worker.store.queries.webhooks import WebhookStore
 from worker.store.sweeping import SweepStore
 from worker.store.syncs.store import SyncStore
+from worker.store.transactions.fetch import FetchStore
 
 
 def add_to(app: typer.Typer) -> None:

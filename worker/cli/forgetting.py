@@ -8,8 +8,8 @@ import typer
 from worker.cli.meaning import nearest_guid, users_meant
 from worker.cli.session import AsJson, aside, out, print_json, run_on_database
 from worker.errors import UsageError, WorkerError
-from worker.store.forgetting import ForgetStore
 from worker.store.sql.database import Database
+from worker.store.transactions.forget import ForgetStore
 
 _ELSEWHERE = "Not erased: your application's own tables and logs, backups, mails that were sent, what was told to EVENTS_URL, and the user at MX."
 

@@ -27,8 +27,8 @@ from worker.policy.notices import is_near
 from worker.policy.selection import Reason, classify
 from worker.runtime import Runtime
 from worker.stages.planning import SOON, zone_of_message
-from worker.store.delivering import DeliverStore
 from worker.store.queries.previewing import KnownMember, OpenReconnection, Picture, PreviewStore
+from worker.store.transactions.deliver import DeliverStore
 from worker.store.users import User
 
 #: The link of a bank without a stored window. The domain never resolves (RFC 6761), and the path says why.

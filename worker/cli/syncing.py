@@ -25,7 +25,7 @@ from worker.plain_text import shown_value
 from worker.runtime import GC_AFTER, Runtime
 from worker.stages.sync import SyncEnded, SyncResult, runs_here, sync_all
 from worker.stages.sync_one import sync_member, sync_user
-from worker.stages.sync_pass import Progress
+from worker.stages.sync_pass_base import Progress
 from worker.store.pauses import MX, PauseStore
 from worker.store.syncs.sync import FINISHED, LISTING, Busy, told
 

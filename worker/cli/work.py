@@ -21,8 +21,8 @@ from worker.store.pauses import EVENTS, EVERYTHING, MX, PauseStore, channel_scop
 from worker.store.queries.lookup import LookupStore
 from worker.store.queries.reports import ReportStore
 from worker.store.queries.standing import StandingStore
-from worker.store.retrying import RetryStore
 from worker.store.sweeping import SweepReport, SweepStore
+from worker.store.transactions.retry import RetryStore
 
 #: At most this many names are listed in one line.
 _NAMED = 10

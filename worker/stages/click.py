@@ -36,11 +36,11 @@ from worker.runtime import Runtime
 from worker.stages.attribution import failure_of
 from worker.stages.breaker import Breaker
 from worker.stages.fetch_outcomes import FetchOutcomes
-from worker.store.clicking import Begun, ClickClose, ClickStore, PressResult
 from worker.store.clicks import Press
 from worker.store.pauses import MX, PauseStore
 from worker.store.queries.link_page import BankNow
 from worker.store.reconnections.claims import ClaimedReconnection
+from worker.store.transactions.click import Begun, ClickClose, ClickStore, PressResult
 from worker.store.windows import NewWindow
 
 log = structlog.get_logger()

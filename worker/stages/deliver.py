@@ -29,11 +29,11 @@ from worker.stages.mode import Mode
 from worker.stages.planning import UNREACHABLE_WAIT, zone_of_message, zones_of_user
 from worker.stages.refusing import in_words, noted, refused_alone, serves_us
 from worker.stages.runner import Batch, Runner, summary
-from worker.store.deliver_settling import DeliveryResult
-from worker.store.delivering import DeliverStore
 from worker.store.notifications.claimed import ClaimedNotification
 from worker.store.pauses import MX, PauseStore, delivery_scope
 from worker.store.refusals import NOT_REACHED
+from worker.store.transactions.deliver import DeliverStore
+from worker.store.transactions.deliver_results import DeliveryResult
 from worker.store.users import User
 
 #: Messages that one probe takes at most, until one of them is sent or refused.

@@ -30,8 +30,8 @@ from worker.runtime import Runtime
 from worker.stages.freshness import Checked
 from worker.stages.linking import MadeLink
 from worker.stages.next_steps import steps_after
-from worker.store.deliver_settling import DeliveryResult
 from worker.store.notifications.claimed import ClaimedNotification, NotificationItem
+from worker.store.transactions.deliver_results import DeliveryResult
 from worker.store.users import User
 
 log = structlog.get_logger()

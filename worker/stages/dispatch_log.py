@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Sequence
 
 from worker.errors import WorkerError
-from worker.store.delivering import DeliverStore
 from worker.store.links import NewLink
 from worker.store.notifications.claimed import ClaimedNotification
+from worker.store.transactions.deliver import DeliverStore
 
 _Waiting = tuple[ClaimedNotification, NewLink | None, asyncio.Future[bool]]
 

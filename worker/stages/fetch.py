@@ -25,10 +25,10 @@ from worker.stages.fetch_outcomes import FetchOutcomes, new_notification, word_o
 from worker.stages.mode import Mode
 from worker.stages.planning import SOON, Planner, UserJob, defer
 from worker.stages.runner import Batch, Runner, log_crash, summary
-from worker.store.fetch_settling import FetchResult, UserResult
-from worker.store.fetching import FetchStore
 from worker.store.pauses import MX, PauseStore
 from worker.store.reconnections.claims import ClaimedReconnection
+from worker.store.transactions.fetch import FetchStore
+from worker.store.transactions.fetch_results import FetchResult, UserResult
 
 #: Why it is not certain that what answers is MX, or the MX that has our users.
 _UNPROVEN = frozenset({NOT_MX, NO_USERS})

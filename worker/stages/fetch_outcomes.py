@@ -13,8 +13,8 @@ from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
 from worker.stages.planning import UserJob, defer
 from worker.stages.recovered import well_by
-from worker.store.fetch_settling import FetchResult, NewNotification
 from worker.store.reconnections.claims import ClaimedReconnection
+from worker.store.transactions.fetch_results import FetchResult, NewNotification
 
 log = structlog.get_logger()
 

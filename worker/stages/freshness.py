@@ -39,9 +39,9 @@ from worker.runtime import Runtime
 from worker.stages.attribution import Attribution, failure_of
 from worker.stages.breaker import Breaker
 from worker.stages.recovered import well_by
-from worker.store.deliver_settling import ClosedReconnection, Requeued
 from worker.store.members import MUTED, Well
 from worker.store.notifications.claimed import NotificationItem
+from worker.store.transactions.deliver_results import ClosedReconnection, Requeued
 from worker.store.windows import NewWindow
 
 log = structlog.get_logger()

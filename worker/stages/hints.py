@@ -5,9 +5,9 @@ opens nothing, because the member that MX gives is CONNECTED.
 
 1. Take back what dead workers held. Forget hints of which two days have passed.
 2. Claim due hints, all of a member together, and read each member once.
-3. Apply what MX said, and finish the hints, in one transaction (``store/hinting.py``). A member that is back has its reconnection
+3. Apply what MX said, and finish the hints, in one transaction (``store/transactions/hints.py``). A member that is back has its reconnection
    closed there; one that MX does not know any more is gone.
-4. Close and open for these members what a sweep would (``store/catching_up.py``), look for a burst of breaks of one institution as a
+4. Close and open for these members what a sweep would (``store/transactions/catch_up.py``), look for a burst of breaks of one institution as a
    sweep does, and wake fetch.
 
 ============================================ =======================================================================
@@ -40,14 +40,14 @@ from worker.stages.breaker import Breaker
 from worker.stages.mx_words import mx_member
 from worker.stages.runner import Batch, Runner, summary
 from worker.stages.sweep import watch_outages
-from worker.store.catching_up import CatchUpStore
-from worker.store.fetching import FetchStore
-from worker.store.hinting import HintStore, Reading
 from worker.store.hints.claimed import ClaimedHints, HintResult, Target
 from worker.store.hints.claims import APART
 from worker.store.mx_answers import MxMember
 from worker.store.pauses import MX, PauseStore
 from worker.store.sql.database import Database
+from worker.store.transactions.catch_up import CatchUpStore
+from worker.store.transactions.fetch import FetchStore
+from worker.store.transactions.hints import HintStore, Reading
 
 log = structlog.get_logger()
 

@@ -13,8 +13,8 @@ from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
 from worker.policy.waves import place_of
 from worker.settings import Settings
-from worker.store.deliver_settling import NextStep
 from worker.store.notifications.claimed import NotificationItem
+from worker.store.transactions.deliver_results import NextStep
 
 
 def steps_after(

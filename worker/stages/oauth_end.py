@@ -8,7 +8,7 @@ member to means that member.
 from worker.mx.identifiers import is_member_guid
 from worker.policy.recovery import AFTER_OAUTH
 from worker.runtime import Runtime
-from worker.store.clicking import ClickStore
+from worker.store.transactions.click import ClickStore
 
 
 async def oauth_ended(runtime: Runtime, member_guid: str | None) -> None:

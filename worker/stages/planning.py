@@ -16,10 +16,10 @@ from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
 from worker.policy.zones import Zones, zones_of
 from worker.settings import Settings
-from worker.store.fetch_settling import TURN, FetchResult, UserResult
 from worker.store.members import MUTED
 from worker.store.reconnections.claims import ClaimedReconnection
 from worker.store.sql.moments import NEVER
+from worker.store.transactions.fetch_results import TURN, FetchResult, UserResult
 from worker.store.users import User
 
 #: What a user has due within this time goes into the same message as what is due now.

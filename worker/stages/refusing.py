@@ -6,9 +6,9 @@ import msgspec
 
 from worker.channels import ChannelDown, Doubt, Outcome, Sent, TryLater, Unknown
 from worker.policy.channel_choice import EMAIL
-from worker.store.deliver_settling import DeliveryResult
 from worker.store.notifications.claimed import ClaimedNotification
 from worker.store.refusals import Acceptance
+from worker.store.transactions.deliver_results import DeliveryResult
 
 #: So many are accepted for each that is refused, where the refusals are those messages' own.
 _FOR_EACH = 10

@@ -11,7 +11,7 @@ import structlog
 
 from worker.policy.retention import age_of_deletion
 from worker.runtime import Runtime
-from worker.store.retention import BATCH, RetentionStore
+from worker.store.transactions.retention import BATCH, RetentionStore
 
 log = structlog.get_logger()
 

@@ -25,17 +25,17 @@ from worker.policy.states import Mover, NotificationState
 from worker.runtime import Runtime
 from worker.stages.next_steps import steps_after
 from worker.stages.retention import retain
-from worker.store.deliver_settling import DeliveryResult
-from worker.store.delivering import DeliverStore
 from worker.store.events.queue import EventStore
-from worker.store.fetching import FetchStore
-from worker.store.hinting import HintStore
 from worker.store.outages import OutageStore
 from worker.store.pauses import EVENTS, MX, PauseStore, outage_scope
 from worker.store.reckoning import ReckoningStore
 from worker.store.sweeping import SweepReport, SweepStore
 from worker.store.syncs.store import SyncStore
-from worker.store.verifying import VerifyStore
+from worker.store.transactions.deliver import DeliverStore
+from worker.store.transactions.deliver_results import DeliveryResult
+from worker.store.transactions.fetch import FetchStore
+from worker.store.transactions.hints import HintStore
+from worker.store.transactions.verify import VerifyStore
 
 log = structlog.get_logger()
 

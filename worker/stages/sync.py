@@ -27,8 +27,8 @@ from worker.policy.listing import ListLies, Position, shrank
 from worker.runtime import Runtime
 from worker.schedules import slots_after
 from worker.stages.breaker import Breaker
-from worker.stages.sync_pass import Progress, Streak, lease_of
-from worker.stages.syncing import USERS_A_PAGE, Checking, Listing
+from worker.stages.sync_pass_base import Progress, Streak, lease_of
+from worker.stages.sync_passes import USERS_A_PAGE, Checking, Listing
 from worker.store.pauses import EVERYTHING, MX, PauseStore
 from worker.store.syncs.store import SyncStore
 from worker.store.syncs.sync import (

@@ -9,7 +9,7 @@ import msgspec
 from worker.policy.links import hash_of
 from worker.runtime import Runtime
 from worker.store.addresses import AddressStore
-from worker.store.subscriptions import SubscribedMember, Subscriber, SubscriptionStore
+from worker.store.transactions.opt_out import SubscribedMember, Subscriber, SubscriptionStore
 
 
 class MutableMember(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,7 +28,7 @@ from worker.stages.recovered import renewed_by, well_by
 from worker.stages.runner import Batch, Runner, summary
 from worker.store.pauses import MX, PauseStore
 from worker.store.reconnections.checks import MemberCheck
-from worker.store.verifying import CheckResult, VerifyStore
+from worker.store.transactions.verify import CheckResult, VerifyStore
 
 log = structlog.get_logger()
 

@@ -24,7 +24,7 @@ from worker.store.sql.application import is_guid
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import members, reconciliations, reconnections
-from worker.store.visiting import Found, Visits
+from worker.store.transactions.visit import Found, Visits
 
 m, r, rec = members.c, reconnections.c, reconciliations.c
 

@@ -15,13 +15,13 @@ from worker.policy.channel_choice import EMAIL, MESSENGER
 from worker.policy.states import LIVE, NotificationState
 from worker.policy.streaks import MEMORY, OUT_OF, UNREACHABLE, Answer, alike
 from worker.store.addresses import RefusedAddresses
-from worker.store.deliver_settling import DeliveryResult
 from worker.store.notifications.transitions import NotificationTransitions
 from worker.store.pauses import delivery_scope, put
 from worker.store.reconnections.transitions import Transitions
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import notifications, state_literal, users
+from worker.store.transactions.deliver_results import DeliveryResult
 
 n = notifications.c
 

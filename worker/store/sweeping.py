@@ -29,7 +29,7 @@ from worker.store.sql.database import Database
 from worker.store.sql.moments import NEVER, Moment
 from worker.store.sql.tables import members, notification_reconnections, reconnections, state_literal, sweeps
 from worker.store.sql.triggers import EVERYTHING
-from worker.store.visiting import Found, Visits
+from worker.store.transactions.visit import Found, Visits
 from worker.store.windows import Windows
 
 m, r = members.c, reconnections.c

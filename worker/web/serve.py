@@ -16,9 +16,9 @@ from aiohttp import web
 from worker.errors import WorkerError
 from worker.runtime import GC_AFTER, Runtime, Wake
 from worker.settings import Settings
-from worker.store.clicking import ClickStore
 from worker.store.queries.link_page import LinkPageStore
 from worker.store.sql.database import Database, open_engine
+from worker.store.transactions.click import ClickStore
 from worker.web.app import make_app
 from worker.web.protocol import HEADER_SECONDS, Runner
 

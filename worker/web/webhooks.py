@@ -21,7 +21,7 @@ from aiohttp import hdrs, web
 
 from worker.intake.webhooks import MOST_BYTES, hints_in
 from worker.runtime import Runtime
-from worker.store.hinting import HintStore
+from worker.store.transactions.hints import HintStore
 from worker.web.client import Clients
 from worker.web.credentials import Credentials
 from worker.web.intake import HintIntake

@@ -12,8 +12,8 @@ from ops.bench.population import fill_alike, fill_standing
 from ops.bench.processes import settings_of
 from ops.bench.results import Row
 from worker.settings import load_settings
-from worker.store.retention import BATCH, RetentionStore
 from worker.store.sql.database import Database, open_engine
+from worker.store.transactions.retention import BATCH, RetentionStore
 
 #: Months that are kept, as by ``RETENTION_DAYS`` of 400.
 MONTHS = 13

@@ -13,7 +13,7 @@ from worker.mx import answers as mx
 from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
-from worker.store.delivering import DeliverStore
+from worker.store.transactions.deliver import DeliverStore
 
 _URI = "https://bank.example/oauth/authorize?state=0123456789abcdef"
 _ADDRESSES = {"email": None, "fcm": "token-1"}

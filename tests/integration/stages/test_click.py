@@ -13,7 +13,7 @@ from worker.policy.links import new_token
 from worker.sandbox.script import STEPS
 from worker.stages import click as stage
 from worker.stages.click import Back, Choose, Ended, LeadsTo, NoLink, TooMany, TryAgain, click
-from worker.store.clicking import ClickStore
+from worker.store.transactions.click import ClickStore
 
 MINUTE = timedelta(minutes=1)
 OPEN = ["due", "leased", "ready", "notified"]

@@ -17,11 +17,11 @@ from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
 from worker.stages.verify import verify
-from worker.store.catching_up import CatchUpStore
 from worker.store.consents import Consents
 from worker.store.reckoning import ReckoningStore
 from worker.store.sql.tables import members, reconnections
 from worker.store.sweeping import SweepStore
+from worker.store.transactions.catch_up import CatchUpStore
 
 DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
 

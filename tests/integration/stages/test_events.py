@@ -16,9 +16,9 @@ from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
 from worker.store.events.queue import EventStore
 from worker.store.events.recording import record_about
-from worker.store.forgetting import ForgetStore
 from worker.store.pauses import EVENTS, PauseStore
 from worker.store.setting_back import set_back
+from worker.store.transactions.forget import ForgetStore
 
 USERS = 12
 

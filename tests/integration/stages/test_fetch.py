@@ -12,8 +12,8 @@ from worker.stages.deliver import deliver
 from worker.stages.fetch import Fetch, fetch
 from worker.stages.mode import Mode
 from worker.stages.sweep import sweep
-from worker.store.fetching import FetchStore
 from worker.store.pauses import MX, PauseStore
+from worker.store.transactions.fetch import FetchStore
 
 
 async def _broken(bench: Any, *names: str, **columns: Any) -> None:

@@ -13,10 +13,10 @@ from worker.mx.retrying import NOT_ASKED
 from worker.stages.fetch import fetch
 from worker.stages.hints import hints
 from worker.stages.sweep import sweep
-from worker.store.forgetting import ForgetStore
-from worker.store.hinting import HintStore, Reading
 from worker.store.hints.claimed import HintResult
 from worker.store.pauses import PauseStore
+from worker.store.transactions.forget import ForgetStore
+from worker.store.transactions.hints import HintStore, Reading
 
 EACH = pytest.mark.each_database
 

@@ -8,8 +8,8 @@ from sqlalchemy import text
 from worker.policy.outage import RAMP, WINDOW
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
-from worker.store.fetching import FetchStore
 from worker.store.pauses import PauseStore
+from worker.store.transactions.fetch import FetchStore
 
 
 async def _past(bench: Any, code: str, *, reconnections: int, days: int) -> None:

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from worker.stages import sync_pass, syncing, user_members
+from worker.stages import sync_pass_base, sync_passes, user_members
 from worker.stages.sweep import wake
 from worker.stages.sync import SyncEnded, sync, sync_all
 from worker.stages.sync_one import sync_member, sync_user
-from worker.store.forgetting import ForgetStore
 from worker.store.syncs.store import SyncStore
 from worker.store.syncs.sync import told
+from worker.store.transactions.forget import ForgetStore
 
 
 def bank(users: int, *, second: int = 0, **more: Any) -> dict[str, Any]:
@@ -81,7 +81,7 @@ LIES = {
 async def test_a_list_that_lies_ends_it_in_a_clear_word_and_nobody_is_gone(
     sandbox_for: Any, bench_for: Any, lie: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(syncing, "USERS_A_PAGE", 30)
+    monkeypatch.setattr(sync_passes, "USERS_A_PAGE", 30)
     rules, says = LIES[lie]
     async with sandbox_for(bank(60)) as sandbox:
         bench = await bench_for(**sandbox.settings)
@@ -134,8 +134,8 @@ async def test_users_that_fail_are_tried_again_and_left_out_in_the_end(sandbox_f
 
 
 async def test_it_goes_on_where_it_was(sandbox_for: Any, bench_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(syncing, "USERS_A_PAGE", 50)
-    monkeypatch.setattr(sync_pass, "BATCH", 20)
+    monkeypatch.setattr(sync_passes, "USERS_A_PAGE", 50)
+    monkeypatch.setattr(sync_pass_base, "BATCH", 20)
     async with sandbox_for(bank(150), latency=0.04) as sandbox:
         bench = await bench_for(**sandbox.settings, mx_max_connections=10)
         runs = 0
@@ -210,7 +210,7 @@ async def test_platform_tells_more_and_what_is_named_by_the_clients_own_ids_keep
 async def test_the_task_begins_one_only_when_it_is_due_and_a_sweep_wakes_what_waits(
     sandbox_for: Any, bench_for: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sync_pass, "BATCH", 10)
+    monkeypatch.setattr(sync_pass_base, "BATCH", 10)
     async with sandbox_for(bank(100), latency=0.05) as sandbox:
         settings = sandbox.settings | {"mx_max_connections": 5, "run_seconds": 1}
         unscheduled = await bench_for(**settings)

@@ -11,7 +11,7 @@ from worker.mx import answers as mx
 from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
-from worker.store.retrying import RetryStore
+from worker.store.transactions.retry import RetryStore
 
 _URI = "https://bank.example/oauth/authorize?state=0123456789abcdef"
 #: A little more than a day: what is due a day after a message is due when the next of them begins.

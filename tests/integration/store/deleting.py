@@ -5,8 +5,8 @@ import sys
 from datetime import datetime
 
 from worker.settings import load_settings
-from worker.store import retention
 from worker.store.sql.database import Database, open_engine
+from worker.store.transactions import retention
 
 retention.BATCH = 3
 

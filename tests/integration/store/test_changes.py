@@ -16,19 +16,19 @@ from tests.faults.schedule import LONG
 from worker.policy.states import Mover, ReconnectionState
 from worker.stages.planning import defer
 from worker.store import sweeping
-from worker.store.catching_up import CatchUpStore
 from worker.store.changes import ASTRAY, Changes
-from worker.store.fetching import FetchStore
 from worker.store.members import Well
 from worker.store.mx_answers import MxMember
 from worker.store.mx_members import apply_members
 from worker.store.reconnections.changes import close
 from worker.store.reconnections.transitions import Transitions
-from worker.store.retrying import RetryStore
 from worker.store.sql.moments import NEVER, as_text
 from worker.store.sql.tables import changed_members, reconnections
 from worker.store.sweeping import SweepStore
-from worker.store.visiting import Visits
+from worker.store.transactions.catch_up import CatchUpStore
+from worker.store.transactions.fetch import FetchStore
+from worker.store.transactions.retry import RetryStore
+from worker.store.transactions.visit import Visits
 
 EXAMPLES, STEPS = (400, 60) if LONG else (10, 18)
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -10,7 +10,7 @@ from worker.policy.recovery import ending
 from worker.policy.selection import MemberFacts, Reason
 from worker.settings import CONNECTION_STATUSES
 from worker.store.sql.tables import members, reconnections
-from worker.store.visiting import Visits
+from worker.store.transactions.visit import Visits
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 STATUSES = ("DENIED", "IMPAIRED", "IMPORTED", "PREVENTED")

@@ -12,16 +12,16 @@ from worker.policy.states import ReconnectionState
 from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
-from worker.store.clicking import ClickStore
 from worker.store.clicks import Press
-from worker.store.delivering import DeliverStore
-from worker.store.fetch_settling import FetchResult, NewNotification
-from worker.store.fetching import FetchStore
-from worker.store.forgetting import NOT_OF_USERS, ForgetStore
 from worker.store.links import NewLink
 from worker.store.queries.link_page import BankNow
 from worker.store.sql.moments import Moment
 from worker.store.sql.tables import guid_columns, links, metadata, reconnections
+from worker.store.transactions.click import ClickStore
+from worker.store.transactions.deliver import DeliverStore
+from worker.store.transactions.fetch import FetchStore
+from worker.store.transactions.fetch_results import FetchResult, NewNotification
+from worker.store.transactions.forget import NOT_OF_USERS, ForgetStore
 from worker.store.windows import NewWindow
 
 #: GUIDs that a row may name without the user in it: the user's own, or their member's.

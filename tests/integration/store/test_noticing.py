@@ -15,7 +15,7 @@ from worker.policy.notices import ending, is_near
 from worker.policy.selection import MemberFacts
 from worker.store.selection import FACTS, facts_of
 from worker.store.sql.tables import members, reconnections
-from worker.store.visiting import Visits
+from worker.store.transactions.visit import Visits
 
 #: Beside those of any distance, dates around the window's edges, the expiry and the drift.
 near_dates = st.sampled_from([0, 1, 47, 48, 49, 7 * 24 - 1, 7 * 24, 7 * 24 + 1]).flatmap(

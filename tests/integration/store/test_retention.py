@@ -21,19 +21,19 @@ from tests.integration.store.histories import NOW, Histories, ago, dangling, eve
 from tests.machine import wait_until
 from worker.policy.retention import age_of_deletion
 from worker.stages.retention import retain
-from worker.store import retention
 from worker.store.addresses import AddressStore
-from worker.store.fetching import FetchStore
 from worker.store.outages import OutageStore
 from worker.store.queries.link_page import LinkPageStore
 from worker.store.queries.standing import StandingStore
-from worker.store.retention import RetentionStore
-from worker.store.retrying import RetryStore
 from worker.store.sql.database import open_sync_engine
 from worker.store.sql.moments import NEVER
 from worker.store.sql.tables import events, members, metadata, reconnections, sweeps, syncs
 from worker.store.sweeping import SweepStore
-from worker.store.visiting import Visits
+from worker.store.transactions import retention
+from worker.store.transactions.fetch import FetchStore
+from worker.store.transactions.retention import RetentionStore
+from worker.store.transactions.retry import RetryStore
+from worker.store.transactions.visit import Visits
 
 STATUSES = ("DENIED", "IMPAIRED", "IMPORTED", "PREVENTED")
 

@@ -13,7 +13,7 @@ from worker.channels import registry
 from worker.cli import channel_checks, work
 from worker.policy.channel_choice import CHOICES, EMAIL, MESSENGER, PUSH_KINDS, Contact, Route, choose
 from worker.settings import Settings
-from worker.stages.explaining import Explainer
+from worker.stages.explain import Explainer
 from worker.store.users import User
 
 ROOT = Path(worker.__file__).parent

@@ -25,9 +25,9 @@ from worker.settings import Settings
 from worker.settings.values import Cap, QuietHours
 from worker.stages.next_steps import steps_after
 from worker.stages.planning import SOON, broken_first
-from worker.store.fetch_settling import TURN
 from worker.store.notifications.claimed import NotificationItem
 from worker.store.reconnections.claims import ClaimedReconnection
+from worker.store.transactions.fetch_results import TURN
 
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 SPAN, TICK = 60 * DAY, 30 * MINUTE

@@ -16,5 +16,5 @@ seconds: two readings of a member could be applied in the wrong order, and MX as
 A hint that comes again while it is leased is due once more after that: what it tells may have happened after the reading. The count
 ``times`` shows it.
 
-``arriving`` stores, ``claims`` leases and finishes, ``claimed`` is what a worker holds. The transactions are in ``store/hinting.py``.
+``arriving`` stores, ``claims`` leases and finishes, ``claimed`` is what a worker holds. The transactions are in ``store/transactions/hints.py``.
 """

@@ -19,7 +19,7 @@ from worker.policy.selection import MemberFacts, Reason
 from worker.policy.states import NotificationState, ReconnectionState
 from worker.schedules import slots_after
 from worker.settings import Settings
-from worker.stages.explained import NO_WAY, RECORDED, SAYS_MUTED, Hold, Outlook, grace, kind_of_message, minute
+from worker.stages.explain_words import NO_WAY, RECORDED, SAYS_MUTED, Hold, Outlook, grace, kind_of_message, minute
 from worker.stages.freshness import TRUSTED_FOR
 from worker.stages.planning import Planner
 from worker.store.members import MUTED

@@ -5,9 +5,9 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.store.fetch_settling import Settling, UserResult
 from worker.store.reconnections.claims import ClaimedReconnection, ReconnectionClaims
 from worker.store.sql.database import Database
+from worker.store.transactions.fetch_results import Settling, UserResult
 from worker.store.users import User, UserStore
 
 

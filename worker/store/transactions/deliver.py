@@ -6,13 +6,13 @@ from datetime import datetime, timedelta
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.states import Mover
-from worker.store.deliver_settling import ClosedReconnection, DeliverSettling, DeliveryResult, Requeued
 from worker.store.links import Links, NewLink
 from worker.store.notifications.claimed import ClaimedNotification
 from worker.store.notifications.claims import NotificationClaims
 from worker.store.reconnections.transitions import Transitions
 from worker.store.refusals import Acceptance, Refusals, Streak
 from worker.store.sql.database import Database
+from worker.store.transactions.deliver_results import ClosedReconnection, DeliverSettling, DeliveryResult, Requeued
 from worker.store.users import User, UserStore
 
 

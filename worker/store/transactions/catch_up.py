@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.store.changes import Changes
 from worker.store.consents import Consents
 from worker.store.sql.database import Database
-from worker.store.visiting import Found, Visits
+from worker.store.transactions.visit import Found, Visits
 
 
 class CatchUpStore:

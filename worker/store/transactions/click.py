@@ -17,7 +17,6 @@ from worker.policy.events import EventType
 from worker.policy.links import BankState
 from worker.policy.moments import FIRST
 from worker.policy.states import Mover, ReconnectionState
-from worker.store.click_statements import ClickStatements, Found
 from worker.store.clicks import Clicks, Press
 from worker.store.events.recording import record_about
 from worker.store.links import LinkAt, Links
@@ -29,6 +28,7 @@ from worker.store.reconnections.clicked import Clicked
 from worker.store.reconnections.transitions import Transitions
 from worker.store.sql.database import Database
 from worker.store.sql.moments import database_now
+from worker.store.transactions.click_statements import ClickStatements, Found
 from worker.store.windows import NewWindow, Windows
 
 

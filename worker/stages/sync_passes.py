@@ -14,7 +14,7 @@ from worker.runtime import Runtime
 from worker.stages.attribution import failure_of
 from worker.stages.mx_words import mx_member, mx_user
 from worker.stages.runner import Batch
-from worker.stages.sync_pass import Pass, Progress, Streak
+from worker.stages.sync_pass_base import Pass, Progress, Streak
 from worker.stages.user_members import accepts, members_of, not_listed
 from worker.store.mx_answers import MxMember
 from worker.store.syncs.store import SyncStore
