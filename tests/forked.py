@@ -36,7 +36,7 @@ _MODULES = (
     "worker.publishing", "worker.sandbox.scenario", "worker.store.sql.schema", "worker.stages.sweep", "worker.stages.explain",
     "celery.bin.worker", "celery.bin.beat", "celery.apps.worker", "celery.apps.beat", "celery.concurrency.prefork", "celery.worker.consumer",
     "celery.worker.strategy", "celery.app.amqp", "celery.app.log", "celery.events", "worker.runtime", "worker.schedules",
-    "worker.channels.registry", "worker.endpoint", "worker.telemetry.logs", "worker.transport", "worker.consumer", "worker.restarting",
+    "worker.channels.registry", "worker.endpoint", "worker.telemetry.logs", "worker.broker_transport", "worker.consumer", "worker.restarting",
     "worker.stages.deliver", "worker.stages.fetch", "worker.stages.verify", "worker.stages.hints", "worker.stages.events",
     "worker.stages.sync", "worker.sandbox.server", "worker.sandbox.webhooks", "worker.web.app", "worker.web.serve",
 )  # fmt: skip

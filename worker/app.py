@@ -1,7 +1,7 @@
 """The Celery application: queues, schedule, signals.
 
-A message only says "there is work in this stage"; what the work is stands in the database. So messages carry no arguments, may be
-lost, late or doubled, and there is no result backend. Reasons for the figures: ``docs/architecture.md``, "Celery".
+A message only says "there is work in this stage"; what the work is stands in the database. So a message may be lost, late or doubled, and
+there is no result backend. It carries no arguments, except ``by_beat=True`` from beat. Reasons for the figures: ``docs/architecture.md``, "Celery".
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import Any
 from celery import Celery, signals
 from kombu import Exchange, Queue
 
-from worker import stopping, transport
+from worker import broker_transport, stopping
 from worker.channels.registry import check_channels
 from worker.errors import SettingsError, WorkerError
 from worker.schedules import Line
@@ -94,11 +94,11 @@ def configuration() -> dict[str, Any]:
 # By default Flower's list has no column for results. Flower always imports this module first (`celery -A worker.app flower`).
 os.environ.setdefault("FLOWER_TASKS_COLUMNS", "name,state,result,received,runtime,worker")
 
-transport.install()
+broker_transport.install()
 
 app = Celery("reconnection-worker", set_as_current=True)
 app.add_defaults(configuration)
-app.steps["worker"].add("worker.watching:SweepWatch")
+app.steps["worker"].add("worker.overdue_sweeps:SweepWatch")
 
 
 @signals.worker_init.connect

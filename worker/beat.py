@@ -19,9 +19,9 @@ import structlog
 from celery.beat import Scheduler
 
 from worker.errors import BrokerUnavailable
+from worker.overdue_sweeps import watch
 from worker.publishing import publish
 from worker.schedules import slots_after
-from worker.watching import watch
 
 log = structlog.get_logger()
 

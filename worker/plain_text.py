@@ -11,7 +11,7 @@ import unicodedata
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 #: Joiners: writing systems and emoji need them, and they change nothing but the characters beside them.
 _JOINERS = "\u200c\u200d"
-#: Marks that we put around a name so that its direction stays its own (``worker.names``).
+#: Marks that we put around a name so that its direction stays its own (``worker.display_names``).
 ISOLATES = "\u2068\u2069"
 
 #: What a refused value looks like if it may be quoted: a GUID, a word in capitals or a short one, a small number, a moment, a time zone, a

@@ -34,8 +34,8 @@ T = TypeVar("T")
 Wake = Callable[[str, int], Awaitable[int]]
 
 #: How long a mail server may take to answer after the text of a mail (seconds). RFC 5321 asks for ten minutes, but a task lasts four at
-#: most. If the answer is later, the message is recorded as ``unknown`` and not sent again.
-DATA_PATIENCE = 180.0
+#: most. If the answer is later, the message is recorded as ``unknown`` and not sent again, unless ``AMBIGUOUS_SENDS`` is ``resend``.
+MAIL_ANSWER_SECONDS = 180.0
 
 #: New objects after which Python collects reference cycles. Its default of 700 is reached with every few requests in flight, and each
 #: collection walks through all live objects: that was a fifth of the time that a member took.
@@ -58,7 +58,7 @@ class Runtime:
         #: Wakes that are to come, for what a click or the end of OAuth plans.
         self.delayed_wakes = DelayedWakes(wake)
         self.vault = Vault(settings)
-        self.channels = open_channels(settings, data_patience=DATA_PATIENCE)
+        self.channels = open_channels(settings, data_patience=MAIL_ANSWER_SECONDS)
         self.database = database or Database(open_engine(settings))
         self.database.on_events = lambda: self.delayed_wakes.plan("events", (0,))
         #: How long one call to MX may take (seconds). It ends well before the lease of its row.

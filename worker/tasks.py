@@ -13,6 +13,7 @@ from celery import Task, signals
 from worker import stopping
 from worker.app import app
 from worker.errors import StageFailed, WorkerError
+from worker.overdue_sweeps import overdue
 from worker.publishing import Waker
 from worker.runtime import ProcessRuntime, Runtime
 from worker.settings import settings
@@ -31,7 +32,6 @@ from worker.store.transactions.fetch import FetchStore
 from worker.store.transactions.hints import HintStore
 from worker.store.transactions.verify import VerifyStore
 from worker.telemetry.scrubbing import cause_of, place_of
-from worker.watching import overdue
 
 log = structlog.get_logger()
 
@@ -126,7 +126,7 @@ def run_events() -> str:
 
 
 def check_overdue_sweeps(uptime: float) -> str | None:
-    """The check of ``worker.watching``. It runs in a child of the worker, with the child's own connections."""
+    """The check of ``worker.overdue_sweeps``. It runs in a child of the worker, with the child's own connections."""
     with suppress(Exception):  # stages report a database that cannot be reached
         return process().run(lambda runtime: overdue(runtime.database, uptime))
     return None

@@ -20,7 +20,7 @@ from rich.console import Console
 from worker.sandbox.customers import Customers
 from worker.sandbox.demo.reach import Reach
 from worker.sandbox.scanning import KINDS, ScanRule, kind_for
-from worker.store.setting_back import set_back
+from worker.store.sandbox_time import set_back
 from worker.store.sql.database import Database, open_engine
 
 CUSTOMERS = int(os.environ.get("REACH_CUSTOMERS", "60"))

@@ -17,7 +17,7 @@ from worker.mx import retrying
 from worker.policy import cadence, links, notices, outage, poison, recovery, retries, streaks
 from worker.policy.channel_choice import MOST_DEVICES
 from worker.policy.mx_failures import UNSUPPORTED_WAIT
-from worker.runtime import DATA_PATIENCE
+from worker.runtime import MAIL_ANSWER_SECONDS
 from worker.settings import Settings, load_settings
 from worker.stages.click import ASK_SECONDS
 from worker.stages.freshness import TRUSTED_FOR
@@ -70,7 +70,7 @@ FIGURES: list[tuple[str, Callable[[], object]]] = [
     (r"yes, (\w+) at most", lambda: SETTINGS.max_attempts),
     (r"`LEASE_SECONDS`, (\w+) s", lambda: SETTINGS.lease_seconds),
     (r"hard limit \((\w+) s\)", lambda: configuration()["task_time_limit"]),
-    (r"takes longer than (\w+) s", lambda: int(DATA_PATIENCE)),
+    (r"takes longer than (\w+) s", lambda: int(MAIL_ANSWER_SECONDS)),
     (r"(\w+) of a process's last \d+ calls", lambda: streaks.MANY),
     (r"of a process's last (\w+) calls", lambda: streaks.OUT_OF),
     (r"At least (\w+) members of an institution broke within an hour", lambda: outage.LEAST_BREAKS),
@@ -96,7 +96,7 @@ FIGURES: list[tuple[str, Callable[[], object]]] = [
     (r"(\w+) days after the last reminder the reconnection", lambda: cadence.PATIENCE_AFTER_LAST.days),
     (r"(\d+), if nothing was accepted within ten minutes", lambda: streaks.FEW),
     (r"or (\d+) with no message accepted in between", lambda: streaks.UNBROKEN),
-    (r"less than (\d+) hours away, one notice serves both", lambda: notices.APART // timedelta(hours=1)),
+    (r"less than (\d+) hours away, one notice serves both", lambda: notices.NOTICES_APART // timedelta(hours=1)),
     (r"After (\w+) in a row in one process the channel stops", lambda: doubtful.MOST),
     (r"row whose workers died (\w+) times", lambda: poison.MOST_DEATHS),
     (r"After (\w+) deaths it is quarantined", lambda: poison.MOST_DEATHS),

@@ -46,7 +46,7 @@ OWNERS = {
 ANY_TABLE = {
     "worker.store.importing": "users, members and devices, as its KEYS say",
     "worker.store.transactions.forget": "a user is erased from all tables that the metadata has",
-    "worker.store.setting_back": "accelerated time, for the sandbox alone: every stored moment moves",
+    "worker.store.sandbox_time": "accelerated time, for the sandbox alone: every stored moment moves",
 }
 #: What is over, and whom somebody wants forgotten, is deleted from every table at once; these write nothing else.
 DELETE = {"worker.store.transactions.retention", "worker.store.transactions.forget"}

@@ -65,7 +65,7 @@ class Message:
     #: Nothing is broken yet. The customer's consent expires soon and can be renewed before that.
     ahead: bool = False
     #: It was refused before while others were accepted. If it is told to slow down again, that does not concern the whole channel.
-    met_alone: bool = False
+    only_this_message: bool = False
     #: ``None``: each bank has MX's own URI as its link. Otherwise the link of every bank is this one's page.
     link: DurableLink | None = None
 
@@ -152,7 +152,9 @@ class ChannelDown:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unknown:
-    """The answer was lost after dispatch began. The message may have been delivered, so it is not sent again."""
+    """The answer was lost after dispatch began. The message may have been delivered, so it is not sent again unless
+    ``AMBIGUOUS_SENDS`` is ``resend``.
+    """
 
     code: str
     #: ``None``: the failure does not count towards a failure streak.

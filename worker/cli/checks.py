@@ -37,13 +37,13 @@ _DATABASE_PATIENCE = 2.0
 
 
 #: Passed (``True``), failed (``False``) or only a hint (``None``), and a sentence.
-Found = tuple[bool | None, str]
+CheckResult = tuple[bool | None, str]
 
 
 def examine(settings: Settings) -> list[Finding]:
     """The findings of every check. A failure may be the cause of later ones, so causes come first. ``hangs`` marks a check that did
     not end."""
-    checks: dict[str, Callable[[Settings], Awaitable[Found]]] = {
+    checks: dict[str, Callable[[Settings], Awaitable[CheckResult]]] = {
         "settings": _settings,
         "schema": _schema,
         "database": _database,
@@ -62,7 +62,7 @@ def examine(settings: Settings) -> list[Finding]:
         "pauses": _pauses,
         "columns": _columns,
     }
-    found: dict[str, Found] = {}
+    found: dict[str, CheckResult] = {}
 
     def run(name: str) -> None:
         try:
@@ -101,7 +101,7 @@ _BEHIND = {
 }
 
 
-async def _checked(check: Awaitable[Found]) -> Found:
+async def _checked(check: Awaitable[CheckResult]) -> CheckResult:
     return await check
 
 
@@ -115,25 +115,25 @@ async def _reports(settings: Settings) -> AsyncIterator[tuple[Database, ReportSt
         await database.close()
 
 
-async def _settings(_: Settings) -> Found:
+async def _settings(_: Settings) -> CheckResult:
     lines = misspelt()
     return (None, "; ".join(lines)) if lines else (True, "are read, and no name looks like a misspelt one")
 
 
-async def _schema(settings: Settings) -> Found:
+async def _schema(settings: Settings) -> CheckResult:
     current, newest = schema.revisions(settings)
     if current != newest:
         return False, f"is at {current or 'nothing'}, this version needs {newest}: run `reconnect migrate`"
     return True, f"is at {current}"
 
 
-async def _database(settings: Settings) -> Found:
+async def _database(settings: Settings) -> CheckResult:
     async with _reports(settings) as (_, reports):
         await reports.last_sweep()
     return True, "answers"
 
 
-async def _keys(settings: Settings) -> Found:
+async def _keys(settings: Settings) -> CheckResult:
     async with _reports(settings) as (_, reports):
         stored = await reports.newest_uri()
     vault = Vault(settings)
@@ -143,11 +143,11 @@ async def _keys(settings: Settings) -> Found:
     )
 
 
-async def _broker(settings: Settings) -> Found:
+async def _broker(settings: Settings) -> CheckResult:
     return examine_broker(settings)
 
 
-async def _workers(_: Settings) -> Found:
+async def _workers(_: Settings) -> CheckResult:
     try:
         # Most workers answer within a second. If none does, all may be busy: wait longer for one of them.
         answers = app.control.ping(timeout=1.0) or app.control.broadcast(
@@ -163,7 +163,7 @@ async def _workers(_: Settings) -> Found:
     return True, f"{len(answers)} running"
 
 
-async def _sweeps(settings: Settings) -> Found:
+async def _sweeps(settings: Settings) -> CheckResult:
     async with _reports(settings) as (_, reports):
         overdue, last = await reports.overdue_sweeps(settings.sweep_schedule), await reports.last_sweep()
         if overdue is not None:
@@ -178,38 +178,38 @@ async def _sweeps(settings: Settings) -> Found:
     )
 
 
-async def _sync(settings: Settings) -> Found:
+async def _sync(settings: Settings) -> CheckResult:
     async with _reports(settings) as (database, _):
         return await examine_sync(settings, database)
 
 
-async def _webhooks(settings: Settings) -> Found:
+async def _webhooks(settings: Settings) -> CheckResult:
     async with _reports(settings) as (database, _):
         return await examine_webhooks(settings, database)
 
 
-async def _mx(settings: Settings) -> Found:
+async def _mx(settings: Settings) -> CheckResult:
     return await examine_mx(settings, patience=ANSWER_WITHIN)
 
 
-async def _public(settings: Settings) -> Found:
+async def _public(settings: Settings) -> CheckResult:
     return await examine_public_address(settings, patience=ANSWER_WITHIN)
 
 
-async def _channels(settings: Settings) -> Found:
+async def _channels(settings: Settings) -> CheckResult:
     return await examine_channels(settings, patience=ANSWER_WITHIN)
 
 
-async def _telling(settings: Settings) -> Found:
+async def _telling(settings: Settings) -> CheckResult:
     async with _reports(settings) as (database, _):
         return await examine_telling(settings, database)
 
 
-async def _replies(settings: Settings) -> Found:
+async def _replies(settings: Settings) -> CheckResult:
     return examine_replies(settings)
 
 
-async def _columns(settings: Settings) -> Found:
+async def _columns(settings: Settings) -> CheckResult:
     async with _reports(settings) as (database, _):
         counts = await UnreadableStore(database).counts()
     if not counts:
@@ -218,12 +218,12 @@ async def _columns(settings: Settings) -> Found:
     return None, f"{says}: see what your application writes there (docs/database.md)"
 
 
-async def _events(settings: Settings) -> Found:
+async def _events(settings: Settings) -> CheckResult:
     async with _reports(settings) as (database, _):
         return await examine_events(settings, database)
 
 
-async def _pauses(settings: Settings) -> Found:
+async def _pauses(settings: Settings) -> CheckResult:
     async with _reports(settings) as (database, _):
         pauses = await PauseStore(database).all()
     if not pauses:

@@ -11,9 +11,9 @@ from worker.cli.meaning import check_member, nearest_guid
 from worker.cli.reporting import span
 from worker.cli.session import AsJson, out, print_json, run, styled, when
 from worker.cli.status import synced
+from worker.display_names import shown
 from worker.errors import UsageError, WorkerError
 from worker.mx.identifiers import is_user_guid
-from worker.names import shown
 from worker.policy.moments import NEVER
 from worker.policy.notices import is_near
 from worker.policy.selection import MemberFacts, Reason, classify

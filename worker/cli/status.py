@@ -67,7 +67,7 @@ def status(*, as_json: bool = AsJson) -> None:  # noqa: C901 - one line after th
         kinds = "; ".join(str(NotUnderstood(**kind)) for kind in found["not_understood"])
         out.print(f"Not understood of what your application wrote: {kinds}.")
     sweep = found["last_sweep"]
-    following = f" Nothing starts between sweeps; the next is due {when(found['next_sweep_at'])}."
+    following = f" The next is due {when(found['next_sweep_at'])}; what falls due waits for it, unless a worker takes it before."
     if sweep is None:
         out.print(f"No sweep yet: run `reconnect sweep`, or start beat.{following}")
     else:

@@ -12,7 +12,7 @@ from worker.channels.email.addresses import NotAMailbox, parse_mailbox
 from worker.intake.items import Problem, Row
 from worker.mx.identifiers import names_member, names_user
 from worker.plain_text import shown_value
-from worker.policy.channel_choice import CHOICES, PUSH_KINDS
+from worker.policy.channel_choice import CHOICES, DEVICE_CHANNELS
 from worker.policy.columns import channel_of, device_kind_of, status_of, truth_of
 from worker.policy.moments import NEVER, read_moment
 from worker.policy.zones import zone_named
@@ -171,7 +171,7 @@ def _channel(value: object) -> str:
 def _device_kind(value: object) -> str:
     kind = device_kind_of(value) if isinstance(value, str) else None
     if kind is None:
-        raise ValueError(f"is none of {', '.join(PUSH_KINDS)}")
+        raise ValueError(f"is none of {', '.join(DEVICE_CHANNELS)}")
     return kind
 
 

@@ -27,7 +27,7 @@ from worker.mx.answers import (
     Window,
     WindowAnswer,
 )
-from worker.mx.failures import classify_failure, parsed
+from worker.mx.error_statuses import classify_failure, parsed
 from worker.mx.identifiers import is_member_guid, is_user_guid
 from worker.mx.raw_fields import member_of, state_of, user_of
 from worker.mx.uris import check_uri

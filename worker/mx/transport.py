@@ -58,7 +58,7 @@ class Transport:
         ssl_context: ssl.SSLContext | None = None,
         asks_before_sending: bool = False,
     ) -> None:
-        """``asks_before_sending``: whether :meth:`get` takes ``before_sending``, which costs each call something."""
+        """``asks_before_sending``: whether :meth:`send` takes ``before_sending``, which costs each call something."""
         # Not the session's default headers: aiohttp would show those to a proxy too, outside the tunnel.
         # identity: answers are small, and nothing then needs to be unpacked; a server that packs all the same is understood.
         self._headers = CIMultiDict(

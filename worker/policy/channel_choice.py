@@ -11,9 +11,9 @@ MESSENGER = "messenger"
 ONE_ADDRESS = (EMAIL, MESSENGER)
 #: What ``devices.device_kind`` may hold. A channel that serves another kind of device needs its word here, and in
 #: ``policy/columns.py`` what else applications may call it: both are part of what the database's columns mean.
-PUSH_KINDS = ("fcm", "apns", "webpush")
+DEVICE_CHANNELS = ("fcm", "apns", "webpush")
 #: What ``users.channel`` may hold: a preference, or ``none`` for users who want no messages.
-CHOICES = (EMAIL, "push", *PUSH_KINDS, MESSENGER, "none")
+CHOICES = (EMAIL, "push", *DEVICE_CHANNELS, MESSENGER, "none")
 
 #: At most so many devices of a kind are tried for a user within a day; then the next kind is tried.
 MOST_DEVICES = 5

@@ -9,7 +9,7 @@ Any other value is *unreadable*: it counts as empty. It makes a member neither b
 
 from collections.abc import Collection, Mapping
 
-from worker.policy.channel_choice import CHOICES, PUSH_KINDS
+from worker.policy.channel_choice import CHOICES, DEVICE_CHANNELS
 from worker.policy.moments import BLANKS
 from worker.settings.values import CONNECTION_STATUSES
 
@@ -25,7 +25,7 @@ CHANNEL_WORDS: Mapping[str, str] = {
     "e-mail": "email", "mail": "email", "android": "fcm", "firebase": "fcm", "ios": "apns", "apn": "apns",
     "web": "webpush", "web-push": "webpush", "browser": "webpush", "no": "none", "never": "none", "off": "none",
 }  # fmt: skip
-DEVICE_WORDS: Mapping[str, str] = {word: kind for word, kind in CHANNEL_WORDS.items() if kind in PUSH_KINDS}
+DEVICE_WORDS: Mapping[str, str] = {word: kind for word, kind in CHANNEL_WORDS.items() if kind in DEVICE_CHANNELS}
 
 
 def stripped(text: str) -> str:

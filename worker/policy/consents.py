@@ -8,7 +8,8 @@ A reckoned date is a guess, since we did not see the consent. So it only asks ah
 
 - It is never reckoned into the past. Example: 90 days are entered for a member that was first seen 200 days ago. It has been renewed
   since, or it would be broken: its days count from now.
-- If it passes, no consequence is drawn. Whether the consent ended is said by MX, as the member's status. The next date is reckoned from it.
+- When the date passes, the member does not count as broken. Only MX's status says whether the consent ended. The next date is reckoned
+  from the date that passed, or from now if that one has passed as well.
 """
 
 from datetime import datetime, timedelta

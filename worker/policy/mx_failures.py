@@ -21,13 +21,14 @@ members and reads those that it misses (:mod:`worker.stages.sync`).
 - **retry**: `due` again by the schedule of :mod:`worker.policy.retries`, with one more failed attempt; `exhausted` if that is
   attempt number ``MAX_ATTEMPTS``.
 - **left out**: the message goes out about its other reconnections. If none is left, it is `cancelled`.
-- **hint, sync**: the reconnection stays as it is, except after a 404: then it ends as `gone`, unless a worker has leased it. **waits**: nothing
-  is counted. **read again**: by the same schedule, ``MAX_ATTEMPTS`` times for a hint. A sync reads a member three times at most, whatever failed.
+- **hint, sync**: the reconnection stays as it is, except after a 404: then it ends as `gone`, unless a worker has leased it, or the hint names
+  another user than our row. **waits**: nothing is counted. **read again**: by the same schedule, ``MAX_ATTEMPTS`` times for a hint. A sync reads a member three times at most, whatever failed.
 - **`unsupported`**: for 4 weeks, then a sweep may open another reconnection. `gone`: until a newer break. `exhausted` and
   `quarantined`: until `reconnect retry`.
-- **check again in 5 min**: not counted as a check. **next check**: counted, so that the interval to the next check grows. A notice, and
-  what is due, have checks only after a click; the last of them is made again as long as MX serves nobody. Verify
-  only reads a member, so what MX says of its OAuth window or of that request ends nothing.
+- **check again in 5 min**: not counted as a check. **next check**: counted unless it follows a click, so that the interval to the next
+  check grows. A notice is checked only after a click, and a reconnection that is `due` only after a click or the end of OAuth. If MX
+  serves nobody at the last of these checks, it is repeated until MX answers. Verify only reads the member. So `UNSUPPORTED` and
+  `REJECTED` end no reconnection here.
 - **try again**: the page asks the user to try again. The reconnection stays as it is, no attempt is counted, and nothing is added to a
   failure streak. If no click on it is served within an hour, the user is owed a message (:mod:`worker.policy.cadence`). A click that
   meets `REFUSED` opens the breaker, as in fetch. What ends a reconnection by a click ends it from any open state.
@@ -39,7 +40,7 @@ A `GONE` or `REJECTED` answer counts as MX serving us. Any web server answers so
 (:data:`worker.mx.client.MOST_GONE`) MX is asked for its list of users first. What comes
 instead of a list counts as the answer: `REFUSED` if it is no list of users or an empty one, `UPSTREAM` after a 5xx or a timeout.
 
-Which HTTP answer is of which kind is decided in :mod:`worker.mx.failures` and :func:`worker.stages.attribution.failure_of`.
+Which HTTP answer is of which kind is decided in :mod:`worker.mx.error_statuses` and :func:`worker.stages.attribution.failure_of`.
 """
 
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ RECHECK_AFTER = timedelta(minutes=5)
 _S = ReconnectionState
 
 
-class Kind(Enum):
+class FailureKind(Enum):
     """The rows of the table."""
 
     REFUSED = auto()
@@ -76,17 +77,17 @@ class Kind(Enum):
 
 
 #: MX served nobody. The other kinds of failure are answers that MX gives while it works well.
-NOT_SERVED = frozenset({Kind.REFUSED, Kind.PACED, Kind.UPSTREAM, Kind.PASSING})
+NOT_SERVED = frozenset({FailureKind.REFUSED, FailureKind.PACED, FailureKind.UPSTREAM, FailureKind.PASSING})
 #: These count neither as an attempt nor as a check: they say nothing of a member.
-UNCOUNTED = frozenset({Kind.REFUSED, Kind.PACED})
+UNCOUNTED = frozenset({FailureKind.REFUSED, FailureKind.PACED})
 #: Each counts as an attempt, and MX is asked again while there are any left.
-ASKED_AGAIN = frozenset({Kind.UPSTREAM, Kind.PASSING})
+ASKED_AGAIN = frozenset({FailureKind.UPSTREAM, FailureKind.PASSING})
 
 
 class MxFailure(msgspec.Struct, frozen=True, kw_only=True):
     """An answer of MX that holds neither a window nor a member."""
 
-    kind: Kind
+    kind: FailureKind
     #: A short word for logs, ``status`` and the database.
     code: str
     #: Seconds that MX asked to wait (``Retry-After``).
@@ -94,7 +95,7 @@ class MxFailure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 #: An error of this worker counts as an attempt, so that it cannot repeat for ever.
-OUR_FAULT = MxFailure(kind=Kind.PASSING, code="internal_error")
+OUR_FAULT = MxFailure(kind=FailureKind.PASSING, code="internal_error")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,21 +142,21 @@ def after_asking(  # noqa: PLR0911 - one return for each row of the table
 ) -> MxUnavailable | Retry | Close:
     """Fetch, deliver and click: what ``failure`` does to a reconnection after ``attempts`` failed attempts; a click counts none."""
     match failure.kind:
-        case Kind.REFUSED:
+        case FailureKind.REFUSED:
             return MxUnavailable(code=failure.code)
-        case Kind.PACED:
+        case FailureKind.PACED:
             return MxUnavailable(code=failure.code, after=failure.after)
-        case Kind.UPSTREAM | Kind.PASSING if attempts + 1 >= max_attempts:
+        case FailureKind.UPSTREAM | FailureKind.PASSING if attempts + 1 >= max_attempts:
             return Close(code=failure.code, state=_S.EXHAUSTED, reopen_at=NEVER, attempts=attempts + 1)
-        case Kind.UPSTREAM | Kind.PASSING:
+        case FailureKind.UPSTREAM | FailureKind.PASSING:
             patient = failure.code == "http_503"
             at = next_attempt(attempts + 1, now=now, rng=rng, after=failure.after, patient=patient)
             return Retry(code=failure.code, at=at, attempts=attempts + 1)
-        case Kind.UNSUPPORTED:
+        case FailureKind.UNSUPPORTED:
             return Close(code=failure.code, state=_S.UNSUPPORTED, reopen_at=now + UNSUPPORTED_WAIT, attempts=attempts)
-        case Kind.GONE:
+        case FailureKind.GONE:
             return Close(code=failure.code, state=_S.GONE, reopen_at=NEVER, attempts=attempts)
-        case Kind.REJECTED | Kind.HOSTILE:
+        case FailureKind.REJECTED | FailureKind.HOSTILE:
             return Close(code=failure.code, state=_S.QUARANTINED, reopen_at=NEVER, attempts=attempts)
 
 
@@ -166,7 +167,7 @@ def after_checking(
 
     ``clicked_at``: the last click, after which the member is checked sooner.
     """
-    if failure.kind is Kind.GONE:
+    if failure.kind is FailureKind.GONE:
         return _S.GONE
     if failure.kind in UNCOUNTED:
         return CheckAgain(code=failure.code, at=now + RECHECK_AFTER, counts=False)

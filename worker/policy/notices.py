@@ -6,9 +6,14 @@ is told that the connection will stop unless they renew it. Example with 14, 3: 
 
 ``broken_since`` of a notice is the expiry date, which is in the future. So no answer of MX makes its member "back". Verify checks a notice
 only after a click, and only if its date was reckoned from ``consent_days``: then it ends as `reconnected`, because the consent was renewed.
-Otherwise a notice ends when the date moves, or when the member breaks (:func:`ending`): as `reconnected` when the application moved its own
-date ahead, as `cancelled` when a reckoned one moved on, of which nobody knows that anything was renewed. ``store/reconnections/notices.py``
-says the same in SQL; a property test holds the two together.
+Otherwise a notice ends by the application's row (:func:`ending`):
+
+- It ends as `cancelled` when the member breaks, cannot use OAuth, or ``EXPIRY_NOTICE_DAYS`` is unset.
+- If the application moves its own date ahead by more than an hour (:data:`DRIFT`), or empties it, it ends as `reconnected`.
+- If a reckoned date moves ahead, it ends as `cancelled`: nothing shows that the customer renewed.
+- If a date moves back by more than an hour, it ends as `cancelled`, and the new date may get a notice of its own.
+
+``store/reconnections/notices.py`` says the same in SQL; a property test holds the two together.
 """
 
 from collections.abc import Collection, Sequence
@@ -22,7 +27,7 @@ from worker.policy.waves import spread
 DRIFT = timedelta(hours=1)
 #: If the next notice day is less than this away, one notice serves both. Example: the notice of day 3 was deferred by quiet hours
 #: until day 2 at 08:00, and there is a day 2 at 18:00.
-APART = timedelta(hours=12)
+NOTICES_APART = timedelta(hours=12)
 
 
 def horizon(now: datetime, days: Sequence[int]) -> datetime:
@@ -50,7 +55,7 @@ def next_notice(
     dates = [expires_at - timedelta(days=day) for day in days]
     if place is not None:
         dates = [spread(date, until, place) for date, until in zip(dates, [*dates[1:], expires_at], strict=True)]
-    return min((date for date in dates if date > told_at + APART), default=None)
+    return min((date for date in dates if date > told_at + NOTICES_APART), default=None)
 
 
 def ending(

@@ -6,9 +6,9 @@ messages go out on a ramp over an hour. An institution with less than three days
 
 Example: usually 4 members an hour break. 50 in one hour are a burst (at least 50, and at least 10 times 4).
 
-Some applications learn of breaks once a day. Example: a file that names 60 members of a bank every night. So where the application's dates say
-that a member broke earlier than within the hour, it does not count; and an hour as busy as those of other days is usual, however quiet the
-hours between them are.
+Some applications learn of breaks once a day. Example: a file that names 60 members of a bank every night. So a break does not count towards
+a burst if the application's dates say that it is older than an hour. And the usual number is at least that of the busiest hour of the
+second-busiest day, even if all other hours are quiet.
 """
 
 from collections.abc import Mapping

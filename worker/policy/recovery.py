@@ -84,8 +84,8 @@ def is_renewed(
     """Whether what MX says means that a customer renewed a consent that had not run out.
 
     MX calls such a member CONNECTED all the time. But after OAuth it aggregates at once, so a successful aggregation soon after a click
-    is the sign. Its own daily aggregation falls into that time once in a hundred clicks that came to nothing; then a notice is missing, and
-    the break itself is told.
+    is the sign. MX also aggregates each member about once a day. After 1 of 100 clicks that led to no renewal, that falls into these 15
+    minutes. Then the notice ends although nothing was renewed, and the user is told when the connection breaks.
     """
     if connection_status != "CONNECTED" or is_being_aggregated or error_code in ERROR_CODES:
         return False

@@ -35,7 +35,7 @@ class ReconnectionState(StrEnum):
     #: Every attempt failed or every reminder went unanswered; `reconnect retry` requeues it.
     EXHAUSTED = "exhausted"
     #: The application's row no longer says that the member is broken, and MX did not say that it is back; or a notice lost its reason.
-    #: A sweep, fetch or deliver ends it so. No command does.
+    #: A sweep, the visit after a webhook of MX, fetch or deliver ends it so. There is no command to cancel one.
     CANCELLED = "cancelled"
     #: Somebody must look: MX answered with a hostile URI, rejected the request, or workers died with the row.
     QUARANTINED = "quarantined"
@@ -74,6 +74,7 @@ ENDS = frozenset({_R.RECONNECTED, _R.GONE, _R.EXHAUSTED, _R.CANCELLED, _R.QUARAN
 class Mover(StrEnum):
     """Who moves a row."""
 
+    #: A sweep; also the visit that follows a webhook of MX at once (``store/transactions/catch_up.py``).
     SWEEP = "sweep"
     FETCH = "fetch"
     DELIVER = "deliver"
@@ -103,8 +104,8 @@ class Move:
 _SWEEP, _FETCH, _DELIVER, _VERIFY, _RETRY, _CLICK, _SYNC = Mover
 #: What MX's answers make of a reconnection that is not well.
 _GIVEN_UP = (_R.UNSUPPORTED, _R.GONE, _R.EXHAUSTED, _R.CANCELLED, _R.QUARANTINED)
-_WIPED = "the window is wiped, its message cancelled if it is about nothing else"
-_WIPED_WELL = "the window is wiped, the message goes without it; reconnected: MX's words go into the member"
+_WIPED = "the window's URI is deleted; its message is sent without it, or cancelled if it is about nothing else"
+_WIPED_WELL = f"{_WIPED}; if it ends as `reconnected` because MX said so, MX's status is written into `members`"
 
 #: What moves a reconnection. Made in ``store/reconnections/``, nowhere else.
 RECONNECTION_MOVES = (
@@ -114,7 +115,7 @@ RECONNECTION_MOVES = (
         (_R.DUE, _R.NOTIFIED),
         (_R.LEASED,),
         (_FETCH,),
-        "the epoch grows; what its user has due soon goes along",
+        "the epoch grows; the user's other reconnections that are due within a day are leased in the same claim",
         told=False,
     ),
     Move("release", (_R.LEASED,), (_R.DUE,), (_FETCH,), "nothing is counted", told=False),
@@ -134,7 +135,7 @@ RECONNECTION_MOVES = (
         (_R.LEASED,),
         (_R.READY,),
         (_FETCH,),
-        "the older window is wiped, the new one stored, the message queued",
+        "the older window's URI is deleted, the new window is stored, the message is queued",
         told=False,
     ),
     Move(
@@ -142,7 +143,7 @@ RECONNECTION_MOVES = (
         (_R.READY,),
         (_R.NOTIFIED,),
         (_DELIVER, _SWEEP),
-        "the message ended; reminder and check are planned",
+        "the message ended; reminder and check are planned. A sweep does it where the message's worker died after dispatch",
         told=True,
     ),
     Move(
@@ -154,15 +155,20 @@ RECONNECTION_MOVES = (
         told=False,
     ),
     Move(
-        "leave_out", (_R.READY,), (_R.DUE,), (_DELIVER,), "the window is wiped, the message goes without it", told=False
+        "leave_out",
+        (_R.READY,),
+        (_R.DUE,),
+        (_DELIVER,),
+        _WIPED,
+        told=False,
     ),
     Move(
         "remind",
         (_R.NOTIFIED,),
         (_R.DUE,),
         (_SWEEP,),
-        "the attempts start anew; of the checks only those after a click stay. "
-        "Also ahead of its day: a click failed for an hour, so its user is owed a message",
+        "`attempts` is set to 0; the planned check is dropped unless it follows a click. The move is also made before the reminder's "
+        "day if a click failed and none was served for an hour: then the user is owed a message",
         told=False,
     ),
     Move("resend", (_R.NOTIFIED,), (_R.READY,), (_RETRY,), "its unknown message is pending again", told=False),
@@ -171,9 +177,21 @@ RECONNECTION_MOVES = (
     ),
     Move("close", (_R.DUE, _R.READY), (_R.QUARANTINED,), (_SWEEP,), f"its workers died; {_WIPED}", told=True),
     Move(
-        "close", (_R.NOTIFIED,), (_R.EXHAUSTED,), (_SWEEP,), "after the last reminder; the window is wiped", told=True
+        "close",
+        (_R.NOTIFIED,),
+        (_R.EXHAUSTED,),
+        (_SWEEP,),
+        "after the last reminder; the window's URI is deleted",
+        told=True,
     ),
-    Move("close", (_R.LEASED, _R.READY), (_R.RECONNECTED, *_GIVEN_UP), (_FETCH, _DELIVER), _WIPED_WELL, told=True),
+    Move(
+        "close",
+        (_R.LEASED, _R.READY),
+        (_R.RECONNECTED, *_GIVEN_UP),
+        (_FETCH, _DELIVER),
+        f"fetch ends what is leased, deliver what is ready; {_WIPED_WELL}",
+        told=True,
+    ),
     Move("close", (_R.DUE, _R.NOTIFIED), (_R.RECONNECTED, _R.GONE), (_VERIFY,), _WIPED_WELL, told=True),
     Move("close", (_R.DUE, _R.READY, _R.NOTIFIED), (_R.RECONNECTED, _R.GONE), (_SYNC,), _WIPED_WELL, told=True),
     Move(
@@ -189,7 +207,7 @@ RECONNECTION_MOVES = (
         (_R.EXHAUSTED, _R.QUARANTINED, _R.UNSUPPORTED),
         (_R.DUE,),
         (_RETRY,),
-        "attempts and cadence start anew",
+        "`attempts` is set to 0, and the reminders begin again with the first message",
         told=True,
     ),
     Move(
@@ -218,14 +236,19 @@ NOTIFICATION_MOVES = (
         "retry", (_N.SENDING,), (_N.PENDING,), (_DELIVER,), "a retry counts an attempt, a deferral does not", told=False
     ),
     Move(
-        "finish", (_N.SENDING,), (_N.SENT, _N.UNKNOWN), (_DELIVER, _SWEEP), "its reconnections are notified", told=True
+        "finish",
+        (_N.SENDING,),
+        (_N.SENT, _N.UNKNOWN),
+        (_DELIVER, _SWEEP),
+        "its reconnections are notified. A sweep only makes it `unknown`, where its worker died after dispatch",
+        told=True,
     ),
     Move(
         "finish",
         (_N.SENDING,),
         (_N.FAILED, _N.SUPPRESSED),
         (_DELIVER,),
-        "its reconnections go on: due again",
+        "its reconnections are due again",
         told=True,
     ),
     Move("finish", (_N.SENDING,), (_N.CANCELLED,), (_DELIVER,), "nothing is left to tell", told=False),

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from aiohttp import web
 
-from worker.names import isolated, shown
+from worker.display_names import isolated, shown
 from worker.sandbox.ledger import Ledger
 from worker.sandbox.members import LinkExpired, LinkUsed, Members, Window
 from worker.sandbox.pages import page

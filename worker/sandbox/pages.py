@@ -5,7 +5,7 @@ from http import HTTPStatus
 import jinja2
 from aiohttp import web
 
-from worker.names import bdi
+from worker.display_names import bdi
 
 #: The pages need their own style and nothing else; there is no script to allow.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; base-uri 'none'; frame-ancestors 'self'"

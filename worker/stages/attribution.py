@@ -1,8 +1,8 @@
 """Is a failure MX's or the member's?
 
-One 503 may be the fault of one member: MX fails for it alone, again and again. Twenty in a row are the fault of MX. The first kind
-counts as an attempt, the second does not, and at the moment of a failure nobody knows which it is. So a stage tells an
-:class:`Attribution` of each answer, and asks it before results are written:
+One 503 may be the fault of one member: MX fails for it alone, again and again. Twenty failures among the last 25 calls are the fault of
+MX. A member's own failure counts as an attempt; a failure of MX does not. When one fails, it is not known yet which it is. So a stage
+tells an :class:`Attribution` of each answer, and asks it before results are written:
 
 ====== ===================================== ============================ =========================
 call    MX answers                            ``failed`` returns           ``may_be_mx`` of the failure
@@ -22,7 +22,7 @@ What each kind of failure does is in :mod:`worker.policy.mx_failures`.
 
 from worker.mx.answers import Failure, Gone, HostileUri, RefusedClient, RejectedRequest, RetryLater, Unsupported
 from worker.mx.retrying import NOT_ASKED
-from worker.policy.mx_failures import NOT_SERVED, Kind, MxFailure
+from worker.policy.mx_failures import NOT_SERVED, FailureKind, MxFailure
 from worker.policy.streaks import OUT_OF
 from worker.stages.breaker import Breaker
 
@@ -33,18 +33,18 @@ def failure_of(answer: Failure | HostileUri) -> MxFailure:
     """The row of the table in :mod:`worker.policy.mx_failures` that an answer belongs to."""
     match answer:
         case RetryLater(code=code, after=after, upstream=upstream):
-            kind = Kind.PACED if code in _PACED else Kind.UPSTREAM if upstream else Kind.PASSING
+            kind = FailureKind.PACED if code in _PACED else FailureKind.UPSTREAM if upstream else FailureKind.PASSING
             return MxFailure(kind=kind, code=code, after=after)
         case RefusedClient():
-            kind = Kind.REFUSED
+            kind = FailureKind.REFUSED
         case Gone():
-            kind = Kind.GONE
+            kind = FailureKind.GONE
         case Unsupported():
-            kind = Kind.UNSUPPORTED
+            kind = FailureKind.UNSUPPORTED
         case RejectedRequest():
-            kind = Kind.REJECTED
+            kind = FailureKind.REJECTED
         case HostileUri():
-            kind = Kind.HOSTILE
+            kind = FailureKind.HOSTILE
     return MxFailure(kind=kind, code=answer.code)
 
 
@@ -70,10 +70,10 @@ class Attribution:
         """MX answered with a failure; returns whether that is MX's for certain, so that MX is asked no more in this run."""
         if failure.kind not in NOT_SERVED:
             self.served()
-        elif failure.kind is Kind.REFUSED:
+        elif failure.kind is FailureKind.REFUSED:
             self._breaker.refused(failure.code)
             return True
-        elif failure.kind is Kind.UPSTREAM:
+        elif failure.kind is FailureKind.UPSTREAM:
             if self._breaker.failed(failure.code) or (self._probe and not self._served):
                 return True
             self._blamed.pop(reconnection_id, None)

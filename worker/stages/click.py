@@ -29,7 +29,7 @@ from worker.mx.answers import Window
 from worker.mx.retrying import NOT_ASKED
 from worker.mx.uris import check_uri
 from worker.policy.links import hash_of, is_nonce, new_token
-from worker.policy.mx_failures import Close, Kind, MxUnavailable, Retry, after_asking
+from worker.policy.mx_failures import Close, FailureKind, MxUnavailable, Retry, after_asking
 from worker.policy.recovery import AFTER_CLICK
 from worker.policy.states import OPEN, ReconnectionState
 from worker.runtime import Runtime
@@ -181,7 +181,7 @@ class _Click:
                 return _over(bank, await self._store.close(bank, press, end, now))
             case MxUnavailable() | Retry():
                 await self._store.fail(bank, press, failure.code, now, asked=failure.code != NOT_ASKED)
-        if failure.kind is Kind.REFUSED:  # after that: what the user is owed must not be lost with it
+        if failure.kind is FailureKind.REFUSED:  # after that: what the user is owed must not be lost with it
             breaker = Breaker(self._runtime.database.store(PauseStore), MX)
             breaker.refused(failure.code)
             await breaker.settle(now, probe=False)

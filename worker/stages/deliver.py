@@ -3,7 +3,7 @@
 1. Claim due messages. A message whose user may not be told right now is deferred.
 2. Check with MX what it is about (:mod:`worker.stages.freshness`): a member that is back, or a window that is too old, is not sent.
 3. Commit that dispatch begins, and with it the hash of our link (``PUBLIC_BASE_URL``), then send. From that commit on, a lost answer
-   makes the message ``unknown``; it is not sent again.
+   makes the message ``unknown``, and it is not sent again unless ``AMBIGUOUS_SENDS`` is ``resend``.
 4. Write what became of the message and of its reconnections in one transaction (:mod:`worker.stages.delivery_outcomes`).
 """
 
@@ -25,9 +25,9 @@ from worker.stages.delivery_outcomes import DeliveryJob, DeliveryOutcomes, defer
 from worker.stages.dispatch_log import DispatchLog, LeaseLost, NotRecorded
 from worker.stages.freshness import Checked, Fresh, Freshness
 from worker.stages.linking import MadeLink, make_link
-from worker.stages.mode import Mode
 from worker.stages.planning import UNREACHABLE_WAIT, zone_of_message, zones_of_user
-from worker.stages.refusing import in_words, noted, refused_alone, serves_us
+from worker.stages.refusing import concerns_only_this_message, in_words, serves_us, with_refusal
+from worker.stages.run_mode import RunMode
 from worker.stages.runner import Batch, Runner, summary
 from worker.store.notifications.claimed import ClaimedNotification
 from worker.store.pauses import MX, PauseStore, delivery_scope
@@ -59,7 +59,7 @@ class Deliver:
         *,
         mx_breaker: Breaker,
         mx_serves: bool = True,
-        mode: Mode = Mode.WORK,
+        mode: RunMode = RunMode.WORK,
         probed: str = "",
         figures: Counter[str] | None = None,
     ) -> None:
@@ -83,7 +83,7 @@ class Deliver:
         self.runner = Runner(
             stage=self,
             slots=self._slots(),
-            batch=1 if mode is Mode.PROBE else self._settings.batch_size,
+            batch=1 if mode is RunMode.PROBE else self._settings.batch_size,
             seconds=self._settings.run_seconds,
             renew_every=self._settings.lease_seconds / 3,
             stopping=runtime.stopping,
@@ -99,10 +99,10 @@ class Deliver:
         """Take due messages; those whose user may not be told right now are deferred."""
         now = self._runtime.clock.now()
         worker_id, lease = self._runtime.worker_id, self._settings.lease_seconds
-        if self._mode is Mode.PROBE:
+        if self._mode is RunMode.PROBE:
             claimed = await self._store.claim_probe(self._probed, worker_id=worker_id, lease_seconds=lease, now=now)
         else:
-            claim = self._store.claim_poison if self._mode is Mode.POISON else self._store.claim
+            claim = self._store.claim_poison if self._mode is RunMode.POISON else self._store.claim
             claimed = await claim(n, worker_id=worker_id, lease_seconds=lease, now=now)
         self.taken = len(claimed)
         span = max((cap.within for cap in self._settings.message_caps), default=timedelta(0))
@@ -119,12 +119,12 @@ class Deliver:
                 why = why_later(now, zones=zones, quiet=self._settings.quiet_hours)
                 deferred.append(deferred_until(notification, why, moment))
             else:
-                met_alone = refused_alone(notification, channels.get(notification.channel))
-                jobs.append(DeliveryJob(notification=notification, user=user, met_alone=met_alone))
+                only_this_message = concerns_only_this_message(notification, channels.get(notification.channel))
+                jobs.append(DeliveryJob(notification=notification, user=user, only_this_message=only_this_message))
         if deferred:
             await self._store.settle(deferred, now=now)
             self.figures["deferred"] += len(deferred)
-        return Batch(taken=len(claimed) if self._mode is Mode.WORK else 0, jobs=jobs)
+        return Batch(taken=len(claimed) if self._mode is RunMode.WORK else 0, jobs=jobs)
 
     def _moment(self, user: User, now: datetime) -> datetime:
         settings = self._settings
@@ -170,7 +170,7 @@ class Deliver:
             banks=tuple(_bank(fresh, shown) for fresh in checked.fresh),
             more=len(checked.unnamed),
             ahead=all(item.reason == Reason.EXPIRES_SOON for item in about),
-            met_alone=job.met_alone,
+            only_this_message=job.only_this_message,
             link=shown,
         )
         try:
@@ -180,8 +180,9 @@ class Deliver:
             return deferred_until(notification, "lease_lost", notification.next_attempt_at)
         except NotRecorded:
             return deferred_until(notification, "dispatch_not_recorded", notification.next_attempt_at)
-        outcome = for_one_message(message, outcome)  # of a channel that has no pause of its own to spare
-        return noted(self._answered(job, outcome, address=route.address), outcome)
+        # A 421 or 429 that meets this message alone must not pause the channel.
+        outcome = for_one_message(message, outcome)
+        return with_refusal(self._answered(job, outcome, address=route.address), outcome)
 
     def _link(self, notification: ClaimedNotification) -> MadeLink | None:
         return make_link(
@@ -198,7 +199,7 @@ class Deliver:
         if isinstance(outcome, ChannelDown):
             self._breakers[channel].refused(in_words(channel, outcome.code))
             self.runner.halted = True
-        if self._mode is Mode.PROBE:
+        if self._mode is RunMode.PROBE:
             self.serves = serves_us(outcome, self._breakers[channel].reason)
             if self.serves is False and not isinstance(outcome, Unknown):
                 # The next probe takes another message, so that no single one keeps the channel shut.
@@ -223,7 +224,7 @@ class Deliver:
         blamed = self._freshness.take_what_blamed_mx()
         for breaker in (*self._breakers.values(), self._mx_breaker):
             await breaker.settle(now, probe=False)
-        if self._mode is not Mode.PROBE and any(result.refusal is not None for result in done):
+        if self._mode is not RunMode.PROBE and any(result.refusal is not None for result in done):
             for streak in await self._store.settle_and_assess(done, now=now, probe_after=PROBE_AFTER):
                 self.runner.halted = True
                 if streak.is_new:
@@ -270,7 +271,7 @@ async def _probe(
     for _ in range(
         MOST_TRIED
     ):  # a message may turn out to be cancelled or deferred, which tells nothing of the channel
-        probe = Deliver(runtime, breakers, mx_breaker=mx_breaker, mx_serves=mx_serves, mode=Mode.PROBE, probed=kind)
+        probe = Deliver(runtime, breakers, mx_breaker=mx_breaker, mx_serves=mx_serves, mode=RunMode.PROBE, probed=kind)
         await probe.runner.run()
         serves = probe.serves
         if serves is not None or not probe.taken or runtime.stopping.is_set():
@@ -303,7 +304,7 @@ async def deliver(runtime: Runtime) -> str:
             breakers,
             mx_breaker=mx_breaker,
             mx_serves=mx_serves,
-            mode=Mode.POISON,
+            mode=RunMode.POISON,
             figures=stage.figures,
         )
         await poison.runner.run()

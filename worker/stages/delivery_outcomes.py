@@ -46,7 +46,7 @@ class DeliveryJob:
     notification: ClaimedNotification
     user: User
     #: It was refused before while others were accepted (:mod:`worker.channels.one_message`).
-    met_alone: bool = False
+    only_this_message: bool = False
     #: What was checked right before the message leaves; ``None`` until then.
     checked: Checked | None = None
     #: What this try carries; ``None`` before that, and without ``PUBLIC_BASE_URL``.

@@ -266,7 +266,7 @@ class Explainer:
             holds[:] = [hold for hold in holds if hold.code != MUTED]
             holds.append(Hold(code=MUTED, says=SAYS_MUTED))
             return f"nothing, while that holds; looked at again at about {minute(self._sweep_after(at))}"
-        way, route = self._planner.way_to(user, at), self._planner.route_to(user)
+        way, route = self._planner.route_now(user, at), self._planner.route_to(user)
         if isinstance(route, Nobody):
             holds[:] = [hold for hold in holds if hold.code not in NO_WAY]  # what was recorded of it says less
             holds.append(Hold(code=route.code, says=self._no_way(route.code, user)))
@@ -322,7 +322,7 @@ class Explainer:
 
     def _until_sweep(self) -> Hold:
         sweep = self._sweep()
-        says = f"nothing starts between sweeps; the next is due at about {minute(sweep)}, unless a worker is at it (`reconnect doctor` says whether one runs)"
+        says = f"it waits for the next sweep, due at about {minute(sweep)}, unless a worker takes it before (`reconnect doctor` says whether one runs)"
         return Hold(code="sweep_interval", says=says, until=sweep)
 
     def _sweep(self) -> datetime:

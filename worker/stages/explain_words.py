@@ -48,7 +48,7 @@ SAYS_MUTED = "its user asked for no messages about this bank (members.muted_at);
 #: Why a moment was set that has not come, by the outcome that was recorded with it.
 RECORDED = {
     "not_back": "the next reminder's day",
-    "window": "its last message did not reach anybody; the day of the next",
+    "window": "its last message reached nobody; it waits for the next reminder's day",
     "outage_over": "its turn after the bank's outage",
     "broken_member_first": "it is a notice, and a broken bank of this customer goes first",
     "scheduled_notice": "it is a notice, and has a day of its own",

@@ -16,14 +16,14 @@ from datetime import datetime, timedelta
 
 from worker.mx.answers import NO_USERS, NOT_MX, RetryLater, Window, WindowAnswer
 from worker.mx.retrying import NOT_ASKED, begin_within
-from worker.policy.mx_failures import OUR_FAULT, Kind
+from worker.policy.mx_failures import OUR_FAULT, FailureKind
 from worker.policy.states import ReconnectionState
 from worker.runtime import Runtime
 from worker.stages.attribution import Attribution, failure_of
 from worker.stages.breaker import Breaker, Gate
 from worker.stages.fetch_outcomes import FetchOutcomes, new_notification, word_of
-from worker.stages.mode import Mode
 from worker.stages.planning import SOON, Planner, UserJob, defer
+from worker.stages.run_mode import RunMode
 from worker.stages.runner import Batch, Runner, log_crash, summary
 from worker.store.pauses import MX, PauseStore
 from worker.store.reconnections.claims import ClaimedReconnection
@@ -46,7 +46,7 @@ class Fetch:
     """The stage, as the runner sees it."""
 
     def __init__(
-        self, runtime: Runtime, breaker: Breaker, *, mode: Mode = Mode.WORK, figures: Counter[str] | None = None
+        self, runtime: Runtime, breaker: Breaker, *, mode: RunMode = RunMode.WORK, figures: Counter[str] | None = None
     ) -> None:
         self._runtime = runtime
         self._settings = runtime.settings
@@ -58,7 +58,7 @@ class Fetch:
         self.taken = 0
         self.asked = 0
         self._outcomes = FetchOutcomes(runtime)
-        self._attribution = Attribution(breaker, probe=mode is Mode.PROBE)
+        self._attribution = Attribution(breaker, probe=mode is RunMode.PROBE)
         #: Results that are not written yet, because it is not known whether the failures in them are MX's.
         self._undecided: list[UserResult] = []
         #: Calls to MX under way, those for several banks of one user included.
@@ -74,12 +74,12 @@ class Fetch:
         self.runner = Runner(
             stage=self,
             slots=self._settings.mx_max_connections,
-            batch=1 if mode is Mode.PROBE else self._settings.batch_size,
+            batch=1 if mode is RunMode.PROBE else self._settings.batch_size,
             seconds=self._settings.run_seconds,
             renew_every=self._settings.lease_seconds / 3,
             stopping=runtime.stopping,
             # If a rate is set, it limits how much is claimed, and that limit only holds for one claim at a time.
-            claims_at_once=1 if self._settings.mx_requests_per_second or mode is not Mode.WORK else _CLAIMS_AT_ONCE,
+            claims_at_once=1 if self._settings.mx_requests_per_second or mode is not RunMode.WORK else _CLAIMS_AT_ONCE,
         )
 
     async def claim(self, n: int) -> Batch[UserJob]:
@@ -101,7 +101,7 @@ class Fetch:
         self._unasked += sum(len(job.claims) for job in jobs)
         # A probe and a batch of poison are one claim each.
         taken = n if len(claims) >= room else len(claims)  # as many as there was room for: there may be more
-        return Batch(taken=taken if self._mode is Mode.WORK else 0, jobs=jobs)
+        return Batch(taken=taken if self._mode is RunMode.WORK else 0, jobs=jobs)
 
     async def _wait_for_room(self, n: int) -> Batch[UserJob]:
         """Pacing permits nothing right now: wait a moment, or end the run if MX asked for a long silence."""
@@ -113,9 +113,9 @@ class Fetch:
 
     async def _take(self, n: int, now: datetime) -> list[ClaimedReconnection]:
         worker_id, lease = self._runtime.worker_id, self._settings.lease_seconds
-        if self._mode is Mode.POISON:
+        if self._mode is RunMode.POISON:
             return await self._store.claim_poison(n, worker_id=worker_id, lease_seconds=lease, now=now)
-        probe = self._mode is Mode.PROBE
+        probe = self._mode is RunMode.PROBE
         return await self._store.claim(
             n, worker_id=worker_id, lease_seconds=lease, now=now, soon=now + SOON, probe=probe
         )
@@ -124,9 +124,9 @@ class Fetch:
         """Ask MX for a window for each broken bank of this user."""
         claims = job.claims
         # Most users have one. A probe asks for one first, and for the others only if MX serves it.
-        if self._mode is Mode.PROBE:
+        if self._mode is RunMode.PROBE:
             claims = tuple(sorted(claims, key=lambda claim: (claim.next_attempt_at, claim.id)))
-        first = 1 if len(claims) == 1 or self._mode is Mode.PROBE else 0
+        first = 1 if len(claims) == 1 or self._mode is RunMode.PROBE else 0
         results = [await self._ask(claim) for claim in claims[:first]]
         if len(claims) > first:
             results += await asyncio.gather(*map(self._ask_beside, claims[first:]))
@@ -138,7 +138,7 @@ class Fetch:
         async with self._connections:
             self._unasked -= 1
             answer = await self._runtime.mx.oauth_window(claim.user_guid, claim.asked_guid)
-        if self._mode is Mode.PROBE and await self._fails_alone(claim, answer):
+        if self._mode is RunMode.PROBE and await self._fails_alone(claim, answer):
             self._attribution.served()
         return self._classify(claim, answer)
 
@@ -146,7 +146,7 @@ class Fetch:
         """Whether a probe failed for its member alone. MX is only asked if the same member failed a probe of this pause before, so
         that no other is due: a probe takes the one that waits longest, and defers one that fails.
         """
-        if isinstance(answer, Window) or failure_of(answer).kind is not Kind.UPSTREAM:
+        if isinstance(answer, Window) or failure_of(answer).kind is not FailureKind.UPSTREAM:
             return False
         since = self._breaker.since
         return since is not None and claim.next_attempt_at >= since and await _is_served(self._runtime, self._breaker)
@@ -184,7 +184,7 @@ class Fetch:
         if self._attribution.failed(failure, claim.id):
             self.runner.halted = True
             # The next probe takes another, so that no single member keeps MX paused for everybody.
-            at = self._runtime.clock.now() if self._mode is Mode.PROBE else claim.next_attempt_at
+            at = self._runtime.clock.now() if self._mode is RunMode.PROBE else claim.next_attempt_at
             return defer(claim, at, failure.code)
         return self._outcomes.of_failure(claim, failure)
 
@@ -215,7 +215,7 @@ class Fetch:
         elif not certain:
             self._undecided = [result for result in done if self._may_be_mx(result)]
             done = [result for result in done if not self._may_be_mx(result)]
-        await self._breaker.settle(now, probe=self._mode is Mode.PROBE)
+        await self._breaker.settle(now, probe=self._mode is RunMode.PROBE)
         self._to_deliver |= await self._store.settle(done, now=now) > 0
         self._count(done)
         if self._to_deliver and time.monotonic() >= self._woken_at + _WAKE_EVERY:
@@ -260,7 +260,7 @@ async def fetch(runtime: Runtime) -> str:
         return f"paused: {breaker.reason}"
     if breaker.reason in _UNPROVEN:
         runtime.mx.doubt()  # whichever process takes the probe
-    stage = Fetch(runtime, breaker, mode=Mode.PROBE if gate is Gate.PROBE else Mode.WORK)
+    stage = Fetch(runtime, breaker, mode=RunMode.PROBE if gate is Gate.PROBE else RunMode.WORK)
     await stage.run()
     if gate is Gate.PROBE and not stage.asked and await _is_served(runtime, breaker):
         # There was nobody to try it with: none is due, or their user cannot be told now. Deliver and verify wait for MX too.
@@ -269,7 +269,7 @@ async def fetch(runtime: Runtime) -> str:
     more = stage.runner.has_more
     until = started + timedelta(seconds=runtime.settings.run_seconds)
     while not more and gate is Gate.CLOSED and runtime.clock.now() < until and not runtime.stopping.is_set():
-        poison = Fetch(runtime, breaker, mode=Mode.POISON, figures=stage.figures)
+        poison = Fetch(runtime, breaker, mode=RunMode.POISON, figures=stage.figures)
         await poison.run()
         if not poison.taken:
             break

@@ -65,14 +65,14 @@ class Fresh:
         return f"Fresh({self.item.reconnection_id})"
 
 
-Found = Fresh | ClosedReconnection | Requeued | MxUnavailable
+FreshnessResult = Fresh | ClosedReconnection | Requeued | MxUnavailable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checked:
     """What the reconnections of a message turned out to be."""
 
-    found: Sequence[Found] = ()
+    found: Sequence[FreshnessResult] = ()
     #: What the message also counts ("and 12 more"), without a name and a link.
     unnamed: tuple[NotificationItem, ...] = ()
 
@@ -125,7 +125,7 @@ class Freshness:
     async def check(self, waiting: Sequence[NotificationItem]) -> Checked:
         """Check these reconnections. A message names ten at most, so MX is asked until ten are fresh, not for all 3,000."""
         now = self._runtime.clock.now()
-        found: list[Found] = []
+        found: list[FreshnessResult] = []
         left = list(waiting)
         while left and (room := MOST_NAMED - sum(isinstance(each, Fresh) for each in found)) > 0:
             batch, left = left[:room], left[room:]
@@ -139,7 +139,7 @@ class Freshness:
         """What the failures of a streak did, if the breaker opens now; the store undoes it."""
         return [self._left_out.pop(reconnection_id) for reconnection_id in self._attribution.take_blamed()]
 
-    async def _one(self, item: NotificationItem, now: datetime) -> Found:
+    async def _one(self, item: NotificationItem, now: datetime) -> FreshnessResult:
         if (left_out := _left_out_unasked(item, now)) is not None:
             return left_out
         age, limit = now - item.fetched_at, self._runtime.settings.uri_max_age
@@ -155,14 +155,14 @@ class Freshness:
             return over
         return await self._minted_anew(item, now) if too_old else self._fit_to_send(item, now)
 
-    async def _minted_anew(self, item: NotificationItem, now: datetime) -> Found:
+    async def _minted_anew(self, item: NotificationItem, now: datetime) -> FreshnessResult:
         answer = await self._runtime.mx.oauth_window(item.user_guid, item.asked_guid)
         if not isinstance(answer, Window):
             return self._without(item, answer, now)
         self._attribution.served()
         return self._ending_if_back(item, answer.member) or self._renewed(item, answer, now)
 
-    async def _unless_still_broken(self, item: NotificationItem, now: datetime) -> Found | None:
+    async def _unless_still_broken(self, item: NotificationItem, now: datetime) -> FreshnessResult | None:
         """Read the member; ``None`` if it is still broken."""
         answer = await self._runtime.mx.read_member(item.user_guid, item.asked_guid)
         if not isinstance(answer, MemberRead):
@@ -170,7 +170,7 @@ class Freshness:
         self._attribution.served()
         return self._ending_if_back(item, answer.member)
 
-    def _fit_to_send(self, item: NotificationItem, now: datetime) -> Found:
+    def _fit_to_send(self, item: NotificationItem, now: datetime) -> FreshnessResult:
         """The stored URI, checked once more before it leaves."""
         if self._runtime.settings.public_base_url is not None:
             return Fresh(item=item, uri=None)
@@ -201,7 +201,7 @@ class Freshness:
         )
         return _ending(item, ReconnectionState.RECONNECTED, "back_before_message", well=well) if well else None
 
-    def _without(self, item: NotificationItem, answer: Failure | HostileUri, now: datetime) -> Found:
+    def _without(self, item: NotificationItem, answer: Failure | HostileUri, now: datetime) -> FreshnessResult:
         """What a failure of MX does to a reconnection."""
         failure = failure_of(answer)
         if self._attribution.failed(failure, item.reconnection_id):

@@ -32,7 +32,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from worker.mx.answers import Member, MemberRead
-from worker.policy.mx_failures import ASKED_AGAIN, OUR_FAULT, UNCOUNTED, Kind, MxFailure
+from worker.policy.mx_failures import ASKED_AGAIN, OUR_FAULT, UNCOUNTED, FailureKind, MxFailure
 from worker.policy.retries import next_attempt
 from worker.runtime import Runtime
 from worker.stages.attribution import Attribution, failure_of
@@ -41,7 +41,7 @@ from worker.stages.mx_words import mx_member
 from worker.stages.runner import Batch, Runner, summary
 from worker.stages.sweep import watch_outages
 from worker.store.hints.claimed import ClaimedHints, HintResult, Target
-from worker.store.hints.claims import APART
+from worker.store.hints.claims import READS_APART
 from worker.store.mx_answers import MxMember
 from worker.store.pauses import MX, PauseStore
 from worker.store.sql.database import Database
@@ -140,12 +140,12 @@ class Hints:
         number = self._numbers.setdefault(claim.fences[0].key, len(self._numbers))
         if self._attribution.failed(failure, number):
             self.runner.halted = True
-            return MxFailure(kind=Kind.REFUSED, code=failure.code)
-        return None if failure.kind is Kind.GONE else failure
+            return MxFailure(kind=FailureKind.REFUSED, code=failure.code)
+        return None if failure.kind is FailureKind.GONE else failure
 
     def _failed(self, claim: ClaimedHints, failure: MxFailure, read_at: datetime) -> Reading:
         now, rng = self._runtime.clock.now(), self._runtime.rng
-        if failure.kind is Kind.REFUSED:
+        if failure.kind is FailureKind.REFUSED:
             return _again(claim, failure.code, now, read_at, attempts=claim.attempts)
         if failure.kind in UNCOUNTED:
             at = next_attempt(1, now=now, rng=rng, after=failure.after)
@@ -275,5 +275,5 @@ async def hints(runtime: Runtime) -> str:
     if more and not runtime.stopping.is_set():
         await runtime.wake("sync", 1)
     elif await store.due(runtime.clock.now(), at_most=1):  # of members that were read a moment ago
-        runtime.delayed_wakes.plan("sync", [APART])
+        runtime.delayed_wakes.plan("sync", [READS_APART])
     return summary(+stage.figures, runtime.clock.now() - started)

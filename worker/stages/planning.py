@@ -63,7 +63,7 @@ class Planner:
             if any(claim.muted for claim in left):
                 ended += [defer(claim, now + UNREACHABLE_WAIT, MUTED) for claim in left if claim.muted]
                 left = [claim for claim in left if not claim.muted]
-            way = self.way_to(user, now)
+            way = self.route_now(user, now)
             if isinstance(way, Route) and left:
                 spoken, later = broken_first(left, now)
                 if spoken:
@@ -99,7 +99,7 @@ class Planner:
             route = choose(user.contact, configured=self._configured)  # better the channel that failed than none
         return route
 
-    def way_to(self, user: User, now: datetime) -> Route | tuple[str, datetime]:
+    def route_now(self, user: User, now: datetime) -> Route | tuple[str, datetime]:
         """The way to the user; or why there is none now, and until when. `explain` asks the same."""
         if user.message_under_way:
             return "other_notification_live", now + TURN
@@ -136,7 +136,7 @@ def broken_first(
     ahead = [claim for claim in claims if claim.reason == Reason.EXPIRES_SOON]
     if broken:
         return broken, [(claim, max(claim.next_attempt_at, now + SOON), "broken_member_first") for claim in ahead]
-    early = [claim for claim in ahead if claim.next_attempt_at > now + notices.APART]
+    early = [claim for claim in ahead if claim.next_attempt_at > now + notices.NOTICES_APART]
     spoken = [claim for claim in ahead if claim not in early]
     return spoken, [(claim, claim.next_attempt_at, "scheduled_notice") for claim in early]
 

@@ -16,7 +16,7 @@ _FOR_EACH = 10
 _SAME_RUN = timedelta(minutes=1)
 
 
-def noted(result: DeliveryResult, outcome: Outcome) -> DeliveryResult:
+def with_refusal(result: DeliveryResult, outcome: Outcome) -> DeliveryResult:
     """The result, with its kind of refusal, so that the store can count refusals alike."""
     refusal = None if isinstance(outcome, Sent | ChannelDown) else outcome.refusal
     return msgspec.structs.replace(result, refusal=refusal.what[:64], doubt=refusal.doubt) if refusal else result
@@ -33,11 +33,13 @@ def serves_us(outcome: Outcome, reason: str) -> bool | None:
     return outcome.refusal.doubt is Doubt.MESSAGE and outcome.refusal.what not in reason
 
 
-def refused_alone(notification: ClaimedNotification, channel: Acceptance | None) -> bool:
-    """Whether a message was refused while its channel accepts others: then or later, and for each that it refuses at least ten.
+def concerns_only_this_message(notification: ClaimedNotification, channel: Acceptance | None) -> bool:
+    """Whether the refusal concerns this message alone. Both must hold:
 
-    A relay that takes less than we send accepts some and refuses some, whichever they are. It refuses more than a few, and costs nobody an
-    attempt. Once a refusal counted as an attempt, another accepted message need not follow: on a quiet day there is none.
+    1. At most one message of the channel waits because of a refusal, or the channel accepted at least ten for each that waits, within
+       the hour. A relay that takes fewer messages than we send refuses more than that, and no attempt is counted.
+    2. The channel accepted a message later than a minute before this refusal, or this message has a counted attempt already. After a
+       counted attempt no other message need be accepted: on a quiet day there is none.
     """
     if notification.refused_at is None or channel is None:
         return False

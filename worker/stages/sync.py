@@ -8,10 +8,10 @@
 4. **Checking.** Each noted member is read alone. Only a 404 makes it gone. MX may answer with another GUID: then it moved.
 5. Put on record what was found.
 
-A killed sync goes on at its checkpoint. One that cannot go on, because MX refuses us or fails in a streak, stays unfinished and is
+A killed sync goes on at its checkpoint. One that cannot go on, because MX refuses us or fails in a mx_health, stays unfinished and is
 continued by the next `reconnect sync`, or by a task that the next sweep wakes. It is no failed attempt of anybody.
 
-What becomes of an answer is in ``store/mx_members.py``, what is not believed in ``policy/listing.py``.
+What becomes of an answer is in ``store/mx_members.py``, what is not believed in ``policy/list_checks.py``.
 """
 
 import os
@@ -23,11 +23,11 @@ import msgspec
 import structlog
 
 from worker.errors import WorkerError
-from worker.policy.listing import ListLies, Position, shrank
+from worker.policy.list_checks import ListLies, Position, shrank
 from worker.runtime import Runtime
 from worker.schedules import slots_after
 from worker.stages.breaker import Breaker
-from worker.stages.sync_pass_base import Progress, Streak, lease_of
+from worker.stages.sync_pass_base import MxHealth, Progress, lease_of
 from worker.stages.sync_passes import USERS_A_PAGE, Checking, Listing
 from worker.store.pauses import EVERYTHING, MX, PauseStore
 from worker.store.syncs.store import SyncStore
@@ -151,9 +151,9 @@ class _Run:
 
         progress.phase, progress.done = LISTING, await store.done_users()
         progress.total = max(sync.total or 0, progress.done)
-        streak = Streak()
+        mx_health = MxHealth()
         listing = Listing(
-            self._runtime, store, sync, streak, progress,
+            self._runtime, store, sync, mx_health, progress,
             seconds=ends_at - monotonic(), accept_shorter=self._accept_shorter, check_total=check_total,
         )  # fmt: skip
         try:
@@ -165,7 +165,7 @@ class _Run:
         sync.taken, sync.per_page, sync.has_all_users = position.taken, position.per_page, position.ended
         sync.first_total, sync.total = position.first_total, position.total
         self._lowered = position.per_page if position.per_page < USERS_A_PAGE else None
-        await self._heed(streak)
+        await self._heed(mx_health)
         if await self._has_listed_all():
             await self._compare(position)
             return True
@@ -202,26 +202,26 @@ class _Run:
         """One pass over the members to be checked; whether there is time for more."""
         sync, store, progress = self._sync, self._store, self._progress
         progress.phase, progress.done, progress.total = CHECKING, 0, await store.missing()
-        streak = Streak()
-        checking = Checking(self._runtime, store, sync, streak, progress, seconds=ends_at - monotonic())
+        mx_health = MxHealth()
+        checking = Checking(self._runtime, store, sync, mx_health, progress, seconds=ends_at - monotonic())
         await checking.runner.run()
-        await self._heed(streak)
+        await self._heed(mx_health)
         if not await store.to_check(1, after=0):
             await store.end(sync, FINISHED, told(sync.found), self._runtime.clock.now())
             log.info("synced", **{word: count for word, count in sync.found.items() if count})
             return True
         return self._goes_on(checking, ends_at)
 
-    async def _heed(self, streak: Streak) -> None:
+    async def _heed(self, mx_health: MxHealth) -> None:
         """Raise if MX does not serve us."""
-        if not streak.code:
+        if not mx_health.code:
             return
-        if streak.refused:
+        if mx_health.refused:
             breaker = Breaker(self._runtime.database.store(PauseStore), MX)
-            breaker.refused(streak.code)
+            breaker.refused(mx_health.code)
             await breaker.settle(self._runtime.clock.now(), probe=False)
         raise SyncEnded(
-            f"sync: MX does not serve us now ({streak.code}); {self._so_far}, and the next `reconnect sync` goes on from there"
+            f"sync: MX does not serve us now ({mx_health.code}); {self._so_far}, and the next `reconnect sync` goes on from there"
         )
 
 

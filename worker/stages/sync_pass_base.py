@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from worker.mx.answers import Failure
-from worker.policy.mx_failures import Kind, MxFailure
+from worker.policy.mx_failures import FailureKind, MxFailure
 from worker.policy.streaks import MANY, OUT_OF
 from worker.runtime import Runtime
 from worker.stages.attribution import failure_of
@@ -23,7 +23,7 @@ Job = TypeVar("Job", UserToRead, MemberToCheck)
 Done = TypeVar("Done", UserRead, MemberChecked)
 
 
-class Streak:
+class MxHealth:
     """Whether MX serves us: it does not once it refused us, or most of the last calls failed."""
 
     def __init__(self) -> None:
@@ -38,14 +38,14 @@ class Streak:
 
     def failed(self, failure: MxFailure) -> bool:
         """Whether MX is asked no more in this run."""
-        if failure.kind is Kind.REFUSED:
+        if failure.kind is FailureKind.REFUSED:
             self.code, self.refused = failure.code, True
-        elif failure.kind is Kind.UPSTREAM:
+        elif failure.kind is FailureKind.UPSTREAM:
             self._note(well=False)
             if self._last.count(False) >= MANY:
                 self.code = failure.code
         else:
-            self._note(well=failure.kind is not Kind.PACED and failure.kind is not Kind.PASSING)
+            self._note(well=failure.kind is not FailureKind.PACED and failure.kind is not FailureKind.PASSING)
         return bool(self.code)
 
     def _note(self, *, well: bool) -> None:
@@ -66,12 +66,12 @@ class Pass(Generic[Job, Done]):
     """What both passes share."""
 
     def __init__(
-        self, runtime: Runtime, store: SyncStore, sync: Sync, streak: Streak, progress: Progress, *, seconds: float
+        self, runtime: Runtime, store: SyncStore, sync: Sync, mx_health: MxHealth, progress: Progress, *, seconds: float
     ) -> None:
         self._runtime = runtime
         self._store = store
         self._sync = sync
-        self._streak = streak
+        self._mx_health = mx_health
         self._progress = progress
         self._lease = lease_of(runtime)
         self._last = 0
@@ -91,11 +91,11 @@ class Pass(Generic[Job, Done]):
         )
 
     def _failed(self, answer: Failure) -> tuple[bool, bool]:
-        """An answer that is none: whether the row failed by it, and whether that counts as an attempt."""
+        """A call that failed: whether the row failed by it (always), and whether that counts as an attempt."""
         failure = failure_of(answer)
-        if self._streak.failed(failure):
+        if self._mx_health.failed(failure):
             self.runner.halted = True
-        return True, failure.kind not in {Kind.PACED, Kind.REFUSED} and not self._streak.code
+        return True, failure.kind not in {FailureKind.PACED, FailureKind.REFUSED} and not self._mx_health.code
 
     def _read_at(self, ids: Sequence[int]) -> datetime:
         now = self._runtime.clock.now()

@@ -8,13 +8,13 @@ import msgspec
 import structlog
 
 from worker.mx.answers import Gone, MemberRead, UserList
-from worker.policy.listing import ListLies, Position
+from worker.policy.list_checks import ListLies, Position
 from worker.policy.mx_failures import OUR_FAULT
 from worker.runtime import Runtime
 from worker.stages.attribution import failure_of
 from worker.stages.mx_words import mx_member, mx_user
 from worker.stages.runner import Batch
-from worker.stages.sync_pass_base import Pass, Progress, Streak
+from worker.stages.sync_pass_base import MxHealth, Pass, Progress
 from worker.stages.user_members import accepts, members_of, not_listed
 from worker.store.mx_answers import MxMember
 from worker.store.syncs.store import SyncStore
@@ -34,7 +34,7 @@ class Listing(Pass[UserToRead, UserRead]):
         runtime: Runtime,
         store: SyncStore,
         sync: Sync,
-        streak: Streak,
+        mx_health: MxHealth,
         progress: Progress,
         *,
         seconds: float,
@@ -42,7 +42,7 @@ class Listing(Pass[UserToRead, UserRead]):
         check_total: Callable[[int], None],
     ) -> None:
         """``check_total``: raises :class:`ListLies` if the total of the first page is not to be believed."""
-        super().__init__(runtime, store, sync, streak, progress, seconds=seconds)
+        super().__init__(runtime, store, sync, mx_health, progress, seconds=seconds)
         self._check_total = check_total
         self._accept_shorter = accept_shorter
         self.position = Position(
@@ -61,7 +61,7 @@ class Listing(Pass[UserToRead, UserRead]):
         async with self._turn:
             while True:
                 users = await self._store.to_read(n, after=self._last)
-                if len(users) >= n or self._streak.code or self._has_all_pages():
+                if len(users) >= n or self._mx_health.code or self._has_all_pages():
                     break
                 page, self._page = self._page or asyncio.create_task(self._fetch_page()), None
                 await page
@@ -70,7 +70,7 @@ class Listing(Pass[UserToRead, UserRead]):
                 self._began.update(dict.fromkeys((user.id for user in users), self._runtime.clock.now()))
             if self._page is None and not self.position.ended:
                 self._page = asyncio.create_task(self._fetch_page())  # while these are worked on
-            is_all = self._streak.code or self._has_all_pages()
+            is_all = self._mx_health.code or self._has_all_pages()
             return Batch(taken=len(users) if is_all else n, jobs=users)
 
     def _has_all_pages(self) -> bool:
@@ -91,10 +91,12 @@ class Listing(Pass[UserToRead, UserRead]):
             answer = await self._runtime.mx.list_users(position.page, position.per_page)
             if not isinstance(answer, UserList):
                 self._failed(answer)
-                self._streak.code = self._streak.code or failure_of(answer).code  # there is no going on without it
+                self._mx_health.code = (
+                    self._mx_health.code or failure_of(answer).code
+                )  # there is no going on without it
                 self.runner.halted = True
                 return
-            self._streak.went_well()
+            self._mx_health.went_well()
             if position.first_total is None:
                 self._check_total(answer.pagination.total_entries)
             if accepts(position, answer, len(answer.users), may_shrink=self._accept_shorter):
@@ -130,7 +132,7 @@ class Listing(Pass[UserToRead, UserRead]):
         if found.failure is not None:
             failed, counts = self._failed(found.failure)
             return UserRead(user=user, failed=failed, counts=counts)
-        self._streak.went_well()
+        self._mx_health.went_well()
         noted = found.oddities() if found.unreadable or found.lie else {}
         heard = [mx_member(member, user_guid=user.user_guid) for member in found.members.values()]
         if found.lie or user.known.keys() <= found.members.keys():  # nearly always, nothing is missing
@@ -161,7 +163,7 @@ class Listing(Pass[UserToRead, UserRead]):
 
     async def settle(self, done: Sequence[UserRead]) -> None:
         """Write results, and the checkpoint."""
-        if self._streak.code:  # MX serves nobody, so it is nobody's failed attempt
+        if self._mx_health.code:  # MX serves nobody, so it is nobody's failed attempt
             done = [msgspec.structs.replace(each, counts=False) if each.failed else each for each in done]
         await self._store.settle_users(
             self._sync,
@@ -192,11 +194,11 @@ class Checking(Pass[MemberToCheck, MemberChecked]):
         """Read one member."""
         answer = await self._runtime.mx.read_member(member.user_guid, member.asked_guid)
         if isinstance(answer, MemberRead):
-            self._streak.went_well()
+            self._mx_health.went_well()
             said = mx_member(answer.member, user_guid=member.user_guid, asked_guid=member.member_guid)
             return MemberChecked(member=member, said=said)
         if isinstance(answer, Gone):
-            self._streak.went_well()
+            self._mx_health.went_well()
             return MemberChecked(member=member, gone=True)
         return MemberChecked(member=member, counts=self._failed(answer)[1])
 
@@ -206,7 +208,7 @@ class Checking(Pass[MemberToCheck, MemberChecked]):
 
     async def settle(self, done: Sequence[MemberChecked]) -> None:
         """Write results."""
-        if self._streak.code:
+        if self._mx_health.code:
             done = [msgspec.structs.replace(each, counts=False) for each in done]
         await self._store.settle_checks(
             self._sync,

@@ -6,7 +6,7 @@ import msgspec
 
 from worker.mx.answers import Failure, Gone, Member, MemberList, UserList
 from worker.mx.client import Mx
-from worker.policy.listing import ListLies, Position
+from worker.policy.list_checks import ListLies, Position
 from worker.store.mx_answers import MxMember
 
 #: Entries of one page, as asked for.

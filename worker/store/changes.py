@@ -41,7 +41,7 @@ from worker.store.sql.tables import changed_members, members, reconnections, sta
 
 c, m, r, mark = changed_members.c, members.c, reconnections.c, sweep_marks.c
 
-#: Of two sweeps at once the one may read a clock that is so much ahead of the other's. What is further ahead: the clock was set back.
+#: Two sweeps at the same time may read clocks that differ by this much. If a mark lies further ahead, the clock was set back.
 ASTRAY = timedelta(minutes=1)
 #: The marks: until when what falls due by itself is listed, and of what expiries notices tell.
 DUE, NOTICES = "due", "notices"

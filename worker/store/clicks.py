@@ -13,8 +13,8 @@ from sqlalchemy import BigInteger, Boolean, String, Text, bindparam, cast, exist
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.links import DOUBLE_CLICK, MINTS
+from worker.store.sql.fast_statements import FastStatement
 from worker.store.sql.moments import Moment
-from worker.store.sql.prompt import Prompt
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import clicks, windows
 
@@ -50,7 +50,7 @@ class Clicks:
             .where(*load, or_(stale, c.outcome.is_not(None) & ~has_uri))
             .values(nonce_hash=literal("retired ", Text()) + cast(c.id, Text()))
         )
-        self._begin = Prompt(
+        self._begin = FastStatement(
             rows,
             beginning(
                 rows,
@@ -67,7 +67,7 @@ class Clicks:
     ) -> Press:
         """Record a press: a new click, or the double of one that is under way or was given a URI within the last minute.
 
-        Of a new click it says that MX is asked for a window, until :meth:`finish` says otherwise.
+        A new click is stored as a mint. :meth:`finish` corrects that if MX was not asked.
 
         The link's row must be locked, so that presses of one link come one after the other.
         """
@@ -89,7 +89,7 @@ class Clicks:
     async def finish(
         self, connection: AsyncConnection, click_id: int, outcome: str, now: datetime, *, asked: bool = True
     ) -> None:
-        """How it ended, in a short word; the first end counts. Not ``asked``: MX was not asked after all."""
+        """How it ended, in a short word; the first end counts. ``asked``: whether MX was asked for a window, so that it was a mint."""
         given = {"of_click": click_id, "ended": outcome[:64], "now": now, "asked": asked}
         await connection.execute(self._finish, given)
 
@@ -100,7 +100,7 @@ def beginning(rows: Rows, clicked: Any) -> Any:
     ``clicked``: a query of link, reconnection and moment. Returns the click's id.
     """
     given = clicked.subquery("clicked")
-    # It says that MX is asked, until it ends otherwise, see Clicks.finish().
+    # It is stored as a mint. Clicks.finish() corrects that if MX was not asked.
     values = select(*given.c, bindparam("nonce", type_=Text()), true()).where(
         true()
     )  # SQLite: ON CONFLICT after a WHERE alone
@@ -119,7 +119,7 @@ def finishing() -> Any:
 
 
 def nth_mint(*, of_link: Any, since: Any) -> Any:
-    """When MX was asked for the last window but 19 for a link since a moment; NULL: for fewer. Part of a statement."""
+    """The moment of the twentieth-latest mint of a link since ``since``; NULL if there were fewer. Part of a statement."""
     return (
         select(c.clicked_at)
         .where(

@@ -6,10 +6,9 @@ Users go the same way if there are none yet and none comes twice; else they are 
 devices. Each table has a connection and a transaction of its own, so that they are filled side by side; that of members commits last: a member
 that can be seen has its user.
 
-A table that is loaded is this import's alone until it ends, as nobody may look into one whose indexes are not there. The import
-waits for nobody longer than a second, nor does it insist: what is in its way (a lock, rows that are there already, a key that
-comes twice, rights that are lacking, an application's foreign key) undoes all of it, and the ordinary way finds everything as it
-was.
+A table that is loaded is locked until the import ends, as nobody may read one whose indexes are not there. The import waits at most
+a second for a lock. If anything is in its way (a lock, rows that are there already, a key that comes twice, rights that are lacking, an
+application's foreign key), all of it is rolled back. Then the rows are imported in the ordinary way.
 
 Why there are two ways: CPU seconds for a million new rows, client and server, on two busy cores (an import may take five times COPY):
 

@@ -9,8 +9,8 @@ from sqlalchemy import BigInteger, ColumnElement, String, Text, bindparam, delet
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.store.sql.database import Database
+from worker.store.sql.fast_statements import FastStatement
 from worker.store.sql.moments import Moment, database_now
-from worker.store.sql.prompt import Prompt
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import clicks, links, reconnections
 
@@ -76,7 +76,7 @@ class Links:
         )
         self._store_once = self._store.on_conflict_do_nothing(index_elements=["token_hash"])
         self._is_stored = select(k.id).where(k.token_hash == bindparam("of_hash", type_=String()))
-        self._press = Prompt(rows, pressing())
+        self._press = FastStatement(rows, pressing())
         hashes = rows.table("given", {"token_hash": Text()}).c
         self._withdraw = delete(links).where(
             rows.among(k.token_hash, select(hashes.token_hash)), ~exists().where(clicks.c.link_id == k.id)

@@ -36,7 +36,7 @@ def holds_institution(code: ColumnElement[str | None]) -> ColumnElement[bool]:
     return or_(*((literal(prefix) + func.coalesce(code, "")).in_(paused) for prefix in ("institution:", "outage:")))
 
 
-def holds_all(*scopes: str) -> ColumnElement[bool]:
+def any_paused(*scopes: str) -> ColumnElement[bool]:
     """Whether one of these scopes is paused."""
     return exists().where(pauses.c.scope.in_(scopes))
 
@@ -50,7 +50,7 @@ def holds_channel(kind: ColumnElement[str]) -> ColumnElement[bool]:
     """Whether a pause holds the channel of this column, by hand or by the breaker, or everything is paused."""
     paused = select(pauses.c.scope)
     scopes = ((literal(prefix) + kind).in_(paused) for prefix in (channel_scope(""), delivery_scope("")))
-    return or_(holds_all(EVERYTHING), *scopes)
+    return or_(any_paused(EVERYTHING), *scopes)
 
 
 def outage_scope(code: str) -> str:

@@ -40,7 +40,7 @@ from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment, later
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import institutions, members, reckonings, reconnections, state_literal
-from worker.store.sweeping import SHARE, SHARES
+from worker.store.sweeping import SECONDS, SECONDS_FOR
 
 i, m, r, k = institutions.c, members.c, reconnections.c, reckonings.c
 _R = ReconnectionState
@@ -167,7 +167,7 @@ class ReckoningStore:
         reason = await self._database.transaction(lambda connection: self._reckoning.begin(connection, now))
         if reason is None:
             return found
-        share = SHARES.get(reason, SHARE) if seconds is None else seconds
+        share = SECONDS_FOR.get(reason, SECONDS) if seconds is None else seconds
         while True:
             written, more = await self._database.transaction(
                 lambda connection: self._reckoning.page(connection, now, n=page)

@@ -1,7 +1,11 @@
 """The owner of ``reconciliations``: going through everything, where the list of changed members does not tell enough.
 
-At first, and once a day, since no list is perfect: triggers may be switched off, and logical replication does not run those of a statement. When
-settings change that the rule depends on. And when the table of members was emptied at once.
+A reconciliation begins:
+
+- in a new database;
+- once a day, because the list may lack members: triggers may be disabled, and logical replication runs none of those of a statement;
+- after a change of a setting that the rule depends on, or of the rule itself (:data:`RULE_VERSION`);
+- after ``TRUNCATE members``.
 
 It goes on in every sweep, for a share of its time, page by page: first the members that may be broken, then the reconnections that are
 open or at rest. Each page is one transaction, with the place where the next one begins. So a sweep that is killed loses nothing, and
@@ -24,7 +28,7 @@ from worker.store.sql.application import is_guid
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import members, reconciliations, reconnections
-from worker.store.transactions.visit import Found, Visits
+from worker.store.transactions.visit import VisitCounts, Visits
 
 m, r, rec = members.c, reconnections.c, reconciliations.c
 
@@ -44,7 +48,7 @@ class Page:
 
     #: Why there is a reconciliation.
     reason: str
-    found: Found
+    found: VisitCounts
 
 
 def rule_of(statuses: Collection[str], notice_days: Sequence[int]) -> str:

@@ -41,7 +41,7 @@ NOT_REACHED = "cannot be reached"
 _MANY = 100
 
 
-class Streak(msgspec.Struct, frozen=True, kw_only=True):
+class RefusalStreak(msgspec.Struct, frozen=True, kw_only=True):
     """Refusals that stopped a channel."""
 
     channel: str
@@ -109,7 +109,7 @@ class Refusals:
         now: datetime,
         *,
         probe_after: dict[str, timedelta],
-    ) -> list[Streak]:
+    ) -> list[RefusalStreak]:
         """Stop the channels on which these results make a streak; ``probe_after`` is how soon each kind of refusal is tried again."""
         new = {
             (d.notification.channel, d.refusal): d.doubt
@@ -127,7 +127,7 @@ class Refusals:
                     is_new = await put(
                         connection, self._rows, delivery_scope(channel), reason, now=now, probe_after=after
                     )
-                    streaks.append(Streak(channel=channel, reason=reason, given_back=given_back, is_new=is_new))
+                    streaks.append(RefusalStreak(channel=channel, reason=reason, given_back=given_back, is_new=is_new))
         return streaks
 
     async def is_refused_alone(
@@ -182,7 +182,7 @@ class Refusals:
         await self._notifications.give_back_attempts(connection, pending, now)
         ended = {row.id: row for row in cost if row.state != NotificationState.PENDING}
         behind = await self._reconnections.revivable(connection, sorted(ended))
-        # A step that was not spent had moved the beginning of the cadence along with it.
+        # A message that used up no reminder had raised `base_step` as well.
         await self._reconnections.restore_step(
             connection, [{"id": reconnection, "base": int(not ended[id_].spent)} for id_, reconnection in behind]
         )

@@ -29,7 +29,7 @@ from worker.store.sql.database import Database
 from worker.store.sql.moments import NEVER, Moment
 from worker.store.sql.tables import members, notification_reconnections, reconnections, state_literal, sweeps
 from worker.store.sql.triggers import EVERYTHING
-from worker.store.transactions.visit import Found, Visits
+from worker.store.transactions.visit import VisitCounts, Visits
 from worker.store.windows import Windows
 
 m, r = members.c, reconnections.c
@@ -38,7 +38,7 @@ _R = ReconnectionState
 #: Members visited in one transaction: keeps it short, and a sweep of millions flat.
 PAGE = 10_000
 #: Seconds that a sweep spends on a reconciliation: on the daily one, and on one that somebody waits for. At least one page is done.
-SHARES, SHARE = {"daily": 0.5}, 5.0
+SECONDS_FOR, SECONDS = {"daily": 0.5}, 5.0
 
 
 @dataclass(kw_only=True)
@@ -165,9 +165,9 @@ class SweepStore:
 
         await self._database.transaction(work)
 
-    async def visit_changed(self, now: datetime, *, grace: timedelta) -> Found:
+    async def visit_changed(self, now: datetime, *, grace: timedelta) -> VisitCounts:
         """Visit every member that is listed, page by page, so that memory stays flat."""
-        found, last = Found(), FIRST_ENTRY
+        found, last = VisitCounts(), FIRST_ENTRY
         while True:
             entries, visited = await self._database.transaction(partial(self._visit_page, last, now, grace))
             found += visited
@@ -177,10 +177,10 @@ class SweepStore:
 
     async def _visit_page(
         self, after: Entry, now: datetime, grace: timedelta, connection: AsyncConnection
-    ) -> tuple[Sequence[Entry], Found]:
+    ) -> tuple[Sequence[Entry], VisitCounts]:
         entries = await self._changes.take(connection, after, n=PAGE)
         if not entries:
-            return entries, Found()
+            return entries, VisitCounts()
         guids = list(dict.fromkeys(guid for guid, _ in entries))
         if guids[0] == EVERYTHING:
             await self._reconciling.begin(connection, self._rule, now, everything=True)
@@ -192,9 +192,9 @@ class SweepStore:
         await self._changes.strike(connection, [entry for entry in entries if entry[0] not in stay])
         return entries, found
 
-    async def reconcile(self, now: datetime, *, grace: timedelta) -> Found:
+    async def reconcile(self, now: datetime, *, grace: timedelta) -> VisitCounts:
         """Go on with a reconciliation that is under way, for a share of the sweep's time."""
-        found, began = Found(), time.monotonic()
+        found, began = VisitCounts(), time.monotonic()
         while True:
             page = await self._database.transaction(
                 lambda connection: self._reconciling.page(connection, self._visits, now, n=PAGE, grace=grace)
@@ -202,7 +202,7 @@ class SweepStore:
             if page is None:
                 return found
             found += page.found
-            if time.monotonic() - began > SHARES.get(page.reason, SHARE):
+            if time.monotonic() - began > SECONDS_FOR.get(page.reason, SECONDS):
                 return found
 
     async def remind(self, now: datetime, *, messages: int) -> tuple[int, int]:

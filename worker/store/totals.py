@@ -3,8 +3,9 @@
 A day is counted once, from the rows, six hours after its end; a row ``day`` says that it was. From then on `status` reads its total and
 no longer the rows, so it costs what happened since, and the rows may be deleted: a total stays as it is.
 
-Two moves touch what ended on an earlier day, `reopen` and `resend`, and so does a bounce. They take it off that day's total, in the same
-transaction; it is counted again on the day on which it ends anew. What `give_back` and `revive` undo ended within the last hour.
+Two moves change what ended on an earlier day, `reopen` and `resend`, and so does a bounce. If that day is counted already, they take it
+off the day's total in the same transaction. It is counted again with the day on which it ends anew. The moves `give_back` and `revive`
+need not: what they undo ended within the last hour, on a day that is not counted yet.
 """
 
 from collections.abc import Collection, Iterator

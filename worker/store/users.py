@@ -51,7 +51,7 @@ _USER = (
 )
 
 
-#: Of a GUID that the database gives back in another form than it was asked for.
+#: For a GUID that the database returns in another form than the one that was asked for, so that it is not found among the rows.
 _NOBODY = (None,) * len(_USER)
 
 

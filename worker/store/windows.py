@@ -3,8 +3,8 @@
 A reconnection has one live window at most that fetch or deliver stored. Beside it there are those that were minted for clicks. A window
 is handed out to one click at most: ``click_id`` is written only while it is NULL, and is unique.
 
-A URI is forgotten as soon as its window is superseded: by a fresh one, because nobody will be sent there any more, or, of a click, once
-its double click is over.
+A window is superseded when a fresh one replaces it, or its reconnection closes or is left out of its message and requeued. One that was
+minted for a click is superseded when the reconnection closes, or by the first sweep two minutes later. Its URI is deleted at the same time.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -91,7 +91,7 @@ class Windows:
     ) -> str | None:
         """Hand the live window of a reconnection out to a click: its encrypted URI; ``None`` if there is none for it.
 
-        Only a window whose every message carries our own link, so that its URI never left this database, and that no click had.
+        Hands out a window only if no click had it and every message about it carried our link. So its URI never left this database.
         """
         given = {"about": reconnection_id, "pressed": click_id, "fetched_after": fetched_after}
         uri: str | None = await connection.scalar(self._hand_out, given)

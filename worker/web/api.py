@@ -12,8 +12,8 @@ from typing import Any
 from aiohttp import hdrs, web
 from pydantic import SecretStr
 
+from worker.display_names import shown
 from worker.mx.identifiers import names_user
-from worker.names import shown
 from worker.policy.links import BankState
 from worker.runtime import Runtime
 from worker.stages.to_reconnect import BrokenBank, ToReconnect, opt_out, to_reconnect

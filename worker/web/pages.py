@@ -7,8 +7,8 @@ from typing import Any
 from aiohttp import hdrs, web
 
 from worker.channels.wording.languages import Language
+from worker.display_names import shown
 from worker.mx.uris import in_ascii
-from worker.names import shown
 from worker.settings import Settings
 from worker.stages.link_page import Page
 from worker.web import texts

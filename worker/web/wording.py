@@ -6,7 +6,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from worker.channels.wording.languages import Language
-from worker.names import shown
+from worker.display_names import shown
 from worker.stages.link_page import Page, PageBank
 
 

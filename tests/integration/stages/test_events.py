@@ -17,7 +17,7 @@ from worker.stages.sweep import sweep
 from worker.store.events.queue import EventStore
 from worker.store.events.recording import record_about
 from worker.store.pauses import EVENTS, PauseStore
-from worker.store.setting_back import set_back
+from worker.store.sandbox_time import set_back
 from worker.store.transactions.forget import ForgetStore
 
 USERS = 12

@@ -10,7 +10,7 @@ from worker.mx.client import MOST_GONE
 from worker.mx.retrying import begin_within
 from worker.stages.deliver import deliver
 from worker.stages.fetch import Fetch, fetch
-from worker.stages.mode import Mode
+from worker.stages.run_mode import RunMode
 from worker.stages.sweep import sweep
 from worker.store.pauses import MX, PauseStore
 from worker.store.transactions.fetch import FetchStore
@@ -464,10 +464,10 @@ async def test_a_row_that_takes_its_workers_down_is_set_aside_and_its_slice_mate
         slices = []
         for _ in range(30):
             # A worker claims, and dies with what it holds if the culprit is among it.
-            stage = Fetch(bench.runtime, _NoBreaker(), mode=Mode.WORK)  # type: ignore[arg-type]
+            stage = Fetch(bench.runtime, _NoBreaker(), mode=RunMode.WORK)  # type: ignore[arg-type]
             jobs = (await stage.claim(32)).jobs
             if not jobs:
-                stage = Fetch(bench.runtime, _NoBreaker(), mode=Mode.POISON)  # type: ignore[arg-type]
+                stage = Fetch(bench.runtime, _NoBreaker(), mode=RunMode.POISON)  # type: ignore[arg-type]
                 jobs = (await stage.claim(32)).jobs
             if not jobs:
                 break

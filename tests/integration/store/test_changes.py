@@ -289,7 +289,7 @@ class History:
 async def run_history(bench_for: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs a history from an empty database on, to a last sweep; small pages, and one page of a reconciliation a sweep."""
     monkeypatch.setattr(sweeping, "PAGE", 3)
-    monkeypatch.setattr(sweeping, "SHARE", 0.0)
+    monkeypatch.setattr(sweeping, "SECONDS", 0.0)
     history = History(await bench_for())
 
     async def run(many: list[tuple[Any, ...]]) -> None:

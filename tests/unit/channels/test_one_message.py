@@ -13,7 +13,9 @@ SLOW_DOWN = TryLater(code="http_429", after=60.0, whole_channel=True, refusal=Re
 
 def test_what_slows_the_channel_down_is_the_message_s_where_others_were_accepted() -> None:
     assert for_one_message(MESSAGE, SLOW_DOWN) is SLOW_DOWN
-    assert for_one_message(replace(MESSAGE, met_alone=True), SLOW_DOWN) == replace(SLOW_DOWN, whole_channel=False)
+    assert for_one_message(replace(MESSAGE, only_this_message=True), SLOW_DOWN) == replace(
+        SLOW_DOWN, whole_channel=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -27,4 +29,4 @@ def test_what_slows_the_channel_down_is_the_message_s_where_others_were_accepted
     ],
 )
 def test_every_other_outcome_stays_as_it_is(outcome: Outcome) -> None:
-    assert for_one_message(replace(MESSAGE, met_alone=True), outcome) is outcome
+    assert for_one_message(replace(MESSAGE, only_this_message=True), outcome) is outcome

@@ -11,7 +11,7 @@ import pytest
 import worker
 from worker.channels import registry
 from worker.cli import channel_checks, work
-from worker.policy.channel_choice import CHOICES, EMAIL, MESSENGER, PUSH_KINDS, Contact, Route, choose
+from worker.policy.channel_choice import CHOICES, DEVICE_CHANNELS, EMAIL, MESSENGER, Contact, Route, choose
 from worker.settings import Settings
 from worker.stages.explain import Explainer
 from worker.store.users import User
@@ -120,7 +120,7 @@ def test_every_folder_is_in_the_registry_under_its_own_name_with_a_setting_that_
 
 def test_email_is_tried_first_and_the_registry_has_a_kind_for_each_word_of_the_database():
     assert registry.names()[0] == EMAIL
-    assert set(registry.names()) == {EMAIL, *PUSH_KINDS, MESSENGER}
+    assert set(registry.names()) == {EMAIL, *DEVICE_CHANNELS, MESSENGER}
 
 
 #: Who else names a push service, and why.
@@ -138,4 +138,4 @@ def test_nothing_outside_a_channels_folder_names_a_push_service():
             continue
         words = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
         settings = {kind.switch for kind in registry.KINDS if kind.name != EMAIL}
-        assert not words & {*PUSH_KINDS, *settings}, f"{place}: ask worker/channels/registry.py instead"
+        assert not words & {*DEVICE_CHANNELS, *settings}, f"{place}: ask worker/channels/registry.py instead"

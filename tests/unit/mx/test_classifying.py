@@ -25,7 +25,7 @@ from worker.mx.answers import (
     Window,
 )
 from worker.mx.classifying import classify_member, classify_window
-from worker.mx.failures import LONGEST_WAIT
+from worker.mx.error_statuses import LONGEST_WAIT
 from worker.mx.uris import check_uri
 
 ASKED = "MBR-7c6f361b-e582-15b6-60c0-358f12466b4b"

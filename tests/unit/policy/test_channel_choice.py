@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.policy.channel_choice import CHOICES, PUSH_KINDS, Contact, Nobody, Route, choose
+from worker.policy.channel_choice import CHOICES, DEVICE_CHANNELS, Contact, Nobody, Route, choose
 
-ALL = ("email", *PUSH_KINDS)
+ALL = ("email", *DEVICE_CHANNELS)
 MAIL = "ana@mail.example"
 PHONE, TABLET, IPHONE, BROWSER = ("fcm", "phone"), ("fcm", "tablet"), ("apns", "iphone"), ("webpush", "browser")
 

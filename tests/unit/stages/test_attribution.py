@@ -6,12 +6,12 @@ import pytest
 
 from worker.mx.answers import Failure, Gone, HostileUri, RefusedClient, RejectedRequest, RetryLater, Unsupported
 from worker.mx.retrying import NOT_ASKED
-from worker.policy.mx_failures import OUR_FAULT, Kind, MxFailure
+from worker.policy.mx_failures import OUR_FAULT, FailureKind, MxFailure
 from worker.policy.streaks import MANY, OUT_OF
 from worker.stages.attribution import Attribution, failure_of
 from worker.stages.breaker import Breaker
 
-UPSTREAM = MxFailure(kind=Kind.UPSTREAM, code="http_503")
+UPSTREAM = MxFailure(kind=FailureKind.UPSTREAM, code="http_503")
 MEMBER = 1
 
 
@@ -24,19 +24,19 @@ def new(*, probe: bool = False) -> tuple[Attribution, Breaker]:
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        (RefusedClient(code="http_401"), Kind.REFUSED),
-        (RetryLater(code="http_429", after=3.0), Kind.PACED),
-        (RetryLater(code=NOT_ASKED, upstream=False), Kind.PACED),
-        (RetryLater(code="http_503"), Kind.UPSTREAM),
-        (RetryLater(code="http_409", upstream=False), Kind.PASSING),
-        (Gone(), Kind.GONE),
-        (Unsupported(), Kind.UNSUPPORTED),
-        (RejectedRequest(code="http_422"), Kind.REJECTED),
-        (HostileUri(code="uri_not_https"), Kind.HOSTILE),
+        (RefusedClient(code="http_401"), FailureKind.REFUSED),
+        (RetryLater(code="http_429", after=3.0), FailureKind.PACED),
+        (RetryLater(code=NOT_ASKED, upstream=False), FailureKind.PACED),
+        (RetryLater(code="http_503"), FailureKind.UPSTREAM),
+        (RetryLater(code="http_409", upstream=False), FailureKind.PASSING),
+        (Gone(), FailureKind.GONE),
+        (Unsupported(), FailureKind.UNSUPPORTED),
+        (RejectedRequest(code="http_422"), FailureKind.REJECTED),
+        (HostileUri(code="uri_not_https"), FailureKind.HOSTILE),
     ],
     ids=lambda value: getattr(value, "code", ""),
 )
-def test_every_answer_has_its_row_in_the_table(answer: Failure | HostileUri, kind: Kind) -> None:
+def test_every_answer_has_its_row_in_the_table(answer: Failure | HostileUri, kind: FailureKind) -> None:
     assert failure_of(answer) == MxFailure(kind=kind, code=answer.code, after=getattr(answer, "after", None))
 
 
@@ -48,8 +48,8 @@ def test_a_failure_is_undecided_until_mx_serves_somebody() -> None:
     assert not attribution.may_be_mx(MEMBER)
 
 
-@pytest.mark.parametrize("kind", [Kind.GONE, Kind.UNSUPPORTED, Kind.REJECTED, Kind.HOSTILE])
-def test_an_answer_that_only_a_working_mx_gives_decides_for_the_others(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [FailureKind.GONE, FailureKind.UNSUPPORTED, FailureKind.REJECTED, FailureKind.HOSTILE])
+def test_an_answer_that_only_a_working_mx_gives_decides_for_the_others(kind: FailureKind) -> None:
     attribution, _ = new()
     attribution.failed(UPSTREAM, MEMBER)
     attribution.failed(MxFailure(kind=kind, code="x"), 2)
@@ -57,7 +57,7 @@ def test_an_answer_that_only_a_working_mx_gives_decides_for_the_others(kind: Kin
     assert not attribution.may_be_mx(2)
 
 
-@pytest.mark.parametrize("failure", [MxFailure(kind=Kind.PACED, code="http_429"), OUR_FAULT])
+@pytest.mark.parametrize("failure", [MxFailure(kind=FailureKind.PACED, code="http_429"), OUR_FAULT])
 def test_too_many_requests_and_busy_members_make_no_streak_and_decide_nothing(failure: MxFailure) -> None:
     attribution, breaker = new()
     attribution.failed(UPSTREAM, MEMBER)
@@ -98,7 +98,7 @@ def test_no_more_is_given_out_than_a_streak_can_hold() -> None:
 
 def test_refused_credentials_are_never_the_members_fault() -> None:
     attribution, breaker = new()
-    assert attribution.failed(MxFailure(kind=Kind.REFUSED, code="http_401"), MEMBER)
+    assert attribution.failed(MxFailure(kind=FailureKind.REFUSED, code="http_401"), MEMBER)
     assert breaker.tripped
     assert not attribution.may_be_mx(MEMBER)
 

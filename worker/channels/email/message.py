@@ -19,8 +19,8 @@ from worker.channels import BadAddress, DurableLink, Failed, Message
 from worker.channels.email.addresses import Mailbox, NotAMailbox, NotEncodable, parse_mailbox
 from worker.channels.email.texts import Texts, texts_for
 from worker.channels.email.wording import Wording, word
+from worker.display_names import shown
 from worker.errors import SettingsError
-from worker.names import shown
 from worker.settings import Settings
 
 #: RFC 5322, 2.1.1: characters that a line should not exceed, without its CRLF.

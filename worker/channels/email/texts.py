@@ -20,7 +20,7 @@ Templates get these variables:
   until which it works) and ``unsubscribe`` (where a customer asks for no more messages). Without it, they are ``None``.
 
 Invisible characters are removed from names. A name in the other writing direction is put between FSI and PDI
-(:mod:`worker.names`); in HTML the filter ``bdi`` puts it in a ``<bdi>`` element instead.
+(:mod:`worker.display_names`); in HTML the filter ``bdi`` puts it in a ``<bdi>`` element instead.
 
 Templates run in Jinja's sandbox, and an undefined variable is an error. At the start a tenant's templates are rendered in every
 language and for every kind of message. So a mistake is one error line at the start, not a mail that fails later.

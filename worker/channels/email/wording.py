@@ -9,7 +9,7 @@ from worker.channels import Bank, Message
 from worker.channels.email.texts import DATES, EXPIRING, RECONNECT, Texts, values_for
 from worker.channels.wording import languages
 from worker.channels.wording.languages import Language
-from worker.names import shown
+from worker.display_names import shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from worker.channels import DurableLink, Message
 from worker.channels.push.text import word
-from worker.names import shown
+from worker.display_names import shown
 
 
 def content(message: Message, link: DurableLink, *, app: str, default_locale: str | None) -> Mapping[str, Any]:

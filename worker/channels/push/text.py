@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from worker.channels import Message
 from worker.channels.wording.languages import SOURCE, language_for
-from worker.names import shown
+from worker.display_names import shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from babel.dates import format_date, format_time
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
+from worker.display_names import isolated
 from worker.errors import SettingsError
-from worker.names import isolated
 
 #: The language of the msgids.
 SOURCE = "en"
@@ -47,7 +47,7 @@ class Language:
         return format_time(moment, "short", locale=self.locale)
 
     def isolated(self, name: str) -> str:
-        """A name for the middle of a sentence in this language; see :func:`worker.names.isolated`."""
+        """A name for the middle of a sentence in this language; see :func:`worker.display_names.isolated`."""
         return isolated(name, right_to_left=self.locale.text_direction == "rtl")
 
 

@@ -21,8 +21,8 @@ from jinja2 import (
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from worker.channels.wording.languages import Language, languages
+from worker.display_names import bdi
 from worker.errors import SettingsError
-from worker.names import bdi
 
 
 def environment_for(ours: Path, folder: Path | None, language: Language) -> ImmutableSandboxedEnvironment:

@@ -14,9 +14,8 @@ and then they queue. During a silence of MX a click is refused at once. While
 Redis is away it takes a moment of its process's own share. Example with 50 a second: five clicks within a second go at once, and the
 next five moments of the batch come 103 ms later than they would have.
 
-A sync waits behind all others (``wait_behind_others``): it takes only moments that nobody has reserved by 50 ms ahead. A process that has
-more to ask reserves 100 ms before its moments end, so while fetch uses the whole rate a sync gets none of it, and all of it as soon as
-fetch is through.
+A sync has the lowest priority (``wait_behind_others``). It reserves only moments at most 50 ms ahead. Other processes reserve their next
+moments 100 ms before theirs end. So while fetch uses the whole rate, the sync gets none. When fetch is done, the sync gets all of it.
 
 By default only the second one works: no rate, and 200 requests at once in each process. A silence that MX asks for holds for all
 processes: ``Retry-After`` of a 429 or 503, at most 1 h; 1 s for a 429 without it. When MX serves nobody, the breaker

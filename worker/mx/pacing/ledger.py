@@ -135,8 +135,11 @@ class Ledger(Protocol):
         ``reach``: how far ahead moments may lie (seconds); without it, as far as the horizon. Who asks for less waits behind all others.
 
         ``horizon``: how far ahead others may have reserved; after so many seconds every moment granted until now has passed.
-        ``block``: no process may send for so many seconds. ``careful``: 1 if others may hold moments that an emptied ledger lost, 2 if
-        they may be sending without it. Raises whatever Redis raises.
+        ``block``: no process may send for so many seconds.
+        ``careful``: when to start one horizon from now, so that moments held by others have passed. 0: never. 1: if the ledger is empty.
+        2: also if its next free moment has passed, since others may have sent without Redis.
+
+        Raises whatever Redis raises.
         """
 
     async def close(self) -> None:

@@ -1,6 +1,6 @@
 """The demonstration's forty days: what happens on each, and how many messages every customer must have by then.
 
-Time is accelerated by moving every stored moment back (:mod:`worker.store.setting_back`) between two sweeps. Worker, broker, bank,
+Time is accelerated by moving every stored moment back (:mod:`worker.store.sandbox_time`) between two sweeps. Worker, broker, bank,
 mailbox and phones are real processes and do not notice. Users' time zones are moved too, so that their clocks agree. The run stops
 shortly before and after each day on which something must happen, and on quiet days between them. Messages are counted where they
 arrive, never in our own database.
@@ -29,7 +29,7 @@ from worker.stages.sweep import sweep
 from worker.store.queries.reports import ReportStore
 from worker.store.queries.returns import Returns, ReturnStore
 from worker.store.queries.standing import Standing, StandingStore
-from worker.store.setting_back import set_back
+from worker.store.sandbox_time import set_back
 from worker.store.sweeping import SweepReport
 
 #: The work of one stop takes seconds; after this time it has failed (seconds).

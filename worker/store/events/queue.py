@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.store.pauses import EVENTS, EVERYTHING, holds_all
+from worker.store.pauses import EVENTS, EVERYTHING, any_paused
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment, database_now
 from worker.store.sql.rows import Rows
@@ -214,7 +214,7 @@ def _claimable(now: Any, *, probe: bool = False) -> ColumnElement[bool]:
     # The subquery is run for each row until the limit is reached. For NOT EXISTS PostgreSQL may read every waiting event first.
     waiting = events.alias("waiting")
     oldest = select(func.min(waiting.c.id)).where(waiting.c.subject == e.subject, _waits(waiting.c.state))
-    paused = holds_all(EVERYTHING) if probe else holds_all(EVERYTHING, EVENTS)
+    paused = any_paused(EVERYTHING) if probe else any_paused(EVERYTHING, EVENTS)
     return and_(e.state == state_literal(WAITING), _free(now), e.id == oldest.scalar_subquery(), ~paused)
 
 

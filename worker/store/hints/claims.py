@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.poison import MOST_DEATHS, batch_size
 from worker.store.hints.claimed import ClaimedHints, HintResult, claimed_hints
-from worker.store.pauses import EVERYTHING, MX, holds_all
+from worker.store.pauses import EVERYTHING, MX, any_paused
 from worker.store.sql.moments import Moment, database_now, later
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import hints, members, state_literal
@@ -33,7 +33,7 @@ from worker.store.sql.tables import hints, members, state_literal
 h = hints.c
 
 #: Seconds between two readings of one member.
-APART = 3.0
+READS_APART = 3.0
 #: How long a hint is kept after it came last. MX repeats a webhook for about a day.
 KEPT = timedelta(days=2)
 #: Old hints deleted at once.
@@ -67,7 +67,7 @@ class HintClaims:
             update(hints).where(mine).values(lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())))
         )
         self._finish = _finish_statement(rows)
-        self._waiting = and_(h.state == _DUE, h.next_attempt_at <= _NOW, ~holds_all(EVERYTHING, MX))
+        self._waiting = and_(h.state == _DUE, h.next_attempt_at <= _NOW, ~any_paused(EVERYTHING, MX))
         self._lost = and_(h.state == _LEASED, h.lease_expires_at < database_now())
 
     async def claim(
@@ -200,7 +200,8 @@ def _claimable(*, poison: bool) -> ColumnElement[bool]:
         select(func.count())
         .select_from(other)
         .where(
-            o.member_guid == h.member_guid, or_(o.state == _LEASED, later(o.read_at, literal(APART, Float())) > _NOW)
+            o.member_guid == h.member_guid,
+            or_(o.state == _LEASED, later(o.read_at, literal(READS_APART, Float())) > _NOW),
         )
         .correlate(hints)
     )
@@ -208,7 +209,7 @@ def _claimable(*, poison: bool) -> ColumnElement[bool]:
     return and_(
         h.state == _DUE,
         h.next_attempt_at <= _NOW,
-        ~holds_all(EVERYTHING, MX),
+        ~any_paused(EVERYTHING, MX),
         deaths,
         in_hand.scalar_subquery() == 0,
     )

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.policy.links import BankState, state_of_bank
 from worker.store.links import LinkAt
 from worker.store.sql.database import Database
+from worker.store.sql.fast_statements import FastStatement
 from worker.store.sql.moments import Moment, database_now
-from worker.store.sql.prompt import Prompt
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import links, members, notification_reconnections, reconnections, state_literal, users
 
@@ -64,20 +64,20 @@ class LinkReads:
 
     def __init__(self, rows: Rows) -> None:
         columns = (k.id, k.user_guid, k.notification_id, k.created_at, k.expires_at, u.locale, u.timezone)
-        self._find = Prompt(
+        self._find = FastStatement(
             rows,
             select(*columns, database_now().label("now"))
             .outerjoin(users, u.user_guid == k.user_guid)
             .where(k.token_hash == bindparam("token_hash", type_=String())),
         )
-        self._named = Prompt(rows, _named_themselves().limit(MOST_SHOWN))
-        self._one_named = Prompt(rows, _named_themselves().where(r.id == _NAMED, r.closed_at.is_(None)))
+        self._named = FastStatement(rows, _named_themselves().limit(MOST_SHOWN))
+        self._one_named = FastStatement(rows, _named_themselves().where(r.id == _NAMED, r.closed_at.is_(None)))
         of_message, of_user = rows.among(_first.c.id, _named_by_message()), rows.among(_first.c.id, _open_or_closed())
-        self._of_message = Prompt(rows, _banks(of_message).limit(MOST_SHOWN))
-        self._of_user = Prompt(rows, _banks(of_user).limit(MOST_SHOWN))
+        self._of_message = FastStatement(rows, _banks(of_message).limit(MOST_SHOWN))
+        self._of_user = FastStatement(rows, _banks(of_user).limit(MOST_SHOWN))
         its_member = rows.among(_first.c.member_guid, _members_of_message())
-        self._one_of_message = Prompt(rows, _banks(_first.c.id == _NAMED, its_member))
-        self._one_of_user = Prompt(rows, _banks(_first.c.id == _NAMED))
+        self._one_of_message = FastStatement(rows, _banks(_first.c.id == _NAMED, its_member))
+        self._one_of_user = FastStatement(rows, _banks(_first.c.id == _NAMED))
 
     async def find(self, connection: AsyncConnection, token_hash: str) -> LinkNow | None:
         """The link with this token, expired ones too."""
@@ -111,7 +111,7 @@ class LinkReads:
         return found[0] if found else None
 
     async def _read(
-        self, connection: AsyncConnection, statement: Prompt, link: LinkAt, **more: object
+        self, connection: AsyncConnection, statement: FastStatement, link: LinkAt, **more: object
     ) -> list[BankNow]:
         given = {"user_guid": link.user_guid, "notification_id": link.notification_id, "made_at": link.created_at}
         return [bank_of(row) for row in await statement.rows(connection, given | more)]

@@ -14,7 +14,7 @@ from sqlalchemy import Table, and_, case, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.states import LIVE, OPEN
-from worker.store.pauses import EVERYTHING, MX, holds_all, holds_channel, holds_institution
+from worker.store.pauses import EVERYTHING, MX, any_paused, holds_channel, holds_institution
 from worker.store.queries.sampling import EXACT, Source, sample_of, up_to
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment, database_now
@@ -153,7 +153,7 @@ class StandingStore:
         is_reconnection = "reason" in c
         waiting = c.state == state_literal("due" if is_reconnection else "pending")
         paused = (
-            or_(holds_all(EVERYTHING, MX), holds_institution(c.institution_code))
+            or_(any_paused(EVERYTHING, MX), holds_institution(c.institution_code))
             if is_reconnection
             else holds_channel(c.channel)
         )

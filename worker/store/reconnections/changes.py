@@ -98,8 +98,8 @@ def applying(rows: Rows) -> Any:
     """The UPDATE that writes changes.
 
     A column for which a change gives no value keeps its value. Two columns follow the state instead. ``next_attempt_at`` is NULL after a
-    move that gives none. ``next_check_at`` is NULL once the reconnection closed; after a move to another state it stays where it is
-    earlier than the one that is given, since a click or a hint wrote it.
+    move that gives none. ``next_check_at`` is NULL once the reconnection closed. After a move to another open state the row keeps its own
+    ``next_check_at`` if that is earlier than the given one, or if none is given: a click or a hint wrote it.
     """
     given = rows.table(
         "given",

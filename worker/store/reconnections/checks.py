@@ -1,7 +1,7 @@
 """Which members are read at MX, to see whether they are back: those of notified reconnections, and of due ones after a click or ``/done``.
 
-A check needs no lease: taking it puts the next check ahead. So a check that dies is made again, and the result of one that was
-superseded by a reminder or a fetch is discarded by state and epoch.
+A check needs no lease: taking it writes when the next one is due. So a check that is lost with its worker is made again then. If a
+reminder or a fetch came meanwhile, state or epoch differ, and the result is discarded.
 """
 
 from datetime import datetime
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.recovery import FOR_CLICK
 from worker.policy.states import ReconnectionState
-from worker.store.pauses import EVERYTHING, MX, holds_all
+from worker.store.pauses import EVERYTHING, MX, any_paused
 from worker.store.sql.moments import Moment, later
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import reconnections, state_literal
@@ -50,7 +50,10 @@ class MemberChecks:
     async def take(
         self, connection: AsyncConnection, n: int, *, now: datetime, again_at: datetime
     ) -> list[MemberCheck]:
-        """Take up to ``n`` reconnections whose member is to be read; if nothing comes of it they are again at ``again_at``."""
+        """Take up to ``n`` reconnections whose check is due, and set their next check to ``again_at``.
+
+        If this check is lost, it is made again then.
+        """
         rows = await connection.execute(self._take, {"n": n, "now": now, "again_at": again_at})
         return [
             MemberCheck(
@@ -83,7 +86,7 @@ def only_for_click() -> ColumnElement[Any]:
 def _to_check(now: ColumnElement[datetime]) -> ColumnElement[bool]:
     # As ix_reconnections_check says it, the states in the same order: SQLite compares the text.
     states = r.state.in_((state_literal(_R.NOTIFIED), state_literal(_R.DUE)))
-    return and_(states, r.next_check_at <= now, ~holds_all(EVERYTHING, MX))
+    return and_(states, r.next_check_at <= now, ~any_paused(EVERYTHING, MX))
 
 
 def _take_statement(rows: Rows) -> Any:

@@ -26,7 +26,7 @@ from worker.policy.poison import batch_size
 from worker.policy.selection import MemberFacts
 from worker.policy.states import Mover, ReconnectionState, check
 from worker.store.members import muted
-from worker.store.pauses import EVERYTHING, MX, holds_all, holds_institution
+from worker.store.pauses import EVERYTHING, MX, any_paused, holds_institution
 from worker.store.reconnections.checks import only_for_click
 from worker.store.reconnections.transitions import OUTAGE_OVER
 from worker.store.selection import FACTS, facts_of
@@ -170,7 +170,7 @@ def _may_go(row: Any, *, probe: bool, poison: bool | None = False) -> ColumnElem
 
     No pause covers it, and its workers did not die; with ``poison`` only rows whose workers died, with ``None`` either.
     """
-    paused = or_(holds_all(*((EVERYTHING,) if probe else (EVERYTHING, MX))), holds_institution(row.institution_code))
+    paused = or_(any_paused(*((EVERYTHING,) if probe else (EVERYTHING, MX))), holds_institution(row.institution_code))
     if poison is None:
         return ~paused
     return and_(~paused, row.lost_leases > 0 if poison else row.lost_leases == 0)
@@ -218,8 +218,9 @@ def _lease_statement(rows: Rows, *, probe: bool = False, poison: bool = False) -
     sibling = reconnections.alias("sibling")
     along = (
         select(sibling.c.id)
-        # A join, and conditions of the row alone: for one user at a time PostgreSQL takes the index of users, even when it
-        # does not know yet that a sweep opened a million reconnections, and takes the index of all that are open for a short one.
+        # A join with conditions on this row only. Then PostgreSQL looks up one user at a time by the index of users. It does so even
+        # before its statistics show the million reconnections that a sweep opened, while it still believes the index of open ones to
+        # be short.
         .join(due, sibling.c.user_guid == due.c.user_guid)
         .where(
             sibling.c.closed_at.is_(None),

@@ -25,10 +25,10 @@ _NOW = bindparam("now", type_=Moment())
 
 
 #: Two checks of a member for a hint are so far apart at least (seconds).
-APART = 10.0
+CHECKS_APART = 10.0
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class LockedReconnection(msgspec.Struct, frozen=True, kw_only=True):
     """Where a reconnection stands, its row locked."""
 
     state: ReconnectionState
@@ -68,12 +68,12 @@ class Clicked:
             )
         )
 
-    async def lock(self, connection: AsyncConnection, id_: int) -> Standing:
+    async def lock(self, connection: AsyncConnection, id_: int) -> LockedReconnection:
         """Where it stands. Nobody moves it until the transaction ends. Its user may have been forgotten: then it is as one that is gone."""
         row = (await connection.execute(self._lock, {"of": id_})).first()
         if row is None:
-            return Standing(state=_R.GONE, is_open=False)
-        return Standing(state=_R(row.state), is_open=row.closed_at is None)
+            return LockedReconnection(state=_R.GONE, is_open=False)
+        return LockedReconnection(state=_R(row.state), is_open=row.closed_at is None)
 
     async def owe(self, connection: AsyncConnection, id_: int, clicked_at: datetime) -> None:
         """MX or the bank failed a click of this moment."""
@@ -125,7 +125,7 @@ def _sooner(moment: ColumnElement[datetime]) -> ColumnElement[Any]:
 
 
 def _check_now(column: ColumnElement[Any]) -> Any:
-    rested = later(r.outcome_at, literal(APART, Float()))
+    rested = later(r.outcome_at, literal(CHECKS_APART, Float()))
     return (
         update(reconnections)
         .where(column == bindparam("guid", type_=String()), r.closed_at.is_(None), ~IS_NOTICE)

@@ -1,7 +1,12 @@
-"""Closing reconnections: nothing else wipes their windows, cancels or shrinks their messages, or marks their members well.
+"""Closing reconnections: what else happens to their windows, messages and members, in the same transaction.
 
 A stage closes reconnections one by one, together with its other results: :meth:`Transitions.apply` writes them, and calls
-:meth:`Closing.finish`. A sweep closes all that satisfy a condition: :meth:`Closing.close`.
+:meth:`Closing.finish`. A sweep closes all that satisfy a condition: :meth:`Closing.close`, which calls it too. Nothing else deletes the URIs
+of their windows, takes them out of their messages, or writes into ``members`` that a member is well.
+
+Pending messages that are about nothing else are cancelled by :meth:`Closing.close`. A click, a sync and a hint call ``cancel_about``
+themselves after ``apply``. The stages need not: deliver writes the state of its own message, and fetch and verify close no reconnection
+that a pending message is about.
 """
 
 from collections.abc import Collection, Mapping, Sequence

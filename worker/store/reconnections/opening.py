@@ -43,9 +43,10 @@ class Opening:
         self._now: ColumnElement[datetime] = bindparam("now", type_=Moment())
 
     def to_open(self) -> ColumnElement[bool]:
-        """Broken, and neither in hand nor at rest after a reconnection that ended without success. A newer date is a new break.
+        """Whether to open one: the member is broken, none is open, and none that ended without success still blocks it (``reopen_at``).
 
-        A member that another row follows under its old GUID is told of by that row.
+        A revocation later than that end lifts the block, and so does an expiry date later than it that has passed. A notice that ended
+        never blocks. A member is skipped if another row of the same user moved to its GUID: that row's reconnection covers it.
         """
         revoked_at, never = normalised(m.token_revoked_at), literal(NEVER, Moment())
         newer = or_(

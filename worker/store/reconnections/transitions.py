@@ -232,7 +232,7 @@ class Transitions:
     async def restore_step(self, connection: AsyncConnection, steps: Sequence[Mapping[str, int]]) -> None:
         """``restore_step``: the streak of refusals was our fault, so the message is pending again, and the step that it had used up is to come again.
 
-        ``base`` of a step: how far the message had moved the beginning of the cadence along.
+        ``base``: 1 if the message had used up no reminder, so that ``base_step`` had grown too; else 0.
         """
         check("restore_step", Mover.DELIVER, _R.DUE, _R.READY)
         if steps:

@@ -20,8 +20,8 @@ from worker.errors import DatabaseUnavailable
 from worker.settings import Settings
 from worker.store.events.recording import Outbox
 from worker.store.sql.database_errors import as_worker_error, passes, wrong_encoding
+from worker.store.sql.fast_statements import send
 from worker.store.sql.moments import READ_MOMENT, read_moment_sqlite
-from worker.store.sql.prompt import send
 from worker.store.sql.rows import rows_of
 
 T = TypeVar("T")

@@ -12,11 +12,13 @@ marks. On SQLite, where dates are text in many forms, every date counts.
 Listing one twice, or one that need not be visited, does nothing.
 
 PostgreSQL: one trigger a statement, over its transition tables, so that a bulk update pays once. No writer waits for a sweep, nor a sweep
-for a writer. A writer locks the entry of a member that is listed already, and so keeps it there until its own transaction ends: a sweep
-leaves out entries that are locked. If it cannot lock it at once, it adds another entry; so does a writer whose transaction is isolated more than
-usual, since an entry that a sweep has struck off meanwhile would fail its write. The functions run with their owner's rights: an
-application needs none on our tables. They forbid joins by nested loops and whole reads of tables, because a plan is made by the first
-statement of a session: one that is good for one row takes hours for a hundred thousand. And they join and sort a bulk update in memory.
+for a writer. If the member is listed already, the writer locks that entry. A sweep skips locked entries, so the entry stays until the
+writer's transaction ends. If the lock is not free, the writer adds another entry. It also adds one above READ COMMITTED, where locking an
+entry that a sweep has deleted would make the write fail.
+
+The functions run with their owner's rights: an application needs none on our tables. They forbid joins by nested loops and whole reads of
+tables, because a plan is made by the first statement of a session: one that is good for one row takes hours for a hundred thousand. And
+they join and sort a bulk update in memory.
 
 SQLite: a trigger a row. It has one writer at a time, so an entry is simply there or not.
 """

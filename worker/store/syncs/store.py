@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.policy.listing import Position
+from worker.policy.list_checks import Position
 from worker.store.mx_answers import Applied, MxMember, MxUser, says_nothing_new
 from worker.store.mx_members import apply_members, apply_users, mark_gone
 from worker.store.sql.database import Database

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.store.changes import Changes
 from worker.store.consents import Consents
 from worker.store.sql.database import Database
-from worker.store.transactions.visit import Found, Visits
+from worker.store.transactions.visit import VisitCounts, Visits
 
 
 class CatchUpStore:
@@ -27,7 +27,7 @@ class CatchUpStore:
     async def catch_up(self, member_guids: Collection[str], now: datetime, *, grace_seconds: float) -> tuple[int, int]:
         """Close what is over, and open what is broken; how many reconnections of each."""
 
-        async def work(connection: AsyncConnection) -> Found:
+        async def work(connection: AsyncConnection) -> VisitCounts:
             # Not earlier than a sweep has decided for: what passed since would be undone, and no sweep would list it again.
             as_of = await self._changes.as_of(connection, now)
             await self._consents.go_on_of(connection, member_guids, as_of)

@@ -28,7 +28,7 @@ from worker.store.reconnections.clicked import Clicked
 from worker.store.reconnections.transitions import Transitions
 from worker.store.sql.database import Database
 from worker.store.sql.moments import database_now
-from worker.store.transactions.click_statements import ClickStatements, Found
+from worker.store.transactions.click_statements import ClickStatements, PressedReconnection
 from worker.store.windows import NewWindow, Windows
 
 
@@ -166,29 +166,29 @@ class ClickStore:
         connection: AsyncConnection,
         link: LinkAt,
         begun: Begun,
-        found: Found,
+        found: PressedReconnection,
         *,
         max_age: timedelta | None,
         is_usable: Callable[[str], bool],
     ) -> tuple[str, Begun] | None:
         """How a click ends for which MX need not or may not be asked; ``None``: it is to be asked."""
         assert begun.bank is not None and begun.press is not None, "a click on a bank"  # noqa: S101, PT018
-        bank, press, become = begun.bank, begun.press, msgspec.structs.replace
+        bank, press, replace = begun.bank, begun.press, msgspec.structs.replace
         if not found.is_open:
-            return str(found.state), become(begun, what=PressResult.OVER)
+            return str(found.state), replace(begun, what=PressResult.OVER)
         if found.is_paused:
             await self._clicked.owe(connection, bank.reconnection_id, link.now)
-            return "paused", become(begun, what=PressResult.PAUSED)
+            return "paused", replace(begun, what=PressResult.PAUSED)
         if found.may_have_window:
             oldest = FIRST if max_age is None else link.now - max_age
             uri = await self._windows.hand_out(connection, bank.reconnection_id, press.id, fetched_after=oldest)
             if uri is not None and is_usable(uri):
                 await self._clicked.serve(connection, bank.reconnection_id, moved_to=None)
-                return "stored_window", become(begun, what=PressResult.HANDED_OUT, encrypted_uri=uri)
+                return "stored_window", replace(begun, what=PressResult.HANDED_OUT, encrypted_uri=uri)
             if uri is not None:
                 await self._windows.take_back(connection, press.id)
         until = found.no_mint_before
-        return None if until is None else ("too_many", become(begun, what=PressResult.TOO_MANY, until=until))
+        return None if until is None else ("too_many", replace(begun, what=PressResult.TOO_MANY, until=until))
 
     async def _bank(self, connection: AsyncConnection, link: LinkAt, named: int | None) -> BankNow | None:
         """The bank that is named, else the only open one, else, where none is open, the only one. ``None``: the user has to choose."""

@@ -15,9 +15,9 @@ from worker.store.clicks import Press, beginning, finishing, nth_mint
 from worker.store.links import pressing
 from worker.store.pauses import holds_by_hand
 from worker.store.queries.link_page import BankNow, bank_of, columns_of_bank
-from worker.store.reconnections.clicked import Standing, noting, serving
+from worker.store.reconnections.clicked import LockedReconnection, noting, serving
+from worker.store.sql.fast_statements import FastStatement
 from worker.store.sql.moments import Moment, later
-from worker.store.sql.prompt import Prompt
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import links, members, notification_reconnections, reconnections
 from worker.store.windows import may_be_handed_out, storing_clicked
@@ -26,12 +26,12 @@ r, k, item = reconnections.c, links.c, notification_reconnections.c
 
 _NOW: Any = bindparam("now", type_=Moment())
 #: Presses of one link that are closer to each other are begun step by step (seconds).
-_APART = 2.0
+_PRESSES_APART = 2.0
 #: As good as no bound to a window's age (seconds).
 NO_AGE = 10.0 * 365 * 86_400
 
 
-class Found(Standing, frozen=True, kw_only=True):
+class PressedReconnection(LockedReconnection, frozen=True, kw_only=True):
     """Where a reconnection stands that a user pressed the button of, and what stands in the way of a window, or may serve as one."""
 
     #: An operator paused everything, or its institution.
@@ -59,11 +59,11 @@ class ClickStatements:
         self._is_sqlite = rows.is_sqlite
         if rows.is_sqlite:
             # Not by RETURNING: SQLAlchemy writes its columns without their tables, so in a subquery ``id`` would be the window's.
-            self._found = Prompt(rows, select(*found).where(r.id == bindparam("of", type_=BigInteger())))
+            self._found = FastStatement(rows, select(*found).where(r.id == bindparam("of", type_=BigInteger())))
         else:
-            self._found = Prompt(rows, self._noting.returning(*found))
-            self._begin = Prompt(rows, _begin_at_once(rows))
-            self._serve = Prompt(rows, _serve_at_once(rows))
+            self._found = FastStatement(rows, self._noting.returning(*found))
+            self._begin = FastStatement(rows, _begin_at_once(rows))
+            self._serve = FastStatement(rows, _serve_at_once(rows))
 
     async def note(
         self,
@@ -73,7 +73,7 @@ class ClickStatements:
         now: datetime,
         *,
         max_age: timedelta | None,
-    ) -> Found:
+    ) -> PressedReconnection:
         """A user pressed the button: its member is checked soon. Locks the reconnection; the link must be locked."""
         given = {
             "of": reconnection_id,
@@ -86,7 +86,7 @@ class ClickStatements:
         if self._is_sqlite:
             await connection.execute(self._noting, given)
         row = await self._found.first(connection, given)
-        return Found(
+        return PressedReconnection(
             state=ReconnectionState(row.state),
             is_open=row.closed_at is None,
             is_paused=bool(row.is_paused),
@@ -144,9 +144,9 @@ def _begin_at_once(rows: Rows) -> Any:
     """
     now = func.statement_timestamp(type_=Moment())
     named: ColumnElement[int | None] = bindparam("named", type_=BigInteger())
-    link = pressing(k.last_clicked_at.is_(None) | (k.last_clicked_at < later(now, literal(-_APART, Float())))).cte(
-        "link"
-    )
+    link = pressing(
+        k.last_clicked_at.is_(None) | (k.last_clicked_at < later(now, literal(-_PRESSES_APART, Float())))
+    ).cte("link")
     only_one = select(func.max(item.reconnection_id)).where(item.notification_id == link.c.notification_id)
     of_message = select(item.reconnection_id).where(
         item.notification_id == link.c.notification_id, item.reconnection_id == r.id

@@ -10,7 +10,7 @@ from worker.store.links import Links, NewLink
 from worker.store.notifications.claimed import ClaimedNotification
 from worker.store.notifications.claims import NotificationClaims
 from worker.store.reconnections.transitions import Transitions
-from worker.store.refusals import Acceptance, Refusals, Streak
+from worker.store.refusals import Acceptance, Refusals, RefusalStreak
 from worker.store.sql.database import Database
 from worker.store.transactions.deliver_results import ClosedReconnection, DeliverSettling, DeliveryResult, Requeued
 from worker.store.users import User, UserStore
@@ -91,10 +91,10 @@ class DeliverStore:
 
     async def settle_and_assess(
         self, results: Sequence[DeliveryResult], *, now: datetime, probe_after: dict[str, timedelta]
-    ) -> list[Streak]:
+    ) -> list[RefusalStreak]:
         """As :meth:`settle`; where refusals make a streak, stop the channel and give back what it cost, in the same transaction."""
 
-        async def work(connection: AsyncConnection) -> list[Streak]:
+        async def work(connection: AsyncConnection) -> list[RefusalStreak]:
             await self._settling.run(connection, results, now)
             return await self._refusals.assess(connection, results, now, probe_after=probe_after)
 

@@ -40,7 +40,7 @@ _BY_MEMBER = frozenset({"hints", "sync_missing"})
 _PASSES = 3
 
 #: Rows by the name of their table.
-Found = dict[str, set[Any]]
+FoundRows = dict[str, set[Any]]
 
 
 class ForgetStore:
@@ -102,9 +102,9 @@ class _Search:
 
     async def find(
         self, connection: AsyncConnection, user_guid: str, theirs: Collection[str], *, lock: bool = False
-    ) -> Found:
+    ) -> FoundRows:
         """The primary keys of all rows that are theirs, by table."""
-        found: Found = {}
+        found: FoundRows = {}
         for table in self._tables:
             key, ids = list(table.primary_key), set()
             for column in guid_columns(table):
@@ -139,7 +139,7 @@ class _Search:
         await self._reconciling.leave(connection, theirs)
         return erased
 
-    async def _of_windows(self, connection: AsyncConnection, user_guid: str, found: Found) -> set[str]:
+    async def _of_windows(self, connection: AsyncConnection, user_guid: str, found: FoundRows) -> set[str]:
         """The GUIDs that MX answered with."""
         windows = metadata.tables["windows"].c
         ids = [id_[0] for id_ in found.get("windows", ())]
@@ -172,5 +172,5 @@ class _Search:
             await connection.execute(delete(table).where(first.in_(sorted(id_[0] for id_ in ids))))
 
 
-def _numbers(found: Found) -> dict[str, int]:
+def _numbers(found: FoundRows) -> dict[str, int]:
     return {name: len(ids) for name, ids in sorted(found.items())}

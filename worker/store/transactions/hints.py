@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.store.hints.arriving import Arrivals, Hint
 from worker.store.hints.claimed import ClaimedHints, HintResult
-from worker.store.hints.claims import APART, KEPT, HintClaims
+from worker.store.hints.claims import KEPT, READS_APART, HintClaims
 from worker.store.mx_answers import Applied, MxMember
 from worker.store.mx_members import apply_members, mark_gone
 from worker.store.sql.database import Database
@@ -152,5 +152,5 @@ def _by_moment(readings: Sequence[Reading]) -> list[list[Reading]]:
 
 
 def _once_more(result: HintResult, now: datetime) -> HintResult:
-    at = now + timedelta(seconds=APART)
+    at = now + timedelta(seconds=READS_APART)
     return msgspec.structs.replace(result, state="due", outcome="overtaken", next_attempt_at=at)

@@ -38,7 +38,10 @@ class VerifyStore:
         self._transitions = database.rows.part(Transitions)
 
     async def claim(self, n: int, *, now: datetime, again_at: datetime) -> list[MemberCheck]:
-        """Take up to ``n`` reconnections whose member is to be read; if nothing comes of it they are again at ``again_at``."""
+        """Take up to ``n`` reconnections whose check is due, and set their next check to ``again_at``.
+
+        If this check is lost, it is made again then.
+        """
         return await self._database.transaction(
             lambda connection: self._checks.take(connection, n, now=now, again_at=again_at)
         )

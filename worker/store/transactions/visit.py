@@ -28,7 +28,7 @@ _R = ReconnectionState
 
 
 @dataclass(kw_only=True)
-class Found:
+class VisitCounts:
     """What visits led to."""
 
     #: Reconnections, notices ahead of an expiry among them.
@@ -36,7 +36,7 @@ class Found:
     #: Reconnections whose member is no longer broken, or is gone.
     closed: int = 0
 
-    def __iadd__(self, other: "Found") -> Self:
+    def __iadd__(self, other: "VisitCounts") -> Self:
         self.opened += other.opened
         self.closed += other.closed
         return self
@@ -68,9 +68,9 @@ class Visits:
 
     async def visit(
         self, connection: AsyncConnection, guids: Collection[str], now: datetime, *, grace: timedelta
-    ) -> Found:
+    ) -> VisitCounts:
         """Close the reconnections of those that are broken no more, open one for those that are, in this transaction."""
-        found = Found()
+        found = VisitCounts()
         if not guids:
             return found
         given = {"given": self._rows.encode({"member_guid": guid} for guid in guids)}

@@ -9,7 +9,7 @@ import pytest
 from worker.channels import Bank, Message
 from worker.channels.email.wording import word as email_words
 from worker.channels.push.text import word as push_words
-from worker.names import bdi, isolated, shown
+from worker.display_names import bdi, isolated, shown
 
 HEBREW, ARABIC = "בנק הפועלים", "البنك الأهلي 24"
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.store.sql.rows import Rows
 
 
-class Prompt:
+class FastStatement:
     """One statement that returns rows."""
 
     def __init__(self, rows: Rows, statement: Executable) -> None:

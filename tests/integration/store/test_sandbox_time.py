@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from worker.store.setting_back import set_back
+from worker.store.sandbox_time import set_back
 from worker.store.sql.moments import NEVER
 from worker.store.sql.tables import members, reconnections, sweeps, users
 

@@ -119,4 +119,4 @@ class Transport(base.Transport):
 def install() -> None:
     """Use this transport for ``redis://`` and ``rediss://`` in this process. Celery and Flower choose a transport by the URL's scheme."""
     for scheme in ("redis", "rediss"):
-        TRANSPORT_ALIASES[scheme] = "worker.transport:Transport"
+        TRANSPORT_ALIASES[scheme] = "worker.broker_transport:Transport"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.policy.listing import ListLies, Position, shrank
+from worker.policy.list_checks import ListLies, Position, shrank
 
 
 @pytest.mark.parametrize(

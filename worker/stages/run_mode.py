@@ -3,7 +3,7 @@
 from enum import Enum, auto
 
 
-class Mode(Enum):
+class RunMode(Enum):
     """What a run is for."""
 
     #: Everything that is due, batch after batch.
