@@ -104,7 +104,9 @@ class Move:
 _SWEEP, _FETCH, _DELIVER, _VERIFY, _RETRY, _CLICK, _SYNC = Mover
 #: What MX's answers make of a reconnection that is not well.
 _GIVEN_UP = (_R.UNSUPPORTED, _R.GONE, _R.EXHAUSTED, _R.CANCELLED, _R.QUARANTINED)
-_WIPED = "the window's URI is deleted; its message is sent without it, or cancelled if it is about nothing else"
+_WIPED = (
+    "the window's URI is deleted; a message about the reconnection is sent without it, or cancelled if nothing is left"
+)
 _WIPED_WELL = f"{_WIPED}; if it ends as `reconnected` because MX said so, MX's status is written into `members`"
 
 #: What moves a reconnection. Made in ``store/reconnections/``, nowhere else.
