@@ -1,7 +1,7 @@
 """The Celery application: queues, schedule, signals.
 
 A message only says "there is work in this stage"; what the work is stands in the database. So a message may be lost, late or doubled, and
-there is no result backend. It carries no arguments, except ``by_beat=True`` from beat. Reasons for the figures: ``docs/architecture.md``, "Celery".
+there is no result backend. It carries no arguments, except ``by_beat=True`` of beat's sweeps. Reasons for the figures: ``docs/architecture.md``, "Celery".
 """
 
 import logging
@@ -83,8 +83,11 @@ def configuration() -> dict[str, Any]:
             "beat_max_loop_interval": 15,
             "beat_scheduler": "worker.beat:MemorylessScheduler",  # without a file, which a wrong clock or a power cut could spoil
             "beat_schedule": {
-                stage: {"task": f"reconnect.{stage}", "schedule": Line(line), "kwargs": {"by_beat": True}}
-                for stage, line in (("sweep", ours.sweep_schedule), ("sync", ours.sync_schedule))
+                stage: {"task": f"reconnect.{stage}", "schedule": Line(line), "kwargs": kwargs}
+                for stage, line, kwargs in (
+                    ("sweep", ours.sweep_schedule, {"by_beat": True}),
+                    ("sync", ours.sync_schedule, {}),  # only so that it begins in time: any task of the stage begins it
+                )
                 if line is not None
             },
         }

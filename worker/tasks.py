@@ -105,18 +105,16 @@ def run_verify() -> str:
 
 
 @app.task(base=StageTask, name="reconnect.sync")
-def run_sync(*, by_beat: bool = False) -> str:
-    """One run of the sync stage: the members that MX's webhooks named, then what is left of the list of all users and members.
+def run_sync() -> str:
+    """One run of the sync stage."""
+    return run("sync", read_hints_and_list)
 
-    ``by_beat``: begin to list them if that is due by ``SYNC_SCHEDULE``.
-    """
 
-    async def job(runtime: Runtime) -> str:
-        hinted = await hints(runtime)
-        listed = await sync(runtime, may_begin=by_beat)
-        return f"{hinted}; list: {listed}" if listed else hinted
-
-    return run("sync", job)
+async def read_hints_and_list(runtime: Runtime) -> str:
+    """The members that MX's webhooks named, then the list of all users and members, if one is unfinished or due."""
+    hinted = await hints(runtime)
+    listed = await sync(runtime)
+    return f"{hinted}; list: {listed}" if listed else hinted
 
 
 @app.task(base=StageTask, name="reconnect.events")

@@ -48,13 +48,13 @@ async def examine_sync(settings: Settings, database: Database) -> tuple[bool | N
     if last is None:
         if line is None:
             return True, "MX is not listed: SYNC_SCHEDULE is not set"
-        return None, f"none yet (SYNC_SCHEDULE={line}): beat has one done when it starts"
+        return None, f"none yet (SYNC_SCHEDULE={line}): the next sweep has one begun"
     if last.phase == FAILED:
         return False, f"the last {last.says}"
     since = None if line is None else overdue_since(line, last.started_at, datetime.now(UTC))
     if since is not None:
         return False, (
-            f"overdue since {minute(since)} (SYNC_SCHEDULE={line}): see that beat runs and that a worker takes the queue "
+            f"overdue since {minute(since)} (SYNC_SCHEDULE={line}): see that sweeps run and that a worker takes the queue "
             f"`sync`; the last {last.says}"
         )
     return True, f"the last {last.says}"

@@ -143,7 +143,7 @@ class Settings(EventsSettings, WebSettings, PushSettings, MessengerSettings, Bas
     sweep_schedule: str = Field("*/5 * * * *", description="When beat sweeps, as in a crontab, UTC.")
     sync_schedule: str | None = Field(
         None,
-        description="When beat has all users and members listed at MX, as in a crontab, UTC, such as 0 3 * * *. Unset: MX is not listed.",
+        description="When all users and members are listed at MX, as in a crontab, UTC, such as 0 3 * * *. Unset: MX is not listed.",
     )
     sync_emails: bool = Field(
         False, description="Whether a sync takes over addresses that MX knows, where yours are empty."

@@ -25,12 +25,12 @@ from worker.policy.states import Mover, NotificationState
 from worker.runtime import Runtime
 from worker.stages.next_steps import steps_after
 from worker.stages.retention import retain
+from worker.stages.sync import is_wanted
 from worker.store.events.queue import EventStore
 from worker.store.outages import OutageStore
 from worker.store.pauses import EVENTS, MX, PauseStore, outage_scope
 from worker.store.reckoning import ReckoningStore
 from worker.store.sweeping import SweepReport, SweepStore
-from worker.store.syncs.store import SyncStore
 from worker.store.transactions.deliver import DeliverStore
 from worker.store.transactions.deliver_results import DeliveryResult
 from worker.store.transactions.fetch import FetchStore
@@ -136,9 +136,8 @@ async def wake(runtime: Runtime) -> dict[str, int]:
         "fetch": await database.store(FetchStore).due(now, at_most=at_most),
         "deliver": await database.store(DeliverStore).due(now, at_most=at_most),
         "verify": await database.store(VerifyStore).due(now, at_most=at_most),
-        # What webhooks named, and a list whose process died, or that MX did not serve.
-        "sync": await database.store(HintStore).due(now, at_most=at_most)
-        + await database.store(SyncStore).is_waiting(),
+        # What webhooks named; and a list whose process died, that MX did not serve, or that is due and was not begun.
+        "sync": await database.store(HintStore).due(now, at_most=at_most) + await is_wanted(runtime, now),
     }
     if runtime.endpoint is not None:
         due["events"] = await database.store(EventStore).due(now, at_most=MOST_POSTING * runtime.settings.batch_size)

@@ -16,7 +16,7 @@ What becomes of an answer is in ``store/mx_members.py``, what is not believed in
 
 import os
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from time import monotonic
 
 import msgspec
@@ -45,6 +45,8 @@ from worker.store.syncs.sync import (
 log = structlog.get_logger()
 
 _FOREVER = float("inf")
+#: The clock stood ahead when a sync was begun that seems to have begun later than this from now.
+_AHEAD = timedelta(minutes=1)
 #: What to do about a list that is not believed.
 _ACCEPT = "see that MX_BASE_URL and the credentials are right; `reconnect sync --accept-shorter` believes the list"
 
@@ -240,27 +242,36 @@ def runs_here(runtime: Runtime, worker: str | None) -> bool | None:
 
 
 async def is_due(runtime: Runtime, now: datetime) -> bool:
-    """Whether a new sync is due by ``SYNC_SCHEDULE``: one of its moments has passed since the last one began."""
+    """Whether a new sync is due by ``SYNC_SCHEDULE``: one of its moments has passed since the last one began, however that ended.
+
+    A sync that failed is not repeated before the next moment. One that began in the future does not count, or none would be due until then.
+    """
     line = runtime.settings.sync_schedule
     if line is None:
         return False
     last = await runtime.database.store(SyncStore).last()
-    if last is None:
+    if last is None or last.started_at > now + _AHEAD:
         return True
     slots = slots_after(line, last.started_at)
     return bool(slots) and slots[0] <= now
 
 
-async def sync(runtime: Runtime, *, may_begin: bool = False) -> str:
-    """One run of the stage: go on with the unfinished sync, or begin one if it ``may_begin`` and one is due. Nothing to do: no text."""
+async def is_wanted(runtime: Runtime, now: datetime) -> bool:
+    """Whether a task would have something to list: an unfinished sync has no holder, or a new one is due."""
+    return await runtime.database.store(SyncStore).is_waiting() or await is_due(runtime, now)
+
+
+async def sync(runtime: Runtime) -> str:
+    """One run of the stage: go on with the unfinished sync, or begin one if one is due. Nothing to do: no text.
+
+    Whichever task comes first begins it. So nothing depends on beat's own message: it may be lost, or find a pause, or another task in the queue.
+    """
     now = await runtime.set_clock()
     held = {pause.scope for pause in await runtime.database.store(PauseStore).all()}
     if held & {EVERYTHING, MX}:
         return "paused"
     try:
-        result = await sync_all(
-            runtime, begin=may_begin and await is_due(runtime, now), seconds=runtime.settings.run_seconds
-        )
+        result = await sync_all(runtime, begin=await is_due(runtime, now), seconds=runtime.settings.run_seconds)
     except Busy as busy:
         return f"{busy.worker} is at it"
     except SyncEnded as ended:
