@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from random import SystemRandom
+from time import monotonic
 from typing import Any, TypeVar
 
 from sqlalchemy import select
@@ -72,6 +73,10 @@ class Runtime:
         self.stopping = asyncio.Event()
         #: Stands in the rows that this process has leased.
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}"
+
+    def run_ends_at(self) -> float:
+        """When a task that begins now claims no more, by :func:`time.monotonic`: after ``RUN_SECONDS``."""
+        return monotonic() + self.settings.run_seconds
 
     async def set_clock(self) -> datetime:
         """Set the clock to the database's time; returns that time."""

@@ -22,7 +22,7 @@ from worker.stages.events import events
 from worker.stages.fetch import fetch
 from worker.stages.hints import hints
 from worker.stages.sweep import sweep
-from worker.stages.sync import sync
+from worker.stages.sync import is_wanted, sync
 from worker.stages.verify import verify
 from worker.store.events.queue import EventStore
 from worker.store.pauses import PauseStore
@@ -111,9 +111,14 @@ def run_sync() -> str:
 
 
 async def read_hints_and_list(runtime: Runtime) -> str:
-    """The members that MX's webhooks named, then the list of all users and members, if one is unfinished or due."""
-    hinted = await hints(runtime)
-    listed = await sync(runtime)
+    """The members that MX's webhooks named, then the list of all users and members, if one is unfinished or due.
+
+    They share ``RUN_SECONDS``. Where there is a list to go on with, hints take half of them at most, so that they never keep it waiting.
+    """
+    ends_at = runtime.run_ends_at()
+    share = runtime.settings.run_seconds / 2 if await is_wanted(runtime, await runtime.set_clock()) else 0.0
+    hinted = await hints(runtime, ends_at=ends_at - share)
+    listed = await sync(runtime, ends_at=ends_at)
     return f"{hinted}; list: {listed}" if listed else hinted
 
 

@@ -10,6 +10,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from time import monotonic
 
 from worker.channels import Bank, ChannelDown, DurableLink, Message, Outcome, Sent, Unknown
 from worker.channels.one_message import for_one_message
@@ -59,11 +60,13 @@ class Deliver:
         *,
         mx_breaker: Breaker,
         mx_serves: bool = True,
+        ends_at: float | None = None,
         mode: RunMode = RunMode.WORK,
         probed: str = "",
         figures: Counter[str] | None = None,
     ) -> None:
-        """``probed`` is the channel that a probe tries."""
+        """``probed`` is the channel that a probe tries. ``ends_at``: see :meth:`Runtime.run_ends_at`."""
+        ends_at = runtime.run_ends_at() if ends_at is None else ends_at
         self._runtime = runtime
         self._probed = probed
         self._settings = runtime.settings
@@ -84,7 +87,7 @@ class Deliver:
             stage=self,
             slots=self._slots(),
             batch=1 if mode is RunMode.PROBE else self._settings.batch_size,
-            seconds=self._settings.run_seconds,
+            seconds=ends_at - monotonic(),
             renew_every=self._settings.lease_seconds / 3,
             stopping=runtime.stopping,
         )
@@ -264,17 +267,31 @@ def _bank(fresh: Fresh, link: DurableLink | None) -> Bank:
 
 
 async def _probe(
-    runtime: Runtime, kind: str, breakers: dict[str, Breaker], *, mx_breaker: Breaker, mx_serves: bool
+    runtime: Runtime,
+    kind: str,
+    breakers: dict[str, Breaker],
+    *,
+    mx_breaker: Breaker,
+    mx_serves: bool,
+    ends_at: float,
 ) -> None:
     """Try a channel that the breaker stopped with one message; if it is accepted, the channel is resumed."""
     serves = None
     for _ in range(
         MOST_TRIED
     ):  # a message may turn out to be cancelled or deferred, which tells nothing of the channel
-        probe = Deliver(runtime, breakers, mx_breaker=mx_breaker, mx_serves=mx_serves, mode=RunMode.PROBE, probed=kind)
+        probe = Deliver(
+            runtime,
+            breakers,
+            mx_breaker=mx_breaker,
+            mx_serves=mx_serves,
+            ends_at=ends_at,
+            mode=RunMode.PROBE,
+            probed=kind,
+        )
         await probe.runner.run()
         serves = probe.serves
-        if serves is not None or not probe.taken or runtime.stopping.is_set():
+        if serves is not None or not probe.taken or monotonic() >= ends_at or runtime.stopping.is_set():
             break
     breaker = breakers[kind]
     if serves is None and NOT_REACHED in breaker.reason:  # no message could be tried: that the server answers is enough
@@ -286,6 +303,7 @@ async def _probe(
 
 async def deliver(runtime: Runtime) -> str:
     """One run of delivering; returns a short report."""
+    ends_at = runtime.run_ends_at()
     started = await runtime.set_clock()
     pauses = runtime.database.store(PauseStore)
     breakers = {kind: Breaker(pauses, delivery_scope(kind)) for kind in runtime.channels}
@@ -293,24 +311,24 @@ async def deliver(runtime: Runtime) -> str:
     mx_breaker = Breaker(pauses, MX)
     for kind, breaker in breakers.items():
         if await breaker.admit(started) is Gate.PROBE:
-            await _probe(runtime, kind, breakers, mx_breaker=mx_breaker, mx_serves=mx_serves)
-    stage = Deliver(runtime, breakers, mx_breaker=mx_breaker, mx_serves=mx_serves)
+            await _probe(runtime, kind, breakers, mx_breaker=mx_breaker, mx_serves=mx_serves, ends_at=ends_at)
+    stage = Deliver(runtime, breakers, mx_breaker=mx_breaker, mx_serves=mx_serves, ends_at=ends_at)
     await stage.runner.run()
     more = stage.runner.has_more
-    until = started + timedelta(seconds=runtime.settings.run_seconds)
-    while not more and not stage.runner.halted and runtime.clock.now() < until and not runtime.stopping.is_set():
+    while not more and not stage.runner.halted and monotonic() < ends_at and not runtime.stopping.is_set():
         poison = Deliver(
             runtime,
             breakers,
             mx_breaker=mx_breaker,
             mx_serves=mx_serves,
+            ends_at=ends_at,
             mode=RunMode.POISON,
             figures=stage.figures,
         )
         await poison.runner.run()
+        more = monotonic() >= ends_at
         if not poison.taken:
             break
-        more = runtime.clock.now() >= until
     if more and not runtime.stopping.is_set():
         await runtime.wake("deliver", 1)
     return summary(stage.figures, runtime.clock.now() - started)

@@ -17,6 +17,7 @@ Nothing is lost meanwhile: events are written and wait. One event that is accept
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from time import monotonic
 
 import msgspec
 import structlog
@@ -63,7 +64,7 @@ class Done(msgspec.Struct, frozen=True):
 class Events:
     """The stage, as the runner sees it."""
 
-    def __init__(self, runtime: Runtime, endpoint: Endpoint, *, probe: bool = False) -> None:
+    def __init__(self, runtime: Runtime, endpoint: Endpoint, *, ends_at: float, probe: bool = False) -> None:
         self._runtime = runtime
         self._endpoint = endpoint
         self._settings = runtime.settings
@@ -79,7 +80,7 @@ class Events:
             stage=self,
             slots=CONNECTIONS,
             batch=self._settings.batch_size,
-            seconds=self._settings.run_seconds,
+            seconds=ends_at - monotonic(),
             renew_every=self._settings.lease_seconds / 3,
             stopping=runtime.stopping,
         )
@@ -221,14 +222,15 @@ async def events(runtime: Runtime) -> str:
     endpoint = runtime.endpoint
     if endpoint is None:
         return "EVENTS_URL is not set"
+    ends_at = runtime.run_ends_at()
     started = await runtime.set_clock()
     pauses = runtime.database.store(PauseStore)
     gate = await Breaker(pauses, EVENTS).admit(started)
     if gate is Gate.OPEN:
         return "paused"
-    if gate is Gate.PROBE and not await _probe(runtime, endpoint, pauses):
+    if gate is Gate.PROBE and not await _probe(runtime, endpoint, pauses, ends_at=ends_at):
         return "paused"
-    stage = Events(runtime, endpoint)
+    stage = Events(runtime, endpoint, ends_at=ends_at)
     await stage.runner.run()
     if not stage.runner.halted and not runtime.stopping.is_set():
         # Also those that were written, or fell free, while others of their user were under way.
@@ -238,9 +240,9 @@ async def events(runtime: Runtime) -> str:
     return summary(stage.figures, runtime.clock.now() - started)
 
 
-async def _probe(runtime: Runtime, endpoint: Endpoint, pauses: PauseStore) -> bool:
+async def _probe(runtime: Runtime, endpoint: Endpoint, pauses: PauseStore, *, ends_at: float) -> bool:
     """Post one user's events although the breaker is open; if one is accepted, it closes."""
-    stage = Events(runtime, endpoint, probe=True)
+    stage = Events(runtime, endpoint, ends_at=ends_at, probe=True)
     batch = await stage.claim(1)
     for job in batch.jobs:
         try:

@@ -46,8 +46,16 @@ class Fetch:
     """The stage, as the runner sees it."""
 
     def __init__(
-        self, runtime: Runtime, breaker: Breaker, *, mode: RunMode = RunMode.WORK, figures: Counter[str] | None = None
+        self,
+        runtime: Runtime,
+        breaker: Breaker,
+        *,
+        ends_at: float | None = None,
+        mode: RunMode = RunMode.WORK,
+        figures: Counter[str] | None = None,
     ) -> None:
+        """``ends_at``: see :meth:`Runtime.run_ends_at`."""
+        ends_at = runtime.run_ends_at() if ends_at is None else ends_at
         self._runtime = runtime
         self._settings = runtime.settings
         self._store = runtime.database.store(FetchStore)
@@ -66,7 +74,7 @@ class Fetch:
         #: Reconnections that were claimed and of which MX has not been asked yet.
         self._unasked = 0
         #: After this no further bank is asked for, so that a user with thousands of them does not outlast the task.
-        self._ask_until = time.monotonic() + self._settings.run_seconds + runtime.mx_deadline
+        self._ask_until = ends_at + runtime.mx_deadline
         #: Whether messages were stored since deliver was woken last, and when that was.
         self._to_deliver = False
         self._woken_at = float("-inf")
@@ -75,7 +83,7 @@ class Fetch:
             stage=self,
             slots=self._settings.mx_max_connections,
             batch=1 if mode is RunMode.PROBE else self._settings.batch_size,
-            seconds=self._settings.run_seconds,
+            seconds=ends_at - time.monotonic(),
             renew_every=self._settings.lease_seconds / 3,
             stopping=runtime.stopping,
             # If a rate is set, it limits how much is claimed, and that limit only holds for one claim at a time.
@@ -253,6 +261,7 @@ async def _is_served(runtime: Runtime, breaker: Breaker) -> bool:
 
 async def fetch(runtime: Runtime) -> str:
     """One run of fetching; returns a short report."""
+    ends_at = runtime.run_ends_at()
     started = await runtime.set_clock()
     breaker = Breaker(runtime.database.store(PauseStore), MX)
     gate = await breaker.admit(started)
@@ -260,20 +269,19 @@ async def fetch(runtime: Runtime) -> str:
         return f"paused: {breaker.reason}"
     if breaker.reason in _UNPROVEN:
         runtime.mx.doubt()  # whichever process takes the probe
-    stage = Fetch(runtime, breaker, mode=RunMode.PROBE if gate is Gate.PROBE else RunMode.WORK)
+    stage = Fetch(runtime, breaker, ends_at=ends_at, mode=RunMode.PROBE if gate is Gate.PROBE else RunMode.WORK)
     await stage.run()
     if gate is Gate.PROBE and not stage.asked and await _is_served(runtime, breaker):
         # There was nobody to try it with: none is due, or their user cannot be told now. Deliver and verify wait for MX too.
         breaker.went_well()
         await breaker.settle(runtime.clock.now(), probe=True)
     more = stage.runner.has_more
-    until = started + timedelta(seconds=runtime.settings.run_seconds)
-    while not more and gate is Gate.CLOSED and runtime.clock.now() < until and not runtime.stopping.is_set():
-        poison = Fetch(runtime, breaker, mode=RunMode.POISON, figures=stage.figures)
+    while not more and gate is Gate.CLOSED and time.monotonic() < ends_at and not runtime.stopping.is_set():
+        poison = Fetch(runtime, breaker, ends_at=ends_at, mode=RunMode.POISON, figures=stage.figures)
         await poison.run()
+        more = time.monotonic() >= ends_at
         if not poison.taken:
             break
-        more = runtime.clock.now() >= until
     if (more or (gate is Gate.PROBE and not stage.runner.halted)) and not runtime.stopping.is_set():
         await runtime.wake("fetch", 1)
     return summary(stage.figures, runtime.clock.now() - started)

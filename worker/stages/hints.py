@@ -27,7 +27,7 @@ A failure streak of MX opens the breaker, and no attempt of it is counted, as in
 import time
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 
@@ -62,7 +62,13 @@ class Hints:
     """The stage, as the runner sees it."""
 
     def __init__(
-        self, runtime: Runtime, breaker: Breaker, *, poison: bool = False, figures: Counter[str] | None = None
+        self,
+        runtime: Runtime,
+        breaker: Breaker,
+        *,
+        ends_at: float,
+        poison: bool = False,
+        figures: Counter[str] | None = None,
     ) -> None:
         self._runtime = runtime
         self._settings = runtime.settings
@@ -85,7 +91,7 @@ class Hints:
             stage=self,
             slots=self._settings.mx_max_connections,
             batch=self._settings.batch_size,
-            seconds=self._settings.run_seconds,
+            seconds=ends_at - time.monotonic(),
             renew_every=self._settings.lease_seconds / 3,
             stopping=runtime.stopping,
         )
@@ -252,8 +258,9 @@ def _names(answer: MxMember, reading: Reading) -> set[str]:
     return {name for name in (answer.member_guid, answer.asked_guid, answer.own_id, *rows) if name is not None}
 
 
-async def hints(runtime: Runtime) -> str:
-    """One run of reading hinted members; returns a short report."""
+async def hints(runtime: Runtime, *, ends_at: float | None = None) -> str:
+    """One run of reading hinted members; returns a short report. ``ends_at``: see :meth:`Runtime.run_ends_at`."""
+    ends_at = runtime.run_ends_at() if ends_at is None else ends_at
     started = await runtime.set_clock()
     database: Database = runtime.database
     store = database.store(HintStore)
@@ -262,16 +269,15 @@ async def hints(runtime: Runtime) -> str:
     if await database.store(PauseStore).get(MX) is not None:
         return "paused"  # the fetch stage's probe finds out when MX serves us again
     breaker = Breaker(database.store(PauseStore), MX)
-    stage = Hints(runtime, breaker)
+    stage = Hints(runtime, breaker, ends_at=ends_at)
     await stage.run()
     more = stage.runner.has_more
-    until = started + timedelta(seconds=runtime.settings.run_seconds)
-    while not more and not stage.runner.halted and runtime.clock.now() < until and not runtime.stopping.is_set():
-        poison = Hints(runtime, breaker, poison=True, figures=stage.figures)
+    while not more and not stage.runner.halted and time.monotonic() < ends_at and not runtime.stopping.is_set():
+        poison = Hints(runtime, breaker, ends_at=ends_at, poison=True, figures=stage.figures)
         await poison.run()
+        more = time.monotonic() >= ends_at
         if not poison.taken:
             break
-        more = runtime.clock.now() >= until
     if more and not runtime.stopping.is_set():
         await runtime.wake("sync", 1)
     elif await store.due(runtime.clock.now(), at_most=1):  # of members that were read a moment ago

@@ -261,17 +261,19 @@ async def is_wanted(runtime: Runtime, now: datetime) -> bool:
     return await runtime.database.store(SyncStore).is_waiting() or await is_due(runtime, now)
 
 
-async def sync(runtime: Runtime) -> str:
+async def sync(runtime: Runtime, *, ends_at: float | None = None) -> str:
     """One run of the stage: go on with the unfinished sync, or begin one if one is due. Nothing to do: no text.
 
     Whichever task comes first begins it. So nothing depends on beat's own message: it may be lost, or find a pause, or another task in the queue.
+    ``ends_at``: see :meth:`Runtime.run_ends_at`.
     """
+    ends_at = runtime.run_ends_at() if ends_at is None else ends_at
     now = await runtime.set_clock()
     held = {pause.scope for pause in await runtime.database.store(PauseStore).all()}
     if held & {EVERYTHING, MX}:
         return "paused"
     try:
-        result = await sync_all(runtime, begin=await is_due(runtime, now), seconds=runtime.settings.run_seconds)
+        result = await sync_all(runtime, begin=await is_due(runtime, now), seconds=ends_at - monotonic())
     except Busy as busy:
         return f"{busy.worker} is at it"
     except SyncEnded as ended:

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from time import monotonic
 from typing import Generic, TypeVar
 
 from worker.mx.answers import Failure
@@ -74,6 +75,7 @@ class Pass(Generic[Job, Done]):
         self._mx_health = mx_health
         self._progress = progress
         self._lease = lease_of(runtime)
+        self._claim_until = monotonic() + seconds
         self._last = 0
         #: How many rows are done, or one attempt closer to being given up.
         self.advanced = 0

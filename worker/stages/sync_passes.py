@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from time import monotonic
 
 import msgspec
 import structlog
@@ -62,6 +63,8 @@ class Listing(Pass[UserToRead, UserRead]):
             while True:
                 users = await self._store.to_read(n, after=self._last)
                 if len(users) >= n or self._mx_health.code or self._has_all_pages():
+                    break
+                if monotonic() >= self._claim_until:  # pages may be small, and MX slow
                     break
                 page, self._page = self._page or asyncio.create_task(self._fetch_page()), None
                 await page

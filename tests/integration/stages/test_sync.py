@@ -233,6 +233,19 @@ async def test_the_task_begins_one_only_when_it_is_due_and_a_sweep_wakes_what_wa
         assert "nothing changed" in await sync(bench.runtime)
 
 
+async def test_a_claim_that_needs_many_pages_of_a_slow_mx_does_not_outlast_its_task(
+    sandbox_for: Any, bench_for: Any
+) -> None:
+    async with sandbox_for(bank(100), latency=0.3) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await sandbox.control(lists={"most_per_page": 10})
+        result = await everything(bench, seconds=0.5)
+        assert result.state == "unfinished"
+        assert await bench.one("SELECT taken FROM syncs") < 100
+        await sandbox.control(latency=0)
+        assert (await everything(bench)).found["users"] == 100
+
+
 async def test_a_member_that_moved_while_its_list_shows_the_new_guid_makes_no_second_row(
     sandbox_for: Any, bench_for: Any
 ) -> None:

@@ -1,7 +1,8 @@
 """A sync that is due is begun by whichever task comes first, and once: beat's own message may come to nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.faults.servers import OwnValkey
 from worker import beat, tasks
 from worker.app import configuration
 from worker.publishing import publish
+from worker.runtime import Runtime
 from worker.stages.sweep import sweep
 from worker.stages.sync import is_due, sync
 from worker.store.pauses import EVERYTHING, MX, PauseStore
@@ -58,6 +60,25 @@ async def work_off(app: Celery, bench: Bench) -> list[str]:
             assert (args, kwargs) == ([], {})
             reports.append(await tasks.read_hints_and_list(bench.runtime))
     return reports
+
+
+async def test_hints_and_the_list_share_the_time_of_one_task(bench_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, float] = {}
+
+    def noting(name: str) -> Callable[..., Coroutine[Any, Any, str]]:
+        async def stage(_runtime: Runtime, *, ends_at: float) -> str:
+            given[name] = ends_at - started
+            return ""
+
+        return stage
+
+    for name in ("hints", "sync"):
+        monkeypatch.setattr(tasks, name, noting(name))
+    for schedule, share in ((None, 30), (DAILY, 15)):
+        bench = await bench_for(sync_schedule=schedule, run_seconds=30)
+        started = monotonic()
+        await tasks.read_hints_and_list(bench.runtime)
+        assert given == pytest.approx({"hints": share, "sync": 30}, abs=5)
 
 
 async def syncs(bench: Bench) -> int:
