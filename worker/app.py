@@ -18,6 +18,7 @@ from worker.channels.registry import check_channels
 from worker.errors import SettingsError, WorkerError
 from worker.schedules import Line
 from worker.settings import settings
+from worker.task_limits import hard_limit, soft_limit, visibility_timeout
 from worker.telemetry.logs import configure_logs
 
 STAGES = ("sweep", "fetch", "deliver", "verify", "sync", "events")
@@ -56,8 +57,8 @@ def configuration() -> dict[str, Any]:
             "task_ignore_result": True,  # the database is the record
             "task_acks_late": True,
             "task_reject_on_worker_lost": True,
-            "task_soft_time_limit": 240,  # a run lasts RUN_SECONDS, plus at most LEASE_SECONDS / 2 for the last answer
-            "task_time_limit": 300,
+            "task_soft_time_limit": soft_limit(ours.run_seconds),
+            "task_time_limit": hard_limit(ours.run_seconds),
             "worker_prefetch_multiplier": 1,  # no task waits in one worker while another is idle
             "worker_soft_shutdown_timeout": STOP_GRACE,
             "worker_cancel_long_running_tasks_on_connection_loss": False,  # the epoch keeps a second execution from storing anything
@@ -71,7 +72,7 @@ def configuration() -> dict[str, Any]:
             "broker_connection_retry_on_startup": True,
             "broker_connection_max_retries": None,
             "broker_transport_options": {
-                "visibility_timeout": 900,
+                "visibility_timeout": visibility_timeout(ours.run_seconds),
                 "unacked_restore_interval": 10,
                 "unacked_restore_throttle": 1,
                 "socket_timeout": 15,

@@ -28,15 +28,15 @@ from worker.settings import Settings
 from worker.store.encryption import Vault
 from worker.store.sql.database import Database, open_engine
 from worker.store.sql.moments import database_now
+from worker.task_limits import MAIL_ANSWER_SECONDS
 
 T = TypeVar("T")
 
 #: Puts ``n`` tasks of a stage into its queue; returns how many were put.
 Wake = Callable[[str, int], Awaitable[int]]
 
-#: How long a mail server may take to answer after the text of a mail (seconds). RFC 5321 asks for ten minutes, but a task lasts four at
-#: most. If the answer is later, the message is recorded as ``unknown`` and not sent again, unless ``AMBIGUOUS_SENDS`` is ``resend``.
-MAIL_ANSWER_SECONDS = 180.0
+#: One call to MX takes no longer, its retries included (seconds).
+MX_CALL_SECONDS = 45.0
 
 #: New objects after which Python collects reference cycles. Its default of 700 is reached with every few requests in flight, and each
 #: collection walks through all live objects: that was a fifth of the time that a member took.
@@ -63,7 +63,7 @@ class Runtime:
         self.database = database or Database(open_engine(settings))
         self.database.on_events = lambda: self.delayed_wakes.plan("events", (0,))
         #: How long one call to MX may take (seconds). It ends well before the lease of its row.
-        self.mx_deadline = min(45.0, settings.lease_seconds / 2)
+        self.mx_deadline = min(MX_CALL_SECONDS, settings.lease_seconds / 2)
         #: Where events go; ``None``: nowhere.
         self.endpoint = Endpoint(settings) if settings.events_url is not None else None
         self.pacing = Pacing(settings)

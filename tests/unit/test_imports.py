@@ -22,6 +22,7 @@ FLOORS = (
         "clock",
         "delayed_wakes",
         "schedules",
+        "task_limits",
         "telemetry",
         "plain_text",
         "names",

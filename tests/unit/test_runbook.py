@@ -17,13 +17,21 @@ from worker.mx import retrying
 from worker.policy import cadence, links, notices, outage, poison, recovery, retries, streaks
 from worker.policy.channel_choice import MOST_DEVICES
 from worker.policy.mx_failures import UNSUPPORTED_WAIT
-from worker.runtime import MAIL_ANSWER_SECONDS
 from worker.settings import Settings, load_settings
 from worker.stages.click import ASK_SECONDS
 from worker.stages.freshness import TRUSTED_FOR
 from worker.stages.planning import UNREACHABLE_WAIT
 from worker.stages.runner import Runner
 from worker.stages.sweep import MOST_WOKEN
+from worker.task_limits import (
+    ANSWER_SECONDS,
+    BEGIN_SECONDS,
+    CANCEL_SECONDS,
+    MAIL_ANSWER_SECONDS,
+    SETTLE_SECONDS,
+    soft_limit,
+    visibility_timeout,
+)
 from worker.web import overload
 from worker.web.guard import VIEW_SECONDS
 from worker.web.limits import Limit
@@ -117,6 +125,14 @@ FIGURES: list[tuple[str, Callable[[], object]]] = [
     (r"(\d+) transactions of one web process were in hand", lambda: overload.MOST),
     (r"with (\d+) transactions in hand, pages and presses", lambda: overload.MOST),
     (r"the API with (\d+), and `web_overloaded`", lambda: overload.MOST_FOR_PROGRAMS),
+    (r"has not begun (\d+) seconds later", lambda: int(BEGIN_SECONDS)),
+    (r"and so is, after (\d+) more, what MX", lambda: int(ANSWER_SECONDS)),
+    (r"`RUN_SECONDS` and (\d+), at least 240", lambda: soft_limit(200) - 200),
+    (r"`RUN_SECONDS` and 210, at least (\d+)", lambda: soft_limit(1)),
+    (r"ends by itself (\d+) seconds after `RUN_SECONDS`", lambda: int(BEGIN_SECONDS + ANSWER_SECONDS)),
+    (r"(\d+) to write results", lambda: int(SETTLE_SECONDS)),
+    (r"(\d+) more: kills a task", lambda: CANCEL_SECONDS),
+    (r"`visibility_timeout` is (\d+) seconds", lambda: visibility_timeout(SETTINGS.run_seconds)),
     (r"last answer is older than a (minute)", lambda: {timedelta(minutes=1): "minute"}[TRUSTED_FOR]),
 ]
 

@@ -50,6 +50,10 @@ READ_AHEAD = 4
 _N, _R = NotificationState, ReconnectionState
 
 
+class OutOfTime(Exception):  # noqa: N818 - it names what happened
+    """The task ends before a mail server has had its time to answer, so the message is left to the next task."""
+
+
 class Deliver:
     """The stage, as the runner sees it."""
 
@@ -181,6 +185,8 @@ class Deliver:
         except LeaseLost:
             # If another worker claimed the message, its epoch is higher and this result is discarded. Otherwise the message is due again.
             return deferred_until(notification, "lease_lost", notification.next_attempt_at)
+        except OutOfTime:
+            return deferred_until(notification, "out_of_time", notification.next_attempt_at)
         except NotRecorded:
             return deferred_until(notification, "dispatch_not_recorded", notification.next_attempt_at)
         # A 421 or 429 that meets this message alone must not pause the channel.
@@ -210,6 +216,8 @@ class Deliver:
         return self._outcomes.result_of(job, outcome, address=address)
 
     async def _begin(self, job: DeliveryJob) -> None:
+        if self.runner.out_of_time:  # it waited so long for a connection that the task could not wait for the answer
+            raise OutOfTime
         await self._dispatch.begin(job.notification, job.link.stored if job.link is not None else None)
         job.dispatched = True
 

@@ -21,6 +21,7 @@ field              holds                                                        
 ``_settling``      the settlement under way; ``None``: there is none            main loop
 ``_there_is_much`` whether the last claim was a full batch                      main loop
 ``drained``        a claim brought less than a batch: nothing more is due       main loop; never unset
+``out_of_time``    the time in which jobs are begun is over                     main loop; never unset
 ``halted``         the stage sees no sense in going on                          the stage; never unset
 ``_ended``         the main loop has ended: a cancelled job is handed back      main loop; never unset
 ================== ============================================================ ==========================================
@@ -41,13 +42,15 @@ because                     ``_waiting``                ``_working``
 =========================== =========================== ==================================================
 nothing more is due         is worked off               is finished
 ``seconds`` are over        is worked off               is finished
+so is ``BEGIN_SECONDS``     is handed back at once      has ``ANSWER_SECONDS``, is then cancelled and handed back
 the stage halted it         is handed back at once      is finished
 the process is to stop      is handed back at once      has ``grace`` seconds, is then cancelled and handed back
 a call of the stage raised  is handed back              is cancelled and handed back; the error is raised
 the runner is cancelled     is handed back              is cancelled and handed back
 =========================== =========================== ==================================================
 
-In every case ``_done`` is settled before :meth:`Runner.run` returns or raises.
+In every case ``_done`` is settled before :meth:`Runner.run` returns or raises. ``BEGIN_SECONDS`` and ``ANSWER_SECONDS`` are in
+:mod:`worker.task_limits`: with them a run ends before Celery's soft limit, however slow MX or a channel is.
 """
 
 import asyncio
@@ -59,6 +62,8 @@ from datetime import timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
+
+from worker.task_limits import ANSWER_SECONDS, BEGIN_SECONDS
 
 Job = TypeVar("Job")
 Done = TypeVar("Done")
@@ -109,7 +114,7 @@ class Runner(Generic[Job, Done]):
     slots: int
     #: Rows claimed and settled at once.
     batch: int
-    #: For how long batches are claimed.
+    #: For how long batches are claimed; less than 0: not at all.
     seconds: float
     #: How often the leases of waiting and working jobs are renewed (seconds).
     renew_every: float
@@ -122,6 +127,7 @@ class Runner(Generic[Job, Done]):
     claims_at_once: int = 1
 
     drained: bool = False
+    out_of_time: bool = False
     #: For example because the breaker opened.
     halted: bool = False
 
@@ -142,12 +148,14 @@ class Runner(Generic[Job, Done]):
         """Work until nothing is due, the time is over, or the runner must end; then every claimed job is settled or handed back."""
         now = asyncio.get_running_loop().time
         claim_until, settle_at, renew_at = now() + self.seconds, now() + SETTLE_EVERY, now() + self.renew_every
-        leave_at = float("inf")
+        begin_until = claim_until + BEGIN_SECONDS
+        leave_at = begin_until + ANSWER_SECONDS
         bell = asyncio.create_task(self._ring_when_stopping())
         try:
             while now() < leave_at:
                 if self.stopping.is_set():
                     leave_at = min(leave_at, now() + self.grace)
+                self.out_of_time = now() >= begin_until
                 self._fill_slots()
                 if self._winds_down():
                     await self._hand_back_waiting()
@@ -163,6 +171,8 @@ class Runner(Generic[Job, Done]):
                 if now() >= renew_at:
                     renew_at = now() + self.renew_every
                     await self.stage.renew([*self._working.values(), *self._waiting])
+            if not self.stopping.is_set():
+                log.warning("out_of_time", jobs=len(self._working), why="no answer came; the next task takes them")
         finally:
             bell.cancel()
             leaving = asyncio.create_task(self._leave())
@@ -179,11 +189,11 @@ class Runner(Generic[Job, Done]):
     @property
     def has_more(self) -> bool:
         """Whether it ended although more may be due."""
-        return not self.drained and not self.halted
+        return (not self.drained or self.out_of_time) and not self.halted
 
     def _winds_down(self) -> bool:
         """Whether no job is begun any more."""
-        return self.stopping.is_set() or self.halted
+        return self.stopping.is_set() or self.halted or self.out_of_time
 
     def _has_finished(self) -> bool:
         return self._is_idle() and not self._done and not self._claims and self._settling is None

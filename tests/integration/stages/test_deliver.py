@@ -156,6 +156,25 @@ async def test_a_sender_that_lost_its_lease_sends_nothing(bench_for: Any, sandbo
         assert await bench.one("SELECT state FROM notifications") == "pending"
 
 
+async def test_a_mail_that_got_its_connection_too_late_is_left_to_the_next_task(
+    bench_for: Any, sandbox_for: Any
+) -> None:
+    async with sandbox_for({"a": ["ok"]}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await bench.member("a", connection_status="DENIED")
+        await sweep(bench.runtime)
+        await fetch(bench.runtime)
+        stage = Deliver(bench.runtime, {}, mx_breaker=Breaker(PauseStore(bench.runtime.database), MX))
+        (job,) = (await stage.claim(10)).jobs
+        stage.runner.out_of_time = True
+        await stage.settle([await stage.work(job)])
+        assert await sandbox.mails() == []
+        (row,) = await bench.sql("SELECT state, attempts, outcome, dispatched_at FROM notifications")
+        assert tuple(row) == ("pending", 0, "out_of_time", None)
+        await deliver(bench.runtime)
+        assert len(await sandbox.mails()) == 1
+
+
 @pytest.mark.parametrize(("policy_", "state"), [("hold", "unknown"), ("resend", "pending")])
 async def test_a_sending_whose_worker_died_after_dispatch_is_held_or_sent_again(
     bench_for: Any, sandbox_for: Any, policy_: str, state: str

@@ -71,6 +71,48 @@ async def test_after_the_grace_what_still_goes_on_is_cancelled_and_handed_back()
     assert desk.everything_ended_once()
 
 
+@pytest.mark.usefixtures("brisk")
+async def test_what_is_not_begun_long_after_the_last_claim_is_handed_back_and_leaves_a_successor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "BEGIN_SECONDS", 0.1)
+    desk = Desk(10)
+    desk.hold(*range(10))
+    runner = make_runner(desk, slots=2, batch=20, seconds=0.1)
+    run = asyncio.create_task(runner.run())
+    await until(lambda: desk.released)
+    assert (runner.drained, desk.handed_back, desk.working) == (True, set(range(2, 10)), {0, 1})
+    assert not run.done()
+    desk.let_go()
+    await run
+    assert desk.results == {0: "done", 1: "done"}
+    assert runner.has_more
+
+
+@pytest.mark.usefixtures("brisk")
+async def test_a_job_that_outlasts_the_time_of_a_task_is_cancelled_and_handed_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "BEGIN_SECONDS", 0.0)
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.1)
+    desk = Desk(6)
+    desk.hold(0, 3)
+    runner = make_runner(desk, slots=6, seconds=0.1)
+    with capture_logs() as logs:
+        await runner.run()
+    assert desk.handed_back == {0, 3}
+    assert set(desk.results) == {1, 2, 4, 5}
+    assert runner.has_more
+    assert [(line["event"], line["jobs"]) for line in logs] == [("out_of_time", 2)]
+
+
+async def test_a_run_without_time_claims_nothing_and_leaves_a_successor() -> None:
+    desk = Desk(6)
+    runner = make_runner(desk, seconds=-1.0)
+    await runner.run()
+    assert (desk.claimed, runner.has_more) == ([], True)
+
+
 @pytest.mark.usefixtures("endless")
 async def test_a_halt_begins_nothing_more_and_leaves_no_successor() -> None:
     desk = Desk(100)
