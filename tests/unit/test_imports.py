@@ -25,20 +25,20 @@ FLOORS = (
         "task_limits",
         "telemetry",
         "plain_text",
-        "names",
+        "display_names",
         "stopping",
         "broker_faults",
         "signing",
         "restarting",
         "retry_after",
-        "transport",
+        "broker_transport",
         "consumer",
     },
     {"policy", "store", "mx", "channels", "sandbox"},
     {"endpoint", "runtime", "intake", "bounces", "publishing"},
     {"stages"},
     {"sandbox.demo"},
-    {"app", "beat", "watching", "task_events", "tasks", "web", "cli", "__main__"},
+    {"app", "beat", "overdue_sweeps", "task_events", "tasks", "web", "cli", "__main__"},
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 #: The floor of the four that must not know of one another.

@@ -13,7 +13,7 @@ from worker.policy.mx_failures import (
     UNCOUNTED,
     CheckAgain,
     Close,
-    Kind,
+    FailureKind,
     MxFailure,
     MxUnavailable,
     Retry,
@@ -31,7 +31,7 @@ ROWS = [
 ]
 
 
-def asked(kind: Kind, attempts: int = 0) -> MxUnavailable | Retry | Close:
+def asked(kind: FailureKind, attempts: int = 0) -> MxUnavailable | Retry | Close:
     failure = MxFailure(kind=kind, code="code", after=30.0)
     return after_asking(failure, attempts=attempts, max_attempts=8, now=NOW, rng=Random(1))
 
@@ -42,7 +42,7 @@ def in_words(outcome: MxUnavailable | Retry | Close) -> str:
     return "retry" if isinstance(outcome, Retry) else "unchanged"
 
 
-def checked(kind: Kind) -> str:
+def checked(kind: FailureKind) -> str:
     after = after_checking(MxFailure(kind=kind, code="code"), checks=3, now=NOW)
     if isinstance(after, ReconnectionState):
         return f"`{after}`"
@@ -53,12 +53,12 @@ def checked(kind: Kind) -> str:
 
 
 def test_every_kind_of_failure_has_its_row() -> None:
-    assert [row[0].strip("`") for row in ROWS] == [kind.name for kind in Kind]
+    assert [row[0].strip("`") for row in ROWS] == [kind.name for kind in FailureKind]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_each_row_says_what_every_stage_does(row: list[str]) -> None:
-    kind = Kind[row[0].strip("`")]
+    kind = FailureKind[row[0].strip("`")]
     fetch, deliver, verify, click, hint = row[2:]
     becomes = in_words(asked(kind))
     assert fetch == becomes
@@ -66,12 +66,12 @@ def test_each_row_says_what_every_stage_does(row: list[str]) -> None:
     assert verify in {checked(kind), "does not occur"}
     # A click never counts an attempt, so it ends a reconnection where fetch ends it at once, and nowhere else.
     assert click == (becomes if becomes.startswith("`") else "try again")
-    read = {**dict.fromkeys(UNCOUNTED, "waits"), **dict.fromkeys(ASKED_AGAIN, "read again"), Kind.GONE: "`gone`"}
+    read = {**dict.fromkeys(UNCOUNTED, "waits"), **dict.fromkeys(ASKED_AGAIN, "read again"), FailureKind.GONE: "`gone`"}
     assert hint in {read.get(kind, "hint `failed`"), "does not occur"}
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_only_what_may_be_the_members_fault_counts_as_an_attempt(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", FailureKind)
+def test_only_what_may_be_the_members_fault_counts_as_an_attempt(kind: FailureKind) -> None:
     outcome = asked(kind, attempts=7)
     if kind in ASKED_AGAIN:
         assert isinstance(outcome, Close)
@@ -81,7 +81,7 @@ def test_only_what_may_be_the_members_fault_counts_as_an_attempt(kind: Kind) -> 
 
 
 def test_a_wait_that_mx_asked_for_is_kept() -> None:
-    paced, passing = asked(Kind.PACED), asked(Kind.PASSING)
+    paced, passing = asked(FailureKind.PACED), asked(FailureKind.PASSING)
     assert paced == MxUnavailable(code="code", after=30.0)
     assert isinstance(passing, Retry)
     assert passing.at >= NOW + timedelta(seconds=30)
