@@ -24,7 +24,7 @@ def content() -> bytes:
     settings = load_settings(_env_file=None, **{name.lower(): value for name, value in given.items()})
     link = "https://mxbank.mx.com/oauth/authorize?client_id=" + 200 * "x"
     bank = Bank(name="MX Bank (OAuth)", since=datetime.now(UTC), link=link)
-    message = Message(key="k", address="person@mail.example", locale="en", time_zone="UTC", step=0, banks=(bank,))
+    message = Message(key="k", address="person@mail.example", locale="en", time_zone=UTC, step=0, banks=(bank,))
     mail = Composer(settings).build(message)
     assert isinstance(mail, Mail)
     return mail.content

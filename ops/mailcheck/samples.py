@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
+from zoneinfo import ZoneInfo
 
 from worker.channels import Bank, Message
 from worker.channels.wording.languages import languages
@@ -49,7 +50,7 @@ def message(language: str, *, step: int, count: int) -> Message:
         key=f"sample-{language}-{step}-{count}",
         address="customer@mail.example",
         locale=LOCALES.get(language, language),
-        time_zone="America/Toronto",
+        time_zone=ZoneInfo("America/Toronto"),
         step=step,
         banks=banks,
     )

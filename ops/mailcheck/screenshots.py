@@ -102,7 +102,7 @@ def _written(file: Path) -> str:
 
 async def take(page: Page, picture: Picture) -> bytes:
     """The picture, as PNG: the whole mail."""
-    html = word(picture.shows, app="Ledgerly", time_zone="UTC").html
+    html = word(picture.shows, app="Ledgerly").html
     await page("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": picture.scheme}])
     screen = {"width": picture.width, "deviceScaleFactor": picture.scale, "mobile": picture.width < 500}
     await page("Emulation.setDeviceMetricsOverride", height=100, **screen)

@@ -67,9 +67,9 @@ def test_a_name_in_the_other_direction_is_isolated_and_no_other() -> None:
 def test_what_customers_read_isolates_the_bank_and_the_app(step: int, count: int, ahead: bool) -> None:
     bank = Bank(name=f"\u202e{HEBREW}\u061c", since=datetime(2026, 3, 3, tzinfo=UTC), link="https://bank.example/")
     message = Message(
-        key="k", address="a@b.example", locale="en", time_zone="UTC", step=step, banks=(bank,) * count, ahead=ahead
+        key="k", address="a@b.example", locale="en", time_zone=UTC, step=step, banks=(bank,) * count, ahead=ahead
     )
-    mail = email_words(message, app=f"{ARABIC}\u200b", time_zone="UTC")
+    mail = email_words(message, app=f"{ARABIC}\u200b")
     push = push_words(message, app=f"{ARABIC}\u200b")
     for plain in (mail.subject, mail.text, push.title, push.body):
         for name in (HEBREW, ARABIC):

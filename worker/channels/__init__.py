@@ -7,7 +7,7 @@ docs/developing.md has the steps.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, tzinfo
 from enum import StrEnum
 from typing import Protocol
 
@@ -56,7 +56,8 @@ class Message:
     address: str
     #: BCP 47, as the user's row has it; ``None`` where unknown.
     locale: str | None
-    time_zone: str
+    #: In which dates are given.
+    time_zone: tzinfo
     #: 0 for the first message of a reconnection, then 1, 2, … for its reminders.
     step: int
     banks: tuple[Bank, ...]

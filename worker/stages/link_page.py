@@ -16,7 +16,7 @@ So a link works for ``LINK_DAYS``: it leads to whatever it spoke of that is brok
 back or over, its page says so and leads nowhere.
 """
 
-from datetime import datetime
+from datetime import datetime, tzinfo
 
 import msgspec
 
@@ -46,7 +46,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     #: As the mails use it; ``None``: the user has none.
     locale: str | None
     #: The zone in which dates are given: the user's, or the likeliest.
-    time_zone: str
+    time_zone: tzinfo
     #: Ten at most; those that need something come first.
     banks: tuple[PageBank, ...]
 
@@ -62,7 +62,7 @@ async def page_of(runtime: Runtime, token: str) -> Page | None:
     return Page(
         user_guid=link.user_guid,
         locale=link.locale,
-        time_zone=str(zones.all[0]),
+        time_zone=zones.all[0],
         banks=tuple(
             PageBank(
                 reconnection_id=bank.reconnection_id,

@@ -4,7 +4,7 @@ This is decided before MX is asked, so that no URI is minted for a user who may 
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 
 import msgspec
 
@@ -119,9 +119,9 @@ def zones_of_user(user: User, settings: Settings) -> Zones:
     return zones_of(user.timezone, user.locale, default=settings.time_zone, fallback=settings.fallback_time_zones)
 
 
-def zone_of_message(user: User, settings: Settings) -> str:
+def zone_of_message(user: User, settings: Settings) -> tzinfo:
     """The zone in which a message gives dates: the user's, or the likeliest."""
-    return str(zones_of_user(user, settings).all[0])
+    return zones_of_user(user, settings).all[0]
 
 
 def broken_first(

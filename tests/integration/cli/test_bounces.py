@@ -138,7 +138,7 @@ async def test_a_relay_that_replaces_the_message_id_still_has_its_reports_taken_
     key = await told(bench, "a")
     bank = Bank(name="Alder Bank", since=datetime(2026, 3, 3, tzinfo=UTC), link="https://bank.example/oauth")
     mail = Composer(bench.runtime.settings).build(
-        Message(key=key, address="a@mail.example", locale="en", time_zone="UTC", step=0, banks=(bank,))
+        Message(key=key, address="a@mail.example", locale="en", time_zone=UTC, step=0, banks=(bank,))
     )
     assert isinstance(mail, Mail)
     lines = mail.content.decode().partition("\r\n\r\n")[0].split("\r\n")

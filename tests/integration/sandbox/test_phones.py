@@ -38,7 +38,7 @@ async def dispatching():
 def message(address, key="m1"):
     since = dt.datetime(2026, 3, 3, tzinfo=dt.UTC)
     bank = Bank(name="First Bank", since=since, link="https://bank.example/")
-    return Message(key=key, address=address, locale="fr-CA", time_zone="UTC", step=0, banks=(bank,))
+    return Message(key=key, address=address, locale="fr-CA", time_zone=dt.UTC, step=0, banks=(bank,))
 
 
 async def test_every_kind_of_device_gets_what_is_sent_to_it(sandbox, channels):

@@ -34,7 +34,7 @@ async def test_it_shows_what_is_broken_now_and_since_when(bench_for: Any) -> Non
     page = await page_of(bench.runtime, token)
     assert page is not None
     (bank,) = page.banks
-    assert (page.user_guid, page.locale, page.time_zone) == ("USR-ann", "fr-FR", "Europe/Paris")
+    assert (page.user_guid, page.locale, str(page.time_zone)) == ("USR-ann", "fr-FR", "Europe/Paris")
     assert (bank.reconnection_id, bank.member_guid, bank.name, bank.state) == (id_, "MBR-ann", "Bank ann", "broken")
     assert abs(bank.since - (bench.runtime.clock.now() - timedelta(days=1))) < timedelta(minutes=1)
 

@@ -1,13 +1,14 @@
 """An answer that slows the whole channel down, and a message that meets it alone."""
 
 from dataclasses import replace
+from datetime import UTC
 
 import pytest
 
 from worker.channels import ChannelDown, Doubt, Message, Outcome, Refusal, Sent, TryLater
 from worker.channels.one_message import for_one_message
 
-MESSAGE = Message(key="k", address="a", locale=None, time_zone="UTC", step=0, banks=())
+MESSAGE = Message(key="k", address="a", locale=None, time_zone=UTC, step=0, banks=())
 SLOW_DOWN = TryLater(code="http_429", after=60.0, whole_channel=True, refusal=Refusal("http_429", Doubt.US))
 
 

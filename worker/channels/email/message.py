@@ -60,7 +60,6 @@ class Composer:
         self._texts = texts or texts_for(settings)
         self.sender = _own_mailbox("EMAIL_FROM", settings.email_from)
         self._app = shown(settings.sender_name)
-        self._time_zone = settings.time_zone
         head = [_mailbox_header("From", self._app, self.sender)]
         reply_to = self.sender
         if settings.email_reply_to:
@@ -85,7 +84,7 @@ class Composer:
         except NotAMailbox:
             return BadAddress(code="address_syntax")
         token = message_token(message.key)
-        wording = word(message, app=self._app, time_zone=self._time_zone, texts=self._texts)
+        wording = word(message, app=self._app, texts=self._texts)
         headers = (
             f"{self._shared_headers}"
             f"{_list_unsubscribe(self._unsubscribe_by_mail, message.link)}"

@@ -1,9 +1,8 @@
 """The text of one mail, in the customer's language and time zone."""
 
 from dataclasses import dataclass
-from datetime import UTC, tzinfo
-from functools import cache, lru_cache
-from zoneinfo import ZoneInfo
+from datetime import tzinfo
+from functools import cache
 
 from worker.channels import Bank, Message
 from worker.channels.email.texts import DATES, EXPIRING, RECONNECT, Texts, values_for
@@ -25,14 +24,11 @@ class Wording:
         return f"Wording({self.language})"
 
 
-def word(message: Message, *, app: str, time_zone: str, texts: Texts | None = None) -> Wording:
-    """The text in the customer's language and time zone. ``time_zone`` is used if the message's own is unknown.
-
-    ``texts`` are the templates, by default our own.
-    """
+def word(message: Message, *, app: str, texts: Texts | None = None) -> Wording:
+    """The text in the customer's language and time zone. ``texts`` are the templates, by default our own."""
     texts = texts or _ours()
     language = texts.language(message.locale)
-    zone = _zone(message.time_zone) or _zone(time_zone) or UTC
+    zone = message.time_zone
     kind = EXPIRING if message.ahead else RECONNECT
     banks = [_listed(bank, language, zone, DATES[kind]) for bank in message.named]
     link = message.link
@@ -66,11 +62,3 @@ def _listed(bank: Bank, language: Language, zone: tzinfo, date: str) -> dict[str
 @cache
 def _ours() -> Texts:
     return Texts()
-
-
-@lru_cache(maxsize=1024)  # names come from users' rows
-def _zone(name: str) -> ZoneInfo | None:
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # ZoneInfoNotFoundError is a KeyError
-        return None

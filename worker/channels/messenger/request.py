@@ -9,8 +9,9 @@
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from worker.channels import DurableLink, Message
 from worker.channels.push.text import word
@@ -24,7 +25,7 @@ def content(message: Message, link: DurableLink, *, app: str, default_locale: st
         "key": message.key,
         "user_guid": message.address,
         "locale": message.locale,
-        "time_zone": message.time_zone,
+        "time_zone": _zone(message.time_zone),
         "kind": "expires_soon" if message.ahead else "reminder" if message.step else "broken",
         "step": message.step,
         "app": shown(app),
@@ -35,6 +36,11 @@ def content(message: Message, link: DurableLink, *, app: str, default_locale: st
         "link_expires_at": _moment(link.until),
         "unsubscribe": link.unsubscribe,
     }
+
+
+def _zone(zone: tzinfo) -> str:
+    """Its IANA name; an offset from UTC such as ``+05:30`` for a zone that has none."""
+    return zone.key if isinstance(zone, ZoneInfo) else str(zone).removeprefix("UTC") or "UTC"
 
 
 def _moment(moment: datetime) -> str:

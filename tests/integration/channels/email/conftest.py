@@ -226,7 +226,7 @@ def make_message() -> Callable[..., Message]:
             "key": "episode-7/0/email",
             "address": ADDRESS,
             "locale": None,
-            "time_zone": "UTC",
+            "time_zone": dt.UTC,
             "step": 0,
             "banks": (Bank(name="First Bank", since=dt.datetime(2026, 3, 3, tzinfo=dt.UTC), link=URI),),
         }

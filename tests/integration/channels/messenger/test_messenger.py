@@ -81,6 +81,14 @@ async def test_a_user_is_told_by_one_signed_request_with_a_link_that_leads_on(of
     assert await at.bench.one("SELECT count(*) FROM links") == 1
 
 
+async def test_an_offset_that_is_not_whole_hours_is_told_as_an_offset(office: Any, messenger: Any) -> None:
+    at, zones = await office(3), {"USR-a": "+05:30", "USR-b": "-03:30", "USR-c": "Europe/Madrid"}
+    for guid, zone in zones.items():
+        await at.bench.sql("UPDATE users SET timezone = :zone WHERE user_guid = :guid", zone=zone, guid=guid)
+    await at.work()
+    assert {fields["user_guid"]: fields["time_zone"] for fields in messenger.taken.values()} == zones
+
+
 async def test_a_user_without_a_wish_is_told_by_email_first_and_by_the_messenger_without_an_address(
     office: Any, messenger: Any
 ) -> None:

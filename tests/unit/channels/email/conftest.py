@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from cryptography.fernet import Fernet
@@ -46,7 +47,7 @@ def make_message() -> Callable[..., Message]:
             "key": "episode-7/0/email",
             "address": "customer@example.com",
             "locale": "en-US",
-            "time_zone": "Europe/Madrid",
+            "time_zone": ZoneInfo("Europe/Madrid"),
             "step": 0,
             "banks": (Bank(name=bank, since=datetime(2026, 3, 3, 23, 30, tzinfo=UTC), link=link),),
         }

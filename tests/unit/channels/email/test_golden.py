@@ -9,6 +9,7 @@ import os
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -47,13 +48,13 @@ def rendered(language, kind, count, ours=""):
         key="golden",
         address="customer@example.com",
         locale=LOCALES[language],
-        time_zone="America/Toronto",
+        time_zone=ZoneInfo("America/Toronto"),
         step=2 if kind == "reminder" else 0,
         banks=banks,
         ahead=kind == "ahead",
         link=LINK if ours else None,
     )
-    wording = word(message, app="Ledgerly", time_zone="UTC")
+    wording = word(message, app="Ledgerly")
     lines = {"subject": wording.subject + "\n", "txt": wording.text, "html": wording.html}
     return {suffix: text.replace("\r\n", "\n") for suffix, text in lines.items()}
 

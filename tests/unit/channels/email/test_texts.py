@@ -29,7 +29,7 @@ def write(tmp_path):
 
 
 def spoken(folder, message, **options):
-    return word(message, app="Acme", time_zone="UTC", texts=Texts(folder, **options))
+    return word(message, app="Acme", texts=Texts(folder, **options))
 
 
 def refusal(folder):

@@ -1,6 +1,7 @@
 """What an answer of the company's messenger means, and what a request says."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -44,7 +45,7 @@ def test_a_busy_or_broken_messenger_is_asked_later(status, whole):
 
 def message(*names: str, **overrides):
     banks = tuple(Bank(name=name, since=SINCE, link=LINK.page) for name in names)
-    values = {"key": "k1", "address": "USR-1", "locale": "fr-CA", "time_zone": "America/Toronto", "step": 0}
+    values = {"key": "k1", "address": "USR-1", "locale": "fr-CA", "time_zone": ZoneInfo("America/Toronto"), "step": 0}
     return Message(**(values | {"banks": banks, "link": LINK} | overrides))
 
 
@@ -68,6 +69,19 @@ def test_a_request_has_template_data_our_text_and_our_link():
         "link_expires_at": "2026-03-03T23:30:00Z",
         "unsubscribe": "https://reconnect.example.com/u/token",
     }
+
+
+@pytest.mark.parametrize(
+    ("zone", "text"),
+    [
+        (ZoneInfo("Etc/GMT-2"), "Etc/GMT-2"),
+        (timezone(timedelta(hours=5, minutes=30)), "+05:30"),
+        (timezone(-timedelta(hours=3, minutes=30)), "-03:30"),
+        (UTC, "UTC"),
+    ],
+)
+def test_a_zone_is_an_iana_name_or_an_offset(zone, text):
+    assert content(message("B", time_zone=zone), LINK, app="L", default_locale=None)["time_zone"] == text
 
 
 def test_reminders_and_notices_are_told_apart_and_no_more_than_ten_banks_are_named():

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -24,7 +25,7 @@ def make_message() -> Callable[..., Message]:
             "key": "5f0c1a2b3c4d5e6f708192a3b4c5d6e7",
             "address": "a-device",
             "locale": "en-US",
-            "time_zone": "Europe/Madrid",
+            "time_zone": ZoneInfo("Europe/Madrid"),
             "step": 0,
             "banks": tuple(Bank(name=name, since=since, link=LINK) for name in names or ("First Bank",)),
         }

@@ -1,5 +1,7 @@
 """What stands on a lock screen."""
 
+from datetime import timedelta, timezone
+
 import pytest
 
 from worker.channels.push.text import word
@@ -65,3 +67,8 @@ def test_a_bank_without_a_name_is_your_bank_in_every_language(make_message):
 
 def test_its_repr_tells_nobody_where_a_customer_banks(make_message):
     assert repr(word(make_message(), app="Acme")) == "PushText(en)"
+
+
+def test_no_date_stands_in_it_so_the_zone_changes_nothing(make_message):
+    half_past = timezone(timedelta(hours=5, minutes=30))
+    assert word(make_message(time_zone=half_past), app="Acme") == word(make_message(), app="Acme")

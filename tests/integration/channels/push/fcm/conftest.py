@@ -90,7 +90,7 @@ def make_message() -> Callable[..., Message]:
             "key": "5f0c1a2b3c4d5e6f708192a3b4c5d6e7",
             "address": DEVICE,
             "locale": None,
-            "time_zone": "UTC",
+            "time_zone": dt.UTC,
             "step": 0,
             "banks": (Bank(name=bank, since=dt.datetime(2026, 3, 3, tzinfo=dt.UTC), link=link),),
         }
