@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker.policy.channel_choice import EMAIL, MESSENGER, ONE_ADDRESS
 from worker.policy.events import EventType
 from worker.policy.states import NotificationState
-from worker.store.events.recording import are_on, record_about
+from worker.store.events.recording import record_about
 from worker.store.notifications.transitions import NotificationTransitions
 from worker.store.sql.application import device_kind, is_set, plain_text
 from worker.store.sql.database import Database
@@ -129,9 +129,10 @@ class AddressStore:
         )
         self._notifications = rows.part(NotificationTransitions)
         theirs = update(users).where(u.user_guid == guids.c.user_guid).returning(u.user_guid)
-        self._opt_out = theirs.values(opted_out_at=func.coalesce(u.opted_out_at, bindparam("now", type_=Moment())))
+        willing = theirs.where(~is_set(u.opted_out_at))
+        self._opt_out = willing.values(opted_out_at=bindparam("now", type_=Moment()))
         self._opt_in = theirs.values(opted_out_at=None)
-        self._willing = select(u.user_guid).join(guids, u.user_guid == guids.c.user_guid).where(~is_set(u.opted_out_at))
+        self._known = select(u.user_guid).join(guids, u.user_guid == guids.c.user_guid)
 
     async def mails(self) -> AsyncIterator[list[tuple[int, str, str]]]:
         """All notifications by email, in batches, the newest first: id, user, message key."""
@@ -193,12 +194,9 @@ class AddressStore:
         given = self._rows.encode({"user_guid": guid} for guid in sorted(set(guids)))
 
         async def work(connection: AsyncConnection) -> set[str]:
-            if are_on(connection):
-                willing = (
-                    (await connection.execute(self._willing.order_by(u.user_guid), {"given": given})).scalars().all()
-                )
-                record_about(connection, EventType.OPTED_OUT, willing)
-            return set((await connection.execute(self._opt_out, {"given": given, "now": now})).scalars())
+            changed = (await connection.execute(self._opt_out, {"given": given, "now": now})).scalars().all()
+            record_about(connection, EventType.OPTED_OUT, sorted(changed))
+            return set((await connection.execute(self._known, {"given": given})).scalars())
 
         return await self._database.transaction(work)
 

@@ -1,11 +1,13 @@
 """An event is in the database exactly where what it tells is, and says what it is about by GUIDs alone."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from tests.events import MOVES, expected, of_moves, triggers, ways
 from tests.integration.stages.links import message, reconnection
@@ -214,6 +216,23 @@ async def test_an_opt_out_and_an_outage_are_told_once(bench_for: Any) -> None:
         ("outage.suspected", {"institution_code": "alder"}),
         ("outage.over", {"institution_code": "alder"}),
     ]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+async def test_two_opt_outs_at_once_are_told_once(bench_for: Any) -> None:
+    bench = await watched(bench_for)
+    await bench.member("a")
+    store, now = AddressStore(bench.runtime.database), bench.runtime.clock.now()
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with bench.runtime.database.engine.connect() as writer:
+        await writer.execute(text("SELECT FROM users FOR UPDATE"))
+        both = asyncio.gather(*(store.opt_out(["USR-a"], now=now) for _ in range(2)))
+        async with asyncio.timeout(30):
+            while await bench.one(waiting) < 2:  # noqa: ASYNC110 - a database has no events
+                await asyncio.sleep(0.01)
+        await writer.rollback()
+        assert await both == [{"USR-a"}, {"USR-a"}]
+    assert await events(bench) == [("user.opted_out", {"user_guid": "USR-a"})]
 
 
 async def test_a_message_names_what_it_was_about(bench_for: Any) -> None:
