@@ -71,6 +71,22 @@ def test_the_table_gives_each_setting_its_default(row: list[str], monkeypatch: p
         assert getattr(given, name) == getattr(load_settings(_env_file=None, **REQUIRED), name)
 
 
+def test_the_settings_that_an_empty_value_switches_off_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    default = load_settings(_env_file=None, **REQUIRED)
+    switched_off = {
+        name.upper()
+        for name in Settings.model_fields.keys() - REQUIRED.keys()
+        if getattr(load_settings(_env_file=None, **(REQUIRED | {name: ""})), name) != getattr(default, name)
+    }
+    (sentence,) = re.findall(
+        r"`NAME=` means(.*?)(?=^- )", DOCS["configuration"].section("Values"), re.MULTILINE | re.DOTALL
+    )
+    assert set(re.findall(r"`([A-Z_]+)`", sentence)) == switched_off
+    assert f"{('Six', 'Seven', 'Eight')[len(switched_off) - 6]} settings are switched off" in sentence
+
+
 # Commands
 
 

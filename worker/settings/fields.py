@@ -481,4 +481,12 @@ class Settings(EventsSettings, WebSettings, PushSettings, MessengerSettings, Bas
         return not patterns or any(fnmatch.fnmatchcase(host.lower(), pattern.lower()) for pattern in patterns)
 
 
-_EMPTY_SWITCHES_OFF = {"retention_days", "notify_after", "reminder_days", "quiet_hours", "message_caps", "uri_max_age"}
+_EMPTY_SWITCHES_OFF = {
+    "retention_days",
+    "notify_after",
+    "reminder_days",
+    "quiet_hours",
+    "fallback_time_zones",
+    "message_caps",
+    "uri_max_age",
+}
