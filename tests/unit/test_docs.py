@@ -87,6 +87,22 @@ def test_the_settings_that_an_empty_value_switches_off_are_named(monkeypatch: py
     assert f"{('Six', 'Seven', 'Eight')[len(switched_off) - 6]} settings are switched off" in sentence
 
 
+# What is kept
+
+
+def test_every_line_of_the_log_that_names_a_member_or_user_stands_in_the_table() -> None:
+    lines = set()
+    for path in (ROOT / "worker").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("log."):
+                event = node.args[0] if node.args else None
+                if any(re.search(r"guid\b", ast.unparse(given.value)) for given in node.keywords):
+                    assert isinstance(event, ast.Constant)
+                    lines.add(event.value)
+    (row,) = (row for row in tables(DOCS["operations"].section("What is stored where")) if row[0] == "log")
+    assert set(re.findall(r"`(\w+)`", row[1])) == lines
+
+
 # Commands
 
 
