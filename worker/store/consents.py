@@ -10,10 +10,15 @@ a member comes back through us         its days count from then (``store/members
 a member is first seen, or another     the daily walk over all members finds it
 institution is written into it
 an institution's days change           a walk over all members begins with the next sweep
-a reckoned date passes                 the next one is reckoned from it (:meth:`Consents.go_on`), where the days are known
+a reckoned date passes                 the next one is reckoned from it (:meth:`Consents.go_on`), where the days are known;
+                                       else a walk takes the date back
 the application empties the date       the reckoned one is written again: an application that writes all columns each
                                        night, and knows no date, does not end its users' notices
 ====================================== ============================================================================
+
+The last two may be a million rows at once, and an application may be writing them. So a sweep writes them in small transactions, and leaves
+out a row that somebody else has locked: it waits for no writer, and no deadlock can come of it. The next sweep finds that row. Until then
+its date counts as the reckoned one (``store/selection.py``).
 """
 
 from collections.abc import Collection
@@ -24,6 +29,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Float,
+    Integer,
     Text,
     and_,
     bindparam,
@@ -40,7 +46,7 @@ from worker.policy.consents import LONGEST, SHORTEST
 from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
 from worker.store.selection import is_reckoned
-from worker.store.sql.application import is_set, plain_text, whole_number
+from worker.store.sql.application import is_guid, is_set, plain_text, whole_number
 from worker.store.sql.moments import Moment, later
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import institutions, members, reconnections, state_literal
@@ -95,18 +101,34 @@ class Consents:
             )
             .values(on_return(_NOW, keep=own, otherwise=null()))
         )
-        self._go_on = _going_on()
-        guids = rows.table("given", {"member_guid": Text()}).c
-        self._go_on_of = self._go_on.where(m.member_guid == guids.member_guid)
-        self._restore = (
-            update(members)
-            .where(
-                m.expiry_reckoned.is_not(None),
-                text(NO_DATE_IN_SQLITE if rows.is_sqlite else NO_DATE),
-                ~is_set(m.token_expires_at),
-            )
-            .values(token_expires_at=m.expiry_reckoned)
+        is_emptied = and_(
+            m.expiry_reckoned.is_not(None),
+            text(NO_DATE_IN_SQLITE if rows.is_sqlite else NO_DATE),
+            ~is_set(m.token_expires_at),
         )
+        has_passed = and_(
+            m.expiry_reckoned.is_not(None), m.expiry_reckoned <= _NOW, is_reckoned(), days_of().is_not(None)
+        )
+        # In the order of their indexes: the planner takes the index, however many it believes there are.
+        due = select(m.member_guid).order_by(m.expiry_reckoned).limit(bindparam("n", type_=Integer()))
+        self._due = [due.where(which, is_guid(m.member_guid)) for which in (is_emptied, has_passed)]
+        guids = rows.table("given", {"member_guid": Text()}).c
+        given = m.member_guid == guids.member_guid
+        # What is to be done is read with the lock and is no condition of an UPDATE: PostgreSQL would look all that is due through, by its
+        # index, for each batch.
+        self._lock = (
+            select(
+                m.member_guid,
+                case((is_emptied, 1), else_=0).label("is_emptied"),
+                case((has_passed, 1), else_=0).label("has_passed"),
+            )
+            .where(given)
+            .order_by(m.member_guid)
+            .with_for_update(skip_locked=True, key_share=True, of=members)
+        )
+        self._restore = update(members).where(given).values(token_expires_at=m.expiry_reckoned)
+        self._go_on = update(members).where(given).values(_following())
+        self._go_on_of = self._go_on.where(has_passed)
 
     async def are_any(self, connection: AsyncConnection) -> bool:
         """Whether consents of any institution last for a known time."""
@@ -118,29 +140,40 @@ class Consents:
             given = self._rows.encode({"id": id_} for id_ in sorted(ids))
             await connection.execute(self._returned, {"given": given, "now": now})
 
-    async def go_on(self, connection: AsyncConnection, now: datetime) -> int:
-        """Reckoned dates that were emptied stand again, and those that have passed go on; how many.
+    async def due(self, connection: AsyncConnection, now: datetime, *, n: int) -> list[str]:
+        """Members for :meth:`go_on`, sorted: up to ``n`` whose date was emptied, and up to ``n`` whose date has passed."""
+        found: set[str] = set()
+        for query in self._due:
+            found.update((await connection.execute(query, {"now": now, "n": n})).scalars())
+        return sorted(found)
 
-        Where the days are no longer known, a walk takes the date back.
+    async def go_on(self, connection: AsyncConnection, member_guids: Collection[str], now: datetime) -> int:
+        """Of these members, reckoned dates that were emptied stand again, and those that have passed go on; how many.
+
+        A member that somebody else has locked is left out.
         """
-        restored = (await connection.execute(self._restore)).rowcount
-        return int(restored + (await connection.execute(self._go_on, {"now": now})).rowcount)
+        found = (await connection.execute(self._lock, {"given": self._of(member_guids), "now": now})).all()
+        passed = [row.member_guid for row in found if row.has_passed]
+        emptied = [row.member_guid for row in found if row.is_emptied and not row.has_passed]
+        if emptied:
+            await connection.execute(self._restore, {"given": self._of(emptied)})
+        if passed:
+            await connection.execute(self._go_on, {"given": self._of(passed), "now": now})
+        return len(emptied) + len(passed)
 
     async def go_on_of(self, connection: AsyncConnection, member_guids: Collection[str], now: datetime) -> None:
-        """The same of these members alone, before anything follows from their dates."""
-        given = self._rows.encode({"member_guid": guid} for guid in sorted(member_guids))
-        await connection.execute(self._go_on_of, {"given": given, "now": now})
+        """Dates of these members that have passed go on, before anything follows from them."""
+        await connection.execute(self._go_on_of, {"given": self._of(member_guids), "now": now})
+
+    def _of(self, member_guids: Collection[str]) -> str:
+        return self._rows.encode({"member_guid": guid} for guid in sorted(member_guids))
 
 
-def _going_on() -> Any:
-    days = days_of()
-    seconds = cast(days, Float()) * _DAY
+def _following() -> dict[str, Any]:
+    """What is written into a member whose reckoned date has passed."""
+    seconds = cast(days_of(), Float()) * _DAY
     following = later(m.expiry_reckoned, seconds)
     # After a long rest of the sweeps the next date may have passed as well.
     start = case((following > _NOW, m.expiry_reckoned), else_=_NOW)
     date = later(start, seconds)
-    return (
-        update(members)
-        .where(m.expiry_reckoned.is_not(None), m.expiry_reckoned <= _NOW, is_reckoned(), days.is_not(None))
-        .values(consent_from=start, token_expires_at=date, expiry_reckoned=date)
-    )
+    return {"consent_from": start, "token_expires_at": date, "expiry_reckoned": date}

@@ -8,6 +8,7 @@ date that lies months ahead can wait for a day; what cannot wait has an index, a
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -47,6 +48,8 @@ _R = ReconnectionState
 
 #: Members of one page.
 PAGE = 10_000
+#: Members of one transaction, of those whose date was emptied or has passed. An application that writes them waits so long at most.
+BATCH = 1_000
 _DAY = timedelta(days=1).total_seconds()
 _NOW: ColumnElement[datetime] = bindparam("now", type_=Moment())
 
@@ -163,7 +166,7 @@ class ReckoningStore:
         ``seconds``: so long it walks, at least one page; else for the share of a sweep that a reconciliation has too.
         """
         began = time.monotonic()
-        found = await self._database.transaction(lambda connection: self._consents.go_on(connection, now))
+        found = await self._go_on(now)
         reason = await self._database.transaction(lambda connection: self._reckoning.begin(connection, now))
         if reason is None:
             return found
@@ -174,6 +177,19 @@ class ReckoningStore:
             )
             found += written
             if not more or time.monotonic() - began > share:
+                return found
+
+    async def _go_on(self, now: datetime) -> int:
+        """All that cannot wait for a walk, but what somebody else has locked; how many dates were written."""
+        found = 0
+        while True:
+            due = await self._database.transaction(partial(self._consents.due, now=now, n=PAGE))
+            written = 0
+            for start in range(0, len(due), BATCH):
+                batch = due[start : start + BATCH]
+                written += await self._database.transaction(partial(self._consents.go_on, member_guids=batch, now=now))
+            found += written
+            if len(due) < PAGE or not written:
                 return found
 
 

@@ -1,5 +1,6 @@
 """Expiries that are reckoned from how long a consent lasts, so that notices need nobody who keeps dates."""
 
+import asyncio
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -243,7 +244,7 @@ async def test_a_walk_begins_when_days_change_and_once_a_day_and_no_sweep_walks_
 
 
 def _note_walks(walks: list[str], _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-    if "FROM members" in statement and "OFFSET" in statement:
+    if "FROM members" in statement and "members.member_guid >" in statement:
         walks.append(statement)
 
 
@@ -406,8 +407,77 @@ async def test_dates_that_were_emptied_are_found_by_an_index(bench_for: Any) -> 
             cursor.execute(f"EXPLAIN {'QUERY PLAN ' if rows.is_sqlite else ''}{statement}", parameters)
             plans.append("\n".join(" ".join(map(str, row)) for row in cursor.fetchall()))
 
-        await rows.part(Consents).go_on(connection, now - DAY)
+        assert await rows.part(Consents).due(connection, now - DAY, n=10_000) == []
     assert "ix_members_emptied" in plans[0]
+    assert "ix_members_reckoned" in plans[1]
+
+
+async def _emptied(bench: Any, count: int) -> tuple[datetime, list[str]]:
+    """So many members whose reckoned date an application has emptied, on a day without a walk: the date, and their GUIDs."""
+    await _institution(bench, 90)
+    await sweep(bench.runtime)
+    date = (bench.runtime.clock.now() + 60 * DAY).replace(microsecond=0)
+    guids = [f"MBR-{n:05}" for n in range(count)]
+    columns = {"user_guid": "USR-1", "institution_code": "alder", "connection_status": "CONNECTED"}
+    async with bench.runtime.database.engine.begin() as connection:
+        rows = [{"member_guid": guid, "expiry_reckoned": date, "consent_from": date - 90 * DAY} for guid in guids]
+        await connection.execute(insert(members), [columns | row for row in rows])
+    return date, guids
+
+
+@pytest.mark.parametrize("passed", [False, True])
+@pytest.mark.each_database
+async def test_many_dates_are_written_in_small_transactions(bench_for: Any, passed: bool) -> None:
+    bench = await bench_for()
+    date, guids = await _emptied(bench, 3_000)
+    now = date + SECOND if passed else bench.runtime.clock.now()
+    if passed:
+        await bench.sql("UPDATE members SET token_expires_at = expiry_reckoned")
+    await bench.sql("UPDATE reckonings SET started_at = :now", now=bench.stored(now))  # no walk
+    engine, written = bench.runtime.database.engine.sync_engine, [0]
+
+    @event.listens_for(engine, "after_cursor_execute")
+    def count(_connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("UPDATE members"):
+            written[-1] += cursor.rowcount
+
+    @event.listens_for(engine, "commit")
+    def begin_anew(_connection: Any) -> None:
+        written.append(0)
+
+    assert await ReckoningStore(bench.runtime.database).reckon(now) == 3_000
+    assert [count for count in written if count] == [1_000] * 3
+    expected = date + 90 * DAY if passed else date
+    assert await _dates(bench) == {guid.removeprefix("MBR-"): (expected, expected) for guid in guids}
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+async def test_a_date_that_a_writer_holds_is_left_to_the_next_sweep_and_neither_waits(bench_for: Any) -> None:
+    bench = await bench_for()
+    date, guids = await _emptied(bench, 3)
+    now, store = bench.runtime.clock.now(), ReckoningStore(bench.runtime.database)
+    rename = text("UPDATE members SET institution_name = 'Alder' WHERE member_guid = :guid")
+    async with (
+        bench.runtime.database.engine.connect() as writer
+    ):  # a long transaction of an application, from the last to the first
+        await writer.execute(rename, {"guid": guids[1]})
+        async with asyncio.timeout(10):
+            assert await store.reckon(now) == 2
+            await writer.execute(rename, {"guid": guids[0]})
+        assert [at for at, _ in (await _dates(bench)).values()].count(None) == 1
+        await writer.commit()
+    assert await store.reckon(now) == 1
+    assert set((await _dates(bench)).values()) == {(date, date)}
+
+
+async def test_more_than_a_page_of_emptied_dates_is_restored_by_one_sweep(
+    bench_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = await bench_for()
+    date, _ = await _emptied(bench, 25)
+    monkeypatch.setattr("worker.store.reckoning.PAGE", 10)
+    assert await ReckoningStore(bench.runtime.database).reckon(bench.runtime.clock.now()) == 25
+    assert set((await _dates(bench)).values()) == {(date, date)}
 
 
 @pytest.mark.parametrize("first", ["fetch", "webhook"])
