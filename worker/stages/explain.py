@@ -141,7 +141,12 @@ class Explainer:
         if reconnection["state"] in {_R.RECONNECTED, _R.CANCELLED}:
             return Outlook(next="nothing, unless it breaks again")
         if reconnection["state"] == _R.GONE:
-            return Outlook(next="nothing, unless it comes back and breaks again")
+            asking = (
+                f"; `reconnect sync --member {reconnection['member_guid']}` asks MX"
+                if reconnection["reopen_at"]
+                else ""
+            )
+            return Outlook(next=f"nothing, unless it comes back and breaks again{asking}")
         if reconnection["state"] == _R.UNSUPPORTED:
             return Outlook(next=f"asked again after {minute(reconnection['reopen_at'])}, if it is broken still")
         return Outlook(next=f"nothing, until somebody looks and runs `reconnect retry {reconnection['member_guid']}`")

@@ -54,7 +54,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
 
     #: Rows that are new.
     inserted: int = 0
-    #: Rows that were written because MX says something else than they did.
+    #: Rows that were written because MX says something else than they did, and members that MX gives again after a 404.
     changed: int = 0
     unchanged: int = 0
     #: Reconnections closed as `reconnected`.

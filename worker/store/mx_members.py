@@ -11,6 +11,7 @@ a member that we do not have          it is inserted, and so is its user
 status, OAuth flag, institution code  they go into the row; what MX leaves out keeps its value
 an error code                         it goes into the row. MX names none although it could: 2004 and 2005 are cleared
 another GUID than the row has         ``moved_to`` of the row, and of its open reconnection; the row keeps its GUID
+a member of which it had said 404     ``gone_at`` is cleared. If that 404 had ended a reconnection as `gone`, a sweep may open another
 well again, a reconnection is open    closed as `reconnected` by the rule of verify (``policy/recovery.py``). A claimed
                                       one is left to its worker, which asks MX as well
 another user than our row has         nothing: the row is kept, and counted
@@ -35,7 +36,7 @@ from worker.store.mx_answers import OUR_MEMBER, WRITTEN, Applied, MxMember, MxUs
 from worker.store.notifications.transitions import NotificationTransitions
 from worker.store.reconnections.changes import Change, close
 from worker.store.reconnections.moving import Moving
-from worker.store.reconnections.transitions import Transitions
+from worker.store.reconnections.transitions import Transitions, rests_as_gone
 from worker.store.sql.application import plain_text
 from worker.store.sql.moments import NEVER, Moment
 from worker.store.sql.rows import Rows
@@ -78,7 +79,7 @@ async def mark_gone(connection: AsyncConnection, rows: Rows, member_guids: Colle
 
 
 class _Open(msgspec.Struct, frozen=True, kw_only=True):
-    """A reconnection that is open, or that ended of late."""
+    """A reconnection that is open, ended of late, or rests since MX answered 404."""
 
     id: int
     member_guid: str
@@ -111,7 +112,7 @@ class MxMembers:
         self._about = (
             select(*(r[name] for name in _Open.__struct_fields__))
             .join(guids, r.member_guid == guids.c.guid)
-            .where(or_(r.closed_at.is_(None), r.closed_at >= bindparam("read_at", type_=Moment())))
+            .where(or_(r.closed_at.is_(None), r.closed_at >= bindparam("read_at", type_=Moment()), rests_as_gone()))
         )
         self._update = _update(rows)
         self._insert = _insert(rows)
@@ -161,8 +162,19 @@ class MxMembers:
                 else:
                     pairs[row.member_guid] = (answer, row)
         about = await self._reconnections(connection, pairs, read_at)
-        overtaken = {guid for guid, found in about.items() if any(each.closed_at is not None for each in found)}
+        overtaken = {
+            guid
+            for guid, found in about.items()
+            if any(each.closed_at is not None and each.closed_at >= read_at for each in found)
+        }
         back = await self._close(connection, pairs, about, overtaken, now=now, skip_aggregation=skip_aggregation)
+        again = {
+            each.id: guid
+            for guid, found in about.items()
+            for each in found
+            if each.closed_at is not None and guid not in overtaken
+        }
+        await self._transitions.know_again(connection, again)
         differing = []
         moves = {}
         for guid in sorted(pairs.keys() - overtaken):  # as everybody locks them
@@ -174,10 +186,11 @@ class MxMembers:
         if differing:
             await connection.execute(self._update, {"given": self._rows.encode(differing)})
         await self._moving.note(connection, moves)
+        changed = {change["member_guid"] for change in differing}.union(again.values())
         return counts + Applied(
             inserted=inserted,
-            changed=len(differing),
-            unchanged=len(pairs) - len(overtaken) - len(differing),
+            changed=len(changed),
+            unchanged=len(pairs) - len(overtaken) - len(changed),
             back=back,
             moved=len(moves),
             of_others=tuple(of_others),

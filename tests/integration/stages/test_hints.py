@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from worker.intake.webhooks import hints_in
-from worker.mx.answers import RefusedClient, RejectedRequest, RetryLater
+from worker.mx.answers import Gone, RefusedClient, RejectedRequest, RetryLater
 from worker.mx.retrying import NOT_ASKED
 from worker.stages.fetch import fetch
 from worker.stages.hints import hints
 from worker.stages.sweep import sweep
+from worker.stages.sync import sync_all
 from worker.store.hints.claimed import HintResult
 from worker.store.pauses import PauseStore
 from worker.store.transactions.forget import ForgetStore
@@ -125,6 +126,42 @@ async def test_a_member_that_mx_does_not_know_any_more_is_gone(bench_for: Any, s
         assert await outcomes(bench) == {"MBR-a": ("done", "gone"), "MBR-never": ("done", "unknown_to_mx")}
         await sweep(bench.runtime)
         assert await bench.states() == {"MBR-a": "gone"}
+
+
+@EACH
+@pytest.mark.parametrize("how", ["hint", "sync"])
+async def test_one_wrong_404_silences_nobody_once_mx_gives_the_member_again(
+    bench_for: Any, sandbox_for: Any, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    async def gone(*_: str) -> Gone:
+        return Gone()
+
+    async with sandbox_for({"a": {"connection_status": "DENIED"}}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await bench.member("a", connection_status="DENIED", is_oauth=True, institution_name="Alder Bank")
+        await sync_all(bench.runtime, begin=True)
+        await sweep(bench.runtime)
+        with monkeypatch.context() as patch:
+            patch.setattr(bench.runtime.mx, "oauth_window", gone)
+            await fetch(bench.runtime)
+        await sweep(bench.runtime)
+        assert await bench.states() == {"MBR-a": "gone"}
+        await bench.runtime.set_clock()
+        if how == "hint":
+            await hint(bench, status("a"))
+            await hints(bench.runtime)
+        else:
+            found = await sync_all(bench.runtime, begin=True)
+            assert found is not None
+            assert "1 changed" in found.summary
+            await sweep(bench.runtime)
+        assert await bench.sql("SELECT state, outcome FROM reconnections ORDER BY id") == [
+            ("gone", "not_found"),
+            ("due", None),
+        ]
+        found = await sync_all(bench.runtime, begin=True)
+        assert found is not None
+        assert "nothing changed" in found.summary
 
 
 @EACH

@@ -117,6 +117,7 @@ KNOWN_HISTORIES: dict[str, list[tuple[Any, ...]]] = {
     "the settings changed": [
         ("write", "MBR-1", {"connection_status": "CHALLENGED"}), ("sweep",), ("settings", ("CHALLENGED",), ()),
     ],
+    "gone at MX, and there again": [*BROKEN, ("end", "MBR-1", "gone"), ("sweep",), ("clock", 1), ("sync", {"MBR-1": "DENIED"})],
     "deleted and back": [
         *BROKEN, ("end", "MBR-1", "gone"), ("delete", "MBR-1"), ("sweep",),
         ("write", "MBR-1", {"connection_status": "CONNECTED"}),

@@ -8,6 +8,7 @@ import pytest
 from tests.integration.stages.links import reconnection
 from worker.store.mx_answers import Applied, MxMember, MxUser
 from worker.store.mx_members import apply_members, apply_users, mark_gone
+from worker.store.sql.moments import NEVER
 
 
 @pytest.fixture
@@ -148,8 +149,29 @@ async def test_what_is_gone_ends_and_is_known_again_once_mx_lists_it(bench: Any)
 
     assert (await gone(), await gone()) == (1, 0)
     assert await bench.states() == {"MBR-ann": "gone"}
+    await bench.sql("DELETE FROM changed_members")
     assert await applied(bench, says("ann", "DENIED"), read_seconds_ago=-5) == Applied(changed=1)
     assert (await member(bench, "ann"))["gone_at"] is None
+    # A sweep may open another, and visits the member although its row says what it said before.
+    assert await bench.one("SELECT reopen_at FROM reconnections") is None
+    assert await bench.one("SELECT DISTINCT member_guid FROM changed_members") == "MBR-ann"
+    assert await applied(bench, says("ann", "DENIED"), read_seconds_ago=-5) == Applied(unchanged=1)
+
+
+async def test_an_answer_from_before_a_404_ends_no_rest(bench: Any) -> None:
+    now = bench.runtime.clock.now()
+    await reconnection(bench, "ann", state="gone", closed_at=now, reopen_at=NEVER)
+    assert await applied(bench, says("ann", "DENIED"), read_seconds_ago=5) == Applied(overtaken=1)
+    assert await bench.one("SELECT count(*) FROM reconnections WHERE reopen_at IS NOT NULL") == 1
+
+
+async def test_what_was_given_up_otherwise_rests_on_although_mx_gives_the_member(bench: Any) -> None:
+    now = bench.runtime.clock.now()
+    for name, state in (("ann", "exhausted"), ("bea", "quarantined"), ("cid", "unsupported")):
+        await reconnection(bench, name, state=state, closed_at=now - timedelta(hours=1), reopen_at=NEVER)
+    said = [says(name, "DENIED", is_oauth=True) for name in ("ann", "bea", "cid")]
+    assert await applied(bench, *said) == Applied(unchanged=3)
+    assert await bench.one("SELECT count(*) FROM reconnections WHERE reopen_at IS NOT NULL") == 3
 
 
 async def test_addresses_are_filled_where_ours_are_empty(bench: Any) -> None:

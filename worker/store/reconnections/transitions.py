@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Integer,
     Text,
     and_,
@@ -70,6 +71,9 @@ class Transitions:
         )
         ids = rows.table("given", {"id": BigInteger()}).c
         self._next_epoch = update(reconnections).where(r.id == ids.id).values(epoch=r.epoch + 1)
+        self._know_again = (
+            update(reconnections).where(r.id == ids.id, rests_as_gone()).values(reopen_at=None).returning(r.member_guid)
+        )
         places = rows.table("given", {"id": BigInteger(), "at": Moment()}).c
         self._spread = (
             update(reconnections)
@@ -261,6 +265,18 @@ class Transitions:
         """No move: ended reconnections no longer stand in the way of a new break."""
         statement = update(reconnections).where(r.reopen_at.is_not(None), *where).values(reopen_at=None)
         await connection.execute(statement, {"now": now, **parameters})
+
+    async def know_again(self, connection: AsyncConnection, ids: Collection[int]) -> None:
+        """No move: MX gives the members of these again, which ended as `gone`. A sweep opens another for each that is broken."""
+        if ids:
+            given = self._rows.encode({"id": id_} for id_ in sorted(ids))
+            guids = (await connection.execute(self._know_again, {"given": given})).scalars()
+            await self._changes.list(connection, sorted(set(guids)))
+
+
+def rests_as_gone() -> ColumnElement[bool]:
+    """Whether it ended because MX answered 404, and still keeps its member from another one. One whose row was deleted does not rest."""
+    return and_(r.state == state_literal(_R.GONE), r.reopen_at.is_not(None))
 
 
 def told_and_due() -> Any:

@@ -4,10 +4,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Integer, String, Text, and_, bindparam, delete, exists, literal, select, update
+from sqlalchemy import BigInteger, Integer, String, Text, and_, bindparam, delete, exists, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.store.mx_answers import OUR_MEMBER, MxUser
+from worker.store.reconnections.transitions import rests_as_gone
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import members, reconnections, sync_missing, sync_users, users
@@ -37,9 +38,12 @@ class Statements:
         pending = (
             select(su.id, su.user_guid, su.attempts).where(su.done_at.is_(None), su.id > after).order_by(su.id).limit(n)
         ).subquery()
-        is_open = exists().where(r.member_guid == m.member_guid, r.closed_at.is_(None)).label("is_open")
+        # Two conditions: the small index of open reconnections serves the first.
+        is_open, rests = (
+            exists().where(r.member_guid == m.member_guid, which) for which in (r.closed_at.is_(None), rests_as_gone())
+        )
         self._to_read = (
-            select(pending, *OUR_MEMBER, is_open)
+            select(pending, *OUR_MEMBER, or_(is_open, rests))
             .outerjoin(members, and_(m.user_guid == pending.c.user_guid, m.gone_at.is_(None)))
             .order_by(pending.c.id)
         )

@@ -211,9 +211,9 @@ class SyncStore(Holding):
 
 
 def _is_as_we_have_it(said: MxMember, user: UserToRead) -> bool:
-    """Whether there is nothing to write: our row says the same, and no reconnection of it may be over."""
+    """Whether there is nothing to write: our row says the same, and it is nothing new for a reconnection of it."""
     row = user.known.get(said.member_guid)
-    return row is not None and not row.has_open_reconnection and says_nothing_new(said, row)
+    return row is not None and not row.concerns_reconnection and says_nothing_new(said, row)
 
 
 def _note(found: Counter[str], applied: Applied) -> None:

@@ -111,7 +111,8 @@ CHANGES = ("new_users", "new_members", "changed", "back", "gone", "emails")
 class KnownMember(OurMember, frozen=True, kw_only=True):
     """A row of ours, as it was when its user was claimed."""
 
-    has_open_reconnection: bool
+    #: A reconnection of it is open, or rests since MX answered 404: what MX says of it matters although the row says the same.
+    concerns_reconnection: bool
 
 
 class UserToRead(msgspec.Struct, frozen=True, kw_only=True):
