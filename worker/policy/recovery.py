@@ -4,7 +4,7 @@ Either of two sources can end it:
 
 - **The application's row** is no longer broken (:func:`ending`). If its status is that of a well member, or is empty, the
   reconnection ends as `reconnected`. Otherwise it ends as `cancelled`. Example: the status went from DENIED to CHALLENGED, which
-  OAuth does not cure. ``store/selection.py`` and ``store/reconnections/notices.py`` say the same in SQL; a test holds them together.
+  OAuth does not cure. If the row names another user by now, it ends as `cancelled` too, and a new one is for that user. ``store/selection.py`` and ``store/reconnections/notices.py`` say the same in SQL; a test holds them together.
 - **MX's answer** says three things together (:func:`is_back`): CONNECTED, not being aggregated, and aggregated successfully since the
   break. With ``MX_SKIP_AGGREGATION`` there may be no aggregation after OAuth. Then a member that was picked for its status or error
   code is back once its status is CONNECTED. (Source: MX's description of the connection states.)
@@ -31,22 +31,28 @@ AFTER_OAUTH = (timedelta(0), timedelta(seconds=10))
 #: A check within this time after a click is one that the click is the reason of: the last of them may be five minutes late.
 FOR_CLICK = AFTER_CLICK[-1] + timedelta(minutes=5)
 
+#: The outcome of a reconnection whose member's row names another user by now.
+USER_CHANGED = "user_changed"
+
 
 def ending(
     facts: MemberFacts | None,
     *,
     reason: str,
     broken_since: datetime,
+    is_of_other_user: bool,
     statuses: Collection[str],
     notice_days: Sequence[int],
     now: datetime,
 ) -> tuple[ReconnectionState, str] | None:
     """How an open reconnection ends by what the application's row says now: state and outcome. ``None``: it stays open.
 
-    ``facts`` is ``None`` where the row was deleted. ``statuses`` is ``RECONNECT_STATUSES``, ``notice_days`` ``EXPIRY_NOTICE_DAYS``.
+    ``facts`` is ``None`` where the row was deleted. ``is_of_other_user``: the row names another user than the reconnection. ``statuses`` is ``RECONNECT_STATUSES``, ``notice_days`` ``EXPIRY_NOTICE_DAYS``.
     """
     if facts is None:
         return ReconnectionState.GONE, "member_deleted"
+    if is_of_other_user:
+        return ReconnectionState.CANCELLED, USER_CHANGED
     if reason == Reason.EXPIRES_SOON:
         return notices.ending(facts, expires_at=broken_since, statuses=statuses, days=notice_days, now=now)
     if classify(facts, statuses=statuses, now=now).broken or is_doubtful(facts, picked_for=reason):

@@ -34,7 +34,8 @@ class ReconnectionState(StrEnum):
     GONE = "gone"
     #: Every attempt failed or every reminder went unanswered; `reconnect retry` requeues it.
     EXHAUSTED = "exhausted"
-    #: The application's row no longer says that the member is broken, and MX did not say that it is back; or a notice lost its reason.
+    #: The application's row no longer says that the member is broken, and MX did not say that it is back; or a notice lost its reason;
+    #: or the row names another user.
     #: A sweep, the visit after a webhook of MX, fetch or deliver ends it so. There is no command to cancel one.
     CANCELLED = "cancelled"
     #: Somebody must look: MX answered with a hostile URI, rejected the request, or workers died with the row.

@@ -15,6 +15,7 @@ from worker.channels import registry
 from worker.policy import notices
 from worker.policy.cadence import CadencePosition
 from worker.policy.channel_choice import EMAIL, MESSENGER, Nobody, Route
+from worker.policy.recovery import USER_CHANGED
 from worker.policy.selection import MemberFacts, Reason
 from worker.policy.states import NotificationState, ReconnectionState
 from worker.schedules import slots_after
@@ -237,11 +238,9 @@ class Explainer:
         at = reconnection["next_attempt_at"]
         place = CadencePosition(reconnection["step"], reconnection["base_step"])
         facts = MemberFacts(**{name: member[name] for name in MemberFacts.__struct_fields__}) if member else None
-        if facts is None or (
-            not ahead
-            and (over := self._planner.over(_claim(member, reconnection), self._now)) is not None
-            and over.outcome == "no_longer_broken"
-        ):
+        over = self._planner.over(_claim(member, reconnection), self._now)
+        ends = {USER_CHANGED} if ahead else {USER_CHANGED, "no_longer_broken"}
+        if facts is None or (over is not None and over.outcome in ends):
             return Outlook(next=f"the next sweep ends it, at about {minute(self._sweep())}")
         holds: list[Hold] = []
         parts = self._checks(reconnection, holds)
@@ -354,5 +353,8 @@ def _claim(member: Mapping[str, Any] | None, reconnection: Mapping[str, Any]) ->
     )
     columns = {name: reconnection[name] for name in ClaimedReconnection.__struct_fields__ if name in reconnection}
     return ClaimedReconnection(
-        **columns, asked_guid=reconnection["moved_to"] or reconnection["member_guid"], facts=facts
+        **columns,
+        asked_guid=reconnection["moved_to"] or reconnection["member_guid"],
+        facts=facts,
+        is_of_other_user=member is not None and member["user_guid"] != reconnection["user_guid"],
     )

@@ -81,6 +81,7 @@ class Planner:
             claim.facts,
             reason=claim.reason,
             broken_since=claim.broken_since,
+            is_of_other_user=claim.is_of_other_user,
             statuses=self._settings.reconnect_statuses,
             notice_days=self._settings.expiry_notice_days,
             now=now,

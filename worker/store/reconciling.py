@@ -35,7 +35,7 @@ m, r, rec = members.c, reconnections.c, reconciliations.c
 #: How often everything is gone through.
 EVERY = timedelta(days=1)
 #: Raised when the rule itself changes, so that a new version goes through everything.
-RULE_VERSION = 1
+RULE_VERSION = 2
 #: The phases, in their order; what each walks along, and whom it visits.
 MEMBERS, RECONNECTIONS = "members", "reconnections"
 _KEYS: dict[str, Any] = {MEMBERS: m.member_guid, RECONNECTIONS: r.id}

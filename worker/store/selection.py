@@ -142,29 +142,40 @@ def is_doubtful(picked_for: ColumnElement[str]) -> ColumnElement[bool]:
     return or_(*(and_(picked_for == str(why), unreadable(columns[name])) for why, name in UNREADABLE_FOR.items()))
 
 
+def is_of_other_user(member_guid: ColumnElement[str], user_guid: ColumnElement[str]) -> ColumnElement[bool]:
+    """Whether the member's row names another user than this; NULL where there is no row."""
+    return select(m.user_guid != user_guid).where(m.member_guid == member_guid).scalar_subquery()
+
+
 def standing(
     member_guid: ColumnElement[str],
     statuses: Collection[str],
     now: ColumnElement[datetime],
     *,
     picked_for: ColumnElement[str],
+    user_guid: ColumnElement[str],
 ) -> ColumnElement[str]:
     """How a reconnection's member stands: ``broken``, or the state that the reconnection ends in: reconnected, cancelled or gone.
 
-    If the column that it was picked for holds something unreadable now, the member still counts as broken.
+    Whatever else the row says, a reconnection of another user (``user_guid``) than the row names is cancelled. If the column that it was picked for holds something unreadable now, the member still counts as broken.
 
     Nearly all of these members are still broken, and the small index of members that may be broken finds them. The primary key would
     read a page for each, among millions; so it is used only for those that the small index does not have. Both are scalar queries of
     at most one row, because PostgreSQL does not turn those into a join: it cannot know how many members may be broken.
     """
     this = m.member_guid == member_guid
+    is_theirs = m.user_guid == user_guid
     end = case(
+        (~is_theirs, literal(str(ReconnectionState.CANCELLED))),
         (or_(is_broken(statuses, now), is_doubtful(picked_for)), literal(BROKEN)),
         (is_healthy(), literal(str(ReconnectionState.RECONNECTED))),
         else_=literal(str(ReconnectionState.CANCELLED)),
     )
     return func.coalesce(
-        select(literal(BROKEN)).where(this, may_be_broken(), is_broken(statuses, now)).scalar_subquery(),
+        # Not among the conditions: PostgreSQL would look the row up by the index of users.
+        select(case((is_theirs, literal(BROKEN)), else_=literal(str(ReconnectionState.CANCELLED))))
+        .where(this, may_be_broken(), is_broken(statuses, now))
+        .scalar_subquery(),
         select(end).where(this).scalar_subquery(),
         literal(str(ReconnectionState.GONE)),
     )

@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from worker.cli.explain import explanation
+from worker.stages.deliver import deliver
+from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
 from worker.store import sweeping
 
@@ -50,6 +53,94 @@ async def test_a_second_sweep_right_after_does_nothing(bench_for: Any) -> None:
     assert second is not None
     assert first.opened == 5
     assert not second.did_something
+
+
+async def _written_for(bench: Any, user: str) -> None:
+    await bench.sql("INSERT INTO users (user_guid, email) VALUES (:u, :e)", u=f"USR-{user}", e=f"{user}@mail.example")
+    await bench.sql("UPDATE members SET user_guid = :u", u=f"USR-{user}")
+
+
+async def _all(bench: Any) -> list[tuple[str, str, str | None]]:
+    return [tuple(row) for row in await bench.sql("SELECT user_guid, state, outcome FROM reconnections ORDER BY id")]
+
+
+CHANGED = [("USR-wrong", "cancelled", "user_changed"), ("USR-right", "due", None)]
+
+
+@pytest.mark.each_database
+async def test_a_row_that_names_another_user_is_told_to_that_user_alone(bench_for: Any, sandbox_for: Any) -> None:
+    async with sandbox_for({"a": {"user_guid": "USR-right", "connection_status": "DENIED"}}) as sandbox:
+        bench = await bench_for(**sandbox.settings)
+        await bench.member("a", user="wrong", connection_status="DENIED")
+        await sweep(bench.runtime)
+        await _written_for(bench, "right")
+        assert (await explanation(bench.runtime, "MBR-a"))["next"].startswith("the next sweep ends it as cancelled")
+        report = await sweep(bench.runtime)
+        assert report is not None
+        assert (report.closed, report.opened) == (1, 1)
+        assert await _all(bench) == CHANGED
+        for stage in (fetch, deliver):
+            await stage(bench.runtime)
+        assert [mail["recipients"] for mail in await sandbox.mails()] == [["right@mail.example"]]
+        assert await bench.sql("SELECT user_guid, state FROM notifications") == [("USR-right", "sent")]
+        report = await sweep(bench.runtime)
+        assert report is not None
+        assert not report.opened + report.closed
+
+
+@pytest.mark.each_database
+async def test_what_the_first_user_was_given_up_for_does_not_silence_the_other_one(bench_for: Any) -> None:
+    bench = await bench_for()
+    await bench.member("a", user="wrong", connection_status="DENIED")
+    await sweep(bench.runtime)
+    await _end(bench, "gone")
+    await _written_for(bench, "right")
+    await sweep(bench.runtime)
+    assert await _all(bench) == [("USR-wrong", "gone", None), ("USR-right", "due", None)]
+
+
+@pytest.mark.each_database
+async def test_one_that_is_leased_is_given_to_the_other_user_once_it_is_free(bench_for: Any) -> None:
+    bench = await bench_for()
+    await bench.member("a", user="wrong", connection_status="DENIED")
+    await sweep(bench.runtime)
+    lease = bench.stored(bench.runtime.clock.now() + timedelta(hours=1))
+    await bench.sql("UPDATE reconnections SET state = 'leased', lease_expires_at = :at", at=lease)
+    await _written_for(bench, "right")
+    await sweep(bench.runtime)
+    assert await _all(bench) == [("USR-wrong", "leased", None)]
+    await bench.sql("UPDATE reconnections SET state = 'due', lease_expires_at = NULL")
+    await sweep(bench.runtime)
+    assert await _all(bench) == CHANGED
+
+
+async def test_fetch_asks_mx_for_nobody_whose_row_names_another_user(bench_for: Any) -> None:
+    bench = await bench_for()
+    await bench.member("a", user="wrong", connection_status="DENIED")
+    await sweep(bench.runtime)
+    await _written_for(bench, "right")
+    await fetch(bench.runtime)  # before the next sweep
+    assert await _all(bench) == CHANGED[:1]
+    await sweep(bench.runtime)
+    assert await _all(bench) == CHANGED
+
+
+@pytest.mark.each_database
+async def test_a_notice_is_the_other_users_too_and_the_first_ones_again_if_the_row_is_put_back(bench_for: Any) -> None:
+    bench = await bench_for(expiry_notice_days="7")
+    soon = bench.moment(bench.runtime.clock.now() + timedelta(days=5))
+    await bench.member("a", user="wrong", connection_status="CONNECTED", token_expires_at=soon)
+    await sweep(bench.runtime)
+    await _written_for(bench, "right")
+    await sweep(bench.runtime)
+    assert await _all(bench) == CHANGED
+    await bench.sql("UPDATE members SET user_guid = 'USR-wrong'")
+    await sweep(bench.runtime)
+    assert await _all(bench) == [
+        CHANGED[0],
+        ("USR-right", "cancelled", "user_changed"),
+        ("USR-wrong", "due", None),
+    ]
 
 
 async def test_sweeps_at_once_open_nothing_twice(bench_for: Any) -> None:

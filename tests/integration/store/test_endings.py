@@ -37,17 +37,17 @@ async def test_a_sweep_and_planning_end_a_reconnection_alike(bench_for: Any) -> 
     bench = await bench_for()
     said = [*CONNECTION_STATUSES, None, "SOMETHING_NEW"]
     assert len(said) == 24
-    cases = [
-        (f"MBR-{number}", reason, MemberFacts(connection_status=status, **beside))
-        for number, (reason, status, beside) in enumerate(product(Reason, said, BESIDE))
+    cases: list[tuple[str, str, MemberFacts | None, str]] = [
+        (f"MBR-{number}", reason, MemberFacts(connection_status=status, **beside), user)
+        for number, (reason, status, beside, user) in enumerate(product(Reason, said, BESIDE, ("USR-1", "USR-2")))
     ]
-    cases += [(f"MBR-deleted-{reason}", reason, None) for reason in Reason]
+    cases += [(f"MBR-deleted-{reason}", reason, None, "USR-1") for reason in Reason]
     columns = ("connection_status", "error_code", "token_revoked_at", "token_expires_at", "is_oauth")
     rows = [
-        {"member_guid": guid, "user_guid": "USR-1"}
+        {"member_guid": guid, "user_guid": user}
         | {name: getattr(facts, name) for name in columns}
         | {"expiry_reckoned": facts.token_expires_at if facts.is_reckoned else None}
-        for guid, _, facts in cases
+        for guid, _, facts, user in cases
         if facts is not None
     ]
     opened = [
@@ -59,7 +59,7 @@ async def test_a_sweep_and_planning_end_a_reconnection_alike(bench_for: Any) -> 
             "broken_since": SINCE[reason],
             "opened_at": NOW,
         }
-        for guid, reason, _ in cases
+        for guid, reason, *_ in cases
     ]
     async with bench.runtime.database.engine.begin() as connection:
         await connection.execute(insert(members), rows)
@@ -67,13 +67,21 @@ async def test_a_sweep_and_planning_end_a_reconnection_alike(bench_for: Any) -> 
     visits = Visits(bench.runtime.database.rows, statuses=STATUSES, notice_days=DAYS)
     r = reconnections.c
     async with bench.runtime.database.engine.begin() as connection:
-        await visits.visit(connection, [guid for guid, _, _ in cases], NOW, grace=timedelta(0))
-        # The first of a member: one that a notice ended for is opened again.
+        await visits.visit(connection, [guid for guid, *_ in cases], NOW, grace=timedelta(0))
+        # The first of a member: one that a notice ended for is opened again, and so is one of another user.
         found = await connection.execute(select(r.member_guid, r.state, r.outcome).order_by(r.id.desc()))
         swept = {row[0]: tuple(row[1:]) for row in found}
-    for guid, reason, facts in cases:
-        planned = ending(facts, reason=reason, broken_since=SINCE[reason], statuses=STATUSES, notice_days=DAYS, now=NOW)
-        assert swept[guid] == (planned or ("due", None)), (reason, facts)
+    for guid, reason, facts, user in cases:
+        planned = ending(
+            facts,
+            reason=reason,
+            broken_since=SINCE[reason],
+            is_of_other_user=user != "USR-1",
+            statuses=STATUSES,
+            notice_days=DAYS,
+            now=NOW,
+        )
+        assert swept[guid] == (planned or ("due", None)), (reason, facts, user)
 
 
 def test_a_member_that_is_well_in_any_word_of_mx_has_come_back() -> None:
@@ -82,6 +90,7 @@ def test_a_member_that_is_well_in_any_word_of_mx_has_come_back() -> None:
             MemberFacts(connection_status=status),
             reason=Reason.STATUS,
             broken_since=NOW,
+            is_of_other_user=False,
             statuses=STATUSES,
             notice_days=(),
             now=NOW,

@@ -121,11 +121,13 @@ async def test_the_rule_in_sql_says_what_the_rule_in_python_says(bench_for: Any)
                 )
             )
             found = {row[0]: row[1:] for row in answer}
-            guid = members.alias().c.member_guid
-            picked_for = literal(why)
-            answer = await connection.execute(select(guid, standing(guid, STATUSES, now, picked_for=picked_for)))
+            row = members.alias().c
+            guid, theirs = row.member_guid, {"picked_for": literal(why), "user_guid": row.user_guid}
+            answer = await connection.execute(select(guid, standing(guid, STATUSES, now, **theirs)))
             stands = {row[0]: row[1] for row in answer}
-            gone = standing(literal("MBR-deleted"), STATUSES, now, picked_for=picked_for)
+            others = standing(guid, STATUSES, now, picked_for=literal(why), user_guid=literal("USR-another"))
+            of_others = {row[1] for row in await connection.execute(select(guid, others))}
+            gone = standing(literal("MBR-deleted"), STATUSES, now, picked_for=literal(why), user_guid=literal("USR-1"))
             deleted = await connection.scalar(select(gone))
         for name, row in zip(names, many, strict=True):
             is_picked, well, why_sql, from_when, *facts = found[name]
@@ -139,6 +141,7 @@ async def test_the_rule_in_sql_says_what_the_rule_in_python_says(bench_for: Any)
             goes_on = verdict.broken or is_doubtful(member, picked_for=why)
             assert stands[name] == ("broken" if goes_on else end), (row, member, verdict)
         assert deleted == "gone"
+        assert of_others == {"cancelled"}
 
     @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
     @given(

@@ -59,6 +59,8 @@ class ClaimedReconnection(msgspec.Struct, frozen=True):
     facts: MemberFacts | None
     #: Its user asked for no messages about this member.
     muted: bool = False
+    #: The application's row names another user than this.
+    is_of_other_user: bool = False
 
 
 class ReconnectionClaims:
@@ -254,7 +256,13 @@ def _lease_statement(rows: Rows, *, probe: bool = False, poison: bool = False) -
 def _context_statement(rows: Rows) -> Any:
     given = rows.table("given", {"id": BigInteger()})
     return (
-        select(*_CLAIMED, is_set(members.c.muted_at), members.c.member_guid.label("known"), *FACTS)
+        select(
+            *_CLAIMED,
+            is_set(members.c.muted_at),
+            members.c.user_guid != r.user_guid,
+            members.c.member_guid.label("known"),
+            *FACTS,
+        )
         .join(given, r.id == given.c.id)
         .outerjoin(members, members.c.member_guid == r.member_guid)
         .order_by(r.user_guid, r.id)
@@ -308,6 +316,7 @@ _CLAIMED = (
 
 
 def _claim_of(row: Any) -> ClaimedReconnection:
-    is_muted, known, *facts = row[len(_CLAIMED) :]
-    claimed: tuple[Any, ...] = (*row[: len(_CLAIMED)], facts_of(facts) if known else None, bool(is_muted))
+    is_muted, is_of_other_user, known, *facts = row[len(_CLAIMED) :]
+    of_member = (facts_of(facts) if known else None, bool(is_muted), bool(is_of_other_user))
+    claimed: tuple[Any, ...] = (*row[: len(_CLAIMED)], *of_member)
     return ClaimedReconnection(*claimed)

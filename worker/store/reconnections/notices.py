@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 
 from worker.policy.notices import DRIFT, horizon
+from worker.policy.recovery import USER_CHANGED
 from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
 from worker.store.reconnections.moving import is_double, known_guid
@@ -54,16 +55,15 @@ class Notices:
         return and_(m.token_expires_at.is_not(None), dated_between(m.token_expires_at, self._rows.is_sqlite))
 
     def _worth_one(self) -> ColumnElement[bool]:
-        """Well, and without a reconnection that is open, at rest, or ended since its first notice was due.
+        """Well, and without a reconnection that is open, or of its user at rest or ended since its first notice was due.
 
-        Whoever came back this close to the old date, or was told and set aside, hears no more of that date; only where the date
-        itself was moved is it spoken of again.
+        Whoever came back this close to the old date, or was told and set aside, hears no more of that date. It is spoken of
+        again where the date itself was moved, or the row named another user meanwhile.
         """
         first_day = later(normalised(m.token_expires_at), -bindparam("window", type_=Float()))
-        ended = and_(r.closed_at > first_day, func.coalesce(r.outcome, "") != "expiry_moved")
-        in_the_way = exists().where(
-            r.member_guid == m.member_guid, or_(r.closed_at.is_(None), r.reopen_at > self._now, ended)
-        )
+        ended = and_(r.closed_at > first_day, func.coalesce(r.outcome, "").not_in(("expiry_moved", USER_CHANGED)))
+        theirs = and_(r.user_guid == m.user_guid, or_(r.reopen_at > self._now, ended))
+        in_the_way = exists().where(r.member_guid == m.member_guid, or_(r.closed_at.is_(None), theirs))
         guids = and_(is_guid(m.member_guid), is_guid(m.user_guid))
         well = and_(truth(m.is_oauth).is_not(False), is_healthy(), guids, is_well(self._statuses, self._now))
         return and_(well, ~in_the_way, ~is_double())

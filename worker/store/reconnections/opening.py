@@ -46,14 +46,15 @@ class Opening:
         """Whether to open one: the member is broken, none is open, and none that ended without success still blocks it (``reopen_at``).
 
         A revocation later than that end lifts the block, and so does an expiry date later than it that has passed. A notice that ended
-        never blocks. A member is skipped if another row of the same user moved to its GUID: that row's reconnection covers it.
+        never blocks, nor does one of another user. A member is skipped if another row of the same user moved to its GUID: that row's reconnection covers it.
         """
         revoked_at, never = normalised(m.token_revoked_at), literal(NEVER, Moment())
         newer = or_(
             and_(revoked_at > r.closed_at, revoked_at < never),
             and_(normalised(m.token_expires_at) > r.closed_at, expired(self._now)),
         )
-        at_rest = and_(r.reopen_at > self._now, ~func.coalesce(newer, false()), ~IS_NOTICE)
+        is_theirs = r.user_guid == m.user_guid
+        at_rest = and_(r.reopen_at > self._now, ~func.coalesce(newer, false()), ~IS_NOTICE, is_theirs)
         in_the_way = exists().where(r.member_guid == m.member_guid, or_(r.closed_at.is_(None), at_rest))
         return and_(is_broken(self._statuses, self._now), ~in_the_way, ~is_double())
 

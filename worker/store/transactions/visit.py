@@ -12,13 +12,14 @@ from typing import Any, Self
 from sqlalchemy import ColumnElement, Text, and_, bindparam, case, literal, or_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.policy.recovery import USER_CHANGED
 from worker.policy.states import ReconnectionState
 from worker.store.reconnections.closing import Closing
 from worker.store.reconnections.notices import IS_NOTICE, Notices
 from worker.store.reconnections.opening import Opening, open_all
 from worker.store.reconnections.spreading import Spreading
 from worker.store.reconnections.transitions import Transitions
-from worker.store.selection import BROKEN, standing
+from worker.store.selection import BROKEN, is_of_other_user, standing
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import members, reconnections, state_literal
@@ -33,7 +34,7 @@ class VisitCounts:
 
     #: Reconnections, notices ahead of an expiry among them.
     opened: int = 0
-    #: Reconnections whose member is no longer broken, or is gone.
+    #: Reconnections whose member is no longer broken, is gone, or belongs to another user.
     closed: int = 0
 
     def __iadd__(self, other: "VisitCounts") -> Self:
@@ -55,11 +56,17 @@ class Visits:
         given = rows.table("given", {"member_guid": Text()}).c
         now: ColumnElement[datetime] = bindparam("now", type_=Moment())
         self._theirs = r.member_guid == given.member_guid
-        stands = standing(r.member_guid, statuses, now, picked_for=r.reason)
+        stands = standing(r.member_guid, statuses, now, picked_for=r.reason, user_guid=r.user_guid)
         gone = stands == str(_R.GONE)
+        other_user = is_of_other_user(r.member_guid, r.user_guid)
         # The member of a notice is well for as long as the notice goes on.
-        over = and_(r.closed_at.is_(None), r.state != state_literal(_R.LEASED), stands != BROKEN, or_(~IS_NOTICE, gone))
-        outcome = case((gone, literal("member_deleted")), else_=literal("no_longer_broken"))
+        ends = or_(~IS_NOTICE, gone, other_user)
+        over = and_(r.closed_at.is_(None), r.state != state_literal(_R.LEASED), stands != BROKEN, ends)
+        outcome = case(
+            (gone, literal("member_deleted")),
+            (other_user, literal(USER_CHANGED)),
+            else_=literal("no_longer_broken"),
+        )
         self._ends: list[tuple[ColumnElement[bool], Any, Any]] = [(over, stands, outcome), self.notices.over()]
         self._well = stands.in_([str(_R.RECONNECTED), str(_R.CANCELLED)])
         these = m.member_guid == given.member_guid
