@@ -5,7 +5,21 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Integer, Text, and_, bindparam, case, func, literal, null, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Text,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    literal,
+    null,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.selection import ERROR_CODES
@@ -78,14 +92,18 @@ async def mark_well(connection: AsyncConnection, rows: Rows, well: Collection[We
 async def keep_moves(connection: AsyncConnection, rows: Rows, moves: Mapping[str, str]) -> None:
     """MX carries these members on under another GUID, as reconnections knew that are deleted now: their rows remember it.
 
-    A row that says so by itself is left alone. So is one that is named by the client's own id: MX's GUID is another one anyway.
+    A row that says so by itself is left alone. So is one that is named by the client's own id: MX's GUID is another one anyway. And so is
+    one whose user has a row for the new GUID as well: that one would count as its double from now on, and nobody would be told when it
+    breaks (``store/reconnections/moving.py``).
     """
     given = rows.table("given", {"member_guid": Text(), "moved_to": Text()}).c
     moved = [{"member_guid": old, "moved_to": new} for old, new in sorted(moves.items()) if old.startswith("MBR-")]
     if moved:
+        new = members.alias("new_row").c
+        has_row = exists().where(new.member_guid == given.moved_to, new.user_guid == m.user_guid)
         statement = (
             update(members)
-            .where(m.member_guid == given.member_guid, m.moved_to.is_(None), m.member_guid != given.moved_to)
+            .where(m.member_guid == given.member_guid, m.moved_to.is_(None), m.member_guid != given.moved_to, ~has_row)
             .values(moved_to=given.moved_to)
         )
         await connection.execute(statement, {"given": rows.encode(moved)})

@@ -130,6 +130,22 @@ async def _ended(bench: Any, name: str, days: int, **columns: Any) -> None:
     )
 
 
+@pytest.mark.each_database
+async def test_a_second_row_under_the_new_guid_is_told_for_itself_after_retention(bench_for: Any) -> None:
+    bench = await bench_for(retention_days=400)
+    await bench.members("old", "new", user="a", connection_status="CONNECTED")
+    await bench.member("alone", connection_status="CONNECTED")
+    await bench.member("other", connection_status="CONNECTED")
+    await _ended(bench, "old", 500, user="a", moved_to="MBR-new")
+    await _ended(bench, "alone", 500, moved_to="MBR-other")  # which is another user's
+    assert await retain(bench.runtime, bench.runtime.clock.now()) > 0
+    moved = await bench.sql("SELECT member_guid, moved_to FROM members WHERE moved_to IS NOT NULL")
+    assert moved == [("MBR-alone", "MBR-other")]
+    await bench.sql("UPDATE members SET connection_status = 'DENIED' WHERE member_guid = 'MBR-new'")
+    await sweep(bench.runtime)
+    assert await bench.states() == {"MBR-new": "due"}
+
+
 async def test_that_a_member_moved_outlives_the_reconnection_that_knew_it(bench_for: Any) -> None:
     bench = await bench_for(retention_days=400)
     now = bench.runtime.clock.now()
