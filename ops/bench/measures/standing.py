@@ -87,7 +87,9 @@ class Site:
             set_status(connection, "CONNECTED", **among)
             connection.execute("DELETE FROM reconnections WHERE state = 'due'")
             connection.execute("DELETE FROM changed_members")
-            connection.execute("VACUUM reconnections, changed_members")
+            # Where few rows of many are dead, VACUUM alone leaves their entries in the indexes. The next sweep would find them and mark
+            # them, and write each of those pages as a whole.
+            connection.execute("VACUUM (INDEX_CLEANUP ON) reconnections, changed_members")
         return took
 
     async def asked(self, plans: Plans | None = None) -> tuple[float, float]:
