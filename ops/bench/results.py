@@ -111,17 +111,25 @@ class Results:
             (KEPT / f"{curve.name}.svg").write_text(curve.svg(), encoding="utf-8")
 
     def write(self) -> None:
-        """Keep them, and write ``RESULTS.md`` anew from the last results of both forms."""
+        """Keep them, and write ``RESULTS.md`` anew from the last results of both forms.
+
+        The full form takes long, so parts of it may be run one by one: each is kept beside the others, until all of it is run at once.
+        """
         KEPT.mkdir(exist_ok=True)
+        if self.form == FULL_FORM and not self.only:
+            for part in KEPT.glob(f"{FULL_FORM}-*.json"):
+                part.unlink()
         text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
-        (KEPT / f"{self.form}.json").write_text(text + "\n", encoding="utf-8")
+        (KEPT / f"{'-'.join((self.form, *self.only))}.json").write_text(text + "\n", encoding="utf-8")
         parts = [_INTRODUCTION]
-        files = (KEPT / f"{form}.json" for form in ("bench-full", "bench"))
+        files = (*sorted(KEPT.glob(f"{FULL_FORM}*.json")), KEPT / "bench.json")
         parts += [_section(json.loads(file.read_text(encoding="utf-8"))) for file in files if file.exists()]
         parts.append((HERE / "NOTES.md").read_text(encoding="utf-8"))
         RESULTS.write_text("\n".join(parts), encoding="utf-8")
 
 
+#: The name of the full form, as ``forms.py`` has it.
+FULL_FORM = "bench-full"
 _INTRODUCTION = """# How fast, how light, against what
 
 Written by `make bench` and `make bench-full`; what is said in words at the end stands in `NOTES.md`. What is compared ran in
