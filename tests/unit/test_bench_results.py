@@ -29,3 +29,22 @@ def test_the_page_shows_what_was_measured_last_in_each_form(page: Path) -> None:
     assert "0.40 s" not in text
     assert "- 3 rounds, 2 minutes in all" in text
     assert (page.parent / "kept" / "sweeps.svg").exists()
+
+
+def test_parts_of_the_full_form_stand_beside_one_another_until_all_of_it_is_run(page: Path) -> None:
+    def run(form: str, what: str, *only: str) -> None:
+        found = Results(form=form, rounds=3, machine={}, only=only)
+        found.rows.append(row_of(what, [1.0]))
+        found.write()
+
+    run("bench-full", "of tables", "tables", "memory")
+    run("bench-full", "of sweeps", "standing")
+    run("bench", "the short form")
+    text = page.read_text()
+    assert all(what in text for what in ("of tables", "of sweeps", "the short form"))
+    run("bench-full", "all of it")
+    text = page.read_text()
+    assert "all of it" in text
+    assert "the short form" in text
+    assert "of tables" not in text
+    assert "of sweeps" not in text
