@@ -34,7 +34,7 @@ _PURPOSES: tuple[tuple[str, str], ...] = (
     ("logging (structlog)", r"structlog/|logging/"),
 )
 _LOOP = "event loop (asyncio)"
-_WAITS = re.compile(r"_worker \(concurrent/|wait \(threading|poll \(billiard/")
+_WAITS = re.compile(r"_worker \(concurrent/|wait \(threading|poll \(billiard/|_take_one \(worker/stopping")
 
 #: Enough that the child is never idle.
 IN_FLIGHT = 400

@@ -18,6 +18,7 @@ from ops.bench.population import WORK_TABLES, fill_sqlite
 from ops.bench.processes import Celeries, celery_worker, cpu_of, failures, reconnect, settings_of, wait_until
 from ops.bench.servers import Broker, Postgres, Upstream
 
+_BROKEN = "FROM members WHERE connection_status = 'DENIED'"
 #: What `reconnect pause channel:email` does.
 PAUSE_MAIL = "INSERT INTO pauses (scope, reason, since) VALUES ('channel:email', 'bench', CURRENT_TIMESTAMP)"
 
@@ -71,14 +72,16 @@ class Database:
             return connection.execute(query).fetchone()[0]
 
     def empty_work(self) -> None:
-        """As before the first sweep."""
+        """As before the first sweep: whoever is broken is on the list of changed members."""
         with self.connected() as connection:
             if self.url.startswith("sqlite"):
-                for table in WORK_TABLES:
+                for table in (*WORK_TABLES, "changed_members"):
                     connection.execute(f"DELETE FROM {table}")
+                connection.execute(f"INSERT INTO changed_members (member_guid, id) SELECT member_guid, 0 {_BROKEN}")
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             else:
-                connection.execute(f"TRUNCATE {', '.join(WORK_TABLES)}")
+                connection.execute(f"TRUNCATE {', '.join((*WORK_TABLES, 'changed_members'))}")
+                connection.execute(f"INSERT INTO changed_members (member_guid) SELECT member_guid {_BROKEN}")
                 connection.execute("CHECKPOINT")
 
     def wait_until_fetched(self, seconds: float) -> float:
