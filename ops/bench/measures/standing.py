@@ -1,5 +1,6 @@
 """What a sweep costs beside reconnections that wait or have ended, where nothing is due and where 10,000 are; and what `status` and
-`explain` cost there. The plans of their statements beside the most of them are kept as ``results/plans.txt``.
+`explain` cost there. The plans of their statements beside the most of them are kept as ``results/plans.txt``, those of the full
+form as ``results/plans-full.txt``.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from statistics import median
 import psycopg
 
 from ops.bench.bench import Bench
+from ops.bench.forms import SHORT
 from ops.bench.measures.sweeping import DUE
 from ops.bench.plans import Plans
 from ops.bench.population import fill_alike, fill_standing, member_guid, set_status
@@ -146,6 +148,7 @@ def standing(bench: Bench) -> None:
         most.explained().shown(title=f"make {bench.form.name}: {beside}"),
         alone.shown(title=f"For comparison, what a sweep with {DUE:,} due says without any, the dearest", most=3),
     )
-    (KEPT / "plans.txt").write_text("\n".join(shown), encoding="utf-8")
+    name = "plans.txt" if bench.form is SHORT else "plans-full.txt"
+    (KEPT / name).write_text("\n".join(shown), encoding="utf-8")
     for name in (*(site.name for site in sites), _TEMPLATE):
         bench.postgres.drop(name)
