@@ -89,8 +89,8 @@ class Site:
             set_status(connection, "CONNECTED", **among)
             connection.execute("DELETE FROM reconnections WHERE state = 'due'")
             connection.execute("DELETE FROM changed_members")
-            # Where few rows of many are dead, VACUUM alone leaves their entries in the indexes. The next sweep would find them and mark
-            # them, and write each of those pages as a whole.
+            # Where few rows of many are dead, VACUUM alone leaves their entries in the indexes, and the next sweep would find them and mark
+            # them: a table without history has none.
             connection.execute("VACUUM (INDEX_CLEANUP ON) reconnections, changed_members")
         return took
 
