@@ -306,6 +306,7 @@ async def test_a_visit_to_everybody_finds_nothing_after(run_history: Any, histor
     await run_history(KNOWN_HISTORIES[history])
 
 
+@pytest.mark.timeout(3_600 if LONG else 600)
 async def test_after_any_history_a_visit_to_everybody_finds_nothing(run_history: Any) -> None:
     loop = asyncio.get_running_loop()
 

@@ -423,7 +423,7 @@ _TOLD_LATE: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(3_600 if LONG else 180)
 async def test_what_decides_does_not_change_by_a_deletion(bench_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = await bench_for(message_caps="2/7d,5/60d", expiry_notice_days="14,7", retention_days=1)
     loop, database = asyncio.get_running_loop(), bench.runtime.database
