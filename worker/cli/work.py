@@ -28,6 +28,8 @@ from worker.store.transactions.retry import RetryStore
 _NAMED = 10
 #: After this time without progress, `--wait` says why (seconds).
 PATIENCE = 10.0
+#: If nothing moves for so long (seconds), workers are woken again: what fell due after the sweep has nobody else to wake them.
+WAKE_AGAIN = 2.0
 
 
 def add_to(app: typer.Typer) -> None:
@@ -99,7 +101,7 @@ async def follow(runtime: Runtime, *, give_up_after: float = 0, bar: bool = True
     """
     reports, pauses = ReportStore(runtime.database), PauseStore(runtime.database)
     since = await runtime.set_clock()
-    began = moved_at = time.monotonic()
+    began = moved_at = woken_at = time.monotonic()
     before: dict[str, int] = {}
     most, warned = 0, False
     columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
@@ -116,8 +118,11 @@ async def follow(runtime: Runtime, *, give_up_after: float = 0, bar: bool = True
                 return
             now = time.monotonic()
             if work != before:
-                before, moved_at = work, now
-            elif now - moved_at > PATIENCE:
+                before, moved_at, woken_at = work, now, now
+            elif now - woken_at > WAKE_AGAIN:
+                woken_at = now
+                await wake(runtime)
+            if now - moved_at > PATIENCE:
                 if paused := await pauses.all():
                     raise WorkerError(f"work is left, but paused: {paused[0].scope}: {paused[0].reason}")
                 if not warned:
