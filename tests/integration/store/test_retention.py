@@ -423,6 +423,19 @@ _TOLD_LATE: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
+#: A user's link, and a notice of theirs that ended since; what the member was before that may be deleted, and stands on no page.
+_ENDED = {"closed": 1.0, "lasted": 0.0, "state": "reconnected", "reopen": "no", "reason": "connection_status", "outcome": "x", "message": None}  # fmt: skip
+_NOTICE_SINCE = [
+    {
+        "user": 0, "status": "CONNECTED", "revoked": None, "expires": None, "is_open": False, "link_alone": (1.5, 40),
+        "ended": [
+            _ENDED | {"state": "cancelled", "reason": "expires_soon"},
+            _ENDED | {"closed": 62.0},
+        ],
+    }
+]  # fmt: skip
+
+
 @pytest.mark.timeout(3_600 if LONG else 180)
 async def test_what_decides_does_not_change_by_a_deletion(bench_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = await bench_for(message_caps="2/7d,5/60d", expiry_notice_days="14,7", retention_days=1)
@@ -469,6 +482,7 @@ async def test_what_decides_does_not_change_by_a_deletion(bench_for: Any, monkey
 
     @example(drawn=_AT_REST, days=1)
     @example(drawn=_TOLD_LATE, days=1)
+    @example(drawn=_NOTICE_SINCE, days=1)
     @given(drawn=_histories, days=st.sampled_from([1, 20, 100, 400]))
     @settings(
         deadline=None,

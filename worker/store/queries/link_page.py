@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, ColumnElement, String, and_, bindparam, exists, func, select, union
+from sqlalchemy import BigInteger, ColumnElement, String, and_, bindparam, exists, func, or_, select, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.links import BankState, state_of_bank
@@ -73,11 +73,13 @@ class LinkReads:
         self._named = FastStatement(rows, _named_themselves().limit(MOST_SHOWN))
         self._one_named = FastStatement(rows, _named_themselves().where(r.id == _NAMED, r.closed_at.is_(None)))
         of_message, of_user = rows.among(_first.c.id, _named_by_message()), rows.among(_first.c.id, _open_or_closed())
-        self._of_message = FastStatement(rows, _banks(of_message).limit(MOST_SHOWN))
-        self._of_user = FastStatement(rows, _banks(of_user).limit(MOST_SHOWN))
+        # What may stand for one that is named, or for one that closed since the link was made: nothing older, since that may be deleted.
+        newer, since = _newest.c.id >= _first.c.id, or_(_newest.c.closed_at.is_(None), _newest.c.closed_at >= _MADE_AT)
+        self._of_message = FastStatement(rows, _banks(newer, of_message).limit(MOST_SHOWN))
+        self._of_user = FastStatement(rows, _banks(since, of_user).limit(MOST_SHOWN))
         its_member = rows.among(_first.c.member_guid, _members_of_message())
-        self._one_of_message = FastStatement(rows, _banks(_first.c.id == _NAMED, its_member))
-        self._one_of_user = FastStatement(rows, _banks(_first.c.id == _NAMED))
+        self._one_of_message = FastStatement(rows, _banks(newer, _first.c.id == _NAMED, its_member))
+        self._one_of_user = FastStatement(rows, _banks(since, _first.c.id == _NAMED))
 
     async def find(self, connection: AsyncConnection, token_hash: str) -> LinkNow | None:
         """The link with this token, expired ones too."""
@@ -140,10 +142,11 @@ _first, _newest, _shown = (reconnections.alias(name) for name in ("first", "newe
 _USER: ColumnElement[str] = bindparam("user_guid", type_=String())
 _NOTIFICATION: ColumnElement[int] = bindparam("notification_id", type_=BigInteger())
 _NAMED: ColumnElement[int] = bindparam("named", type_=BigInteger())
+_MADE_AT: ColumnElement[datetime] = bindparam("made_at", type_=Moment())
 
 
-def _banks(*which: ColumnElement[bool]) -> Any:
-    """For each reconnection of ``which``: the newest word on its member, which may be itself.
+def _banks(may_stand: ColumnElement[bool], *which: ColumnElement[bool]) -> Any:
+    """For each reconnection of ``which``: the newest word on its member among those that ``may_stand`` for it, which may be itself.
 
     That is what is open, of which there is one at most; else what was opened last. A notice that was cancelled says nothing of whether the
     bank works, so it counts only where nothing else is there. The plain SQL is DISTINCT ON; a lookup for each of ten rows at most reads
@@ -152,7 +155,7 @@ def _banks(*which: ColumnElement[bool]) -> Any:
     is_void = and_(_newest.c.state == state_literal("cancelled"), _newest.c.reason == state_literal("expires_soon"))
     newest = (
         select(_newest.c.id)
-        .where(_newest.c.member_guid == _first.c.member_guid, _newest.c.user_guid == _first.c.user_guid)
+        .where(_newest.c.member_guid == _first.c.member_guid, _newest.c.user_guid == _first.c.user_guid, may_stand)
         .order_by(_newest.c.closed_at.is_not(None), is_void, _newest.c.id.desc())
         .limit(1)
         .scalar_subquery()
@@ -223,6 +226,5 @@ def _open_or_closed() -> Any:
     later = reconnections.alias("later")
     newest = ~exists().where(later.c.member_guid == r.member_guid, later.c.id > r.id)
     theirs = select(members.c.member_guid).where(members.c.user_guid == _USER)
-    made_at = bindparam("made_at", type_=Moment())
     opened = select(r.id).where(r.user_guid == _USER, r.closed_at.is_(None))
-    return union(opened, select(r.id).where(r.member_guid.in_(theirs), r.closed_at >= made_at, newest))
+    return union(opened, select(r.id).where(r.member_guid.in_(theirs), r.closed_at >= _MADE_AT, newest))
