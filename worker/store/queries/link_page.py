@@ -74,7 +74,10 @@ class LinkReads:
         self._one_named = FastStatement(rows, _named_themselves().where(r.id == _NAMED, r.closed_at.is_(None)))
         of_message, of_user = rows.among(_first.c.id, _named_by_message()), rows.among(_first.c.id, _open_or_closed())
         # What may stand for one that is named, or for one that closed since the link was made: nothing older, since that may be deleted.
-        newer, since = _newest.c.id >= _first.c.id, or_(_newest.c.closed_at.is_(None), _newest.c.closed_at >= _MADE_AT)
+        newer, since = (
+            _newest.c.id >= _first_named(),
+            or_(_newest.c.closed_at.is_(None), _newest.c.closed_at >= _MADE_AT),
+        )
         self._of_message = FastStatement(rows, _banks(newer, of_message).limit(MOST_SHOWN))
         self._of_user = FastStatement(rows, _banks(since, of_user).limit(MOST_SHOWN))
         its_member = rows.among(_first.c.member_guid, _members_of_message())
@@ -213,6 +216,17 @@ def _order(s: Any) -> tuple[ColumnElement[Any], ...]:
 
 def _named_by_message() -> Any:
     return select(item.reconnection_id).where(item.notification_id == _NOTIFICATION)
+
+
+def _first_named() -> ColumnElement[int]:
+    """The first reconnection of a member that the message named."""
+    named = reconnections.alias("named")
+    return (
+        select(func.min(named.c.id))
+        .join(notification_reconnections, item.reconnection_id == named.c.id)
+        .where(item.notification_id == _NOTIFICATION, named.c.member_guid == _first.c.member_guid)
+        .scalar_subquery()
+    )
 
 
 def _members_of_message() -> Any:
