@@ -8,7 +8,7 @@
 4. **Checking.** Each noted member is read alone. Only a 404 makes it gone. MX may answer with another GUID: then it moved.
 5. Put on record what was found.
 
-A killed sync goes on at its checkpoint. One that cannot go on, because MX refuses us or fails in a mx_health, stays unfinished and is
+A killed sync goes on at its checkpoint. One that cannot go on, because MX refuses us or fails in a streak, stays unfinished and is
 continued by the next `reconnect sync`, or by a task that the next sweep wakes. It is no failed attempt of anybody.
 
 What becomes of an answer is in ``store/mx_members.py``, what is not believed in ``policy/list_checks.py``.
