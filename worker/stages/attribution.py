@@ -1,8 +1,8 @@
 """Is a failure MX's or the member's?
 
 One 503 may be the fault of one member: MX fails for it alone, again and again. Twenty failures among the last 25 calls are the fault of
-MX. A member's own failure counts as an attempt; a failure of MX does not. When one fails, it is not known yet which it is. So a stage
-tells an :class:`Attribution` of each answer, and asks it before results are written:
+MX. A member's own failure counts as an attempt; a failure of MX does not. At the time of a failure it is not known which of the two it is.
+So a stage reports each answer to an :class:`Attribution`, and asks it before results are written:
 
 ====== ===================================== ============================ =========================
 call    MX answers                            ``failed`` returns           ``may_be_mx`` of the failure
@@ -13,11 +13,11 @@ call    MX answers                            ``failed`` returns           ``may
 21      503 for another member                True: the breaker opens      ``was_mx`` of the 20: True
 ====== ===================================== ============================ =========================
 
-Fetch holds a failure back while ``may_be_mx``; once ``was_mx``, its reconnection stays as it was. Deliver writes the failure at
+Fetch does not write a failure while ``may_be_mx``; once ``was_mx``, it leaves the reconnection as it was. Deliver writes the failure at
 once, because the message must leave, and undoes it later with ``take_blamed``. Verify counts no attempts, and only needs to know
 when to stop asking.
 
-What each kind of failure does is in :mod:`worker.policy.mx_failures`.
+The effect of each kind of failure is in :mod:`worker.policy.mx_failures`.
 """
 
 from worker.mx.answers import Failure, Gone, HostileUri, RefusedClient, RejectedRequest, RetryLater, Unsupported
@@ -52,7 +52,7 @@ class Attribution:
     """What one run of a stage learns from MX's answers; it feeds the breaker."""
 
     def __init__(self, breaker: Breaker, *, probe: bool = False) -> None:
-        """``probe``: the run tries whether MX serves anybody again. A failure is MX's, unless MX served somebody before it."""
+        """``probe``: the run tests whether MX serves us again. Then a failure is MX's unless MX served another call of the run before it."""
         self._breaker = breaker
         self._probe = probe
         #: How often MX served somebody in this run.
@@ -62,12 +62,12 @@ class Attribution:
         self._blamed: dict[int, int] = {}
 
     def served(self) -> None:
-        """MX answered as it does when it works well."""
+        """Record an answer that MX gives when it works."""
         self._breaker.went_well()
         self._served += 1
 
     def failed(self, failure: MxFailure, reconnection_id: int) -> bool:
-        """MX answered with a failure; returns whether that is MX's for certain, so that MX is asked no more in this run."""
+        """Record a failure. Returns whether it is certain that MX is the cause; then MX is asked no more in this run."""
         if failure.kind not in NOT_SERVED:
             self.served()
         elif failure.kind is FailureKind.REFUSED:
@@ -89,7 +89,7 @@ class Attribution:
         return self._breaker.tripped and reconnection_id in self._blamed
 
     def take_blamed(self) -> list[int]:
-        """The reconnections whose failures made the streak, if the breaker opens now. Each streak is given out once."""
+        """The reconnections whose failures made the streak, if the breaker opens now. Each streak is returned once."""
         if not self._breaker.tripped:
             return []
         blamed = list(self._blamed)[-OUT_OF:]

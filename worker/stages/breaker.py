@@ -1,11 +1,11 @@
-"""The breaker: a fault that concerns everyone stops all workers, counts as no row's attempt, and is tried again with one row.
+"""The breaker: a fault of MX or of a channel as a whole stops all workers. No attempt is counted, and one row is tried from time to time.
 
     closed ──refused, or a failure streak──▶ open ──after 1 minute──▶ probe (one worker, one row) ──served──▶ closed
                                                ▲                         │
                                                └───────still failing─────┘
 
-Failure streaks of MX are counted by each process for itself: 20 of its last 25 calls. Those of a channel are found in the database,
-where the refusals of all processes are recorded (``store/refusals.py``); there the attempts that they counted as are given back.
+Each run of a stage counts failure streaks of MX for itself: 20 of its last 25 calls failed. Failure streaks of a channel are found in
+the database, where the refusals of all processes are recorded (``store/refusals.py``). There the attempts of a streak are uncounted.
 
 An open breaker is a row of ``pauses``, beside the pauses that operators set by hand. So every worker sees it, and `status` shows it.
 """
@@ -22,9 +22,9 @@ from worker.store.refusals import NOT_REACHED
 
 log = structlog.get_logger()
 
-#: While it is open, one row is let through this often.
+#: While the breaker is open, one row is let through this often.
 PROBE_EVERY = timedelta(minutes=1)
-#: If the server cannot be reached, a try burdens nobody, and a restart is over soon.
+#: Used instead if the server cannot be reached: a try costs the server nothing, and a restart takes seconds.
 PROBE_SOON = timedelta(seconds=10)
 #: How soon a channel is tried again, by the kind of refusal that stopped it.
 PROBE_AFTER = {UNREACHABLE: PROBE_SOON, "": PROBE_EVERY}
@@ -33,11 +33,11 @@ PROBE_AFTER = {UNREACHABLE: PROBE_SOON, "": PROBE_EVERY}
 class Gate(Enum):
     """What a run may do."""
 
-    #: Work.
+    #: Work as usual.
     CLOSED = auto()
     #: Try one row; this worker alone may.
     PROBE = auto()
-    #: Nothing.
+    #: Do nothing.
     OPEN = auto()
 
 
@@ -50,7 +50,7 @@ class Breaker:
         self._refused: str | None = None
         self._was_well = False
         self._last: deque[bool] = deque(maxlen=OUT_OF)
-        #: Why it is open, and since when.
+        #: Why the breaker is open, and since when.
         self.reason = ""
         self.since: datetime | None = None
 
@@ -66,18 +66,18 @@ class Breaker:
         return Gate.OPEN
 
     def refused(self, code: str) -> None:
-        """The other side refused us as a whole."""
+        """Record that MX refused us as a whole, or the server did."""
         self._refused = code
 
     def failed(self, code: str) -> bool:
-        """A call failed for a reason that may be the other side's; returns whether that makes a failure streak, which opens the breaker."""
+        """Record a failure that MX or the server may have caused. Returns whether there is a failure streak, which opens the breaker."""
         self._last.append(False)
         if self._last.count(False) >= MANY:
             self._refused = self._refused or f"a failure streak, the last {code}"
         return self._refused is not None
 
     def went_well(self) -> None:
-        """The other side served us."""
+        """Record a call that was served."""
         self._last.append(True)
         self._was_well = True
 

@@ -1,20 +1,20 @@
 """A click on a link: what the user gets, and what it does to the reconnection.
 
-1. Record the press. If a window is stored that is younger than ``URI_MAX_AGE``, that no click had, and whose URI stood in no message,
-   it is handed out in the same transaction.
-2. Else ask MX for a window for this click, before all others (:mod:`worker.mx.pacing`). No transaction is open meanwhile.
-3. Write what MX answered. Whatever ends the reconnection in fetch ends it here: back already, unsupported, gone, a URI that must not
+1. Record the press. A stored window is handed out in the same transaction if it is younger than ``URI_MAX_AGE``, no click had it, and
+   its URI was in no message.
+2. Else ask MX for a window for this click, ahead of all other requests (:mod:`worker.mx.pacing`). No transaction is open meanwhile.
+3. Write what MX answered. The same answers end the reconnection as in fetch: back already, unsupported, gone, a URI that must not
    reach a user, a rejected request. A fault of MX or of the bank is no failed attempt: the user tries again, and is owed a
    message if no click is served within an hour (:mod:`worker.policy.cadence`).
 
 A press proves nothing, since mail scanners press buttons too. It only makes the member be checked sooner.
 
 **A double click.** Two presses from one load of the page within a minute are one click and lead to one URI. The second waits for the
-first, also for one in another process. If the first died, the second asks MX itself as soon as the first would have been given up; of
-two windows the first that is stored counts.
+first, even if another process handles that. If that process died, the second asks MX itself, 13 s after the first was pressed. If both
+get a window, the one that is stored first counts.
 
 **MX is paused.** While the breaker is open, clicks still ask MX: a user is waiting, and one request burdens MX no more than a probe. A click
-that is served does not close the breaker; fetch's own probe does. A pause by an operator stops clicks as well.
+that is served does not close the breaker; fetch's own probe does. A pause by an operator of everything or of the institution stops clicks as well.
 """
 
 import asyncio
@@ -47,10 +47,10 @@ log = structlog.get_logger()
 
 #: How long MX may take to answer while a customer waits (seconds).
 ASK_SECONDS = 10.0
-#: A click that is not answered after so long is given up: its process died (seconds).
+#: A click without an answer after this time is given up, because its process must have died (seconds).
 GIVEN_UP_AFTER = ASK_SECONDS + 3.0
-#: A double click looks after so many seconds whether the first press is answered, then after ever longer times: each look is a
-#: statement, and while MX is slow many wait.
+#: The second press of a double click asks the database after this many seconds whether the first is answered, then at growing
+#: intervals up to the longest. Each question is a statement, and while MX is slow many presses wait.
 _FIRST_LOOK, _LOOK_GROWTH, _LONGEST_LOOK = 0.075, 1.4, 0.7
 
 _S = ReconnectionState
@@ -73,13 +73,13 @@ class Back(msgspec.Struct, frozen=True):
 
 
 class TryAgain(msgspec.Struct, frozen=True):
-    """MX or the bank failed, or all is paused: the link stays alive. ``after``: how long MX asked to wait, if it did."""
+    """MX or the bank failed, or an operator paused the work: the link still works. ``after``: how long MX asked to wait, if it did."""
 
     after: timedelta | None = None
 
 
 class TooMany(msgspec.Struct, frozen=True):
-    """So many windows were asked for by this link that no more are before ``until``."""
+    """Too many windows were minted for this link; MX is asked for no more before ``until``."""
 
     until: datetime
 
@@ -104,8 +104,8 @@ Answer = LeadsTo | Back | TryAgain | TooMany | Ended | Choose | NoLink
 async def click(runtime: Runtime, token: str, *, reconnection_id: int | None, nonce: str) -> Answer:
     """Answer one press of a link's button.
 
-    ``reconnection_id``: the bank whose button it is; ``None``, or one that the link is not about: the only one there is. ``nonce``: the
-    form's, one for each load of the page; text of another form counts as a page load of its own.
+    ``reconnection_id``: the bank whose button it is. With ``None``, or an id that the link is not about, it is the link's only bank.
+    ``nonce``: the form's, one for each load of the page. Text that is no nonce counts as a page load of its own.
     """
     return await _Click(runtime).press(token, reconnection_id, nonce)
 
@@ -172,7 +172,7 @@ class _Click:
         if isinstance(answer, Window):
             return await self._served(bank, press, answer, now)
         failure = failure_of(answer)
-        # A click is no failed attempt, so it never comes to the last one.
+        # No failed attempt is counted for a click, so there is never a last one.
         match after_asking(failure, attempts=0, max_attempts=2, now=now, rng=self._runtime.rng):
             case Close(code=code, state=state, reopen_at=reopen_at):
                 if state is _S.QUARANTINED:
@@ -181,7 +181,7 @@ class _Click:
                 return _over(bank, await self._store.close(bank, press, end, now))
             case MxUnavailable() | Retry():
                 await self._store.fail(bank, press, failure.code, now, asked=failure.code != NOT_ASKED)
-        if failure.kind is FailureKind.REFUSED:  # after that: what the user is owed must not be lost with it
+        if failure.kind is FailureKind.REFUSED:  # after fail(): an error here must not lose what the user is owed
             breaker = Breaker(self._runtime.database.store(PauseStore), MX)
             breaker.refused(failure.code)
             await breaker.settle(now, probe=False)
@@ -202,7 +202,7 @@ class _Click:
         return _over(bank, state) if state not in OPEN else self._leads_to(locked)
 
     def _leads_to(self, locked: str | None) -> Answer:
-        """``None``: the reconnection closed a moment ago, or a sweep was faster than a double click."""
+        """``None``: the reconnection closed a moment ago, or a sweep deleted the URI before the second press read it."""
         return TryAgain() if locked is None else LeadsTo(self._runtime.vault.decrypt(locked))
 
     def _is_usable(self, locked: str) -> bool:

@@ -1,10 +1,10 @@
 """Deliver: send each due message once.
 
 1. Claim due messages. A message whose user may not be told right now is deferred.
-2. Check with MX what it is about (:mod:`worker.stages.freshness`): a member that is back, or a window that is too old, is not sent.
+2. Check its members with MX (:mod:`worker.stages.freshness`): a member that is back is left out, a window that is too old is replaced.
 3. Commit that dispatch begins, and with it the hash of our link (``PUBLIC_BASE_URL``), then send. From that commit on, a lost answer
    makes the message ``unknown``, and it is not sent again unless ``AMBIGUOUS_SENDS`` is ``resend``.
-4. Write what became of the message and of its reconnections in one transaction (:mod:`worker.stages.delivery_outcomes`).
+4. Write the new states of the message and of its reconnections in one transaction (:mod:`worker.stages.delivery_outcomes`).
 """
 
 from collections import Counter
@@ -37,13 +37,13 @@ from worker.store.transactions.deliver import DeliverStore
 from worker.store.transactions.deliver_results import DeliveryResult
 from worker.store.users import User
 
-#: Messages that one probe takes at most, until one of them is sent or refused.
+#: A probe tries at most this many messages until one of them is sent or refused.
 MOST_TRIED = 20
 
-#: Push messages under way at once. Mails wait for a connection of their own; as many again stand ready for the next free one.
+#: Push messages under way at once. Of mails there are twice as many under way as connections, so that each free connection has one ready.
 PUSH_AT_ONCE = 100
 
-#: Where each message costs a reading of its member (Platform), so many messages are read ahead for each connection to the mail server.
+#: If each message takes a reading of its member (Platform), this many more messages are under way for each connection to the mail server.
 #: Example: 10 connections, 0.1 s a mail, 0.3 s a reading: 30 readings under way keep them busy.
 READ_AHEAD = 4
 
@@ -51,7 +51,7 @@ _N, _R = NotificationState, ReconnectionState
 
 
 class OutOfTime(Exception):  # noqa: N818 - it names what happened
-    """The task ends before a mail server has had its time to answer, so the message is left to the next task."""
+    """The task would end before a mail server must have answered, so the message is left to the next task."""
 
 
 class Deliver:
@@ -75,7 +75,7 @@ class Deliver:
         self._probed = probed
         self._settings = runtime.settings
         self._store = runtime.database.store(DeliverStore)
-        # Mails are ready when they have a connection; pushes come as they like.
+        # At most as many mails wait for the commit as there are connections.
         self._dispatch = DispatchLog(self._store, enough=self._settings.smtp_connections)
         self._outcomes = DeliveryOutcomes(runtime)
         self._breakers = breakers
@@ -84,7 +84,7 @@ class Deliver:
         self._mode = mode
         #: Rows that the last claim took.
         self.taken = 0
-        #: What a probe found out: whether the other side serves us again; ``None``: nothing.
+        #: Whether a probe found that the channel accepts messages again; ``None``: it found out nothing.
         self.serves: bool | None = None
         self.figures: Counter[str] = Counter() if figures is None else figures
         self.runner = Runner(
@@ -139,7 +139,7 @@ class Deliver:
         return earliest(now, zones=zones, quiet=settings.quiet_hours, caps=settings.message_caps, sent=user.sent)
 
     async def work(self, job: DeliveryJob) -> DeliveryResult:
-        """Check what a message is about, send it, and classify the answer."""
+        """Check the members of a message, send it, and classify the answer."""
         if not job.about:
             return DeliveryResult(notification=job.notification, state=_N.CANCELLED, outcome="superseded")
         job.checked = await self._freshness.check(job.about)
@@ -161,8 +161,8 @@ class Deliver:
         if not isinstance(route, Route):
             route = choose(user.contact, configured=configured)  # better the device that failed than none
         if not isinstance(route, Route):
-            # Nothing was sent: the step is not used up, and fetch decides anew whether and how the user is told. If another process has
-            # a channel that this one lacks, fetch there would plan the same message at once, and for ever.
+            # Nothing was sent: the step is not used up, and fetch decides anew whether and how the user is told. It waits if this process
+            # lacks the channel: fetch in a process that has it would plan the same message again at once, without end.
             wait = timedelta(0) if configured else UNREACHABLE_WAIT
             at = self._runtime.clock.now() + wait
             return self._outcomes.end(notification, about, _N.SUPPRESSED, route.code, at=at)
@@ -189,7 +189,7 @@ class Deliver:
             return deferred_until(notification, "out_of_time", notification.next_attempt_at)
         except NotRecorded:
             return deferred_until(notification, "dispatch_not_recorded", notification.next_attempt_at)
-        # A 421 or 429 that meets this message alone must not pause the channel.
+        # A 421 or 429 that concerns this message alone must not pause the channel.
         outcome = for_one_message(message, outcome)
         return with_refusal(self._answered(job, outcome, address=route.address), outcome)
 
@@ -203,7 +203,7 @@ class Deliver:
         )
 
     def _answered(self, job: DeliveryJob, outcome: Outcome, *, address: str) -> DeliveryResult:
-        """What an outcome does. If a probe shows that the channel still refuses us, its message is deferred and nothing is counted."""
+        """The result of an outcome. If a probe shows that the channel still refuses us, its message is deferred without an attempt."""
         channel = job.notification.channel
         if isinstance(outcome, ChannelDown):
             self._breakers[channel].refused(in_words(channel, outcome.code))
@@ -216,7 +216,7 @@ class Deliver:
         return self._outcomes.result_of(job, outcome, address=address)
 
     async def _begin(self, job: DeliveryJob) -> None:
-        if self.runner.out_of_time:  # it waited so long for a connection that the task could not wait for the answer
+        if self.runner.out_of_time:  # the wait for a connection left no time to wait for the answer
             raise OutOfTime
         await self._dispatch.begin(job.notification, job.link.stored if job.link is not None else None)
         job.dispatched = True
@@ -230,7 +230,7 @@ class Deliver:
         return with_what_was_left_out(job, result)
 
     async def settle(self, done: Sequence[DeliveryResult]) -> None:
-        """Write results. If MX turns out to serve nobody, the attempts that its failures were counted as are given back."""
+        """Write results. If the breaker of MX opens, what its failures did to reconnections is undone."""
         now = self._runtime.clock.now()
         blamed = self._freshness.take_what_blamed_mx()
         for breaker in (*self._breakers.values(), self._mx_breaker):
@@ -249,7 +249,7 @@ class Deliver:
         self.figures.update("retry" if d.state is _N.PENDING else str(d.state) for d in done)
 
     async def release(self, jobs: Sequence[DeliveryJob]) -> None:
-        """Hand back what was not dispatched. What was dispatched becomes ``unknown``: its answer is lost."""
+        """Hand back messages that were not dispatched. Dispatched ones become ``unknown``, because their answer is lost."""
         await self._dispatch.stop_for_nobody()
         try:
             if unsent := [job for job in jobs if not job.dispatched]:
@@ -268,7 +268,7 @@ class Deliver:
 
 
 def _bank(fresh: Fresh, link: DurableLink | None) -> Bank:
-    """What the message says of one bank."""
+    """One bank as the message shows it."""
     item = fresh.item
     name = item.institution_name or item.institution_code or ""
     return Bank(name=name, since=item.broken_since, link=link.page if link is not None else fresh.uri or "")
@@ -283,11 +283,9 @@ async def _probe(
     mx_serves: bool,
     ends_at: float,
 ) -> None:
-    """Try a channel that the breaker stopped with one message; if it is accepted, the channel is resumed."""
+    """Send one message on a channel that the breaker stopped. If it is accepted, the channel is resumed."""
     serves = None
-    for _ in range(
-        MOST_TRIED
-    ):  # a message may turn out to be cancelled or deferred, which tells nothing of the channel
+    for _ in range(MOST_TRIED):  # a message that is cancelled or deferred proves nothing about the channel
         probe = Deliver(
             runtime,
             breakers,
@@ -302,7 +300,7 @@ async def _probe(
         if serves is not None or not probe.taken or monotonic() >= ends_at or runtime.stopping.is_set():
             break
     breaker = breakers[kind]
-    if serves is None and NOT_REACHED in breaker.reason:  # no message could be tried: that the server answers is enough
+    if serves is None and NOT_REACHED in breaker.reason:  # no message could be tried: an answer is enough
         serves = isinstance(await runtime.channels[kind].check(), Sent)
     if serves:
         breaker.went_well()

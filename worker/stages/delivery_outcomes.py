@@ -8,11 +8,11 @@
 | `BadAddress` | `suppressed`, the address is not used again | `due` at once, for another address | no |
 | `Failed` | `failed` | `due`: at once if another address or channel is left, else on the next reminder's day | no |
 | `TryLater`, this message | `pending`, by the schedule; `failed` after ``MAX_ATTEMPTS`` | `ready` | yes |
-| `TryLater`, the whole channel; to this message alone it is the row above | `pending` | `ready` | no |
+| `TryLater`, the whole channel (the row above, if it concerns this message alone) | `pending` | `ready` | no |
 | `ChannelDown` | `pending`, and the channel's breaker opens | `ready` | no |
 | not sent: the address went away | `suppressed` | `due` at once, for another address or channel | no |
 
-Where a reconnection goes after a message that ended is in :mod:`worker.stages.next_steps`.
+The next step of a reconnection after its message ended is in :mod:`worker.stages.next_steps`.
 """
 
 from collections.abc import Sequence
@@ -45,13 +45,13 @@ class DeliveryJob:
 
     notification: ClaimedNotification
     user: User
-    #: It was refused before while others were accepted (:mod:`worker.channels.one_message`).
+    #: The message was refused before while others were accepted (:mod:`worker.channels.one_message`).
     only_this_message: bool = False
-    #: What was checked right before the message leaves; ``None`` until then.
+    #: The check right before the message leaves; ``None`` until then.
     checked: Checked | None = None
-    #: What this try carries; ``None`` before that, and without ``PUBLIC_BASE_URL``.
+    #: The link that this try carries; ``None`` before it is made, and without ``PUBLIC_BASE_URL``.
     link: MadeLink | None = None
-    #: That dispatch begins is committed. From here on the message may have left.
+    #: "Dispatch begins" is committed. From here on the message may have left.
     dispatched: bool = False
     #: No answer says whether the message left, so its user may have the link.
     may_have_left: bool = False
@@ -102,7 +102,7 @@ class DeliveryOutcomes:
                 return deferred_until(notification, outcome.code, notification.next_attempt_at)
 
     def unknown(self, job: DeliveryJob, code: str) -> DeliveryResult:
-        """The message may have left, and no answer says whether it did. Its link stays, also where it is sent again."""
+        """The message may have left, and no answer says whether it did. Its link is kept, even if the message is sent again."""
         job.may_have_left = True
         if self._settings.ambiguous_sends == "resend":
             return self.retry(job.notification, job.about, code, self._runtime.clock.now(), after=None)
@@ -163,8 +163,8 @@ class DeliveryOutcomes:
 
 
 def with_what_was_left_out(job: DeliveryJob, result: DeliveryResult) -> DeliveryResult:
-    """The result, with what became of the reconnections that the message leaves out, and without the link if nobody can have it:
-    all of it is written in one transaction.
+    """The result, together with the reconnections that the message left out. If the message cannot have left, its link is withdrawn.
+    All of this is written in one transaction.
     """
     checked = job.checked
     if job.link is not None and not job.may_have_left and result.state is not _N.SENT:

@@ -1,4 +1,4 @@
-"""Commits that dispatch begins, before a message leaves. Without it, nobody could tell a lost answer from a message never sent."""
+"""Commits that dispatch begins, before a message leaves. Otherwise a lost answer would look like a message that was never sent."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,29 +19,29 @@ class NotRecorded(Exception):  # noqa: N818 - it names what happened
     """It is not known whether the commit succeeded, so the message must not be sent. The lease is still ours."""
 
 
-#: How long the first message of a group waits for others (seconds). Nothing is on record meanwhile, so no span grows in which a crash
-#: makes a message unknown. Messages that left together come together again, so groups grow. The price is a mail that takes up to so much
-#: longer where the mail server is faster than the wait. `make bench ARGS="--only asked"` counts the commits.
+#: How long the first message of a group waits for others (seconds). Nothing is committed meanwhile, so a crash in this time makes no
+#: message unknown. Messages of one group leave together and their successors arrive together, so groups grow. The price: each mail may
+#: take this much longer, which counts if the mail server is faster than the wait. `make bench ARGS="--only asked"` counts the commits.
 GATHER = 0.006
 
 
 class DispatchLog:
     """Commits "dispatch begins" for all messages that wait for it at once (a group commit).
 
-    ``enough``: a group of so many waits for no more; as many as can be ready at a time.
+    ``enough``: a group of this size waits for no more messages.
     """
 
     def __init__(self, store: DeliverStore, *, enough: int) -> None:
         self._store = store
         self._queue: list[_Waiting] = []
-        #: Those that are being written.
+        #: The group that is being committed.
         self._group: list[_Waiting] = []
         self._writer: asyncio.Task[None] | None = None
         self._enough = enough
         self._is_enough = asyncio.Event()
 
     async def begin(self, notification: ClaimedNotification, link: NewLink | None = None) -> None:
-        """Returns once it is committed, together with the link that the message carries; only then may the message leave.
+        """Commit that dispatch begins, together with the message's link. The message may leave only after this returns.
 
         Raises :class:`LeaseLost` if the message is not ours any more, :class:`NotRecorded` if the database failed, and
         ``RuntimeError`` for an error of this worker.
@@ -56,21 +56,21 @@ class DispatchLog:
             raise LeaseLost
 
     async def stop_for_nobody(self) -> None:
-        """Cancel the writer if every waiting sender was cancelled, so that no transaction stays open. Whether theirs was committed is unknown."""
+        """Cancel the writer if every waiting sender was cancelled, so that no transaction stays open. Whether their group was committed is unknown."""
         waiting = any(not future.done() for *_, future in (*self._group, *self._queue))
         if self._writer is not None and not waiting:
             self._writer.cancel()
             await asyncio.wait([self._writer])
 
     async def _write(self) -> None:
-        """Write until nobody waits. Whatever ends this early, a cancellation too, releases everybody who waits."""
+        """Commit groups until no message waits. If this ends early, by a cancellation too, every waiting sender gets an error."""
         try:
             while self._queue:
                 await self._gather()
                 self._group, self._queue = self._queue, []
                 group = self._group = [
                     waiting for waiting in self._group if not waiting[-1].done()
-                ]  # who is cancelled is gone
+                ]  # without the cancelled senders
                 if not group:
                     continue
                 try:
@@ -78,7 +78,7 @@ class DispatchLog:
                     marked = await self._store.mark_dispatched(
                         [notification for notification, *_ in group], *([links] if links else [])
                     )
-                except Exception as error:  # noqa: BLE001 - it belongs to those who wait, and the next group is tried anew
+                except Exception as error:  # noqa: BLE001 - the senders of this group get it, and the next group is tried anew
                     _fail(group, error)
                 else:
                     for notification, _, future in group:
@@ -90,7 +90,7 @@ class DispatchLog:
             raise
 
     async def _gather(self) -> None:
-        """Wait until there are enough, or the first has waited long enough."""
+        """Wait until the group is large enough, or its first message has waited :data:`GATHER`."""
         if len(self._queue) < self._enough:
             self._is_enough.clear()
             timer = asyncio.get_running_loop().call_later(GATHER, self._is_enough.set)
@@ -101,7 +101,7 @@ class DispatchLog:
 
 
 def _fail(group: Sequence[_Waiting], error: BaseException) -> None:
-    """An error of the database counts as no attempt of a message. Any other error is this worker's, and counts."""
+    """Raise the error in each waiting sender. A database error counts as no attempt; any other error is a bug of this worker and counts."""
     for *_, future in group:
         if not future.done():
             reason = NotRecorded() if isinstance(error, WorkerError) else RuntimeError(type(error).__name__)

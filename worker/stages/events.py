@@ -1,17 +1,17 @@
 """Events: tell the application what happened, signed, in order for each user, at least once.
 
-An event is accepted by any 2xx within 15 s. Everything else is a failure: other statuses, redirects too, no answer, a lost one. When it
-is posted again stands in :mod:`worker.policy.event_retries`.
+An event is accepted by any 2xx within 15 s. Everything else is a failure: another status, a redirect, no answer. The schedule of
+retries is in :mod:`worker.policy.event_retries`.
 
-**The breaker.** What concerns the endpoint as a whole stops all workers and counts as no event's attempt:
+**The breaker.** A fault of the endpoint as a whole stops all workers, and no event's attempt is counted:
 
 | what happens | the breaker opens, and one event is tried again |
 |---|---|
-| ten failures in a row, or an event failed twice and none was accepted between | after 1 minute; after 10 s if the endpoint cannot be reached |
+| ten failures in a row; or an event failed twice and no event was accepted in between | after 1 minute; after 10 s if the endpoint cannot be reached |
 | 429, or 503 with ``Retry-After`` | after as long as ``Retry-After`` says, at most an hour; 1 minute without it |
 | 410: the endpoint wants no more events | after an hour |
 
-Nothing is lost meanwhile: events are written and wait. One event that is accepted closes it.
+New events are stored meanwhile and wait. The breaker closes when a probe's event is accepted.
 """
 
 from collections import Counter
@@ -34,9 +34,9 @@ from worker.store.refusals import NOT_REACHED
 
 log = structlog.get_logger()
 
-#: So many failures in a row, and none accepted, speak of the endpoint.
+#: This many failures in a row open the breaker.
 STREAK = 10
-#: How long the events of one user are posted one after the other before the rest is handed back.
+#: How long one job posts the events of one user, before it hands back the rest.
 LONGEST = timedelta(seconds=30)
 _GONE, _TOO_MANY, _UNAVAILABLE = "http_410", "http_429", "http_503"
 _LONGEST_PAUSE = timedelta(hours=1)
@@ -46,7 +46,7 @@ Job = Sequence[ClaimedEvent]
 
 
 class Posted(msgspec.Struct, frozen=True):
-    """One event, and what the endpoint made of it."""
+    """One event, and the endpoint's answer."""
 
     event: ClaimedEvent
     began: datetime
@@ -55,7 +55,7 @@ class Posted(msgspec.Struct, frozen=True):
 
 
 class Done(msgspec.Struct, frozen=True):
-    """What a job came to: events that were posted, and those that were not, because one before them failed."""
+    """The result of a job: the events that were posted, and those that are left for later."""
 
     posted: Sequence[Posted]
     left: Sequence[ClaimedEvent]
@@ -86,7 +86,7 @@ class Events:
         )
 
     async def claim(self, n: int) -> Batch[Job]:
-        """Take the due events of ``n`` users. A probe takes what is due in a moment as well: what failed last is."""
+        """Take the due events of ``n`` users. A probe also takes what is due within 20 s, such as the event that failed last."""
         ahead = 2 * SOON if self._probe else timedelta(0)
         jobs = await self._store.lease(
             n,
@@ -135,7 +135,7 @@ class Events:
             )
 
     def crashed(self, job: Job) -> Done:
-        """An error of this worker is a failure of the first event, so that it waits like any other."""
+        """An error of this worker counts as a failure of the first event, which is retried by the usual schedule."""
         now = self._runtime.clock.now()
         return Done([Posted(job[0], now, now, Answer(accepted=False, code="crashed"))], job[1:])
 
@@ -186,13 +186,13 @@ class Events:
         )
 
     def _wake_for(self, retries: Sequence[EventResult]) -> None:
-        """Wake the stage for retries of the next minutes, which no sweep has to be waited for."""
+        """Wake the stage for retries of the next 10 minutes, so that they do not wait for a sweep."""
         now = self._runtime.clock.now()
         waits = {(result.next_attempt_at - now).total_seconds() for result in retries if result.next_attempt_at}
         self._runtime.delayed_wakes.plan("events", (wait for wait in waits if wait <= _SOON_ENOUGH))
 
     async def release(self, jobs: Sequence[Job]) -> None:
-        """Hand back what was not posted. What was, and is cut short, is posted again: receivers drop doubles by the id."""
+        """Hand back. An event that was posted but not settled is posted again; receivers recognise it by its id."""
         await self._store.release([event for job in jobs for event in job])
 
     async def renew(self, jobs: Sequence[Job]) -> None:
@@ -201,7 +201,7 @@ class Events:
         await self._store.renew(events, lease_seconds=self._settings.lease_seconds)
 
 
-#: Retries that are no farther ahead have a wake of their own (seconds).
+#: A retry that is due within this time gets its own wake (seconds).
 _SOON_ENOUGH = 600.0
 
 
@@ -233,7 +233,7 @@ async def events(runtime: Runtime) -> str:
     stage = Events(runtime, endpoint, ends_at=ends_at)
     await stage.runner.run()
     if not stage.runner.halted and not runtime.stopping.is_set():
-        # Also those that were written, or fell free, while others of their user were under way.
+        # Events of a user wait while others of that user are under way, so some may have become free since the last claim.
         store, now = runtime.database.store(EventStore), runtime.clock.now()
         if stage.runner.has_more or await store.due(now, at_most=1):
             await runtime.wake("events", 1)
@@ -241,7 +241,7 @@ async def events(runtime: Runtime) -> str:
 
 
 async def _probe(runtime: Runtime, endpoint: Endpoint, pauses: PauseStore, *, ends_at: float) -> bool:
-    """Post one user's events although the breaker is open; if one is accepted, it closes."""
+    """Post one user's events although the breaker is open. If one is accepted, the breaker closes."""
     stage = Events(runtime, endpoint, ends_at=ends_at, probe=True)
     batch = await stage.claim(1)
     for job in batch.jobs:

@@ -1,7 +1,7 @@
-"""What holds one member now, and what happens next: the answer of `reconnect explain`.
+"""What one member waits for now, and what happens next: the answer of `reconnect explain`.
 
-It asks the code that decides: the planner for whether and how the user can be told, the sweep's rule for what it would open or
-end, the pauses for what is stopped, and ``SWEEP_SCHEDULE`` for when the next sweep is.
+It uses the code that decides: the planner says whether and how the user can be told, the sweep's rule what would be opened or ended,
+the pauses what is paused, and ``SWEEP_SCHEDULE`` when the next sweep is.
 """
 
 import shlex
@@ -32,7 +32,7 @@ _R, _N = ReconnectionState, NotificationState
 
 
 class Explainer:
-    """Explains by the settings, the configured channels, and what is paused."""
+    """Explains members, given the settings, the configured channels and the pauses."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Explainer:
         self._muted = False
 
     def contact(self, user: User, *, refused_why: str | None = None) -> str:
-        """How the user can be told, whenever it is; ``refused_why`` is what a refusal of the address rests on."""
+        """How the user can be told, regardless of the hour. ``refused_why``: the reason why the address counts as refused."""
         route = self._planner.route_to(user)
         if isinstance(route, Route):
             text = f"is told by {route.channel}"
@@ -87,7 +87,7 @@ class Explainer:
         *,
         would_open: str | None,
     ) -> Outlook:
-        """How this member goes on; ``reconnection`` is its newest reconnection, ``would_open`` why the next sweep opens another."""
+        """What this member waits for and what happens next. ``reconnection``: its newest; ``would_open``: why the next sweep opens another."""
         self._muted = member is not None and bool(member.get("muted"))
         outlook = self._outlook(member, reconnection, user, would_open)
         goes_on = would_open is not None or (reconnection is not None and reconnection["closed_at"] is None)
@@ -181,7 +181,7 @@ class Explainer:
         return Outlook(holds=(hold,), next="its window is stored, and a message follows")
 
     def _ready(self, reconnection: Mapping[str, Any], user: User) -> Outlook:
-        """A message carries its window, and may wait."""
+        """A message has its window, and may wait."""
         message = next(
             (told for told in reversed(reconnection["notifications"]) if told["state"] in {_N.PENDING, _N.SENDING}),
             None,
@@ -225,7 +225,7 @@ class Explainer:
             )
         if at <= self._now:
             holds.append(self._until_sweep())
-        # The planner thinks of a new message; to it this one, under way, would be in the way.
+        # The planner plans a new message, and would let it wait for this one.
         alone = msgspec.structs.replace(user, message_under_way=False)
         stored = max((window["fetched_at"] for window in reconnection["windows"]), default=self._now)
         if self._now - stored > TRUSTED_FOR:
@@ -254,10 +254,10 @@ class Explainer:
             parts.append(self._telling(user, max(at, self._now), holds, what))
         return Outlook(holds=tuple(dict.fromkeys(holds)), next="; ".join(parts) + self._notice_ends(reconnection))
 
-    # What they have in common
+    # Shared by the states
 
     def _checks(self, reconnection: Mapping[str, Any], holds: list[Hold]) -> list[str]:
-        """When its member is checked next, if it is; adds what stands in the way to ``holds``."""
+        """When the member is checked next, if at all; adds pauses that prevent it to ``holds``."""
         check = reconnection["next_check_at"]
         if check is None or reconnection["reason"] == Reason.EXPIRES_SOON:
             return []
@@ -265,14 +265,14 @@ class Explainer:
         return [f"MX is asked whether the customer is back at about {minute(self._sweep_after(check))}"]
 
     def _telling(self, user: User, at: datetime, holds: list[Hold], what: str, *, channel: str | None = None) -> str:
-        """What begins at ``at`` at the earliest, where the user may be told then; adds what stands in the way to ``holds``."""
+        """How the sentence about ``what`` continues, which begins at ``at`` at the earliest; adds what prevents it to ``holds``."""
         if self._muted:
             holds[:] = [hold for hold in holds if hold.code != MUTED]
             holds.append(Hold(code=MUTED, says=SAYS_MUTED))
             return f"nothing, while that holds; looked at again at about {minute(self._sweep_after(at))}"
         way, route = self._planner.route_now(user, at), self._planner.route_to(user)
         if isinstance(route, Nobody):
-            holds[:] = [hold for hold in holds if hold.code not in NO_WAY]  # what was recorded of it says less
+            holds[:] = [hold for hold in holds if hold.code not in NO_WAY]  # the recorded hold has fewer details
             holds.append(Hold(code=route.code, says=self._no_way(route.code, user)))
             return f"nothing, while that holds; looked at again at about {minute(self._sweep_after(at))}"
         if not isinstance(way, Route):
@@ -292,7 +292,7 @@ class Explainer:
         return f"{then}, once nothing of it is paused" if stopped else then
 
     def _recorded(self, reconnection: Mapping[str, Any]) -> Iterator[Hold]:
-        """Why its moment has not come."""
+        """Why a due reconnection waits until ``next_attempt_at``."""
         at, outcome, attempts = reconnection["next_attempt_at"], reconnection["outcome"], reconnection["attempts"]
         if attempts:
             says = f"attempt {attempts} of {self._settings.max_attempts} failed ({outcome}); the next at {minute(at)}"
@@ -312,7 +312,7 @@ class Explainer:
         return self._paused(scopes, "no window is fetched")
 
     def _paused(self, scopes: Collection[str], effect: str) -> list[Hold]:
-        """Those of the pauses that concern this member."""
+        """A hold for each pause with one of these scopes."""
         return [
             Hold(
                 code=f"paused:{pause.scope}",
@@ -333,7 +333,7 @@ class Explainer:
         return self._sweep_after(self._now)
 
     def _sweep_after(self, moment: datetime) -> datetime:
-        """The first sweep at or after this moment, and after now: what is due begins with it."""
+        """The first sweep that is at or after this moment and after now. Work that falls due starts then at the latest."""
         after = max(moment - timedelta(microseconds=1), self._now)
         return next(iter(slots_after(self._settings.sweep_schedule, after)), after)
 

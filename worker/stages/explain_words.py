@@ -1,4 +1,4 @@
-"""The words of an explanation: what a member's work waits for, and why a moment was set that has not come."""
+"""The texts of an explanation: what a member waits for, and why until that moment."""
 
 from datetime import datetime
 
@@ -15,12 +15,12 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     #: A sentence.
     says: str
-    #: When it ends by itself; ``None``: not by time alone.
+    #: When the hold ends by itself; ``None``: not by time alone.
     until: datetime | None = None
 
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
-    """How a member goes on."""
+    """What a member waits for, and what happens next."""
 
     holds: tuple[Hold, ...] = ()
     #: What happens next by itself, or that nothing does.
@@ -28,11 +28,11 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def minute(moment: datetime | None) -> str:
-    """A moment as these sentences give it."""
+    """A moment as it is written in these texts."""
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else "no known time"
 
 
-#: Why nobody can be told, by the planner's word.
+#: Why the user cannot be told, by the planner's code.
 NO_WAY = {
     "opted_out": "the customer opted out; `reconnect optout --undo {user}` takes that back",
     "chose_none": "the customer chose no messages (users.channel is none)",
@@ -45,7 +45,7 @@ NO_WAY = {
 SAYS_MUTED = "its user asked for no messages about this bank (members.muted_at); the unsubscribe page in each message takes that back"
 
 
-#: Why a moment was set that has not come, by the outcome that was recorded with it.
+#: Why a reconnection or message waits until its ``next_attempt_at``, by the outcome that was stored with that.
 RECORDED = {
     "not_back": "the next reminder's day",
     "window": "its last message reached nobody; it waits for the next reminder's day",
@@ -62,7 +62,7 @@ RECORDED = {
 
 
 def kind_of_message(place: CadencePosition, *, ahead: bool) -> str:
-    """What the next message of a reconnection is called whose user was notified before. ``ahead``: it is a notice."""
+    """The name of the next message, if the user was notified before. ``ahead``: it is a notice."""
     if place.reminder == 0:  # the message that was sent did not count, because its answer was lost
         return "the first message, which may not have arrived,"
     return "the next notice" if ahead else "the next reminder"

@@ -1,11 +1,11 @@
 """Fetch: a fresh OAuth window URI for every reconnection that is due, stored together with the message that follows from it.
 
 1. Claim due reconnections and group them by user: one user gets one message about everything that is broken.
-2. Defer those whose user may not be told now, before MX is asked: a URI that nobody sees should not be minted.
-3. Ask MX for a window for each of the others. With ``PUBLIC_BASE_URL`` too: MX's answer says whether the member is back, or cannot be
-   reconnected. The message then carries our link; the window is for its first click, if that comes within ``URI_MAX_AGE``.
-4. Store windows, states and the new message in one transaction. A failure that may be MX's waits until MX serves somebody, or the
-   breaker opens (:mod:`worker.stages.attribution`).
+2. Defer those whose user may not be told now, before MX is asked: no URI should be minted that no user will see.
+3. Ask MX for a window for each of the others. Do so with ``PUBLIC_BASE_URL`` too: the answer shows members that cannot be reconnected,
+   and on Atrium those that are back. The message then carries our link; its first click gets the window, if it comes within ``URI_MAX_AGE``.
+4. Store windows, states and the new message in one transaction. A failure that may be MX's is not stored before MX serves another call,
+   or the breaker opens (:mod:`worker.stages.attribution`).
 """
 
 import asyncio
@@ -30,9 +30,9 @@ from worker.store.reconnections.claims import ClaimedReconnection
 from worker.store.transactions.fetch import FetchStore
 from worker.store.transactions.fetch_results import FetchResult, UserResult
 
-#: Why it is not certain that what answers is MX, or the MX that has our users.
+#: Reasons of a pause that doubt whether the server that answers is MX, and has our users.
 _UNPROVEN = frozenset({NOT_MX, NO_USERS})
-#: If MX asked for a longer silence, the run ends instead of waiting (seconds).
+#: If MX asked us to wait longer than this, the run ends instead of waiting (seconds).
 _SIT_OUT = 5.0
 #: Running deliver tasks find new messages by themselves, so one is woken at most this often (seconds).
 _WAKE_EVERY = 1.0
@@ -67,13 +67,13 @@ class Fetch:
         self.asked = 0
         self._outcomes = FetchOutcomes(runtime)
         self._attribution = Attribution(breaker, probe=mode is RunMode.PROBE)
-        #: Results that are not written yet, because it is not known whether the failures in them are MX's.
+        #: Results with failures that may be MX's; they are not written yet.
         self._undecided: list[UserResult] = []
         #: Calls to MX under way, those for several banks of one user included.
         self._connections = asyncio.Semaphore(self._settings.mx_max_connections)
-        #: Reconnections that were claimed and of which MX has not been asked yet.
+        #: How many claimed reconnections MX was not asked about yet.
         self._unasked = 0
-        #: After this no further bank is asked for, so that a user with thousands of them does not outlast the task.
+        #: No window is asked for after this, so that a user with thousands of banks does not outlast the task.
         self._ask_until = ends_at + runtime.mx_deadline
         #: Whether messages were stored since deliver was woken last, and when that was.
         self._to_deliver = False
@@ -93,7 +93,7 @@ class Fetch:
     async def claim(self, n: int) -> Batch[UserJob]:
         """Take due reconnections; those whose user cannot be told now are deferred without asking MX for anything."""
         now = self._runtime.clock.now()
-        # No more is claimed than can be asked for within half a lease, after what waits here already.
+        # Claim no more than pacing permits within one call's time, less what was claimed already.
         room = min(n, self._runtime.pacing.affordable(begin_within(self._runtime.mx_deadline)) - self._unasked)
         if room < 1:
             return await self._wait_for_room(n)
@@ -108,11 +108,11 @@ class Fetch:
         self.asked += len(jobs)
         self._unasked += sum(len(job.claims) for job in jobs)
         # A probe and a batch of poison are one claim each.
-        taken = n if len(claims) >= room else len(claims)  # as many as there was room for: there may be more
+        taken = n if len(claims) >= room else len(claims)  # room was the limit, so more may be due
         return Batch(taken=taken if self._mode is RunMode.WORK else 0, jobs=jobs)
 
     async def _wait_for_room(self, n: int) -> Batch[UserJob]:
-        """Pacing permits nothing right now: wait a moment, or end the run if MX asked for a long silence."""
+        """Pacing permits nothing right now: wait a moment, or end the run if MX asked us to wait long."""
         if self._runtime.pacing.blocked_for > _SIT_OUT:
             self.runner.halted = True
         else:
@@ -151,8 +151,8 @@ class Fetch:
         return self._classify(claim, answer)
 
     async def _fails_alone(self, claim: ClaimedReconnection, answer: WindowAnswer) -> bool:
-        """Whether a probe failed for its member alone. MX is only asked if the same member failed a probe of this pause before, so
-        that no other is due: a probe takes the one that waits longest, and defers one that fails.
+        """Whether a probe failed because of its member alone. MX is asked only if this member failed an earlier probe of this pause. That
+        means that no other member is due: a probe takes the member that waits longest, and defers it if it fails.
         """
         if isinstance(answer, Window) or failure_of(answer).kind is not FailureKind.UPSTREAM:
             return False
@@ -166,10 +166,10 @@ class Fetch:
             try:
                 while self._may_ask():
                     answer = await self._runtime.mx.oauth_window(claim.user_guid, claim.asked_guid)
-                    # It got no permit in time because so many banks of the same user were before it: it waits on.
+                    # It got no permit in time, because many banks of the same user were before it: ask again.
                     if not (isinstance(answer, RetryLater) and answer.code == NOT_ASKED and self._may_wait_on()):
                         return self._classify(claim, answer)
-            except Exception as error:  # noqa: BLE001 - as in the runner: whatever it is, the others go on
+            except Exception as error:  # noqa: BLE001 - as in the runner: the user's other banks are asked for all the same
                 log_crash(error)
                 return self._outcomes.of_failure(claim, OUR_FAULT)
         if self.runner.halted:
@@ -180,11 +180,11 @@ class Fetch:
         return not self.runner.halted and time.monotonic() < self._ask_until
 
     def _may_wait_on(self) -> bool:
-        """Whether MX asked for no long silence, and no stop was asked for."""
+        """Whether MX did not ask us to wait long, and the process is not to stop."""
         return self._runtime.pacing.blocked_for <= _SIT_OUT and not self._runtime.stopping.is_set()
 
     def _classify(self, claim: ClaimedReconnection, answer: WindowAnswer) -> FetchResult:
-        """What an answer of MX does to a reconnection."""
+        """The result of an answer of MX for a reconnection."""
         if isinstance(answer, Window):
             self._attribution.served()
             return self._outcomes.of_window(claim, answer)
@@ -201,11 +201,11 @@ class Fetch:
         return [self._outcomes.of_failure(claim, OUR_FAULT) for claim in job.claims], None
 
     async def settle(self, done: Sequence[UserResult]) -> None:
-        """Write results, except failures of which it is not known yet whether they are MX's."""
+        """Write results, except failures that may still turn out to be MX's."""
         await self._settle([*done, *self._take_undecided()], certain=False)
 
     async def run(self) -> None:
-        """One run. What is undecided at its end counts as the member's failure."""
+        """One run. A failure that is undecided at its end counts as the member's."""
         await self.runner.run()
         if undecided := self._take_undecided():
             await self._settle(undecided, certain=True)
@@ -272,7 +272,7 @@ async def fetch(runtime: Runtime) -> str:
     stage = Fetch(runtime, breaker, ends_at=ends_at, mode=RunMode.PROBE if gate is Gate.PROBE else RunMode.WORK)
     await stage.run()
     if gate is Gate.PROBE and not stage.asked and await _is_served(runtime, breaker):
-        # There was nobody to try it with: none is due, or their user cannot be told now. Deliver and verify wait for MX too.
+        # No reconnection could be the probe: none is due, or their users cannot be told now. Deliver and verify wait for MX, so it is asked.
         breaker.went_well()
         await breaker.settle(runtime.clock.now(), probe=True)
     more = stage.runner.has_more

@@ -1,4 +1,4 @@
-"""What an answer of MX does to a reconnection in fetch, and the message that follows from windows."""
+"""The result of an answer of MX in fetch, and the message about the fetched windows."""
 
 import hashlib
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class FetchOutcomes:
         self._settings = runtime.settings
 
     def of_failure(self, claim: ClaimedReconnection, failure: MxFailure) -> FetchResult:
-        """What a failure does to a reconnection: the table in :mod:`worker.policy.mx_failures`."""
+        """The result of a failure, by the table in :mod:`worker.policy.mx_failures`."""
         now, rng = self._runtime.clock.now(), self._runtime.rng
         limit = self._settings.max_attempts
         match after_asking(failure, attempts=claim.attempts, max_attempts=limit, now=now, rng=rng):
@@ -57,7 +57,7 @@ class FetchOutcomes:
         if member.guid != claim.member_guid:
             log.info("member_moved", member=claim.member_guid, to=member.guid)
         uri = self._runtime.vault.encrypt(window.uri)
-        # Its failed attempts still count: the next failure may come right before its message leaves.
+        # Earlier failed attempts still count: the next failure may come in the check before the message leaves.
         return FetchResult(
             claim=claim,
             state=_S.READY,

@@ -1,4 +1,4 @@
-"""Right before a message leaves: is each member still broken, and is each link fresh?
+"""Right before a message leaves: is each member still broken, and is each window fresh?
 
 A message may wait between fetch and deliver: for a mail server, for the morning, for a cap. So each of its reconnections is checked:
 
@@ -6,14 +6,14 @@ A message may wait between fetch and deliver: for a mail server, for the morning
 - last answer of MX older than 1 minute: the member is read again;
 - otherwise the stored URI is used.
 
-On Platform a window's answer does not say how the member stands. So there the member is read before each message, however fresh its
-window is, and before a new window is asked for. This is the one request more that Platform takes: fetch itself asks for the window alone.
+On Platform the answer with a window does not contain the member's status. So there the member is read before each message, however
+fresh its window is, and before a new window is asked for. That is Platform's one additional request: fetch asks for the window alone.
 
 With ``PUBLIC_BASE_URL`` the message carries our link, and its URI is chosen at the click (:mod:`worker.stages.click`). So no URI is
-minted or read here; the member is read again all the same.
+minted or decrypted here; the member is read by the same rules.
 
-A member that is back ends its reconnection. A failure concerns its own reconnection, which is left out of the message
-(:mod:`worker.policy.mx_failures`). Only a fault of MX as a whole postpones the message.
+If a member is back, its reconnection ends. If MX fails for one member, its reconnection is left out of the message
+(:mod:`worker.policy.mx_failures`). Only a fault of MX as a whole defers the message.
 """
 
 import asyncio
@@ -48,13 +48,13 @@ log = structlog.get_logger()
 
 Kind = TypeVar("Kind")
 
-#: An answer of MX about a member is trusted for so long.
+#: How long an answer of MX about a member is trusted.
 TRUSTED_FOR = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fresh:
-    """The message may name this reconnection; ``renewal`` is the window that replaced the old one."""
+    """A reconnection that the message may name. ``renewal``: the window that replaced the old one."""
 
     item: NotificationItem
     #: MX's, a secret. ``None``: the message carries our own link.
@@ -70,10 +70,10 @@ FreshnessResult = Fresh | ClosedReconnection | Requeued | MxUnavailable
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checked:
-    """What the reconnections of a message turned out to be."""
+    """The results of checking the reconnections of a message."""
 
     found: Sequence[FreshnessResult] = ()
-    #: What the message also counts ("and 12 more"), without a name and a link.
+    #: Reconnections that the message only counts ("and 12 more").
     unnamed: tuple[NotificationItem, ...] = ()
 
     def _of(self, kind: type[Kind]) -> tuple[Kind, ...]:
@@ -81,22 +81,22 @@ class Checked:
 
     @property
     def fresh(self) -> tuple[Fresh, ...]:
-        """What the message may name."""
+        """Reconnections that the message may name."""
         return self._of(Fresh)
 
     @property
     def about(self) -> tuple[NotificationItem, ...]:
-        """What the message is about."""
+        """Reconnections that the message is about, named or only counted."""
         return (*(fresh.item for fresh in self.fresh), *self.unnamed)
 
     @property
     def closed(self) -> tuple[ClosedReconnection, ...]:
-        """What is over."""
+        """Reconnections that ended."""
         return self._of(ClosedReconnection)
 
     @property
     def requeued(self) -> tuple[Requeued, ...]:
-        """What is left out of this message, and is due again."""
+        """Reconnections that are left out of this message and are due again."""
         return self._of(Requeued)
 
     @property
@@ -106,7 +106,7 @@ class Checked:
 
     @property
     def upstream_failure(self) -> MxUnavailable | None:
-        """Why the message cannot leave now."""
+        """The fault of MX as a whole that defers the message, if there is one."""
         return next(iter(self._of(MxUnavailable)), None)
 
 
@@ -119,7 +119,7 @@ class Freshness:
         self._window_tells_status = window_tells_status(runtime.settings)
         #: Whether MX may be asked; otherwise a message that is not fresh waits.
         self.may_ask = may_ask
-        #: What was left out because of a failure that may turn out to be MX's, by the reconnection's id.
+        #: Results of failures that may turn out to be MX's, by the reconnection's id.
         self._left_out: dict[int, Requeued | ClosedReconnection] = {}
 
     async def check(self, waiting: Sequence[NotificationItem]) -> Checked:
@@ -136,7 +136,7 @@ class Freshness:
         return Checked(found=[*found, *out], unnamed=tuple(p for p in left if _left_out_unasked(p, now) is None))
 
     def take_what_blamed_mx(self) -> list[Requeued | ClosedReconnection]:
-        """What the failures of a streak did, if the breaker opens now; the store undoes it."""
+        """The results of a streak's failures, if the breaker opens now. The store undoes them."""
         return [self._left_out.pop(reconnection_id) for reconnection_id in self._attribution.take_blamed()]
 
     async def _one(self, item: NotificationItem, now: datetime) -> FreshnessResult:
@@ -202,7 +202,7 @@ class Freshness:
         return _ending(item, ReconnectionState.RECONNECTED, "back_before_message", well=well) if well else None
 
     def _without(self, item: NotificationItem, answer: Failure | HostileUri, now: datetime) -> FreshnessResult:
-        """What a failure of MX does to a reconnection."""
+        """The result of a failure of MX for one reconnection."""
         failure = failure_of(answer)
         if self._attribution.failed(failure, item.reconnection_id):
             self.may_ask = False
@@ -222,10 +222,10 @@ class Freshness:
 
 
 def _left_out_unasked(item: NotificationItem, now: datetime) -> ClosedReconnection | Requeued | None:
-    """What is left out of a message without asking MX.
+    """The result for an item that is left out of the message without asking MX; ``None``: it is not left out.
 
     - A notice whose date has come: it ends, and the next sweep opens a reconnection for the expired token.
-    - A bank of which its user wants no more messages: it is due at once, and fetch defers it.
+    - A bank about which its user wants no more messages: it is due at once, and fetch defers it.
     - A bank that was paused since the message was planned: it is due at once, and is claimed when the pause ends.
     """
     if item.reason == Reason.EXPIRES_SOON and item.broken_since <= now:
@@ -258,7 +258,7 @@ def _ending(
 
 
 def _requeued(item: NotificationItem, code: str, *, at: datetime, attempts: int) -> Requeued:
-    """Due again. The message that leaves it out does not count, and its step is not used again."""
+    """Due again. The message that leaves it out does not count as its reminder, but its step number is used up."""
     place = CadencePosition(item.step, item.base_step).after_one_that_does_not_count()
     return Requeued(
         reconnection_id=item.reconnection_id,

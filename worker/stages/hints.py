@@ -1,14 +1,14 @@
-"""Hints: read the members at MX that its webhooks named, and act on what MX says now.
+"""Hints: read the members that MX's webhooks named, and act on MX's answer.
 
-A hint may be a day late, doubled or out of order. So nothing that it says is acted on: a DENIED that comes after the customer is back
-opens nothing, because the member that MX gives is CONNECTED.
+A hint may be a day late, doubled or out of order. So its content is not used: a DENIED that comes after the customer is back opens
+nothing, because MX's answer to the reading is CONNECTED.
 
-1. Take back what dead workers held. Forget hints of which two days have passed.
+1. Recover the hints of dead workers. Delete hints that are finished and were last received more than two days ago.
 2. Claim due hints, all of a member together, and read each member once.
-3. Apply what MX said, and finish the hints, in one transaction (``store/transactions/hints.py``). A member that is back has its reconnection
-   closed there; one that MX does not know any more is gone.
-4. Close and open for these members what a sweep would (``store/transactions/catch_up.py``), look for a burst of breaks of one institution as a
-   sweep does, and wake fetch.
+3. Apply MX's answers and finish the hints in one transaction (``store/transactions/hints.py``). The reconnection of a member that is
+   back is closed there; a member that MX does not know any more is gone.
+4. Close and open reconnections of these members as a sweep would (``store/transactions/catch_up.py``), look for a burst of breaks of
+   one institution as a sweep does, and wake fetch.
 
 ============================================ =======================================================================
 MX answers                                   the hint is
@@ -51,10 +51,10 @@ from worker.store.transactions.hints import HintStore, Reading
 
 log = structlog.get_logger()
 
-#: Seconds between two wakes of fetch within a run, each after a look for bursts.
+#: Seconds between two wakes of fetch within a run; before each, bursts of breaks are looked for.
 _WAKE_EVERY = 1.0
 
-#: What reading one member came to: what MX said, ``None`` where it does not know it, or why it could not be asked.
+#: The result of reading one member: MX's answer, ``None`` if MX does not know the member, or the failure.
 _Read = Member | None | MxFailure
 
 
@@ -78,9 +78,9 @@ class Hints:
         self._breaker = breaker
         self._attribution = Attribution(breaker)
         self._poison = poison
-        #: What the attribution knows claims by.
+        #: Numbers claims for the attribution, by the key of their first hint.
         self._numbers: dict[str, int] = {}
-        #: Results that are not written yet, because it is not known whether the failures in them are MX's.
+        #: Results with failures that may be MX's; they are not written yet.
         self._undecided: list[Reading] = []
         self._opened = False
         self._woken_at = float("-inf")
@@ -109,7 +109,7 @@ class Hints:
         return Batch(taken=0 if self._poison else self.taken, jobs=claims)
 
     async def work(self, claim: ClaimedHints) -> Reading:
-        """Read the member, or all members that we know of a user."""
+        """Read the hinted member, or all known members of the hinted user."""
         read_at = self._runtime.clock.now()
         if not claim.targets:
             return _nothing_read(claim, "no_user" if claim.guid.startswith("MBR-") else "no_member", read_at)
@@ -120,7 +120,7 @@ class Hints:
         for target in claim.targets:
             read = await self._read(claim, target)
             if isinstance(read, MxFailure):
-                # One member that MX does not give hides no other of its user. What concerns all of them ends it.
+                # If MX fails for one member, the user's others are still read. A failure of MX as a whole ends the reading.
                 if read.kind in UNCOUNTED:
                     failure = read
                     break
@@ -169,11 +169,11 @@ class Hints:
         return self._failed(job, OUR_FAULT, self._runtime.clock.now())
 
     async def settle(self, done: Sequence[Reading]) -> None:
-        """Write results, except failures of which it is not known yet whether they are MX's."""
+        """Write results, except failures that may still turn out to be MX's."""
         await self._settle([*done, *self._take_undecided()], certain=False)
 
     async def run(self) -> None:
-        """One run. What is undecided at its end counts as the hint's own failure."""
+        """One run. A failure that is undecided at its end counts as the hint's own."""
         await self.runner.run()
         if undecided := self._take_undecided():
             await self._settle(undecided, certain=True)
@@ -207,7 +207,7 @@ class Hints:
             await self._wake_fetch()
 
     async def _wake_fetch(self) -> None:
-        """Nothing is told before it is known whether a whole institution broke."""
+        """Wake fetch, but look for bursts first: if a whole institution broke, its users are not told yet."""
         if not self._opened:
             return
         self._opened, self._woken_at = False, time.monotonic()
@@ -248,12 +248,12 @@ def _nothing_read(claim: ClaimedHints, outcome: str, read_at: datetime) -> Readi
 
 
 def _word(answers: Sequence[MxMember]) -> str:
-    """What MX says of the member: its status."""
+    """The outcome of a hint that was read: the member's status, if it is one member."""
     return (answers[0].connection_status if len(answers) == 1 else None) or "read"
 
 
 def _names(answer: MxMember, reading: Reading) -> set[str]:
-    """Every name by which our row may know the member."""
+    """Every GUID or own id under which our tables may have the member."""
     rows = (target.row_guid for target in reading.result.claim.targets)
     return {name for name in (answer.member_guid, answer.asked_guid, answer.own_id, *rows) if name is not None}
 
@@ -280,6 +280,6 @@ async def hints(runtime: Runtime, *, ends_at: float | None = None) -> str:
             break
     if more and not runtime.stopping.is_set():
         await runtime.wake("sync", 1)
-    elif await store.due(runtime.clock.now(), at_most=1):  # of members that were read a moment ago
+    elif await store.due(runtime.clock.now(), at_most=1):  # hints about members that were read a moment ago
         runtime.delayed_wakes.plan("sync", [READS_APART])
     return summary(+stage.figures, runtime.clock.now() - started)

@@ -1,7 +1,8 @@
-"""What the page behind a link says: what of it is broken *now*, not what was when the message left. It changes nothing and asks nothing of MX.
+"""What the page behind a link shows: the banks that are broken *now*, not those that were when the message left. Nothing is changed, and
+MX is not asked.
 
-A link is about the reconnections that its message named, or, made by `reconnect link`, about all that its user has open. Each bank is
-shown as the newest word on it:
+A link of a message is about the reconnections that the message named. A link made by `reconnect link` or for your app is about all that
+its user has open. Each bank is shown by the newest reconnection of its member:
 
 | the newest reconnection of its member | the page shows |
 |---|---|
@@ -9,11 +10,11 @@ shown as the newest word on it:
 | closed as `reconnected` | `BACK` |
 | closed otherwise | `ENDED` |
 
-The newest one may be another than the message named. Example: a notice was sent, the token expired, and the customer came back by the
-notice's link: the reconnection that was opened in between says `BACK`. A notice that was cancelled is passed over where there is another.
+The newest may be a later one than the message named. Example: a notice was sent, the token expired, and the customer came back by the
+notice's link: the reconnection that was opened at the expiry shows `BACK`. A cancelled notice is skipped if there is a newer reconnection.
 
-So a link works for ``LINK_DAYS``: it leads to whatever it spoke of that is broken now, also to what came back and broke anew. Once all of it is
-back or over, its page says so and leads nowhere.
+So a link works for ``LINK_DAYS``: it leads to each of its banks that is broken now, also if that came back and broke again. Once all of
+them are back or ended, the page shows that and has no button.
 """
 
 from datetime import datetime, tzinfo
@@ -34,13 +35,13 @@ class PageBank(msgspec.Struct, frozen=True, kw_only=True):
     reconnection_id: int
     member_guid: str
     name: str
-    #: Since when it is broken; of a notice, until when it works.
+    #: Since when the bank is broken; for a notice, when its token expires.
     since: datetime
     state: BankState
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """What is so now; never a URI."""
+    """What a page shows now. It never holds a URI."""
 
     user_guid: str
     #: As the mails use it; ``None``: the user has none.

@@ -1,4 +1,4 @@
-"""Makes our durable links. The token stands in the message (or on the operator's screen) alone; the database gets its hash."""
+"""Makes our durable links. Only the message (or the operator's screen) shows the token; the database stores its hash."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -40,9 +40,9 @@ def make_link(
 
 
 async def fresh_link(runtime: Runtime, user_guid: str) -> DurableLink | None:
-    """Store a link to all that this user has to reconnect, whenever it is opened.
+    """Store a link to all banks that this user has to reconnect at the time when it is opened.
 
-    ``None``: nothing of theirs is open. Without ``PUBLIC_BASE_URL`` there is no link to make: ask before.
+    ``None``: the user has no open reconnection, or ``PUBLIC_BASE_URL`` is not set.
     """
     store = LinkStore(runtime.database)
     now = await runtime.set_clock()

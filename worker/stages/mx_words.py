@@ -1,15 +1,15 @@
-"""What MX's client read, in the words of the store: one translation for syncs and hints."""
+"""Converts users and members as MX's client read them to the types of the store, for syncs and hints."""
 
 from worker.channels.email.addresses import NotAMailbox, parse_mailbox
 from worker.mx.answers import Member, User
 from worker.store.mx_answers import MxMember, MxUser
 
-#: No column for a code is longer.
+#: The length of the columns for a code.
 _LONGEST_CODE = 128
 
 
 def mx_member(said: Member, *, user_guid: str, asked_guid: str | None = None) -> MxMember:
-    """``user_guid``: the user that MX was asked for, by the name that our tables have. ``asked_guid``: the GUID of our row, if one was named."""
+    """``user_guid``: the user that MX was asked for, as our tables have it. ``asked_guid``: the GUID of our row, if the request named one."""
     code = said.institution_code
     return MxMember(
         user_guid=user_guid,
@@ -29,7 +29,7 @@ def mx_member(said: Member, *, user_guid: str, asked_guid: str | None = None) ->
 
 
 def mx_user(said: User, *, with_email: bool) -> MxUser:
-    """``with_email``: ``SYNC_EMAILS``. What is not exactly one mailbox is not taken over."""
+    """``with_email``: ``SYNC_EMAILS``. An address that is not exactly one mailbox is left out."""
     email = None
     if with_email and said.email is not None:
         try:

@@ -1,4 +1,4 @@
-"""What a reconnection waits for after a message about it came to its end.
+"""What a reconnection waits for after a message about it has ended.
 
 The rules are in :mod:`worker.policy.cadence` and :mod:`worker.policy.notices`; here they are applied to the items of one message.
 """
@@ -26,9 +26,9 @@ def steps_after(
     certain: bool = True,
     at: datetime | None = None,
 ) -> tuple[NextStep, ...]:
-    """The next step of each item. ``told``: the user may have got the message. ``certain``: they did.
+    """The next step of each item. ``told``: the user may have got the message. ``certain``: they have.
 
-    ``at``: the message had no chance, so its reminder is not used up, and the reconnection is due again at that moment.
+    ``at``: the message could not reach the user, so its reminder is not used up, and the reconnection is due again at that moment.
     """
     return tuple(_after(item, now=now, settings=settings, told=told, certain=certain, retry_at=at) for item in waiting)
 

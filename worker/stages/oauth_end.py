@@ -1,8 +1,8 @@
-"""The end of MX's OAuth: a hint that makes a member be checked now.
+"""The end of MX's OAuth: a hint upon which a member is checked now.
 
-MX's redirect is unsigned: anybody can name any member. So it proves nothing, reveals nothing and changes no member. All it does is to
-put the next check of an open reconnection ahead, and no member is checked more often than every 10 s for it. A GUID that MX moved a
-member to means that member.
+MX's redirect is unsigned: anybody can name any member. So it proves nothing, reveals nothing and changes no member. It only makes the
+next check of an open reconnection earlier, and a member is checked at most every 10 s because of it. A GUID to which MX moved a member
+counts as that member's.
 """
 
 from worker.mx.identifiers import is_member_guid

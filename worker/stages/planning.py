@@ -1,4 +1,4 @@
-"""For whom is MX asked, on which channel are they told, and why are the others not told now?
+"""For which users is MX asked, on which channel are they told, and why are the others not told now?
 
 This is decided before MX is asked, so that no URI is minted for a user who may not be told now. Nothing here does I/O.
 """
@@ -22,7 +22,7 @@ from worker.store.sql.moments import NEVER
 from worker.store.transactions.fetch_results import TURN, FetchResult, UserResult
 from worker.store.users import User
 
-#: What a user has due within this time goes into the same message as what is due now.
+#: Reconnections of a user that fall due within this time go into the same message as those that are due now.
 SOON = timedelta(days=1)
 #: A user who cannot be reached, or who wants no messages about a member, is examined again after this.
 UNREACHABLE_WAIT = timedelta(hours=1)
@@ -39,7 +39,7 @@ class UserJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Planner:
-    """Plans by the settings and the channels that are configured."""
+    """Plans, given the settings and the configured channels."""
 
     def __init__(self, settings: Settings, *, configured: Collection[str]) -> None:
         self._settings = settings
@@ -48,7 +48,7 @@ class Planner:
     def plan(
         self, claims: Sequence[ClaimedReconnection], users: Mapping[str, User], now: datetime
     ) -> tuple[list[UserJob], list[UserResult]]:
-        """Whom to ask MX for, and what becomes of the other claims without asking."""
+        """The users for whom to ask MX, and the results of the claims about which MX is not asked."""
         by_user: dict[str, list[ClaimedReconnection]] = {}
         for claim in claims:
             by_user.setdefault(claim.user_guid, []).append(claim)
@@ -76,7 +76,7 @@ class Planner:
         return jobs, deferred
 
     def over(self, claim: ClaimedReconnection, now: datetime) -> FetchResult | None:
-        """How a reconnection ends by the application's data or after its last reminder, before MX is asked; ``None``: it stays open."""
+        """The end of a reconnection by the application's data, or after its last reminder. ``None``: it stays open, and MX is asked."""
         end = ending(
             claim.facts,
             reason=claim.reason,
@@ -101,7 +101,7 @@ class Planner:
         return route
 
     def route_now(self, user: User, now: datetime) -> Route | tuple[str, datetime]:
-        """The way to the user; or why there is none now, and until when. `explain` asks the same."""
+        """The route to the user; or why they may not be told now, and until when. `explain` uses it too."""
         if user.message_under_way:
             return "other_notification_live", now + TURN
         route = self.route_to(user)
@@ -128,10 +128,10 @@ def zone_of_message(user: User, settings: Settings) -> tzinfo:
 def broken_first(
     claims: Sequence[ClaimedReconnection], now: datetime
 ) -> tuple[list[ClaimedReconnection], list[tuple[ClaimedReconnection, datetime, str]]]:
-    """What a user is told now, and what later: when, and why.
+    """The claims that a user is told about now, and those that wait: until when, and why.
 
     A message says that something stopped, or that it will stop, never both. A notice that is not due joins the message only if its day
-    is less than 12 hours away, so that it serves that day as well.
+    is at most 12 hours away; then one notice serves both days.
     """
     broken = [claim for claim in claims if claim.reason != Reason.EXPIRES_SOON]
     ahead = [claim for claim in claims if claim.reason == Reason.EXPIRES_SOON]

@@ -1,4 +1,4 @@
-"""Does an answer of MX mean that a member is back? Fetch, verify and deliver ask here; webhooks and syncs ask
+"""Does an answer of MX mean that a member is back? Used by fetch, verify, deliver and clicks; webhooks and syncs call
 :func:`worker.policy.recovery.is_back` for many members at once."""
 
 from datetime import datetime
@@ -11,7 +11,7 @@ from worker.store.members import Well
 def well_by(
     member: MemberState, *, member_guid: str, broken_since: datetime, reason: str, skip_aggregation: bool
 ) -> Well | None:
-    """What MX said of ``member_guid``, if it means that the reconnection is over; ``member`` may have another GUID by now."""
+    """MX's values for ``member_guid``, if they mean that the reconnection is over. ``member`` may have another GUID by now."""
     back = is_back(
         connection_status=member.connection_status,
         is_being_aggregated=member.is_being_aggregated,
@@ -25,7 +25,7 @@ def well_by(
 
 
 def renewed_by(member: MemberState, *, member_guid: str, clicked_at: datetime | None) -> Well | None:
-    """What MX said of the member of a notice, if it means that its customer renewed the consent by a click."""
+    """MX's values for the member of a notice, if they mean that its customer renewed the consent by a click."""
     renewed = is_renewed(
         connection_status=member.connection_status,
         is_being_aggregated=member.is_being_aggregated,

@@ -1,4 +1,4 @@
-"""What a refusal says of the whole channel."""
+"""Does a refusal concern the whole channel, or one message?"""
 
 from datetime import timedelta
 
@@ -10,9 +10,9 @@ from worker.store.notifications.claimed import ClaimedNotification
 from worker.store.refusals import Acceptance
 from worker.store.transactions.deliver_results import DeliveryResult
 
-#: So many are accepted for each that is refused, where the refusals are those messages' own.
+#: A refusal concerns its message alone if the channel accepted at least this many for each that it refused.
 _FOR_EACH = 10
-#: Of messages that are sent side by side, one may be settled as accepted this long before another is settled as refused.
+#: Messages are sent concurrently. An acceptance that was settled up to this long before a refusal may be of a message sent after it.
 _SAME_RUN = timedelta(minutes=1)
 
 
@@ -23,7 +23,7 @@ def with_refusal(result: DeliveryResult, outcome: Outcome) -> DeliveryResult:
 
 
 def serves_us(outcome: Outcome, reason: str) -> bool | None:
-    """What the answer to a probe says of a channel that stopped for ``reason``; ``None``: nothing."""
+    """Whether the answer to a probe shows that a channel that stopped for ``reason`` serves us again; ``None``: it shows nothing."""
     if isinstance(outcome, Sent):
         return True
     if isinstance(outcome, ChannelDown | Unknown) or (isinstance(outcome, TryLater) and outcome.whole_channel):
@@ -49,7 +49,7 @@ def concerns_only_this_message(notification: ClaimedNotification, channel: Accep
 
 
 def in_words(channel: str, code: str) -> str:
-    """Why a channel stopped at one refusal. A push service's own words are its code."""
+    """Why a single refusal stopped the channel. For a push service it is the code of the refusal."""
     if channel != EMAIL:
         return code
     refused = "login" if code.startswith("auth") else "connection" if code.startswith(("starttls", "tls")) else "sender"

@@ -1,7 +1,7 @@
 """Retention: the end of each sweep counts the days that are over, and deletes what is older than ``RETENTION_DAYS``.
 
-It takes a few seconds of a sweep at most, in small transactions. What one sweep does not come to, the next one does. Killed anywhere, it
-leaves whole histories: a batch is deleted with all that hangs on it, or not at all. Two sweeps at once delete different rows.
+It takes at most about 10 s of a sweep, in small transactions; the next sweep continues. A kill leaves no partial history: a batch is
+deleted with all rows that refer to it, or not at all. Two sweeps at once delete different rows.
 """
 
 import time
@@ -15,12 +15,12 @@ from worker.store.transactions.retention import BATCH, RetentionStore
 
 log = structlog.get_logger()
 
-#: So long may it take of one sweep (seconds): 3 % of the time, where sweeps are five minutes apart.
+#: The most time it takes in one sweep (seconds): 3 % of the time, if sweeps are five minutes apart.
 MOST_SECONDS = 10.0
 
 
 async def retain(runtime: Runtime, now: datetime) -> int:
-    """Count and delete; returns how many rows of their own were deleted. Those that hang on a reconnection are not counted."""
+    """Count and delete; returns how many rows were deleted, without those that were deleted along with a reconnection."""
     store, settings = runtime.database.store(RetentionStore), runtime.settings
     until = time.monotonic() + MOST_SECONDS
 
@@ -29,7 +29,7 @@ async def retain(runtime: Runtime, now: datetime) -> int:
 
     while await store.count_a_day(now):
         if not go_on():
-            return 0  # what is not counted must not be deleted
+            return 0  # no day may be deleted before it is counted
     if settings.retention_days is None:
         return 0
     cut = now - age_of_deletion(

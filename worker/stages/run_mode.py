@@ -8,7 +8,7 @@ class RunMode(Enum):
 
     #: Everything that is due, batch after batch.
     WORK = auto()
-    #: One row, to see whether the other side serves us again.
+    #: One row, to test whether MX or the channel serves us again.
     PROBE = auto()
     #: One small batch of rows whose workers died, as this process's only work (policy/poison.py).
     POISON = auto()

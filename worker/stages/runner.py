@@ -1,20 +1,20 @@
 """The runner: how fetch, deliver, verify, hints, events and sync work through what is due.
 
 It claims a batch of due rows, works on them concurrently, writes results in one transaction, and claims the next batch as soon as
-slots fall free, so that one slow answer never delays the rest.
+slots become free, so that one slow answer never delays the rest.
 
     claim ──▶ waiting ──▶ working (at most ``slots``) ──▶ done ──▶ settle
                  └──────────────┴──▶ release, if the runner ends before
 
 **Two kinds of loop share the fields.** The main loop (:meth:`Runner.run`) alone asks the stage to claim, settle, renew and release.
-Slots (:meth:`Runner._work_on`) do the jobs; a slot that falls free takes the next waiting job itself, without waiting for the main
+Slots (:meth:`Runner._work_on`) do the jobs; a free slot takes the next waiting job itself, without waiting for the main
 loop. All of them run on one event loop and change fields only between two ``await``, so there is no lock.
 
 ================== ============================================================ ==========================================
 field              holds                                                        changed by
 ================== ============================================================ ==========================================
 ``_waiting``       jobs that were claimed and not begun, the oldest first       filled by the main loop, emptied by both
-``_working``       jobs that were begun, by their number in order of beginning  added by both, removed by the slot
+``_working``       jobs that were begun, numbered in that order                 added by both, removed by the slot
 ``_slots``         a task for each job in ``_working``                          started by the main loop, end by themselves
 ``_done``          results that no settlement has taken yet                     filled by slots, emptied by the main loop
 ``_claims``        claims under way                                             main loop
@@ -22,8 +22,8 @@ field              holds                                                        
 ``_there_is_much`` whether the last claim was a full batch                      main loop
 ``drained``        a claim brought less than a batch: nothing more is due       main loop; never unset
 ``out_of_time``    the time in which jobs are begun is over                     main loop; never unset
-``halted``         the stage sees no sense in going on                          the stage; never unset
-``_ended``         the main loop has ended: a cancelled job is handed back      main loop; never unset
+``halted``         the stage wants no more jobs begun                           the stage; never unset
+``_ended``         the main loop has ended; cancelled jobs are handed back      main loop; never unset
 ================== ============================================================ ==========================================
 
 **Invariants.**
@@ -32,8 +32,8 @@ field              holds                                                        
    ``settle`` or by ``release``, once. If that call fails, the lease of the row expires and the next sweep recovers it.
 2. ``_working`` holds at most ``slots`` jobs.
 3. At most one settlement is under way, and at most ``claims_at_once`` claims: one until a claim brought a full batch.
-4. A slot sets ``_something_to_do`` when it leaves work for the main loop: a full batch of results, too few jobs waiting, or none at
-   all. Fewer results wait for others, :data:`SETTLE_EVERY` at most.
+4. A slot sets ``_something_to_do`` when it leaves work for the main loop: a full batch of results, too few jobs waiting, or no
+   job left. Fewer results wait for more, at most :data:`SETTLE_EVERY`.
 
 **The end.**
 
@@ -42,7 +42,7 @@ because                     ``_waiting``                ``_working``
 =========================== =========================== ==================================================
 nothing more is due         is worked off               is finished
 ``seconds`` are over        is worked off               is finished
-so is ``BEGIN_SECONDS``     is handed back at once      has ``ANSWER_SECONDS``, is then cancelled and handed back
+and ``BEGIN_SECONDS`` too   is handed back at once      has ``ANSWER_SECONDS``, is then cancelled and handed back
 the stage halted it         is handed back at once      is finished
 the process is to stop      is handed back at once      has ``grace`` seconds, is then cancelled and handed back
 a call of the stage raised  is handed back              is cancelled and handed back; the error is raised
@@ -50,7 +50,7 @@ the runner is cancelled     is handed back              is cancelled and handed 
 =========================== =========================== ==================================================
 
 In every case ``_done`` is settled before :meth:`Runner.run` returns or raises. ``BEGIN_SECONDS`` and ``ANSWER_SECONDS`` are in
-:mod:`worker.task_limits`: with them a run ends before Celery's soft limit, however slow MX or a channel is.
+:mod:`worker.task_limits`: because of them a run ends before Celery's soft limit, however slow MX or a channel is.
 """
 
 import asyncio
@@ -71,7 +71,7 @@ T = TypeVar("T")
 
 log = structlog.get_logger()
 
-#: Results wait at most so long for others to be settled with them (seconds).
+#: Results wait at most this long for others to be settled with them (seconds).
 SETTLE_EVERY = 0.2
 
 
@@ -84,7 +84,7 @@ class Batch(Generic[Job]):
 
 
 class Stage(Protocol[Job, Done]):
-    """What a stage gives the runner to do."""
+    """What the runner needs of a stage."""
 
     async def claim(self, n: int) -> Batch[Job]:
         """Take up to ``n`` due rows; fewer mean that no more are due."""
@@ -114,13 +114,13 @@ class Runner(Generic[Job, Done]):
     slots: int
     #: Rows claimed and settled at once.
     batch: int
-    #: For how long batches are claimed; less than 0: not at all.
+    #: How long batches are claimed (seconds); less than 0: not at all.
     seconds: float
     #: How often the leases of waiting and working jobs are renewed (seconds).
     renew_every: float
     #: Set when the process is asked to stop.
     stopping: asyncio.Event
-    #: How long jobs that were begun may go on after that (seconds).
+    #: How long jobs that were begun may take after that (seconds).
     grace: float = 20.0
     #: Claims under way at once, after the first full batch. One claim runs a handful of statements, each of which waits on a busy
     #: event loop. Alone it brings 200 rows in 0.1 s, which is less than 200 connections to MX can use.
@@ -178,7 +178,7 @@ class Runner(Generic[Job, Done]):
             leaving = asyncio.create_task(self._leave())
             try:
                 await asyncio.wait([leaving])
-            finally:  # a cancellation that comes meanwhile leaves no job behind either
+            finally:  # settle and hand back even if this is cancelled meanwhile
                 await leaving
 
     @property
@@ -188,11 +188,11 @@ class Runner(Generic[Job, Done]):
 
     @property
     def has_more(self) -> bool:
-        """Whether it ended although more may be due."""
+        """Whether the run ended although more may be due."""
         return (not self.drained or self.out_of_time) and not self.halted
 
     def _winds_down(self) -> bool:
-        """Whether no job is begun any more."""
+        """Whether no more jobs are begun."""
         return self.stopping.is_set() or self.halted or self.out_of_time
 
     def _has_finished(self) -> bool:
@@ -204,7 +204,7 @@ class Runner(Generic[Job, Done]):
     def _runs_low(self) -> bool:
         """Whether another claim is worth it, so that no slot idles while the database answers.
 
-        At most half a batch waits before a claim begins; where several claims may be under way, a job for each slot.
+        A claim begins once no more than half a batch waits; if several claims may be under way, no more than a job for each slot.
         """
         ahead = max(self.slots, self.batch // 2) if self.claims_at_once > 1 else self.batch // 2
         if not self._claims:
@@ -234,7 +234,7 @@ class Runner(Generic[Job, Done]):
                 await self._something_to_do.wait()
 
     def _collect(self) -> None:
-        """Take over what the settlement and the claims that have ended brought; raises what they raised."""
+        """Take over the results of the settlement and of the claims that have ended; raises what they raised."""
         if self._settling is not None and self._settling.done():
             self._settling = self._settling.result()
         for claim in [claim for claim in self._claims if claim.done()]:
@@ -276,7 +276,7 @@ class Runner(Generic[Job, Done]):
                 done = await self.stage.work(job)
             except (KeyboardInterrupt, SystemExit, GeneratorExit):
                 raise  # the event loop itself ends
-            except BaseException as error:  # noqa: BLE001 - whatever it is, the others go on
+            except BaseException as error:  # noqa: BLE001 - one job's error must not stop the others
                 if self._ended:
                     return  # _leave hands it back
                 log_crash(error)
@@ -317,7 +317,7 @@ class Runner(Generic[Job, Done]):
         for claim in self._claims:
             with suppress(Exception):
                 self._waiting.extend((await claim).jobs)
-        async with AsyncExitStack() as all_of_it:  # if one of these fails, the others are done all the same
+        async with AsyncExitStack() as all_of_it:  # if one of these calls fails, the others still run
             if interrupted := [*self._waiting, *self._working.values()]:
                 all_of_it.push_async_callback(self.stage.release, interrupted)
             if self._done:

@@ -1,14 +1,14 @@
-"""Sweep: find what broke, recover what a dead worker had leased, and wake as many workers as there is work for.
+"""Sweep: find broken members, recover the rows of dead workers, and wake as many workers as there is work for.
 
 1. Recover reconnections and notifications whose lease ran out.
-2. Move reckoned expiries on that have passed, and go on with the walk that reckons new ones, if one is under way.
-   List the members for whom a moment has passed: their token expired, their rest ended.
-3. Visit every member that is listed, because it changed or fell due: close the reconnection of one that is no longer broken, open one
-   for a member that is broken and has none, and a notice for a member whose token expires soon.
-4. Go on with a reconciliation, if one is under way: a few pages of everything, once a day and after a change of settings.
-5. Make reminders due, and close as `exhausted` what is past its last reminder. Make due whose click MX failed an hour ago. Forget the
-   URIs of clicks that are over.
-6. Hold the messages of an institution whose members break in a burst, and release those whose burst is over.
+2. Move reckoned dates that have passed, and continue to reckon new ones, if that is under way. List the members for which a moment has
+   passed: their token expired, or their ``reopen_at`` came.
+3. Visit every listed member, because it changed or fell due: close its reconnection if it is no longer broken, open one if it is broken
+   and has none, and open a notice if its token expires soon.
+4. Continue a reconciliation, if one is under way: a few pages of all members, once a day and after a change of settings.
+5. Make reminders due, and close as `exhausted` the reconnections past their last reminder. Make those due whose users are owed a message
+   since a click an hour ago. Delete the URIs of clicks that are over.
+6. Hold the messages of an institution whose members break in a burst, and release them when the burst is over.
 7. Wake the workers.
 8. Count the days that are over, and delete what is older than ``RETENTION_DAYS`` (``retention.py``).
 
@@ -39,10 +39,10 @@ from worker.store.transactions.verify import VerifyStore
 
 log = structlog.get_logger()
 
-#: One sweep puts at most this many tasks of one stage into its queue. Each of them is a run, which works through thousands of rows. If
-#: there are more workers, the next sweep wakes more of them.
+#: One sweep puts at most this many tasks of one stage into its queue. Each task is a run that works through thousands of rows. If there
+#: are more workers than that, the next sweep wakes more of them.
 MOST_WOKEN = 8
-#: Of tasks that post events at most so many: each keeps 20 requests of the application's endpoint in flight.
+#: At most this many tasks that post events: each keeps up to 20 requests to the application's endpoint in flight.
 MOST_POSTING = 2
 
 
@@ -83,7 +83,7 @@ async def sweep(runtime: Runtime, *, slot: datetime | None = None) -> SweepRepor
 
 
 async def recover(runtime: Runtime, store: SweepStore) -> int:
-    """Recover what dead workers had leased; returns how many rows."""
+    """Recover the rows that dead workers had leased; returns how many."""
     settings = runtime.settings
     recovered = await store.recover_leases()
     recovered += await store.recover_unsent(resend=settings.ambiguous_sends == "resend")
@@ -112,7 +112,7 @@ async def recover(runtime: Runtime, store: SweepStore) -> int:
 
 
 async def watch_outages(runtime: Runtime, now: datetime) -> None:
-    """Hold institutions whose members break far more often than usual; a hold lasts as long as the burst, and an hour more."""
+    """Hold institutions whose members break far more often than usual, until an hour after the burst was last seen."""
     outages, pauses = runtime.database.store(OutageStore), runtime.database.store(PauseStore)
     for burst in await outages.busy_institutions(now, at_least=LEAST_BREAKS):
         normal = burst.per_window_normally
@@ -128,7 +128,7 @@ async def watch_outages(runtime: Runtime, now: datetime) -> None:
 
 
 async def wake(runtime: Runtime) -> dict[str, int]:
-    """Put a task into a stage's queue for every batch that is due there; returns how many were put."""
+    """Put a task into a stage's queue for each batch that is due, at most :data:`MOST_WOKEN`. Returns how many tasks each stage got."""
     now = runtime.clock.now()
     database = runtime.database
     at_most = MOST_WOKEN * runtime.settings.batch_size
@@ -136,7 +136,7 @@ async def wake(runtime: Runtime) -> dict[str, int]:
         "fetch": await database.store(FetchStore).due(now, at_most=at_most),
         "deliver": await database.store(DeliverStore).due(now, at_most=at_most),
         "verify": await database.store(VerifyStore).due(now, at_most=at_most),
-        # What webhooks named; and a list whose process died, that MX did not serve, or that is due and was not begun.
+        # Hints; and a sync that is due, or unfinished without a process that works on it.
         "sync": await database.store(HintStore).due(now, at_most=at_most) + await is_wanted(runtime, now),
     }
     if runtime.endpoint is not None:
@@ -146,7 +146,7 @@ async def wake(runtime: Runtime) -> dict[str, int]:
             stage = {MX: "fetch", EVENTS: "events"}.get(pause.scope, "deliver")
             if stage not in due:
                 continue  # events are off
-            due[stage] = max(due[stage], 1)  # somebody has to take the probe
+            due[stage] = max(due[stage], 1)  # one task has to take the probe
     woken = {}
     for stage, rows in due.items():
         tasks = min(ceil(rows / runtime.settings.batch_size), MOST_WOKEN)

@@ -1,17 +1,17 @@
 """Sync: list all users and members at MX, and write what differs into our tables.
 
-1. Hold the unfinished sync, or begin a new one. Only one is under way at a time.
-2. **Listing.** Pages of users go into the database with the checkpoint behind them. For each user the pages of their members are read,
-   hundreds at a time, and written in batches. Our members that a user's list lacks are noted.
+1. Lease the unfinished sync, or begin a new one. Only one is under way at a time.
+2. **Listing.** Pages of users are stored together with the checkpoint. For each user the pages of their members are read, hundreds at a
+   time, and written in batches. Members of our tables that a user's list lacks are noted.
 3. The members of users whom MX did not list are noted as well. If that is more than a tenth of all members, the sync ends with an
    error, and none of them counts as gone.
-4. **Checking.** Each noted member is read alone. Only a 404 makes it gone. MX may answer with another GUID: then it moved.
-5. Put on record what was found.
+4. **Checking.** Each noted member is read alone. Only a 404 makes it gone. If MX answers with another GUID, the member moved.
+5. Commit what was found.
 
-A killed sync goes on at its checkpoint. One that cannot go on, because MX refuses us or fails in a streak, stays unfinished and is
-continued by the next `reconnect sync`, or by a task that the next sweep wakes. It is no failed attempt of anybody.
+A killed sync continues at its checkpoint. If MX refuses us or fails in a streak, the sync stays unfinished. The next `reconnect sync`
+continues it, or a task that the next sweep wakes. No failed attempt is counted.
 
-What becomes of an answer is in ``store/mx_members.py``, what is not believed in ``policy/list_checks.py``.
+How an answer is applied is in ``store/mx_members.py``; which lists are not believed is in ``policy/list_checks.py``.
 """
 
 import os
@@ -45,23 +45,23 @@ from worker.store.syncs.sync import (
 log = structlog.get_logger()
 
 _FOREVER = float("inf")
-#: The clock stood ahead when a sync was begun that seems to have begun later than this from now.
+#: If a sync began further in the future than this, the clock was wrong then.
 _AHEAD = timedelta(minutes=1)
 #: What to do about a list that is not believed.
 _ACCEPT = "see that MX_BASE_URL and the credentials are right; `reconnect sync --accept-shorter` believes the list"
 
 
 class SyncEnded(WorkerError):  # noqa: N818 - it names what the operator sees
-    """The sync did not come to its end; the text says why and what goes on."""
+    """The sync did not finish; the text says why, and what to do."""
 
 
 class SyncResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a run of a sync did."""
 
-    #: `finished`, or `unfinished`: its time was over.
+    #: `finished`, or `unfinished` if its time was over.
     state: str
     found: dict[str, int]
-    #: MX serves fewer entries a page than it was asked for: so many.
+    #: The entries that MX serves a page, if they are fewer than it was asked for.
     lowered_to: int | None = None
 
     @property
@@ -83,7 +83,7 @@ async def sync_all(
 ) -> SyncResult | None:
     """List everything, for ``seconds`` at most. Returns ``None`` if no sync is unfinished and ``begin`` is false.
 
-    Raises :class:`Busy` if another process is at it, and :class:`SyncEnded` with what stands in the way.
+    Raises :class:`Busy` if another process works on it, and :class:`SyncEnded` if it cannot finish.
     """
     now = await runtime.set_clock()
     store = runtime.database.store(SyncStore)
@@ -113,7 +113,7 @@ async def sync_all(
 
 
 class _Run:
-    """One run of a sync that is held."""
+    """One run of a sync whose lease is ours."""
 
     def __init__(
         self, runtime: Runtime, store: SyncStore, sync: Sync, *, accept_shorter: bool, progress: Progress
@@ -127,7 +127,7 @@ class _Run:
         self._lowered: int | None = None
 
     async def go_on(self, seconds: float) -> SyncResult:
-        """Until it is finished, or the time is over."""
+        """Work until the sync is finished, or the time is over."""
         ends_at = monotonic() + seconds
         while self._sync.phase == LISTING:
             if not await self._list(ends_at):
@@ -141,7 +141,7 @@ class _Run:
         return SyncResult(state=state, found=complete(self._sync.found), lowered_to=self._lowered)
 
     async def _list(self, ends_at: float) -> bool:
-        """One pass over what is to be listed; whether there is time for more."""
+        """One pass over the users to be listed. Returns whether to continue."""
         sync, store, progress = self._sync, self._store, self._progress
         known = await store.known_users()
         before = await store.last_finished()
@@ -174,7 +174,7 @@ class _Run:
         return self._goes_on(listing, ends_at)
 
     def _goes_on(self, done: "Listing | Checking", ends_at: float) -> bool:
-        """Whether another pass is made over what is left: what failed is asked for again."""
+        """Whether another pass is made, which asks again for the rows that failed."""
         if done.runner.drained and not done.advanced:
             raise SyncEnded(
                 f"sync: MX lets none of our requests through now; {self._so_far}, and the next `reconnect sync` goes on from there"
@@ -189,7 +189,7 @@ class _Run:
         return self._sync.has_all_users and not await self._store.to_read(1, after=0)
 
     async def _compare(self, position: Position) -> None:
-        """Everything is listed: is anything missing, and may it be?"""
+        """All users are listed: find the members that no list has, or raise if they are too many to be believed."""
         store, sync = self._store, self._sync
         listed = await store.listed_users()
         if shrank(position.total or 0, listed) and not self._accept_shorter:
@@ -201,7 +201,7 @@ class _Run:
         await store.go_to(sync, CHECKING, seconds=self._lease, now=self._runtime.clock.now())
 
     async def _check(self, ends_at: float) -> bool:
-        """One pass over the members to be checked; whether there is time for more."""
+        """One pass over the members to be checked. Returns whether to continue."""
         sync, store, progress = self._sync, self._store, self._progress
         progress.phase, progress.done, progress.total = CHECKING, 0, await store.missing()
         mx_health = MxHealth()
@@ -228,7 +228,7 @@ class _Run:
 
 
 def runs_here(runtime: Runtime, worker: str | None) -> bool | None:
-    """Whether a holder is a process of this machine that runs; ``None``: it is of another machine, so nobody can tell."""
+    """Whether this worker id is of a running process of this machine; ``None``: it is of another machine, so that is unknown."""
     host, _, pid = (worker or "").rpartition(":")
     if host != runtime.worker_id.rpartition(":")[0] or not pid.isdecimal():
         return None
@@ -242,9 +242,9 @@ def runs_here(runtime: Runtime, worker: str | None) -> bool | None:
 
 
 async def is_due(runtime: Runtime, now: datetime) -> bool:
-    """Whether a new sync is due by ``SYNC_SCHEDULE``: one of its moments has passed since the last one began, however that ended.
+    """Whether a new sync is due by ``SYNC_SCHEDULE``: one of its moments has passed since the last sync began, however that ended.
 
-    A sync that failed is not repeated before the next moment. One that began in the future does not count, or none would be due until then.
+    A failed sync is not repeated before the next moment. One that began in the future is ignored, or none would be due until then.
     """
     line = runtime.settings.sync_schedule
     if line is None:
@@ -257,14 +257,14 @@ async def is_due(runtime: Runtime, now: datetime) -> bool:
 
 
 async def is_wanted(runtime: Runtime, now: datetime) -> bool:
-    """Whether a task would have something to list: an unfinished sync has no holder, or a new one is due."""
+    """Whether there is work for a task: an unfinished sync that no process works on, or a new one that is due."""
     return await runtime.database.store(SyncStore).is_waiting() or await is_due(runtime, now)
 
 
 async def sync(runtime: Runtime, *, ends_at: float | None = None) -> str:
-    """One run of the stage: go on with the unfinished sync, or begin one if one is due. Nothing to do: no text.
+    """One run of the stage: continue the unfinished sync, or begin one if one is due. Returns ``""`` if there is nothing to do.
 
-    Whichever task comes first begins it. So nothing depends on beat's own message: it may be lost, or find a pause, or another task in the queue.
+    Any task of the stage begins a due sync. So it begins even if beat's own message is lost, or comes during a pause.
     ``ends_at``: see :meth:`Runtime.run_ends_at`.
     """
     ends_at = runtime.run_ends_at() if ends_at is None else ends_at

@@ -18,7 +18,7 @@ from worker.store.syncs.sync import (
 
 
 async def sync_user(runtime: Runtime, user_guid: str) -> dict[str, int]:
-    """List the members of one user; what is not listed is checked at once. What was found, as in ``store/syncs/sync.py``."""
+    """List the members of one user, and read those that are not listed. Returns what was found, as in ``store/syncs/sync.py``."""
     now = await runtime.set_clock()
     store, found = runtime.database.store(SyncStore), Counter[str]()
     known = await store.members_of(user_guid)
@@ -30,7 +30,7 @@ async def sync_user(runtime: Runtime, user_guid: str) -> dict[str, int]:
         raise SyncEnded(f"sync: MX's list of the members of {user_guid} is not believed: {listed.lie}")
     heard = [mx_member(member, user_guid=user_guid) for member in listed.members.values()]
     missing = not_listed(heard, known)
-    # First those that are not listed: one may have moved to a GUID that is new here.
+    # First those that are not listed: one may have moved to a GUID that our tables do not have yet.
     for guid in missing:
         await _sync_one(runtime, user_guid, guid, found, read_at=now, asked=known[guid])
     await store.apply_one(
@@ -44,7 +44,7 @@ async def sync_user(runtime: Runtime, user_guid: str) -> dict[str, int]:
 
 
 async def sync_member(runtime: Runtime, member_guid: str, user_guid: str | None = None) -> dict[str, int]:
-    """Read one member; ``user_guid`` where our tables do not have it. What was found, as in ``store/syncs/sync.py``."""
+    """Read one member; ``user_guid`` is needed if our tables do not have it. Returns what was found, as in ``store/syncs/sync.py``."""
     now = await runtime.set_clock()
     found = Counter[str]()
     store = runtime.database.store(SyncStore)

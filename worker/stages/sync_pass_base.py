@@ -1,4 +1,4 @@
-"""What the two passes of a sync share, and when MX is asked no more in a run."""
+"""The code that the two passes of a sync share, and the rule for when MX is asked no more in a run."""
 
 import asyncio
 from collections import deque
@@ -25,20 +25,20 @@ Done = TypeVar("Done", UserRead, MemberChecked)
 
 
 class MxHealth:
-    """Whether MX serves us: it does not once it refused us, or most of the last calls failed."""
+    """Whether MX serves us. It does not once it refused us, or 20 of the last 25 calls failed."""
 
     def __init__(self) -> None:
         self._last: deque[bool] = deque(maxlen=OUT_OF)
         #: Why the run ends, as a short word of ``mx/answers.py``.
         self.code = ""
-        #: It refused the client, which concerns every stage.
+        #: Whether MX refused the client, which concerns every stage.
         self.refused = False
 
     def went_well(self) -> None:
         self._note(well=True)
 
     def failed(self, failure: MxFailure) -> bool:
-        """Whether MX is asked no more in this run."""
+        """Record a failure. Returns whether MX is asked no more in this run."""
         if failure.kind is FailureKind.REFUSED:
             self.code, self.refused = failure.code, True
         elif failure.kind is FailureKind.UPSTREAM:
@@ -58,13 +58,13 @@ class Progress:
     """How far a sync is, for a progress bar."""
 
     phase: str = LISTING
-    #: Users whose members were read, or members that were checked; of how many, as far as it is known.
+    #: Users whose members were read, or members that were checked; and of how many, as far as that is known.
     done: int = 0
     total: int = 0
 
 
 class Pass(Generic[Job, Done]):
-    """What both passes share."""
+    """The base of both passes."""
 
     def __init__(
         self, runtime: Runtime, store: SyncStore, sync: Sync, mx_health: MxHealth, progress: Progress, *, seconds: float
@@ -77,10 +77,10 @@ class Pass(Generic[Job, Done]):
         self._lease = lease_of(runtime)
         self._claim_until = monotonic() + seconds
         self._last = 0
-        #: How many rows are done, or one attempt closer to being given up.
+        #: How many rows are done, or had an attempt counted.
         self.advanced = 0
         self._turn = asyncio.Lock()
-        #: When each row that is not settled yet was claimed, so before MX was asked for it.
+        #: When each unsettled row was claimed, which was before MX was asked about it.
         self._began: dict[int, datetime] = {}
         self.runner: Runner[Job, Done] = Runner(
             stage=self,  # type: ignore[arg-type]  # the subclasses are stages
@@ -93,7 +93,7 @@ class Pass(Generic[Job, Done]):
         )
 
     def _failed(self, answer: Failure) -> tuple[bool, bool]:
-        """A call that failed: whether the row failed by it (always), and whether that counts as an attempt."""
+        """Record a failed call. Returns that the row failed (always ``True``), and whether that counts as an attempt."""
         failure = failure_of(answer)
         if self._mx_health.failed(failure):
             self.runner.halted = True
@@ -104,7 +104,7 @@ class Pass(Generic[Job, Done]):
         return min((self._began.pop(id_, now) for id_ in ids), default=now)
 
     async def release(self, jobs: Sequence[Job]) -> None:
-        """Nothing to do: what is not settled is pending still."""
+        """Nothing to do: rows that are not settled are still pending."""
 
     async def renew(self, jobs: Sequence[Job]) -> None:  # noqa: ARG002 - the runner's signature
         """Extend the lease of the sync."""
@@ -112,5 +112,5 @@ class Pass(Generic[Job, Done]):
 
 
 def lease_of(runtime: Runtime) -> float:
-    """For how many seconds a sync is held: long enough for a slow transaction, short enough for whoever goes on with it."""
+    """How long the lease of a sync lasts (seconds): long enough for a slow transaction, short enough that another process continues soon."""
     return min(float(runtime.settings.lease_seconds), 30.0)

@@ -1,4 +1,4 @@
-"""The two passes of a sync, as the runner sees them: the members of users, and members that MX's lists lack."""
+"""The two passes of a sync, as the runner sees them: list the members of each user, and read the members that MX's lists lack."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -53,7 +53,7 @@ class Listing(Pass[UserToRead, UserRead]):
             total=sync.total,
             ended=sync.has_all_users,
         )
-        #: The page that is being fetched, or was, ahead of need; and whether it is being stored by now.
+        #: The task that fetches the next page ahead of need, and whether it is storing the page already.
         self._page: asyncio.Task[None] | None = None
         self._is_storing = False
 
@@ -72,7 +72,7 @@ class Listing(Pass[UserToRead, UserRead]):
                 self._last = users[-1].id
                 self._began.update(dict.fromkeys((user.id for user in users), self._runtime.clock.now()))
             if self._page is None and not self.position.ended:
-                self._page = asyncio.create_task(self._fetch_page())  # while these are worked on
+                self._page = asyncio.create_task(self._fetch_page())  # in parallel to the work on these users
             is_all = self._mx_health.code or self._has_all_pages()
             return Batch(taken=len(users) if is_all else n, jobs=users)
 
@@ -80,7 +80,7 @@ class Listing(Pass[UserToRead, UserRead]):
         return self.position.ended and self._page is None
 
     async def close(self) -> None:
-        """End the page that is being fetched, which is asked for again; one that is being stored is finished."""
+        """Cancel the fetch of a page; the page is asked for again. If it is being stored already, wait for that."""
         page, self._page = self._page, None
         if page is not None:
             if not self._is_storing:
@@ -88,15 +88,15 @@ class Listing(Pass[UserToRead, UserRead]):
             await asyncio.gather(page, return_exceptions=True)
 
     async def _fetch_page(self) -> None:
-        """One page of users into the database, with the checkpoint behind it."""
-        position = replace(self.position)  # which stays as it is until the page is committed
-        for _ in range(3):  # the page size may be another than the one that was asked for
+        """Fetch one page of users, and store it together with the checkpoint."""
+        position = replace(self.position)  # a copy: the original changes only once the page is committed
+        for _ in range(3):  # MX may use another page size than the one that was asked for
             answer = await self._runtime.mx.list_users(position.page, position.per_page)
             if not isinstance(answer, UserList):
                 self._failed(answer)
                 self._mx_health.code = (
                     self._mx_health.code or failure_of(answer).code
-                )  # there is no going on without it
+                )  # the listing cannot continue without this page
                 self.runner.halted = True
                 return
             self._mx_health.went_well()
@@ -148,12 +148,12 @@ class Listing(Pass[UserToRead, UserRead]):
     async def _find_moved(
         self, user: UserToRead, heard: list[MxMember], missing: list[str]
     ) -> tuple[list[MxMember], list[str]]:
-        """Some rows are not listed, and some members are new: one may be the other under another GUID."""
+        """Some of our rows are not listed, and some listed members are new: a new one may be a missing one that moved to another GUID."""
         still = []
         for guid in missing:
             answer = await self._runtime.mx.read_member(user.user_guid, user.known[guid].moved_to or guid)
             if isinstance(answer, MemberRead) and answer.member.guid != guid:
-                # Ahead of the same member as it was listed: the first answer about a member counts.
+                # Put before the same member's entry in the list, because the first answer about a member counts.
                 heard = [mx_member(answer.member, user_guid=user.user_guid, asked_guid=guid), *heard]
             else:
                 still.append(guid)
@@ -166,7 +166,7 @@ class Listing(Pass[UserToRead, UserRead]):
 
     async def settle(self, done: Sequence[UserRead]) -> None:
         """Write results, and the checkpoint."""
-        if self._mx_health.code:  # MX serves nobody, so it is nobody's failed attempt
+        if self._mx_health.code:  # MX fails as a whole, so no attempt is counted
             done = [msgspec.structs.replace(each, counts=False) if each.failed else each for each in done]
         await self._store.settle_users(
             self._sync,

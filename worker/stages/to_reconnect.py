@@ -1,7 +1,7 @@
-"""What a user has to reconnect now, with a link to all of it: asked by the company's own app, which shows a banner.
+"""What a user has to reconnect now, with one link to all of it. The company's own app asks this, and shows a banner.
 
-A link must be usable, and only its hash is stored. So within an hour the same token is derived again from ``URI_KEYS``, the user and the
-hour: however often the app asks, at most one link is stored for a user and hour.
+Only the hash of a link is stored, so an earlier link cannot be returned again. Instead its token is derived from ``URI_KEYS``, the user
+and the hour. So at most one link is stored for a user and hour, however often the app asks.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ __all__ = ["BrokenBank", "ToReconnect", "opt_out", "to_reconnect"]
 
 
 class ToReconnect(msgspec.Struct, frozen=True, kw_only=True):
-    """What a user has open."""
+    """The banks that a user has to reconnect."""
 
     banks: Sequence[BrokenBank]
     #: ``None`` where nothing is open.
@@ -32,7 +32,7 @@ class ToReconnect(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def to_reconnect(runtime: Runtime, user_guid: str, *, key: bytes) -> ToReconnect | None:
-    """What this user has to reconnect; ``None`` for an unknown user. Asks nothing of MX. ``key``: what tokens are derived with."""
+    """What this user has to reconnect; ``None`` for an unknown user. MX is not asked. ``key``: the key from which tokens are derived."""
     shown, stored = _link(runtime.settings, user_guid, key=key, now=runtime.clock.now())
     banks = await runtime.database.store(ToReconnectStore).read(user_guid, link=stored)
     return None if banks is None else ToReconnect(banks=banks, link=shown if banks else None)

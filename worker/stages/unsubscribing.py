@@ -1,7 +1,7 @@
 """Opting out by a link: of all messages, or of those about one member; and taking that back.
 
-Whoever holds a link may do it, without login (RFC 8058). It works as long as the link is stored: also after it expired, and after
-everything that it was about is over. It changes nothing of the way to the bank: the link of a user who opted out still leads there.
+Anyone who has the link can do this, without login (RFC 8058). It works as long as the link is stored, also after the link expired and
+after all its reconnections ended. The link of a user who opted out still leads to the bank.
 """
 
 import msgspec
@@ -22,18 +22,18 @@ class MutableMember(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Subscription(msgspec.Struct, frozen=True, kw_only=True):
-    """What the owner of a link is told of now."""
+    """Which messages the user of a link gets now."""
 
     #: As the application wrote it; ``None``: unknown.
     locale: str | None
-    #: Of all messages.
+    #: The user opted out of all messages.
     opted_out: bool
-    #: Those of the link's message, else those that its user has to reconnect.
+    #: The members of the link's message; without a message, those that its user has to reconnect.
     members: tuple[MutableMember, ...]
 
 
 async def subscription(runtime: Runtime, token: str) -> Subscription | None:
-    """What the owner of a link is told of; ``None`` for an unknown token. Changes nothing."""
+    """Which messages the user of a link gets; ``None`` for an unknown token. Changes nothing."""
     found = await _read(runtime, token)
     if found is None:
         return None
@@ -48,9 +48,9 @@ async def subscription(runtime: Runtime, token: str) -> Subscription | None:
 
 
 async def unsubscribe(runtime: Runtime, token: str, *, member_guid: str | None = None) -> bool:
-    """Send the owner of a link no more messages, as `reconnect optout` does, or none about one member of theirs.
+    """Send the user of a link no more messages, as `reconnect optout` does, or none about one of their members.
 
-    ``False``: the token is unknown, the link is not about this member, or the application deleted the user. May be done twice.
+    ``False``: the token is unknown, the link is not about this member, or the application deleted the user. Repeating it is harmless.
     """
     found = await _read(runtime, token)
     if found is None:
@@ -66,7 +66,7 @@ async def unsubscribe(runtime: Runtime, token: str, *, member_guid: str | None =
 
 
 async def resubscribe(runtime: Runtime, token: str, *, member_guid: str | None = None) -> bool:
-    """Take :func:`unsubscribe` back: messages follow by the usual rules. ``False`` as there."""
+    """Undo :func:`unsubscribe`: messages follow by the usual rules. Returns ``False`` in the same cases."""
     found = await _read(runtime, token)
     if found is None:
         return False

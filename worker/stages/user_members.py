@@ -1,4 +1,4 @@
-"""List the members of one user at MX: all pages, and what of them is not believed."""
+"""List the members of one user at MX, all pages, and notice contradictions in the list."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,24 +11,24 @@ from worker.store.mx_answers import MxMember
 
 #: Entries of one page, as asked for.
 MEMBERS_A_PAGE = 100
-#: The most pages of one user's members that are believed.
+#: A list of one user's members with more pages than this is not believed.
 _MOST_PAGES = 200
 
 
 class MembersSaid(msgspec.Struct, kw_only=True):
-    """What MX's list of one user's members says, all pages."""
+    """MX's list of one user's members, all pages."""
 
     members: dict[str, Member] = {}
     unreadable: int = 0
-    #: It could not be read.
+    #: Why the list could not be read.
     failure: Failure | None = None
     #: MX does not know the user.
     is_gone: bool = False
-    #: How the list contradicts itself: what it lacks is not missing then.
+    #: How the list contradicts itself. If it does, a member that it lacks does not count as missing.
     lie: str = ""
 
     def oddities(self) -> dict[str, int]:
-        """What is wrong with it, by the words of ``found``."""
+        """What is wrong with the list, under the names that a sync counts by."""
         return {"unreadable": self.unreadable, "contradicted": int(bool(self.lie))}
 
 
@@ -77,13 +77,13 @@ def _is_all(page: MemberList) -> bool:
 
 
 def not_listed(heard: Sequence[MxMember], known: Mapping[str, str | None]) -> list[str]:
-    """Which of our rows a list lacks. ``known``: their GUIDs, each with the one that it moved to."""
+    """Which of our rows a list lacks. ``known``: their GUIDs, each with the GUID to which it moved."""
     names = {name for member in heard for name in (member.member_guid, member.own_id) if name is not None}
     return [guid for guid, moved in known.items() if guid not in names and moved not in names]
 
 
 def accepts(position: Position, page: UserList | MemberList, rows: int, *, may_shrink: bool) -> bool:
-    """:meth:`Position.accepts` of a page with so many rows that could be read."""
+    """Call :meth:`Position.accepts` for a page with ``rows`` readable entries."""
     said = page.pagination
     return position.accepts(
         current_page=said.current_page,

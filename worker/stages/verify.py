@@ -1,14 +1,14 @@
-"""Verify: learn who came back.
+"""Verify: find out which members are back.
 
 After a message its members are checked at growing intervals: after 1 minute, 2, 5, 10 and so on, then daily. After a click they are
-checked sooner: after 20 s, 40 s, 1 minute, 2, 5 and 10. Where a member is back
-its reconnection is closed as ``reconnected``, and no reminder follows. The others already have the date of their next reminder,
-which was written when the last message ended.
+checked sooner: after 20 s, 40 s, 1 minute, 2, 5 and 10. If a member is back, its reconnection is closed as ``reconnected``, and no
+reminder follows. The others already have the date of their next reminder, which was written when the last message ended.
 
-The member of a notice is well, and is checked only after a click, if its date was reckoned: whether its customer renewed the consent.
+The member of a notice works still. It is checked only after a click, and only if its date was reckoned, to find out whether its customer
+renewed the consent.
 
-A reconnection that is due is checked only after a click or the end of OAuth. Fetch asks MX of it, but not while its user may not be told:
-an opted-out customer who reconnects by an older message's link would never be noticed.
+A reconnection that is due is checked only after a click or the end of OAuth. Fetch asks MX about it, but not while its user may not be
+told. Without this check, nobody would notice that an opted-out customer reconnected by the link of an older message.
 """
 
 from collections import Counter
@@ -88,7 +88,7 @@ class Verify:
         return CheckResult(check=check, outcome="not_back", next_check_at=at, moved_to=moved, counts=counts)
 
     def _of_notice(self, check: MemberCheck, member: MemberState) -> CheckResult:
-        """Of a member that is well: whether its customer renewed the consent since the click."""
+        """The result for the member of a notice: whether its customer renewed the consent since the click."""
         well = renewed_by(member, member_guid=check.member_guid, clicked_at=check.clicked_at)
         if well:
             return CheckResult(check=check, state=ReconnectionState.RECONNECTED, outcome="renewed", well=well)
@@ -96,14 +96,14 @@ class Verify:
         return CheckResult(check=check, outcome="not_back", next_check_at=at, counts=False)
 
     def _without(self, check: MemberCheck, failure: MxFailure) -> CheckResult:
-        """What becomes of a check that did not read the member."""
+        """The result of a check that could not read the member."""
         now = self._runtime.clock.now()
         after = after_checking(failure, checks=check.checks, now=now, clicked_at=check.clicked_at)
         if isinstance(after, ReconnectionState):
             return CheckResult(check=check, state=after, outcome=failure.code)
         if check.reason == Reason.EXPIRES_SOON or check.state is ReconnectionState.DUE:
             at = next_check_for_click(now, clicked_at=check.clicked_at)
-            if at is None and failure.kind in NOT_SERVED:  # nobody else asks: the last check has to be answered
+            if at is None and failure.kind in NOT_SERVED:  # nothing else asks: repeat the last check
                 at = after.at
             return CheckResult(check=check, outcome=failure.code, next_check_at=at, counts=after.counts)
         return CheckResult(check=check, outcome=failure.code, next_check_at=after.at, counts=after.counts)
