@@ -25,7 +25,7 @@ class Bank:
     name: str
     #: When data stopped coming. In a message with ``ahead``: when it will stop.
     since: datetime
-    #: Where the customer reconnects. A secret where it is MX's own URI.
+    #: Where the customer reconnects. A secret if it is MX's own URI.
     link: str
 
     def __repr__(self) -> str:
@@ -36,11 +36,11 @@ class Bank:
 class DurableLink:
     """Our own link, one for the whole message: it leads to all of its banks."""
 
-    #: The customer's page. A secret: whoever has it can open the way to the bank.
+    #: The customer's page. A secret: anyone who has it can get a window for the bank.
     page: str
     #: Where the customer asks for no more messages.
     unsubscribe: str
-    #: Until when it leads on.
+    #: When the link expires.
     until: datetime
 
     def __repr__(self) -> str:
@@ -54,9 +54,9 @@ class Message:
     #: Identifies the message to mail servers and push services. Every attempt to send it has the same key.
     key: str
     address: str
-    #: BCP 47, as the user's row has it; ``None`` where unknown.
+    #: BCP 47, as the user's row has it; ``None`` if unknown.
     locale: str | None
-    #: In which dates are given.
+    #: The zone of the dates in the message.
     time_zone: tzinfo
     #: 0 for the first message of a reconnection, then 1, 2, … for its reminders.
     step: int
@@ -65,9 +65,9 @@ class Message:
     more: int = 0
     #: Nothing is broken yet. The customer's consent expires soon and can be renewed before that.
     ahead: bool = False
-    #: It was refused before while others were accepted. If it is told to slow down again, that does not concern the whole channel.
+    #: The message was refused before while others were accepted. If it is refused again with 421 or 429, only this message waits.
     only_this_message: bool = False
-    #: ``None``: each bank has MX's own URI as its link. Otherwise the link of every bank is this one's page.
+    #: ``None``: each bank's ``link`` is MX's own URI. Otherwise each bank's ``link`` is the page of this link.
     link: DurableLink | None = None
 
     @property
@@ -193,7 +193,7 @@ class ChannelKind:
     name: str
     #: The field of :class:`~worker.settings.Settings` that switches the channel on if it has a value.
     setting: str
-    #: Makes the channel from the settings and the seconds that a server may take over one message. Nothing connects yet.
+    #: Makes the channel. Takes the settings, and the seconds that a server may take to accept one message. Nothing connects yet.
     open: Callable[[Settings, float], Channel]
 
     @property

@@ -2,7 +2,7 @@
 
 Some refusals name our credentials although one address is the cause: a token of another Firebase project, or an endpoint that a
 user made up. If such a refusal counted as "the channel is down", one bad row would stop push for all users, and again at every
-probe. So the rule is:
+probe of the breaker. So the rule is:
 
 - The service accepted one of our messages within the last hour: only this message is retried later.
 - It accepted none within the last hour: the channel is down.

@@ -1,4 +1,4 @@
-"""Exponential backoff for the mail server: after each 421 no connection of a process sends for 5, then 10, 20, 40, 60 seconds."""
+"""Exponential backoff for the mail server: after a 421 no connection of this process sends for 5 seconds, then 10, 20, 40, 60."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +31,7 @@ class Backoff:
     def note(self, outcome: Outcome) -> Outcome:
         """Note the outcome of a message and return it. If the channel pauses now, the returned outcome has the seconds to wait.
 
-        - Outcomes that arrive during a pause do not lengthen it: ten connections that get a 421 at once double it once.
+        - Outcomes that arrive during a pause do not lengthen it: ten connections that get a 421 at once double the next pause once.
         - A channel that is down or unreachable always pauses for the first, shortest time. So a queue of messages does not try
           a wrong password again and again. The breaker, which all processes share, decides when the server is tried again.
         """

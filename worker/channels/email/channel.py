@@ -75,19 +75,19 @@ class EmailChannel:
                     outcome = await hand_over(connection, mail, dispatching, data_patience=self._data_patience)
             except Unconnected as error:
                 return error.outcome
-            except Stale:  # ends: a new connection is never stale, and there are at most ``size`` idle ones
+            except Stale:  # no endless loop: a new connection is never stale, and at most ``size`` are idle
                 continue
             return self._pool.backoff.note(for_one_message(message, self._attribute(outcome, mail)))
 
     def _attribute(self, outcome: Outcome, mail: Mail) -> Outcome:
-        """``outcome``, or :class:`Failed` if it blames our account or the address, but the cause is probably this one mail."""
+        """``outcome``, or :class:`Failed` if the server blames our account or the address, but the cause is probably this one mail."""
         if (
             mail.recipient.needs_smtputf8
             and isinstance(outcome, BadAddress | ChannelDown)
             and _may_be_missing_utf8(outcome)
         ):
             return Failed(code=outcome.code)
-        # A relay that accepted our mails just before may only repeat what one recipient's server said about our sender.
+        # If the relay accepted our mails just before, it may only repeat what one recipient's server said about our sender.
         assessed = self._last_accepted.attribute(
             self.kind, outcome, may_be_address=not outcome.code.startswith(_BEFORE_RCPT)
         )

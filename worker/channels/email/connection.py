@@ -29,7 +29,7 @@ class Connection:
     """An SMTP session that is ready for mail."""
 
     smtp: SMTP = field(repr=False)
-    #: Mails that it was used for, sent or not.
+    #: How many mails it was used for, sent or not.
     carried: int = 0
     #: Loop time of its last use.
     idle_since: float = 0.0

@@ -71,8 +71,8 @@ async def _start_content(connection: Connection, dispatching: Dispatching) -> Ou
     """Send DATA and commit "dispatch began" at the same time; ``None`` if the content may be sent.
 
     aiosmtplib's ``data`` sends command and content in one call. They are separate here because only a connection that is lost
-    during the content makes the outcome unknown. If DATA is refused, the dispatch is committed all the same; the outcome that
-    is returned then replaces it.
+    during the content makes the outcome unknown. If DATA is refused, the dispatch is committed
+    nevertheless; the returned outcome then replaces it.
     """
     reply, recorded = await asyncio.gather(
         connection.smtp.execute_command(b"DATA"), dispatching(), return_exceptions=True

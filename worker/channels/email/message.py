@@ -178,9 +178,9 @@ def _mailbox_header(name: str, display_name: str, mailbox: Mailbox) -> str:
 def _list_unsubscribe(by_mail: str, link: DurableLink | None) -> str:
     """The headers that say how to unsubscribe. A URL must not be in encoded words.
 
-    With our own link, by one POST (RFC 8058) or by mail: each header is one unfolded line, because a relay that signs with DKIM must
-    cover both as they are. RFC 5322 permits 998 octets; the longest address and the longest ``PUBLIC_BASE_URL`` need 750.
-    Without, by mail alone (RFC 2369): a long line is folded.
+    With our own link: by one POST (RFC 8058) or by mail. Each header is one unfolded line, because a relay's DKIM signature must cover
+    both unchanged. RFC 5322 permits 998 octets; the longest address and the longest ``PUBLIC_BASE_URL`` need 750.
+    Without our link: by mail alone (RFC 2369). A long line is folded.
     """
     if link is not None:
         return (

@@ -59,7 +59,7 @@ class SmtpPhase(StrEnum):
     RCPT = "rcpt"
     #: The DATA command. Until its 354 nothing of the content has left.
     START = "start"
-    #: From the first byte of the content until the reply that follows it.
+    #: From the first byte of the content until the reply to it.
     DATA = "data"
 
 

@@ -20,7 +20,7 @@ IDLE_SECONDS = 30.0
 #: Mails after which a connection is replaced. Servers limit the mails of a connection and answer 421 to the next one.
 MAILS_PER_CONNECTION = 100
 #: The first and the longest pause, in seconds, after a 421 or 454 or a failed connection. The longest is no longer than the time
-#: between two probes of the breaker; a longer pause would answer the probe instead of the server.
+#: between two probes of the breaker; during a longer pause the probe would not reach the server.
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0
 
 

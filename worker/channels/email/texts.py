@@ -17,7 +17,7 @@ Templates get these variables:
 - ``subject``, in ``body.html`` only
 - in ``expiring``, ``until`` instead of ``since``
 - with ``PUBLIC_BASE_URL``: ``page`` (our link, which leads to all banks; each bank's ``link`` is the same), ``link_until`` (the date
-  until which it works) and ``unsubscribe`` (where a customer asks for no more messages). Without it, they are ``None``.
+  until which it works) and ``unsubscribe`` (where a customer asks for no more messages). Without the setting, they are ``None``.
 
 Invisible characters are removed from names. A name in the other writing direction is put between FSI and PDI
 (:mod:`worker.display_names`); in HTML the filter ``bdi`` puts it in a ``<bdi>`` element instead.
@@ -86,8 +86,8 @@ class Texts:
     def __init__(
         self, folder: Path | None = None, *, default_locale: str | None = None, our_links: bool = False
     ) -> None:
-        """``folder`` is a tenant's. ``default_locale`` is used if the customer's locale has no catalogue. ``our_links``: messages
-        will carry them, so a tenant's templates are tried out with them.
+        """``folder`` is a tenant's. ``default_locale`` is used if the customer's locale has no catalogue. ``our_links``:
+        messages will carry our links, so a tenant's templates are tried out with them.
 
         Raises :class:`~worker.errors.SettingsError`, in one line, for a template that cannot be used.
         """
@@ -133,7 +133,7 @@ def _load(environment: ImmutableSandboxedEnvironment, tag: str, kind: str) -> _T
     return _Templates(*(load(environment, kind, tag, name) for name in NAMES))
 
 
-#: What a message with our own link has, for the templates' trial.
+#: The variables of a message with our own link, to try the templates out.
 _OUR_LINK = {
     "page": "https://reconnect.example/r/token",
     "unsubscribe": "https://reconnect.example/u/token",
@@ -162,7 +162,7 @@ def _try(templates: _Templates, language: Language, kind: str, values: Mapping[s
     where = f"in {language.tag}"
     try:
         rendered = templates.render(values)
-    except Exception as error:  # noqa: BLE001 - a template can raise whatever it likes
+    except Exception as error:  # noqa: BLE001 - a template can raise any error
         raise failed(error, kind, language) from None
     if not rendered.subject or len(rendered.subject) > _SUBJECT_LIMIT:
         raise mistake(f"{kind}/{SUBJECT} gives {'no' if not rendered.subject else 'too long a'} subject ({where})")

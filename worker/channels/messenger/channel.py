@@ -44,12 +44,12 @@ class MessengerChannel:
     async def send(self, message: Message, dispatching: Dispatching) -> Outcome:
         """See :meth:`worker.channels.Channel.send`.
 
-        ``webhook-id`` and ``Idempotency-Key`` are the message's key, the same at every attempt: a receiver that keeps them sends
-        nothing twice, also with ``AMBIGUOUS_SENDS=resend``.
+        ``webhook-id`` and ``Idempotency-Key`` are the message's key, the same at every attempt. So a receiver that stores them can drop
+        duplicates, even with ``AMBIGUOUS_SENDS=resend``.
         """
         if not message.banks:
             return Failed(code="no_banks")
-        if message.link is None:  # the settings see to it that there is one
+        if message.link is None:  # the settings require PUBLIC_BASE_URL, so there is one
             return Failed(code="no_link")
         if paused := self._pause.paused():
             return paused

@@ -8,8 +8,8 @@
 | other 5xx | later |
 | other 4xx, 3xx, 1xx | failed |
 
-All messages go to one server. If it refuses several in the same way and accepts none, the failure streak stops the channel and gives
-back what the refusals cost (``policy/streaks.py``): a wrong key (401) or a wrong path (404) costs no user a message.
+All messages go to one server. If it refuses several in the same way and accepts none, the failure streak stops the channel and undoes
+the refusals (``policy/streaks.py``). So no user misses a message because of a wrong key (401) or a wrong path (404).
 """
 
 from worker.channels import BadAddress, Doubt, Failed, Outcome, Refusal, Sent, TryLater

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 class MessengerConfig:
     """One address that messages are posted to."""
 
-    #: https, or http on this machine. Its path and query may be part of what lets a caller in.
+    #: https, or http on this machine. A secret, because path and query may contain a credential.
     url: SecretStr
     #: ``whsec_…`` keys; the first two sign each request.
     secrets: tuple[SecretStr, ...]

@@ -30,7 +30,7 @@ _LONGEST_WAIT = 86_400.0
 
 
 class NonPublicAddress(OSError):  # noqa: N818 - it names the state
-    """A resolver raises it for a host name that has only private or otherwise special addresses."""
+    """The host name has only private or otherwise special addresses."""
 
 
 class HttpResponse(NamedTuple):

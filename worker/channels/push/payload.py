@@ -1,8 +1,8 @@
 """The data of a push message besides its text: an id, and perhaps a link.
 
-With ``PUBLIC_BASE_URL`` it is our own link, whatever the message is about: it leads to all of its banks, and gives away no secret of MX.
+With ``PUBLIC_BASE_URL`` the link is our own. It leads to all banks of the message and reveals no secret of MX.
 
-Without, it would be MX's own URI, a secret that the push service would see. So a message has a link only if all of this holds:
+Without that setting it would be MX's own URI, a secret that the push service would see. So a message has a link only if both hold:
 
 - ``PUSH_LINK`` is on.
 - The message is about one bank, because a tap can open only one page.
@@ -31,7 +31,7 @@ def message_id(key: str) -> str:
 
 
 def link_for(message: Message, *, include_link: bool) -> str | None:
-    """The link for the payload; ``None`` if it must not have one."""
+    """The link for the payload; ``None`` if the payload must not have one."""
     if message.link is not None:
         return message.link.page
     return message.banks[0].link if include_link and message.count == 1 else None

@@ -1,6 +1,6 @@
 """The text of a push message: a title and a sentence.
 
-A lock screen shows it to anybody who picks up the phone. So it names only the app and the bank: no amount, date, account or link.
+A lock screen shows it to anyone who picks up the phone. So the text names only the app and the bank: no amount, date, account or link.
 The translations are in the same catalogues as those of mail, :mod:`worker.channels.wording`.
 """
 

@@ -1,7 +1,7 @@
-"""What the templates of mails and of the web pages have in common: how they are found, run and checked.
+"""How templates of mails and of web pages are found, run and checked.
 
 A tenant's folder (``TEMPLATES_DIR``) replaces ours file by file, in every language or in one. Templates run in Jinja's sandbox, and an
-undefined variable is an error. A mistake in one is a :class:`~worker.errors.SettingsError` of one line at the start.
+undefined variable is an error. A mistake in a template is a :class:`~worker.errors.SettingsError` of one line at the start.
 """
 
 import traceback
@@ -57,7 +57,7 @@ def load(environment: ImmutableSandboxedEnvironment, kind: str, tag: str, name: 
 
 
 def check_names(folder: Path, kinds: Collection[str], names: Collection[str], *, others: Collection[str] = ()) -> None:
-    """Refuse a file that nothing would use, such as ``reconnect/body.htm``. The folders ``others`` are somebody else's to check."""
+    """Refuse a file that nothing would use, such as ``reconnect/body.htm``. The folders ``others`` are checked elsewhere."""
     if not folder.is_dir():
         raise mistake("there is no such folder")
     for path in _files(folder):

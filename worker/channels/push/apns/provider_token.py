@@ -60,7 +60,7 @@ class ProviderToken:
     def renewed(self, expired: str) -> str | None:
         """A new token in place of one that Apple called expired; ``None`` if the last renewal was less than 20 minutes ago.
 
-        A token that young cannot have expired, so our clock must be wrong.
+        Such a young token cannot have expired, so our clock must be wrong.
         """
         if self._token == expired:  # else another message, sent at the same time, has renewed it
             if 0 <= self._clock() - self._renewed_at < MIN_RENEWAL_INTERVAL:

@@ -17,7 +17,7 @@ class FcmConfig:
     #: Whether the payload contains the message's link. If the link is MX's own URI, Google sees that secret.
     include_link: bool = False
     #: Seconds that FCM keeps the message for a device that is offline, at most four weeks. FCM keeps at most four messages with
-    #: different ids for a device. So three days, the usual time between reminders.
+    #: different ids for a device, so the default is three days, the usual time between reminders.
     ttl: int = 3 * 86_400
     #: Seconds for one request and its answer.
     patience: float = 30.0

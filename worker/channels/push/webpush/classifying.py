@@ -11,9 +11,9 @@
 | 5xx | later |
 | 3xx | failed: a redirect could lead anywhere |
 
-A subscription belongs to the VAPID key that it was made with. A subscription of another key is left from before a change of keys,
-or made up. It must not count as "the channel is down", because then one such row stops push for all users. It must not count as a
-bad address, because then a wrong key file disables every subscription. So it is "failed". Google, Apple and Mozilla each report it
+A subscription belongs to the VAPID key that it was made with. If it belongs to another key, it was made before a change of keys, or is
+made up. It must not count as "the channel is down", because then one such row stops push for all users. It must not count as a
+bad address, because then a wrong key file disables every subscription. So the outcome is "failed". Google, Apple and Mozilla each report it
 in their own way.
 """
 
