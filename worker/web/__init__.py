@@ -1,11 +1,12 @@
-"""The web process: what a customer's link leads to.
+"""The web process: the pages behind a customer's link, MX's webhooks, and the API.
 
-- ``app`` puts it together; ``serve`` runs it (`reconnect web`); ``protocol`` is HTTP itself: time limits, requests that are no HTTP.
-- ``links`` is ``/r/{token}``, ``optout`` is ``/u/{token}``, ``done`` the end of OAuth, ``health`` what probes and ``doctor`` ask.
-- ``webhooks`` is ``/webhooks/mx``: ``intake`` stores what came in micro-batches, ``credentials`` compares what MX sends with it.
-- ``api`` is ``/api/v1``, for programs; ``openapi`` describes it, ``problems`` are its refusals.
-- ``guard`` stands before all of them: host, limits per address, errors, access log. ``limits`` counts, ``client`` tells who asks.
-- ``texts`` are the templates, ``wording`` fills them in, ``pages`` makes answers of them, ``headers`` are those that every answer has.
+- ``app`` has the routes; ``serve`` runs the process (`reconnect web`); ``protocol`` sets time limits and answers invalid HTTP.
+- ``links`` serves ``/r/{token}``, ``optout`` ``/u/{token}``, ``done`` the end of OAuth, ``health`` probes and `doctor`.
+- ``webhooks`` serves ``/webhooks/mx``; ``credentials`` checks who sends, ``intake`` stores hints in micro-batches.
+- ``api`` serves ``/api/v1``, for programs; ``openapi`` describes it, ``problems`` has its errors.
+- ``guard`` runs before all handlers: host, limits per address, errors, access log. ``limits`` counts requests, ``client`` finds the
+  client's address, ``overload`` refuses requests when too many wait.
+- ``texts`` has the templates, ``wording`` their variables, ``pages`` the answers made of them, ``headers`` the headers of every answer.
 
-Nothing here decides: that is done by :mod:`worker.stages`.
+Decisions about reconnections are made in :mod:`worker.stages`, not here.
 """

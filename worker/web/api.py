@@ -1,6 +1,6 @@
-"""``/api/v1``: what a user has to reconnect, for a banner in the company's own app; and opting a user out. Nothing else.
+"""``/api/v1``: what a user has to reconnect, for a banner in the company's own app; and opting a user out.
 
-It is for the company's server, not for browsers: there is no CORS, and a key opens it for all users. :mod:`worker.web.openapi` describes it.
+It is for the company's server, not for browsers: there is no CORS, and one key gives access to all users. :mod:`worker.web.openapi` describes it.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ _STATES = {BankState.BROKEN: "broken", BankState.AHEAD: "expires_soon"}
 
 
 class Keys:
-    """``API_KEYS``. A key is compared by its digest with every one of them: the time tells nothing of how much of it was right."""
+    """``API_KEYS``. The digest of a key is compared with the digest of each, so the time does not reveal how much of the key was right."""
 
     def __init__(self, keys: Sequence[SecretStr]) -> None:
         self._digests = [_digest(key.get_secret_value()) for key in keys]
@@ -64,7 +64,7 @@ class ApiRoutes:
         self._document = document(settings.public_base_url or "")
 
     def add_to(self, app: web.Application, at: str) -> None:
-        """Their addresses, under the prefix ``at``."""
+        """Add the routes under the prefix ``at``."""
         app.router.add_get(f"{at}{DOCUMENT}", self.describe)
         app.router.add_get(f"{at}{RECONNECTIONS}", self.reconnections, allow_head=False)
         app.router.add_post(f"{at}{OPTOUT}", self.optout)
@@ -84,7 +84,7 @@ class ApiRoutes:
         return _unknown_user() if found is None else web.json_response(_answer(guid, found))
 
     async def optout(self, request: web.Request) -> web.Response:
-        """No more messages to a user. May be done twice."""
+        """Send a user no more messages. Repeating it is harmless."""
         if (refusal := await self._refusal(request)) is not None:
             return refusal
         guid = request.match_info["user_guid"]
@@ -96,7 +96,7 @@ class ApiRoutes:
         return names_user(guid, own_ids=self._runtime.settings.own_ids)
 
     async def _refusal(self, request: web.Request) -> web.Response | None:
-        """401 or 429; ``None`` for a request that may go on. Raises :class:`TurnedAway` while too much is in hand."""
+        """401 or 429; ``None`` for a request that is allowed. Raises :class:`TurnedAway` while too many transactions run."""
         place = self._keys.place_of(request)
         if place is None:
             refusal = await self._too_many(request, Limit.UNAUTHORISED)

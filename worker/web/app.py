@@ -24,14 +24,14 @@ from worker.web.overload import Overload
 from worker.web.pages import Pages
 from worker.web.webhooks import WebhookRoutes
 
-#: Seconds that a press may take: a slow body, a double click whose first press died, MX, and the database before and after it.
+#: Seconds that a press may take: a slow body, a double click whose first press died, MX, and the database before and after MX.
 _PRESS_SECONDS = MOST_SECONDS + GIVEN_UP_AFTER + ASK_SECONDS + 5.0
-#: Seconds that an opt-out may take. Nobody waits for it, and whoever posts it may not try twice.
+#: Seconds that an opt-out may take. A mailbox provider posts most of them, and may not try twice.
 _OPT_OUT_SECONDS = 55.0
 
 
 def make_app(runtime: Runtime) -> web.Application:
-    """The application on this runtime. Raises :class:`SettingsError` without ``PUBLIC_BASE_URL``, or for a template that is wrong."""
+    """The application on this runtime. Raises :class:`SettingsError` without ``PUBLIC_BASE_URL``, or for an invalid template."""
     settings = runtime.settings
     base_url = settings.public_base_url
     if base_url is None:
@@ -59,7 +59,7 @@ def make_app(runtime: Runtime) -> web.Application:
     if settings.mx_webhook_auth is not None:
         webhooks = WebhookRoutes(runtime, Credentials(settings.mx_webhook_auth.get_secret_value()), clients, limits)
     api = ApiRoutes(runtime, clients, limits, overload) if settings.api_keys else None
-    for at in dict.fromkeys(("", prefix)):  # a proxy may take the prefix off, or not
+    for at in dict.fromkeys(("", prefix)):  # a proxy may remove the prefix, or not
         app.router.add_get(f"{at}/r/{{token}}", links.show)
         app.router.add_post(f"{at}/r/{{token}}", links.press)
         app.router.add_get(f"{at}{UNSUBSCRIBE}", optout.show)

@@ -1,4 +1,4 @@
-"""Who asks: the client's address behind proxies, and the host that it asked for."""
+"""The client of a request: its address behind proxies, and the host that it asked for."""
 
 import ipaddress
 import re
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-#: One customer's network gets at least this much of IPv6; counted by single addresses, a limit would be none.
+#: The length of an IPv6 prefix that counts as one client. A network gets at least a /64, so a limit for single addresses would not work.
 _CUSTOMER = 64
 
 _PORTS = {"http": 80, "https": 443}
@@ -16,16 +16,16 @@ _PORT = re.compile(r"[0-9]{1,5}")
 
 
 class Clients:
-    """Tells the client's address. ``X-Forwarded-For`` is believed from the proxies of ``FORWARDED_ALLOW_IPS`` alone."""
+    """Finds the client's address. ``X-Forwarded-For`` is believed only if it comes from a proxy of ``FORWARDED_ALLOW_IPS``."""
 
     def __init__(self, proxies: Collection[str]) -> None:
         self._proxies: tuple[Network, ...] = tuple(map(ipaddress.ip_network, proxies))
 
     def of(self, peer: str | None, forwarded: Sequence[str]) -> str | None:
-        """The client of a connection from ``peer`` with these ``X-Forwarded-For`` headers; of IPv6 its /64.
+        """The client of a connection from ``peer`` with these ``X-Forwarded-For`` headers; for IPv6 its /64.
 
-        From the right, the first address that is no proxy of ours: everything to the left of it may be the client's invention.
-        ``None`` if a proxy does not say. Then nobody can be told from anybody, and a limit by address would be one for all customers.
+        It is the first address from the right that is not our proxy. The client may have invented everything to the left of it.
+        ``None`` if a proxy sends no address. Then clients cannot be told apart, and a limit per address would be one limit for all of them.
         """
         address = _parsed(peer or "")
         if address is None or not self._is_proxy(address):
@@ -43,7 +43,7 @@ class Clients:
 
 
 def _parsed(word: str) -> Address | None:
-    """``192.0.2.1``, ``192.0.2.1:50000``, ``2001:db8::1``, ``[2001:db8::1]:50000``; of a mapped address, the IPv4 address."""
+    """Parses ``192.0.2.1``, ``192.0.2.1:50000``, ``2001:db8::1``, ``[2001:db8::1]:50000``; a mapped address becomes IPv4."""
     if word.startswith("["):
         word = word[1:].partition("]")[0]
     elif word.count(":") == 1:

@@ -1,4 +1,4 @@
-"""Whether a request may come in: one name and password (Basic), or one token (Bearer), compared in constant time."""
+"""Checks the credentials of a request: one name and password (Basic), or one token (Bearer), compared in constant time."""
 
 import base64
 import binascii
@@ -9,13 +9,13 @@ from aiohttp import hdrs, web
 
 
 class Credentials:
-    """What one setting demands: ``user:password`` or ``bearer TOKEN``."""
+    """The credentials of one setting: ``user:password`` or ``bearer TOKEN``."""
 
     def __init__(self, setting: str) -> None:
         scheme, space, token = setting.partition(" ")
         self._is_bearer = bool(space) and scheme.lower() == "bearer"
         self._digest = _digest((token.strip() if self._is_bearer else setting).encode())
-        #: What the answer to an unauthorised request says of how to ask.
+        #: The ``WWW-Authenticate`` header of the answer to an unauthorised request.
         self.challenge = "Bearer" if self._is_bearer else 'Basic realm="webhooks", charset="UTF-8"'
 
     def __repr__(self) -> str:
@@ -24,7 +24,7 @@ class Credentials:
     def are_in(self, request: web.Request) -> bool:
         """Whether the request has exactly one ``Authorization`` header, and it holds these credentials.
 
-        Digests of the same length are compared, so that the time tells neither how much of it was right nor how long it is.
+        Digests are compared, all of one length, so the time reveals neither how much was right nor how long the secret is.
         """
         given = request.headers.getall(hdrs.AUTHORIZATION, [])
         scheme, _, words = given[0].partition(" ") if len(given) == 1 else ("", "", "")

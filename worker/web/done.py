@@ -1,7 +1,7 @@
 """``/done``: where MX sends the user at the end of OAuth, with ``MX_REFERRAL_SOURCE=APP``.
 
-Nothing in the address is signed, so anybody can write it. It decides which text the page shows, and makes a member be checked
-sooner; the page is the same whether we know that member or not.
+Nothing in the address is signed, so anyone can make one up. It only decides which text the page shows, and makes a member be checked
+sooner. The page is the same whether we know that member or not.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ from worker.web.texts import REASONS
 
 log = structlog.get_logger()
 
-#: Hints in hand at once; more are dropped, since every member is checked after a while anyway.
+#: Hints that are handled at once; more are dropped, since every member is checked after a while anyway.
 _MOST_HINTS = 50
-#: Seconds that one may take. A connection that hangs must not keep its place for ever.
+#: Seconds that one hint may take, so that a database connection that hangs does not block later hints.
 _HINT_SECONDS = 10.0
 
 
 class DoneRoutes:
-    """The handler, and the hints that it has given and that are not taken yet."""
+    """The handler, and its hints that are not handled yet."""
 
     def __init__(self, runtime: Runtime, pages: Pages) -> None:
         self._runtime = runtime
@@ -38,14 +38,14 @@ class DoneRoutes:
         given = {name.removeprefix("amp;"): value for name, value in reversed(list(request.query.items()))}
         guid = given.get("member_guid", "")
         if request.method == "GET" and is_member_guid(guid) and len(self._hints) < _MOST_HINTS:
-            # Beside the answer, so that its time does not tell whether we know the member.
+            # In a task of its own, so that the time of the answer does not reveal whether we know the member.
             hint = asyncio.create_task(self._hint(guid))
             self._hints.add(hint)
             hint.add_done_callback(self._hints.discard)
         return self._pages.done(request, reason_of(given))
 
     async def close(self) -> None:
-        """Let the hints in hand be taken."""
+        """Wait for the hints that are being handled."""
         if self._hints:
             await asyncio.wait(self._hints, timeout=5)
 
@@ -53,7 +53,7 @@ class DoneRoutes:
         try:
             async with asyncio.timeout(_HINT_SECONDS):
                 await oauth_ended(self._runtime, guid)
-        except Exception:  # it is a hint
+        except Exception:  # a hint may be lost
             log.warning("hint_lost", exc_info=True)
 
 

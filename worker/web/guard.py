@@ -1,4 +1,4 @@
-"""What stands before every handler: the host, the limits per address, the time limit, errors, the access log."""
+"""Runs before every handler: checks host and limits per address, sets a time limit, answers errors, writes the access log."""
 
 import asyncio
 import time
@@ -21,17 +21,17 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 HEALTH = frozenset({"/healthz", "/readyz"})
 UNSUBSCRIBE = "/u/{token}"
-#: Counted by its handler, which knows who is authorised.
+#: Its handler counts requests, because it knows which are authorised.
 WEBHOOKS = "/webhooks/mx"
-#: Programs ask here. Its handlers count requests, by key, and it answers in JSON.
+#: For programs. Its handlers count requests by key, and its answers are JSON.
 API = "/api/"
 
-#: Seconds that a page may take. A customer who waits longer has gone.
+#: Seconds that a page may take. After that the customer has left.
 VIEW_SECONDS = 10.0
 
 
 class Guard:
-    """A middleware. Whatever happens, the answer is a page that tells what to do next."""
+    """A middleware. Every error is answered with what to do next: a page for customers, problem details under ``/api/``."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Guard:
         prefix: str,
         has_api: bool = False,
     ) -> None:
-        """``press_seconds``: how long a press of a button may take; ``opt_out_seconds``: the same of an opt-out, which nobody waits for.
+        """``press_seconds``: how long a press of a button may take; ``opt_out_seconds``: how long an opt-out may take.
 
         ``prefix``: the path of ``PUBLIC_BASE_URL``. ``has_api``: whether there is anything under ``/api/``.
         """
@@ -62,10 +62,10 @@ class Guard:
         """Answer a request, and log it: the route, never the path, and nothing about the client."""
         began = time.monotonic()
         resource = request.match_info.route.resource
-        # Of an address that we do not have, the path may be a token with a letter before it.
+        # The path of an unknown address is not logged either: a mistyped link contains its token.
         route = resource.canonical.removeprefix(self._prefix) if resource is not None else "unknown"
         response = await self._safely(request, handler, route)
-        # Stored webhooks come by the thousand; they are told together (worker.web.intake).
+        # Thousands of webhooks are stored; worker.web.intake logs their number.
         if route not in HEALTH and (route, response.status) != (WEBHOOKS, 204):
             took = round((time.monotonic() - began) * 1000, 1)
             method = request.method if request.method in hdrs.METH_ALL else "other"

@@ -1,4 +1,4 @@
-"""The headers that every answer has, those to errors too."""
+"""The headers of every answer, also of errors."""
 
 import base64
 import hashlib
@@ -7,14 +7,14 @@ from functools import lru_cache
 
 POLICY = "Content-Security-Policy"
 
-#: No ``form-action``: browsers apply it to each hop of the redirect after a form's POST, so it would end on the way to the bank. It does
-#: not fall back to ``default-src``.
+#: No ``form-action``: browsers apply it to each hop of the redirect after a form's POST, so it would block the way to the bank. It
+#: does not fall back to ``default-src``.
 _POLICY = "default-src 'none'; {}img-src data:; base-uri 'none'; frame-ancestors 'none'"
 _OPEN, _CLOSE = "<style>", "</style>"
 
 
 def common_headers(*, https: bool) -> Mapping[str, str]:
-    """By name. ``https``: whether the public address is."""
+    """The headers by name. ``https``: whether the public address is https."""
     found = {
         "Cache-Control": "no-store",
         POLICY: _POLICY.format(""),
@@ -30,7 +30,7 @@ def common_headers(*, https: bool) -> Mapping[str, str]:
 
 
 def policy_for(html: str) -> str:
-    """The Content-Security-Policy of a page: its own ``<style>`` elements apply, by their hashes, and nothing else is loaded or run."""
+    """The Content-Security-Policy of a page. It allows the page's own ``<style>`` elements, by their hashes, and ``data:`` images."""
     hashes = " ".join(f"'sha256-{_hash(style)}'" for style in dict.fromkeys(_styles(html)))
     return _POLICY.format(f"style-src {hashes}; " if hashes else "")
 
@@ -48,6 +48,6 @@ def _styles(html: str) -> Iterator[str]:
 
 @lru_cache(maxsize=64)  # our style, and perhaps a tenant's
 def _hash(style: str) -> str:
-    # A browser hashes the text that it has parsed, in which each line ends with LF.
+    # A browser hashes the parsed text, in which each line ends with LF.
     text = style.replace("\r\n", "\n").replace("\r", "\n")
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -16,16 +16,16 @@ from worker.web.limits import derived_key
 
 #: `doctor` sends a random text in the first header, and gets its keyed hash in the second.
 CHALLENGE, FINGERPRINT = "X-Reconnect-Challenge", "X-Reconnect-Fingerprint"
-#: The page "try again" of ``ops/proxy`` has this header, and this text in it: the proxy did not reach the worker.
+#: The "try again" page of ``ops/proxy`` has this header with this value: the proxy did not reach the worker.
 BY_PROXY, UNREACHED = "X-Reconnect-Proxy", "unreached"
 _CHALLENGE = re.compile(r"[0-9a-f]{16,64}")
 
-#: Seconds for which an answer about the schema holds, and that the database may take. Anybody may ask.
+#: Seconds for which an answer about the schema is reused, because anyone may ask; and seconds that the database may take.
 _HOLDS, _PATIENCE = 2.0, 6.0
 
 
 def fingerprints(settings: Settings, challenge: str) -> Sequence[str]:
-    """The answers to a challenge of a worker that has any of our keys; this process gives the first."""
+    """The valid answers to a challenge, one for each key of ``URI_KEYS``. This process answers with the first."""
     return [
         hmac.new(derived_key(settings, "doctor", number=number), challenge.encode(), hashlib.sha256).hexdigest()
         for number in range(len(settings.uri_keys))
@@ -48,7 +48,7 @@ class HealthRoutes:
     async def ready(self, request: web.Request) -> web.Response:
         """200 if the database answers and has this version's schema; else 503, and why."""
         if time.monotonic() - self._answered_at > _HOLDS:
-            # One question at a time, however many ask.
+            # One question to the database at a time, however many requests there are.
             self._asking = self._asking or asyncio.create_task(self._ask())
             await asyncio.shield(self._asking)
         challenge = request.headers.get(CHALLENGE, "")
@@ -58,7 +58,7 @@ class HealthRoutes:
         return web.json_response({"status": "ready"}, headers=headers)
 
     async def close(self) -> None:
-        """Wait for a question in hand."""
+        """Wait for a question to the database that is under way."""
         if self._asking is not None:
             await asyncio.wait([self._asking], timeout=_PATIENCE)
 

@@ -1,7 +1,6 @@
-"""Stores hints in micro-batches: one commit for all requests that came while the last one was under way.
+"""Stores hints in micro-batches: one commit for all requests that came during the commit before it, up to :data:`MOST_AT_ONCE` hints.
 
-A request waits until its own hint is committed, and is answered then. A lone hint waits :data:`LINGER`. Under load a commit takes
-all that came during the commit before it.
+A request is answered once its own hints are committed. The first hint of a batch waits :data:`LINGER` for others.
 """
 
 import asyncio
@@ -20,14 +19,14 @@ log = structlog.get_logger()
 LINGER = 0.002
 #: Hints in one commit.
 MOST_AT_ONCE = 500
-#: Seconds between two wakes of the stage. A run works off what comes while it lasts.
+#: Seconds between two wakes of the stage. A run also reads hints that come while it runs.
 WAKE_EVERY = 0.5
-#: Seconds between two lines of the log about what came.
+#: Seconds between two log lines with the number of hints.
 TELL_EVERY = 10.0
 
-#: Seconds that storing a batch may take. MX sends again what was not answered with 204.
+#: Seconds that storing a batch may take. MX sends a webhook again if it was not answered with 204.
 STORE_WITHIN = 15.0
-#: Seconds that storing what is waiting may take at the end.
+#: Seconds that storing the waiting hints may take when the process ends.
 CLOSE_WITHIN = 5.0
 _SHOWN = frozenset({*KINDS, UNREADABLE})
 
@@ -36,10 +35,10 @@ Store = Callable[[Sequence[Hint]], Awaitable[int]]
 
 
 class HintIntake:
-    """Takes hints of one process; bound to the event loop of the first one."""
+    """Takes the hints of one process; bound to the event loop of the first hint."""
 
     def __init__(self, store: Store, wake: Callable[[], Awaitable[object]]) -> None:
-        """``wake``: puts a task for the stage that reads the members into its queue."""
+        """``wake``: wakes the stage that reads the members."""
         self._store = store
         self._wake = wake
         self._waiting: list[tuple[Sequence[Hint], asyncio.Future[None]]] = []
@@ -59,7 +58,7 @@ class HintIntake:
         await stored
 
     async def close(self) -> None:
-        """Store what is waiting, and end."""
+        """Store the waiting hints, and end."""
         if not self._tasks:
             return
         storing, waking = self._tasks
@@ -99,7 +98,7 @@ class HintIntake:
                 stored.cancel()
             raise
         except Exception as error:  # noqa: BLE001 - each request answers with it
-            # The database is away: nobody is left to wait, and to pile up.
+            # The database is away: the waiting requests fail too, instead of piling up.
             if isinstance(error, WorkerError | TimeoutError):
                 batch, self._waiting = [*batch, *self._waiting], []
             _end(batch, error)
@@ -112,7 +111,7 @@ class HintIntake:
             self._tell()
 
     def _tell(self) -> None:
-        """Log what came, by kind: a line for each request would be thousands a second."""
+        """Log how many hints came, by kind. A line for each request would be thousands a second."""
         if self._counts:
             log.info("webhooks", **{kind.lower(): count for kind, count in sorted(self._counts.items())})
             self._counts.clear()
@@ -130,9 +129,9 @@ class HintIntake:
 
 
 def _end(batch: Iterable[tuple[Sequence[Hint], "asyncio.Future[None]"]], error: Exception | None = None) -> None:
-    """Let the requests go on: their hints are committed, or storing them failed."""
+    """Tell the requests that their hints are committed, or that storing them failed."""
     for _, stored in batch:
-        if stored.done():  # its request was given up
+        if stored.done():  # its request was cancelled
             continue
         if error is None:
             stored.set_result(None)

@@ -1,8 +1,8 @@
-"""How often one address and one link may ask, by all web processes together.
+"""How many requests an address, a link, an API key or a user may send, to all web processes together.
 
-Counted in Redis by the library ``limits``, in a sliding window of a minute. While Redis is away each process counts for itself: then
-the limits are as many times higher as there are processes, and nobody is refused for Redis' sake. A key holds a keyed hash, never an
-address or a token.
+The library ``limits`` counts them in Redis, in a sliding window of a minute. While Redis is away each process counts for itself: with
+four processes the limits are four times as high, and no request is refused because of Redis. A key in Redis contains a keyed hash, never
+an address or a token.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ from worker.telemetry.scrubbing import cause_of
 
 log = structlog.get_logger()
 
-#: Seconds that Redis may take, and for how long it is not asked after it failed.
+#: Seconds that Redis may take, and seconds for which it is not asked after it failed.
 PATIENCE, AWAY_FOR = 0.25, 5.0
 
 
 class Limit(Enum):
     """Requests in a minute."""
 
-    #: Pages per address. Scanners, and offices behind one address, open many.
+    #: Pages per address. Mail scanners, and offices behind one address, open many.
     VIEWS = RateLimitItemPerMinute(600)
     #: Presses per address.
     PRESSES = RateLimitItemPerMinute(60)
@@ -40,15 +40,15 @@ class Limit(Enum):
     ONE_CLICKS = RateLimitItemPerMinute(6000)
     #: Requests without the right credentials per address.
     UNAUTHORISED = RateLimitItemPerMinute(20)
-    #: Requests to the API per key, and per user, whoever asks.
+    #: Requests to the API per key, and per user over all keys.
     API = RateLimitItemPerMinute(12_000)
     API_USER = RateLimitItemPerMinute(120)
-    #: Presses per link. How many URIs they may cost is limited by the click itself.
+    #: Presses per link. The number of windows that they mint has its own limit, in the click.
     LINK = RateLimitItemPerMinute(30)
 
 
 class Limits:
-    """Counts requests. It connects at its first use, and belongs to that event loop."""
+    """Counts requests. Connects at its first use, and belongs to the event loop of that use."""
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
         url = settings.redis_url.get_secret_value()
@@ -108,6 +108,6 @@ class Limits:
 
 
 def derived_key(settings: Settings, purpose: str, *, number: int = 0) -> bytes:
-    """A key for one purpose, from the key ``number`` of ``URI_KEYS``: it says nothing about that key, nor about other purposes'."""
+    """A key for one purpose, derived from the key ``number`` of ``URI_KEYS``. It reveals neither that key nor the keys of other purposes."""
     secret = settings.uri_keys[number].get_secret_value().encode()
     return hmac.new(secret, f"reconnect web {purpose}".encode(), hashlib.sha256).digest()

@@ -11,9 +11,9 @@ from worker.web.limits import Limit, Limits
 from worker.web.overload import Overload
 from worker.web.pages import RETRY_AFTER, Pages
 
-#: Characters of a nonce that is taken over. Ours have 22.
+#: The most characters of a nonce that are used. Ours have 22.
 _LONGEST_NONCE = 64
-#: Digits of a 64-bit number.
+#: The most digits of an id that always fit in 64 bits.
 _LONGEST_NUMBER = 18
 
 
@@ -27,7 +27,7 @@ class LinkRoutes:
         self._overload = overload
 
     async def show(self, request: web.Request) -> web.Response:
-        """The page. Changes nothing, however often it is asked for."""
+        """The page. Changes nothing."""
         self._overload.check()
         page = await page_of(self._runtime, request.match_info["token"])
         if page is None or not page.banks:
@@ -35,7 +35,7 @@ class LinkRoutes:
         return self._pages.reconnect(request, page, nonce=self._new_nonce())
 
     async def press(self, request: web.Request) -> web.Response:
-        """The button: the way to the bank, or a page that says why not and what else."""
+        """The button: a redirect to the bank, or a page that says why not, and what to do instead."""
         token, form = request.match_info["token"], await read_form(request)
         if (wait := await self._limits.wait(Limit.LINK, f"r:{token}")) is not None:
             return self._pages.busy(request, wait)
@@ -44,7 +44,7 @@ class LinkRoutes:
             self._runtime,
             token,
             reconnection_id=_number(form.get("reconnection", "")),
-            # Without one it is a page load of its own: it must share its URI with nobody.
+            # Without a nonce it counts as a page load of its own, so that its URI is shared with no other press.
             nonce=form.get("nonce", "")[:_LONGEST_NONCE] or self._new_nonce(),
         )
         if isinstance(answer, LeadsTo):
@@ -55,7 +55,7 @@ class LinkRoutes:
         return self._stays(request, page, answer)
 
     def _stays(self, request: web.Request, page: Page, answer: Answer) -> web.Response:
-        """The customer's page again, with what the press came to."""
+        """The customer's page again, with a notice about the press."""
         nonce = self._new_nonce()
         match answer:
             case TryAgain(after):

@@ -77,7 +77,7 @@ _PROBLEMS: dict[str, Any] = {
 
 
 def _object(**properties: dict[str, Any]) -> dict[str, Any]:
-    """An object that has all of these and nothing else."""
+    """An object with exactly these properties."""
     return {
         "type": "object",
         "properties": properties,

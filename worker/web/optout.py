@@ -1,4 +1,4 @@
-"""``/u/{token}``: who wants no more messages. A GET changes nothing; mail scanners follow this link too."""
+"""``/u/{token}``: unsubscribe. A GET changes nothing, because mail scanners follow this link too."""
 
 import asyncio
 from collections.abc import Mapping
@@ -19,9 +19,9 @@ from worker.web.wording import bank_name
 
 log = structlog.get_logger()
 
-#: Opt-outs that are stored at once; the others wait for their turn, and take no places of customers' presses.
+#: Opt-outs that are stored at once. The others wait, so that they leave database connections for customers' presses.
 MOST_AT_ONCE = 10
-#: Seconds for which storing one is tried again while the database is away: longer than for a page, which somebody waits for.
+#: Seconds for which storing an opt-out is retried while the database is away. It is longer than for a page, which a customer waits for.
 PATIENCE = 20.0
 
 #: What a mailbox provider posts (RFC 8058).

@@ -1,14 +1,14 @@
-"""More requests than this process can serve: some are told to come back, so that the others are served soon.
+"""If more requests come than this process can serve, some are answered "try again later", so that the others are served soon.
 
-Without this every request would wait behind all that came before it. At 200 presses a second, where a process serves 125, the queue
-grows by 75 a second, and after half a minute nobody is served before they give up.
+Without this every request would wait behind all earlier ones. Example: 200 presses a second come, and a process serves 125. The queue
+grows by 75 a second, and after half a minute every customer gives up before they are served.
 
-What counts is the transactions in hand: all of a process's work passes through its few connections to the database, so the queue forms
-there. Requests that wait for MX, or whose clients are slow to send, do not count. A handler asks right before its first transaction, so
-that a burst cannot pass all at once.
+Transactions are counted, those that run and those that wait for a connection: all work of a process needs one of its few connections to
+the database, so the queue forms there. Requests that wait for MX, or whose clients send slowly, do not count. A handler checks right
+before its first transaction, so that a burst cannot pass all at once.
 
 Never turned away: opt-outs by a link, since a mailbox provider may not try twice (they wait for one another, see ``optout.py``);
-webhooks, which have a queue of their own (``intake.py``); ``/done`` and probes, which need no database.
+webhooks, which have a queue of their own (``intake.py``); ``/done`` and probes, whose answers wait for none of these transactions.
 """
 
 import time
@@ -20,16 +20,16 @@ from worker.store.sql.database import Database
 
 log = structlog.get_logger()
 
-#: Transactions in hand from which on customers are told to come back. They take about a quarter of a second.
+#: From this many transactions on, customers are answered "try again later". So many take about a quarter of a second.
 MOST = 60
-#: The same for programs that ask the API: a company's server can ask again, and must not take the customers' places.
+#: The same for the API. It is lower, because a company's server can try again, and must not displace customers.
 MOST_FOR_PROGRAMS = 30
-#: Seconds between two lines of the log about it.
+#: Seconds between two log lines about refused requests.
 TELL_EVERY = 10.0
 
 
 class TurnedAway(Exception):  # noqa: N818 - not an error: the answer is "come back"
-    """This process has too much in hand. The guard answers."""
+    """This process has too many transactions. The guard answers."""
 
 
 class Overload:
@@ -42,7 +42,7 @@ class Overload:
         self._told_at = float("-inf")
 
     def check(self, *, most: int = MOST) -> None:
-        """Raise :class:`TurnedAway` if ``most`` transactions are in hand. The log says how many requests that concerned."""
+        """Raise :class:`TurnedAway` if ``most`` transactions run or wait. Logs how many requests were turned away."""
         too_many = self._database.in_hand >= most
         self._turned_away += too_many
         if self._turned_away and (now := self._clock()) >= self._told_at + TELL_EVERY:

@@ -15,12 +15,12 @@ from worker.web import texts
 from worker.web.headers import POLICY, policy_for
 from worker.web.wording import banks_of, time_of
 
-#: Seconds after which a page that is not available may be asked for again, where nothing better is known.
+#: The default of ``Retry-After``, in seconds.
 RETRY_AFTER = 30
 
 
 class Pages:
-    """Makes the answers. Where the user's locale is not known, the browser's ``Accept-Language`` decides."""
+    """Makes the answers. If the user's locale is unknown, the browser's ``Accept-Language`` decides."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises :class:`~worker.errors.SettingsError` for a template that cannot be used."""
@@ -39,7 +39,7 @@ class Pages:
         named: str = "",
         retry_after: float | None = None,
     ) -> web.Response:
-        """The customer's page; ``notice`` says what pressing the button came to."""
+        """The customer's page; ``notice``: the result of pressing the button."""
         language = self.language(request, page.locale)
         values = texts.reconnect_values(
             banks_of(page, language),
@@ -51,22 +51,22 @@ class Pages:
         return self.page(texts.RECONNECT, language, values, status=status, retry_after=retry_after)
 
     def leading(self, request: web.Request, uri: str) -> web.Response:
-        """The way to the bank: a redirect, with a plain link in its text."""
+        """A redirect to the bank, with a plain link in its text."""
         uri = in_ascii(uri)
         response = self.page(texts.LEADING, self.language(request), {"uri": uri}, status=303)
         response.headers[hdrs.LOCATION] = uri  # as MX wrote it: aiohttp's own redirect would encode it anew
         return response
 
     def unknown(self, request: web.Request) -> web.Response:
-        """A link that leads nowhere, or no longer."""
+        """The link is unknown or expired."""
         return self.page(texts.UNKNOWN, self.language(request), {}, status=404)
 
     def unknown_unsubscribe(self, request: web.Request) -> web.Response:
-        """The same for ``/u/``."""
+        """The link of an unsubscribe page is unknown."""
         return self.page(texts.UNKNOWN_UNSUBSCRIBE, self.language(request), {}, status=404)
 
     def later(self, request: web.Request, *, status: int = 503) -> web.Response:
-        """Something of ours is away."""
+        """The database is away, or this process fails or is overloaded."""
         return self.page(texts.LATER, self.language(request), {"retry": True}, status=status, retry_after=RETRY_AFTER)
 
     def busy(self, request: web.Request, seconds: float) -> web.Response:
@@ -75,7 +75,7 @@ class Pages:
         return self.page(texts.BUSY, self.language(request), {"seconds": whole}, status=429, retry_after=whole)
 
     def refused(self, request: web.Request, status: int) -> web.Response:
-        """A request that no page of ours makes."""
+        """A request that none of our pages sends."""
         return self.page(texts.REFUSED, self.language(request), {}, status=status)
 
     def done(self, request: web.Request, reason: str | None) -> web.Response:
@@ -83,7 +83,7 @@ class Pages:
         return self.page(texts.DONE, self.language(request), {"reason": reason})
 
     def language(self, request: web.Request, locale: str | None = None) -> Language:
-        """The language for whoever asks."""
+        """The language of the answer."""
         return self._texts.language(locale, request.headers.get(hdrs.ACCEPT_LANGUAGE, ""))
 
     def page(

@@ -1,4 +1,4 @@
-"""HTTP itself, where aiohttp's defaults do not fit a public address: slow clients, and requests that cannot be parsed."""
+"""Replaces aiohttp's defaults that do not fit a public address: for slow clients, and for requests that cannot be parsed."""
 
 import asyncio
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ from worker.web.headers import common_headers
 
 log = structlog.get_logger()
 
-#: Seconds until a connection that is not used is closed. A proxy's own limit should be shorter; nginx' is 60 s, Caddy's 120 s.
+#: Seconds until an idle connection is closed. A proxy's own limit should be shorter; nginx' is 60 s, Caddy's 120 s.
 KEEP_ALIVE = 130.0
 #: Seconds that the first line and the headers of a request may take.
 HEADER_SECONDS = 15.0
-#: Seconds that a client may leave answers unread, once the kernel's buffers hold no more of them.
+#: Seconds that a client may leave answers unread, once the kernel's buffers are full.
 SEND_SECONDS = 30.0
 #: Bytes of the first line and of one header; number of headers.
 _LINE, _FIELD, _FIELDS = 4096, 8190, 64
@@ -63,18 +63,18 @@ class _Protocol(RequestHandler):
     def __init__(self, server: _Server, **options: Any) -> None:
         super().__init__(server, **options)
         self._server = server
-        #: Ends the connection unless the headers of a request are complete by then.
+        #: Closes the connection unless the headers of a request are complete by then.
         self._header_timer: asyncio.TimerHandle | None = None
-        #: Ends the connection unless the client reads by then what was sent to it.
+        #: Closes the connection unless the client reads by then.
         self._send_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A new connection has to send a request soon."""
+        """Start the timer: a new connection must send a request soon."""
         super().connection_made(transport)
         self._await_headers()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have arrived: after them a request is complete, or it has begun."""
+        """Stop the timer if a request's headers are complete, start it if a request has begun."""
         before = self._request_count
         super().data_received(data)
         if self._request_count != before:
@@ -89,20 +89,20 @@ class _Protocol(RequestHandler):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """The client does not read. aiohttp would wait for it without end."""
+        """The client does not read. aiohttp would wait for ever, so a timer starts."""
         super().pause_writing()
         self._stop_send_timer()
         self._send_timer = self._loop.call_later(SEND_SECONDS, self._is_not_read)
 
     def resume_writing(self) -> None:
-        """It reads again."""
+        """The client reads again."""
         self._stop_send_timer()
         super().resume_writing()
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """The answer to what is no HTTP request. aiohttp's own would log the client's address, and quote the request."""
+        """The answer to invalid HTTP. aiohttp's own would log the client's address, and quote the request."""
         if request.writer.output_size > 0:
             raise ConnectionError("a response has been sent already")
         if isinstance(exc, LineTooLong) or "Too many headers" in (message or ""):

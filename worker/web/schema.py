@@ -1,4 +1,4 @@
-"""``/events.schema.json``: the JSON Schema of events, for those who receive them. Served while ``EVENTS_URL`` is set."""
+"""``/events.schema.json``: the JSON Schema of events, for those who receive them. Served if ``EVENTS_URL`` is set."""
 
 import json
 
@@ -18,5 +18,5 @@ def add_to(app: web.Application, prefix: str, settings: Settings) -> None:
 
 
 async def show(_: web.Request) -> web.Response:
-    """The schema. It holds nothing of this installation."""
+    """The schema. It is the same in every installation."""
     return web.Response(text=_TEXT, content_type="application/schema+json")

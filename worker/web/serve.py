@@ -1,7 +1,7 @@
 """`reconnect web`: one process that serves the links, until SIGTERM.
 
-Several may run side by side: they share the port (``SO_REUSEPORT``). It starts while the database or Redis is away, and serves "try
-again" pages until they are back.
+Several may run side by side: they share the port (``SO_REUSEPORT``). The process starts even if the database or Redis is away. Without
+the database it serves "try again" pages. Without Redis it serves all pages, and counts limits alone.
 """
 
 import asyncio
@@ -24,24 +24,24 @@ from worker.web.protocol import HEADER_SECONDS, Runner
 
 log = structlog.get_logger()
 
-#: Seconds that requests in hand may take after SIGTERM: MX has 10 for a press, the database the rest.
+#: Seconds that running requests may take after SIGTERM: MX has 10 for a press, the database the rest.
 GRACE = 14.0
-#: Seconds until everything has ended, after that.
+#: Seconds that closing everything may take after that.
 _LONGEST_END = 3.0
 #: Seconds between two readings of the database's clock.
 CLOCK_EVERY = 30.0
-#: Seconds for which a transaction is tried again while the database is away. A customer waits for it.
+#: Seconds for which a transaction is retried while the database is away. A customer waits for it.
 _DATABASE_PATIENCE = 2.0
 #: Connections to the database.
 _POOL = 10
 #: Connections that wait to be accepted.
 _BACKLOG = 1024
-#: Open files and sockets: while MX answers in 10 s, 200 clicks a second are 2,000 connections, and many shells allow 1,024.
+#: Open files and sockets. If MX takes 10 s to answer, 200 clicks a second are 2,000 connections, and many shells allow 1,024.
 _OPEN_FILES = 16_384
 
 
 async def serve(settings: Settings, *, wake: Wake) -> None:
-    """Serve until SIGTERM or Ctrl-C. Raises :class:`WorkerError` where the address cannot be listened on."""
+    """Serve until SIGTERM or Ctrl-C. Raises :class:`WorkerError` if it cannot listen on ``WEB_LISTEN``."""
     runtime = Runtime(settings, wake=wake, database=_database(settings))
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -68,7 +68,7 @@ async def serve(settings: Settings, *, wake: Wake) -> None:
 
 
 def _warm_up(runtime: Runtime) -> None:
-    """What takes tens of milliseconds, once, is done before the first customer comes: statements, and a walk through all objects."""
+    """Build the statements, and collect garbage once, before the first customer comes: each takes tens of milliseconds."""
     for store in (LinkPageStore, ClickStore):
         runtime.database.store(store)
     gc.collect()
@@ -81,7 +81,7 @@ def _database(settings: Settings) -> Database:
 
 
 def allow_many_connections() -> None:
-    """Raise this process' own limit of open files as far as the system lets it."""
+    """Raise this process's limit of open files as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -101,13 +101,13 @@ async def _listen(runner: Runner, listen: str) -> None:
 
 
 async def _keep_clock(runtime: Runtime, *, until: asyncio.Event) -> None:
-    """Policy decides by the database's clock. Ours alone would drift away from it in a process that lives for weeks."""
+    """Set the clock to the database's every :data:`CLOCK_EVERY`. Otherwise it would drift in a process that runs for weeks."""
     ended = asyncio.create_task(until.wait())
     while not ended.done():
         reading = asyncio.create_task(runtime.set_clock())
         await asyncio.wait({reading, ended}, return_when=asyncio.FIRST_COMPLETED)
         if not reading.done():
-            await asyncio.wait({reading}, timeout=_LONGEST_END)  # cancelled, SQLite's thread would outlive the loop
+            await asyncio.wait({reading}, timeout=_LONGEST_END)  # else SQLite's thread would outlive the loop
             reading.cancel()
         elif isinstance(error := reading.exception(), WorkerError):
             log.warning("clock_not_set", why=str(error))

@@ -1,31 +1,31 @@
 """The templates of the web pages: our own, and those of a tenant that replace them.
 
-They stand in the folder ``web`` of ``TEMPLATES_DIR``, beside those of the mails, and every file is optional:
+A tenant's are in the folder ``web`` of ``TEMPLATES_DIR``, beside those of the mails, and every file is optional:
 
 - ``web/reconnect.html`` replaces ours in every language, ``web/fr/reconnect.html`` in French only.
 - ``web/layout.html`` is around every page. A page begins with ``{% extends layout %}`` and fills the blocks ``title`` (without
   elements), ``heading`` and ``main``; the blocks ``style``, ``brand`` and ``footer`` are the layout's own.
 - ``ours/web/…`` is our own file, and a file whose name begins with ``_`` is a part for ``{% include %}``, as in mails.
 
-Every page gets ``app``, ``language`` and ``direction`` (``ltr`` or ``rtl``), and of its own:
+Every page gets the variables ``app``, ``language`` and ``direction`` (``ltr`` or ``rtl``), and its own:
 
 =============================  =====================================================================================================
 ``reconnect.html``             ``banks``, each with ``id``, ``name``, ``date`` and ``state`` (``broken``, ``ahead``, ``back``,
                                ``ended``); ``bank`` is the first one's name, ``count`` how many there are; ``broken``, ``ahead`` and
-                               ``open`` (both) are those in that state; ``all_back``; ``nonce``, to be posted with the button;
+                               ``open`` (both) are the banks in that state; ``all_back``; ``nonce``, to be posted with the button;
                                ``notice`` after the button was pressed: ``later``, ``too_many``, ``choose``, ``back``, ``ended`` or
                                ``""``, with ``until`` and ``named``
 ``leading.html``               ``uri``
 ``unknown.html``               nothing more; ``unknown_unsubscribe.html`` and ``refused.html`` too
 ``later.html``                 ``retry``: whether opening the same address again may help
 ``busy.html``                  ``seconds``
-``done.html``                  ``reason``: ``none`` after success, else MX's word
+``done.html``                  ``reason``: ``none`` after success, else MX's ``error_reason``
 ``unsubscribe.html``           ``opted_out``; ``members``, each with ``guid``, ``name`` and ``muted``; ``done`` (``""``, ``all``,
                                ``bank``, ``undo``) with ``named``
 =============================  =====================================================================================================
 
-The page's policy lets its ``<style>`` through, and images as ``data:`` URLs. It blocks scripts, ``style="…"`` and every request to
-another server. At the start a tenant's templates are rendered in every language, so a mistake is one error line at the start.
+A page's Content-Security-Policy allows its ``<style>`` elements, and images as ``data:`` URLs. It blocks scripts, ``style="…"`` and
+every other request. At the start a tenant's templates are rendered in every language, so a mistake is one error line at the start.
 """
 
 from collections.abc import Iterator, Mapping
@@ -94,7 +94,7 @@ class Texts:
         for values, must_show in _examples(name):
             try:
                 html = self.render(name, language, "App & <Co>", values)
-            except Exception as error:  # noqa: BLE001 - a template can raise whatever it likes
+            except Exception as error:  # noqa: BLE001 - a template can raise any error
                 raise failed(error, WEB, language) from None
             for piece in ('<html lang="', "<h1", *must_show):
                 if piece not in html:
@@ -114,7 +114,7 @@ def _ours(default_locale: str | None) -> Texts:
 
 
 def _by_preference(accepted: str) -> list[str]:
-    """The languages of an ``Accept-Language`` (RFC 9110, 12.5.4), the best liked first."""
+    """The languages of an ``Accept-Language`` (RFC 9110, 12.5.4), the highest weight first."""
     found = []
     for place, word in enumerate(accepted.split(",")):
         tag, _, weight = word.replace(" ", "").partition(";q=")
@@ -128,7 +128,7 @@ def _by_preference(accepted: str) -> list[str]:
 
 
 def _examples(name: str) -> Iterator[tuple[dict[str, Any], list[str]]]:
-    """Values of a page for every case, and what each must show."""
+    """For every case of a page: its variables, and the texts that the page must contain."""
     if name == RECONNECT:
         cases = [["broken"], ["ahead"], ["back"], ["ended"], ["broken", "ahead", "back", "ended"], ["back", "back"]]
         for states, notice in product(cases, ["", "later", "too_many", "choose", "back", "ended"]):
@@ -156,7 +156,7 @@ def _examples(name: str) -> Iterator[tuple[dict[str, Any], list[str]]]:
         yield {}, []
 
 
-#: Why OAuth did not end well, as MX says it in ``error_reason``.
+#: MX's values of ``error_reason``: why OAuth failed.
 REASONS = (
     "CANCELLED", "DENIED", "IMPEDED", "PROVIDER_ERROR", "SERVER_ERROR", "SESSION_ERROR", "UNKNOWN_ERROR",
 )  # fmt: skip

@@ -1,18 +1,18 @@
-"""``POST /webhooks/mx``: what MX tells by itself. It is stored, and answered with 204 once it is committed; nothing else is done here.
+"""``POST /webhooks/mx``: MX's webhooks. Each is stored as a hint, and answered with 204 once it is committed.
 
-MX repeats what is not answered with 2xx, up to 12 times within about a day. So a body that can never become useful, because it is no
-JSON or names no member, is answered with 204 too: it is stored as such and counted. The statuses of other refusals:
+MX repeats a webhook that is not answered with 2xx, up to 12 times within about a day. A body that is no JSON or names no member would
+be no better when it is repeated. So it is answered with 204 too, stored as ``unused``, and counted. The other statuses:
 
 ====== ===================================================================
 401    other credentials than ``MX_WEBHOOK_AUTH``, or none
-429    the same, more often than :attr:`~worker.web.limits.Limit.UNAUTHORISED` allows; what is authorised is not limited
+429    the same, more often than :attr:`~worker.web.limits.Limit.UNAUTHORISED` allows; authorised requests have no limit
 413    more than 64 KB
-415    a body that does not call itself JSON, or is compressed
+415    a ``Content-Type`` that is not JSON, or a compressed body
 408    a body that took longer than 10 s
-503    the database is away: MX is to send it again
+503    the database is away; MX will send it again
 ====== ===================================================================
 
-``MX_WEBHOOK_AUTH`` unset: there is no such address (404).
+Without ``MX_WEBHOOK_AUTH`` the route does not exist (404).
 """
 
 import asyncio
@@ -56,7 +56,7 @@ class WebhookRoutes:
         return web.Response(status=204)
 
     async def close(self) -> None:
-        """Store what is waiting."""
+        """Store the waiting hints."""
         await self._intake.close()
 
     async def _unauthorised(self, request: web.Request) -> web.Response:
@@ -72,7 +72,7 @@ class WebhookRoutes:
 
 
 def _is_json(request: web.Request) -> bool:
-    """Whether it calls itself JSON (``application/json``, ``application/fdx+json``), or nothing at all."""
+    """Whether the body is uncompressed, and its ``Content-Type`` is JSON (``application/json``, ``application/fdx+json``) or missing."""
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
         return False
     kind = request.content_type.lower()

@@ -1,4 +1,4 @@
-"""The variables of the pages, from what the stages answer: names made safe, dates in the customer's language and zone."""
+"""The variables of the pages, made from the stages' answers: names made safe, dates in the customer's language and zone."""
 
 from datetime import datetime, tzinfo
 from typing import Any
