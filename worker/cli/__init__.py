@@ -69,7 +69,7 @@ def __getattr__(name: str) -> typer.Typer:
 
 def main() -> None:
     """Run the command. An error is one line on stderr; the exit code is the error's."""
-    # A terminal whose encoding lacks a character shows its number instead: printing must not fail.
+    # A character that the terminal's encoding lacks is printed as an escape, so that printing cannot fail.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
             stream.reconfigure(errors="backslashreplace")
@@ -80,10 +80,10 @@ def main() -> None:
             _application([module] if module else _MODULES)()
         finally:
             if sys.stdout is not None:
-                sys.stdout.flush()  # what cannot be written is an error here, and not a traceback when the interpreter ends
+                sys.stdout.flush()  # a failing write must raise here, not print a traceback when the interpreter ends
     except WorkerError as error:
         _end(str(error), error.exit_code)
-    except BrokenPipeError:  # whoever read the output has ended
+    except BrokenPipeError:  # the program that reads our output has ended
         _end(None, 1)
     except OSError as error:
         _end(f"input or output failed: {error.strerror or type(error).__name__}", 1)
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def _check_arguments(arguments: Iterable[str]) -> None:
-    """Raises :class:`UsageError` for one with bytes that are not UTF-8, which no output and no database takes. A file may be called so."""
+    """Raise :class:`UsageError` for an argument with bytes that are not UTF-8: it can be neither printed nor stored. File names may have them."""
     for place, argument in enumerate(arguments, 1):
         try:
             argument.encode()
@@ -102,7 +102,7 @@ def _check_arguments(arguments: Iterable[str]) -> None:
 
 
 def _end(why: str | None, code: int) -> NoReturn:
-    """End with an error in one line. Output that could not be written is dropped: the interpreter would try it once more at its end."""
+    """End with an error in one line. Drop output that cannot be written; otherwise the interpreter would try to write it again at its end."""
     with suppress(OSError, ValueError):
         if why is not None:
             sys.stderr.write(f"reconnect: {plain(why, keep='')}\n")

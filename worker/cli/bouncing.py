@@ -18,7 +18,7 @@ from worker.errors import UsageError
 from worker.runtime import Runtime
 from worker.store.addresses import AddressStore, MailUser
 
-#: Each count, and what the command prints beside it.
+#: The text that the command prints beside each count.
 LABELS = {
     "suppressed": "addresses suppressed: they do not exist",
     "suppressed_before": "were suppressed already",

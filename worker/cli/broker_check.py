@@ -13,7 +13,7 @@ from worker.settings import Settings
 
 #: Kombu's separator between a queue's name and a priority: each priority has a list of its own.
 _PRIORITY = "\x06\x16"
-#: The keys that Kombu uses beside the queues, and their types.
+#: The keys that Kombu uses besides the queues, and their types.
 _KEYS = {"unacked": "hash", "unacked_index": "zset", "unacked_mutex": "string"}
 
 

@@ -1,4 +1,4 @@
-"""The checks of `reconnect doctor` of how users are told: the channels, whether due messages can leave, and who reads replies."""
+"""Checks of `reconnect doctor`: the channels, whether due messages can leave, and whether replies are read."""
 
 import asyncio
 import re
@@ -11,7 +11,7 @@ from worker.store.pauses import EVERYTHING, PauseStore, channel_scope, delivery_
 from worker.store.queries.reports import ReportStore
 from worker.store.sql.database import Database
 
-#: Local parts of addresses that nobody reads, without dashes and dots, in the languages of our mails: ``noreply``, ``nepasrepondre``.
+#: Local parts of unread mailboxes, without dashes and dots, in the languages of our mails: ``noreply``, ``nepasrepondre``.
 _UNREAD = re.compile(
     r"(no|not|dont|never)(reply|replies|answer|respond|contest(ar|e)$)|nepasr[eé]pondre|^(bounces?|mailerdaemon|"
     r"notifications?|automated|autoreply|unattended)"

@@ -103,7 +103,7 @@ def institutions(
 async def import_into(database: Database, file: Path, *, own_ids: bool = False) -> tuple[int, int]:
     """Import the good rows and print each bad one; returns how many rows were imported and refused."""
     reading = _Reading(file, own_ids=own_ids)
-    # A first load can fail at the last row, and then the file is read again. So it needs a file, not a pipe.
+    # A first load can fail at the last row; then the file is read again. So the first load needs a file, not a pipe.
     if reading.may_be_repeated and await first_load.first_load(database, reading.slices(first_load.SLICE)):
         return reading.taken, reading.refused
     store = ImportStore(database)

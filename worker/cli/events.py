@@ -1,4 +1,4 @@
-"""`events`: how the events to the application stand, and posting them again."""
+"""`events`: shows the state of the events to the application, and posts them again."""
 
 from datetime import datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""`explain`: why a member was picked or skipped, what became of it, and what comes next."""
+"""`explain`: why a member was picked or skipped, its history, and what happens next."""
 
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -142,7 +142,7 @@ def _member(found: dict[str, Any], settings: Settings, now: datetime) -> dict[st
 
 
 def _expiry(member: dict[str, Any]) -> str | None:
-    """Whose date its token's expiry is; ``None`` without a date."""
+    """The expiry of its token, and who set the date; ``None`` without a date."""
     date = member["token_expires_at"]
     if date is None or date == NEVER:
         return None

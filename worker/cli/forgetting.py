@@ -1,4 +1,4 @@
-"""`forget`: erases users and all that is known of them."""
+"""`forget`: erases users, and all data about them."""
 
 import sys
 from typing import Any
@@ -43,7 +43,7 @@ def forget(
 
 
 async def _forgotten(database: Database, words: list[str], *, yes: bool) -> tuple[dict[str, Any], list[str], int]:
-    """The rows that were erased of each user, the users that nothing is known of, and how many addresses nobody has."""
+    """How many rows were erased for each user, the users without any row, and how many addresses no user has."""
     meant = await users_meant(database, words)
     guids = list(dict.fromkeys(guid for found in meant.values() for guid in found))
     store = ForgetStore(database)

@@ -1,4 +1,4 @@
-"""The tables of `status` and `demo`: the funnel, and what waits for what."""
+"""The tables of `status` and `demo`: the funnel, and the reasons why rows wait."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -60,7 +60,7 @@ def reason(count: Count) -> str | None:
 
 
 def counted(standing: Standing) -> dict[str, Any]:
-    """The numbers of `status --json`: rows in each state, reasons, and what waits for what."""
+    """The numbers of `status --json`: rows in each state, and the reasons why rows wait."""
     found: dict[str, Any] = {"estimated": standing.estimated}
     for kind, states, counts in (
         ("reconnections", _R, standing.reconnections),
@@ -84,7 +84,7 @@ def counted(standing: Standing) -> dict[str, Any]:
 
 
 def _waiting(kind: str, counts: Iterable[Count], state: str) -> list[dict[str, Any]]:
-    """The rows in ``state`` by what they wait for, the largest number first."""
+    """How many rows in ``state`` wait for each reason, the largest number first."""
     found: dict[str, dict[str, Any]] = {}
     for count in counts:
         if count.state == state:
@@ -114,7 +114,7 @@ def funnel_table(found: dict[str, Any]) -> Table:
 
 
 def waiting_table(waiting: Sequence[dict[str, Any]], now: datetime) -> Table:
-    """What waits, for what, and the earliest moment at which it goes on."""
+    """How many rows wait for each reason, and the earliest moment at which one is due."""
     table = Table("", "waits for", "count", "first at", "which is", title="What waits", title_justify="left")
     shown = sorted(waiting, key=lambda row: -row["count"])[:_ROWS]
     for row in sorted(shown, key=waiting.index):

@@ -1,4 +1,4 @@
-"""Which users a word on the command line means, and suggestions for misspelt names."""
+"""Finds the users that a word on the command line means, and suggests names for misspelt ones."""
 
 import re
 from collections.abc import Iterable
@@ -37,7 +37,7 @@ async def nearest_guid(database: Database, guid: str) -> str:
 
 
 def may_use_own_ids() -> bool:
-    """Whether words may name users and members by the client's own ids; ``False`` while the settings have an error, which others report."""
+    """Whether words may be own ids of users and members. ``False`` while the settings have an error, which is reported elsewhere."""
     try:
         return load_settings().own_ids
     except SettingsError:
@@ -45,13 +45,13 @@ def may_use_own_ids() -> bool:
 
 
 def check_member(word: str) -> None:
-    """Raise :class:`UsageError` unless it can name a member."""
+    """Raise :class:`UsageError` unless the word can name a member."""
     if not names_member(word, own_ids=may_use_own_ids()):
         raise UsageError(f"{shown_value(word)} is no member GUID; it starts with MBR-")
 
 
 def check_user(word: str) -> None:
-    """Raise :class:`UsageError` unless it can name a user."""
+    """Raise :class:`UsageError` unless the word can name a user."""
     if not names_user(word, own_ids=may_use_own_ids()):
         raise UsageError(f"{shown_value(word)} is no user GUID; it starts with USR-")
 

@@ -1,4 +1,4 @@
-"""`preview`, `bounces`, `optout`: what users are sent, delivery reports, and users who want no messages."""
+"""`preview`, `bounces`, `optout`: messages as users get them, delivery reports, and users who want no messages."""
 
 import os
 import tempfile
@@ -18,7 +18,7 @@ from worker.policy.channel_choice import EMAIL
 from worker.runtime import Runtime
 from worker.store.addresses import AddressStore
 
-if TYPE_CHECKING:  # building mails imports a lot, which only `preview` needs
+if TYPE_CHECKING:  # a slow import that only `preview` needs
     from worker.cli.previewing import Preview
 
 

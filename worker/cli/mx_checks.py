@@ -1,4 +1,4 @@
-"""The checks of `reconnect doctor` of MX: its interface, the last sync, and its webhooks."""
+"""The checks of MX in `reconnect doctor`: its API, the last sync, and its webhooks."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -12,7 +12,7 @@ from worker.store.sql.database import Database
 from worker.store.syncs.store import SyncStore
 from worker.store.syncs.sync import FAILED
 
-#: Hints that wait longer than this wait for a worker, or for MX.
+#: Hints that wait longer than this are late: no worker reads them, or MX does not answer.
 _HINTS_WAIT = timedelta(minutes=15)
 
 _REFUSALS = {
@@ -42,7 +42,7 @@ async def examine_mx(settings: Settings, *, patience: float) -> tuple[bool | Non
 
 
 async def examine_sync(settings: Settings, database: Database) -> tuple[bool | None, str]:
-    """Whether MX is listed when it should be, and what the last sync found."""
+    """Whether syncs are run on time, and what the last one found."""
     last = await SyncStore(database).last()
     line = settings.sync_schedule
     if last is None:
@@ -61,7 +61,7 @@ async def examine_sync(settings: Settings, database: Database) -> tuple[bool | N
 
 
 async def examine_webhooks(settings: Settings, database: Database) -> tuple[bool | None, str]:
-    """Whether MX can tell us something, and whether what it told is read."""
+    """Whether webhooks are configured and come, and whether their hints are read."""
     if settings.mx_webhook_auth is None:
         return True, "none are taken: MX_WEBHOOK_AUTH is not set"
     if settings.public_base_url is None:

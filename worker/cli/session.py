@@ -1,4 +1,4 @@
-"""What the commands share: a runtime for one command, and functions that print."""
+"""Shared by the commands: a runtime for one command, and functions that print."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from worker.settings import Settings, load_settings
 from worker.store.sql.database import Database, open_engine
 from worker.telemetry.logs import configure_logs
 
-if TYPE_CHECKING:  # imports MX's client, the channels and Celery: half a second that not every command needs
+if TYPE_CHECKING:  # imports MX's client, the channels and Celery, which takes half a second
     from worker.runtime import Runtime
 
 T = TypeVar("T")

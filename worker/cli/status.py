@@ -1,4 +1,4 @@
-"""`status`: what is in hand, and what comes next."""
+"""`status`: the work that is open, and what happens next."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -150,7 +150,7 @@ def _of_clicks_and_events(found: dict[str, Any]) -> Iterator[str]:
 
 
 async def _events(runtime: Runtime) -> dict[str, Any] | None:
-    """How the events to the application stand; ``None``: they are off."""
+    """The state of the events to the application; ``None`` if they are off."""
     if runtime.endpoint is None:
         return None
     return msgspec.structs.asdict(await runtime.database.store(EventStore).standing())

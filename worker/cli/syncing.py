@@ -101,7 +101,7 @@ async def _everything(runtime: Runtime, *, accept_shorter: bool) -> SyncResult:
 
 
 async def _is_over(runtime: Runtime, busy: Busy, before: Busy | None) -> bool:
-    """Wait a second for the lease of a holder that may have been killed; ``False`` if it is alive, or this process is to stop."""
+    """Wait a second for the lease of a process that may have been killed. ``False`` if that process is alive, or this one is to stop."""
     if runs_here(runtime, busy.worker) or (before is not None and busy.until != before.until):
         return False
     left = (busy.until - await runtime.set_clock()).total_seconds()
@@ -114,7 +114,7 @@ async def _is_over(runtime: Runtime, busy: Busy, before: Busy | None) -> bool:
 
 
 async def _watch(work: "asyncio.Task[Any]", progress: Progress) -> None:
-    """Show how far it is until it ends."""
+    """Show the progress of ``work`` until it ends."""
     columns = (
         TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("left"), TimeRemainingColumn(),
@@ -133,7 +133,7 @@ async def _watch(work: "asyncio.Task[Any]", progress: Progress) -> None:
 
 @contextmanager
 def _stops(runtime: Runtime) -> Iterator[None]:
-    """SIGINT and SIGTERM let it write what it has, and end."""
+    """On SIGINT and SIGTERM the sync stores its results, and ends."""
     loop = asyncio.get_running_loop()
     signals = (signal.SIGINT, signal.SIGTERM)
     added = []

@@ -28,7 +28,7 @@ from worker.store.transactions.retry import RetryStore
 _NAMED = 10
 #: After this time without progress, `--wait` says why (seconds).
 PATIENCE = 10.0
-#: If nothing moves for so long (seconds), workers are woken again: what fell due after the sweep has nobody else to wake them.
+#: After this time without progress, workers are woken again for work that fell due after the sweep (seconds).
 WAKE_AGAIN = 2.0
 
 
@@ -186,10 +186,10 @@ def _scope(what: str) -> str:
     kinds = registry.names()
     kind, _, code = what.partition(":")
     if kind == "institution" and 0 < len(code.strip()) <= LONGEST["institution_code"]:
-        return f"{kind}:{code.strip()}"  # a code may hold spaces, though not at its ends: they are read without
+        return f"{kind}:{code.strip()}"  # a code may have spaces inside, but none at its ends
     if what == EVERYTHING or what in map(channel_scope, kinds):
         return what
-    if what in kinds:  # `pause messenger` can mean nothing else
+    if what in kinds:  # `pause messenger` means the channel
         return channel_scope(what)
     words = [EVERYTHING, "institution:", *map(channel_scope, kinds)]
     raise UsageError(
@@ -224,7 +224,7 @@ def retry(
         store = RetryStore(runtime.database)
         lookup = LookupStore(runtime.database)
         before = await lookup.states(members or ())
-        # Named members are requeued one by one, so that the error can name each that was not.
+        # Named members are requeued one by one, so that the error can name each that was not requeued.
         by_member = {guid: await store.reconnections(states, [guid], now=now) for guid in members or () if states}
         count = (
             sum(by_member.values()) if members else (await store.reconnections(states, None, now=now) if states else 0)
