@@ -1,3 +1,3 @@
-"""The reconnection worker: when a bank revokes or expires the OAuth token behind a customer's connection, it brings the customer back."""
+"""The reconnection worker. When the OAuth token of a customer's bank connection is revoked or expires, it asks the customer to reconnect."""
 
 __version__ = "0.1.0"

@@ -1,7 +1,8 @@
 """The Celery application: queues, schedule, signals.
 
-A message only says "there is work in this stage"; what the work is stands in the database. So a message may be lost, late or doubled, and
-there is no result backend. It carries no arguments, except ``by_beat=True`` of beat's sweeps. Reasons for the figures: ``docs/architecture.md``, "Celery".
+A message only says "there is work in this stage"; the work itself is in the database. So a message may be lost, late or doubled, and
+there is no result backend. It carries no arguments, except ``by_beat=True`` of beat's sweeps. The reasons for the values are in
+``docs/architecture.md``, "Celery".
 """
 
 import logging
@@ -23,7 +24,7 @@ from worker.telemetry.logs import configure_logs
 
 STAGES = ("sweep", "fetch", "deliver", "verify", "sync", "events")
 
-#: How long a worker that is asked to stop may take to end its run (seconds).
+#: How long a worker that is asked to stop may take to end its runs (seconds).
 STOP_GRACE = 60
 
 
@@ -54,7 +55,7 @@ def configuration() -> dict[str, Any]:
             "task_serializer": "json",
             "result_serializer": "json",
             "accept_content": ["json"],  # no pickle
-            "task_ignore_result": True,  # the database is the record
+            "task_ignore_result": True,  # results are in the database
             "task_acks_late": True,
             "task_reject_on_worker_lost": True,
             "task_soft_time_limit": soft_limit(ours.run_seconds),
@@ -82,12 +83,12 @@ def configuration() -> dict[str, Any]:
             },
             "timezone": "UTC",
             "beat_max_loop_interval": 15,
-            "beat_scheduler": "worker.beat:MemorylessScheduler",  # without a file, which a wrong clock or a power cut could spoil
+            "beat_scheduler": "worker.beat:MemorylessScheduler",  # has no file that a wrong clock or a power cut could damage
             "beat_schedule": {
                 stage: {"task": f"reconnect.{stage}", "schedule": Line(line), "kwargs": kwargs}
                 for stage, line, kwargs in (
                     ("sweep", ours.sweep_schedule, {"by_beat": True}),
-                    ("sync", ours.sync_schedule, {}),  # only so that it begins in time: any task of the stage begins it
+                    ("sync", ours.sync_schedule, {}),  # so that it begins on time; any task of the stage begins it
                 )
                 if line is not None
             },

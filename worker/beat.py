@@ -1,7 +1,7 @@
 """A scheduler for beat that keeps no state on disk.
 
-Celery's own scheduler stores the time of each last run in a file. If the clock was once wrong and ahead, it sends nothing until that
-time comes again; a damaged file ends it. Here a sweep is idempotent, and each minute is swept once, so no state is needed:
+Celery's own scheduler stores the time of each last run in a file. If the clock was ahead once, it sends nothing until that
+time; a damaged file ends it. Here a sweep is idempotent, and each minute is swept once, so no state is needed:
 
 1. At the start, every task is sent once, whatever the time.
 2. After that, a task is due when a slot of its schedule has passed since the last tick. Example, for ``*/5 * * * *``: ticks at 12:04:50
@@ -25,7 +25,7 @@ from worker.schedules import slots_after
 
 log = structlog.get_logger()
 
-#: How long to wait after the broker did not take a task (seconds).
+#: How long to wait after the broker refused a task (seconds).
 RETRY_AFTER = 5.0
 
 

@@ -1,4 +1,4 @@
-"""Explains an error of the broker in plain words. Quotes nothing of the server's answer, the URL or a key.
+"""Explains an error of the broker in plain words. Never quotes the server's answer, the URL or a key.
 
 redis-py shows a refusal as ``server:ResponseError`` and keeps the code in the exception's class or text. So a replica, a key of
 another type and missing rights all look alike, though each has a different remedy.
@@ -47,7 +47,7 @@ _BY_KIND = (
 def broker_fault(error: BaseException) -> str | None:
     """What is wrong and what to do; ``None`` for an error that is not the broker's.
 
-    Kombu and pipelines wrap errors, so causes are examined too. ``AWAY`` is the answer only if no cause says more.
+    Kombu and pipelines wrap errors, so causes are examined too. ``AWAY`` is returned only if no cause has a code.
     """
     seen: set[int] = set()
     current: BaseException | None = error

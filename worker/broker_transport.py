@@ -1,7 +1,7 @@
 """Kombu's Redis transport, made to tolerate foreign entries in its keys.
 
 Kombu assumes that every entry of a queue's list is one of its own messages. Any other entry ends the worker's main process; an entry
-in ``unacked`` is restored and ends it again after each start. Our messages carry nothing but "there is work in this stage", so an
+in ``unacked`` is restored and ends it again after each start. Our messages say only "there is work in this stage", so an
 entry that cannot be read is dropped and logged as ``foreign_entry_dropped``. The next sweep sends a new message.
 """
 
@@ -31,9 +31,9 @@ def _drop(where: str, error: Exception) -> None:
 class QoS(base.QoS):
     """Messages that a worker has received and not acknowledged.
 
-    Where Redis refuses an acknowledgement, Celery logs that and goes on. Kombu would go on to count the message as in hand: a worker that
-    takes as many as it has children would take one less for each, and none in the end. The message itself is restored after the visibility
-    timeout, and does no harm.
+    If Redis refuses an acknowledgement, Celery logs that and continues, but Kombu would still count the message as unacknowledged. A
+    worker takes as many messages as it has children, so with each refusal it would take one less, and finally none. Here the message is
+    no longer counted. It is restored after the visibility timeout, which is harmless.
     """
 
     def ack(self, delivery_tag: Any) -> None:
@@ -56,7 +56,7 @@ class QoS(base.QoS):
         """Restore a message to its queue."""
         try:
             super().restore_by_tag(tag, client, leftmost)
-        except InconsistencyError as error:  # its exchange is gone, as after FLUSHALL
+        except InconsistencyError as error:  # its exchange is gone, for example after FLUSHALL
             self._forget(tag, error)
         except _CONNECTION:
             raise
@@ -93,7 +93,7 @@ class Channel(base.Channel):
 
 
 class Transport(base.Transport):
-    """Delivers what was read to whoever consumes the queue."""
+    """Delivers messages to the consumers of a queue."""
 
     Channel = Channel
 

@@ -1,6 +1,6 @@
 """The time by which the worker decides: read from the database once, then advanced by this process's monotonic clock.
 
-If each worker used its own wall clock, one whose clock is wrong would write to users at night. The database's is the same for all.
+If each worker used its own wall clock, a worker with a wrong clock would write to users at night. All workers share the database's clock.
 """
 
 import time
@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 
 class CarriedClock:
-    """A clock that is set to a known moment and goes on by itself."""
+    """A clock that is set to a known moment and then runs by itself."""
 
     def __init__(self, moment: datetime | None = None) -> None:
         self.set(moment or datetime.now(UTC))

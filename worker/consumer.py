@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 #: The longest wait (seconds).
 LONGEST = 15.0
-#: Without a failure for this long, the waits start at 0 again (seconds).
+#: After this time without an error, the waits start at 0 again (seconds).
 WELL_AFTER = 60.0
 
 

@@ -1,7 +1,7 @@
-"""Wakes a stage some seconds from now, at most once a second whatever asks for it.
+"""Wakes a stage some seconds from now, but at most once a second.
 
-A click plans six checks of its member, and ten thousand customers may click within a minute. The wakes of one stage that fall into the
-same second are one. They live in this process alone: if it ends, or the broker is away, the next sweep wakes the stage, as always.
+A click plans six checks of its member, and ten thousand customers may click within a minute. All wakes of a stage within the same second
+become one. They are kept in memory: if the process ends, or the broker is away, the next sweep wakes the stage.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from math import ceil
 
 
 class DelayedWakes:
-    """The wakes to come of one process; bound to the event loop of its first one."""
+    """The planned wakes of one process; bound to the event loop of its first one."""
 
     def __init__(self, wake: Callable[[str, int], Awaitable[int]]) -> None:
         self._wake = wake
@@ -20,11 +20,11 @@ class DelayedWakes:
 
     @property
     def planned(self) -> int:
-        """How many wakes are to come."""
+        """How many wakes are planned."""
         return len(self._planned)
 
     def plan(self, stage: str, seconds: Iterable[float]) -> None:
-        """Wake one worker of ``stage`` so many seconds from now, or up to a second later; once for each."""
+        """For each of ``seconds``: wake one worker of ``stage`` after that time, or up to a second later."""
         loop = asyncio.get_running_loop()
         for after in seconds:
             key = stage, ceil(loop.time() + after)
@@ -40,10 +40,10 @@ class DelayedWakes:
     def _done(self, task: "asyncio.Future[int]") -> None:
         self._running.discard(task)
         if not task.cancelled():
-            task.exception()  # seen: the next sweep wakes the stage
+            task.exception()  # so that asyncio does not log it; the next sweep wakes the stage
 
     async def close(self) -> None:
-        """Forget what was planned."""
+        """Cancel the planned wakes."""
         for timer in self._planned.values():
             timer.cancel()
         self._planned.clear()

@@ -1,6 +1,6 @@
 """Makes names from data safe to show: in mail, in a push message, on a page and on a terminal.
 
-The name of a bank comes from another system. Two things in it can change how *our* sentence reads:
+The name of a bank comes from another system. Two kinds of characters in it can change how *our* sentence reads:
 
 - **Invisible characters**, such as U+202E (right-to-left override), U+061C, U+200B and U+00AD, tags and fillers.
   They can make one name look like another. :func:`shown` removes them.

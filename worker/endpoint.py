@@ -1,6 +1,6 @@
-"""The application's endpoint for events: posts one event, signed, and says what the endpoint made of it.
+"""The application's endpoint for events: posts one signed event, and returns the endpoint's answer.
 
-It follows no redirect and keeps no cookie. What it knows of an answer is the status and ``Retry-After``; no body is kept.
+It follows no redirect and keeps no cookie. Of an answer only the status and ``Retry-After`` are used.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ _OK = range(200, 300)
 
 
 class Answer(NamedTuple):
-    """What the endpoint made of an event."""
+    """The endpoint's answer to one event."""
 
     accepted: bool
-    #: ``http_200``, or a short word for what went wrong: ``timeout``, ``connect_failed``.
+    #: ``http_200``, or a short word for the error: ``timeout``, ``connect_failed``.
     code: str
-    #: Seconds that it asks us to wait.
+    #: The seconds that the endpoint asks us to wait.
     retry_after: float | None = None
-    #: No request reached it.
+    #: No request reached the endpoint.
     unreachable: bool = False
 
 
@@ -42,7 +42,7 @@ class Endpoint:
         self._slots = asyncio.Semaphore(CONNECTIONS)
 
     async def post(self, event_id: str, body: str, now: datetime) -> Answer:
-        """Post one event. ``now`` is signed along: receivers refuse what is more than five minutes off."""
+        """Post one event. ``now`` is part of what is signed: receivers refuse an event if it differs from their clock by over five minutes."""
         headers = {"Content-Type": "application/json", **self._signer.headers(event_id, body, now)}
         async with self._slots:
             reply = await self._poster.post(self._url, headers=headers, body=body.encode())

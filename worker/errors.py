@@ -8,7 +8,7 @@ quotes a URI, an address, a key or a statement's parameters, so each may be prin
 class WorkerError(Exception):
     """An error that the operator can mend; its text is the line that they see."""
 
-    #: What the ``reconnect`` command exits with.
+    #: The exit code of the ``reconnect`` command.
     exit_code = 1
 
 

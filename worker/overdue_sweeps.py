@@ -1,7 +1,7 @@
 """Logs an error in every worker and in beat while sweeps are overdue.
 
-If beat or cron is dead, no task arrives that could notice it. So every process checks the database by itself, every 15 seconds. A
-worker's main process forks and so must not connect to the database: it lets one of its children check. Beat checks in a thread.
+If beat or cron is dead, no task comes that could notice it. So every process checks the database by itself, every 15 seconds. A
+worker's main process forks, so it must not connect to the database; it asks one of its children to check. Beat checks in a thread.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 #: Time between two checks, each one short query (seconds).
 EVERY = 15.0
-#: After this time without an answer another child is asked, since the first may have died (seconds).
+#: After this time without an answer another child is asked, because the first may have died (seconds).
 ANSWER_WITHIN = 300.0
 #: Time between two log lines while sweeps stay overdue (seconds).
 REPEAT = 600.0
@@ -38,13 +38,13 @@ async def overdue(database: Database, uptime: float) -> str | None:
 
 
 class OverdueLog:
-    """Logs when sweeps become overdue, every ten minutes while they are, and when they are in time again."""
+    """Logs when sweeps become overdue, every ten minutes while they are overdue, and when they are on time again."""
 
     def __init__(self) -> None:
         self._logged_at: float | None = None
 
     def record(self, why: str | None) -> None:
-        """Log the result of a check; ``None`` means in time."""
+        """Log the result of a check. ``None``: sweeps are on time."""
         now = time.monotonic()
         if why is None:
             if self._logged_at is not None:
@@ -56,7 +56,7 @@ class OverdueLog:
 
 
 class SweepWatch(bootsteps.StartStopStep):
-    """The check of a worker: the main process lets a child check, and logs the result."""
+    """The check of a worker: the main process asks a child to check, and logs the result."""
 
     requires = ("celery.worker.components:Pool", "celery.worker.components:Timer")
 
@@ -66,7 +66,7 @@ class SweepWatch(bootsteps.StartStopStep):
         self._log = OverdueLog()
         #: When a child was asked; ``None`` once it has answered. While all children are busy, only one check waits.
         self._asked_at: float | None = None
-        # By name, since an import would be circular: worker.tasks imports worker.app, which names this step.
+        # By name, because an import would be circular: worker.tasks imports worker.app, which names this step.
         self._check = symbol_by_name("worker.tasks:check_overdue_sweeps")
 
     def start(self, worker: Any) -> None:

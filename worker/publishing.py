@@ -1,4 +1,4 @@
-"""Wakes workers: puts tasks into a stage's queue, unless enough wait there already."""
+"""Wakes workers: puts tasks into a stage's queue, unless enough tasks wait there already."""
 
 import asyncio
 from typing import Any
@@ -15,7 +15,7 @@ _RETRY = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.4, "interv
 
 
 def publish(app: Celery, stage: str, n: int, **kwargs: Any) -> int:
-    """Fill a stage's queue up to ``n`` waiting tasks with these arguments; returns how many were added. Example: ``n`` is 4 and 3 wait: 1.
+    """Fill a stage's queue up to ``n`` waiting tasks; returns how many were added. Example: if ``n`` is 4 and 3 wait, 1 is added.
 
     Tasks do not expire: a worker whose clock is ahead would drop them, and an old task does no harm, since it claims rows when it runs.
 

@@ -9,14 +9,14 @@ _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 
 def retry_after(headers: Mapping[str, str], *, longest: float) -> float | None:
-    """Seconds, from 0 to ``longest``; ``None`` for nothing, nonsense and negative numbers."""
+    """The seconds to wait, from 0 to ``longest``; ``None`` if the header is missing, invalid or negative."""
     value = _header(headers, "retry-after")
     if _SECONDS.fullmatch(value):
         return min(float(value), longest)
     until = _date(value)
     if until is None:
         return None
-    # A date is on the server's clock, so it is measured from the server's own idea of now wherever there is one.
+    # A date is by the server's clock, so it is compared with the server's ``Date`` header, if there is one.
     now = _date(_header(headers, "date")) or datetime.now(UTC)
     return min(max((until - now).total_seconds(), 0.0), longest)
 

@@ -1,4 +1,4 @@
-"""What one process owns: its event loop, its database engine, its HTTP session with MX, its channels.
+"""The resources of one process: its event loop, its database engine, its HTTP session with MX, its channels.
 
 A prefork child creates them once, after the fork. Its event loop runs in a thread, and every task of the child runs on that loop.
 Nothing here may be created before the fork: threads, sockets and locks do not survive it.
@@ -35,11 +35,11 @@ T = TypeVar("T")
 #: Puts ``n`` tasks of a stage into its queue; returns how many were put.
 Wake = Callable[[str, int], Awaitable[int]]
 
-#: One call to MX takes no longer, its retries included (seconds).
+#: The longest time of one call to MX, with its retries (seconds).
 MX_CALL_SECONDS = 45.0
 
-#: New objects after which Python collects reference cycles. Its default of 700 is reached with every few requests in flight, and each
-#: collection walks through all live objects: that was a fifth of the time that a member took.
+#: New objects after which Python collects reference cycles. Its default of 700 is reached after a few requests, and each collection
+#: walks through all live objects: that was a fifth of the time for each member.
 GC_AFTER = 10_000
 
 #: How long a cancelled task may take to settle its results and release its leases (seconds).
@@ -50,13 +50,13 @@ class Runtime:
     """The parts of one process; bound to one event loop."""
 
     def __init__(self, settings: Settings, *, wake: Wake, database: Database | None = None) -> None:
-        """``database``: one with other limits than the default. Raises :class:`~worker.errors.WorkerError` if a key or a file cannot be used.
+        """``database``: replaces the default one, for other limits. Raises :class:`~worker.errors.WorkerError` if a key or a file cannot be used.
 
-        Nothing here connects. What may raise is created first, so that nothing has to be closed again.
+        Nothing here connects. Parts whose creation may raise come first, so that nothing must be closed then.
         """
         self.settings = settings
         self.wake = wake
-        #: Wakes that are to come, for what a click or the end of OAuth plans.
+        #: Wakes at a later moment, for example for the checks after a click.
         self.delayed_wakes = DelayedWakes(wake)
         self.vault = Vault(settings)
         self.channels = open_channels(settings, data_patience=MAIL_ANSWER_SECONDS)
@@ -64,14 +64,14 @@ class Runtime:
         self.database.on_events = lambda: self.delayed_wakes.plan("events", (0,))
         #: How long one call to MX may take (seconds). It ends well before the lease of its row.
         self.mx_deadline = min(MX_CALL_SECONDS, settings.lease_seconds / 2)
-        #: Where events go; ``None``: nowhere.
+        #: The endpoint for events; ``None``: events are off.
         self.endpoint = Endpoint(settings) if settings.events_url is not None else None
         self.pacing = Pacing(settings)
         self.mx: Mx = MxClient(settings, deadline=self.mx_deadline, pacing=self.pacing)
         self.clock = CarriedClock()
         self.rng = SystemRandom()
         self.stopping = asyncio.Event()
-        #: Stands in the rows that this process has leased.
+        #: Written into the rows that this process leases.
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}"
 
     def run_ends_at(self) -> float:
@@ -110,7 +110,7 @@ class LoopThread:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine and return its result. If the caller is interrupted (a soft time limit), the coroutine is cancelled and tidies up."""
+        """Run a coroutine and return its result. If the caller is interrupted (a soft time limit), the coroutine is cancelled and cleans up."""
         tidied_up = threading.Event()
 
         async def job() -> T:

@@ -43,4 +43,4 @@ def overdue_since(line: str, last: datetime, now: datetime) -> datetime | None:
     12:00:02. The next slots are 12:05 and 12:10. From 12:10:30 on sweeps are overdue, and the answer is 12:10.
     """
     slots = slots_after(line, last, 2)
-    return slots[1] if len(slots) == 2 and slots[1] + LATE < now else None  # noqa: PLR2004 - the two of them
+    return slots[1] if len(slots) == 2 and slots[1] + LATE < now else None  # noqa: PLR2004 - both slots

@@ -1,11 +1,11 @@
 """Signs what we post to the application: the three headers of Standard Webhooks.
 
-    webhook-id: evt_…            the same at every attempt, so a receiver drops doubles by it
-    webhook-timestamp: 17…       Unix seconds of this attempt; receivers refuse what is older than five minutes
+    webhook-id: evt_…            the same at every attempt, so a receiver can drop duplicates
+    webhook-timestamp: 17…       Unix seconds of this attempt; receivers refuse one older than five minutes
     webhook-signature: v1,… v1,… HMAC-SHA256 over ``id.timestamp.body``, once under each of the first two keys
 
-Two signatures let keys be changed without a pause: the new key stands first and the old one second until every receiver has
-the new one. A receiver accepts a message if one signature fits.
+Two signatures allow a change of keys without a pause: the new key is first and the old one second, until every receiver has the
+new one. A receiver accepts a message if one signature is right.
 """
 
 import base64
@@ -24,7 +24,7 @@ SIGNING = 2
 
 
 def is_key(text: str) -> bool:
-    """Whether this is ``whsec_`` and 24 to 64 bytes in base64. The library skips letters that are not base64, so it is asked here."""
+    """Whether this is ``whsec_`` and 24 to 64 bytes in base64. The library ignores characters that are not base64, so they are checked here."""
     if not text.startswith(PREFIX):
         return False
     try:
@@ -35,13 +35,13 @@ def is_key(text: str) -> bool:
 
 
 class Signer:
-    """Signs with the first two of ``EVENTS_SECRETS``."""
+    """Signs with the first two of the secrets: ``EVENTS_SECRETS``, or the messenger's."""
 
     def __init__(self, secrets: Sequence[SecretStr]) -> None:
         self._keys = [Webhook(secret.get_secret_value()) for secret in secrets[:SIGNING]]
 
     def headers(self, message_id: str, body: str, now: datetime) -> dict[str, str]:
-        """The headers of one attempt. ``body`` is what is sent, to the byte, as UTF-8; ``now`` is UTC and aware."""
+        """The headers of one attempt. ``body`` must be exactly the text that is sent, as UTF-8; ``now`` is UTC and aware."""
         return {
             "webhook-id": message_id,
             "webhook-timestamp": str(int(now.timestamp())),

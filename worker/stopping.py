@@ -1,19 +1,19 @@
-"""How the children of a worker learn that the worker shall stop, or that its main process died.
+"""How the children of a worker notice that the worker is to stop, or that its main process died.
 
-On SIGTERM Celery's main process lets the children finish their tasks. A run should do less: finish what it has begun, and release
-the rows that it has not begun. So every child watches a pipe. The main process closes the writing end when a shutdown begins; the
-kernel closes it if the main process is killed. A child that hangs then is ended after :data:`WITHOUT_MAIN`, because nobody else would
-ever end it.
+On SIGTERM Celery's main process lets the children finish their tasks. A run should do less: finish the rows that it has begun, and
+release the others. So every child watches a pipe. The main process closes the writing end when a shutdown begins; the
+kernel closes it if the main process is killed. A child that hangs then ends itself after :data:`WITHOUT_MAIN`, because no other process
+would end it.
 
 Process groups, containers and systemd units often send SIGTERM to every process, and a closed terminal sends SIGHUP. With the
-default handler a child would die in the middle of a message. So a child obeys these signals only if its main process sent them
+default handlers a child would die in the middle of a message. So a child obeys these signals only if its main process sent them
 (a cold shutdown, a time limit):
 
 1. The main process blocks them around every fork. A child starts with them blocked, so none can kill it early.
 2. They stay blocked in the child. A thread waits for each signal and checks who sent it.
 
-A signal handler would not do: Celery's pool resets a child's handlers after the fork and sets its own later, and between the two a
-signal would kill the child.
+A signal handler is not enough: Celery's pool resets a child's handlers after the fork and sets its own later. A signal in between
+would kill the child.
 """
 
 import os
@@ -29,9 +29,9 @@ ENDING = frozenset({signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP})
 #: The exit code of a child that its main process ends: 143, as a shell shows a process that SIGTERM ended.
 TERMINATED = 128 + signal.SIGTERM
 
-#: A child may go on for so long after its main process died (seconds). A run that is told to stop takes up to 20.
+#: A child ends itself this long after its main process died (seconds). A run that is told to stop takes up to 20.
 WITHOUT_MAIN = 90.0
-#: How often a child looks whether its main process is there (seconds).
+#: How often a child checks whether its main process still runs (seconds).
 LOOK_EVERY = 5.0
 
 
@@ -40,9 +40,9 @@ class _Pipe:
     reading: int
     #: ``None`` once it is closed. Closing the number twice could close another file that got the same number.
     writing: int | None
-    #: The process that made it, which is the worker's main process.
+    #: The process that made the pipe: the worker's main process.
     maker: int
-    #: Whether the fork that is under way is made by the main process.
+    #: Whether the current fork is made by the main process.
     forks: bool = False
 
     def close_writing(self) -> None:
@@ -70,7 +70,7 @@ def announce() -> None:
 
 
 def watched() -> int | None:
-    """The end of the pipe that becomes readable when the worker shall stop; ``None`` outside of a worker."""
+    """The end of the pipe that becomes readable when the worker is to stop; ``None`` outside of a worker."""
     return _pipe.reading if _pipe is not None else None
 
 
@@ -93,7 +93,7 @@ def _unblock() -> None:
 def _in_child() -> None:
     """Obey the main process from now on. A process that a child forked is left alone.
 
-    The parent's number does not tell them apart: the main process may have died since the fork.
+    The parent's process id does not show who forked: the main process may have died since the fork.
     """
     if _pipe is None or not _pipe.forks:
         return
@@ -114,7 +114,7 @@ def _obey_main(main: int) -> None:
 if hasattr(signal, "sigtimedwait"):
 
     def _take_one(main: int) -> bool:
-        """Wait for a signal, for :data:`LOOK_EVERY`; returns whether the main process sent one."""
+        """Wait :data:`LOOK_EVERY` for a signal; returns whether the main process sent one."""
         taken = signal.sigtimedwait(ENDING, LOOK_EVERY)
         return taken is not None and taken.si_pid == main
 

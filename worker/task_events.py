@@ -1,7 +1,7 @@
 """Adds the reason to the event of a failed task, so that Flower shows it.
 
-Flower's list has a column for results. Celery's ``task-failed`` event carries no result, so the column would be empty. Ours carries
-the exception's text there.
+Flower's list has a column for results. Celery's ``task-failed`` event has no result, so the column would be empty. Our event has the
+exception's text as its result.
 """
 
 import re
@@ -13,7 +13,7 @@ _REPR = re.compile(r"\w+\((?P<quote>['\"])(?P<text>.*)(?P=quote),?\)", re.DOTALL
 
 
 class StageRequest(Request):
-    """A received task, whose ``task-failed`` event has the reason in ``result``."""
+    """A received task whose ``task-failed`` event has the reason in ``result``."""
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's name
         """Send an event of this task."""

@@ -1,30 +1,31 @@
-"""How long a task may take. The runner keeps to the first three moments, and Celery's limits lie behind them.
+"""How long a task may take. The runner observes the first three limits; Celery's limits come after them.
 
 ================================= ==================================================== ==========================
 after                             what ends                                            with ``RUN_SECONDS=30``
 ================================= ==================================================== ==========================
-``RUN_SECONDS``                   claims. All parts of one task share this moment.     30 s
-+ :data:`BEGIN_SECONDS`           beginning what was claimed; the rest is handed back  45 s
-+ :data:`ANSWER_SECONDS`          what was begun; what still goes on is handed back    230 s
+``RUN_SECONDS``                   no more claims; all parts of a task share this       30 s
++ :data:`BEGIN_SECONDS`           no job is begun; those that wait are handed back     45 s
++ :data:`ANSWER_SECONDS`          running jobs are cancelled and handed back           230 s
 + :data:`SETTLE_SECONDS`          the task: Celery's soft limit                        240 s
 + :data:`CANCEL_SECONDS`          the child: Celery's hard limit                       300 s
 ================================= ==================================================== ==========================
 
-A task that met the soft limit would leave no successor, and what it has left would wait for the next sweep.
+A task that reached the soft limit would wake no successor, and its remaining rows would wait for the next sweep.
 """
 
-#: After ``RUN_SECONDS`` what was claimed is begun for so long.
+#: How long claimed jobs are still begun after ``RUN_SECONDS``.
 BEGIN_SECONDS = 15.0
-#: How long a mail server may take to answer after the text of a mail. RFC 5321 asks for ten minutes, but by default a task lasts four. If the answer is later, the message is recorded as ``unknown`` and not sent again, unless ``AMBIGUOUS_SENDS`` is ``resend``.
+#: How long a mail server may take to answer after the text of a mail. RFC 5321 asks for ten minutes, but by default a task lasts four. If
+#: the answer comes later, the message is recorded as ``unknown`` and not sent again, unless ``AMBIGUOUS_SENDS`` is ``resend``.
 MAIL_ANSWER_SECONDS = 180.0
-#: How long the last jobs may take. Those of deliver take longest: a mail that has just been begun.
+#: How long the jobs that were begun last may take. A mail of deliver takes longest.
 ANSWER_SECONDS = MAIL_ANSWER_SECONDS + 5.0
-#: How long it may take to write results and to hand back the rest.
+#: How long writing results and handing back jobs may take.
 SETTLE_SECONDS = 10.0
-#: How long a task that met the soft limit may take to be cancelled.
+#: How long cancelling a task at the soft limit may take.
 CANCEL_SECONDS = 60
 
-#: A sweep has no ``RUN_SECONDS``: it may take so long however small they are.
+#: The least soft limit (seconds). A sweep does not depend on ``RUN_SECONDS``, so it may always take this long.
 _LEAST = 240
 
 
@@ -39,5 +40,5 @@ def hard_limit(run_seconds: int) -> int:
 
 
 def visibility_timeout(run_seconds: int) -> int:
-    """When a message counts as lost with its worker (seconds): after three times the longest task."""
+    """After how long an unacknowledged message is delivered again (seconds): three times the hard limit."""
     return 3 * hard_limit(run_seconds)

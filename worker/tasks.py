@@ -59,7 +59,7 @@ def run(stage: str, job: Callable[[Runtime], Coroutine[Any, Any, str]]) -> str:
     try:
         report = process().run(job)
     except WorkerError as error:
-        log.error("stage_failed", stage=stage, why=str(error))  # noqa: TRY400 - a traceback may quote what no log may hold
+        log.error("stage_failed", stage=stage, why=str(error))  # noqa: TRY400 - a traceback may quote a secret
         raise StageFailed(f"{stage}: {error}") from None
     except Exception as error:  # noqa: BLE001 - the text of any other exception may hold a secret
         log.error("stage_failed", stage=stage, why=cause_of(error), at=place_of(error.__traceback__))  # noqa: TRY400
@@ -76,7 +76,7 @@ class StageTask(Task):  # type: ignore[type-arg]  # it takes none at run time
 
 @app.task(base=StageTask, name="reconnect.sweep")
 def run_sweep(*, by_beat: bool = False) -> str:
-    """One sweep. ``by_beat``: at most one sweep a minute, so two beats sweep once."""
+    """One sweep. ``by_beat``: at most one sweep a minute, so that two beats cause one sweep."""
 
     async def job(runtime: Runtime) -> str:
         now: datetime = await runtime.set_clock()
@@ -111,9 +111,9 @@ def run_sync() -> str:
 
 
 async def read_hints_and_list(runtime: Runtime) -> str:
-    """The members that MX's webhooks named, then the list of all users and members, if one is unfinished or due.
+    """Read the members of due hints, then work on the sync of all users and members, if one is unfinished or due.
 
-    They share ``RUN_SECONDS``. Where there is a list to go on with, hints take half of them at most, so that they never keep it waiting.
+    Both share ``RUN_SECONDS``. If there is a sync to work on, hints get at most half of the time, so that the sync is never held up.
     """
     ends_at = runtime.run_ends_at()
     share = runtime.settings.run_seconds / 2 if await is_wanted(runtime, await runtime.set_clock()) else 0.0
