@@ -5,7 +5,7 @@
 | ``reading`` | What is this mail: a report, a complaint, a bounce in an unknown form, something else? |
 | ``dsn``, ``plain``, ``feedback`` | What does each form of report say about each recipient? |
 | ``evidence`` | Does a refusal mean that the address does not exist? |
-| ``tracing`` | Which of our mails is it about, and is the report genuine? |
+| ``tracing`` | Which of our mails is the report about, and is it genuine? |
 | ``parts``, ``report`` | How is a part read as text? What does a report consist of? |
 """
 

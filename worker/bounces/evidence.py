@@ -46,7 +46,7 @@ _FULL = re.compile(
     r"\b(?:mail ?box|inbox|box|folder|account|disk|system|storage|drive|user)\b.{0,40}\bfull\b|\bfull (?:mail ?box|inbox)|quota|over.?quota|storage|insufficient (?:disk|system|space)|not enough space|mailbox (?:size|limit)|exceed",
     re.IGNORECASE,
 )
-#: Words of causes other than the address. They count more than any code.
+#: Words of causes other than the address. They override any code.
 _NOT_THE_ADDRESS = re.compile(
     r"spam|junk|\bbulk\b|block|black.?list|deny.?list|\brbl\b|dnsbl|reputation|polic(?:y|ies)|preferences|dmarc|\bdkim\b|\bspf\b|\bptr\b"
     r"|reverse|\brdns\b|relay|authenti|sender|from address|mail from|originat|\brate\b|too (?:many|much|large|big|old)|throttl|limit"
@@ -57,7 +57,7 @@ _NOT_THE_ADDRESS = re.compile(
     re.IGNORECASE,
 )  # fmt: skip
 _WHO = r"(?:user|recipient|mailbox|account|addressee|alias|person|customer|local part|userid)"
-#: Words that count only in an answer with a code. Without one they are the reporting server's headline ("User unknown").
+#: Words that count only in an answer with a code. Without a code they are the reporting server's headline ("User unknown").
 _IN_AN_ANSWER = re.compile(
     rf"\b{_WHO}s? ?(?:\S{{1,64}} )?(?:is |are |was |has )?(?:unknown|not known|not found|non-?existent|invalid|not valid|not exist)\b"
     r"|\bnot (?:our|a) (?:user|customer)\b|\baddress .{0,40}(?:not found|unknown|does not exist)\b",

@@ -1,11 +1,11 @@
 """Reads one mail of the bounce mailbox: what kind it is, and what it reports. In this order:
 
-1. The fields of RFC 3464, in any part; with the report's text, if the fields give no reason.
+1. The fields of RFC 3464, in any part. If they give no reason, the report's text is used too.
 2. A complaint (RFC 5965).
 3. Plain text, if the mail looks like a bounce.
 
-Automatic replies (out of office, RFC 3834) are not reports. Anybody can send a mail here, so a mail is read only up to a limit, and
-a hostile one gives :class:`~worker.bounces.report.Unreadable` at worst.
+Automatic replies (out of office, RFC 3834) are not reports. Anyone can send a mail here. So a mail is read only up to a limit, and the
+worst result of a hostile mail is :class:`~worker.bounces.report.Unreadable`.
 """
 
 import re
@@ -232,7 +232,7 @@ def _looks_like_bounce(mail: Message) -> bool:
 
 
 def _is_auto_reply(mail: Message) -> bool:
-    """Whether it has the field of RFC 3834, an older field, or the subject of an automatic reply."""
+    """Whether the mail has the field of RFC 3834, an older field, or the subject of an automatic reply."""
     if str(mail.get("Auto-Submitted") or "").strip().lower().startswith("auto-replied"):
         return True
     older = any(mail.get(name) for name in ("X-Autoreply", "X-Autorespond", "X-Auto-Response", "X-Autoresponder"))

@@ -46,7 +46,7 @@ class Report:
     tokens: tuple[str, ...] = ()
     #: Normalised addresses: first the one that we wrote to, then the one that it was forwarded to.
     addresses: tuple[str, ...] = ()
-    #: The sender in the returned headers, normalised. It proves nothing, because anybody can write it.
+    #: The sender in the returned headers, normalised. It proves nothing, because anyone can write it.
     sender: str | None = None
 
     def __repr__(self) -> str:  # without the addresses

@@ -1,10 +1,10 @@
 """Finds the mail that a report is about, and rejects forged reports.
 
 Each of our mails has a token of 128 bits: in ``Message-ID``, in ``X-Reconnect-Id`` and, with ``BOUNCE_ADDRESS``, in the envelope
-sender (VERP). The token is a hash of the message's key, so only somebody who has seen the mail knows it. A report is believed if it
+sender (VERP). The token is a hash of the message's key, so only someone who has seen the mail knows it. A report is believed if it
 returns the token in one of these places. Amazon SES and Outlook.com replace ``Message-ID``, but return ``X-Reconnect-Id``.
 
-From and To can trace a report to a mail too, but anybody can guess them. Such a report is counted and suppresses no address.
+From and To can trace a report to a mail too, but anyone can guess them. Such a report is counted, but suppresses no address.
 """
 
 import re

@@ -1,7 +1,8 @@
 """Reads the file of `reconnect import`: CSV or JSON, one member a row. Every problem is reported with its line.
 
 ``cells`` has the rules for each column. ``csv_rows`` and ``json_rows`` read row by row and report bad rows; ``lines`` gives them the
-lines. ``institutions`` reads the file of `reconnect institutions`. ``columns`` is the fast path: it reads a thousand lines of CSV at once, column by column, if all of them are good.
+lines. ``columns`` is the fast path: it reads a thousand lines of CSV at once, column by column, if all of them are good.
+``institutions`` reads the file of `reconnect institutions`, and ``webhooks`` the body of a webhook of MX.
 """
 
 from worker.intake.cells import COLUMNS

@@ -1,4 +1,4 @@
-"""The rules for each column of an import: what a cell may hold, and the value that it becomes."""
+"""The rules for each column of an import: which cells are allowed, and which value a cell becomes."""
 
 import re
 import unicodedata
@@ -31,7 +31,7 @@ MEMBER_COLUMNS = (
 DEVICE_COLUMNS = ("device_kind", "device_address")
 COLUMNS = ("user_guid", "member_guid", *MEMBER_COLUMNS, *USER_COLUMNS, *DEVICE_COLUMNS)
 
-#: What programs write for a missing value. Without this check a bank would be called NULL.
+#: Words that programs write for a missing value. Without this check a bank would be called NULL.
 _NOTHINGS = {"null", "\\n", "nan", "none", "n/a", "#n/a", "<na>", "nil", "nat", "undefined", "(null)", "[null]"}
 _LOCALE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
 _STATUS = re.compile(r"[A-Z_]{1,64}")
@@ -43,7 +43,7 @@ LONGEST = {"institution_code": 128, "institution_name": 200, "device_address": 4
 
 
 def value_of(name: str, cell: object, *, own_ids: bool = False) -> Any:
-    """The value of a cell; ``ValueError`` if the column may not hold it. ``own_ids``: of GUIDs, see :func:`slices`."""
+    """The value of a cell; ``ValueError`` if it is not allowed in this column. ``own_ids``: see :func:`worker.intake.columns.slices`."""
     if isinstance(cell, list | dict):
         raise ValueError("must be one value")  # noqa: TRY004 - a bad cell is a ValueError like any other
     value = cell.strip() if isinstance(cell, str) else cell
@@ -129,7 +129,7 @@ def _integer(value: object) -> int:
 
 @lru_cache(maxsize=4096)
 def _moment(value: object) -> datetime:
-    """A moment. One that means *never*, such as 9999-12-31, is refused: an empty cell says the same without doubt."""
+    """A moment. One that means *never*, such as 9999-12-31, is refused; an empty cell means the same and is unambiguous."""
     moment = read_moment(value) if isinstance(value, str) else None
     if moment is None:
         raise ValueError(f"{shown_value(value)} is no moment such as 2026-11-01T09:30:00Z, from 1990 on")

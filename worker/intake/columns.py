@@ -1,10 +1,10 @@
 """The fast path of an import: reads a file column by column, 1,000 lines at a time.
 
-Nearly every line of an import is good. If all lines of a block are, their cells are read column by column. Any other block is read by
-:mod:`worker.intake.csv_rows`. Only that module reports problems, so both paths agree on what a row says.
+Nearly every line of an import is good. If all lines of a block are good, their cells are read column by column. Any other block is read
+by :mod:`worker.intake.csv_rows`. Only that module reports problems, so both paths read a row alike.
 
 Why there are two readers: a million rows of 13 columns take 3.1 s of CPU column by column and 21.7 s row by row. COPY of the same file
-takes 2.5 s, its server included, and an import may take five times that. With the second reader alone, reading takes nine times COPY.
+takes 2.5 s with its server, and an import may take five times that. With the second reader alone, reading takes nine times as long as COPY.
 """
 
 import csv
@@ -43,7 +43,8 @@ class ColumnBatch:
 def slices(path: Path, size: int, *, own_ids: bool = False) -> Iterator[ColumnBatch | Problem | Note]:
     """The rows of a file in batches of ``size`` to ``size`` + 1,000, and the problems in it.
 
-    ``own_ids``: users and members may be named by the client's own ids (``Settings.own_ids``). A batch is shorter if a row with other columns follows. Raises :class:`UsageError` if the file is neither CSV nor JSON.
+    ``own_ids``: users and members may be named by own ids (``Settings.own_ids``). A batch is shorter if a row with other columns
+    follows. Raises :class:`UsageError` if the file is neither CSV nor JSON.
     """
     with opened(path) as lines:
         kept: dict[str, list[Any]] = {}
@@ -157,7 +158,7 @@ _EACH: dict[str, tuple[str, int]] = {
     "member_guid": (MEMBER.pattern, MAX_LENGTH),
     "email": (_MAIL, 200),
 }
-#: The same where users and members may be named by the client's own ids.
+#: The same if users and members may be named by own ids.
 _OWN: dict[str, tuple[str, int]] = {
     "user_guid": (f"(?!MBR-){OWN_ID.pattern}", MAX_LENGTH),
     "member_guid": (f"(?!USR-){OWN_ID.pattern}", MAX_LENGTH),

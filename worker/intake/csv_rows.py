@@ -36,7 +36,7 @@ class CsvRows:
         self.separator, names = _header(header)
         #: The number of cells in a line.
         self.width = len(names)
-        #: The known columns: the place in a line, the name, and the function that reads a cell.
+        #: The known columns: index in a line, name, and the function that reads a cell.
         self.columns: Sequence[tuple[int, str, Callable[[str], Any]]] = [
             (place, name, reader(name, own_ids=own_ids)) for place, name in enumerate(names) if name in COLUMNS
         ]

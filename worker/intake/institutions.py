@@ -21,7 +21,7 @@ _DIGITS = re.compile(r"\d{1,9}")
 
 
 def is_of_institutions(path: Path) -> bool:
-    """Whether a file has these columns, and none of a member. ``False`` for what cannot be read twice, such as a pipe."""
+    """Whether a file has these columns, and none of a member. ``False`` for a pipe or other file that cannot be read twice."""
     if path == STDIN or not path.is_file():
         return False
     with opened(path) as lines:

@@ -36,7 +36,7 @@ def json_rows(lines: Lines, *, own_ids: bool = False) -> Iterator[Row | Problem 
 
 
 def objects(lines: Lines) -> Iterator[tuple[int, Any]]:
-    """The values of the text with their line numbers; a :class:`Problem` in the place of one that is no JSON."""
+    """The values of the text with their line numbers; a :class:`Problem` in place of a value that is not JSON."""
     return _array(lines) if _is_array(lines) else _by_line(lines)
 
 
@@ -64,10 +64,10 @@ def _by_line(lines: Lines) -> Iterator[tuple[int, Any]]:
 
 
 def _array(lines: Lines) -> Iterator[tuple[int, Any]]:
-    """The values of an array, or of a series of objects, with their line numbers. After a bad value, reading goes on at the next ``{``.
+    """The values of an array, or of a series of objects, with their line numbers. After a bad value, reading continues at the next ``{``.
 
-    An array that is never closed was cut off, so the rows behind it are missing: that is a problem of its own. What stands behind the
-    closing bracket is not read.
+    An array that is never closed was cut off, so the rows after it are missing: that is a problem of its own. Text after the closing
+    bracket is ignored.
     """
     text, at, number, counted = "", 0, 1, 0
     is_array = lines.start() == "["

@@ -1,9 +1,9 @@
 """Reads the body of a webhook of MX as hints.
 
 A webhook has no id, no time and no signature. MX repeats one up to 12 times within about a day, so it may be late, doubled or out of
-order. So a hint says one thing: read this member at MX. What else the body says is kept as words for operators, and never acted on.
+order. So a hint means only: read this member at MX, or this user's members. The other fields are stored for operators and not acted on.
 
-Fields may be null, missing or new. A body that names no member is a hint too: it is counted and shown.
+Fields may be null, missing or new. A body that names neither becomes a hint too, which is counted and shown.
 """
 
 import hashlib
@@ -17,18 +17,18 @@ import msgspec
 from worker.mx.identifiers import is_member_guid, is_user_guid
 from worker.store.hints.arriving import OTHER, UNREADABLE, Hint
 
-#: Bytes of a body. MX's own have less than 1 KB.
+#: The most bytes of a body. MX's have less than 1 KB.
 MOST_BYTES = 65_536
-#: Hints in one body, where it is a list of them.
+#: The most hints in one body, if it is a list.
 _MOST_HINTS = 1_000
-#: Values of a body that are looked through for a GUID.
+#: The most values of a body that are searched for a GUID.
 _MOST_VALUES = 1_000
 _WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _NOT_LETTERS = re.compile(r"[^a-z]")
 
 
 def hints_in(body: bytes) -> list[Hint]:
-    """The hints in a body: one, or as many as its list has. What is no JSON object is one of the kind :data:`UNREADABLE`."""
+    """The hints in a body: one, or one for each entry of a list. Anything but a JSON object becomes a hint of the kind :data:`UNREADABLE`."""
     try:
         said = _parsed(body)
         if isinstance(said, list) and said and len(said) <= _MOST_HINTS:
@@ -39,7 +39,7 @@ def hints_in(body: bytes) -> list[Hint]:
 
 
 def _parsed(body: bytes) -> Any:
-    """Strictly and fast; what that refuses (a byte-order mark, a NaN) as leniently as Python reads it."""
+    """Parse with msgspec, which is strict and fast; if it refuses (a byte-order mark, a NaN), with Python's lenient parser."""
     try:
         return msgspec.json.decode(body)
     except ValueError:
@@ -66,7 +66,7 @@ def _hint(said: Any) -> Hint:
 
 
 def _word(value: object) -> str | None:
-    """A word, known or not, in upper case; never text that a log or a column could trip over."""
+    """A word in upper case, known or not; ``None`` for any other text, which might not suit a log or a column."""
     return value.upper() if isinstance(value, str) and _WORD.fullmatch(value) else None
 
 

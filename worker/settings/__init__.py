@@ -1,8 +1,8 @@
-"""The settings, read from the environment and from ``.env`` in the working directory. A setting is added in ``fields``.
+"""The settings, read from the environment and from ``.env`` in the working directory.
 
-``fields`` has every setting with its reason, ``push`` those of the push services, ``web``, ``events`` and ``messenger`` those of the web process and of what
-is posted to the application. ``values`` and ``urls`` parse settings that are not
-plain text. ``env_file`` reads ``.env``. ``loading`` builds :class:`Settings` and reports errors.
+Settings of the push services are in ``push``, of the web process in ``web``, of events in ``events``, of the messenger in ``messenger``, and
+all others in ``fields``. ``values`` and ``urls`` parse settings that are not plain text. ``env_file`` reads ``.env``. ``loading`` builds
+:class:`Settings` and reports errors.
 """
 
 from worker.settings.fields import Settings

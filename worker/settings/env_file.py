@@ -96,7 +96,7 @@ def misread(path: Path, names: Iterable[str]) -> Values:
     text = _text(path)
     try:
         theirs = parse(text or "")
-    except ValueError:  # an open quote, with which honcho itself would have failed
+    except ValueError:  # an open quote; honcho itself would have failed on it
         return {}
     ours = {} if text is None else _parsed(path, text)
     known = {name.upper() for name in names}
@@ -120,7 +120,7 @@ def strangers(known: Collection[str], in_file: Collection[str], environment: Col
         family = next((ours for ours in _OURS if from_file and name.startswith(ours)), None)
         meant = _nearest(name, known, _NEAR)
         if meant is None and family == "SMTP_":
-            meant = "SMTP_URL"  # which holds host, port, user and password
+            meant = "SMTP_URL"  # it contains host, port, user and password
         elif meant is None and family:
             meant = _nearest(name, tuple(other for other in known if other.startswith(family)), 0.0)
         if meant is None or (not from_file and meant in given):

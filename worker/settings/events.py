@@ -17,7 +17,7 @@ def _keys(value: object) -> object:
 class EventsSettings(BaseModel):
     """A part of :class:`worker.settings.Settings`."""
 
-    #: Secret, since a path or a query may be what lets a caller in.
+    #: A secret, because path and query may contain a credential.
     events_url: SecretStr | None = Field(
         None,
         description="Where events are posted to: one address of your application. https, unless it is loopback. Unset: no events.",

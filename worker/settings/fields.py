@@ -1,7 +1,7 @@
-"""Every setting: its type, default, reason and validation.
+"""The settings: type, default, reason and validation of each.
 
-Those of push, of the web process and of events are in :mod:`worker.settings.push`,
-:mod:`~worker.settings.web` and :mod:`~worker.settings.events`.
+Those of push, of the web process, of events and of the messenger are in :mod:`worker.settings.push`, :mod:`~worker.settings.web`,
+:mod:`~worker.settings.events` and :mod:`~worker.settings.messenger`.
 """
 
 import fnmatch
@@ -437,7 +437,7 @@ class Settings(EventsSettings, WebSettings, PushSettings, MessengerSettings, Bas
     @field_validator("*")
     @classmethod
     def _is_text(cls, value: Any) -> Any:
-        """Refuse control characters, which come from a damaged file, and lone surrogates, which stand for bytes that are not UTF-8."""
+        """Refuse control characters, which come from a damaged file, and lone surrogates, which represent bytes that are not UTF-8."""
         for item in value if isinstance(value, tuple) else (value,):
             text = item.get_secret_value() if isinstance(item, SecretStr) else item
             if isinstance(text, str | Path) and any(
@@ -448,7 +448,7 @@ class Settings(EventsSettings, WebSettings, PushSettings, MessengerSettings, Bas
 
     @property
     def own_ids(self) -> bool:
-        """Whether users and members may be named by the client's own ids, by ``MX_API``."""
+        """Whether users and members may be named by own ids; depends on ``MX_API``."""
         return self.mx_api in MX_OWN_IDS
 
     @property
@@ -466,7 +466,7 @@ class Settings(EventsSettings, WebSettings, PushSettings, MessengerSettings, Bas
 
     @property
     def client_redirect_url(self) -> str | None:
-        """Where MX sends the customer at the end of OAuth: ``MX_CLIENT_REDIRECT_URL``, or, from an app, our own page of the end."""
+        """Where MX sends the customer at the end of OAuth: ``MX_CLIENT_REDIRECT_URL``; without it, for an app, our page ``/done``."""
         if (
             self.mx_client_redirect_url is None
             and self.mx_referral_source == "APP"
@@ -476,7 +476,7 @@ class Settings(EventsSettings, WebSettings, PushSettings, MessengerSettings, Bas
         return self.mx_client_redirect_url
 
     def uri_host_is_allowed(self, host: str) -> bool:
-        """Whether ``MX_ALLOWED_URI_HOSTS`` lets a URI to this host through."""
+        """Whether ``MX_ALLOWED_URI_HOSTS`` allows a URI to this host."""
         patterns = self.mx_allowed_uri_hosts
         return not patterns or any(fnmatch.fnmatchcase(host.lower(), pattern.lower()) for pattern in patterns)
 

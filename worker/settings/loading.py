@@ -51,6 +51,6 @@ def _problem(item: Any) -> str:
     text = str(item["msg"]).removeprefix("Value error, ")
     if text == "is missing":
         return _problem(item | {"type": "missing"})
-    if not name:  # a problem of several settings together names them in its text
+    if not name:  # a problem that concerns several settings names them in its text
         return text
     return f"{name} {text}" if text.startswith("is missing") else f"{name}: {text}"

@@ -242,7 +242,7 @@ def service_url(text: str, example: str) -> str:
 
 
 def endpoint_url(text: str, example: str) -> str:
-    """One address that is posted to, unchanged: its path and query may be part of what lets a caller in. https, or http on loopback."""
+    """One URL that is posted to, unchanged, because path and query may contain a credential. Must be https; http is allowed on loopback."""
     if not text.isascii():
         raise ValueError(f"expected a URL such as {example}, with other letters percent-encoded")
     return _over_tls(text, f"expected a URL such as {example}", "what is posted")

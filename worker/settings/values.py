@@ -27,7 +27,7 @@ MX_BASE_URLS = {
     "platform": ("https://int-api.mx.com", "https://api.mx.com"),
 }
 
-#: The flavours that let users and members be named by the client's own ids.
+#: The flavours in which users and members may be named by own ids.
 MX_OWN_IDS = frozenset({"platform"})
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
