@@ -1,7 +1,6 @@
 """The part of MX's API that a reconnection needs: windows, members, their status, and lists; in every flavour.
 
-It checks what a client can get wrong: credentials and version (:mod:`worker.sandbox.speech`), the endpoint's parameters and which of
-them go together.
+It checks a request's credentials and version (:mod:`worker.sandbox.speech`), its parameters, and which parameters may be combined.
 """
 
 import asyncio
@@ -22,7 +21,7 @@ from worker.sandbox.script import Step
 from worker.sandbox.speech import Keys, Refused, Speech, understood
 from worker.sandbox.upstream_fault import UpstreamFault
 
-#: The ``state`` in hostile URIs. Any will do, since nobody opens one.
+#: The ``state`` in hostile URIs. The value does not matter, because no test opens one.
 _NO_STATE = "d273e4f71bc095cf16c4acbee011caf4"
 
 
@@ -52,7 +51,7 @@ class Bank:
         """MX's paths, the most frequent one first."""
         member = "/users/{user_guid}/members/{member_guid}"
         return [
-            # Without HEAD, which would make a window.
+            # Without HEAD, which would mint a window.
             web.get(f"{member}/oauth_window_uri", self._endpoint("window", self._window), allow_head=False),
             web.get(member, self._endpoint("read", self._member)),
             web.get(f"{member}/status", self._endpoint("read", self._status)),
@@ -63,7 +62,7 @@ class Bank:
     def _endpoint(
         self, endpoint: Endpoint, handler: _Handler
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """A handler with what all endpoints share: the ledger, latency, faults of the whole bank, credentials, version."""
+        """A handler with the parts of all endpoints: ledger, latency, faults of the whole bank, errors of credentials and version."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             with self.ledger.request(endpoint):
@@ -87,14 +86,12 @@ class Bank:
         return handle
 
     async def _answer_of_fault(self, request: web.Request, endpoint: Endpoint) -> tuple[str, web.StreamResponse] | None:
-        """The answer of a fault of the whole bank, if it strikes. It does not advance the member's script."""
+        """The answer of a fault of the whole bank; ``None`` if no fault strikes. The member's script does not advance."""
         step = self.fault.strike(endpoint) if self.fault is not None else None
         if step is None:
             return None
         if self._found(request) is not None:
-            self.ledger.steps[str(step)] += (
-                1  # which says what members met with; a client may also ask for nobody's, to try us
-            )
+            self.ledger.steps[str(step)] += 1  # only requests for a known member count; a probe asks for an unknown one
         if step.kind == "slow":
             await asyncio.sleep(step.seconds or 0)
             return None
@@ -107,13 +104,13 @@ class Bank:
         return self._member_with_window(request, speech, member, step)
 
     def _speech(self, request: web.Request) -> Speech:
-        """How the client wants to be answered, once it has shown who it is."""
+        """The flavour of the request, if its credentials are right."""
         speech = understood(request.headers, self.keys)
         self.ledger.flavours[speech.name] += 1
         return speech
 
     def _found(self, request: web.Request) -> Member | None:
-        """The member in the path, if it has one and we know it by any name."""
+        """The member that the path names by GUID or own id, if there is one."""
         where = request.match_info
         return self.members.find(where.get("user_guid", ""), where.get("member_guid", ""), own_ids=True)
 
@@ -138,7 +135,7 @@ class Bank:
     def _member_with_window(
         self, request: web.Request, speech: Speech, member: Member, step: Step
     ) -> tuple[str, web.StreamResponse]:
-        """200 with what the flavour says of the member, and with the window (or none) that ``step`` asks for."""
+        """200 with the member in the form of the flavour, and with the window (or none) of ``step``."""
         if step.kind == "moved":
             member = self.members.move(member, step.argument)
         elif step.kind == "connected":

@@ -1,6 +1,6 @@
-"""A browser without JavaScript, as far as customers and mail scanners of the sandbox need one: links, redirects, forms.
+"""A minimal browser without JavaScript for the sandbox's customers and mail scanners: links, redirects, forms.
 
-It opens simulated banks and addresses on loopback, where a worker under development may serve its own pages, and nothing else.
+It opens only simulated banks and addresses on loopback, where a worker under development may serve its pages.
 """
 
 import ipaddress
@@ -35,7 +35,7 @@ class Form:
     buttons: tuple[tuple[str, str], ...]
 
     def filled(self, button: int = 0) -> dict[str, str]:
-        """What a press of this button sends."""
+        """The fields that a press of this button sends."""
         name, value = self.buttons[button] if self.buttons else ("", "")
         return {**self.fields, **({name: value} if name else {})}
 
@@ -45,10 +45,10 @@ class Seen:
     """The page at which a visit ended, or a redirect that was not followed."""
 
     url: str = field(repr=False)
-    #: 0: nobody answered, or the address is not on loopback.
+    #: The HTTP status. 0: no answer came, or the address is not on loopback.
     status: int
     html: str = field(default="", repr=False)
-    #: Where an answer that was not followed leads to.
+    #: The target of a redirect that was not followed.
     location: str | None = field(default=None, repr=False)
 
     @property
@@ -67,12 +67,12 @@ class Seen:
 
     @property
     def refresh(self) -> str | None:
-        """Where ``<meta http-equiv=refresh>`` leads to."""
+        """The target of ``<meta http-equiv=refresh>``."""
         return self._page.refresh
 
     @property
     def submits_itself(self) -> bool:
-        """Whether a script in the page submits a form without anybody pressing a button."""
+        """Whether a script in the page submits a form without a press of a button."""
         return self._page.submits_itself
 
     @cached_property
@@ -139,7 +139,7 @@ class Visitor:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether it is an http address on this machine."""
+    """Whether this is an http address on this machine."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""

@@ -44,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
 
     def ready(addresses: Addresses) -> None:
-        # Else a collection, through all that 30,000 requests left behind, holds every answer up for 0.2 s. Requests that a client spread
-        # evenly are then counted as if they had come at once.
+        # Otherwise one collection walks through the objects of 30,000 requests and delays every answer by 0.2 s. Requests that a client
+        # spread evenly are then counted as if they had come at once.
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000, 20, 1_000)

@@ -1,9 +1,9 @@
 """The bank's consent page: the customer allows or denies, once for each link.
 
-A GET changes nothing. After the ``scan`` command or step, however, the first GET uses the link up: only its page can then decide.
+A GET changes nothing. But after the ``scan`` command or step the first GET uses the link up, and only its page can decide then.
 
-After the ``redirects`` command a link leads to its page through so many ``302`` answers, each from another host, as MX's does. Then the
-first of them uses it up, and the ``session`` that it adds to the address of the next leads on.
+After the ``redirects`` command a link leads to its page through that number of ``302`` answers, each from another host, as at MX. With
+``scan`` too, the first of them uses the link up and adds a ``session`` to the address of the next; only that session can continue.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Consent:
     def __init__(self, members: Members, ledger: Ledger) -> None:
         self._members = members
         self._ledger = ledger
-        #: How many redirects stand before the consent page.
+        #: How many redirects come before the consent page.
         self.redirects = 0
         #: The sandbox's own addresses, such as ``http://localhost:8090``. Each redirect leads to the next of them.
         self.origins: Sequence[str] = ()
@@ -60,7 +60,7 @@ class Consent:
         return page("consent.html", bank=_bank(window), state=state, session=session)
 
     async def _next(self, request: web.Request) -> web.Response:
-        """One of the redirects, and in the end the consent page."""
+        """One of the redirects; after the last one the consent page."""
         state, session = request.query.get("state", ""), request.query.get("session")
         window, left = self._members.window(state), request.match_info["left"]
         if window is None or not left.isdecimal() or len(left) > 2:  # noqa: PLR2004 - see control's limit

@@ -1,8 +1,9 @@
 """The sandbox's own interface for tests and demonstrations, below ``/sandbox``. MX has no such interface.
 
 ``GET /sandbox/ledger`` (``?members=false`` for totals alone), ``GET /sandbox/ledger/seconds``, ``GET /sandbox/rate?window=1.0``,
-``GET /sandbox/scans.json`` (what mail scanners of each kind did) and ``POST /sandbox/control`` with a JSON object of commands, see :class:`Command`. There is no password: the sandbox listens on
-loopback only. A command must be ``application/json``, which a foreign web page cannot send without a CORS preflight.
+``GET /sandbox/scans.json`` (what mail scanners of each kind did) and ``POST /sandbox/control`` with a JSON object of commands, see
+:class:`Command`. There is no password: the sandbox listens on loopback only. A command must be ``application/json``, which a foreign
+web page cannot send without a CORS preflight.
 """
 
 from http import HTTPStatus
@@ -76,16 +77,16 @@ class Command(BaseModel):
     keys: Literal["revoke", "restore"] | NewKeys | None = None
     #: A fault of the whole bank: a step (see :mod:`worker.sandbox.script`); null ends it.
     fault: StepText | None = None
-    #: Several steps, of which each request meets a random one; replaces ``fault``.
+    #: Several steps; each request gets a random one of them. Replaces ``fault``.
     mix: Annotated[list[StepText], Field(min_length=1)] | None = None
-    #: The share of requests that meet the fault, such as 0.2; 0 ends the fault. The same seed chooses the same requests.
+    #: The share of requests that get the fault, such as 0.2; 0 ends the fault. The same seed chooses the same requests.
     share: float = Field(1.0, ge=0, le=1)
     seed: int = 0
     #: ``list``: pages of users and members alone; ``read`` includes them.
     on: Literal["window", "read", "list", "all"] = "all"
-    #: How lists lie (see :mod:`worker.sandbox.lists`); ``{}``: they are honest.
+    #: Which wrong lists are served (see :mod:`worker.sandbox.lists`); ``{}``: right ones.
     lists: ListRules | None = None
-    #: Members, or users with all their members, that MX does not know any more.
+    #: Members, or users with all their members, to delete: MX then answers 404.
     delete: Guids | None = None
     #: Seconds that every answer of the bank takes.
     latency: Seconds | None = None
@@ -104,9 +105,9 @@ class Command(BaseModel):
     scan: ScanRules | None = None
     #: Seconds after which links expire, including links made before; null for never.
     link_seconds: Annotated[float, Field(ge=0, le=10_000_000)] | None = None
-    #: Makes every link that was minted so far so many seconds older.
+    #: Makes every link that was minted so far older by this many seconds.
     link_age: Annotated[float, Field(ge=0, le=100_000_000)] | None = None
-    #: How many ``302`` answers of different hosts stand between a link and its page.
+    #: How many ``302`` answers of different hosts come between a link and its page.
     redirects: Annotated[int, Field(ge=0, le=15)] | None = None
     #: Where webhooks are sent from now on (see :mod:`worker.sandbox.webhooks`); null: nowhere.
     webhooks: WebhookTarget | None = None

@@ -1,7 +1,7 @@
-"""What the demonstration's customers do, over HTTP as their browsers and apps would.
+"""The actions of the demonstration's customers, over HTTP as from their browsers and apps.
 
 They register a phone, read their mail or a push message, open its link, press the buttons of our page for their banks, and allow at the
-bank. Where the message carries MX's own links, they come to the bank directly. :class:`Saw` says what they came to.
+bank. If the message has MX's own links, those lead to the bank directly. :class:`Saw` is where a customer ended.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _ALLOW = ("decision", "allow")
 
 
 class Saw(StrEnum):
-    """What a customer came to who followed the link of a message."""
+    """Where a customer ended who followed the link of a message."""
 
     CONSENT = "a live consent page"
     DEAD = "a dead link at the bank"
@@ -76,7 +76,7 @@ class Customers:
             return list(dict.fromkeys(map(unescape, _LINK.findall(await response.text()))))
 
     async def read_push(self, address: str) -> list[str]:
-        """The link of the newest push message to a device; none where the app opens its own list."""
+        """The link of the newest push message to a device; empty if the app opens its own list."""
         link = (await self._json("/sandbox/phones/latest.json", address=address))["link"]
         return [link] if link else []
 

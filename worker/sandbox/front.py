@@ -1,8 +1,8 @@
-"""What stands before `reconnect web` while one develops, as nginx or Caddy does in production: the public address of our links.
+"""A proxy before `reconnect web` for development, like nginx or Caddy in production. It is the public address of our links.
 
-It passes requests on as they are, and adds ``X-Forwarded-For``. In the answers it does what :func:`~worker.sandbox.oauth_uris.localised`
-does: hosts of simulated banks do not exist, so redirects and links to them lead to the sandbox. With it a person can go the whole way in a
-browser: mail, our page, the button, the bank's page.
+It passes requests on unchanged, and adds ``X-Forwarded-For``. Hosts of simulated banks do not exist, so it changes redirects and links to
+them in the answers to lead to the sandbox (:func:`~worker.sandbox.oauth_uris.localised`). So a person can go all the way in a browser:
+mail, our page, the button, the bank's page.
 """
 
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""The lists of users and members: pages as at MX, and the lies that a client must notice."""
+"""The lists of users and members: pages as at MX, and wrong lists that a client must notice."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, TypeVar
@@ -12,26 +12,26 @@ _Row = TypeVar("_Row")
 
 
 class ListRules(BaseModel):
-    """How lists lie; the value of ``lists`` in a control command. Without any field they are honest.
+    """Which wrong lists are served; the value of ``lists`` in a control command. Without any field the lists are right.
 
     Errors such as a 500 are faults of the bank with ``"on": "list"``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    #: A larger page size silently becomes 25, as at MX one above 1,000 does.
+    #: A larger page size silently becomes 25; at MX that happens above 1,000.
     most_per_page: int = Field(1000, ge=10, le=1000)
-    #: Lists end so much sooner, and ``total_entries`` says so too: 0.2 leaves out the last fifth of every list.
+    #: The share that is missing at the end of every list, also from ``total_entries``: 0.2 leaves out the last fifth.
     shrink: float = Field(0.0, ge=0, le=1)
-    #: What ``total_entries`` says instead of the truth.
+    #: Replaces ``total_entries``.
     total: int | None = Field(None, ge=0)
-    #: Each page holds the rows of the first one.
+    #: Each page has the rows of the first one.
     repeat: bool = False
-    #: Users and members that no list holds, though they can be read.
+    #: Users and members that are missing from every list, though they can be read.
     hide: frozenset[str] = frozenset()
-    #: Members that are listed for another user as well: that user's GUID, and theirs.
+    #: Members that are listed for another user as well: by that user's GUID, the members' GUIDs.
     also: dict[str, list[str]] = Field(default_factory=dict)
-    #: The lies begin after so many requests for lists.
+    #: These rules begin after this many requests for lists.
     after: Annotated[int, Field(ge=0)] = 0
 
 
@@ -43,7 +43,7 @@ class Lists:
         self._asked = 0
 
     def obey(self, rules: ListRules) -> None:
-        """Lie by these rules from now on."""
+        """Serve lists by these rules from now on."""
         self._rules, self._asked = rules, 0
 
     def rules(self) -> ListRules:

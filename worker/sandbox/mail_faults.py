@@ -1,4 +1,4 @@
-"""Faults of the mail server: which mails meet which fault, and how often.
+"""Faults of the mail server: which mails get which fault, and how often.
 
 A fault is a short text, listed in :data:`FAULTS`. SMTP names the recipient only at RCPT. So faults before that (``mail:…``,
 ``auth:…``, ``auth-required``) concern every mail, and the ``to`` of their rules must be ``*``.
@@ -15,7 +15,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-#: Every fault as it is written, with what the server then does. CODE is 4xx or 5xx; TEXT may be left out.
+#: Every fault as it is written, with the server's action. CODE is 4xx or 5xx; TEXT may be left out.
 FAULTS = {
     "mail:CODE TEXT": "refuses MAIL FROM",
     "rcpt:CODE TEXT": "refuses RCPT TO",
@@ -39,7 +39,7 @@ _TEXTS = {"4": "Try again later", "5": "Refused"}
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What the server does wrong at one phase of SMTP."""
+    """The fault of the server at one phase of SMTP."""
 
     phase: SmtpPhase
     #: The reply; ``None`` if the server hangs up or only waits.
@@ -78,7 +78,7 @@ def parse_fault(text: str) -> Fault:
 
 
 class MailRule(BaseModel):
-    """One fault, and the mails that meet it."""
+    """One fault, and the mails that get it."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 

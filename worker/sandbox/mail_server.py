@@ -33,7 +33,7 @@ class MailServer:
         self.rules: Sequence[MailRule] = ()
         #: The one user name and password that AUTH accepts; ``None`` accepts any.
         self.login = login
-        #: Opens the links of what arrives, before the mail is acknowledged.
+        #: Opens the links of arriving mails before they are acknowledged.
         self.scanner = Scanner()
         self._sessions: set[_Session] = set()
         self._server: asyncio.Server | None = None

@@ -22,7 +22,7 @@ class Mail:
     #: The recipients of the envelope, not of the header.
     recipients: tuple[str, ...]
     arrived_at: datetime
-    #: Where its bytes are; ``None`` where bodies are not kept.
+    #: The file with its bytes; ``None`` if bodies are not kept.
     path: Path | None
 
     def __repr__(self) -> str:

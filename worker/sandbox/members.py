@@ -11,8 +11,8 @@ from worker.sandbox.population import SimulatedMember, SimulatedUser
 from worker.sandbox.script import Step
 from worker.sandbox.webhooks import Webhooks
 
-#: How long ago members were last aggregated. This lies before every simulated break. A client that takes any
-#: ``successfully_aggregated_at`` for "the customer is back" therefore fails its tests.
+#: How long ago members were last aggregated: before every simulated break. So a client that takes any
+#: ``successfully_aggregated_at`` for "the customer is back" fails its tests.
 _LAST_AGGREGATED = timedelta(days=60)
 
 
@@ -55,7 +55,7 @@ class Member:
     def is_being_aggregated(self) -> bool:
         """Whether MX aggregates now. The end of an aggregation takes effect when this is read."""
         if self._aggregation_ends is not None and datetime.now(UTC) >= self._aggregation_ends:
-            # Whole seconds, as MX writes them. Rounded up: a time before the consent would not count as coming back.
+            # Whole seconds, as MX writes them. Rounded up, because a time before the consent would not count as being back.
             self.successfully_aggregated_at = self._aggregation_ends.replace(microsecond=0) + timedelta(seconds=1)
             self._aggregation_ends = None
         return self._aggregation_ends is not None
@@ -107,7 +107,7 @@ class Members:
     def __init__(self, population: Iterable[SimulatedMember], *, aggregation_takes: timedelta) -> None:
         born = datetime.now(UTC)
         self._aggregation_takes = aggregation_takes
-        #: What tells a worker of changes, if it has an address.
+        #: Sends webhooks about changes, if a target is set.
         self.webhooks = Webhooks()
         #: Whether opening any link with GET uses it up.
         self.used_by_opening = False
@@ -117,7 +117,7 @@ class Members:
         self.by_guid = {record.member_guid: Member(record, born=born) for record in population}
         self.by_user: dict[str, list[Member]] = {}
         self.users: dict[str, SimulatedUser] = {}
-        #: GUIDs by the client's own ids.
+        #: GUIDs by own ids.
         self._user_ids: dict[str, str] = {}
         self._member_ids: dict[tuple[str, str], Member] = {}
         for member in self.by_guid.values():
@@ -140,7 +140,7 @@ class Members:
             self._member_ids[guid, record.member_id] = member
 
     def find(self, user: str, member: str, *, own_ids: bool = False) -> Member | None:
-        """The member, if this user has it. ``own_ids``: either may be named by the client's own id."""
+        """The member, if this user has it. ``own_ids``: both may be own ids."""
         user_guid = self.user_guid(user, own_ids=own_ids)
         found = self.by_guid.get(member) or (self._member_ids.get((user_guid, member)) if own_ids else None)
         return found if found is not None and found.record.user_guid == user_guid else None
@@ -167,7 +167,7 @@ class Members:
         self.webhooks.deleted(member)
 
     def set_status(self, member: Member, status: str) -> None:
-        """Set ``connection_status``, cancel a running aggregation, and tell of it."""
+        """Set ``connection_status``, cancel a running aggregation, and send webhooks."""
         member.set_status(status)
         self.webhooks.status_changed(member)
 
@@ -187,7 +187,7 @@ class Members:
         used_by_opening: bool = False,
         link_seconds: float | None = None,
     ) -> str:
-        """A new one-time URI. Older ones stay valid, since it is not known whether MX ends them."""
+        """A new one-time URI. Older ones stay valid, because it is not known whether MX invalidates them."""
         state = secrets.token_hex(16)
         window = Window(
             member, skip_aggregation, redirect_url, used_by_opening=used_by_opening, link_seconds=link_seconds
@@ -224,12 +224,12 @@ class Members:
                 self.webhooks.aggregated(window.member, after=takes.total_seconds())
 
     def age(self, seconds: float) -> None:
-        """Make every link older, where a test lets time pass."""
+        """Make every link older by these seconds."""
         for window in self._windows.values():
             window.minted_at -= timedelta(seconds=seconds)
 
     def check(self, window: Window, session: str | None) -> None:
-        """Raise :class:`LinkUsed` or :class:`LinkExpired` unless whoever has ``session`` can decide in this window."""
+        """Raise :class:`LinkUsed` or :class:`LinkExpired` unless this ``session`` can decide in the window."""
         if window.decision is not None or window.session not in {None, session}:
             raise LinkUsed
         seconds = self.link_seconds if window.link_seconds is None else window.link_seconds

@@ -66,10 +66,10 @@ class SimulatedMember(BaseModel):
     is_managed_by_user: bool = True
     #: ``error.error_code``, until the member is CONNECTED.
     error_code: int | None = None
-    #: The client's own ids, by which Platform can be asked as well.
+    #: The own ids, which Platform accepts as well.
     member_id: str | None = Field(None, pattern=_OWN_ID)
     user_id: str | None = Field(None, pattern=_OWN_ID)
-    #: Of the user; the first line that tells it counts.
+    #: The user's address; the first line that has it counts.
     email: str | None = Field(None, max_length=254)
     user_is_disabled: bool = False
 

@@ -1,7 +1,7 @@
-"""Mail scanners, as companies have them: they open the links of an arriving mail before its recipient reads it.
+"""Mail scanners like those of companies: they open the links of an arriving mail before its recipient reads it.
 
-:data:`KINDS` says what each kind does. Rules choose the kind by address (:class:`ScanRule`). A scanner opens links to simulated banks and
-links on loopback, and nothing else.
+:data:`KINDS` has the actions of each kind. Rules choose the kind by address (:class:`ScanRule`). A scanner opens only links to simulated
+banks and links on loopback.
 """
 
 import email
@@ -22,7 +22,7 @@ from worker.sandbox.oauth_uris import localised
 
 ScanKind = Literal["get", "head", "browser", "press"]
 
-#: What a scanner of each kind does with a link.
+#: The action of each kind of scanner on a link.
 KINDS: dict[ScanKind, str] = {
     "get": "GET, and follows no redirect",
     "head": "HEAD, and follows no redirect",
@@ -36,7 +36,7 @@ _PATIENCE = aiohttp.ClientTimeout(total=30)
 
 
 class ScanRule(BaseModel):
-    """Which mails a scanner opens, and of which kind it is."""
+    """The mails that a scanner opens, and its kind."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -49,7 +49,7 @@ class ScanRule(BaseModel):
 
 
 def _written(value: object) -> object:
-    """``true``: every mail, with GET. ``false``: none. A kind: every mail, so."""
+    """Expand the short forms. ``true``: every mail, with GET. ``false``: no mail. A kind: every mail, with a scanner of that kind."""
     if isinstance(value, bool):
         return [{"kind": "get"}] if value else []
     if isinstance(value, str):
@@ -64,7 +64,7 @@ ScanRules = Annotated[list[ScanRule], BeforeValidator(_written)]
 
 
 def kind_for(rules: Sequence[ScanRule], address: str) -> ScanKind | None:
-    """Which kind of scanner opens the mails to this address; ``None``: none does."""
+    """The kind of scanner that opens mails to this address; ``None``: they are not scanned."""
     address = address.lower()
     place = int.from_bytes(hashlib.sha256(address.encode()).digest()[:6]) / (1 << 48)
     for rule in rules:
@@ -86,7 +86,7 @@ class Scanner:
         }
 
     async def scan(self, content: bytes, recipients: Sequence[str]) -> None:
-        """Open every link of a mail, if a rule says so; what comes back is counted and ignored."""
+        """Open every link of a mail, if a rule applies to it. Answers are counted and otherwise ignored."""
         kinds = [kind for address in recipients if (kind := kind_for(self.rules, address)) is not None]
         if not kinds:
             return
@@ -105,7 +105,7 @@ class Scanner:
                     counts["consent_pages"] += seen.is_consent_page
 
     async def _open(self, visitor: Visitor, kind: ScanKind, link: str, *, may_press: bool) -> list[Seen]:
-        """Every page that the scanner came to."""
+        """Every page that the scanner reached."""
         if kind in {"get", "head"}:
             return [await visitor.open(link, method=kind.upper(), follow=False)]
         seen = [await visitor.open(link)]

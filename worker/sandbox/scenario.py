@@ -33,7 +33,7 @@ _WHOLE_CADENCE = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A kind of member: what is known of it, what MX answers, and what must happen."""
+    """A kind of member: its data, MX's answers, and the expected results."""
 
     name: str
     #: Its share of all members, relative to the other kinds.
@@ -48,15 +48,15 @@ class Kind:
     by: Literal["mail", "push"] = "mail"
     #: The users open the link in this message (1 is the first), and allow.
     clicks: int | None = None
-    #: They come shortly before the next message, not at once.
+    #: They click shortly before the next message, not at once.
     late: bool = False
     #: They double-click.
     twice: bool = False
     #: MX answers 503 when they press the button for the first time; they try again in a moment.
     mx_down: bool = False
-    #: What MX answers, request by request (worker/sandbox/script.py).
+    #: MX's answers, request by request (worker/sandbox/script.py).
     script: tuple[str, ...] = ("ok",)
-    #: What the application's database has about the member; times are in days from now.
+    #: The application's data about the member; times are in days from now.
     facts: Mapping[str, Any] = field(default_factory=lambda: {"connection_status": "DENIED"})
     #: Broken banks of each user.
     banks_each: int = 1
@@ -92,11 +92,11 @@ KINDS = (
     Kind(
         name="clicks while MX is down",
         weight=1,
-        at_most=5,  # so few that it is no outage of MX
+        at_most=5,  # few, so that they are not taken for an outage of MX
         ends="reconnected",
         messages=1,
         clicks=1,
-        late=True,  # with a stored window that is fresh, nobody would notice
+        late=True,  # earlier, a fresh stored window would hide the outage
         mx_down=True,
     ),
     Kind(name="three banks, one message", weight=3, banks_each=3),
@@ -141,7 +141,7 @@ KINDS = (
     Kind(name="MX: HTML, then fine", weight=1, script=("html", "ok")),
     Kind(name="MX: null URI, then fine", weight=1, script=("null_uri", "ok")),
     Kind(name="MX: moved to another GUID", weight=1, script=("moved",)),
-    # So few that their failures are never taken for an outage of MX, which would pause the work for all.
+    # Few, so that their failures are never taken for an outage of MX, which would pause all work.
     Kind(name="MX: 500 for good", weight=1, at_most=10, script=("500",), at_first="due", messages=0),
     Kind(name="MX: null URI for good", weight=1, script=("null_uri",), at_first="due", messages=0),
     Kind(name="MX: hostile URI", weight=1, script=("hostile:userinfo",), **_no_message("quarantined")),
@@ -233,7 +233,7 @@ def make_demo_members(size: int) -> list[DemoMember]:
 
 
 def make_visitors() -> list[DemoMember]:
-    """Members for the person who watches: one user with one bank, one with three. They break when everything else is over."""
+    """Members for the person who watches: one user with one bank, one with three. They break after the forty days."""
     one = Kind(name="a visitor", weight=0)
     users = {"you": BANKS[:1], "you-too": BANKS[1:4]}
     return [
@@ -280,7 +280,7 @@ def _demo_members(kinds: Iterator[Kind]) -> Iterator[DemoMember]:
 
 
 def _address(number: int, kind: Kind) -> str:
-    """Whoever clicks has an address at a company with mail scanners, and so has every fifth of the others."""
+    """The address of a user. Users who click, and every fifth of the others, are at a company with mail scanners."""
     return f"customer{number}@{'corp' if kind.clicks or number % 5 == 0 else 'mail'}.example"
 
 
@@ -329,8 +329,8 @@ def write_import(demo_members: list[DemoMember], path: Path, now: datetime) -> N
 def write_zones(demo_members: Sequence[DemoMember], path: Path, began: datetime, passed: timedelta) -> None:
     """Write a file for `reconnect import` that moves every user's time zone by ``passed``, in whole hours.
 
-    The demonstration accelerates time by moving stored moments back, but the real clock does not move. So that a user's clock shows the
-    hour that it would show ``passed`` after ``began``, the time zone moves.
+    The demonstration accelerates time by moving stored moments back, but the real clock does not move. So the time zone is moved, until
+    the user's clock shows the hour that it would show ``passed`` after ``began``.
     """
     hours = round(passed / timedelta(hours=1))
     rows = {

@@ -63,7 +63,7 @@ class Step:
 
     #: The word before the colon.
     kind: str
-    #: What followed the colon: a kind of hostile URI, or a GUID. Empty where seconds followed, or nothing.
+    #: The text after the colon, if it is a kind of hostile URI or a GUID; else empty.
     argument: str = ""
     #: Seconds: the length of ``slow``, a link's life, or the Retry-After of 429 and 503.
     seconds: float | None = None

@@ -36,7 +36,7 @@ DEFAULT_CLIENT_ID = "sandbox-client-id"
 DEFAULT_WEBHOOK_AUTH = "mx:sandbox-webhooks"
 
 _BACKLOG = 2048
-#: Limit of open files and sockets. MX allows 2,000 connections per address, and mail needs more beside them.
+#: Limit of open files and sockets. MX allows 2,000 connections per address, and mail needs others.
 _OPEN_FILES = 8192
 #: How long running requests may take to finish once the sandbox stops; a ``slow:60`` is cut off.
 _STOP_SECONDS = 0.5
@@ -71,8 +71,8 @@ class SandboxConfig:
     #: Where `reconnect web` listens, such as ``http://127.0.0.1:8080``: a front for it is opened (:mod:`worker.sandbox.front`).
     web: str | None = None
     front_port: int = 0
-    #: Where MX's webhooks are sent, and what with them, as ``MX_WEBHOOK_AUTH`` has it (:mod:`worker.sandbox.webhooks`). With ``web``, and
-    #: an ``auth`` alone, they go through the front.
+    #: Where MX's webhooks are sent, and the credentials in them, as in ``MX_WEBHOOK_AUTH`` (:mod:`worker.sandbox.webhooks`). With ``web``,
+    #: and ``auth`` without a URL, they are sent through the front.
     webhooks: str | None = None
     webhook_auth: str | None = field(default=None, repr=False)
 
@@ -172,7 +172,7 @@ async def serve(config: SandboxConfig, ready: Callable[[Addresses], None]) -> No
 
 
 def _phones(folder: Path | None) -> "Phones | None":
-    """Phones and browsers, if configured. Imported here, since only they need the packages of the ``push`` extra."""
+    """Phones and browsers, if configured. Imported here, because only they need the packages of the ``push`` extra."""
     if folder is None:
         return None
     try:
@@ -211,7 +211,7 @@ async def _listen(runner: web.AppRunner, config: SandboxConfig) -> int:
 
 
 async def _other_origins(runner: web.AppRunner, host: str, port: int) -> list[str]:
-    """Names of this process that a browser takes for different hosts. IPv6's is left out on a machine without IPv6."""
+    """Addresses of this process that a browser treats as different hosts. The IPv6 address is left out on a machine without IPv6."""
     origins = [Addresses.of(host, port, 0).base_url]
     if host == "127.0.0.1":
         origins.append(f"http://localhost:{port}")

@@ -1,7 +1,7 @@
-"""How the flavours of MX's API say the same thing: Atrium, and two versions of Platform.
+"""The flavours of MX's API: Atrium, and two versions of Platform.
 
-The sandbox speaks all of them at one address. A request is taken for Platform's if it carries ``Authorization``, ``Accept-Version`` or
-Platform's media type, and for Atrium's otherwise. Then it must be right in everything: credentials, and the version.
+The sandbox serves all of them at one address. A request with ``Authorization``, ``Accept-Version`` or Platform's media type is treated as
+Platform's, any other as Atrium's. Then its credentials and its version must be right for that flavour.
 
 Sources: MX's page for Atrium's endpoint, and MX's OpenAPI file of Platform (``tests/data/mx_platform_v20250224.json``).
 """
@@ -58,16 +58,16 @@ class Speech:
     name: str
     #: The JSON of a member that is read or listed, without a window.
     member: Callable[[Member], Fields]
-    #: What the answer to a request for a window holds beside the window.
+    #: The fields beside the window in the answer to a request for one.
     beside_window: Callable[[Member], Fields]
     user: Callable[[SimulatedUser], Fields]
-    #: Which users the list holds, by its query.
+    #: Which users are listed, by the query.
     searched: Callable[[Mapping[str, str]], Callable[[SimulatedUser], bool]] = _everybody
-    #: Whether users and members may be named by the client's own ids.
+    #: Whether users and members may be named by own ids.
     own_ids: bool = False
     #: The parameters of a window that are true or false.
     flags: tuple[str, ...] = ("skip_aggregation", "enable_app2app")
-    #: MX's own client of Platform, written in Python, sends ``True``.
+    #: Whether flags may be written ``True``, as MX's own Python client of Platform does.
     flags_in_any_case: bool = True
 
 
@@ -80,7 +80,7 @@ def _platform_time(moment: datetime) -> str:
 
 
 def _atrium_member(member: Member) -> Fields:
-    busy = member.is_being_aggregated  # first, since it may change successfully_aggregated_at
+    busy = member.is_being_aggregated  # first, because reading it may change successfully_aggregated_at
     record = member.record
     fields: Fields = {
         "aggregated_at": _atrium_time(member.successfully_aggregated_at),
@@ -95,7 +95,7 @@ def _atrium_member(member: Member) -> Fields:
         "successfully_aggregated_at": _atrium_time(member.successfully_aggregated_at),
         "user_guid": record.user_guid,
     }
-    # The sample of the specification has none of these.
+    # The specification's sample has none of these fields.
     return fields | _if_known(is_oauth=record.is_oauth, error=_error(member))
 
 

@@ -1,10 +1,11 @@
-"""MX's webhooks: what the sandbox tells a worker by itself when a member's state changes.
+"""MX's webhooks: the sandbox sends them when a member's state changes.
 
-- CONNECTION_STATUS for the statuses for which MX sends it, and so never for CONNECTED;
-- MEMBER for every new status, and for a member that was deleted;
-- AGGREGATION once the data of a customer who came back are there.
+- CONNECTION_STATUS for the statuses for which MX sends it, so never for CONNECTED;
+- MEMBER for every new status, and for a deleted member;
+- AGGREGATION once the data of a customer who is back are there.
 
-As MX does it: no event id and no time of the change; what is not answered with 2xx is sent again, up to 12 times (here within minutes).
+As at MX they have no event id and no time of the change. A webhook that is not answered with 2xx is sent again, up to 12 times (here
+within minutes).
 """
 
 import asyncio
@@ -20,7 +21,7 @@ import aiohttp
 
 from worker.sandbox.population import SimulatedMember
 
-#: The statuses of which MX's CONNECTION_STATUS tells, and their ids.
+#: The statuses for which MX sends CONNECTION_STATUS, and their ids.
 TOLD = {
     "PREVENTED": 1, "DENIED": 2, "CHALLENGED": 3, "REJECTED": 4, "LOCKED": 5, "IMPEDED": 7, "EXPIRED": 19, "IMPAIRED": 20,
 }  # fmt: skip
@@ -29,7 +30,7 @@ _PATIENCE = aiohttp.ClientTimeout(total=10)
 
 
 class Member(Protocol):
-    """What is told of a member."""
+    """The data of a member that webhooks contain."""
 
     guid: str
     connection_status: str
@@ -37,25 +38,25 @@ class Member(Protocol):
 
 
 def is_target(url: str) -> bool:
-    """Whether it is a URL to which webhooks can be sent."""
+    """Whether webhooks can be sent to this URL."""
     parts = urlsplit(url)
     return parts.scheme in {"http", "https"} and bool(parts.hostname)
 
 
 class Webhooks:
-    """Sends them, once it has an address; bound to the event loop of the first one."""
+    """Sends webhooks, once a target is set; bound to the event loop of the first one."""
 
     def __init__(self, url: str | None = None, auth: str | None = None) -> None:
         """``auth`` as in ``MX_WEBHOOK_AUTH``: ``user:password``, or ``bearer TOKEN``."""
         self.url = url
         self.auth = auth
-        #: Answers by status; 0: none came.
+        #: How many answers had each status; 0: no answer came.
         self.answers: Counter[int] = Counter()
         self._sending: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession | None = None
 
     def status_changed(self, member: Member) -> None:
-        """The member has another status."""
+        """Send the webhooks of a new status."""
         status = member.connection_status
         if status in TOLD:
             self._send({
@@ -70,11 +71,11 @@ class Webhooks:
         self._send(self._member(member, "updated"))
 
     def deleted(self, member: Member) -> None:
-        """MX does not know the member any more."""
+        """Send the webhook of a deleted member."""
         self._send(self._member(member, "deleted"))
 
     def aggregated(self, member: Member, *, after: float) -> None:
-        """The data of the member will be there after so many seconds."""
+        """Send the webhook of an aggregation that ends after this many seconds."""
         now = time.time() + after
         self._send(
             {

@@ -1,7 +1,7 @@
 """The demonstration's forty days: what happens on each, and how many messages every customer must have by then.
 
 Time is accelerated by moving every stored moment back (:mod:`worker.store.sandbox_time`) between two sweeps. Worker, broker, bank,
-mailbox and phones are real processes and do not notice. Users' time zones are moved too, so that their clocks agree. The run stops
+mailbox and phones are real processes, to which nothing is different. Users' time zones are moved too, so that their clocks agree. The run stops
 shortly before and after each day on which something must happen, and on quiet days between them. Messages are counted where they
 arrive, never in our own database.
 """
@@ -36,8 +36,8 @@ from worker.store.sweeping import SweepReport
 _PATIENCE = 90.0
 #: The most sweeps of one stop. A dead address needs one more sweep than a good one.
 _SWEEPS = 6
-#: Users who sleep at the start get the first message within three hours, and their days count from there. So a stop comes four hours
-#: after the first users' reminder: late enough for all, and not yet night. Stops are whole hours apart, since time zones are.
+#: Users who sleep at the start get the first message within three hours, and their days count from that message. So a stop comes four
+#: hours after the first users' reminder: late enough for all users, and not yet night. Stops are whole hours apart, as time zones are.
 _MORNING, _LATE = timedelta(hours=3), timedelta(hours=4)
 _JUST_BEFORE = timedelta(hours=1)
 _A_DAY = timedelta(days=1)
@@ -59,7 +59,7 @@ class Stop:
     what: str
     #: Messages that a user who never answers must have by then.
     rounds: int
-    #: The next message comes soon: those who come late come now.
+    #: The next message is due soon: customers who come late come now.
     late: bool = False
 
 
@@ -84,9 +84,9 @@ class Results:
     #: Users who had too many or too few messages at any stop.
     miscounted: set[str] = field(default_factory=set)
     days: list[dict[str, Any]] = field(default_factory=list)
-    #: What first clicks came to.
+    #: Where first clicks led.
     reach: Reach = field(default_factory=lambda: Reach(moments=_CAME))
-    #: Of customers who clicked while MX was down: what they came to, and what when they tried again.
+    #: Customers who clicked while MX was down: where the first click led, and where the second led when MX was back.
     mx_down: Counter[tuple[Saw, Saw]] = field(default_factory=Counter)
     #: What mail scanners of each kind did.
     scans: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class Results:
 
 @dataclass(frozen=True, kw_only=True)
 class Commands:
-    """What the demonstration does with the code of the commands."""
+    """The functions of the commands that the demonstration uses."""
 
     #: Imports a file; returns how many rows were imported and refused.
     import_file: Callable[[Path], Awaitable[tuple[int, int]]]
@@ -193,7 +193,7 @@ class FortyDays:
             total.opened += report.opened
             total.reminded += report.reminded
             total.exhausted += report.exhausted
-            # Also where nobody was woken: a task that waits in a queue already is not put there twice.
+            # Follow even if no worker was woken: a task may have been in the queue already.
             await self._commands.follow(_PATIENCE + len(self._results.demo_members) / 20, bar)
             if not report.woken.keys() - {"verify"}:
                 return total
@@ -223,7 +223,7 @@ class FortyDays:
         return sum(await asyncio.gather(*map(one, rest))) + len(down)
 
     async def _open(self, customer: DemoMember, message: int) -> list[Saw]:
-        """What a customer comes to who follows every link of a message."""
+        """Where a customer ends who follows every link of a message."""
         if customer.email is not None:
             links = await self._customers.read_mail(customer.email, message)
         else:

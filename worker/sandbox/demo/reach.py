@@ -1,4 +1,4 @@
-"""How many clicks reached a live consent page, by who opened the mail before and by when the customer came."""
+"""How many clicks reached a live consent page, by the scanner that opened the mail before, and by the time when the customer came."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from rich.text import Text
 from worker.sandbox.customers import Saw
 from worker.sandbox.scanning import KINDS, ScanKind, ScanRule
 
-#: Who opens the demonstration's mails before their recipients do: at addresses of companies, a scanner of each kind for a part of them.
+#: The scanners that open the demonstration's mails before their recipients. Each kind opens those to a share of the companies' addresses.
 SCANNERS: Sequence[ScanRule] = tuple(
     ScanRule(to="*@corp.example", kind=kind, share=share)
     for kind, share in (("get", 0.2), ("head", 0.15), ("browser", 0.2), ("press", 0.2))
@@ -37,7 +37,7 @@ class Reach:
     _seen: dict[tuple[str, str], Counter[Saw]] = field(default_factory=dict)
 
     def count(self, scanner: ScanKind | None, moment: str, saw: Saw) -> None:
-        """Count what a first click came to; ``scanner``: which kind opened the mail before."""
+        """Count where a first click led. ``scanner``: the kind that opened the mail before."""
         self._seen.setdefault((scanner or NOBODY, moment), Counter())[saw] += 1
 
     @property

@@ -44,7 +44,7 @@ def _row(results: Results, kind: Kind, those: list[DemoMember]) -> dict[str, Any
 
 
 def reach_of(results: Results) -> dict[str, Any]:
-    """What clicks came to, for ``--json``."""
+    """Where clicks led, for ``--json``."""
     reach, tried_again = results.reach, results.mx_down
     return {
         "reach": {"clicks": reach.clicks, "reached": reach.reached, "rows": reach.rows()},
@@ -54,7 +54,7 @@ def reach_of(results: Results) -> dict[str, Any]:
 
 
 def reach_lines(results: Results) -> list[str]:
-    """What the table of first clicks does not say."""
+    """The lines that follow the table of first clicks."""
     press, down = results.scans["press"], results.mx_down
     asked = sum(count for (first, _), count in down.items() if first == Saw.TRY_AGAIN)
     reached = sum(count for (_, then), count in down.items() if then == Saw.CONSENT)

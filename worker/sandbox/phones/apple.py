@@ -58,7 +58,7 @@ class Apple:
     """Each of ``answers`` answers one request instead of the checks: a reason, or one of the words above."""
 
     def __init__(self, public_key: ec.EllipticCurvePublicKey, tls: ssl.SSLContext | None = None) -> None:
-        """Without ``tls`` it speaks HTTP/2 without TLS, to clients that know this beforehand (RFC 9113, 3.3)."""
+        """Without ``tls`` it speaks HTTP/2 without TLS, which a client must know beforehand (RFC 9113, 3.3)."""
         self._public_key = public_key
         self._tls = tls
         self.answers: list[Any] = []
@@ -66,7 +66,7 @@ class Apple:
         self.gone: set[str] = set()
         #: Accepted messages by the device's token.
         self.delivered: Counter[str] = Counter()
-        #: What each app got with its newest message.
+        #: The payload of the newest message to each app.
         self.latest: dict[str, dict[str, Any]] = {}
         self.headers_of_answers: list[tuple[str, str]] = []
         self.requests: list[dict[str, str]] = []

@@ -24,7 +24,7 @@ class Credentials:
 
 
 def make_credentials(folder: Path) -> Credentials:
-    """Write three key files; raises ``OSError`` where the folder cannot hold them."""
+    """Write three key files; raises ``OSError`` if they cannot be written."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = Credentials(
         service_account_file=folder / "service-account.json",

@@ -56,7 +56,7 @@ class Google:
         self.gone: set[str] = set()
         #: Accepted messages by the device's token.
         self.delivered: Counter[str] = Counter()
-        #: What each app got with its newest message.
+        #: The payload of the newest message to each app.
         self.latest: dict[str, dict[str, Any]] = {}
         self.expires_in: Any = 3600
         self.issued: dict[str, float] = {}
