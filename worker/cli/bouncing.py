@@ -1,7 +1,7 @@
 """`bounces`: reads delivery reports and suppresses the addresses that do not exist.
 
 A report counts only if it returns the token of one of our mails (:mod:`worker.bounces.tracing`). A report without a token that names
-the address of a user to whom we sent mail is counted as unproven: anybody who knows the address could have written it.
+the address of a user to whom we sent mail is counted as unproven: anyone who knows the address could have written it.
 """
 
 import mailbox

@@ -49,7 +49,7 @@ def failure_of(answer: Failure | HostileUri) -> MxFailure:
 
 
 class Attribution:
-    """What one run of a stage learns from MX's answers; it feeds the breaker."""
+    """Attributes the failures of one run to MX or to members, and reports MX's answers to the breaker."""
 
     def __init__(self, breaker: Breaker, *, probe: bool = False) -> None:
         """``probe``: the run tests whether MX serves us again. Then a failure is MX's unless MX served another call of the run before it."""

@@ -1,4 +1,4 @@
-"""What the answer of a channel does to a message, and to the reconnections behind it.
+"""The effect of a channel's answer on a message and on its reconnections.
 
 | outcome | the message | its reconnections | attempt counted? |
 |---|---|---|---|
@@ -74,7 +74,7 @@ class DeliveryOutcomes:
     def result_of(  # noqa: PLR0911 - one return for each outcome
         self, job: DeliveryJob, outcome: Outcome, *, address: str
     ) -> DeliveryResult:
-        """What an outcome does to the message and to the reconnections behind it."""
+        """The result of an outcome for the message and its reconnections."""
         now, notification, waiting = self._runtime.clock.now(), job.notification, job.about
         match outcome:
             case Sent():

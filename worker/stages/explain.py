@@ -265,7 +265,7 @@ class Explainer:
         return [f"MX is asked whether the customer is back at about {minute(self._sweep_after(check))}"]
 
     def _telling(self, user: User, at: datetime, holds: list[Hold], what: str, *, channel: str | None = None) -> str:
-        """How the sentence about ``what`` continues, which begins at ``at`` at the earliest; adds what prevents it to ``holds``."""
+        """A sentence that says when ``what`` happens: from ``at`` on, once the user may be told. Adds what prevents it to ``holds``."""
         if self._muted:
             holds[:] = [hold for hold in holds if hold.code != MUTED]
             holds.append(Hold(code=MUTED, says=SAYS_MUTED))

@@ -1,6 +1,6 @@
 """The end of MX's OAuth: a hint upon which a member is checked now.
 
-MX's redirect is unsigned: anybody can name any member. So it proves nothing, reveals nothing and changes no member. It only makes the
+MX's redirect is unsigned: anyone can name any member. So it proves nothing, reveals nothing and changes no member. It only makes the
 next check of an open reconnection earlier, and a member is checked at most every 10 s because of it. A GUID to which MX moved a member
 counts as that member's.
 """

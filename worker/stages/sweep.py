@@ -6,8 +6,8 @@
 3. Visit every listed member, because it changed or fell due: close its reconnection if it is no longer broken, open one if it is broken
    and has none, and open a notice if its token expires soon.
 4. Continue a reconciliation, if one is under way: a few pages of all members, once a day and after a change of settings.
-5. Make reminders due, and close as `exhausted` the reconnections past their last reminder. Make those due whose users are owed a message
-   since a click an hour ago. Delete the URIs of clicks that are over.
+5. Make reminders due, and close as `exhausted` the reconnections past their last reminder. Make a reconnection due if MX failed a click
+   on it an hour ago, and served no click since. Delete the URIs of clicks that are over.
 6. Hold the messages of an institution whose members break in a burst, and release them when the burst is over.
 7. Wake the workers.
 8. Count the days that are over, and delete what is older than ``RETENTION_DAYS`` (``retention.py``).

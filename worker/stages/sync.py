@@ -47,7 +47,7 @@ log = structlog.get_logger()
 _FOREVER = float("inf")
 #: If a sync began further in the future than this, the clock was wrong then.
 _AHEAD = timedelta(minutes=1)
-#: What to do about a list that is not believed.
+#: The operator's options if a list is not believed.
 _ACCEPT = "see that MX_BASE_URL and the credentials are right; `reconnect sync --accept-shorter` believes the list"
 
 

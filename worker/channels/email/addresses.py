@@ -1,7 +1,7 @@
 """Parses an address, and gives the form in which SMTP sends it.
 
 A user's address comes from another system and may be any text. A text that is not exactly one mailbox is refused, not corrected:
-mail about somebody's bank must not go to a guessed address.
+mail about a user's bank must not go to a guessed address.
 """
 
 import re

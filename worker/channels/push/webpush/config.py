@@ -26,7 +26,7 @@ class WebPushConfig:
     ttl: int = 3 * 86_400
     #: Seconds for one request and its answer.
     patience: float = 30.0
-    #: Host patterns. Messages are sent only to these hosts, because a browser, and so anybody, can make up an endpoint.
+    #: Host patterns. Messages are sent only to these hosts, because an endpoint comes from a browser, so anyone can make one up.
     hosts: tuple[str, ...] = KNOWN_HOSTS
     #: Whether an endpoint may also be on this machine, over http too: for development with a push service of your own.
     allow_loopback: bool = False
