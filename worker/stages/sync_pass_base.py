@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Generic, TypeVar
 
 from worker.mx.answers import Failure
-from worker.policy.mx_failures import FailureKind, MxFailure
+from worker.policy.mx_failures import NOT_SERVED, FailureKind, MxFailure
 from worker.policy.streaks import MANY, OUT_OF
 from worker.runtime import Runtime
 from worker.stages.attribution import failure_of
@@ -25,7 +25,10 @@ Done = TypeVar("Done", UserRead, MemberChecked)
 
 
 class MxHealth:
-    """Whether MX serves us. It does not once it refused us, or 20 of the last 25 calls failed."""
+    """Whether MX serves us. It does not once it refused us, or 20 of the last 25 calls failed for MX's own reasons (`UPSTREAM`).
+
+    A 429 and a failure that passes by itself (`PACED`, `PASSING`) are not among these calls, as in :mod:`worker.stages.attribution`.
+    """
 
     def __init__(self) -> None:
         self._last: deque[bool] = deque(maxlen=OUT_OF)
@@ -45,8 +48,8 @@ class MxHealth:
             self._note(well=False)
             if self._last.count(False) >= MANY:
                 self.code = failure.code
-        else:
-            self._note(well=failure.kind is not FailureKind.PACED and failure.kind is not FailureKind.PASSING)
+        elif failure.kind not in NOT_SERVED:
+            self.went_well()
         return bool(self.code)
 
     def _note(self, *, well: bool) -> None:
