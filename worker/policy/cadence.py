@@ -4,9 +4,9 @@ Four rules: grace after the break, quiet hours in the user's time zone, caps on 
 They are applied before a URI is minted. Grace and reminders set the moment at which a reconnection is due; :func:`earliest` moves it out of
 quiet hours and past caps.
 
-**CadencePosition.** A reconnection counts its messages twice (:class:`CadencePosition`). ``step`` counts every message that was tried; it makes the key
-of the message, so it never goes back. ``base_step`` counts those among them that do not use up a reminder. The difference is the
-index into ``REMINDER_DAYS``.
+**Position.** A reconnection counts its messages twice (:class:`CadencePosition`). ``step`` counts every message that was tried. It is
+part of the message's key, so it never decreases. ``base_step`` counts those messages that did not use up a reminder. The difference is
+the index into ``REMINDER_DAYS``.
 
 **Unknown.** If the answer to a first message was lost, the message may not have arrived. Another one follows a day later and does not
 use up a reminder. Example with reminders on days 3 and 7: day 0 (unknown), day 1, day 3, day 7. Neither the message of day 1 nor a
@@ -14,7 +14,7 @@ reminder is followed up, so a user gets at most one message too many.
 
 **Owed.** If a click failed for MX's or the bank's fault, and none succeeded within an hour, its user is owed a message: it is due at
 once, outside the days of the reminders, and uses up none of them. Fetch asks MX for a window first, so it leaves when MX serves again.
-If any other message tells the user before, nothing is owed any more.
+If another message tells the user first, nothing is owed any more.
 """
 
 from collections.abc import Sequence
@@ -26,14 +26,14 @@ from worker.settings.values import Cap, QuietHours
 #: How long after the last reminder a reconnection stays open before it is given up.
 PATIENCE_AFTER_LAST = timedelta(days=7)
 
-#: How long after a first message that may not have arrived another follows.
+#: A first message that may not have arrived is followed by another after this time.
 FOLLOW_UP_AFTER = timedelta(days=1)
 
 _DAY = timedelta(days=1)
-#: Clocks change at these moments only: whole quarters of an hour, UTC.
+#: Clocks change only at whole quarters of an hour, UTC.
 _QUARTER = timedelta(minutes=15)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-#: If no moment within so long a time is outside the quiet hours in all zones, none ever is.
+#: How far ahead to search for a moment outside the quiet hours in all zones. If there is none within this time, there never is one.
 _SEARCH = timedelta(days=2)
 
 
@@ -60,7 +60,7 @@ def why_later(now: datetime, *, zones: Sequence[tzinfo], quiet: QuietHours | Non
 
 
 class CadencePosition(NamedTuple):
-    """Where a reconnection stands in the cadence.
+    """The position of a reconnection in the cadence.
 
     Example with ``REMINDER_DAYS=0,3,7,14,30``. ``CadencePosition(2, 0)``: the messages of days 0 and 3 were tried, and the next one belongs
     to day 7.
@@ -107,9 +107,9 @@ def next_reminder(first_notified_at: datetime, reminder: int, days: Sequence[int
 
 
 def follow_up(now: datetime, *, before: datetime) -> datetime | None:
-    """When a first message of ``now`` that may not have arrived is followed by another: a day later.
+    """When to follow up a first message that was tried ``now`` and may not have arrived: a day later.
 
-    ``None`` if that is not ``before`` the next message, which then is the follow-up.
+    ``None`` if the next message is due by then, at ``before``: it serves as the follow-up.
     """
     at = now + FOLLOW_UP_AFTER
     return at if at < before else None
@@ -126,14 +126,14 @@ def _after_caps(moment: datetime, caps: Sequence[Cap], sent: Sequence[datetime])
 
 
 def is_quiet(moment: datetime, zones: Sequence[tzinfo], quiet: QuietHours) -> bool:
-    """Whether it is within the quiet hours in any of the zones."""
+    """Whether ``moment`` is within the quiet hours in any of the zones."""
     return _after_quiet_hours(moment, zones, quiet) > moment
 
 
 def _after_quiet_hours(moment: datetime, zones: Sequence[tzinfo], quiet: QuietHours | None) -> datetime:
     if quiet is None:
         return moment
-    if len(zones) == 1:  # as nearly everybody has
+    if len(zones) == 1:  # nearly every user has one zone
         return _after_quiet_hours_in(moment, zones[0], quiet)
     for count in range(len(zones), 1, -1):
         found = _outside_in_all(moment, zones[:count], quiet)
@@ -164,8 +164,8 @@ def _after_quiet_hours_in(moment: datetime, zone: tzinfo, quiet: QuietHours) -> 
         local = moment.astimezone(zone)
         left = (datetime.combine(local.date(), quiet.end) - local.replace(tzinfo=None)) % _DAY
         if (moment + left).astimezone(zone).utcoffset() != local.utcoffset():
-            # The clocks change on the way, so the end of the quiet hours may be skipped or come twice. Go on by a quarter of an hour
-            # at most, within which no clock changes.
+            # The clocks change on the way, so the end of the quiet hours may be skipped or come twice. Advance only to the next whole
+            # quarter of an hour: no clock changes before it.
             left = min(left, _QUARTER - (moment - _EPOCH) % _QUARTER)
         moment += left
     return moment

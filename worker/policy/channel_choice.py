@@ -9,8 +9,8 @@ EMAIL = "email"
 MESSENGER = "messenger"
 #: Channels on which a user has one address. On the others they have devices.
 ONE_ADDRESS = (EMAIL, MESSENGER)
-#: What ``devices.device_kind`` may hold. A channel that serves another kind of device needs its word here, and in
-#: ``policy/columns.py`` what else applications may call it: both are part of what the database's columns mean.
+#: The values of ``devices.device_kind``. A new kind of device is added here, and its synonyms in ``policy/columns.py``. Both belong to
+#: the meaning of the database's columns.
 DEVICE_CHANNELS = ("fcm", "apns", "webpush")
 #: What ``users.channel`` may hold: a preference, or ``none`` for users who want no messages.
 CHOICES = (EMAIL, "push", *DEVICE_CHANNELS, MESSENGER, "none")
@@ -24,14 +24,14 @@ class Contact(msgspec.Struct, frozen=True, kw_only=True):
 
     preferred: str | None = None
     email: str | None = None
-    #: The address that a mail server refused for good; writing there again would only harm the sender's name.
+    #: The address that a mail server refused for good. Another mail to it would only harm the sender's reputation.
     refused_email: str | None = None
     opted_out: bool = False
     #: (kind, address) of the devices that take push messages, the newest first.
     devices: Sequence[tuple[str, str]] = ()
     #: The GUID by which the company's messenger finds the user; ``None``: the application has no row for them.
     messenger: str | None = None
-    #: The messenger said lately that it cannot reach them.
+    #: The messenger answered within the last 30 days that it cannot reach the user.
     messenger_refused: bool = False
 
 
@@ -58,11 +58,17 @@ def choose(
     failed: Collection[str] = (),
     tried: Collection[tuple[str, str]] = (),
 ) -> Route | Nobody:
-    """The preferred channel if it can be used, else the first that can; of several devices of a kind the newest.
+    """The preferred channel if it can be used, else the first usable one. Of several devices of one kind, the newest.
 
-    ``configured``: the channels, in the order in which they are tried. Email comes first if the user prefers nothing, and after the
-    devices if the user prefers a device. The messenger comes last unless the user prefers it; then email follows, and the devices. ``failed``: channels that refused for good. ``tried``: devices, as (kind, address), that refused for good.
-    After :data:`MOST_DEVICES` devices of a kind no other of that kind is tried.
+    ``configured``: the channels; kinds of devices are tried in this order. ``failed``: channels that refused for good. ``tried``:
+    devices, as (kind, address), that refused for good. After :data:`MOST_DEVICES` devices of a kind no other of that kind is tried.
+
+    The order, by what the user prefers:
+
+    - nothing, or ``email``: email, devices, messenger
+    - ``push``: devices, email, messenger
+    - a kind of device: that kind, the other kinds, email, messenger
+    - ``messenger``: messenger, email, devices
     """
     if contact.opted_out or contact.preferred == "none":
         return Nobody(code="opted_out")

@@ -29,7 +29,7 @@ DEVICE_WORDS: Mapping[str, str] = {word: kind for word, kind in CHANNEL_WORDS.it
 
 
 def stripped(text: str) -> str:
-    """Without the blanks around it."""
+    """The text without the blanks around it."""
     return text.strip(BLANKS)
 
 
@@ -44,7 +44,7 @@ def lower(text: str) -> str:
 
 
 def status_of(text: str) -> str | None:
-    """The ``connection_status`` that a text means, known or not; ``None`` for nothing."""
+    """The ``connection_status`` that a text means, even one that MX does not document; ``None`` for an empty text."""
     status = upper(stripped(text))
     return STATUS_NUMBERS.get(status, status) or None
 
@@ -55,16 +55,16 @@ def statuses_as_written(statuses: Collection[str]) -> tuple[str, ...]:
 
 
 def truth_of(text: str) -> bool | None:
-    """What a text says of yes and no; ``None`` where it says neither."""
+    """The truth value that a text means; ``None`` if it means none."""
     word = lower(stripped(text))
     return True if word in TRUE else False if word in FALSE else None
 
 
 def channel_of(text: str) -> str | None:
-    """The choice of channel that a text means; ``None`` if it means none: email first, as where nothing is written."""
+    """The choice of channel that a text means; ``None`` if it means none. Then email comes first, as for an empty column."""
     return CHANNEL_WORDS.get(lower(stripped(text)))
 
 
 def device_kind_of(text: str) -> str | None:
-    """The push service that a text means; ``None`` if it means none, and nothing is sent there."""
+    """The push service that a text means; ``None`` if it means none. Nothing is sent to such a device."""
     return DEVICE_WORDS.get(lower(stripped(text)))

@@ -1,15 +1,15 @@
-"""Until when does a consent last, where nobody keeps dates?
+"""Until when does a consent last, if the application keeps no date?
 
-A bank lets a customer's consent last for some days (``institutions.consent_days``), counted from when the customer gave it. That is the day on
-which the member came back through us, or, as long as it never did, the day on which it was first seen. So ``members.token_expires_at`` is
-*reckoned*, and the notices ahead of an expiry follow from it.
+A bank lets a customer's consent last for some days (``institutions.consent_days``), counted from the day on which the customer gave it.
+That is the day on which the member came back through us. If it never did, it is the day on which the member was first seen. From this
+``members.token_expires_at`` is *reckoned*, and the notices ahead of an expiry follow from that date.
 
-A reckoned date is a guess, since we did not see the consent. So it only asks ahead:
+A reckoned date is a guess, since we did not see the consent. So it leads to notices only:
 
-- It is never reckoned into the past. Example: 90 days are entered for a member that was first seen 200 days ago. It has been renewed
-  since, or it would be broken: its days count from now.
+- It is never reckoned into the past. Example: 90 days are entered for a member that was first seen 200 days ago. Its consent
+  was renewed since, or it would be broken. So its days count from now.
 - When the date passes, the member does not count as broken. Only MX's status says whether the consent ended. The next date is reckoned
-  from the date that passed, or from now if that one has passed as well.
+  from the date that passed, or from now if the next date has passed as well.
 """
 
 from datetime import datetime, timedelta
@@ -24,6 +24,6 @@ def is_known(days: int | None) -> bool:
 
 
 def reckoned(start: datetime, days: int, *, now: datetime) -> datetime:
-    """The date of a consent that began at ``start``; counted from ``now`` if that date has passed."""
+    """The expiry of a consent that began at ``start``; counted from ``now`` if that date has passed."""
     date = start + timedelta(days=days)
     return date if date > now else now + timedelta(days=days)

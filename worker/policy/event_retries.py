@@ -1,12 +1,12 @@
 """When is an event that was not accepted posted again, and when is it given up?
 
-Many failures say nothing of the event: the endpoint is away, or answers everybody 500. So a failure counts as an attempt only if the
+Many failures are not caused by the event: the endpoint is down, or answers every request with 500. So a failure counts as an attempt only if the
 endpoint accepted another event since this one's last try. Until then the event waits 10 s, and its attempts stay as they are.
 
 After each counted failure it waits 1 min, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h, each 10 % shorter or longer at random. The
 tenth counted failure gives it up: about three days after the first. A longer ``Retry-After`` is honoured, up to a day.
 
-Example: an event whose receiver has a fault answers 500 while others are accepted. First try 12:00:00, not counted; 12:00:10, counted,
+Example: the receiver answers 500 to one event and accepts the others. First try 12:00:00, not counted; 12:00:10, counted,
 next 12:01; 12:06; 12:36; 14:36; …; given up on the fourth day.
 """
 
@@ -36,7 +36,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 def after_failure(
     attempts: int, *, counts: bool, now: datetime, rng: Random, retry_after: float | None = None
 ) -> Retry:
-    """``attempts``: counted failures before this one. ``counts``: whether this one counts. ``retry_after`` in seconds."""
+    """When to post the event again. ``attempts``: counted failures before this one. ``counts``: whether this one counts. ``retry_after`` in seconds."""
     attempts += counts
     if attempts > len(SCHEDULE):
         return Retry(attempts=attempts, at=None)
@@ -47,5 +47,5 @@ def after_failure(
 
 
 def counts_as_attempt(tried_at: datetime | None, last_accepted_at: datetime | None) -> bool:
-    """Whether the failure of an event that was tried at ``tried_at`` before is its own: another was accepted since."""
+    """Whether a failure counts: another event was accepted after ``tried_at``, when this event was last tried."""
     return tried_at is not None and last_accepted_at is not None and last_accepted_at > tried_at

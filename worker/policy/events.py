@@ -3,7 +3,7 @@
 An event is thin: it names what happened and the GUIDs that it happened to. It holds no URI, no address and no key. The JSON Schema that is
 published (`docs/events.schema.json`) is made from these classes.
 
-Which move of a reconnection or a notification tells which event stands in :mod:`worker.policy.states`.
+:data:`worker.policy.states.TELLS` gives the event of each move of a reconnection or a notification.
 """
 
 from enum import StrEnum
@@ -17,9 +17,9 @@ class EventType(StrEnum):
 
     #: A member broke, or its token expires soon (`reason` tells which), and its reconnection was opened, or opened again.
     OPENED = "reconnection.opened"
-    #: Its user was told, or may have been.
+    #: The member's user was told, or may have been.
     NOTIFIED = "reconnection.notified"
-    #: Its user pressed the button of our page. A mail scanner may press it too.
+    #: The member's user pressed the button of our page. A mail scanner may press it too.
     CLICKED = "reconnection.clicked"
     #: The member is well again.
     RECONNECTED = "reconnection.reconnected"
@@ -29,7 +29,7 @@ class EventType(StrEnum):
     UNSUPPORTED = "reconnection.unsupported"
     #: MX no longer knows the member, or the application deleted it.
     GONE = "reconnection.gone"
-    #: Somebody must look.
+    #: An operator must look at it.
     QUARANTINED = "reconnection.quarantined"
     #: Every attempt failed, or no reminder got a response.
     EXHAUSTED = "reconnection.exhausted"
@@ -37,11 +37,11 @@ class EventType(StrEnum):
     CANCELLED = "reconnection.cancelled"
     #: A mail server, a push service or a messenger took a message.
     SENT = "notification.sent"
-    #: It was refused for good.
+    #: The message was refused for good.
     FAILED = "notification.failed"
-    #: Its address does not exist, or its owner wants no messages.
+    #: The message's address does not exist, or the user wants no messages.
     SUPPRESSED = "notification.suppressed"
-    #: The answer was lost: it may have arrived.
+    #: The answer was lost: the message may have arrived.
     UNKNOWN = "notification.unknown"
     #: A user wants no more messages.
     OPTED_OUT = "user.opted_out"
@@ -58,7 +58,7 @@ class ReconnectionData(msgspec.Struct, frozen=True, kw_only=True):
     user_guid: str
     #: As the application's own tables have it.
     member_guid: str
-    #: The GUID under which MX carries the member on, where it moved.
+    #: The GUID that MX uses for the member now, if it moved.
     moved_to: str | None
     institution_code: str | None
     #: Why it was opened: `connection_status`, `error_code`, `token_revoked`, `token_expired` or `expires_soon`.

@@ -1,6 +1,6 @@
-"""A durable link: its token is 128 random bits. The token stands in the message alone; the database keeps its hash.
+"""A durable link. Its token has 128 bits: random ones for a message, derived ones for the API. The database keeps only a hash of it.
 
-Example: the token ``q83vEjRWeJCrze8SNFZ4kA`` stands in ``https://reconnect.example.com/r/q83vEjRWeJCrze8SNFZ4kA``.
+Example: the token ``q83vEjRWeJCrze8SNFZ4kA`` is part of ``https://reconnect.example.com/r/q83vEjRWeJCrze8SNFZ4kA``.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from worker.policy.states import OPEN, ReconnectionState
 
 #: Two presses from one load of the page within this time are a double click.
 DOUBLE_CLICK = timedelta(minutes=1)
-#: For one link MX is asked for so many windows within this time.
+#: MX is asked for at most this many windows for one link within this time.
 MINTS, MINTS_WITHIN = 20, timedelta(hours=1)
 #: If a click failed and no click on the same reconnection was served within this time, its user is owed one message once MX serves again.
 OWED_AFTER = timedelta(hours=1)
@@ -26,7 +26,7 @@ _NONCE = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
 class BankState(StrEnum):
-    """What the page tells the customer of a bank."""
+    """What the page tells the customer about a bank."""
 
     #: It has to be reconnected.
     BROKEN = "broken"
@@ -39,7 +39,7 @@ class BankState(StrEnum):
 
 
 def state_of_bank(state: str, *, reason: str, since: datetime, now: datetime) -> BankState:
-    """What a reconnection in this state is to its customer; ``since``: when it broke, or, of a notice, will break."""
+    """What the page tells about a reconnection in this state. ``since``: when it broke; for a notice, when it will break."""
     if state in OPEN:
         return BankState.AHEAD if reason == Reason.EXPIRES_SOON and since > now else BankState.BROKEN
     return BankState.BACK if state == ReconnectionState.RECONNECTED else BankState.ENDED
@@ -51,10 +51,10 @@ def new_token(rng: Random) -> str:
 
 
 def token_of_hour(key: bytes, user_guid: str, moment: datetime) -> str:
-    """The token of the one link that a user gets through the API in the hour of ``moment``: the same whenever it is asked for.
+    """The token of the link that the API gives for a user in the hour of ``moment``: every call within the hour gives the same one.
 
-    It is derived with a secret ``key``, so that it can be given again although only its hash is stored, and nobody without the key
-    can guess it.
+    It is derived with a secret ``key``. So it can be given again although only its hash is stored, and it cannot be guessed without
+    the key.
     """
     hour = int(moment.timestamp()) // 3600
     digest = hmac.new(key, f"{user_guid} {hour}".encode(), hashlib.sha256).digest()
@@ -62,12 +62,12 @@ def token_of_hour(key: bytes, user_guid: str, moment: datetime) -> str:
 
 
 def hour_of(moment: datetime) -> datetime:
-    """The beginning of its hour."""
+    """The beginning of the hour of ``moment``."""
     return moment.replace(minute=0, second=0, microsecond=0)
 
 
 def is_nonce(text: str) -> bool:
-    """Whether it has the form of a nonce: 16 to 64 letters, digits, ``-`` and ``_``, such as :func:`new_token` gives."""
+    """Whether a text has the form of a nonce: 16 to 64 letters, digits, ``-`` and ``_``, such as :func:`new_token` gives."""
     return _NONCE.fullmatch(text) is not None
 
 
@@ -77,10 +77,10 @@ def hash_of(secret: str) -> str:
 
 
 def page_address(base_url: str, token: str) -> str:
-    """Where the customer's page is."""
+    """The address of the customer's page."""
     return f"{base_url}/r/{token}"
 
 
 def unsubscribe_address(base_url: str, token: str) -> str:
-    """Where its owner asks for no more messages. It works as long as the link is stored."""
+    """The address at which the link's user unsubscribes. It works as long as the link is stored."""
     return f"{base_url}/u/{token}"

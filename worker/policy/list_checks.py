@@ -3,13 +3,14 @@
 MX lists users and members by pages: "page 3 of 1,000 entries each; there are 4,200". A sync takes a member for gone only after a list
 lacks it and MX answers 404 for it. So a list that contradicts itself, or is far too short, ends the sync instead:
 
-- **Shorter by more than a tenth.** 100,000 were known, 89,999 are listed: the credentials of another environment, a bad day at MX, a
-  bug of ours. A single missing entry is no such case: with five members one is a fifth. `reconnect sync --accept-shorter` believes it.
-- **Pages that repeat**: a page holds nobody new.
+- **Shorter by more than a tenth.** Example: 100,000 were known, 89,999 are listed. The cause may be the credentials of another
+  environment, or a fault of MX or of ours. A single missing entry is accepted: of five members it would be a fifth.
+  `reconnect sync --accept-shorter` accepts any length.
+- **Pages that repeat**: no entry of a page is new.
 - **Another page** than the one asked for.
 
-A page size that MX lowers silently is noticed, and paging goes on with it from the same entry. Example: 1,000 a page were asked for and
-taken once; the next answer says 25 a page. Entry 1,001 is on page 41 of 25, so that page is asked for.
+If MX lowers the page size silently, paging continues with the new size from the same entry. Example: 1,000 entries a page were asked
+for, and one page was taken. The next answer says 25 a page. Entry 1,001 is on page 41 of 25 entries each, so page 41 is asked for.
 """
 
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ def shrank(before: int, now: int) -> bool:
 
 @dataclass(kw_only=True)
 class Position:
-    """Where in a list we are."""
+    """A position in a list."""
 
     #: Entries a page, as MX serves them.
     per_page: int
@@ -41,7 +42,7 @@ class Position:
     total: int | None = None
     #: Whether there is no further page.
     ended: bool = False
-    #: MX serves fewer a page than it was asked for.
+    #: Whether MX serves fewer entries a page than it was asked for.
     lowered: bool = False
 
     @property
@@ -50,9 +51,9 @@ class Position:
         return self.taken // self.per_page + 1
 
     def accepts(self, *, current_page: int, per_page: int, total: int, entries: int, may_shrink: bool = False) -> bool:
-        """Whether a page is the one that comes next; then the position is behind it. If not, ask again: the page size is another.
+        """Whether this page is the next one; if so, the position moves behind it. If not, the page size has changed: ask again.
 
-        ``entries``: how many the page holds. Raises :class:`ListLies`.
+        ``entries``: the number of entries on the page. Raises :class:`ListLies`.
         """
         if per_page < 1 or entries > per_page:
             raise ListLies(f"a page of {per_page} entries holds {entries}")

@@ -1,28 +1,27 @@
 """Which texts are a moment? The one grammar for moments that applications write, in tables on SQLite and in imported files.
 
-ISO 8601, date before time: ``2026-11-01T09:30:00Z``, ``2026-11-01 09:30``, ``20261101T093000+0100``, ``2026-11-01``. Dates
-and times may do without their separators. ``T`` or a space stands between them. Seconds may be
-missing, fractions may have any length (digits after the sixth are dropped), the offset is ``Z``, ``UTC``, ``+hh``, ``+hhmm`` or
-``+hh:mm``, and UTC where there is none. Space around it is ignored. ``24:00``, second 60 and ``2026-09-31`` are no moments, and
-neither is a number of seconds since 1970.
+ISO 8601, date before time: ``2026-11-01T09:30:00Z``, ``2026-11-01 09:30``, ``20261101T093000+0100``, ``2026-11-01``. ``T`` or
+spaces separate date and time; the separators within each are optional. Seconds are optional. Digits of a fraction after the sixth are
+dropped. The offset is ``Z``, ``UTC``, ``+hh``, ``+hhmm`` or ``+hh:mm``; without one the moment is in UTC. Space around the text is
+ignored. ``24:00``, second 60 and ``2026-09-31`` are not moments, nor is a number of seconds since 1970.
 
-Only 1990 to 2199 are dates of a token. What comes later means *never*: ``9999-12-31``, ``infinity``. What is earlier is no
-moment: it is a default such as ``0000-00-00`` or ``1970-01-01``, or a mistake. PostgreSQL's ``timestamptz`` is read by the same
+A moment from 1990 to 2199 is taken as it is. A later one means *never*: ``9999-12-31``, ``infinity``. An earlier one is not a moment: it
+is a default such as ``0000-00-00`` or ``1970-01-01``, or a mistake. PostgreSQL's ``timestamptz`` is read by the same
 rule (``store/sql/application.py``).
 """
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
 
-#: The first moment that is one, and the first that means *never*.
+#: The first moment that is accepted, and the first that means *never*.
 FIRST = datetime(1990, 1, 1, tzinfo=UTC)
 FAR = datetime(2200, 1, 1, tzinfo=UTC)
-#: What stands for *never*: later than any plan.
+#: The value for *never*: it is later than any plan.
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 #: White space that is ignored around any value of an application.
 BLANKS = " \t\n\v\f\r\u00a0"
-#: No moment is written longer; more digits of a second say nothing.
+#: A text with more characters is not a moment.
 _LONGEST = 64
 
 _MOMENT = re.compile(
@@ -35,7 +34,7 @@ _INFINITY = {"infinity", "+infinity", "never"}
 
 
 def read_moment(text: str) -> datetime | None:
-    """The moment that a text says, in UTC; :data:`NEVER` for one from 2200 on; ``None`` if it is none."""
+    """The moment that a text means, in UTC; :data:`NEVER` for one from 2200 on; ``None`` if it is none."""
     text = text.strip(BLANKS)
     if len(text) > _LONGEST:
         return None
@@ -46,7 +45,7 @@ def read_moment(text: str) -> datetime | None:
     fraction = (found["fraction"] or "")[:6].ljust(6, "0")
     try:
         moment = datetime(
-            min(year, 9996),  # a leap year, like many that a datetime cannot hold
+            min(year, 9996),  # datetime ends with 9999; 9996 is a leap year, so that 29 February stays valid
             int(found["month"]),
             int(found["day"]),
             int(found["hour"] or 0),

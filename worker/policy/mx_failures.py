@@ -1,8 +1,8 @@
 """What does a failure of MX do, in every stage?
 
 Fetch asks MX for a window. Deliver asks once more right before a message leaves. Verify reads members whose user was told or clicked. A click on a
-link asks for a window at once (:mod:`worker.stages.click`). A webhook makes its member be read (:mod:`worker.stages.hints`), and a sync lists
-members and reads those that it misses (:mod:`worker.stages.sync`).
+link asks for a window at once (:mod:`worker.stages.click`). After a webhook its member is read (:mod:`worker.stages.hints`). A sync lists members
+and reads those that the list lacks (:mod:`worker.stages.sync`).
 
 | kind | MX answers | fetch | deliver | verify | click | hint, sync |
 |---|---|---|---|---|---|---|
@@ -21,8 +21,9 @@ members and reads those that it misses (:mod:`worker.stages.sync`).
 - **retry**: `due` again by the schedule of :mod:`worker.policy.retries`, with one more failed attempt; `exhausted` if that is
   attempt number ``MAX_ATTEMPTS``.
 - **left out**: the message goes out about its other reconnections. If none is left, it is `cancelled`.
-- **hint, sync**: the reconnection stays as it is, except after a 404: then it ends as `gone`, unless a worker has leased it, or the hint names
-  another user than our row. **waits**: nothing is counted. **read again**: by the same schedule, ``MAX_ATTEMPTS`` times for a hint. A sync reads a member three times at most, whatever failed.
+- **hint, sync**: the reconnection stays as it is, except after a 404. Then it ends as `gone`, unless a worker has leased it, or the hint
+  names another user than our row. **waits**: nothing is counted. **read again**: by the same schedule, ``MAX_ATTEMPTS`` times for a hint.
+  A sync reads a member three times at most, whatever failed.
 - **`unsupported`**: for 4 weeks, then a sweep may open another reconnection. `gone`: until a newer break, or until a sync or a hint
   finds the member at MX again. `exhausted` and `quarantined`: until `reconnect retry`.
 - **check again in 5 min**: not counted as a check. **next check**: counted unless it follows a click, so that the interval to the next
@@ -31,14 +32,14 @@ members and reads those that it misses (:mod:`worker.stages.sync`).
   `REJECTED` end no reconnection here.
 - **try again**: the page asks the user to try again. The reconnection stays as it is, no attempt is counted, and nothing is added to a
   failure streak. If no click on it is served within an hour, the user is owed a message (:mod:`worker.policy.cadence`). A click that
-  meets `REFUSED` opens the breaker, as in fetch. What ends a reconnection by a click ends it from any open state.
+  meets `REFUSED` opens the breaker, as in fetch. A click can end a reconnection in any open state.
 
 A failure streak: 20 `UPSTREAM` failures among a process's last 25 calls open the breaker. Fetch and deliver then give the attempts
 of the streak back, and the reconnections are as they were (:mod:`worker.stages.attribution`).
 
-A `GONE` or `REJECTED` answer counts as MX serving us. Any web server answers so, though: after 20 of them in a row in one process
-(:data:`worker.mx.client.MOST_GONE`) MX is asked for its list of users first. What comes
-instead of a list counts as the answer: `REFUSED` if it is no list of users or an empty one, `UPSTREAM` after a 5xx or a timeout.
+A `GONE` or `REJECTED` answer counts as served by MX. But a web server that is not MX may answer the same. So after 20 of them in a row in
+one process (:data:`worker.mx.client.MOST_GONE`) MX is asked for its list of users first. If that fails, its failure counts instead:
+`REFUSED` if the answer is not a list of users, or an empty one; `UPSTREAM` after a 5xx or a timeout.
 
 Which HTTP answer is of which kind is decided in :mod:`worker.mx.error_statuses` and :func:`worker.stages.attribution.failure_of`.
 """
@@ -55,7 +56,7 @@ from worker.policy.recovery import is_for_click, next_check
 from worker.policy.retries import next_attempt
 from worker.policy.states import ReconnectionState
 
-#: MX registers clients and institutions anew, so an unsupported member is asked for again after this.
+#: MX is asked again about an unsupported member after this time, since registrations of clients and institutions change.
 UNSUPPORTED_WAIT = timedelta(weeks=4)
 #: A check that could not be made, or whose worker died, is made again after this.
 RECHECK_AFTER = timedelta(minutes=5)
@@ -64,7 +65,7 @@ _S = ReconnectionState
 
 
 class FailureKind(Enum):
-    """The rows of the table."""
+    """The kinds of failure; the module's table has a row for each."""
 
     REFUSED = auto()
     PACED = auto()
@@ -76,11 +77,11 @@ class FailureKind(Enum):
     HOSTILE = auto()
 
 
-#: MX served nobody. The other kinds of failure are answers that MX gives while it works well.
+#: MX did not serve the request. The other kinds of failure are answers that MX gives while it works well.
 NOT_SERVED = frozenset({FailureKind.REFUSED, FailureKind.PACED, FailureKind.UPSTREAM, FailureKind.PASSING})
-#: These count neither as an attempt nor as a check: they say nothing of a member.
+#: These count neither as an attempt nor as a check: they tell nothing about a member.
 UNCOUNTED = frozenset({FailureKind.REFUSED, FailureKind.PACED})
-#: Each counts as an attempt, and MX is asked again while there are any left.
+#: Each counts as an attempt. MX is asked again until ``MAX_ATTEMPTS``.
 ASKED_AGAIN = frozenset({FailureKind.UPSTREAM, FailureKind.PASSING})
 
 
@@ -133,7 +134,7 @@ class CheckAgain:
 
     code: str
     at: datetime
-    #: Whether this was a check; otherwise the interval does not grow.
+    #: Whether it counts as a check. If not, the interval to the next check does not grow.
     counts: bool
 
 
@@ -163,9 +164,9 @@ def after_asking(  # noqa: PLR0911 - one return for each row of the table
 def after_checking(
     failure: MxFailure, *, checks: int, now: datetime, clicked_at: datetime | None = None
 ) -> ReconnectionState | CheckAgain:
-    """Verify: what ``failure`` does to a reconnection whose member was checked ``checks`` times; a state is its end.
+    """Verify: what ``failure`` does to a reconnection whose member was checked ``checks`` times: the state in which it ends, or a check.
 
-    ``clicked_at``: the last click, after which the member is checked sooner.
+    ``clicked_at``: the last click; the member is checked sooner after it.
     """
     if failure.kind is FailureKind.GONE:
         return _S.GONE

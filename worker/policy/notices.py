@@ -13,7 +13,7 @@ Otherwise a notice ends by the application's row (:func:`ending`):
 - If a reckoned date moves ahead, it ends as `cancelled`: nothing shows that the customer renewed.
 - If a date moves back by more than an hour, it ends as `cancelled`, and the new date may get a notice of its own.
 
-``store/reconnections/notices.py`` says the same in SQL; a property test holds the two together.
+``store/reconnections/notices.py`` has the same rule in SQL; a property test compares the two.
 """
 
 from collections.abc import Collection, Sequence
@@ -23,7 +23,7 @@ from worker.policy.selection import HEALTHY, MemberFacts, Reason, classify
 from worker.policy.states import ReconnectionState
 from worker.policy.waves import spread
 
-#: A date that moves by less is the same date: applications compute it again from "expires in so many seconds".
+#: A date that moves by no more than this counts as unchanged: applications recompute it from "expires in so many seconds".
 DRIFT = timedelta(hours=1)
 #: If the next notice day is less than this away, one notice serves both. Example: the notice of day 3 was deferred by quiet hours
 #: until day 2 at 08:00, and there is a day 2 at 18:00.
@@ -50,7 +50,7 @@ def next_notice(
 ) -> datetime | None:
     """When the next notice is due after one at ``told_at``; ``None`` if that was the last.
 
-    ``place``: that of the member in a wave (``policy/waves.py``); ``None``: its notices are not spread.
+    ``place``: the member's place in a wave (``policy/waves.py``); ``None``: its notices are not spread.
     """
     dates = [expires_at - timedelta(days=day) for day in days]
     if place is not None:
@@ -61,7 +61,7 @@ def next_notice(
 def ending(
     member: MemberFacts, *, expires_at: datetime, statuses: Collection[str], days: Sequence[int], now: datetime
 ) -> tuple[ReconnectionState, str] | None:
-    """How the notice of this date ends by what the application's row says now: state and outcome. ``None``: it stays open."""
+    """How the notice for ``expires_at`` ends by the application's row: state and outcome. ``None``: it stays open."""
     selection = classify(member, statuses=statuses, now=now)
     date = member.token_expires_at
     if selection.broken:
@@ -71,7 +71,7 @@ def ending(
         return ReconnectionState.CANCELLED, "notices_off"
     if member.is_oauth is False:
         return ReconnectionState.CANCELLED, "not_oauth"
-    is_read = "token_expires_at" not in member.unreadable  # else nothing says that the date was moved
+    is_read = "token_expires_at" not in member.unreadable  # an unreadable date does not show that it was moved
     if is_read and (date is None or date > expires_at + DRIFT):
         moved_on = date is not None and member.is_reckoned
         return (ReconnectionState.CANCELLED, "expiry_moved") if moved_on else (ReconnectionState.RECONNECTED, "renewed")

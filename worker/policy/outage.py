@@ -14,7 +14,7 @@ second-busiest day, even if all other hours are quiet.
 from collections.abc import Mapping
 from datetime import timedelta
 
-#: A burst is searched for in so long a time. A hold lasts as long, and is extended while the burst goes on.
+#: A burst is counted over this time. A hold lasts as long, and is extended while the burst continues.
 WINDOW = timedelta(hours=1)
 #: The history from which the usual number is taken, and how much of it there must be.
 HISTORY, LEAST_HISTORY = timedelta(days=14), timedelta(days=3)
@@ -29,8 +29,8 @@ RAMP = timedelta(hours=1)
 def normal(hours: Mapping[int, int], history: timedelta) -> float:
     """How many breaks within :data:`WINDOW` are usual: the mean, or, if it is more, the busiest hour of the second-busiest day.
 
-    ``hours``: the breaks of each hour, by how many hours it lies before the window. ``history``: how long a time they are of. The busiest
-    day is left out, because it may have been an outage; so may the last 24 hours, which are one day here.
+    ``hours``: the breaks of each hour; the key is how many hours it is before the window. ``history``: the length of time that they
+    cover. A day is 24 hours, counted back from the window. The busiest day is left out, because it may have been an outage.
     """
     days: dict[int, int] = {}
     for hour, breaks in hours.items():
@@ -45,7 +45,7 @@ def is_burst(breaks: int, *, per_window_normally: float) -> bool:
 
 
 def on_the_ramp(position: float) -> timedelta:
-    """When the user at ``position`` (0 to 1) of those held is written to: 10 % in the first 20 minutes, 30 % in the next, 60 % in the last."""
+    """After how long the held user at ``position`` (0 to 1) is written to: 10 % of them in the first 20 minutes, 30 % in the next, 60 % in the last."""
     third = RAMP / 3
     if position < 0.1:  # noqa: PLR2004 - the ramp's shape, as the docstring gives it
         return third * (position / 0.1)

@@ -1,18 +1,18 @@
 """Which row kills its workers?
 
-If a worker died, one of its rows may be the reason. Such rows are claimed apart from the others, and a process works on nothing else
+If a worker died, one of its rows may be the cause. Such rows are claimed apart from the others, and a process works on nothing else
 meanwhile. One death says little, since machines are stopped every day, so the batch keeps its size. From the second death on it
-shrinks, until the row is alone in it. A row that dies alone twice is quarantined. A row is no longer suspected once one attempt on
-it finishes, whatever its result.
+shrinks, until the row is alone in it. After six deaths a row is quarantined. A row is no longer suspected once one attempt on it
+finishes, whatever its result.
 
 Example with batches of 200: after 1 death 200 rows at once, after 2 deaths 25, after 3 deaths 3, then 1 and 1; after 6 deaths the
-row is set aside.
+row is quarantined.
 """
 
-#: The divisor of the batch size with every death from the second on.
+#: The batch size is divided by this with every death from the second on.
 _SHRINK = 8
 
-#: Deaths after which a row is set aside; the last two or more were its own.
+#: Deaths after which a row is quarantined. With batches of up to 1,023 rows it was alone at the last two.
 MOST_DEATHS = 6
 
 

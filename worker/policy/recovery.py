@@ -4,12 +4,13 @@ Either of two sources can end it:
 
 - **The application's row** is no longer broken (:func:`ending`). If its status is that of a well member, or is empty, the
   reconnection ends as `reconnected`. Otherwise it ends as `cancelled`. Example: the status went from DENIED to CHALLENGED, which
-  OAuth does not cure. If the row names another user by now, it ends as `cancelled` too, and a new one is for that user. ``store/selection.py`` and ``store/reconnections/notices.py`` say the same in SQL; a test holds them together.
+  OAuth does not cure. If the row names another user by now, it ends as `cancelled` too, and a sweep may open another one for that
+  user. ``store/selection.py`` and ``store/reconnections/notices.py`` have the same rule in SQL; a test compares them.
 - **MX's answer** says three things together (:func:`is_back`): CONNECTED, not being aggregated, and aggregated successfully since the
   break. With ``MX_SKIP_AGGREGATION`` there may be no aggregation after OAuth. Then a member that was picked for its status or error
   code is back once its status is CONNECTED. (Source: MX's description of the connection states.)
 
-Only when MX says that a member is back does this worker write into ``members``, and only what MX said (``store/members.py``).
+If MX says that a member is back, its status is written into ``members`` (``store/members.py``).
 """
 
 from collections.abc import Collection, Sequence
@@ -24,11 +25,11 @@ _INTERVALS = tuple(timedelta(minutes=m) for m in (1, 2, 5, 10, 20, 40, 60, 120, 
 _THEREAFTER = timedelta(days=1)
 #: How long after a click the member is checked, whatever the interval is.
 AFTER_CLICK = (*(timedelta(seconds=s) for s in (20, 40)), *(timedelta(minutes=m) for m in (1, 2, 5, 10)))
-#: An aggregation that succeeds so soon after a click is that of a customer who renewed.
+#: An aggregation that succeeds within this time after a click counts as a renewal by the customer.
 RENEWED_WITHIN = timedelta(minutes=15)
 #: When a worker is woken after the end of OAuth: at once, and when a member may be checked once more.
 AFTER_OAUTH = (timedelta(0), timedelta(seconds=10))
-#: A check within this time after a click is one that the click is the reason of: the last of them may be five minutes late.
+#: A check within this time after a click counts as caused by the click. The last of these checks may be five minutes late.
 FOR_CLICK = AFTER_CLICK[-1] + timedelta(minutes=5)
 
 #: The outcome of a reconnection whose member's row names another user by now.
@@ -45,9 +46,10 @@ def ending(
     notice_days: Sequence[int],
     now: datetime,
 ) -> tuple[ReconnectionState, str] | None:
-    """How an open reconnection ends by what the application's row says now: state and outcome. ``None``: it stays open.
+    """How an open reconnection ends by the application's row: state and outcome. ``None``: it stays open.
 
-    ``facts`` is ``None`` where the row was deleted. ``is_of_other_user``: the row names another user than the reconnection. ``statuses`` is ``RECONNECT_STATUSES``, ``notice_days`` ``EXPIRY_NOTICE_DAYS``.
+    ``facts``: ``None`` if the row was deleted. ``is_of_other_user``: the row names another user than the reconnection. ``statuses`` is
+    ``RECONNECT_STATUSES``, ``notice_days`` is ``EXPIRY_NOTICE_DAYS``.
     """
     if facts is None:
         return ReconnectionState.GONE, "member_deleted"
@@ -71,7 +73,7 @@ def is_back(
     reason: str,
     skip_aggregation: bool,
 ) -> bool:
-    """Whether what MX says of a member means that its reconnection is over."""
+    """Whether MX's answer about a member means that its reconnection is over."""
     if connection_status != "CONNECTED" or is_being_aggregated or error_code in ERROR_CODES:
         return False
     if successfully_aggregated_at is not None and successfully_aggregated_at > broken_since:
@@ -87,11 +89,11 @@ def is_renewed(
     error_code: int | None = None,
     clicked_at: datetime | None,
 ) -> bool:
-    """Whether what MX says means that a customer renewed a consent that had not run out.
+    """Whether MX's answer means that a customer renewed a consent that had not run out.
 
     MX calls such a member CONNECTED all the time. But after OAuth it aggregates at once, so a successful aggregation soon after a click
-    is the sign. MX also aggregates each member about once a day. After 1 of 100 clicks that led to no renewal, that falls into these 15
-    minutes. Then the notice ends although nothing was renewed, and the user is told when the connection breaks.
+    is the sign. MX also aggregates each member about once a day. After 1 of 100 clicks that led to no renewal, such an aggregation falls
+    into these 15 minutes. Then the notice ends although nothing was renewed, and the user is told when the connection breaks.
     """
     if connection_status != "CONNECTED" or is_being_aggregated or error_code in ERROR_CODES:
         return False
@@ -101,9 +103,9 @@ def is_renewed(
 
 
 def next_check_for_click(now: datetime, *, clicked_at: datetime | None) -> datetime | None:
-    """When a member is checked next that is checked only after a click: at the moments of :data:`AFTER_CLICK`.
+    """The next check of a member that is checked only after a click: at the moments of :data:`AFTER_CLICK`. ``None`` after the last.
 
-    Such are the member of a notice, and one whose reconnection is due: fetch asks MX for that one, unless its user may not be told.
+    These are members of notices, and members whose reconnection is `due`: fetch asks MX about those, unless their user must not be told.
     """
     return next((clicked_at + after for after in AFTER_CLICK if clicked_at + after > now), None) if clicked_at else None
 
@@ -118,5 +120,5 @@ def next_check(checks: int, now: datetime, *, clicked_at: datetime | None = None
 
 
 def is_for_click(now: datetime, *, clicked_at: datetime | None) -> bool:
-    """Whether a check of now is one of those that follow a click; such a check does not make the usual interval grow."""
+    """Whether a check at ``now`` follows a click. Such a check does not make the usual interval grow."""
     return clicked_at is not None and now - clicked_at < FOR_CLICK

@@ -1,10 +1,10 @@
-"""How long what is over is kept.
+"""How long are ended reconnections and messages kept?
 
-``RETENTION_DAYS`` says it, but what still decides something is kept longer: the messages that ``MESSAGE_CAPS`` counts, the endings that
-stand in the way of another notice (``EXPIRY_NOTICE_DAYS``), and the breaks that show what is usual at an institution (14 days). Each of
-these is a span of days before now, so the longest of them is the least age of what is deleted.
+For ``RETENTION_DAYS``, or longer while a rule still reads them: the messages that ``MESSAGE_CAPS`` counts, the endings that prevent
+another notice (``EXPIRY_NOTICE_DAYS``), and the breaks that show what is usual at an institution (14 days and an hour). The longest of
+these spans, and a day more, is the least age of what is deleted.
 
-Example: with ``RETENTION_DAYS=7``, ``MESSAGE_CAPS=1/24h,3/7d`` and no notices, what ended is deleted after 16 days.
+Example: with ``RETENTION_DAYS=7``, ``MESSAGE_CAPS=1/24h,3/7d`` and no notices, ended reconnections are deleted at an age of 15 days and an hour.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """When is a failed attempt made again?
 
 After up to 1 min, 5 min, 30 min, 2 h, 6 h, then 24 h each. The wait is a random time between 0 and that value (full jitter), so that
-rows that failed together do not return together. A wait that the other side asked for is added before it.
+rows that failed together do not return together. A wait that the other side asked for is added.
 
 Example: the third failure, with ``Retry-After: 60``. The next attempt is 1 to 31 minutes later.
 """

@@ -1,8 +1,8 @@
 """Who is broken?
 
-A member is picked when it is not known to be without OAuth and one of four things holds: its token was revoked, its token has expired
-by a date that was not reckoned, MX's error code says so, or its status is one that means "OAuth again". ``store/selection.py`` says the same in
-SQL; a property test holds the two together.
+A member is picked for one of four reasons: its token was revoked, its token has expired by a date that was not reckoned, MX's error
+code says so, or its status means "OAuth again". A member that is known not to use OAuth is never picked. ``store/selection.py`` has the
+same rule in SQL; a property test compares the two.
 """
 
 from collections.abc import Collection
@@ -21,7 +21,7 @@ HEALTHY = ("CONNECTED", "RECONNECTED", "UPDATED", "RESUMED")
 
 
 class Reason(StrEnum):
-    """Why a member was picked. If several hold, the first of these."""
+    """Why a member was picked. If several reasons hold, the first of them counts."""
 
     REVOKED = "token_revoked"
     EXPIRED = "token_expired"
@@ -32,28 +32,28 @@ class Reason(StrEnum):
 
 
 class MemberFacts(msgspec.Struct, frozen=True):
-    """What the database says of a member, as far as the rule asks."""
+    """The columns of a member that the rule reads."""
 
     is_oauth: bool | None = None
     connection_status: str | None = None
     error_code: int | None = None
     token_expires_at: datetime | None = None
     token_revoked_at: datetime | None = None
-    #: ``token_expires_at`` is a date of ours, reckoned from how long consents last (``policy/consents.py``). It stands as long as the
-    #: application writes no other: where it empties the column, the date is written again.
+    #: ``token_expires_at`` is a date of ours, reckoned from how long consents last (``policy/consents.py``). It holds until the
+    #: application writes another date. If the application empties the column, the next sweep writes the date again.
     is_reckoned: bool = False
     #: Columns whose value was not understood; they count as empty.
     unreadable: tuple[str, ...] = ()
 
 
-#: The column that a reason rests on.
+#: The column that each reason depends on.
 UNREADABLE_FOR = {
     Reason.REVOKED: "token_revoked_at",
     Reason.EXPIRED: "token_expires_at",
     Reason.ERROR: "error_code",
     Reason.STATUS: "connection_status",
 }
-#: What an unreadable column holds.
+#: What an unreadable column holds, in words.
 _HOLDS = {
     "token_revoked_at": "no moment",
     "token_expires_at": "no moment",
@@ -89,7 +89,7 @@ def classify(member: MemberFacts, *, statuses: Collection[str], now: datetime) -
 
 
 def is_doubtful(member: MemberFacts, *, picked_for: str) -> bool:
-    """Whether what a member was picked for cannot be read any more, so that nothing says that it is over."""
+    """Whether the column for which a member was picked is unreadable now. Then nothing shows that the break is over."""
     return any(picked_for == reason and name in member.unreadable for reason, name in UNREADABLE_FOR.items())
 
 

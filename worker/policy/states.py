@@ -1,5 +1,6 @@
-"""The states of a reconnection and of a notification, a sentence each, and the moves between them: who makes each, what else happens, and
-whether the application is told.
+"""The states of a reconnection and of a notification, and the moves between them.
+
+Each state has a sentence. Each move tells who makes it, what else happens, and whether the application is told.
 
 ``store/reconnections/`` and ``store/notifications/`` check every move they write against the tables in this file.
 """
@@ -14,15 +15,15 @@ from worker.policy.events import EventType
 
 
 class ReconnectionState(StrEnum):
-    """Where one reconnection of a broken member stands."""
+    """The state of one reconnection."""
 
     #: It waits for ``next_attempt_at``: the moment of its first message, of a retry, or of its next reminder.
-    #: After a click or the end of OAuth it has a ``next_check_at`` too: its user may be one who must not be told, so fetch asks MX nothing.
+    #: After a click or the end of OAuth it has a ``next_check_at`` too: fetch does not ask MX if the user must not be told.
     DUE = "due"
-    #: A worker holds it until its lease expires and is asking MX for a window.
+    #: A worker has leased it and is asking MX for a window.
     LEASED = "leased"
     #: A fresh window is stored, and the notification about it is on its way.
-    #: The notification carries the window's URI. With ``PUBLIC_BASE_URL`` it carries our link, and the URI is for a click, or stays unused.
+    #: The notification carries the window's URI. With ``PUBLIC_BASE_URL`` it carries our link, and the URI is handed out to a click or stays unused.
     READY = "ready"
     #: The user was told and has not come back yet; ``next_attempt_at`` is the next reminder, ``next_check_at`` the next check.
     NOTIFIED = "notified"
@@ -36,18 +37,18 @@ class ReconnectionState(StrEnum):
     EXHAUSTED = "exhausted"
     #: The application's row no longer says that the member is broken, and MX did not say that it is back; or a notice lost its reason;
     #: or the row names another user.
-    #: A sweep, the visit after a webhook of MX, fetch or deliver ends it so. There is no command to cancel one.
+    #: A sweep, the visit after a webhook of MX, fetch and deliver cancel reconnections. No command does.
     CANCELLED = "cancelled"
-    #: Somebody must look: MX answered with a hostile URI, rejected the request, or workers died with the row.
+    #: An operator must look: MX answered with a hostile URI or rejected the request, or workers died with the row.
     QUARANTINED = "quarantined"
 
 
 class NotificationState(StrEnum):
-    """Where one message to one user stands."""
+    """The state of one message to one user."""
 
     #: It waits for ``next_attempt_at``.
     PENDING = "pending"
-    #: A worker holds it until its lease expires; ``dispatched_at`` tells whether it may already have left.
+    #: A worker has claimed it until its lease expires; ``dispatched_at`` tells whether it may already have left.
     SENDING = "sending"
     #: The other side took responsibility for it.
     SENT = "sent"
@@ -98,19 +99,19 @@ class Move:
     by: tuple[Mover, ...]
     #: What else happens, in the same transaction.
     also: str
-    #: Whether the application is told of it. The event follows from where it leads: :data:`TELLS`.
+    #: Whether the application is told of it. The event depends on the state that it leads to: :data:`TELLS`.
     told: bool
 
 
 _SWEEP, _FETCH, _DELIVER, _VERIFY, _RETRY, _CLICK, _SYNC = Mover
-#: What MX's answers make of a reconnection that is not well.
+#: The states in which a reconnection ends without being back.
 _GIVEN_UP = (_R.UNSUPPORTED, _R.GONE, _R.EXHAUSTED, _R.CANCELLED, _R.QUARANTINED)
 _WIPED = (
     "the window's URI is deleted; a message about the reconnection is sent without it, or cancelled if nothing is left"
 )
 _WIPED_WELL = f"{_WIPED}; if it ends as `reconnected` because MX said so, MX's status is written into `members`"
 
-#: What moves a reconnection. Made in ``store/reconnections/``, nowhere else.
+#: The moves of a reconnection. Only ``store/reconnections/`` makes them.
 RECONNECTION_MOVES = (
     Move("open", (), (_R.DUE,), (_SWEEP,), "nothing: the member has no other open reconnection", told=True),
     Move(
@@ -222,7 +223,7 @@ RECONNECTION_MOVES = (
         told=True,
     ),
 )
-#: What moves a notification. Made in ``store/notifications/``, nowhere else.
+#: The moves of a notification. Only ``store/notifications/`` makes them.
 NOTIFICATION_MOVES = (
     Move("queue", (), (_N.PENDING,), (_FETCH,), "its reconnections are ready", told=False),
     Move("claim", (_N.PENDING,), (_N.SENDING,), (_DELIVER,), "the epoch grows", told=False),
@@ -266,8 +267,8 @@ NOTIFICATION_MOVES = (
     ),
     Move("resend", (_N.UNKNOWN,), (_N.PENDING,), (_RETRY,), "its reconnections are ready again", told=False),
 )
-#: If a streak of refusals was caused by our sender or our credentials (``policy/streaks.py``), its effects are undone, except where other
-#: work was begun for the user since. Nothing else makes these moves.
+#: If a streak of refusals was caused by our sender or our credentials (``policy/streaks.py``), its effects are undone, unless other work
+#: was begun for the user since. Nothing else makes these moves.
 GIVEN_BACK = (
     Move(
         "revive",
@@ -323,7 +324,7 @@ def _steps(states: type[State], moves: Iterable[Move]) -> dict[State, set[State]
     return {state: {states(after) for before, after in ways if before == state} for state in states}
 
 
-#: From each state, the states that may follow it. What ended stays ended, but for what `reconnect retry` reopens.
+#: From each state, the states that may follow it. An end is final, except for `reconnect retry` and the move `give_back`.
 RECONNECTION_STEPS = _steps(ReconnectionState, RECONNECTION_MOVES)
 NOTIFICATION_STEPS = _steps(NotificationState, NOTIFICATION_MOVES)
 

@@ -1,15 +1,15 @@
 """Is one message refused, or are we?
 
-A relay on a block list refuses every recipient with the same words that one recipient's server may use for reasons of its own. Two
-things tell them apart: how many messages are refused alike, and whether any is accepted meanwhile. It is a streak if:
+A relay on a block list refuses every message with the same words that one recipient's server may use for reasons of its own. Two
+things tell the cases apart: how many messages are refused alike, and whether any is accepted meanwhile. It is a streak if:
 
-- nobody answers: 1 message, if none was accepted within the last minute;
+- the server is not reached: 1 message, if none was accepted within the last minute;
 - the refusal may mean us (a 554 5.7.1): 3 alike, if none was accepted within the last ten minutes; or 8 alike with none accepted in
   between; or 20 of the last 25;
 - the refusal speaks of the recipient (a 5.1.1): 20 of the last 25, if none was accepted at all.
 
-While some messages are accepted, refusals count only if they come from more than one recipient domain: one strict domain is not
-everybody.
+While some messages are accepted, refusals count only if more than one recipient domain refuses, or if the domain that refuses accepts
+other messages. Otherwise a single strict domain would stop the channel.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,14 +20,14 @@ import msgspec
 
 #: A failure streak: so many failures among the last so many calls.
 MANY, OUT_OF = 20, 25
-#: Enough with none accepted in between; enough if none was accepted for a while.
+#: Refusals that are enough with none accepted in between, and that are enough if none was accepted for a while.
 UNBROKEN, FEW = 8, 3
-#: What happened before this is forgotten.
+#: Older answers are ignored.
 MEMORY = timedelta(hours=1)
 
 #: As :class:`worker.channels.Doubt` writes them.
 UNREACHABLE, US = "unreachable", "us"
-#: For how long none must have been accepted, so that :data:`FEW` refusals are enough.
+#: For how long no message must have been accepted, so that ``_ENOUGH`` refusals make a streak.
 _QUIET = {UNREACHABLE: timedelta(minutes=1), US: timedelta(minutes=10)}
 _ENOUGH = {UNREACHABLE: 1, US: FEW}
 
@@ -38,9 +38,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     #: How it was refused; ``None`` if it was accepted.
     refusal: str | None
-    #: To whom. One user's devices, refused one after the other, count once.
+    #: The recipient. Several devices of one user that refuse count once.
     user: str
-    #: Where it went: the recipient's domain. ``None`` where that says nothing.
+    #: The recipient's domain; ``None`` if it is unknown or the channel is not email.
     place: str | None = None
 
 

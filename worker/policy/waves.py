@@ -1,9 +1,9 @@
 """When are notices sent, if thousands of members of one bank expire on the same day?
 
-Such a wave comes a year after a bank moved its customers to a new API, or after a first import. Told on one day, all of them would come to
-the bank, to MX and to the company's support on that day. So each member of a wave has a moment of its own, between the nominal day of
-the notice and that of the next one (or the expiry, after the last). The moment follows from the member's GUID alone: it is the same
-however often it is computed, and spread evenly over many members.
+Such a wave comes a year after a bank moved its customers to a new API, or after a first import. If all of them were told on one
+day, all would come to the bank, to MX and to the company's support on that day. So each member of a wave has a moment of its own, between
+the nominal day of the notice and that of the next one (or the expiry, after the last). Its place in that span depends only on the
+member's GUID: the place is always the same, and the places of many members are evenly spread.
 
 Example with ``EXPIRY_NOTICE_DAYS=14,3`` and 100,000 members that expire on the 30th: the first notices leave evenly from the 16th to
 the 24th, about 11,000 a day, and the second ones from the 27th to the 29th. Caps and quiet hours hold as always.
@@ -27,19 +27,19 @@ def is_wave(members: int) -> bool:
 
 
 def place_of(member_guid: str) -> float:
-    """The place of a member in every wave: from 0 to 1, as even as a hash is."""
+    """The place of a member in every wave: from 0 to 1, evenly distributed by a hash."""
     return int.from_bytes(sha256(member_guid.encode("utf-8", "surrogatepass")).digest()[:8]) / _ALL
 
 
 def spread(nominal: datetime, until: datetime, place: float) -> datetime:
-    """The moment between the nominal moment of a notice and what follows it, for a member at this place."""
+    """When the notice of a member at this place leaves, between its nominal moment and ``until``, the next notice or the expiry."""
     return nominal + (until - nominal) * (SHARE * place) if until > nominal else nominal
 
 
 def first_moment(expires_at: datetime, days: Sequence[int], *, now: datetime, place: float) -> datetime:
-    """When the first notice of a member of a wave leaves that is opened ``now``; ``days`` is ``EXPIRY_NOTICE_DAYS``.
+    """When the first notice of a member of a wave leaves, if it is opened ``now``; ``days`` is ``EXPIRY_NOTICE_DAYS``.
 
-    A wave that is found late is spread over what is left until the next notice day.
+    A wave that is found late is spread over the time left until the next notice day.
     """
     dates = [expires_at - timedelta(days=day) for day in days]
     nominal = max([now, *dates[:1]])

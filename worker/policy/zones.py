@@ -2,8 +2,8 @@
 
 ``users.timezone`` holds what an application knows: an IANA name in any case (``America/New York``), a Windows name
 (``Eastern Standard Time``, by CLDR's table), a fixed offset (``UTC+2``, ``-05:00``), or something that is none of these. The user
-is written to only when it is day in every zone that this function gives. For a zone that was not understood these are the zones
-of the country in the user's locale, and without a country ``TIME_ZONE`` together with ``FALLBACK_TIME_ZONES``.
+is written to only when it is day in every zone that this function gives. If the value is not understood, these are the zones of the
+country in the user's locale. Without a country they are ``TIME_ZONE`` together with ``FALLBACK_TIME_ZONES``.
 """
 
 import re
@@ -18,7 +18,7 @@ from babel.core import get_global
 
 from worker.policy.columns import lower, stripped
 
-#: Names in the zone database that say nothing of a place.
+#: Names in the zone database that name no place.
 _NOWHERE = {"factory", "localtime", "posixrules"}
 _OFFSET = re.compile(r"(?:utc|gmt|z)?\s*(?P<sign>[+\-\u2212])(?P<hours>0?[0-9]|1[0-4])(?::?(?P<minutes>[0-5][0-9]))?")
 #: Territories under another code than ISO 3166's.
@@ -37,7 +37,7 @@ class Zones(msgspec.Struct, frozen=True):
 
 @lru_cache(maxsize=4096)
 def zones_of(name: str | None, locale: str | None, *, default: str, fallback: Sequence[str] = ()) -> Zones:
-    """Where a user may live by their ``timezone`` and ``locale``; ``default`` is ``TIME_ZONE``."""
+    """The zones in which a user may live, by ``timezone`` and ``locale``; ``default`` is ``TIME_ZONE``."""
     if name is None or not stripped(name):
         return Zones((ZoneInfo(default),))
     zone = zone_named(name)
@@ -72,7 +72,7 @@ def territory_of(locale: str | None) -> str | None:
 
 @lru_cache(maxsize=512)
 def zones_of_country(territory: str | None) -> tuple[tzinfo, ...]:
-    """The zones of a country, one for each way of keeping time; nothing for a country that is none."""
+    """The zones of a country, one for each pair of winter and summer time; empty for an unknown country."""
     return _different(tuple(ZoneInfo(key) for key in _countries().get(territory or "", ())))
 
 
