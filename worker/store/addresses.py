@@ -21,7 +21,7 @@ from worker.store.sql.tables import devices, notifications, state_literal, users
 
 n, u = notifications.c, users.c
 
-#: Notifications of one query, while reports are traced to them.
+#: Notifications that one query reads, when bounces are traced to them.
 _BATCH_SIZE = 10_000
 
 
@@ -175,9 +175,9 @@ class AddressStore:
     async def refuse(
         self, refused: Mapping[str, tuple[MailUser, str]], *, bounced: Iterable[tuple[int, str]] = (), now: datetime
     ) -> set[str]:
-        """Suppress addresses that are still their users', and note on notifications (id, code) that they came back.
+        """Suppress addresses that users still have, and note on notifications (id, code) that they bounced.
 
-        ``refused`` has, by user, what the suppression rests on. Returns the users whose address was not suppressed before.
+        ``refused``: by user, the address and why it is suppressed. Returns the users whose address was not suppressed before.
         """
         given = self._rows.encode(
             {"user_guid": guid, "email": user.email, "why": why} for guid, (user, why) in sorted(refused.items())

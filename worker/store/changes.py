@@ -1,11 +1,12 @@
 """The owner of ``changed_members``: the members that a sweep has to visit.
 
-Who lists them: the triggers of ``store/sql/triggers.py`` for every write to ``members``; a sweep, for what falls due by a moment
-(:meth:`Changes.list_due`); and what closes or reopens a reconnection, where its member must be visited again.
+Members are listed by the triggers of ``store/sql/triggers.py`` after writes to ``members``, by a sweep when a moment has passed
+(:meth:`Changes.list_due`), and by code that closes or reopens a reconnection whose member must be visited again.
 
-A visit takes a batch of entries off the list in the transaction that opens and closes what follows from them. So a sweep that is killed
-takes nothing off. The entry of a member that a visit passed over, because its reconnection is leased, stays on the list. PostgreSQL: the entries are locked by a statement of their own, before any other reads a member. Whoever held an entry
-has committed by then, and the next statements see what was written.
+A visit deletes a batch of entries in the transaction that opens and closes reconnections for them. So a sweep that is killed deletes no
+entry. If a reconnection is leased, the visit passes its member over, and the member's entry stays on the list. PostgreSQL: one statement
+locks the entries before any other statement reads a member. A writer that held an entry has committed by then, so the next statements see
+what it wrote.
 """
 
 from collections.abc import Collection, Sequence
@@ -41,19 +42,19 @@ from worker.store.sql.tables import changed_members, members, reconnections, sta
 
 c, m, r, mark = changed_members.c, members.c, reconnections.c, sweep_marks.c
 
-#: Two sweeps at the same time may read clocks that differ by this much. If a mark lies further ahead, the clock was set back.
+#: Two sweeps at the same time may read clocks that differ by this much. If a mark is further ahead, the clock was set back.
 ASTRAY = timedelta(minutes=1)
-#: The marks: until when what falls due by itself is listed, and of what expiries notices tell.
+#: The marks: up to which moment members that fall due are listed, and up to which expiry members are listed for a notice.
 DUE, NOTICES = "due", "notices"
 
 #: An entry: a member's GUID, and the entry's number.
 Entry = tuple[str, int]
-#: Before all others.
+#: Sorts before all other entries.
 FIRST_ENTRY: Entry = ("", -1)
 
 
 class Open(NamedTuple):
-    """An open reconnection as it stood before a visit."""
+    """An open reconnection as it was before a visit."""
 
     member_guid: str
     id: int
@@ -62,7 +63,7 @@ class Open(NamedTuple):
 
 
 class Changes:
-    """Its statements, made once; in the transaction of the caller."""
+    """The statements on ``changed_members``, made once; they run in the caller's transaction."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -109,12 +110,12 @@ class Changes:
         return self._rows.insert(changed_members).from_select(["member_guid"], guids)
 
     async def take(self, connection: AsyncConnection, after: Entry, *, n: int) -> list[Entry]:
-        """The next ``n`` entries behind this one, locked. Entries that others hold are left out: they stay on the list."""
+        """The next ``n`` entries behind ``after``, locked. Entries that others have locked are skipped and stay on the list."""
         given = {"after": after[0], "after_id": after[1], "n": n}
         return [(row[0], row[1]) for row in await connection.execute(self._take, given)]
 
     async def strike(self, connection: AsyncConnection, entries: Sequence[Entry]) -> None:
-        """These were visited."""
+        """Delete these entries: their members were visited."""
         given = self._rows.encode({"member_guid": guid, "id": id_} for guid, id_ in entries)
         await connection.execute(self._strike, {"given": given})
 
@@ -124,24 +125,25 @@ class Changes:
         return [Open(*row) for row in rows]
 
     async def passed_over(self, connection: AsyncConnection, before: Sequence[Open]) -> set[str]:
-        """Of these, read before a visit, the members that it may have passed over: their reconnection was leased, or was claimed since.
+        """The members that a visit may have passed over: their reconnection was leased before it, or was claimed during it.
 
-        Whether it is leased now does not tell: its worker may have handed it back while the visit was under way. Its epoch does.
+        ``before``: read before the visit. The state after the visit does not show this, since a worker may have handed the reconnection
+        back meanwhile. The epoch shows it.
         """
         leased = {one.member_guid for one in before if one.is_leased}
         given = [{"id": one.id, "epoch": one.epoch} for one in before if not one.is_leased]
-        if not given or self._rows.is_sqlite:  # which has one writer at a time
+        if not given or self._rows.is_sqlite:  # SQLite has one writer at a time
             return leased
         claimed = await connection.execute(self._claimed, {"given": self._rows.encode(given)})
         return leased | set(claimed.scalars())
 
     async def list(self, connection: AsyncConnection, guids: Collection[str]) -> None:
-        """These members have to be visited."""
+        """List these members."""
         if guids:
             await connection.execute(self._list, {"given": self._of(guids)})
 
     async def list_closed(self, connection: AsyncConnection, reconnection_ids: Collection[int]) -> None:
-        """These reconnections closed: members that may be broken nevertheless have to be visited, and so have those that were at rest."""
+        """List members of these reconnections, which closed: those that may still be broken, and those with one whose ``reopen_at`` is set."""
         if reconnection_ids:
             given = self._rows.encode({"id": id_} for id_ in reconnection_ids)
             await connection.execute(self._list_closed, {"given": given})
@@ -150,15 +152,15 @@ class Changes:
         return self._rows.encode({"member_guid": guid} for guid in guids)
 
     async def as_of(self, connection: AsyncConnection, now: datetime) -> datetime:
-        """The moment for which a visit decides. It is later than ``now`` if another sweep has listed what fell due since."""
+        """The moment at which a visit applies the rule: ``now``, or later if another sweep has already listed members up to a later moment."""
         until: datetime | None = await connection.scalar(self._until)
         return now if until is None else max(now, until)
 
     async def list_due(self, connection: AsyncConnection, now: datetime, ahead: datetime | None) -> None:
-        """List the members for which a moment has passed since the last sweep: an expiry, the end of a rest, an expiry of which
-        a notice tells, up to ``ahead``.
+        """List the members for which a moment has passed since the last sweep: an expiry, a ``reopen_at``, or the moment from which an
+        expiry may get a notice (expiries up to ``ahead``).
 
-        If the clock was set back, those for which it has not passed any more. On the first call all whose moment has passed.
+        If the clock was set back, the members whose moment lies ahead again are listed. The first call lists all whose moment has passed.
         """
         marks_at = {DUE: now} if ahead is None else {DUE: now, NOTICES: ahead}
         await connection.execute(self._known, [{"name": name, "until": FIRST} for name in marks_at])
@@ -173,7 +175,7 @@ class Changes:
 
 
 def _to_visit_again(rows: Rows) -> Any:
-    """Members of reconnections that closed without a rest, and may be broken; and those with an earlier one at rest, which ends if they are well."""
+    """Of reconnections that closed without ``reopen_at``, the members that may be broken; and members with any reconnection that has one."""
     given = rows.table("given", {"id": BigInteger()}).c
     resting = reconnections.alias("resting")
     rests = exists().where(resting.c.member_guid == r.member_guid, resting.c.reopen_at.is_not(None))

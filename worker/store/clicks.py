@@ -25,16 +25,16 @@ class Press(msgspec.Struct, frozen=True, kw_only=True):
     """The click that a press belongs to."""
 
     id: int
-    #: When it was pressed first.
+    #: When its first press came.
     clicked_at: datetime
-    #: How it ended; ``None``: it is under way, or its process died.
+    #: How the click ended; ``None``: it is under way, or its process died.
     outcome: str | None
     #: Whether this press is its first.
     is_new: bool
 
 
 class Clicks:
-    """Its statements, in the transaction of the caller."""
+    """The statements on ``clicks``; they run in the caller's transaction."""
 
     def __init__(self, rows: Rows) -> None:
         now = bindparam("now", type_=Moment())
@@ -89,13 +89,13 @@ class Clicks:
     async def finish(
         self, connection: AsyncConnection, click_id: int, outcome: str, now: datetime, *, asked: bool = True
     ) -> None:
-        """How it ended, in a short word; the first end counts. ``asked``: whether MX was asked for a window, so that it was a mint."""
+        """Write how a click ended, unless it has ended already. ``asked``: whether MX was asked for a window, so that it was a mint."""
         given = {"of_click": click_id, "ended": outcome[:64], "now": now, "asked": asked}
         await connection.execute(self._finish, given)
 
 
 def beginning(rows: Rows, clicked: Any) -> Any:
-    """A new click of the parameter ``nonce``, unless the page's load has one, as part of a statement.
+    """Insert a click with the parameter ``nonce``, unless this load of the page has one; part of a statement.
 
     ``clicked``: a query of link, reconnection and moment. Returns the click's id.
     """
@@ -109,7 +109,7 @@ def beginning(rows: Rows, clicked: Any) -> Any:
 
 
 def finishing() -> Any:
-    """How a click ended, as part of a statement; parameters ``of_click``, ``ended``, ``now``, ``asked``."""
+    """Write how a click ended; part of a statement. Parameters ``of_click``, ``ended``, ``now``, ``asked``."""
     asked = bindparam("asked", type_=Boolean())
     return (
         update(clicks)

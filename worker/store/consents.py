@@ -1,7 +1,7 @@
 """Reckoned expiries of members, from ``institutions``; the rule is that of ``policy/consents.py``.
 
-``members.expiry_reckoned`` is the mark: while ``token_expires_at`` is the same moment, that date is ours. An application that writes
-another date, in whatever way, has its own, and the mark says nothing any more; the next walk (``store/reckoning.py``) clears it.
+``members.expiry_reckoned`` is the mark: while ``token_expires_at`` is the same moment, that date is ours. If the application writes another
+date, that date is its own, and the mark is ignored. The next walk (``store/reckoning.py``) clears the mark.
 
 ====================================== ============================================================================
 when                                   what happens
@@ -16,9 +16,9 @@ the application empties the date       the reckoned one is written again: an app
                                        night, and knows no date, does not end its users' notices
 ====================================== ============================================================================
 
-The last two may be a million rows at once, and an application may be writing them. So a sweep writes them in small transactions, and leaves
-out a row that somebody else has locked: it waits for no writer, and no deadlock can come of it. The next sweep finds that row. Until then
-its date counts as the reckoned one (``store/selection.py``).
+The last two cases may concern a million rows at once, while the application is writing them. So a sweep writes them in small transactions
+and skips rows that are locked. It waits for no writer, and no deadlock can follow. The next sweep finds the skipped rows. Until then an
+emptied date counts as the reckoned one (``store/selection.py``).
 """
 
 from collections.abc import Collection
@@ -59,7 +59,7 @@ _NOW: ColumnElement[datetime] = bindparam("now", type_=Moment())
 
 
 def days_are_known() -> ColumnElement[bool]:
-    """Whether a row of ``institutions`` says for how long consents last."""
+    """Whether a row of ``institutions`` has a number of days for which consents last."""
     return whole_number(i.consent_days).between(SHORTEST, LONGEST)
 
 
@@ -73,7 +73,7 @@ def days_of() -> ColumnElement[int | None]:
 
 
 def on_return(now: ColumnElement[datetime], *, keep: ColumnElement[bool], otherwise: Any) -> dict[str, Any]:
-    """What is written into a member that comes back. ``keep``: its own date stands; ``otherwise``: its date if nothing is reckoned."""
+    """The values to write into a member that comes back. ``keep``: whether its date stays; ``otherwise``: its date if none is reckoned."""
     days = days_of()
     date = later(now, cast(days, Float()) * _DAY)
     return {
@@ -84,7 +84,7 @@ def on_return(now: ColumnElement[datetime], *, keep: ColumnElement[bool], otherw
 
 
 class Consents:
-    """Its statements, in the transaction of the caller."""
+    """The statements on reckoned dates; they run in the caller's transaction."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -109,13 +109,13 @@ class Consents:
         has_passed = and_(
             m.expiry_reckoned.is_not(None), m.expiry_reckoned <= _NOW, is_reckoned(), days_of().is_not(None)
         )
-        # In the order of their indexes: the planner takes the index, however many it believes there are.
+        # Ordered as their indexes are, so that the planner uses the index whatever number of rows it estimates.
         due = select(m.member_guid).order_by(m.expiry_reckoned).limit(bindparam("n", type_=Integer()))
         self._due = [due.where(which, is_guid(m.member_guid)) for which in (is_emptied, has_passed)]
         guids = rows.table("given", {"member_guid": Text()}).c
         given = m.member_guid == guids.member_guid
-        # What is to be done is read with the lock and is no condition of an UPDATE: PostgreSQL would look all that is due through, by its
-        # index, for each batch.
+        # Which of the two holds is read together with the lock. As a condition of the UPDATE it would make PostgreSQL go through all due
+        # rows, by their index, for each batch.
         self._lock = (
             select(
                 m.member_guid,
@@ -131,11 +131,11 @@ class Consents:
         self._go_on_of = self._go_on.where(has_passed)
 
     async def are_any(self, connection: AsyncConnection) -> bool:
-        """Whether consents of any institution last for a known time."""
+        """Whether any institution has known days."""
         return await connection.scalar(self._are_any) is not None
 
     async def returned(self, connection: AsyncConnection, ids: Collection[int], now: datetime) -> None:
-        """Of these reconnections, those that closed as `reconnected`: their members' days count from now."""
+        """Count the days from now for the members of those reconnections that closed as `reconnected`."""
         if ids and await self.are_any(connection):
             given = self._rows.encode({"id": id_} for id_ in sorted(ids))
             await connection.execute(self._returned, {"given": given, "now": now})
@@ -148,9 +148,9 @@ class Consents:
         return sorted(found)
 
     async def go_on(self, connection: AsyncConnection, member_guids: Collection[str], now: datetime) -> int:
-        """Of these members, reckoned dates that were emptied stand again, and those that have passed go on; how many.
+        """Write emptied reckoned dates of these members again, and replace passed ones by the next date; returns how many.
 
-        A member that somebody else has locked is left out.
+        A member that another transaction has locked is skipped.
         """
         found = (await connection.execute(self._lock, {"given": self._of(member_guids), "now": now})).all()
         passed = [row.member_guid for row in found if row.has_passed]
@@ -162,7 +162,7 @@ class Consents:
         return len(emptied) + len(passed)
 
     async def go_on_of(self, connection: AsyncConnection, member_guids: Collection[str], now: datetime) -> None:
-        """Dates of these members that have passed go on, before anything follows from them."""
+        """Replace passed reckoned dates of these members by the next date, before a visit reads them."""
         await connection.execute(self._go_on_of, {"given": self._of(member_guids), "now": now})
 
     def _of(self, member_guids: Collection[str]) -> str:
@@ -170,10 +170,10 @@ class Consents:
 
 
 def _following() -> dict[str, Any]:
-    """What is written into a member whose reckoned date has passed."""
+    """The values to write into a member whose reckoned date has passed."""
     seconds = cast(days_of(), Float()) * _DAY
     following = later(m.expiry_reckoned, seconds)
-    # After a long rest of the sweeps the next date may have passed as well.
+    # If no sweep ran for long, the next date may have passed as well.
     start = case((following > _NOW, m.expiry_reckoned), else_=_NOW)
     date = later(start, seconds)
     return {"consent_from": start, "token_expires_at": date, "expiry_reckoned": date}

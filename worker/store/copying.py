@@ -1,4 +1,4 @@
-"""PostgreSQL's COPY: many rows as one text, by the column."""
+"""PostgreSQL's COPY: many rows, given by the column, as one text."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -13,11 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.store.sql.moments import as_text
 
-#: COPY's own marks.
+#: Characters that mean something to COPY.
 _MARKS = "\\\t\n\r"
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _NULL = "\\N"
-#: Values of a column whose text is remembered at most.
+#: At most so many texts are remembered for a column.
 _REMEMBERED = 10_000
 
 
@@ -33,7 +33,7 @@ async def copying(connection: AsyncConnection, table: Table, names: Iterable[str
 
 
 class CopyText:
-    """Makes the text that COPY reads of batches of rows, all with the same columns."""
+    """Turns batches of rows, all with the same columns, into the text that COPY reads."""
 
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
@@ -47,7 +47,7 @@ class CopyText:
         """The cells of a column. Nearly all columns hold plain text only, or few values many times."""
         try:
             text = "".join(column)
-        except TypeError:  # not text alone
+        except TypeError:  # other values than text
             pass
         else:
             if not any(mark in text for mark in _MARKS):

@@ -1,4 +1,4 @@
-"""URIs at rest: Fernet under the first of ``URI_KEYS``, readable under any of them."""
+"""Encryption of stored URIs: Fernet with the first of ``URI_KEYS``; any of them decrypts."""
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
@@ -27,7 +27,7 @@ class Vault:
         return True
 
     def rotate(self, stored: str) -> str:
-        """The same URI under the first key; raises :class:`SettingsError` if no key of ``URI_KEYS`` fits."""
+        """The same URI, encrypted with the first key; raises :class:`SettingsError` if no key of ``URI_KEYS`` fits."""
         return self.encrypt(self.decrypt(stored))
 
     def decrypt(self, stored: str) -> str:

@@ -1,14 +1,13 @@
-"""The first import: all rows at once, and their indexes after them.
+"""The first import: all rows are loaded first, and the indexes are built afterwards.
 
-PostgreSQL puts a million rows one by one into indexes whose keys come in no order, or it sorts the keys once and builds the indexes
-from that, which costs much less. So where there are no members yet, a whole file is loaded without indexes, which are then built.
-Users go the same way if there are none yet and none comes twice; else they are staged and then merged as in any import, and so are
-devices. Each table has a connection and a transaction of its own, so that they are filled side by side; that of members commits last: a member
-that can be seen has its user.
+To build an index from sorted keys once costs PostgreSQL much less than to add a million keys in random order. So if there are no members
+yet, a whole file is loaded without indexes, and then the indexes are built. Users are loaded the same way if the table is empty and no key
+comes twice. Otherwise they are staged and merged as in any import, and devices always are. Each table has a connection and a transaction of
+its own, so that the tables are filled in parallel. The transaction of ``members`` commits last, so that a visible member has its user.
 
-A table that is loaded is locked until the import ends, as nobody may read one whose indexes are not there. The import waits at most
-a second for a lock. If anything is in its way (a lock, rows that are there already, a key that comes twice, rights that are lacking, an
-application's foreign key), all of it is rolled back. Then the rows are imported in the ordinary way.
+A loaded table is locked until the import ends, because it must not be read without its indexes. The import waits at most a second for a
+lock. If something prevents it (a lock, rows in the table, a key that comes twice, missing rights, an application's foreign key), all of it
+is rolled back, and the rows are imported in the ordinary way.
 
 Why there are two ways: CPU seconds for a million new rows, client and server, on two busy cores (an import may take five times COPY):
 
@@ -35,21 +34,21 @@ from worker.store.sql.database import Database
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import devices, members, users
 
-#: Rows of a batch that are sent at once: as many as fit into a socket, so that PostgreSQL is at work while the next are read.
+#: Rows of one batch: as many as fit into a socket buffer, so that PostgreSQL works while the next batch is read.
 SLICE = 1_000
-#: Slices that are looked at before the way of their users is chosen; a shorter file is not worth all this.
+#: Batches that are read before the way of importing users is chosen. A file with fewer is imported in the ordinary way.
 _AHEAD = 20
 
-#: How long to wait for another's lock, and memory to sort in: in the 4 MB that PostgreSQL comes with it would sort on disk.
+#: How long to wait for a lock, and the memory to sort in: with its default of 4 MB PostgreSQL would sort on disk.
 _SETTINGS = {"lock_timeout": "1s", "maintenance_work_mem": "128MB", "work_mem": "128MB", "jit": "off"}
 
 
 class _InTheWay(Exception):  # noqa: N818 - no error: there is the ordinary way
-    """Rows that this way cannot take, or that are there already."""
+    """The rows cannot be loaded this way, or the table has rows already."""
 
 
 async def first_load(database: Database, slices: Iterable[Columns]) -> bool:
-    """Write all batches of a file, of :data:`SLICE` rows each; whether that was possible. If not, nothing is written."""
+    """Write all batches of a file, of :data:`SLICE` rows each. Returns whether it was possible; if not, nothing is written."""
     if database.rows.is_sqlite:
         return False
     rest = iter(slices)
@@ -81,14 +80,14 @@ async def _load(database: Database, ahead: Sequence[Columns], rest: Iterable[Col
 
 
 async def _all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Side by side to the end of each: a transaction is not rolled back while it is at work."""
+    """Run all jobs in parallel and wait for each, so that no transaction is rolled back while a job still uses it."""
     for error in await asyncio.gather(*jobs, return_exceptions=True):
         if error is not None:
             raise error
 
 
 async def _begun(connection: AsyncConnection, table: Table, ahead: Sequence[Columns], rows: Rows) -> "_Load":
-    """How a table is filled: without its indexes, or by way of a staged one."""
+    """Begin to fill a table: without its indexes, or through a staged table."""
     for name, value in _SETTINGS.items():
         await connection.execute(text(f"SET LOCAL {name} = '{value}'"))
     names = names_of(table, ahead[0])
@@ -105,7 +104,7 @@ async def _begun(connection: AsyncConnection, table: Table, ahead: Sequence[Colu
 
 
 def _comes_twice(table: Table, ahead: Iterable[Columns]) -> bool:
-    """Whether a key of a table does, so that its rows cannot be loaded as they are."""
+    """Whether a key of the table comes twice, so that its rows cannot be loaded as they are."""
     keys = [key for columns in ahead for key in zip(*(columns[name] for name in KEYS[table]), strict=True)]
     return len(set(keys)) < len(keys)
 
@@ -123,12 +122,12 @@ class _Load:
 
     @asynccontextmanager
     async def copying(self) -> AsyncIterator[None]:
-        """For as long as there is something to write."""
+        """The COPY into the table; :meth:`write` works within it."""
         async with copying(self._connection, self._table, self._columns) as self._copy:
             yield
 
     async def write(self, columns: Columns) -> None:
-        """Take of a batch what goes into this table."""
+        """Write those columns of a batch that belong to this table."""
         assert self._copy is not None, "write within copying()"  # noqa: S101
         await self._copy.write(self._text.of(self._taken(columns)))
 
@@ -136,14 +135,14 @@ class _Load:
         return {name: columns[name] for name in self._names}
 
     async def finish(self) -> None:
-        """All is written."""
+        """Build the primary key and the indexes, after all rows are written."""
         await self._connection.execute(AddConstraint(self._table.primary_key, isolate_from_table=False))
         for index in self._table.indexes:
             await self._connection.execute(CreateIndex(index))
 
 
 class _Merge(_Load):
-    """A table that is merged with what was staged for it."""
+    """A table whose rows are staged first and then merged into it."""
 
     def __init__(
         self, connection: AsyncConnection, table: Table, names: Sequence[str], rows: Rows, given: Table
@@ -159,5 +158,5 @@ class _Merge(_Load):
         return taken
 
     async def finish(self) -> None:
-        """Merge it."""
+        """Merge the staged rows."""
         await self._connection.execute(self._merging)

@@ -1,4 +1,4 @@
-"""Upserting users, devices and members by the batch, or all of them at once where there are no members yet."""
+"""Upserting users, devices and members batch by batch; ``store/first_load.py`` loads a first file at once."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ KEYS: Mapping[Table, tuple[str, ...]] = {
     members: ("member_guid",),
     devices: ("device_kind", "device_address"),
 }
-#: Rows that PostgreSQL is better given by COPY; fewer are not worth a table of their own.
+#: From this many rows on a batch is staged by COPY; for fewer a temporary table costs more than it saves.
 _WORTH_A_COPY = 500
 
 
@@ -29,7 +29,7 @@ class ImportStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        #: Rows that are best written in one transaction.
+        #: The best number of rows for one transaction.
         self.slice = 1_000 if database.rows.is_sqlite else 20_000
 
     async def upsert(self, columns: Columns) -> None:
@@ -61,9 +61,9 @@ def names_of(table: Table, columns: Columns) -> list[str]:
 
 
 def upserting(rows: Rows, table: Table, names: Sequence[str], source: Any) -> Any:
-    """The statement that writes what a query gives.
+    """The statement that upserts the rows of a query.
 
-    What is there already as the file has it is not written again: a daily import of everything costs little.
+    A row that already has the file's values is not written again, so a daily import of everything costs little.
     """
     key = KEYS[table]
     insert = rows.insert(table).from_select(list(names), source)
@@ -80,10 +80,9 @@ def _bound(rows: Rows, table: Table, names: Sequence[str]) -> Any:
 
 
 def _latest(columns: Columns, key: Sequence[str], names: Sequence[str]) -> list[dict[str, Any]]:
-    """What a table takes of the rows, one for each key.
+    """The table's columns of the rows: the last row of each key.
 
-    In the order of the key, so that two imports at once do not wait for each other in a ring, and so that its index grows at its
-    end.
+    They are sorted by key, so that two imports at once cannot deadlock and the index grows at its end.
     """
     keys = zip(*(columns[name] for name in key), strict=True)
     rows = zip(*(columns[name] for name in names), strict=True)
@@ -92,14 +91,14 @@ def _latest(columns: Columns, key: Sequence[str], names: Sequence[str]) -> list[
 
 
 def latest_of(given: Table, table: Table, names: Sequence[str]) -> Any:
-    """The same of rows that PostgreSQL has: the query for what a table takes of them."""
+    """The same for staged rows, as a query: the last row of each key."""
     keys = [given.c[name] for name in KEYS[table]]
     found = select(*(given.c[name] for name in names)).ext(distinct_on(*keys))
     return found.where(keys[0].is_not(None)).order_by(*keys, given.c.line.desc())
 
 
 async def staged(connection: AsyncConnection, names: Sequence[str]) -> Table:
-    """A table for rows with these columns, which goes with the transaction; ``line`` counts them."""
+    """A temporary table for rows with these columns, dropped at the end of the transaction; ``line`` numbers the rows."""
     types = {name: table.c[name].type for table in KEYS for name in names if name in table.c}
     given = Table(
         "given",
@@ -114,6 +113,6 @@ async def staged(connection: AsyncConnection, names: Sequence[str]) -> Table:
 
 
 def numbered(columns: Columns, start: int = 0) -> Columns:
-    """The columns of a staged table, with the one that counts its rows."""
+    """The columns for a staged table, with ``line``."""
     rows = len(next(iter(columns.values())))
     return {"line": [str(line) for line in range(start, start + rows)], **columns}

@@ -1,4 +1,4 @@
-"""How long consents last at each institution: what `reconnect institutions` writes into ``institutions``, and what `status` reads of it."""
+"""How long consents last at each institution: `reconnect institutions` writes it into ``institutions``, and `status` reads it."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -32,7 +32,7 @@ class ExpiringWeek(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InstitutionStore:
-    """Its statements."""
+    """Writes ``institutions``, and counts expiries by institution."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -48,7 +48,7 @@ class InstitutionStore:
         self._expiring = _expiring(is_sqlite=rows.is_sqlite)
 
     async def upsert(self, found: Iterable[tuple[str, int | None]]) -> None:
-        """Write what a file says: code and days; the last row of a code wins."""
+        """Write the rows of a file: code and days; the last row of a code wins."""
         latest = dict(found)
         given = self._database.rows.encode(
             {"institution_code": code, "consent_days": days} for code, days in sorted(latest.items())
@@ -82,7 +82,7 @@ class InstitutionStore:
 
 def _expiring(*, is_sqlite: bool) -> Any:
     date, until = normalised(m.token_expires_at), bindparam("until", type_=Moment())
-    stored = date if is_sqlite else type_coerce(m.token_expires_at, Moment())  # PostgreSQL: as its index has it
+    stored = date if is_sqlite else type_coerce(m.token_expires_at, Moment())  # PostgreSQL: the column itself, so that its index is used
     weeks = seconds_between(_NOW, date) / _WEEK.total_seconds()
     week: Any = cast(weeks if is_sqlite else func.floor(weeks), Integer)
     code = plain_text(m.institution_code)

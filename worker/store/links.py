@@ -23,7 +23,7 @@ class NewLink(msgspec.Struct, frozen=True, kw_only=True):
     token_hash: str
     user_guid: str
     expires_at: datetime
-    #: The message that carries it; ``None``: it is about all that its user has to reconnect.
+    #: The message that carries the link; ``None``: the link is about all that its user has to reconnect.
     notification_id: int | None = None
 
 
@@ -39,7 +39,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LinkAt(msgspec.Struct, frozen=True, kw_only=True):
-    """What a link is about, at a moment of the database's clock."""
+    """A link that is valid, and the moment by the database's clock at which it was read."""
 
     id: int
     user_guid: str
@@ -49,7 +49,7 @@ class LinkAt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Links:
-    """Its statements, in the transaction of the caller."""
+    """The statements on ``links``; they run in the caller's transaction."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -72,7 +72,7 @@ class Links:
                 given.expires_at,
                 given.notification_id,
                 func.coalesce(given.now, database_now()),
-            ).where(true()),  # SQLite takes ON CONFLICT after a SELECT only so
+            ).where(true()),  # SQLite accepts ON CONFLICT after a SELECT only with a WHERE
         )
         self._store_once = self._store.on_conflict_do_nothing(index_elements=["token_hash"])
         self._is_stored = select(k.id).where(k.token_hash == bindparam("of_hash", type_=String()))
@@ -89,25 +89,25 @@ class Links:
             await connection.execute(self._store, {"given": given})
 
     async def store_once(self, connection: AsyncConnection, link: NewLink) -> None:
-        """Store a link unless it is stored already; nothing is written then."""
+        """Store a link unless it is stored already."""
         if await connection.scalar(self._is_stored, {"of_hash": link.token_hash}) is None:
             given = self._rows.encode([msgspec.structs.asdict(link) | {"now": None}])
             await connection.execute(self._store_once, {"given": given})
 
     async def withdraw(self, connection: AsyncConnection, token_hashes: Sequence[str]) -> None:
-        """Delete links whose message certainly did not leave: nobody has them. One that was pressed all the same stays."""
+        """Delete links whose message certainly did not leave, so that nobody has them. A link with a click stays all the same."""
         if token_hashes:
             given = self._rows.encode({"token_hash": token_hash} for token_hash in sorted(token_hashes))
             await connection.execute(self._withdraw, {"given": given})
 
     async def press(self, connection: AsyncConnection, token_hash: str) -> LinkAt | None:
-        """Its button is pressed; ``None`` for a token that is unknown or expired. Locks the row."""
+        """Record a press of a link's button, and lock the link; ``None`` for a token that is unknown or expired."""
         row = await self._press.first(connection, {"of_hash": token_hash})
         return None if row is None else LinkAt(**row._asdict())
 
 
 def pressing(*only_if: ColumnElement[bool]) -> Any:
-    """The button of the link with the hash ``of_hash`` is pressed, as part of a statement; its row is locked."""
+    """Record a press of the link with the hash ``of_hash``, which locks its row; part of a statement."""
     return (
         update(links)
         .where(k.token_hash == bindparam("of_hash", type_=String()), k.expires_at > database_now(), *only_if)

@@ -1,4 +1,4 @@
-"""What this worker itself writes into ``members``: what MX said of one that is back, where one moved to, and whether its user wants messages about it."""
+"""Writes to ``members``: what MX said of a member that is back, the GUID that a member moved to, and whether its user wants messages about it."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
@@ -44,16 +44,16 @@ class Well(msgspec.Struct, frozen=True, kw_only=True):
     member_guid: str
     connection_status: str
     error_code: int | None
-    #: Since then nothing that spoke of the token before is true any more; ``None``: MX did not say.
+    #: The last successful aggregation: dates of the token up to then are disproved. ``None``: MX did not say.
     aggregated_at: datetime | None
 
 
 async def mark_well(connection: AsyncConnection, rows: Rows, well: Collection[Well], now: datetime) -> None:
-    """Write MX's own words, and clear what they disprove, so that no sweep picks these members up for it again.
+    """Write what MX said, and clear what it disproves, so that no sweep picks these members for it again.
 
-    Disproved are dates of the token up to the last successful aggregation, and an error code that asks for OAuth. A date that the
-    application wrote after that is a new break, and any other error code is its own. Without a date of its own the expiry of
-    the token is reckoned from ``now`` (``store/consents.py``).
+    It disproves dates of the token up to the last successful aggregation, and an error code that asks for OAuth. A later date is a new
+    break, and any other error code stays. If the application has no date of its own, the expiry of the token is reckoned from ``now``
+    (``store/consents.py``).
     """
     if not well:
         return
@@ -68,7 +68,7 @@ async def mark_well(connection: AsyncConnection, rows: Rows, well: Collection[We
         keep=and_(own, func.coalesce(~disproved, true())),
         otherwise=null(),
     )
-    # Nobody is listed as changed for it: a reconnection closes beside it, and Changes.list_closed lists whom a sweep has to visit.
+    # This lists no member as changed: a reconnection closes in the same transaction, and Changes.list_closed lists members to visit.
     unlisted = [] if rows.is_sqlite else [select(func.set_config(OWN, "1", True)).scalar_subquery() == "1"]
     statement = (
         update(members)
@@ -84,16 +84,16 @@ async def mark_well(connection: AsyncConnection, rows: Rows, well: Collection[We
             **expiry,
         )
     )
-    ordered = sorted(well, key=lambda one: one.member_guid)  # as everybody locks them
+    ordered = sorted(well, key=lambda one: one.member_guid)  # the order in which every transaction locks them
     given_rows = rows.encode(msgspec.structs.asdict(one) for one in ordered)
     await connection.execute(statement, {"given": given_rows, "now": now})
 
 
 async def keep_moves(connection: AsyncConnection, rows: Rows, moves: Mapping[str, str]) -> None:
-    """MX carries these members on under another GUID, as reconnections knew that are deleted now: their rows remember it.
+    """Write into the rows of these members the GUID that MX uses for them now; reconnections that knew it are deleted.
 
-    A row that says so by itself is left alone. So is one that is named by the client's own id: MX's GUID is another one anyway. And so is
-    one whose user has a row for the new GUID as well: that one would count as its double from now on, and nobody would be told when it
+    Some rows are left alone: a row that has a ``moved_to``; a row that is named by the client's own id, since MX's GUID differs from it
+    anyway; a row whose user also has a row for the new GUID. That other row would count as its double, and nobody would be told when it
     breaks (``store/reconnections/moving.py``).
     """
     given = rows.table("given", {"member_guid": Text(), "moved_to": Text()}).c
@@ -110,15 +110,15 @@ async def keep_moves(connection: AsyncConnection, rows: Rows, moves: Mapping[str
 
 
 def _unless_before(date: Any, aggregated_at: Any) -> Any:
-    """What is no moment stays for the application to mend; `doctor` names it."""
+    """NULL if the date is not after the aggregation. An unreadable date stays as it is, and `doctor` names it."""
     return case((has_passed(date, aggregated_at), null()), else_=date)
 
 
 def muted(member_guid: ColumnElement[str]) -> ColumnElement[int]:
-    """1 if the user of the member of this column asked for no messages about it, else 0.
+    """1 if the user asked for no messages about this member, else 0.
 
-    A scalar query of the small index ``ix_members_muted``, which nearly every row misses. PostgreSQL would turn ``NOT EXISTS`` into a
-    join, and choose another plan for it.
+    It is a scalar query of the small index ``ix_members_muted``, which has few members. PostgreSQL would turn ``NOT EXISTS`` into a join
+    and choose another plan for it.
     """
     that = members.alias("muted_member").c
     found = select(literal(1)).where(that.member_guid == member_guid, that.muted_at.is_not(None), is_set(that.muted_at))
@@ -126,11 +126,11 @@ def muted(member_guid: ColumnElement[str]) -> ColumnElement[int]:
 
 
 async def mute(connection: AsyncConnection, member_guid: str, now: datetime) -> None:
-    """No more messages about this member. One that was muted before keeps its date."""
+    """Send no more messages about this member. If it was muted before, it keeps the date."""
     statement = update(members).where(m.member_guid == member_guid, ~is_set(m.muted_at)).values(muted_at=now)
     await connection.execute(statement)
 
 
 async def unmute(connection: AsyncConnection, member_guid: str) -> None:
-    """Messages about this member again."""
+    """Send messages about this member again."""
     await connection.execute(update(members).where(m.member_guid == member_guid).values(muted_at=None))

@@ -1,4 +1,4 @@
-"""What MX says of users and members, what our rows say, and what to write where they differ: without I/O."""
+"""MX's answers about users and members, our rows, and what to write where they differ. No I/O."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -17,9 +17,9 @@ class MxUser(msgspec.Struct, frozen=True, kw_only=True):
     """A user as MX lists it."""
 
     user_guid: str
-    #: One mailbox, checked; ``None``: MX names none, or it is not to be taken over.
+    #: One mailbox, checked; ``None``: MX names none, or it must not be copied.
     email: str | None = None
-    #: The client's own id of it, by which our tables may name it.
+    #: The client's own id of the user; our tables may use it instead of the GUID.
     own_id: str | None = None
 
     def __repr__(self) -> str:
@@ -32,14 +32,14 @@ class MxMember(msgspec.Struct, frozen=True, kw_only=True):
     user_guid: str
     #: The GUID that MX answered with.
     member_guid: str
-    #: The GUID that it was asked for, if that is another one: our row has it.
+    #: The GUID that MX was asked for, if it is another one: our row has it.
     asked_guid: str | None = None
-    #: The client's own id of it, by which our row may name it.
+    #: The client's own id of the member; our row may use it instead of the GUID.
     own_id: str | None = None
     connection_status: str | None = None
     is_oauth: bool | None = None
     institution_code: str | None = None
-    #: For a row that has none.
+    #: Written only into a row that has none.
     institution_name: str | None = None
     error_code: int | None = None
     #: Whether MX's answer has a place for an error, so that ``error_code=None`` means "no error".
@@ -50,22 +50,22 @@ class MxMember(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
-    """What a batch did, in members."""
+    """What a batch of answers changed, as numbers of members."""
 
     #: Rows that are new.
     inserted: int = 0
-    #: Rows that were written because MX says something else than they did, and members that MX gives again after a 404.
+    #: Rows that were written because MX's answer differs, and members that MX knows again after a 404.
     changed: int = 0
     unchanged: int = 0
     #: Reconnections closed as `reconnected`.
     back: int = 0
-    #: Rows whose member MX carries on under another GUID, learnt now.
+    #: Rows for which MX now answered with another GUID.
     moved: int = 0
     #: Skipped: a partner manages it.
     managed: int = 0
-    #: Skipped: MX says that another user has it than our row does, or names two users. Their GUIDs.
+    #: Skipped: MX names another user than our row, or two users. The members' GUIDs.
     of_others: tuple[str, ...] = ()
-    #: Skipped: a reconnection of it ended after MX was read.
+    #: Skipped: a reconnection of the member ended after MX was asked.
     overtaken: int = 0
 
     def __add__(self, other: "Applied") -> "Applied":
@@ -73,7 +73,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OurMember(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of ``members``, as far as MX has a word for it."""
+    """The columns of a row of ``members`` that MX's answer can change."""
 
     member_guid: str
     user_guid: str
@@ -94,13 +94,13 @@ OUR_MEMBER: Sequence[ColumnElement[Any]] = (
 
 
 def says_nothing_new(answer: MxMember, row: OurMember) -> bool:
-    """Whether our row says already what MX does. Its open reconnection, if it has one, may be over all the same."""
+    """Whether our row already has what MX says. An open reconnection of the member may be over all the same."""
     is_ours = row.user_guid == answer.user_guid and answer.is_managed_by_user is not False
     return is_ours and difference(answer, row) is None
 
 
 def first_of_each(answers: Iterable[MxMember]) -> tuple[list[MxMember], Applied]:
-    """The first answer about each member, and what is skipped without a look at our rows."""
+    """The first answer about each member, and the counts of answers that are skipped whatever our rows hold."""
     first: dict[str, MxMember] = {}
     managed, of_others = 0, []
     for answer in answers:
@@ -112,7 +112,7 @@ def first_of_each(answers: Iterable[MxMember]) -> tuple[list[MxMember], Applied]
 
 
 def difference(answer: MxMember, row: OurMember) -> dict[str, Any] | None:
-    """What to write into the row; ``None``: nothing. A column that is to keep its value is ``None``, but for ``moved_to``."""
+    """What to write into the row; ``None``: nothing. A column with ``None`` keeps its value, except ``moved_to``."""
     change: dict[str, Any] = {
         name: value
         for name in ("connection_status", "is_oauth", "institution_code", "error_code")

@@ -1,8 +1,8 @@
-"""What MX says of users and members goes into ``users`` and ``members``: a batch in one transaction, and only what differs.
+"""Writes MX's answers about users and members into ``users`` and ``members``: a batch in one transaction, and only what differs.
 
-What the application alone knows is not touched: locale, time zone, channel, every ``token_*``, a name of the institution, an address
+Columns that only the application knows are not touched: locale, time zone, channel, every ``token_*``, a name of the institution, an address
 unless it is empty. Exception: where MX's answer closes a reconnection as `reconnected`, the dates of the token that it disproves are
-cleared, as verify does it (``store/members.py``).
+cleared, as in verify (``store/members.py``).
 
 ===================================== =================================================================================
 MX says                               what becomes of it
@@ -58,7 +58,7 @@ async def apply_members(
     now: datetime,
     skip_aggregation: bool = False,
 ) -> Applied:
-    """Write what MX said of these members, in the caller's transaction and a few statements; what did not differ stays unwritten.
+    """Write what MX said of these members, in the caller's transaction, with a few statements. Rows that do not differ are not written.
 
     ``read_at``: a moment before the first of them was asked for, by the database's clock. ``skip_aggregation``:
     ``MX_SKIP_AGGREGATION``. If MX names one member twice, the first answer counts.
@@ -69,17 +69,17 @@ async def apply_members(
 
 
 async def apply_users(connection: AsyncConnection, rows: Rows, listed: Iterable[MxUser]) -> tuple[int, int]:
-    """Insert the users that are new, and fill addresses that are empty; how many of each."""
+    """Insert new users, and fill empty addresses; returns how many of each."""
     return await rows.part(MxMembers).apply_users(connection, listed)
 
 
 async def mark_gone(connection: AsyncConnection, rows: Rows, member_guids: Collection[str], now: datetime) -> int:
-    """MX answered 404 for these members: their rows say so, and their open reconnections end as `gone`. How many rows."""
+    """MX answered 404 for these members: set ``gone_at``, and end their open reconnections as `gone`. Returns how many rows were written."""
     return await rows.part(MxMembers).mark_gone(connection, member_guids, now)
 
 
 class _Open(msgspec.Struct, frozen=True, kw_only=True):
-    """A reconnection that is open, ended of late, or rests since MX answered 404."""
+    """A reconnection that is open, that ended after MX was asked, or that ended as `gone` by a 404 and keeps a sweep from opening another."""
 
     id: int
     member_guid: str
@@ -91,7 +91,7 @@ class _Open(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MxMembers:
-    """Its statements, made once."""
+    """The statements of this module, made once."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -177,7 +177,7 @@ class MxMembers:
         await self._transitions.know_again(connection, again)
         differing = []
         moves = {}
-        for guid in sorted(pairs.keys() - overtaken):  # as everybody locks them
+        for guid in sorted(pairs.keys() - overtaken):  # the order in which every transaction locks them
             answer, row = pairs[guid]
             if (change := difference(answer, row)) is not None:
                 differing.append(change)
@@ -270,7 +270,7 @@ class MxMembers:
         now: datetime,
         skip_aggregation: bool,
     ) -> int:
-        """Close the reconnections of which MX says that they are over; how many."""
+        """Close the reconnections that are over by MX's answer; returns how many."""
         changes: list[Change] = []
         for guid, found in about.items():
             if guid in overtaken:

@@ -1,4 +1,4 @@
-"""Bursts of breaks by institution: finding them, and letting go of what was held."""
+"""Bursts of breaks at an institution: finding them, and releasing the messages that were held."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Burst:
 
     institution_code: str
     breaks: int
-    #: Breaks in the time before, by how many hours before the window, and how long that time is.
+    #: Earlier breaks, by how many hours before the window they were opened, and the length of time that they cover.
     hours: Mapping[int, int]
     history: timedelta
 
@@ -35,14 +35,14 @@ class Burst:
 
 
 class OutageStore:
-    """Reads openings, lets go of holds."""
+    """Finds bursts and ends holds."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._transitions = database.rows.part(Transitions)
 
     async def busy_institutions(self, now: datetime, *, at_least: int) -> list[Burst]:
-        """Institutions with so many breaks within the last window, beside what they had before.
+        """Institutions with at least so many breaks within the last window, and their earlier breaks.
 
         A break counts if it was found in the window, and no date says that it happened earlier.
         """
@@ -79,7 +79,7 @@ class OutageStore:
         return await self._database.transaction(work)
 
     async def release(self, institution_code: str, now: datetime) -> int:
-        """End a hold; those who were held are laid out along the ramp. Returns how many they are."""
+        """End a hold, and spread the held reconnections over the ramp. Returns how many there are."""
         held = (
             select(r.id)
             .where(r.institution_code == institution_code, r.state == state_literal("due"), r.next_attempt_at <= now)

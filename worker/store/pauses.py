@@ -1,7 +1,7 @@
 """What is paused, since when and why: by hand (`reconnect pause`) or because the breaker opened.
 
-A row exists only while something is paused. Claims leave out what a row covers, so a pause holds for every worker at once and
-survives all of them. The breaker's rows carry ``probe_at``: from then on one worker may try a single row.
+A row exists only while something is paused. Claims skip what a row covers. So a pause holds for all workers at once, and also after they
+restart. The breaker's rows have ``probe_at``: from then on one worker may try a single row.
 """
 
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ EVENTS = "events"
 
 
 def holds_institution(code: ColumnElement[str | None]) -> ColumnElement[bool]:
-    """Whether a pause holds the institution of this column, by hand or for its outage.
+    """Whether the institution in this column is paused, by hand or for its outage.
 
-    ``IN`` over all pauses, which does not depend on the row: the database reads the few pauses once a statement and looks each
-    row's institution up among them. ``NOT EXISTS`` would be a join, and PostgreSQL would choose another plan for it.
+    The ``IN`` over all pauses does not depend on the row. The database reads the few pauses once for a statement and looks up each row's
+    institution among them. ``NOT EXISTS`` would be a join, and PostgreSQL would choose another plan for it.
     """
     paused = select(pauses.c.scope)
     return or_(*((literal(prefix) + func.coalesce(code, "")).in_(paused) for prefix in ("institution:", "outage:")))
@@ -42,29 +42,29 @@ def any_paused(*scopes: str) -> ColumnElement[bool]:
 
 
 def holds_by_hand(code: ColumnElement[str | None]) -> ColumnElement[bool]:
-    """Whether an operator paused everything, or the institution of this column."""
+    """Whether an operator paused everything, or the institution in this column."""
     return exists().where(pauses.c.scope.in_((literal(EVERYTHING), literal("institution:") + code)))
 
 
 def holds_channel(kind: ColumnElement[str]) -> ColumnElement[bool]:
-    """Whether a pause holds the channel of this column, by hand or by the breaker, or everything is paused."""
+    """Whether the channel in this column is paused, by hand or by the breaker, or everything is."""
     paused = select(pauses.c.scope)
     scopes = ((literal(prefix) + kind).in_(paused) for prefix in (channel_scope(""), delivery_scope("")))
     return or_(any_paused(EVERYTHING), *scopes)
 
 
 def outage_scope(code: str) -> str:
-    """The scope of one institution, by a burst of its breaks."""
+    """The scope of one institution that is held for a burst of breaks."""
     return f"outage:{code}"
 
 
 def channel_scope(kind: str) -> str:
-    """The scope of one channel, by hand."""
+    """The scope of one channel that is paused by hand."""
     return f"channel:{kind}"
 
 
 def delivery_scope(kind: str) -> str:
-    """The scope of one channel, by the breaker."""
+    """The scope of one channel that the breaker pauses."""
     return f"delivery:{kind}"
 
 
@@ -89,7 +89,7 @@ class Pause:
 async def put(
     connection: Any, rows: Rows, scope: str, reason: str, *, now: datetime, probe_after: timedelta | None
 ) -> bool:
-    """Pause a scope, in a transaction of the caller's; returns whether it is new. See :meth:`PauseStore.set`."""
+    """Pause a scope, in the caller's transaction; returns whether it is new. See :meth:`PauseStore.set`."""
     probe_at = now + probe_after if probe_after is not None else None
     insert = rows.insert(pauses).values(scope=scope, reason=reason, since=now, probe_at=probe_at)
     inserted = (await connection.execute(insert.on_conflict_do_nothing().returning(pauses.c.scope))).first()
@@ -102,12 +102,12 @@ async def put(
 
 
 def _suffering(scope: str) -> str | None:
-    """The institution of an outage's scope."""
+    """The institution, if this is the scope of an outage."""
     return scope.removeprefix(outage_scope("")) if scope.startswith(outage_scope("")) else None
 
 
 async def lift(connection: Any, scope: str) -> bool:
-    """End a pause, in a transaction of the caller's; see :meth:`PauseStore.lift`."""
+    """End a pause, in the caller's transaction; see :meth:`PauseStore.lift`."""
     channel = scope.removeprefix(delivery_scope(""))
     if channel != scope:
         await forget_refusals(connection, channel)
@@ -145,11 +145,11 @@ class PauseStore:
         return await self._database.transaction(work)
 
     async def lift(self, scope: str) -> bool:
-        """End a pause; returns whether there was one. Refusals that opened a channel's breaker are forgotten with it."""
+        """End a pause; returns whether there was one. For a channel's breaker the refusals that opened it are forgotten as well."""
         return await self._database.transaction(lambda connection: lift(connection, scope))
 
     async def take_probe(self, scope: str, *, now: datetime, again_after: timedelta) -> bool:
-        """Take the right to one probe of a paused scope; one worker alone gets it."""
+        """Take the right to one probe of a paused scope; only one worker gets it."""
         statement = (
             update(pauses)
             .where(pauses.c.scope == scope, pauses.c.probe_at <= bindparam("now", type_=Moment()))

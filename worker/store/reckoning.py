@@ -1,8 +1,8 @@
-"""The owner of ``reckonings``: the walk over all members that reckons the expiries of those who have none yet, or another.
+"""The owner of ``reckonings``: a walk over all members that reckons missing expiries and corrects those whose days changed.
 
-A walk begins with the first sweep after the days of an institution changed, and once a day, for members that were first seen or that have another
-institution since. It goes on in every sweep, for a share of its time, page by page as a reconciliation does (``store/reconciling.py``). A
-date that lies months ahead can wait for a day; what cannot wait has an index, and is done in every sweep (:meth:`Consents.go_on`).
+A walk begins with the first sweep after the days of an institution changed. It also begins once a day, for members that are new or have
+another institution. Each sweep continues it for a part of its time, page by page, like a reconciliation (``store/reconciling.py``). A date
+that is months ahead can wait for a day. Dates that cannot wait are found by an index in every sweep (:meth:`Consents.go_on`).
 """
 
 import time
@@ -48,14 +48,14 @@ _R = ReconnectionState
 
 #: Members of one page.
 PAGE = 10_000
-#: Members of one transaction, of those whose date was emptied or has passed. An application that writes them waits so long at most.
+#: Members of one transaction, of those whose date was emptied or has passed. An application that writes them waits for no more than these.
 BATCH = 1_000
 _DAY = timedelta(days=1).total_seconds()
 _NOW: ColumnElement[datetime] = bindparam("now", type_=Moment())
 
 
 class Reckoning:
-    """Its statements, made once; in the transaction of the caller."""
+    """The statements of a walk, made once; they run in the caller's transaction."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -90,9 +90,9 @@ class Reckoning:
         )
 
     async def begin(self, connection: AsyncConnection, now: datetime) -> str | None:
-        """Begin a walk if it is time to. Why the one that is under way was begun: `changed` or `daily`; ``None``: there is none.
+        """Begin a walk if it is time to. Returns why the current walk was begun, `changed` or `daily`; ``None``: there is none.
 
-        A walk by days that have changed meanwhile begins again.
+        If days changed during a walk, it begins again.
         """
         days = (await connection.execute(self._days)).all()
         known = sha256(repr([tuple(row) for row in days]).encode()).hexdigest()
@@ -115,7 +115,7 @@ class Reckoning:
         return None if begun["finished_at"] else reason
 
     async def page(self, connection: AsyncConnection, now: datetime, *, n: int) -> tuple[int, bool]:
-        """Walk on by a page: how many dates were written, and whether there is more of this walk. Of two sweeps at once one walks."""
+        """Do one page of the walk: how many dates were written, and whether pages are left. Of two sweeps at once only one works on it."""
         after = await connection.scalar(self._lock)
         if after is None:
             return 0, False
@@ -138,7 +138,7 @@ class Reckoning:
         return found, not last
 
     async def _end_notices(self, connection: AsyncConnection, dropped: Sequence[str], now: datetime) -> None:
-        """These have no date any more. Nobody renewed anything, which an empty date would say to a visit."""
+        """Cancel the notices of these members, whose date was taken back. A visit would end them as renewed, because the date is empty."""
         if dropped:
             await self._closing.close(
                 connection,
@@ -161,9 +161,9 @@ class ReckoningStore:
         self._reckoning = database.rows.part(Reckoning)
 
     async def reckon(self, now: datetime, *, page: int = PAGE, seconds: float | None = None) -> int:
-        """What a sweep does about reckoned dates; how many were written.
+        """Do the part of a sweep that concerns reckoned dates; returns how many were written.
 
-        ``seconds``: so long it walks, at least one page; else for the share of a sweep that a reconciliation has too.
+        ``seconds``: how long to walk, at least one page; by default as long as a sweep spends on a reconciliation.
         """
         began = time.monotonic()
         found = await self._go_on(now)
@@ -180,7 +180,7 @@ class ReckoningStore:
                 return found
 
     async def _go_on(self, now: datetime) -> int:
-        """All that cannot wait for a walk, but what somebody else has locked; how many dates were written."""
+        """Write the dates that cannot wait for a walk, except in locked rows; returns how many."""
         found = 0
         while True:
             due = await self._database.transaction(partial(self._consents.due, now=now, n=PAGE))
@@ -194,7 +194,7 @@ class ReckoningStore:
 
 
 def _reckoning(page: ColumnElement[bool]) -> Any:
-    """A page of members at institutions whose days are known: those without a date get one, and reckoned dates follow the days."""
+    """For a page of members at institutions with known days: reckon missing dates, and correct reckoned dates if the days changed."""
     known = (
         select(i.institution_code.label("code"), whole_number(i.consent_days).label("days"))
         .where(days_are_known())
@@ -220,14 +220,14 @@ def _reckoning(page: ColumnElement[bool]) -> Any:
 
 
 def _clearing(page: ColumnElement[bool]) -> Any:
-    """A page: the mark goes where the application has a date of its own."""
+    """For a page: clear the mark of members for which the application wrote a date of its own."""
     return update(members).where(page, m.expiry_reckoned.is_not(None), ~is_reckoned()).values(expiry_reckoned=null())
 
 
 def _dropping(page: ColumnElement[bool]) -> Any:
-    """A page: reckoned dates go where the days are unknown now.
+    """For a page: take reckoned dates back if the days are unknown now.
 
-    Nothing is taken from under a worker: while the member's reconnection is leased, its date stays until the next walk.
+    While the member's reconnection is leased, its date stays until the next walk.
     """
     known = exists().where(i.institution_code == plain_text(m.institution_code), days_are_known())
     leased = exists().where(r.member_guid == m.member_guid, r.state == state_literal(_R.LEASED))

@@ -1,15 +1,15 @@
-"""The owner of ``reconciliations``: going through everything, where the list of changed members does not tell enough.
+"""The owner of ``reconciliations``: visits to everybody, because the list of changed members may be incomplete.
 
 A reconciliation begins:
 
 - in a new database;
-- once a day, because the list may lack members: triggers may be disabled, and logical replication runs none of those of a statement;
+- once a day, because the list may lack members: triggers may be disabled, and logical replication runs no statement triggers;
 - after a change of a setting that the rule depends on, or of the rule itself (:data:`RULE_VERSION`);
 - after ``TRUNCATE members``.
 
-It goes on in every sweep, for a share of its time, page by page: first the members that may be broken, then the reconnections that are
-open or at rest. Each page is one transaction, with the place where the next one begins. So a sweep that is killed loses nothing, and
-another goes on.
+Each sweep continues it for a part of its time, page by page: first the members that may be broken, then the reconnections that are open or
+have a ``reopen_at``. Each page is one transaction, which also stores where the next page begins. So a sweep that is killed loses nothing,
+and another sweep continues.
 """
 
 from collections.abc import Collection, Sequence
@@ -32,11 +32,11 @@ from worker.store.transactions.visit import VisitCounts, Visits
 
 m, r, rec = members.c, reconnections.c, reconciliations.c
 
-#: How often everything is gone through.
+#: How often a reconciliation begins.
 EVERY = timedelta(days=1)
-#: Raised when the rule itself changes, so that a new version goes through everything.
+#: To be raised when the rule itself changes, so that a new version begins a reconciliation.
 RULE_VERSION = 2
-#: The phases, in their order; what each walks along, and whom it visits.
+#: The phases in order, the key by which each is paged, and the GUIDs that it visits.
 MEMBERS, RECONNECTIONS = "members", "reconnections"
 _KEYS: dict[str, Any] = {MEMBERS: m.member_guid, RECONNECTIONS: r.id}
 _GUIDS: dict[str, Any] = {MEMBERS: m.member_guid, RECONNECTIONS: r.member_guid}
@@ -44,7 +44,7 @@ _GUIDS: dict[str, Any] = {MEMBERS: m.member_guid, RECONNECTIONS: r.member_guid}
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """A page of a reconciliation that was gone through."""
+    """A page of a reconciliation that was done."""
 
     #: Why there is a reconciliation.
     reason: str
@@ -58,7 +58,7 @@ def rule_of(statuses: Collection[str], notice_days: Sequence[int]) -> str:
 
 
 class Reconciling:
-    """Its statements; in the transaction of the caller."""
+    """The statements of a reconciliation; they run in the caller's transaction."""
 
     def __init__(self, rows: Rows) -> None:
         self._changes = rows.part(Changes)
@@ -98,7 +98,7 @@ class Reconciling:
         self._up_to = {phase: key <= end[phase] for phase, key in _KEYS.items()}
 
     async def begin(self, connection: AsyncConnection, rule: str, now: datetime, *, everything: bool) -> None:
-        """Begin one if it is time to; one that is under way for other settings makes way for it."""
+        """Begin a reconciliation if it is time to. It replaces one that is under way for other settings."""
         last = (await connection.execute(self._last)).one_or_none()
         reason = _reason(last, rule, now, everything=everything)
         if reason is None:
@@ -109,7 +109,7 @@ class Reconciling:
     async def page(
         self, connection: AsyncConnection, visits: Visits, now: datetime, *, n: int, grace: timedelta
     ) -> "Page | None":
-        """Go through one page of about ``n`` rows; ``None`` if no reconciliation is under way, or another sweep is at it."""
+        """Do one page of about ``n`` rows; ``None`` if no reconciliation is under way, or another sweep is working on it."""
         row = (await connection.execute(self._under_way)).one_or_none()
         if row is None:
             return None
@@ -131,7 +131,7 @@ class Reconciling:
         return Page(reason=row.reason, found=found)
 
     async def leave(self, connection: AsyncConnection, member_guids: Collection[str]) -> None:
-        """These members are forgotten: a reconciliation that stands at one of them begins again."""
+        """Remove the GUIDs of these members, which are forgotten: a reconciliation whose place is one of them begins again."""
         at_one = rec.after_guid.in_(sorted(member_guids))
         await connection.execute(update(reconciliations).where(at_one).values(after_guid=""))
 

@@ -1,7 +1,7 @@
-"""Refusals that are alike: finding a streak of them, stopping the channel for it, and giving back what it cost.
+"""Refusals that are alike: finding a streak of them, pausing the channel for it, and undoing its effects.
 
-It happens in the transaction that writes the results. So the evidence of all processes adds up, and nothing that a streak cost is
-left behind by a process that dies.
+This is done in the transaction that writes the results. So the results of all processes count together, and a process that dies cannot
+leave effects of a streak behind.
 """
 
 from collections.abc import Iterable, Sequence
@@ -33,7 +33,7 @@ _SERVER = {
     MESSENGER: "your messenger",
 }
 
-#: A part of the reason where nobody answers; ``stages/deliver.py`` knows by it that asking is enough to see whether it is over.
+#: Part of the reason if the server is not reached. ``stages/deliver.py`` reads from it that a connection is enough to see whether it is over.
 NOT_REACHED = "cannot be reached"
 
 
@@ -46,18 +46,18 @@ class RefusalStreak(msgspec.Struct, frozen=True, kw_only=True):
 
     channel: str
     reason: str
-    #: Messages of which the attempt or the step of the cadence was given back.
+    #: Messages whose attempt or step of the cadence was given back.
     given_back: int
-    #: The channel was not stopped before.
+    #: Whether the channel was not paused before.
     is_new: bool
 
 
 class Acceptance(msgspec.Struct, frozen=True):
     """How a channel answered within the last hour."""
 
-    #: When it accepted a message last.
+    #: When the channel last accepted a message.
     last_at: datetime | None
-    #: Messages that it accepted, counted no further than ten times :data:`_MANY`.
+    #: Accepted messages, counted no further than ten times :data:`_MANY`.
     accepted: int
     #: Messages that wait because they were refused, counted to one more than :data:`_MANY`.
     refused: int
@@ -110,7 +110,7 @@ class Refusals:
         *,
         probe_after: dict[str, timedelta],
     ) -> list[RefusalStreak]:
-        """Stop the channels on which these results make a streak; ``probe_after`` is how soon each kind of refusal is tried again."""
+        """Pause the channels on which these results make a streak; ``probe_after``: how soon each kind of refusal is tried again."""
         new = {
             (d.notification.channel, d.refusal): d.doubt
             for d in results
@@ -145,7 +145,7 @@ class Refusals:
     async def acceptance(
         self, connection: AsyncConnection, channels: Iterable[str], now: datetime
     ) -> dict[str, Acceptance]:
-        """What each of these channels accepted of late, and how many messages wait there because they were refused."""
+        """What each of these channels accepted within the last hour, and how many messages wait because they were refused."""
         found = {}
         for kind in channels:
             row = await connection.execute(self._acceptance, {"channel": kind, "since": now - MEMORY})
@@ -155,7 +155,7 @@ class Refusals:
     async def best_prospect(
         self, connection: AsyncConnection, channel: str, candidates: Sequence[tuple[int, str | None]], now: datetime
     ) -> int:
-        """Of due messages (id, address) the first that goes to a place from which no refusal came, else the first."""
+        """The first of these due messages (id, address) whose recipient domain refused nothing; if there is none, the first."""
         answers = await self._answers(connection, channel, now)
         refusing = {answer.place for answer in answers if answer.refusal is not None}
         elsewhere = (id_ for id_, email in candidates if _place(channel, email) not in refusing)
@@ -174,7 +174,7 @@ class Refusals:
         return refused + accepted
 
     async def _give_back(self, connection: AsyncConnection, channel: str, what: str, now: datetime) -> int:
-        """Undo what a streak cost: attempts, steps of the cadence, addresses that were suppressed."""
+        """Undo the effects of a streak on attempts, steps of the cadence and suppressed addresses."""
         parameters = {"channel": channel, "what": what, "since": now - MEMORY}
         cost = (await connection.execute(self._cost, parameters)).all()
 

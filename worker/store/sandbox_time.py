@@ -1,6 +1,7 @@
-"""Accelerated time, for the sandbox and the demonstration alone: everything on record happened so much earlier.
+"""Accelerated time, only for the sandbox and the demonstration: all stored moments are moved into the past.
 
-Nothing in the worker calls this. Clocks stay as they are; the record moves, and what was to come in three days is due now.
+No stage of the worker calls this. Clocks stay as they are. Example: moments are moved back by three days, so a reminder that was due in
+three days is due now.
 """
 
 from datetime import timedelta
@@ -16,10 +17,10 @@ from worker.store.totals import Totals
 
 
 async def set_back(database: Database, by: timedelta) -> None:
-    """Move every stored moment back by ``by``, in one transaction. To be called while nothing is in hand.
+    """Move every stored moment back by ``by``, in one transaction. To be called while no worker has anything claimed.
 
-    Which columns these are is read off the tables. ``NEVER`` stays, and so does what is unique: beat's minutes are names. What an
-    application wrote that is no moment stays too. Days are counted anew, since what was on them is on other days now.
+    The columns are taken from the definitions of the tables. ``NEVER`` stays as it is, and so do unique columns (beat's slots) and
+    unreadable values. Daily totals are deleted and counted again, since rows are on other days now.
     """
     statements, totals = _statements(by), database.rows.part(Totals)
 

@@ -1,4 +1,4 @@
-"""Who is broken, in SQL: the twin of ``policy/selection.py``, held to it by a property test."""
+"""Who is broken, in SQL: the same rule as ``policy/selection.py``; a property test compares the two."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -15,13 +15,13 @@ from worker.store.sql.tables import members
 
 m = members.c
 
-#: What :func:`standing` says of a member that is broken still.
+#: The value of :func:`standing` for a member that is still broken.
 BROKEN = "broken"
 
 
 #: The columns that the rule reads, in the order of :class:`~worker.policy.selection.MemberFacts`.
 _READ = (m.is_oauth, m.connection_status, m.error_code, m.token_expires_at, m.token_revoked_at)
-#: What may be unreadable, and how to see it.
+#: The columns that may be unreadable, and the condition for it.
 _DOUBTS: Sequence[tuple[str, ColumnElement[bool]]] = (
     *((column.name, unreadable(column)) for column in _READ),
     *((column.name, ~is_guid(column)) for column in (m.member_guid, m.user_guid)),
@@ -38,7 +38,7 @@ def _sum_of_doubts() -> ColumnElement[int]:
 
 
 def date_that_counts() -> ColumnElement[datetime | None]:
-    """When the member's token expires; where the application emptied a reckoned date, that date: the next sweep writes it again."""
+    """When the member's token expires. If the application emptied a reckoned date, that date: the next sweep writes it again."""
     return case((is_set(m.token_expires_at), normalised(m.token_expires_at)), else_=m.expiry_reckoned)
 
 
@@ -71,7 +71,7 @@ def _revoked() -> ColumnElement[bool]:
 
 
 def expired(now: ColumnElement[datetime]) -> ColumnElement[bool]:
-    """Whether its token has expired. A reckoned date that passes says nothing; the next one is reckoned from it."""
+    """Whether the token has expired. A reckoned date that has passed does not count; the next date is reckoned from it."""
     return and_(m.token_expires_at.is_not(None), has_passed(m.token_expires_at, now), ~is_reckoned())
 
 
@@ -80,7 +80,7 @@ def _error() -> ColumnElement[bool]:
 
 
 def is_healthy() -> ColumnElement[bool]:
-    """Whether the status is none, or that of a member that is well."""
+    """Whether the status is empty, or that of a member that is well."""
     status = status_text(m.connection_status)
     return or_(status.is_(None), status.in_(statuses_as_written(HEALTHY)))
 
@@ -97,7 +97,7 @@ def is_broken(statuses: Collection[str], now: ColumnElement[datetime]) -> Column
 
 
 def is_well(statuses: Collection[str], now: ColumnElement[datetime]) -> ColumnElement[bool]:
-    """The opposite; spelt out, since NOT over NULLs is neither true nor false."""
+    """The opposite of :func:`is_broken`. It is spelt out, since NOT over NULL is NULL."""
     return case((is_broken(statuses, now), False), else_=True).is_(True)
 
 
@@ -112,7 +112,7 @@ def reason(now: ColumnElement[datetime]) -> ColumnElement[str]:
 
 
 def since(now: ColumnElement[datetime]) -> ColumnElement[datetime | None]:
-    """Since when it is broken, where a date tells; NULL where none does."""
+    """Since when a member is broken, if a date tells; else NULL."""
     return case(
         (_revoked(), normalised(m.token_revoked_at)),
         (expired(now), normalised(m.token_expires_at)),
@@ -137,13 +137,13 @@ def may_matter_by(until: ColumnElement[datetime]) -> ColumnElement[bool]:
 
 
 def is_doubtful(picked_for: ColumnElement[str]) -> ColumnElement[bool]:
-    """Whether what a member was picked for cannot be read any more, so that nothing says that it is over."""
+    """Whether the column for which a member was picked is unreadable now. Then nothing shows that the break is over."""
     columns = {column.name: column for column in _READ}
     return or_(*(and_(picked_for == str(why), unreadable(columns[name])) for why, name in UNREADABLE_FOR.items()))
 
 
 def is_of_other_user(member_guid: ColumnElement[str], user_guid: ColumnElement[str]) -> ColumnElement[bool]:
-    """Whether the member's row names another user than this; NULL where there is no row."""
+    """Whether the member's row names another user than this; NULL if there is no row."""
     return select(m.user_guid != user_guid).where(m.member_guid == member_guid).scalar_subquery()
 
 
@@ -155,13 +155,14 @@ def standing(
     picked_for: ColumnElement[str],
     user_guid: ColumnElement[str],
 ) -> ColumnElement[str]:
-    """How a reconnection's member stands: ``broken``, or the state that the reconnection ends in: reconnected, cancelled or gone.
+    """``broken`` if a reconnection's member still is; else the state in which the reconnection ends: reconnected, cancelled or gone.
 
-    Whatever else the row says, a reconnection of another user (``user_guid``) than the row names is cancelled. If the column that it was picked for holds something unreadable now, the member still counts as broken.
+    If the row names another user than the reconnection (``user_guid``), the reconnection is cancelled, whatever else the row holds. If the
+    column for which the member was picked is unreadable now, the member still counts as broken.
 
-    Nearly all of these members are still broken, and the small index of members that may be broken finds them. The primary key would
-    read a page for each, among millions; so it is used only for those that the small index does not have. Both are scalar queries of
-    at most one row, because PostgreSQL does not turn those into a join: it cannot know how many members may be broken.
+    Nearly all of these members are still broken, and the small index of members that may be broken finds them. The primary key reads a
+    page of a large table for each member, so it is used only for members that the small index lacks. Both are scalar queries of at most
+    one row: PostgreSQL does not turn those into a join, for which it would have to guess how many members may be broken.
     """
     this = m.member_guid == member_guid
     is_theirs = m.user_guid == user_guid
@@ -172,7 +173,7 @@ def standing(
         else_=literal(str(ReconnectionState.CANCELLED)),
     )
     return func.coalesce(
-        # Not among the conditions: PostgreSQL would look the row up by the index of users.
+        # The user is not a condition of WHERE, or PostgreSQL would look the row up by the index of users.
         select(case((is_theirs, literal(BROKEN)), else_=literal(str(ReconnectionState.CANCELLED))))
         .where(this, may_be_broken(), is_broken(statuses, now))
         .scalar_subquery(),

@@ -1,4 +1,4 @@
-"""The steps of a sweep, one set-based statement each, and the record of it in ``sweeps``. Every step may run twice, or in two sweeps at once."""
+"""The steps of a sweep, mostly one set-based statement each, and its row in ``sweeps``. Each step may run twice, or in two sweeps at once."""
 
 import time
 from collections.abc import Sequence
@@ -35,9 +35,9 @@ from worker.store.windows import Windows
 m, r = members.c, reconnections.c
 _R = ReconnectionState
 
-#: Members visited in one transaction: keeps it short, and a sweep of millions flat.
+#: Members visited in one transaction. It keeps transactions short, and memory flat in a sweep of millions.
 PAGE = 10_000
-#: Seconds that a sweep spends on a reconciliation: on the daily one, and on one that somebody waits for. At least one page is done.
+#: Seconds that a sweep spends on a reconciliation: on the daily one, and on any other. At least one page is done.
 SECONDS_FOR, SECONDS = {"daily": 0.5}, 5.0
 
 
@@ -47,11 +47,11 @@ class SweepReport:
 
     #: Reconnections, notices ahead of an expiry among them.
     opened: int = 0
-    #: Leases and sendings taken back from workers that are gone.
+    #: Leases of reconnections and notifications taken back from workers that are gone.
     recovered: int = 0
     #: Reconnections that ended because their member is no longer broken, or is gone.
     closed: int = 0
-    #: Reconnections whose next reminder is due, or that are owed a message because a click failed.
+    #: Reconnections whose next reminder is due, or whose user is owed a message because a click failed.
     reminded: int = 0
     #: Reconnections given up after the last reminder.
     exhausted: int = 0
@@ -64,7 +64,7 @@ class SweepReport:
 
     @property
     def summary(self) -> str:
-        """In one short line: ``opened 12, woke fetch 1``, or ``nothing to do``."""
+        """The report in one short line: ``opened 12, woke fetch 1``, or ``nothing to do``."""
         names = ("opened", "recovered", "closed", "reminded", "exhausted")
         words = [f"{name} {getattr(self, name)}" for name in names if getattr(self, name)]
         words += [f"woke {stage} {tasks}" for stage, tasks in self.woken.items()]
@@ -100,10 +100,10 @@ class SweepStore:
         return await self._database.transaction(work)
 
     async def begin(self, slot: datetime | None, now: datetime) -> int | None:
-        """Put a sweep on record; ``None`` if its slot is taken, as by the other of two beats.
+        """Insert a sweep; ``None`` if its slot is taken, for example by a second beat.
 
-        Slots that lie ahead were taken while the database's clock stood ahead. They are free again: else each of them would be
-        "swept already" when its time comes, and nothing would be swept for as long as the clock was wrong.
+        Slots in the future were taken while the database's clock was ahead. They are freed: otherwise each would count as taken when its
+        time comes, and no sweep would run for as long as the clock had been ahead.
         """
         statement = self._database.rows.insert(sweeps).values(slot=slot, started_at=now).on_conflict_do_nothing()
         ahead = sweeps.c.slot > bindparam("ahead", now + timedelta(minutes=1), type_=Moment())
@@ -116,7 +116,7 @@ class SweepStore:
         return await self._database.transaction(work)
 
     async def finish(self, id_: int, report: SweepReport, now: datetime) -> None:
-        """Put on record what it did."""
+        """Store what the sweep did."""
         figures = {**asdict(report), "woken": sum(report.woken.values())}
         await self._count(update(sweeps).where(sweeps.c.id == id_).values(finished_at=now, **figures))
 
@@ -125,11 +125,11 @@ class SweepStore:
         return await self._database.transaction(self._claims.recover)
 
     async def recover_unsent(self, *, resend: bool) -> int:
-        """Take back notifications whose worker is gone before dispatch began; with ``resend`` the others too."""
+        """Take back notifications whose worker died before dispatch; with ``resend`` also those whose worker died after it."""
         return await self._database.transaction(lambda connection: self._messages.recover(connection, resend=resend))
 
     async def set_aside(self, now: datetime) -> int:
-        """Rows that took their workers down, alone in the end, are not tried again by themselves."""
+        """Quarantine rows whose workers died too often (:data:`MOST_DEATHS`); they are not tried again by themselves."""
 
         async def quarantine(connection: AsyncConnection, state: ReconnectionState, which: ColumnElement[bool]) -> int:
             return await self._closing.close(
@@ -156,7 +156,7 @@ class SweepStore:
         return await self._database.transaction(work)
 
     async def begin_visits(self, now: datetime) -> None:
-        """List who fell due since the last sweep, and begin to go through everything if it is time to."""
+        """List members that fell due since the last sweep, and begin a reconciliation if it is time to."""
         ahead = horizon(now, self._days) if self._days else None
 
         async def work(connection: AsyncConnection) -> None:
@@ -193,7 +193,7 @@ class SweepStore:
         return entries, found
 
     async def reconcile(self, now: datetime, *, grace: timedelta) -> VisitCounts:
-        """Go on with a reconciliation that is under way, for a share of the sweep's time."""
+        """Continue a reconciliation that is under way, for a part of the sweep's time."""
         found, began = VisitCounts(), time.monotonic()
         while True:
             page = await self._database.transaction(
@@ -206,7 +206,7 @@ class SweepStore:
                 return found
 
     async def remind(self, now: datetime, *, messages: int) -> tuple[int, int]:
-        """Who was told and is not back: due for the next reminder, or given up after ``messages`` messages."""
+        """Make users who were told and are not back due for the next reminder, or give them up after ``messages`` messages; how many of each."""
         due = await self._database.transaction(
             lambda connection: self._transitions.remind(connection, now, messages=messages)
         )
@@ -227,19 +227,19 @@ class SweepStore:
         return due, given_up
 
     async def tell_owed(self, now: datetime) -> int:
-        """A click failed an hour ago or earlier, and none was served since: the user is due one message outside the days of the reminders."""
+        """Make a message due for each user whose click failed an hour ago or earlier, if no click was served since; returns how many."""
         return await self._database.transaction(
             lambda connection: self._clicked.tell(connection, now - OWED_AFTER, now)
         )
 
     async def forget_clicked(self, now: datetime) -> int:
-        """Forget the URIs that were minted for clicks whose double click is over."""
+        """Delete the URIs that were minted for clicks more than two minutes ago; a double click can no longer use them."""
         return await self._database.transaction(
             lambda connection: self._windows.forget_clicked(connection, now - 2 * DOUBLE_CLICK, now)
         )
 
     async def would_open(self, now: datetime) -> dict[str, int]:
-        """How many reconnections a visit to everybody would open now, by reason."""
+        """How many reconnections a visit to all members would open now, by reason."""
         why = reason(self._now)
         seen = dict.fromkeys(("token_revoked", "token_expired", "error_code", "connection_status"), 0)
         query = select(why, func.count()).where(may_matter(), self._opening.to_open()).group_by(why)

@@ -1,11 +1,11 @@
-"""The owner of ``daily_totals``: how many there were of what, by the day (UTC).
+"""The owner of ``daily_totals``: how many reconnections, notifications and clicks there were on each day (UTC).
 
-A day is counted once, from the rows, six hours after its end; a row ``day`` says that it was. From then on `status` reads its total and
-no longer the rows, so it costs what happened since, and the rows may be deleted: a total stays as it is.
+A day is counted once, from the rows, six hours after its end; a row ``day`` records that. From then on `status` reads the day's total
+instead of the rows. So `status` reads only the rows of recent days, and older rows may be deleted: the totals stay.
 
-Two moves change what ended on an earlier day, `reopen` and `resend`, and so does a bounce. If that day is counted already, they take it
-off the day's total in the same transaction. It is counted again with the day on which it ends anew. The moves `give_back` and `revive`
-need not: what they undo ended within the last hour, on a day that is not counted yet.
+The moves `reopen` and `resend`, and a bounce, change a row that may have ended on an earlier day. If that day is counted already, they
+subtract the row from its total in the same transaction. The row is counted again on the day on which it ends again. The moves `give_back`
+and `revive` need not do so: the rows that they change ended within the last hour, on a day that is not counted yet.
 """
 
 from collections.abc import Collection, Iterator
@@ -26,10 +26,10 @@ from worker.store.sql.tables import clicks, daily_totals, notifications, reconne
 
 r, n, c, t = reconnections.c, notifications.c, clicks.c, daily_totals.c
 
-#: A transaction may be committed so long after the moment that it writes.
+#: A transaction may commit this long after the moment that it writes.
 MARGIN = timedelta(hours=6)
 _DAY = timedelta(days=1)
-#: The row that says that a day is counted.
+#: The ``what`` of the row that records that a day is counted.
 _COUNTED = "day"
 
 
@@ -52,16 +52,16 @@ def _day_of_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What is counted, and by which of its columns."""
+    """What is counted, and the columns by which it is grouped."""
 
     what: str
-    #: When it was; an index serves it.
+    #: The moment that decides its day; it has an index.
     at: Any
     where: Any
     state: Any = ""
     outcome: Any = ""
     detail: Any = ""
-    #: Rows that were written by hand may have no such moment.
+    #: Whether rows may lack the moment, because they were written by hand.
     may_lack: bool = False
 
     def columns(self) -> list[Any]:
@@ -69,7 +69,7 @@ class Source:
         return [column.label(name) for name, column in self._words()]
 
     def grouped(self) -> list[Any]:
-        """Those of them that differ from row to row."""
+        """Those of :meth:`columns` that differ from row to row."""
         words = {"state": self.state, "outcome": self.outcome, "detail": self.detail}
         return [column for name, column in self._words() if not isinstance(words[name], str)]
 
@@ -82,7 +82,7 @@ class Source:
             if isinstance(value, str):
                 yield name, state_literal(value)
             else:
-                # All written out: PostgreSQL groups by what it sees to be the same expression, and two parameters are not.
+                # No parameters: PostgreSQL does not see that two parameters are the same, so it would not see the same expression in GROUP BY.
                 text = func.coalesce(value, state_literal(""))
                 yield name, func.substr(text, literal_column("1"), literal_column(f"{length}"))
 
@@ -120,7 +120,7 @@ _SOURCES = (OPENED, ENDED, RETURNED, TOLD, CLICKED)
 
 
 class Total(msgspec.Struct, frozen=True):
-    """So many, by the words of their kind."""
+    """A count for one state, outcome and detail."""
 
     state: str
     outcome: str
@@ -129,7 +129,7 @@ class Total(msgspec.Struct, frozen=True):
 
 
 class Totals:
-    """Its statements, in the transaction of the caller."""
+    """The statements on ``daily_totals``; they run in the caller's transaction."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -164,15 +164,15 @@ class Totals:
         }
 
     async def until(self, connection: AsyncConnection) -> datetime | None:
-        """The end of the last day that is counted; ``None``: none is."""
+        """The end of the last counted day; ``None`` if no day is counted."""
         day: date | None = await connection.scalar(select(func.max(t.day)).where(t.what == _COUNTED))
         return None if day is None else _begin_of(day) + _DAY
 
     async def count_a_day(self, connection: AsyncConnection, now: datetime) -> date | None:
-        """Count the first day that is over and not counted yet; ``None``: all are. Days on which nothing happened are passed over."""
+        """Count the first day that is over and not counted yet; ``None`` if there is none. Days on which nothing happened are skipped."""
         over, until = (now - MARGIN).date(), await self.until(connection)
         if until is not None and until > _begin_of(over):
-            # That day is not over: it was counted while the database's clock stood ahead, and more of its rows are still to come.
+            # A day that is not over was counted while the database's clock was ahead. It is counted again, since it will have more rows.
             await connection.execute(delete(daily_totals).where(t.day >= over))
             until = await self.until(connection)
         moments = [
@@ -185,7 +185,7 @@ class Totals:
         day: date = min(known).date()
         if day >= over:
             return None
-        # Of two sweeps at once one counts: the other waits here, and finds the day counted.
+        # Of two sweeps at once only one counts the day. The other waits here and then finds it counted.
         if await connection.scalar(self._mark, {"day": day}) is None:
             return day
         begin = _begin_of(day)
@@ -194,15 +194,15 @@ class Totals:
         return day
 
     async def count_anew(self, connection: AsyncConnection) -> None:
-        """For accelerated time: what was on a day is on another one now, so no day is counted."""
+        """Delete all totals, for accelerated time: rows are on other days now."""
         await connection.execute(delete(daily_totals))
 
     async def uncount_ended(self, connection: AsyncConnection, ids: Collection[int]) -> None:
-        """These reconnections, which ended, are about to go on: take them off the days on which they ended."""
+        """Subtract these reconnections, which are about to be reopened, from the totals of the days on which they ended."""
         await self._off(connection, ENDED.what, ids)
 
     async def uncount_told(self, connection: AsyncConnection, ids: Collection[int]) -> None:
-        """These notifications, which ended, are about to go on, or to end otherwise: take them off the days on which they ended."""
+        """Subtract these notifications, whose end is about to change, from the totals of the days on which they ended."""
         await self._off(connection, TOLD.what, ids)
 
     async def _off(self, connection: AsyncConnection, what: str, ids: Collection[int]) -> None:
@@ -212,7 +212,7 @@ class Totals:
         await connection.execute(self._uncount[what], {"given": given, "until": until})
 
     async def sums(self, connection: AsyncConnection, source: Source, *, since: datetime | None = None) -> list[Total]:
-        """All that there were, or since a moment: the days that are counted, and the rows of the days that are not."""
+        """The counts, in all or since a moment: from the totals, and from the rows of days that are not counted."""
         until = await self.until(connection)
         key = (t.state, t.outcome, t.detail)
         totals = select(*key, func.sum(t.count)).where(t.what == source.what).group_by(*key)
@@ -225,7 +225,7 @@ class Totals:
             begin = literal(since, Moment())
             if until is None or until <= since:
                 fresh = [source.at > begin]
-            else:  # and what is left of its day
+            else:  # and the rest of the day of `since`
                 fresh = [
                     source.at >= literal(until, Moment()),
                     and_(source.at > begin, source.at < literal(_begin_of(whole), Moment())),
@@ -252,7 +252,7 @@ def _uncounting(rows: Rows, source: Source, table: Any) -> Any:
     day = day_of(source.at).label("day")
     off = (
         select(day, state, outcome, detail, func.count().label("number"))
-        # Emptied ones too.
+        # Emptied reconnections too.
         .where(
             source.at.is_not(None),
             rows.among(table.c.id, select(given.c.id)),

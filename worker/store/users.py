@@ -1,4 +1,4 @@
-"""Who is behind a reconnection: how a user can be reached, and when they were last written to."""
+"""The users behind reconnections: how they can be reached, and when they were last written to."""
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
@@ -16,14 +16,14 @@ from worker.store.sql.moments import Moment, database_now
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import devices, notifications, users
 
-#: A channel that refused a message for good is passed over for so long, if there is another.
+#: A channel that refused a message for good is not used for this time, if there is another.
 FAILURE_COUNTS_FOR = timedelta(days=1)
-#: The messenger is asked again about a user whom it could not reach, after so long: nothing tells us when it has an address.
+#: After this time the messenger is tried again for a user whom it could not reach: nothing tells us when it gets an address.
 MESSENGER_AGAIN = timedelta(days=30)
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
-    """A user, as far as messages go."""
+    """A user, with what decides whether and how they are written to."""
 
     user_guid: str
     contact: Contact
@@ -35,7 +35,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     message_under_way: bool
     #: Channels on which a recent message to this user was refused for good.
     failed_channels: frozenset[str] = frozenset()
-    #: Devices, as (kind, address), that recently refused a message to this user, or of which the service said that they are gone.
+    #: Devices, as (kind, address), that recently refused a message to this user, or that are gone according to the push service.
     failed_devices: frozenset[tuple[str, str]] = frozenset()
 
 
@@ -51,7 +51,7 @@ _USER = (
 )
 
 
-#: For a GUID that the database returns in another form than the one that was asked for, so that it is not found among the rows.
+#: For a GUID that is not among the rows, because the database returns it in another form.
 _NOBODY = (None,) * len(_USER)
 
 
@@ -62,13 +62,13 @@ class UserStore:
         self._rows = rows
         given = rows.table("given", {"user_guid": Text()})
         theirs = and_(devices.c.user_guid == given.c.user_guid, ~is_set(devices.c.disabled_at))
-        #: A row for each device, and one for who has none. Devices may stand there before their user does.
+        #: A row for each device, and one row for a user without devices. Devices may be stored before their user is.
         self._users = (
             select(given.c.user_guid, *_USER, devices.c.device_kind, devices.c.device_address)
             .select_from(given)
             .outerjoin(users, users.c.user_guid == given.c.user_guid)
             .outerjoin(devices, theirs)
-            .order_by(devices.c.id.desc())  # the newest first: an old phone is in a drawer
+            .order_by(devices.c.id.desc())  # the newest first: an old phone may no longer be used
         )
         ended = (NotificationState.FAILED, NotificationState.SUPPRESSED)
         spoken = (NotificationState.SENT, NotificationState.UNKNOWN)
@@ -94,7 +94,7 @@ class UserStore:
         )
 
     async def load(self, connection: AsyncConnection, guids: Collection[str], *, since: datetime) -> dict[str, User]:
-        """The users with these GUIDs; one whom the application has no row for can be reached on no channel."""
+        """The users with these GUIDs; a user without a row cannot be reached on any channel."""
         given = self._rows.encode({"user_guid": guid} for guid in sorted(guids))
         found: dict[str, tuple[Any, ...]] = {}
         reachable: dict[str, list[tuple[str, str]]] = {}
@@ -112,7 +112,7 @@ class UserStore:
             elif told.device_kind is not None:
                 tried.setdefault(told.user_guid, set()).add((told.device_kind, told.device_address))
             elif told.state == NotificationState.SUPPRESSED:
-                pass  # its address is remembered as refused
+                pass  # its address is stored as refused
             elif told.state == NotificationState.FAILED:
                 failed.setdefault(told.user_guid, set()).add(told.channel)
             else:
