@@ -5,16 +5,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from worker.policy.states import (
-    GIVEN_BACK,
     NOTIFICATION_MOVES,
     RECONNECTION_MOVES,
     TELLS,
+    UNDONE_REFUSALS,
     NotificationState,
     ReconnectionState,
 )
 
 STATES: dict[str, Any] = {"reconnections": ReconnectionState, "notifications": NotificationState}
-MOVES = (*RECONNECTION_MOVES, *NOTIFICATION_MOVES, *GIVEN_BACK)
+MOVES = (*RECONNECTION_MOVES, *NOTIFICATION_MOVES, *UNDONE_REFUSALS)
 
 
 def triggers(*, is_sqlite: bool) -> list[str]:

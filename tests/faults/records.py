@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from tests.machine import wait_until
-from worker.policy.states import GIVEN_BACK, NOTIFICATION_STEPS, RECONNECTION_STEPS, NotificationState
+from worker.policy.states import NOTIFICATION_STEPS, RECONNECTION_STEPS, UNDONE_REFUSALS, NotificationState
 
 #: A moment long past, in the form that both databases compare.
 PAST = {"sqlite": "2000-01-01 00:00:00.000000", "postgresql": "2000-01-01 00:00:00+00"}
@@ -58,14 +58,14 @@ _STEPS: Mapping[str, Mapping[str | None, set[str]]] = {
     "notifications": {None: {"pending"}, **{str(a): set(map(str, b)) for a, b in NOTIFICATION_STEPS.items()}},
 }
 #: What a streak of refusals of us gives back, besides.
-_GIVEN_BACK = {
+_UNDONE_REFUSALS = {
     ("notifications" if isinstance(before, NotificationState) else "reconnections", str(before), str(after))
-    for move in GIVEN_BACK
+    for move in UNDONE_REFUSALS
     for before in move.before
     for after in move.after
 }
 #: Reconnections that were given back though no message about them was.
-_GIVEN_BACK_ALONE = (
+_UNDONE_REFUSALS_ALONE = (
     "SELECT id FROM observed WHERE what = 'reconnections' AND before = 'due' AND after = 'ready' AND id NOT IN"
     " (SELECT l.reconnection_id FROM notification_reconnections l JOIN observed o ON o.id = l.notification_id"
     " WHERE o.what = 'notifications' AND o.before IN ('failed', 'suppressed') AND o.after = 'pending')"
@@ -129,8 +129,9 @@ class Records:
         return [
             f"{row.what}: {row.before} -> {row.after}, {row[3]} times, first with id {row[4]}"
             for row in rows
-            if row.after not in _STEPS[row.what][row.before] and (row.what, row.before, row.after) not in _GIVEN_BACK
-        ] + [f"reconnections: {row.id} was given back without its message" for row in self.all(_GIVEN_BACK_ALONE)]
+            if row.after not in _STEPS[row.what][row.before]
+            and (row.what, row.before, row.after) not in _UNDONE_REFUSALS
+        ] + [f"reconnections: {row.id} was given back without its message" for row in self.all(_UNDONE_REFUSALS_ALONE)]
 
     def pass_time(self, *waiting: str) -> None:
         """What waits for a later moment need not wait any longer: all of it, or ``retries``, ``messages``, ``checks``, ``pauses``."""

@@ -113,7 +113,7 @@ FIGURES: list[tuple[str, Callable[[], object]]] = [
         lambda: "{} rows, then {}, {}, {}".format(*(poison.batch_size(200, n) for n in (1, 2, 3, 4))),
     ),
     (r"asked again after (\w+) weeks", lambda: UNSUPPORTED_WAIT // timedelta(weeks=1)),
-    (r"Requests and mails that are under way get (\w+) seconds", lambda: int(Runner.grace)),
+    (r"Requests and mails that are under way get (\w+) seconds", lambda: int(Runner.finish_seconds)),
     (r"for this click, before all batches, for (\d+) seconds at most", lambda: int(ASK_SECONDS)),
     (r"with one quick retry, within (\d+) seconds", lambda: int(ASK_SECONDS)),
     (r"A link has (\d+) mints in an hour", lambda: links.MINTS),

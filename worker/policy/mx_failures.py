@@ -24,8 +24,9 @@ and reads those that the list lacks (:mod:`worker.stages.sync`).
 - **hint, sync**: the reconnection stays as it is, except after a 404. Then it ends as `gone`, unless a worker has leased it, or the hint
   names another user than our row. **waits**: nothing is counted. **read again**: by the same schedule, ``MAX_ATTEMPTS`` times for a hint.
   A sync reads a member three times at most, whatever failed.
-- **`unsupported`**: for 4 weeks, then a sweep may open another reconnection. `gone`: until a newer break, or until a sync or a hint
-  finds the member at MX again. `exhausted` and `quarantined`: until `reconnect retry`.
+- **How long an end lasts**: `unsupported` for 4 weeks, then a sweep may open another reconnection. `gone` until a sync or a hint finds the
+  member at MX again. `exhausted` and `quarantined` until `reconnect retry`. Each of them ends earlier if the application's row tells of a newer
+  revocation or expiry, or says that the member is well.
 - **check again in 5 min**: not counted as a check. **next check**: counted unless it follows a click, so that the interval to the next
   check grows. A notice is checked only after a click, and a reconnection that is `due` only after a click or the end of OAuth. If MX
   serves nobody at the last of these checks, it is repeated until MX answers. Verify only reads the member. So `UNSUPPORTED` and

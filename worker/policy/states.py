@@ -52,7 +52,7 @@ class NotificationState(StrEnum):
     SENDING = "sending"
     #: The other side took responsibility for it.
     SENT = "sent"
-    #: It was refused for good.
+    #: It was refused for good, ``MAX_ATTEMPTS`` attempts failed, or six workers died with it.
     FAILED = "failed"
     #: The answer was lost after dispatch began: it may have arrived. A first message is followed by another the next day.
     UNKNOWN = "unknown"
@@ -103,7 +103,6 @@ class Move:
     told: bool
 
 
-_SWEEP, _FETCH, _DELIVER, _VERIFY, _RETRY, _CLICK, _SYNC = Mover
 #: The states in which a reconnection ends without being back.
 _GIVEN_UP = (_R.UNSUPPORTED, _R.GONE, _R.EXHAUSTED, _R.CANCELLED, _R.QUARANTINED)
 _WIPED = (
@@ -113,32 +112,38 @@ _WIPED_WELL = f"{_WIPED}; if it ends as `reconnected` because MX said so, MX's s
 
 #: The moves of a reconnection. Only ``store/reconnections/`` makes them.
 RECONNECTION_MOVES = (
-    Move("open", (), (_R.DUE,), (_SWEEP,), "nothing: the member has no other open reconnection", told=True),
+    Move("open", (), (_R.DUE,), (Mover.SWEEP,), "nothing: the member has no other open reconnection", told=True),
     Move(
         "lease",
         (_R.DUE, _R.NOTIFIED),
         (_R.LEASED,),
-        (_FETCH,),
-        "the epoch grows; the user's other reconnections that are due within a day are leased in the same claim",
+        (Mover.FETCH,),
+        "the epoch grows; the user's other reconnections that are due within a day are leased in the same claim. Only so is a `notified` "
+        "one leased, and its planned check is dropped",
         told=False,
     ),
-    Move("release", (_R.LEASED,), (_R.DUE,), (_FETCH,), "nothing is counted", told=False),
+    Move("release", (_R.LEASED,), (_R.DUE,), (Mover.FETCH,), "nothing is counted", told=False),
     Move(
         "recover",
         (_R.LEASED,),
         (_R.DUE,),
-        (_SWEEP,),
+        (Mover.SWEEP,),
         "the lease ran out: the epoch grows, one more lost lease",
         told=False,
     ),
     Move(
-        "reschedule", (_R.LEASED,), (_R.DUE,), (_FETCH,), "a retry counts an attempt, a deferral does not", told=False
+        "reschedule",
+        (_R.LEASED,),
+        (_R.DUE,),
+        (Mover.FETCH,),
+        "a retry counts an attempt, a deferral does not",
+        told=False,
     ),
     Move(
         "ready",
         (_R.LEASED,),
         (_R.READY,),
-        (_FETCH,),
+        (Mover.FETCH,),
         "the older window's URI is deleted, the new window is stored, the message is queued",
         told=False,
     ),
@@ -146,7 +151,7 @@ RECONNECTION_MOVES = (
         "notify",
         (_R.READY,),
         (_R.NOTIFIED,),
-        (_DELIVER, _SWEEP),
+        (Mover.DELIVER, Mover.SWEEP),
         "the message ended; reminder and check are planned. A sweep does it where the message's worker died after dispatch",
         told=True,
     ),
@@ -154,7 +159,7 @@ RECONNECTION_MOVES = (
         "go_on",
         (_R.READY,),
         (_R.DUE,),
-        (_DELIVER,),
+        (Mover.DELIVER,),
         "the message ended and told nobody: the next message is planned",
         told=False,
     ),
@@ -162,7 +167,7 @@ RECONNECTION_MOVES = (
         "leave_out",
         (_R.READY,),
         (_R.DUE,),
-        (_DELIVER,),
+        (Mover.DELIVER,),
         _WIPED,
         told=False,
     ),
@@ -170,21 +175,26 @@ RECONNECTION_MOVES = (
         "remind",
         (_R.NOTIFIED,),
         (_R.DUE,),
-        (_SWEEP,),
+        (Mover.SWEEP,),
         "`attempts` is set to 0; the planned check is dropped unless it follows a click. The move is also made before the reminder's "
-        "day if a click failed and none was served for an hour: then the user is owed a message",
+        "day if a click failed and none was served for an hour: then the user is owed a message, and `owed_at` is cleared",
         told=False,
     ),
-    Move("resend", (_R.NOTIFIED,), (_R.READY,), (_RETRY,), "its unknown message is pending again", told=False),
+    Move("resend", (_R.NOTIFIED,), (_R.READY,), (Mover.RETRY,), "its unknown message is pending again", told=False),
     Move(
-        "close", (_R.DUE, _R.READY, _R.NOTIFIED), (_R.RECONNECTED, _R.CANCELLED, _R.GONE), (_SWEEP,), _WIPED, told=True
+        "close",
+        (_R.DUE, _R.READY, _R.NOTIFIED),
+        (_R.RECONNECTED, _R.CANCELLED, _R.GONE),
+        (Mover.SWEEP,),
+        _WIPED,
+        told=True,
     ),
-    Move("close", (_R.DUE, _R.READY), (_R.QUARANTINED,), (_SWEEP,), f"its workers died; {_WIPED}", told=True),
+    Move("close", (_R.DUE, _R.READY), (_R.QUARANTINED,), (Mover.SWEEP,), f"its workers died; {_WIPED}", told=True),
     Move(
         "close",
         (_R.NOTIFIED,),
         (_R.EXHAUSTED,),
-        (_SWEEP,),
+        (Mover.SWEEP,),
         "after the last reminder; the window's URI is deleted",
         told=True,
     ),
@@ -192,17 +202,17 @@ RECONNECTION_MOVES = (
         "close",
         (_R.LEASED, _R.READY),
         (_R.RECONNECTED, *_GIVEN_UP),
-        (_FETCH, _DELIVER),
+        (Mover.FETCH, Mover.DELIVER),
         f"fetch ends what is leased, deliver what is ready; {_WIPED_WELL}",
         told=True,
     ),
-    Move("close", (_R.DUE, _R.NOTIFIED), (_R.RECONNECTED, _R.GONE), (_VERIFY,), _WIPED_WELL, told=True),
-    Move("close", (_R.DUE, _R.READY, _R.NOTIFIED), (_R.RECONNECTED, _R.GONE), (_SYNC,), _WIPED_WELL, told=True),
+    Move("close", (_R.DUE, _R.NOTIFIED), (_R.RECONNECTED, _R.GONE), (Mover.VERIFY,), _WIPED_WELL, told=True),
+    Move("close", (_R.DUE, _R.READY, _R.NOTIFIED), (_R.RECONNECTED, _R.GONE), (Mover.SYNC,), _WIPED_WELL, told=True),
     Move(
         "close",
         OPEN,
         (_R.RECONNECTED, _R.UNSUPPORTED, _R.GONE, _R.QUARANTINED),
-        (_CLICK,),
+        (Mover.CLICK,),
         f"what a fetch under way finds is discarded; {_WIPED_WELL}",
         told=True,
     ),
@@ -210,7 +220,7 @@ RECONNECTION_MOVES = (
         "reopen",
         (_R.EXHAUSTED, _R.QUARANTINED, _R.UNSUPPORTED),
         (_R.DUE,),
-        (_RETRY,),
+        (Mover.RETRY,),
         "`attempts` is set to 0, and the reminders begin again with the first message",
         told=True,
     ),
@@ -218,32 +228,37 @@ RECONNECTION_MOVES = (
         "give_back",
         (_R.EXHAUSTED,),
         (_R.DUE,),
-        (_DELIVER,),
+        (Mover.DELIVER,),
         "MX served nobody: the last attempt does not count",
         told=True,
     ),
 )
 #: The moves of a notification. Only ``store/notifications/`` makes them.
 NOTIFICATION_MOVES = (
-    Move("queue", (), (_N.PENDING,), (_FETCH,), "its reconnections are ready", told=False),
-    Move("claim", (_N.PENDING,), (_N.SENDING,), (_DELIVER,), "the epoch grows", told=False),
-    Move("release", (_N.SENDING,), (_N.PENDING,), (_DELIVER,), "nothing is counted", told=False),
+    Move("queue", (), (_N.PENDING,), (Mover.FETCH,), "its reconnections are ready", told=False),
+    Move("claim", (_N.PENDING,), (_N.SENDING,), (Mover.DELIVER,), "the epoch grows", told=False),
+    Move("release", (_N.SENDING,), (_N.PENDING,), (Mover.DELIVER,), "nothing is counted", told=False),
     Move(
         "recover",
         (_N.SENDING,),
         (_N.PENDING,),
-        (_SWEEP,),
+        (Mover.SWEEP,),
         "the lease ran out before dispatch, or after it with resend; one more lost lease",
         told=False,
     ),
     Move(
-        "retry", (_N.SENDING,), (_N.PENDING,), (_DELIVER,), "a retry counts an attempt, a deferral does not", told=False
+        "retry",
+        (_N.SENDING,),
+        (_N.PENDING,),
+        (Mover.DELIVER,),
+        "a retry counts an attempt, a deferral does not",
+        told=False,
     ),
     Move(
         "finish",
         (_N.SENDING,),
         (_N.SENT, _N.UNKNOWN),
-        (_DELIVER, _SWEEP),
+        (Mover.DELIVER, Mover.SWEEP),
         "its reconnections are notified. A sweep only makes it `unknown`, where its worker died after dispatch",
         told=True,
     ),
@@ -251,30 +266,37 @@ NOTIFICATION_MOVES = (
         "finish",
         (_N.SENDING,),
         (_N.FAILED, _N.SUPPRESSED),
-        (_DELIVER,),
+        (Mover.DELIVER,),
         "its reconnections are due again",
         told=True,
     ),
-    Move("finish", (_N.SENDING,), (_N.CANCELLED,), (_DELIVER,), "nothing is left to tell", told=False),
-    Move("cancel", (_N.PENDING,), (_N.CANCELLED,), (_SWEEP, _CLICK, _SYNC), "all its reconnections closed", told=False),
+    Move("finish", (_N.SENDING,), (_N.CANCELLED,), (Mover.DELIVER,), "nothing is left to tell", told=False),
+    Move(
+        "cancel",
+        (_N.PENDING,),
+        (_N.CANCELLED,),
+        (Mover.SWEEP, Mover.CLICK, Mover.SYNC),
+        "all its reconnections closed",
+        told=False,
+    ),
     Move(
         "give_up",
         (_N.PENDING,),
         (_N.FAILED,),
-        (_SWEEP,),
+        (Mover.SWEEP,),
         "its workers died: its reconnections are quarantined",
         told=True,
     ),
-    Move("resend", (_N.UNKNOWN,), (_N.PENDING,), (_RETRY,), "its reconnections are ready again", told=False),
+    Move("resend", (_N.UNKNOWN,), (_N.PENDING,), (Mover.RETRY,), "its reconnections are ready again", told=False),
 )
 #: If a streak of refusals was caused by our sender or our credentials (``policy/streaks.py``), its effects are undone, unless other work
 #: was begun for the user since. Nothing else makes these moves.
-GIVEN_BACK = (
+UNDONE_REFUSALS = (
     Move(
         "revive",
         (_N.FAILED, _N.SUPPRESSED),
         (_N.PENDING,),
-        (_DELIVER,),
+        (Mover.DELIVER,),
         "its reconnections are ready again",
         told=False,
     ),
@@ -282,7 +304,7 @@ GIVEN_BACK = (
         "restore_step",
         (_R.DUE,),
         (_R.READY,),
-        (_DELIVER,),
+        (Mover.DELIVER,),
         "its message is pending again, and the step that it had used up is to come again",
         told=False,
     ),
@@ -309,14 +331,19 @@ TELLS: dict[StrEnum, EventType] = {
 @cache
 def event_of(name: str, after: StrEnum) -> EventType | None:
     """What the application is told of a move of this name to this state; ``None``: nothing."""
-    moves = [
-        move
-        for move in (*RECONNECTION_MOVES, *NOTIFICATION_MOVES, *GIVEN_BACK)
-        if move.name == name and any(type(state) is type(after) and state == after for state in move.after)
-    ]
+    moves = [move for move in _moves_named(name) if _holds(move.after, after)]
     if not moves:
         raise ImpossibleMoveError(f"nothing may {name} to {type(after).__name__} {after}")
     return TELLS[after] if any(move.told for move in moves) else None
+
+
+def _moves_named(name: str) -> list[Move]:
+    return [move for move in (*RECONNECTION_MOVES, *NOTIFICATION_MOVES, *UNDONE_REFUSALS) if move.name == name]
+
+
+def _holds(states: Iterable[StrEnum], wanted: StrEnum) -> bool:
+    """Whether ``wanted`` is among the states. States of a reconnection and of a notification may have the same text."""
+    return any(type(state) is type(wanted) and state == wanted for state in states)
 
 
 def _steps(states: type[State], moves: Iterable[Move]) -> dict[State, set[State]]:
@@ -336,13 +363,7 @@ class ImpossibleMoveError(Exception):
 @cache
 def check(name: str, by: Mover, before: StrEnum, *after: StrEnum) -> None:
     """Raise :class:`ImpossibleMoveError` unless ``by`` may make the move of this name between these states."""
-    moves = [
-        move
-        for move in (*RECONNECTION_MOVES, *NOTIFICATION_MOVES, *GIVEN_BACK)
-        if move.name == name
-        and by in move.by
-        and any(type(state) is type(before) and state == before for state in move.before)
-    ]
+    moves = [move for move in _moves_named(name) if by in move.by and _holds(move.before, before)]
     for state in after:
         if not any(state in move.after for move in moves):
             raise ImpossibleMoveError(f"{by} may not {name} {type(before).__name__} {before} to {state}")

@@ -8,8 +8,9 @@
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from time import monotonic
 
 from worker.channels import Bank, ChannelDown, DurableLink, Message, Outcome, Sent, Unknown
@@ -275,31 +276,16 @@ def _bank(fresh: Fresh, link: DurableLink | None) -> Bank:
 
 
 async def _probe(
-    runtime: Runtime,
-    kind: str,
-    breakers: dict[str, Breaker],
-    *,
-    mx_breaker: Breaker,
-    mx_serves: bool,
-    ends_at: float,
+    runtime: Runtime, kind: str, breaker: Breaker, *, new_stage: Callable[..., Deliver], ends_at: float
 ) -> None:
     """Send one message on a channel that the breaker stopped. If it is accepted, the channel is resumed."""
     serves = None
     for _ in range(MOST_TRIED):  # a message that is cancelled or deferred proves nothing about the channel
-        probe = Deliver(
-            runtime,
-            breakers,
-            mx_breaker=mx_breaker,
-            mx_serves=mx_serves,
-            ends_at=ends_at,
-            mode=RunMode.PROBE,
-            probed=kind,
-        )
+        probe = new_stage(mode=RunMode.PROBE, probed=kind)
         await probe.runner.run()
         serves = probe.serves
         if serves is not None or not probe.taken or monotonic() >= ends_at or runtime.stopping.is_set():
             break
-    breaker = breakers[kind]
     if serves is None and NOT_REACHED in breaker.reason:  # no message could be tried: an answer is enough
         serves = isinstance(await runtime.channels[kind].check(), Sent)
     if serves:
@@ -314,27 +300,21 @@ async def deliver(runtime: Runtime) -> str:
     pauses = runtime.database.store(PauseStore)
     breakers = {kind: Breaker(pauses, delivery_scope(kind)) for kind in runtime.channels}
     mx_serves = await pauses.get(MX) is None
-    mx_breaker = Breaker(pauses, MX)
+    new_stage = partial(
+        Deliver, runtime, breakers, mx_breaker=Breaker(pauses, MX), mx_serves=mx_serves, ends_at=ends_at
+    )
     for kind, breaker in breakers.items():
         if await breaker.admit(started) is Gate.PROBE:
-            await _probe(runtime, kind, breakers, mx_breaker=mx_breaker, mx_serves=mx_serves, ends_at=ends_at)
-    stage = Deliver(runtime, breakers, mx_breaker=mx_breaker, mx_serves=mx_serves, ends_at=ends_at)
-    await stage.runner.run()
-    more = stage.runner.has_more
-    while not more and not stage.runner.halted and monotonic() < ends_at and not runtime.stopping.is_set():
-        poison = Deliver(
-            runtime,
-            breakers,
-            mx_breaker=mx_breaker,
-            mx_serves=mx_serves,
-            ends_at=ends_at,
-            mode=RunMode.POISON,
-            figures=stage.figures,
-        )
+            await _probe(runtime, kind, breaker, new_stage=new_stage, ends_at=ends_at)
+    work = new_stage()
+    await work.runner.run()
+    more = work.runner.has_more
+    while not more and not work.runner.halted and monotonic() < ends_at and not runtime.stopping.is_set():
+        poison = new_stage(mode=RunMode.POISON, figures=work.figures)
         await poison.runner.run()
         more = monotonic() >= ends_at
         if not poison.taken:
             break
     if more and not runtime.stopping.is_set():
         await runtime.wake("deliver", 1)
-    return summary(stage.figures, runtime.clock.now() - started)
+    return summary(work.figures, runtime.clock.now() - started)

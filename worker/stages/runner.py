@@ -19,7 +19,7 @@ field              holds                                                        
 ``_done``          results that no settlement has taken yet                     filled by slots, emptied by the main loop
 ``_claims``        claims under way                                             main loop
 ``_settling``      the settlement under way; ``None``: there is none            main loop
-``_there_is_much`` whether the last claim was a full batch                      main loop
+``_full_batch``    whether the last claim was a full batch                      main loop
 ``drained``        a claim brought less than a batch: nothing more is due       main loop; never unset
 ``out_of_time``    the time in which jobs are begun is over                     main loop; never unset
 ``halted``         the stage wants no more jobs begun                           the stage; never unset
@@ -31,9 +31,10 @@ field              holds                                                        
 1. A claimed job is in one place: ``_waiting``, ``_working``, ``_done`` (as its result), or in the settlement under way. It leaves by
    ``settle`` or by ``release``, once. If that call fails, the lease of the row expires and the next sweep recovers it.
 2. ``_working`` holds at most ``slots`` jobs.
-3. At most one settlement is under way, and at most ``claims_at_once`` claims: one until a claim brought a full batch.
+3. At most one settlement is under way. One claim is under way at a time; up to ``claims_at_once`` while the last one took a full batch.
 4. A slot sets ``_something_to_do`` when it leaves work for the main loop: a full batch of results, too few jobs waiting, or no
-   job left. Fewer results wait for more, at most :data:`SETTLE_EVERY`.
+   job left. Fewer results than a batch wait for more, at most
+   :data:`SETTLE_EVERY`.
 
 **The end.**
 
@@ -44,7 +45,7 @@ nothing more is due         is worked off               is finished
 ``seconds`` are over        is worked off               is finished
 and ``BEGIN_SECONDS`` too   is handed back at once      has ``ANSWER_SECONDS``, is then cancelled and handed back
 the stage halted it         is handed back at once      is finished
-the process is to stop      is handed back at once      has ``grace`` seconds, is then cancelled and handed back
+the process is to stop      is handed back at once      has ``finish_seconds``, is then cancelled and handed back
 a call of the stage raised  is handed back              is cancelled and handed back; the error is raised
 the runner is cancelled     is handed back              is cancelled and handed back
 =========================== =========================== ==================================================
@@ -121,9 +122,9 @@ class Runner(Generic[Job, Done]):
     #: Set when the process is asked to stop.
     stopping: asyncio.Event
     #: How long jobs that were begun may take after that (seconds).
-    grace: float = 20.0
-    #: Claims under way at once, after the first full batch. One claim runs a handful of statements, each of which waits on a busy
-    #: event loop. Alone it brings 200 rows in 0.1 s, which is less than 200 connections to MX can use.
+    finish_seconds: float = 20.0
+    #: Claims under way at once, while each brings a full batch. One claim runs a handful of statements, each of which waits on a busy
+    #: event loop: 200 rows in 0.1 s. 200 connections to MX can use more.
     claims_at_once: int = 1
 
     drained: bool = False
@@ -139,7 +140,7 @@ class Runner(Generic[Job, Done]):
         self._slots: set[asyncio.Task[None]] = set()
         self._done: list[Done] = []
         self._claims: set[asyncio.Task[Batch[Job]]] = set()
-        self._there_is_much = False
+        self._full_batch = False
         self._settling: asyncio.Task[None] | None = None
         self._something_to_do = asyncio.Event()
         self._ended = False
@@ -154,7 +155,7 @@ class Runner(Generic[Job, Done]):
         try:
             while now() < leave_at:
                 if self.stopping.is_set():
-                    leave_at = min(leave_at, now() + self.grace)
+                    leave_at = min(leave_at, now() + self.finish_seconds)
                 self.out_of_time = now() >= begin_until
                 self._fill_slots()
                 if self._winds_down():
@@ -182,11 +183,6 @@ class Runner(Generic[Job, Done]):
                 await leaving
 
     @property
-    def waiting(self) -> int:
-        """Jobs that were claimed and not begun."""
-        return len(self._waiting)
-
-    @property
     def has_more(self) -> bool:
         """Whether the run ended although more may be due."""
         return (not self.drained or self.out_of_time) and not self.halted
@@ -202,15 +198,15 @@ class Runner(Generic[Job, Done]):
         return not self._working and not self._waiting
 
     def _runs_low(self) -> bool:
-        """Whether another claim is worth it, so that no slot idles while the database answers.
+        """Whether to begin another claim now, so that no slot idles while the database answers.
 
-        A claim begins once no more than half a batch waits; if several claims may be under way, no more than a job for each slot.
+        It begins when at most ``batch // 2`` jobs wait. If ``claims_at_once`` is more than 1: at most ``max(slots, batch // 2)``.
         """
         ahead = max(self.slots, self.batch // 2) if self.claims_at_once > 1 else self.batch // 2
         if not self._claims:
             return len(self._waiting) <= ahead
         coming = len(self._claims) * self.batch
-        most = self.claims_at_once if self._there_is_much else 1
+        most = self.claims_at_once if self._full_batch else 1
         return len(self._claims) < most and len(self._waiting) + coming <= self.slots + ahead
 
     def _claim_ahead(self) -> None:
@@ -252,8 +248,8 @@ class Runner(Generic[Job, Done]):
 
     def _take(self, found: Batch[Job]) -> None:
         self._waiting.extend(found.jobs)
-        self._there_is_much = found.taken >= self.batch
-        self.drained = self.drained or not self._there_is_much
+        self._full_batch = found.taken >= self.batch
+        self.drained = self.drained or not self._full_batch
 
     def _fill_slots(self) -> None:
         while self._may_begin():
@@ -317,11 +313,11 @@ class Runner(Generic[Job, Done]):
         for claim in self._claims:
             with suppress(Exception):
                 self._waiting.extend((await claim).jobs)
-        async with AsyncExitStack() as all_of_it:  # if one of these calls fails, the others still run
+        async with AsyncExitStack() as cleanup:  # if one of these calls fails, the others still run
             if interrupted := [*self._waiting, *self._working.values()]:
-                all_of_it.push_async_callback(self.stage.release, interrupted)
+                cleanup.push_async_callback(self.stage.release, interrupted)
             if self._done:
-                all_of_it.push_async_callback(self.stage.settle, self._done)
+                cleanup.push_async_callback(self.stage.settle, self._done)
             if self._settling is not None:
                 await asyncio.wait([self._settling])
                 self._settling.result()

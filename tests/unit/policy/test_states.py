@@ -11,13 +11,13 @@ import pytest
 from worker.policy import states
 from worker.policy.states import (
     ENDS,
-    GIVEN_BACK,
     LIVE,
     NOTIFICATION_MOVES,
     NOTIFICATION_STEPS,
     OPEN,
     RECONNECTION_MOVES,
     RECONNECTION_STEPS,
+    UNDONE_REFUSALS,
     ImpossibleMoveError,
     Move,
     Mover,
@@ -28,7 +28,7 @@ from worker.policy.states import (
 
 R, N = ReconnectionState, NotificationState
 ALL = [*R, *N]
-ALL_MOVES = [*RECONNECTION_MOVES, *NOTIFICATION_MOVES, *GIVEN_BACK]
+ALL_MOVES = [*RECONNECTION_MOVES, *NOTIFICATION_MOVES, *UNDONE_REFUSALS]
 
 
 def sentences() -> dict[str, str]:
@@ -118,7 +118,7 @@ def test_a_move_says_who_makes_it_and_nobody_else_may(move: Move) -> None:
 
 
 def test_what_a_streak_gives_back_is_no_ordinary_move() -> None:
-    for move in GIVEN_BACK:
+    for move in UNDONE_REFUSALS:
         for before in move.before:
             steps = RECONNECTION_STEPS[before] if isinstance(before, R) else NOTIFICATION_STEPS[N(before)]
             assert not set(move.after) & steps

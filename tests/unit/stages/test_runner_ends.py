@@ -56,10 +56,10 @@ async def test_a_runner_that_is_stopped_before_it_begins_claims_nothing() -> Non
 
 
 @pytest.mark.usefixtures("brisk")
-async def test_after_the_grace_what_still_goes_on_is_cancelled_and_handed_back() -> None:
+async def test_after_finish_seconds_what_still_goes_on_is_cancelled_and_handed_back() -> None:
     desk = Desk(6)
     desk.hold(*range(6))
-    runner = make_runner(desk, slots=3, grace=0.1)
+    runner = make_runner(desk, slots=3, finish_seconds=0.1)
     run = asyncio.create_task(runner.run())
     await until(lambda: len(desk.working) == 3)
     desk.let_go(1)
@@ -193,7 +193,7 @@ async def test_a_settlement_that_fails_while_the_runner_leaves_is_raised_too() -
     desk.hold(1)
     desk.slow["settle"] = asyncio.Event()
     desk.fails["settle", 0] = OSError("no database")
-    runner = make_runner(desk, grace=0.05)
+    runner = make_runner(desk, finish_seconds=0.05)
     run = asyncio.create_task(runner.run())
     await until(lambda: desk.settled)
     runner.stopping.set()
@@ -241,7 +241,7 @@ async def test_a_runner_cancelled_over_a_call_waits_for_its_answer(call: str) ->
 async def test_a_cancellation_that_meets_a_runner_on_its_way_out_lets_it_finish(call: str) -> None:
     desk = Desk(6)
     desk.hold(0, 1)
-    runner = make_runner(desk, grace=0.0)
+    runner = make_runner(desk, finish_seconds=0.0)
     run = asyncio.create_task(runner.run())
     await until(lambda: desk.working == {0, 1} and len(desk.results) == 4)
     desk.let_go(0)
@@ -283,7 +283,7 @@ async def test_a_cancellation_is_never_lost_whatever_happens_beside_it(ticks: in
     failure=st.none() | st.tuples(st.sampled_from(["claim", "settle", "renew"]), st.integers(0, 4)),
     end=st.sampled_from(["by itself", "stop", "cancel", "halt"]),
     after=st.integers(0, 60),
-    grace=st.sampled_from([0.0, 0.02, 20.0]),
+    finish_seconds=st.sampled_from([0.0, 0.02, 20.0]),
 )
 def test_every_job_ends_once_whatever_happens(
     *,
@@ -295,7 +295,7 @@ def test_every_job_ends_once_whatever_happens(
     failure: tuple[str, int] | None,
     end: str,
     after: int,
-    grace: float,
+    finish_seconds: float,
 ) -> None:
     async def scenario() -> None:
         rng = random.Random(seed)
@@ -303,7 +303,7 @@ def test_every_job_ends_once_whatever_happens(
         desk.raises = {job: RuntimeError("crash") for job in crashes}
         if failure is not None:
             desk.fails[failure] = OSError("failed")
-        runner = make_runner(desk, slots=slots, batch=batch, renew_every=0.003, grace=grace)
+        runner = make_runner(desk, slots=slots, batch=batch, renew_every=0.003, finish_seconds=finish_seconds)
         run = asyncio.create_task(runner.run())
         for _ in range(after):
             await asyncio.sleep(0)

@@ -1,4 +1,5 @@
-"""What a click or the end of OAuth writes into a reconnection that stays where it is. Each of these is a hint: none is a move."""
+"""What a click or the end of OAuth writes into a reconnection that stays where it is. Each of these is a hint and no move,
+except :meth:`Clicked.tell`: a sweep makes the move ``remind`` for users whose click MX failed."""
 
 from datetime import datetime
 from typing import Any
