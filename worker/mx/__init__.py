@@ -1,1 +1,1 @@
-"""The MX API: one client per flavour, how its answers are classified, what a URI must look like."""
+"""The MX API: a client with a flavour for each API, the classification of answers, and the check of URIs."""

@@ -1,7 +1,7 @@
-"""What MX can answer, as values.
+"""The answers of MX, as values.
 
-A call to MX never raises because of what MX did. Every answer, and every missing answer, is classified into one of these. Each failure
-has a ``code``, a short word for logs, ``status`` and the database. None holds a URI, a key or text from a body.
+A call to MX never raises because of MX. Every answer, and every missing answer, is classified into one of these values. Each failure has a
+``code``, a short word for logs, ``status`` and the database. No failure holds a URI, a key or text from a body.
 
 What each failure does to a reconnection is in ``policy/mx_failures.py``.
 """
@@ -12,7 +12,7 @@ import msgspec
 
 
 class MemberState(msgspec.Struct, frozen=True, kw_only=True):
-    """What MX says of a member, as far as this worker cares; anything may be missing and is then ``None``."""
+    """The state of a member by MX's answer. A field that is missing there is ``None``."""
 
     guid: str
     connection_status: str | None = None
@@ -23,33 +23,33 @@ class MemberState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Member(MemberState, frozen=True, kw_only=True):
-    """A member that was read or listed: all of it that this worker has a use for."""
+    """A member that was read or listed, with all fields that this worker uses."""
 
-    #: The client's own id of it, and of its user (``identifier`` in Atrium).
+    #: The client's own id of the member (``identifier`` in Atrium); ``user_id``: that of its user.
     id: str | None = None
     user_guid: str | None = None
     user_id: str | None = None
     institution_code: str | None = None
-    #: Usually the bank's name; the user or the client may have given it another.
+    #: Usually the bank's name; the user or the client may have chosen another.
     name: str | None = None
-    #: ``False``: an MX partner manages it, so OAuth is not the user's to repeat.
+    #: ``False``: an MX partner manages the member, so its user cannot repeat OAuth.
     is_managed_by_user: bool | None = None
-    #: When the last job for it began, whatever came of it.
+    #: When the last job for the member began, whatever its result.
     aggregated_at: datetime | None = None
     #: Whether the answer has a place for an error, so that no ``error_code`` means no error. Older answers have none.
     tells_error: bool = False
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
-    """A user, as listed. Its repr shows nothing of the person."""
+    """A listed user. Its repr shows no personal data."""
 
     guid: str
-    #: The client's own id of it (``identifier`` in Atrium).
+    #: The client's own id of the user (``identifier`` in Atrium).
     id: str | None = None
-    #: Platform alone knows it.
+    #: Only Platform has it.
     email: str | None = None
     is_disabled: bool | None = None
-    #: Whatever the client stored there.
+    #: Any text that the client stored there.
     metadata: str | None = None
 
     def __repr__(self) -> str:
@@ -57,11 +57,11 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pagination(msgspec.Struct, frozen=True, kw_only=True):
-    """What MX says of a list and of the page that it answered with."""
+    """MX's figures about a list and the page that it returned."""
 
     #: From 1.
     current_page: int
-    #: The page size in force. MX silently takes 25 where the one that was asked for is out of its range.
+    #: The page size in force. If the requested size is out of range, MX silently uses 25.
     per_page: int
     total_entries: int
     total_pages: int
@@ -72,7 +72,7 @@ class UserList(msgspec.Struct, frozen=True, kw_only=True):
 
     users: tuple[User, ...]
     pagination: Pagination
-    #: How many rows named no user that could be asked for.
+    #: The number of rows without a valid user GUID.
     unreadable: int = 0
 
 
@@ -81,12 +81,12 @@ class MemberList(msgspec.Struct, frozen=True, kw_only=True):
 
     members: tuple[Member, ...]
     pagination: Pagination
-    #: How many rows named no member that could be asked for.
+    #: The number of rows without a valid member GUID.
     unreadable: int = 0
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked ``oauth_window_uri``. ``member.guid`` differs from the one asked for where MX moved the member."""
+    """A checked ``oauth_window_uri``. ``member.guid`` differs from the requested one if MX moved the member."""
 
     uri: str
     member: MemberState
@@ -105,9 +105,9 @@ class RetryLater(msgspec.Struct, frozen=True, kw_only=True):
     """MX's fault or a busy member: 409, 429, 5xx, a timeout, a broken or unusable body. Retried in minutes to days."""
 
     code: str
-    #: Seconds that MX asked to wait (Retry-After), if it did.
+    #: Seconds that MX asked to wait (Retry-After); ``None``: it did not ask.
     after: float | None = None
-    #: Whether it speaks of MX as a whole (5xx, timeout, 429) rather than of this member (409, a null URI).
+    #: Whether the cause is MX as a whole (5xx, timeout, 429) rather than this member (409, a null URI).
     upstream: bool = True
 
 
@@ -124,7 +124,7 @@ class Gone(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RefusedClient(msgspec.Struct, frozen=True, kw_only=True):
-    """401, 403 or 406: key, client id, IP address or API version refused. It concerns everyone, and counts as no member's attempt."""
+    """401, 403 or 406: key, client id, IP address or API version refused. It concerns all members, so it counts as no attempt."""
 
     code: str
 
@@ -135,14 +135,14 @@ class RejectedRequest(msgspec.Struct, frozen=True, kw_only=True):
     code: str
 
 
-#: The code of a server that is not MX: ``MX_BASE_URL`` leads elsewhere.
+#: The code for a server that is not MX: ``MX_BASE_URL`` is wrong.
 NOT_MX = "not_mx"
-#: The code of an MX that has no user at all: the credentials belong to another environment, or everybody was deleted there.
+#: The code if MX has no users: the credentials belong to another environment, or all users were deleted there.
 NO_USERS = "no_users"
 
 
 class HostileUri(msgspec.Struct, frozen=True, kw_only=True):
-    """MX answered with a URI that must not reach a user; ``code`` says which rule it broke. Quarantined and reported."""
+    """MX answered with a URI that must not reach a user; ``code`` tells which rule it broke. Quarantined and reported."""
 
     code: str
 

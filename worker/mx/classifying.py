@@ -1,8 +1,8 @@
-"""What an HTTP answer of MX means.
+"""Classifies HTTP answers of MX.
 
-Nothing is taken on trust: any status, header and body is classified into a value of :mod:`worker.mx.answers`, and nothing raises.
-Atrium's whole member and Platform's short one are read alike; unknown fields are passed over, odd ones count as missing. So one
-row of a list that cannot be read costs that row alone.
+Any status, headers and body are classified into a value of :mod:`worker.mx.answers`; nothing raises. Atrium's long member and Platform's
+short one are read by the same code. Unknown fields are ignored, and invalid ones count as missing. So an unreadable row of a list makes
+only that row fail.
 """
 
 from collections.abc import Callable, Mapping
@@ -60,7 +60,7 @@ def classify_member(status: int, headers: Mapping[str, str], body: bytes, *, ask
 
 
 def classify_user_list(status: int, headers: Mapping[str, str], body: bytes) -> UserListAnswer:
-    """The answer to ``GET /users``. There is always such a list, so a 404 or a redirect does not come from MX."""
+    """The answer to ``GET /users``. MX always has this list, so a 404 or a redirect does not come from MX."""
     seen = _list(status, headers, body, "users")
     if isinstance(seen, Gone) or (isinstance(seen, RejectedRequest) and status < 400):  # noqa: PLR2004 - a redirect
         return RefusedClient(code=NOT_MX)
@@ -86,9 +86,9 @@ def classify_member_list(status: int, headers: Mapping[str, str], body: bytes, *
 
 
 def classify_users(status: int, headers: Mapping[str, str], body: bytes) -> RetryLater | RefusedClient | None:
-    """The answer to the list of users: ``None`` where it is one, with somebody on it.
+    """``None`` if the answer is a list of users that is not empty; else the failure.
 
-    Only that is proof of MX. A redirect, an error page, a 204, JSON of another shape may come from any server.
+    Only such a list proves that MX answered. A redirect, an error page, a 204 or other JSON may come from any server.
     """
     if status != 200:  # noqa: PLR2004
         failure = RefusedClient(code=NOT_MX) if status < 400 else classify_failure(status, headers, body)  # noqa: PLR2004
@@ -106,7 +106,7 @@ def classify_users(status: int, headers: Mapping[str, str], body: bytes) -> Retr
 
 
 def _list(status: int, headers: Mapping[str, str], body: bytes, name: str) -> tuple[list[Any], Pagination] | Failure:
-    """The raw rows of a list and what MX says of it, or why there is none."""
+    """The raw rows of a list and its figures, or the failure."""
     if not 200 <= status < 300:  # noqa: PLR2004 - HTTP's own figures
         return classify_failure(status, headers, body)
     try:
@@ -128,7 +128,7 @@ def _pagination(fields: dict[str, Any]) -> Pagination | None:
 
 
 def _member(status: int, headers: Mapping[str, str], body: bytes, asked: str) -> tuple[str, dict[str, Any]] | Failure:
-    """The member's GUID and its raw fields, or why there is none."""
+    """The member's GUID and its raw fields, or the failure."""
     if not 200 <= status < 300:  # noqa: PLR2004 - HTTP's own figures
         return classify_failure(status, headers, body)
     try:
@@ -144,5 +144,5 @@ def _member(status: int, headers: Mapping[str, str], body: bytes, asked: str) ->
     elif guid != asked and not is_member_guid(guid):
         return RetryLater(code="unexpected_shape")
     elif not is_member_guid(asked):
-        guid = asked  # the client's own id. MX answers with its GUID, and that does not mean that the member moved
+        guid = asked  # the client's own id. MX answers with a GUID, which does not mean that the member moved
     return guid, fields

@@ -49,11 +49,11 @@ _Answer = TypeVar(
     "_Answer", WindowAnswer, MemberAnswer, UserListAnswer, MemberListAnswer, RetryLater | RefusedClient | None
 )
 
-#: Any web server may answer 404, or redirect. So many such answers in a row are believed. Then MX is asked for its list of users,
-#: which only MX has.
+#: A web server that is not MX may answer 404, or redirect. After this many such answers in a row, the next one is believed only if the
+#: list of users proves that MX answers.
 MOST_GONE = 20
 
-#: With a window in hand, a click waits so long for how its member stands (seconds).
+#: When it has its window, a click waits at most this long for the state of its member (seconds).
 READ_PATIENCE = 1.0
 
 _ONLY_MX_SAYS = (Window, HostileUri, MemberRead, Unsupported, UserList, MemberList)
@@ -67,18 +67,18 @@ _NO_MEMBER = "MBR-00000000-0000-0000-0000-000000000000"
 
 
 def window_tells_status(settings: Settings) -> bool:
-    """Whether an answer to a request for a window also says how the member stands, by ``MX_API``."""
+    """Whether MX's answer with a window also has the state of the member, by ``MX_API``."""
     return _FLAVOURS[settings.mx_api].window_tells_status
 
 
 class Mx(Protocol):
-    """What the stages ask of MX."""
+    """The calls to MX that stages make."""
 
     async def oauth_window(self, user_guid: str, member_guid: str) -> WindowAnswer:
         """A fresh OAuth window for a member. Each call may create OAuth state at MX: ask only for what will be used."""
 
     async def urgent_window(self, user_guid: str, member_guid: str, *, within: float) -> WindowAnswer:
-        """As :meth:`oauth_window`, for a user who waits: before all others, within so many seconds, with one quick retry."""
+        """As :meth:`oauth_window`, for a user who waits: before all other requests, within so many seconds, with one quick retry."""
 
     async def read_member(self, user_guid: str, member_guid: str) -> MemberAnswer:
         """A member as MX sees it now; at most every 3 s for one member."""
@@ -90,7 +90,7 @@ class Mx(Protocol):
         """One page of a user's members, as :meth:`MxClient.list_members`."""
 
     async def probe(self) -> Failure | None:
-        """Whether MX accepts us: ``None``, or what stands in the way."""
+        """``None`` if MX accepts us, else the failure."""
 
     def doubt(self) -> None:
         """Believe the next 404 or redirect only if MX lists its users."""
@@ -141,10 +141,10 @@ class MxClient:
         return self._ask(url, self._classify_window, member_guid, body=self._flavour.window_body)
 
     async def urgent_window(self, user_guid: str, member_guid: str, *, within: float) -> WindowAnswer:
-        """As :meth:`oauth_window`, for a user who waits: before all others, within so many seconds, with one quick retry.
+        """As :meth:`oauth_window`, for a user who waits: before all other requests, within so many seconds, with one quick retry.
 
-        Whoever is back already should not be led to the bank again. So where a window's answer does not say how the member stands,
-        the member is read at the same time: one more request, and hardly any time. If that fails or lasts, the window counts.
+        A user who is back already should not be led to the bank again. So if the answer with the window lacks the state of the member, the
+        member is read in parallel: one more request, and hardly any time. If that read fails or is slow, the window is returned without it.
         """
         if self._flavour.window_tells_status:
             return await self._urgent_window(user_guid, member_guid, within)
@@ -165,7 +165,7 @@ class MxClient:
         return await self._urgently(url, self._classify_window, member_guid, within, body=self._flavour.window_body)
 
     async def _urgent_state(self, user_guid: str, member_guid: str, within: float) -> MemberState | None:
-        """How the member stands; ``None`` if MX did not say so."""
+        """The state of the member; ``None`` if the read failed."""
         url = self._flavour.member_url(user_guid, member_guid)
         answer = await self._urgently(url, self._classify_member, member_guid, within)
         return answer.member if isinstance(answer, MemberRead) else None
@@ -197,21 +197,21 @@ class MxClient:
     def list_users(self, page: int, per_page: int) -> Coroutine[Any, Any, UserListAnswer]:
         """One page of all users, the first page being 1.
 
-        ``per_page``: from 10 to 1,000. ``pagination.per_page`` of the answer is the page size in force, since MX silently takes 25
-        where it does not like what it was asked for. MX always has this list: a 404 is :data:`~worker.mx.answers.NOT_MX`.
+        ``per_page``: from 10 to 1,000. ``pagination.per_page`` of the answer is the page size in force: MX silently uses 25
+        for a size out of its range. MX always has this list: a 404 is :data:`~worker.mx.answers.NOT_MX`.
         """
         return self._ask(self._flavour.users_url(page, per_page), self._classify_user_list, "", most=MAX_LIST_BODY)
 
     def list_members(self, user_guid: str, page: int, per_page: int) -> Coroutine[Any, Any, MemberListAnswer]:
-        """One page of a user's members, as :meth:`list_users`; ``Gone`` where MX does not know the user."""
+        """One page of a user's members, as :meth:`list_users`; ``Gone`` if MX does not know the user."""
         url = self._flavour.members_url(user_guid, page, per_page)
         return self._ask(url, self._classify_member_list, user_guid, most=MAX_LIST_BODY)
 
     async def probe(self) -> Failure | None:
-        """Whether MX accepts us: ``None``, or what stands in the way.
+        """``None`` if MX accepts us, else the failure.
 
-        Asks for the window of a member that nobody has, so nothing happens at MX. MX's own 404 says that key, client id and
-        address were accepted.
+        It asks for the window of a member that does not exist, so nothing changes at MX. MX's 404 shows that key, client id and address
+        were accepted.
         """
         self.doubt()
         answer = await self.oauth_window(_NO_USER, _NO_MEMBER)
@@ -227,10 +227,10 @@ class MxClient:
         await self._transport.close()
 
     async def _believed(self, answer: Gone | RejectedRequest) -> Failure:
-        """An answer that any server may give, unless it may not be MX's.
+        """The answer itself, which any server may give; or the failure that shows that it may not come from MX.
 
-        A wrong ``MX_BASE_URL`` would mark every member as gone, or quarantine it. So after :data:`MOST_GONE` in a row, between which
-        MX said nothing that only MX says, its list of users is asked for, once for all who wait.
+        A wrong ``MX_BASE_URL`` would mark every member as gone, or quarantine it. So after :data:`MOST_GONE` such answers, with none in
+        between that only MX gives, the list of users is asked for, once for all callers that wait.
         """
         self._gone_in_a_row += 1
         async with self._asking:
@@ -266,7 +266,7 @@ class MxClient:
         body: bytes | None = None,
         most: int = MAX_BODY,
     ) -> _Answer | Failure:
-        """``asked``: the member, or the user; empty where it is the list of users, which is the proof itself."""
+        """Ask with retries. ``asked``: the member or the user; empty for the list of users, whose answer needs no other proof."""
         until = time.monotonic() + self._deadline
         begin_by = time.monotonic() + begin_within(self._deadline)
 
@@ -274,12 +274,12 @@ class MxClient:
             return self._ask_once(url, classify, asked, until, begin_by, body=body, most=most)
 
         answer: _Answer | Failure = await once()
-        if tries_for(answer) > 1:  # rare, so that the retrying machinery is only built when it is needed
+        if tries_for(answer) > 1:  # rare, so tenacity's objects are made only then
             answer = await persist(answer, once, begin_by=begin_by)
         return await self._heed(answer, asked)
 
     async def _heed(self, answer: _Answer | Failure, asked: str) -> _Answer | Failure:
-        """What an answer says of who answers; one that any server may give is believed or not."""
+        """Count answers that any server may give, and replace one by a failure if it may not come from MX."""
         if isinstance(answer, _ONLY_MX_SAYS):
             self._gone_in_a_row = 0
         if isinstance(answer, Gone) or (isinstance(answer, RejectedRequest) and asked != _NO_MEMBER):
@@ -298,7 +298,10 @@ class MxClient:
         body: bytes | None = None,
         most: int = MAX_BODY,
     ) -> _Answer | RetryLater:
-        """One request, once pacing permits it, begun and ended by these moments (``time.monotonic()``). ``most``: octets of its answer."""
+        """One request, when pacing permits it. It begins by ``begin_by`` and ends by ``until`` (``time.monotonic()``).
+
+        ``most``: octets of the answer.
+        """
         now = time.monotonic()
         if self._pacing is None:
             reply = await self._transport.send(url, body=body, within=until - now, most=most)

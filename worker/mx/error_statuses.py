@@ -18,10 +18,10 @@ from worker.mx.answers import (
 )
 from worker.retry_after import retry_after
 
-#: Seconds; a longer Retry-After is cut to it: asking again after an hour costs one request, believing in a year costs a year.
+#: Seconds. A longer Retry-After is cut to this: a request each hour costs little, but a wrong header could stop all work for a year.
 LONGEST_WAIT = 3600.0
 
-#: 4xx after which MX may be asked again: a load balancer's timeout, an early repeat, too many requests.
+#: 4xx after which MX may be asked again: a timeout of a load balancer, too early, too many requests.
 _RETRYABLE = frozenset({408, 425, 429})
 _REFUSES_CLIENT = frozenset({401, 403, 406})
 _NO_OAUTH = re.compile(r"member\s+cannot\s+use\s+oauth", re.IGNORECASE)
@@ -29,7 +29,7 @@ _TAG = re.compile(r"<[^<>]{0,200}>")
 
 
 def classify_failure(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
-    """What an answer with another status than 2xx means."""
+    """The failure for an answer with another status than 2xx."""
     code = f"http_{status}"
     if status == 404:  # noqa: PLR2004
         return Gone()
@@ -45,7 +45,7 @@ def classify_failure(status: int, headers: Mapping[str, str], body: bytes) -> Fa
 
 
 def _says_no_oauth(body: bytes) -> bool:
-    """Whether ``Member cannot use OAuth`` stands anywhere in it: in JSON of whatever shape, in HTML or in plain text."""
+    """Whether the body contains ``Member cannot use OAuth`` anywhere: in any JSON, in HTML or in plain text."""
     text = _TAG.sub(" ", html.unescape(body.decode("utf-8", "replace")))
     return _NO_OAUTH.search(text) is not None or any(_NO_OAUTH.search(part) for part in _strings(body))
 
@@ -69,7 +69,7 @@ def _strings(body: bytes) -> list[str]:
 
 
 def parsed(body: bytes) -> Any:
-    """JSON by a reader that is strict and fast; what that refuses, a byte-order mark or a NaN, as leniently as Python reads it."""
+    """The parsed JSON. A fast, strict parser tries first; Python's lenient one takes the rest, such as a byte-order mark or NaN."""
     try:
         return msgspec.json.decode(body)
     except ValueError:

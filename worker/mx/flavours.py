@@ -1,6 +1,6 @@
-"""What the flavours of MX's API share: paths, parameters, pages, and how answers are read.
+"""The common part of the flavours of MX's API: paths, parameters, pages, and how answers are read.
 
-A flavour is one module with a subclass of :class:`Flavour` that says what differs, a line in :mod:`worker.mx.client`, and a value of
+A flavour needs a module with a subclass of :class:`Flavour` for the differences, a line in :mod:`worker.mx.client`, and a value of
 ``MX_API`` with its base URL (``worker/settings/values.py``).
 
 MX's version of 2026 replaces the request for a window by one that creates it and answers with ``authorization_url``. Its module would
@@ -26,12 +26,12 @@ from worker.mx.answers import (
 from worker.mx.identifiers import is_member_guid, is_user_guid
 from worker.settings import Settings
 
-#: The smallest page that MX answers with. For a size out of its range MX silently takes 25.
+#: The smallest page size of MX. For a size out of its range MX silently uses 25.
 FEWEST_A_PAGE = 10
 
 
 class HiddenHeader(str):
-    """A header's value that goes over the wire as it is and shows in no repr: not of a header map, not of a traceback's locals."""
+    """A header's value that is sent unchanged but never shown by repr: neither in a header map nor in a traceback's locals."""
 
     __slots__ = ()
 
@@ -42,19 +42,19 @@ class HiddenHeader(str):
 class Flavour(ABC):
     """One flavour of the API, with the settings that concern it."""
 
-    #: Whether the answer to a request for a window also says how the member stands. If not, the member is read where it matters
-    #: whether it is back: at a click (:mod:`worker.mx.client`), and right before a message leaves (:mod:`worker.stages.freshness`).
+    #: Whether the answer with a window also has the state of the member. If not, the member is read separately at a click
+    #: (:mod:`worker.mx.client`) and right before a message leaves (:mod:`worker.stages.freshness`), to see whether it is back.
     window_tells_status: ClassVar[bool] = True
-    #: The JSON that a window is asked for with, by POST; ``None``: by GET.
+    #: The JSON to POST when a window is asked for; ``None``: it is a GET.
     window_body: bytes | None = None
 
     def __init__(self, settings: Settings) -> None:
-        #: What every request carries, credentials included.
+        #: The headers of every request, credentials included.
         self.headers: Mapping[str, str] = self._headers(settings)
         base = URL(settings.mx_base_url)
         self._users = base.raw_path.rstrip("/") + "/users"
         self._base = base.with_query(None)
-        # Parsed once: each call puts another path into it.
+        # Parsed once: each call only replaces the path.
         query = urlencode(self._window_parameters(settings), quote_via=quote, safe="")
         self._window = URL(f"{self._base}?{query}", encoded=True)
         self._pages: dict[tuple[int, int], URL] = {}
@@ -64,13 +64,13 @@ class Flavour(ABC):
 
     @abstractmethod
     def _headers(self, settings: Settings) -> Mapping[str, str]:
-        """What every request carries, credentials included; these as :class:`HiddenHeader`."""
+        """The headers of every request. Credentials are :class:`HiddenHeader`."""
 
     def _window_parameters(self, settings: Settings) -> dict[str, str]:
-        """The endpoint's parameters.
+        """The parameters of the request for a window.
 
-        ``skip_aggregation`` goes only when it is wanted: its page says what ``true`` does and nothing of ``false``, and a member
-        that is wrongly not aggregated stays without data. The last two are ``None`` unless the source is ``APP``.
+        ``skip_aggregation`` is sent only if it is ``true``: MX documents ``true`` but not ``false``, and a member that is wrongly not
+        aggregated stays without data. The last two are ``None`` unless the source is ``APP``.
         """
         parameters = {
             "skip_aggregation": "true" if settings.mx_skip_aggregation else None,
@@ -81,23 +81,23 @@ class Flavour(ABC):
         return {name: value for name, value in parameters.items() if value is not None}
 
     def window_url(self, user: str, member: str) -> URL:
-        """Where a fresh OAuth window is asked for, ready to be sent: nothing in it is quoted again."""
+        """The URL that gives a fresh OAuth window. It is fully encoded already."""
         return self._window.with_path(f"{self._member(user, member)}/oauth_window_uri", encoded=True, keep_query=True)
 
     def member_url(self, user: str, member: str) -> URL:
-        """Where a member is read, ready to be sent."""
+        """The URL of a member, fully encoded."""
         return self._base.with_path(self._member(user, member), encoded=True)
 
     def users_url(self, page: int = 1, per_page: int = FEWEST_A_PAGE) -> URL:
-        """Where MX lists users: what there always is, whoever is gone."""
+        """The URL of the list of users, which MX always has."""
         return self._page(self._users, page, per_page)
 
     def members_url(self, user: str, page: int, per_page: int) -> URL:
-        """Where MX lists a user's members."""
+        """The URL of the list of a user's members."""
         return self._page(f"{self._user(user)}/members", page, per_page)
 
     def _page(self, path: str, page: int, per_page: int) -> URL:
-        # Parsed once for all lists of a sync: each call puts another path into it.
+        # Parsed once for all lists of a sync: each call only replaces the path.
         key = (page, per_page)
         if (known := self._pages.get(key)) is None:
             known = self._base.with_query(f"page={page}&records_per_page={per_page}")
@@ -106,7 +106,7 @@ class Flavour(ABC):
         return known.with_path(path, encoded=True, keep_query=True)
 
     def _user(self, user: str) -> str:
-        # Applications write what they like into their columns; what is an identifier of MX's needs no quoting.
+        # Applications may write any text into their columns. A valid GUID of MX needs no quoting.
         return f"{self._users}/{user if is_user_guid(user) else quote(user, safe='')}"
 
     def _member(self, user: str, member: str) -> str:
@@ -121,23 +121,23 @@ class Flavour(ABC):
         asked: str,
         host_is_allowed: Callable[[str], bool],
     ) -> WindowAnswer:
-        """What :meth:`window_url` answered."""
+        """Classify the answer from :meth:`window_url`."""
         return classifying.classify_window(status, headers, body, asked=asked, host_is_allowed=host_is_allowed)
 
     def classify_member(self, status: int, headers: Mapping[str, str], body: bytes, *, asked: str) -> MemberAnswer:
-        """What :meth:`member_url` answered."""
+        """Classify the answer from :meth:`member_url`."""
         return classifying.classify_member(status, headers, body, asked=asked)
 
     def classify_users(self, status: int, headers: Mapping[str, str], body: bytes) -> RetryLater | RefusedClient | None:
-        """What :meth:`users_url` answered; ``None``: a list of users, so it is MX."""
+        """Classify the answer from :meth:`users_url`; ``None``: a list of users, so MX answered."""
         return classifying.classify_users(status, headers, body)
 
     def classify_user_list(self, status: int, headers: Mapping[str, str], body: bytes) -> UserListAnswer:
-        """What :meth:`users_url` answered, as a page of users."""
+        """Classify the answer from :meth:`users_url` as a page of users."""
         return classifying.classify_user_list(status, headers, body)
 
     def classify_member_list(
         self, status: int, headers: Mapping[str, str], body: bytes, *, asked: str
     ) -> MemberListAnswer:
-        """What :meth:`members_url` answered for the user ``asked``."""
+        """Classify the answer from :meth:`members_url` for the user ``asked``."""
         return classifying.classify_member_list(status, headers, body, asked=asked)

@@ -1,6 +1,6 @@
-"""What an MX identifier looks like, as far as it may be relied on.
+"""The form of MX's identifiers.
 
-Usually a prefix and a UUID, but shorter and longer ones exist: prefix, alphabet and length are checked, nothing more.
+Most have a prefix and a UUID, but shorter and longer ones exist. So only prefix, alphabet and length are checked.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import TypeGuard
 MAX_LENGTH = 128
 
 _REST = rf"[A-Za-z0-9_-]{{1,{MAX_LENGTH - 4}}}"
-#: What the whole of a user's or a member's GUID looks like.
+#: The whole GUID of a user, and of a member.
 USER = re.compile("USR-" + _REST)
 MEMBER = re.compile("MBR-" + _REST)
 
@@ -20,17 +20,17 @@ OWN_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_LENGTH}}}")
 
 
 def is_user_guid(value: object) -> TypeGuard[str]:
-    """Whether it can name a user at MX: ``USR-…``, letters, digits, ``-`` and ``_``."""
+    """Whether a value can be the GUID of a user at MX: ``USR-…``, letters, digits, ``-`` and ``_``."""
     return isinstance(value, str) and USER.fullmatch(value) is not None
 
 
 def is_member_guid(value: object) -> TypeGuard[str]:
-    """Whether it can name a member at MX: ``MBR-…``, letters, digits, ``-`` and ``_``."""
+    """Whether a value can be the GUID of a member at MX: ``MBR-…``, letters, digits, ``-`` and ``_``."""
     return isinstance(value, str) and MEMBER.fullmatch(value) is not None
 
 
 def names_user(value: object, *, own_ids: bool) -> TypeGuard[str]:
-    """Whether it can name a user: a GUID; with ``own_ids`` (``Settings.own_ids``) an id of the client's own as well, but no member's GUID."""
+    """Whether a value can name a user: a GUID; with ``own_ids`` (``Settings.own_ids``) also an own id, but never a member's GUID."""
     return is_user_guid(value) or (own_ids and _is_own_id(value) and not value.startswith("MBR-"))
 
 

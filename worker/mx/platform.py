@@ -11,9 +11,9 @@ VERSION = "v20250224"
 
 
 class Platform(Flavour):
-    """Platform: HTTP Basic, the version in a header of its own, and a window's answer that holds a GUID and a URI, nothing else.
+    """Platform: HTTP Basic, and the version in a header. The answer with a window has only a GUID and a URI.
 
-    Users and members may be named by the client's own ids wherever a GUID may stand.
+    Requests may name users and members by the client's own ids instead of GUIDs.
     """
 
     window_tells_status: ClassVar[bool] = False
@@ -27,6 +27,6 @@ class Platform(Flavour):
         }
 
     def _window_parameters(self, settings: Settings) -> dict[str, str]:
-        """``enable_app2app`` goes only as ``false``: ``true`` is MX's default."""
+        """``enable_app2app`` is sent only as ``false``: ``true`` is MX's default."""
         given = super()._window_parameters(settings)
         return given if settings.mx_enable_app2app else given | {"enable_app2app": "false"}

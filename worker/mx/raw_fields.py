@@ -1,4 +1,4 @@
-"""Fields of MX's JSON, read without trust: what is odd counts as missing."""
+"""Reads fields of MX's JSON. An invalid value counts as missing."""
 
 import re
 import unicodedata
@@ -14,12 +14,12 @@ from worker.mx.answers import (
 from worker.mx.identifiers import is_user_guid
 
 _WORD = re.compile(r"[A-Za-z0-9_]{1,64}")
-#: RFC 5321 allows no longer address; ids, codes and names are far shorter.
+#: The longest address by RFC 5321. Ids, codes and names are far shorter.
 _LONGEST_TEXT = 254
 
 
 def state_of(guid: str, fields: dict[str, Any]) -> MemberState:
-    """How a member stands, where an answer has little more."""
+    """The state of a member, from an answer with a window."""
     return MemberState(
         guid=guid,
         connection_status=_status(fields.get("connection_status")),
@@ -31,9 +31,9 @@ def state_of(guid: str, fields: dict[str, Any]) -> MemberState:
 
 
 def member_of(guid: str, fields: dict[str, Any], *, listed_for: str | None = None) -> Member:
-    """A member with all that its answer has.
+    """A member with all fields that the answer has.
 
-    ``listed_for``: the user whose members were listed, where the member does not say whose it is.
+    ``listed_for``: the user whose members were listed; it is used if the member names no user.
     """
     user_guid = fields.get("user_guid")
     return Member(
@@ -55,7 +55,7 @@ def member_of(guid: str, fields: dict[str, Any], *, listed_for: str | None = Non
 
 
 def user_of(fields: dict[str, Any]) -> User:
-    """A user; its GUID was looked at."""
+    """A user, whose GUID was checked by the caller."""
     return User(
         guid=fields["guid"],
         id=_text(fields.get("id", fields.get("identifier"))),
@@ -79,11 +79,11 @@ def _text(value: object) -> str | None:
 
 
 def _status(value: object) -> str | None:
-    """A word, known or not; never text that a log or a column could trip over."""
+    """A status as one word, even if it is unknown; any other text counts as missing, since logs and columns could not take it."""
     return _word(value) if isinstance(value, str) else None
 
 
-@lru_cache(maxsize=64)  # nearly all answers hold one of a dozen
+@lru_cache(maxsize=64)  # nearly all answers have one of a dozen statuses
 def _word(value: str) -> str | None:
     return value.upper() if _WORD.fullmatch(value) else None
 
@@ -96,7 +96,7 @@ def _error_code(error: object) -> int | None:
 
 
 def _moment(value: object) -> datetime | None:
-    """ISO 8601, UTC where it names no zone."""
+    """A moment in ISO 8601; in UTC if it names no zone."""
     if not isinstance(value, str):
         return None
     try:

@@ -1,7 +1,7 @@
 """When is a failed call to MX retried within seconds, and after which wait?
 
-This layer bridges seconds: a dropped connection, one bad answer of many. A failure that lasts longer is returned at once. The database
-retries it in minutes, and pacing and the breaker learn of it.
+This module handles failures of seconds, such as a dropped connection or one bad answer of many. A longer failure is returned, and the
+stage retries it in minutes; pacing and the breaker take it into account.
 """
 
 import asyncio
@@ -24,32 +24,32 @@ TRIES = 4
 #: A longer ``Retry-After`` is not waited for here, since the wait would occupy a connection (seconds).
 PATIENCE = 10.0
 
-#: At the end of a call's time, no request is begun for so long (seconds; a quarter of the time if that is less): one that MX has too
-#: little time to answer would look like a timeout of MX, which costs an attempt and cuts the limit of requests in flight.
+#: No request is begun in the last seconds of a call's time: 5, or a quarter of the time if that is less. A request that MX has no time to
+#: answer would look like a timeout of MX, which counts an attempt and cuts the limit of requests in flight.
 TIME_TO_ANSWER = 5.0
 
 #: Full jitter: up to 0.25 s, then up to 0.5 s, then up to 1 s.
 _BACKOFF = wait_random_exponential(multiplier=0.25, max=4)
-#: The code of a call that pacing did not let through in time: MX was not asked.
+#: The code of a call that got no permit in time: MX was not asked.
 NOT_ASKED = "not_asked"
-#: The connection failed: where a user waits there is one retry at once.
+#: Failures of a connection. If a user waits, there is one retry at once.
 NEVER_ARRIVED = frozenset({"connection_lost", "connect_failed", "truncated"})
-#: A retry seconds later would only meet the same failure.
+#: Failures that a retry seconds later would only meet again.
 _LASTING = frozenset({"too_large", "tls_failed", NOT_ASKED})
 
 _Answer = TypeVar("_Answer")
 
 
 def begin_within(seconds: float) -> float:
-    """How many of the seconds that a call may take may pass before a request is begun. Example: 40 of 45, 7.5 of 10."""
+    """How many seconds after the beginning of a call that may take ``seconds`` a request may still begin. Examples: 40 of 45, 7.5 of 10."""
     return seconds - min(TIME_TO_ANSWER, seconds / 4)
 
 
 def tries_for(answer: object) -> int:
     """How many requests a call may make if this is its latest answer; 1 means that the answer is final.
 
-    A 429 is retried only if MX names a short wait: more requests are what it complains of. A 409 means that another job runs for the
-    member. That job may end any moment and usually does not, so there is one retry.
+    A 429 is retried only if MX names a short wait, since it means that there were too many requests. A 409 means that another job runs for
+    the member. That job may end at any moment but usually does not, so there is one retry.
     """
     if not isinstance(answer, RetryLater) or answer.code in _LASTING:
         return 1
@@ -61,7 +61,7 @@ def tries_for(answer: object) -> int:
 
 
 async def persist(first: _Answer, ask_again: Callable[[], Awaitable[_Answer]], *, begin_by: float) -> _Answer:
-    """Retry from a ``first`` answer on; returns the last answer, and never raises an exception of tenacity's.
+    """Retry after a ``first`` answer; returns the last answer, and never raises an exception of tenacity.
 
     ``ask_again()`` makes one more request. None is begun after ``begin_by`` (``time.monotonic()``).
     """
@@ -92,5 +92,5 @@ def _enough(state: RetryCallState) -> bool:
 
 
 def _wait(state: RetryCallState) -> float:
-    """``Retry-After`` and a random wait on top, because all other callers got the same ``Retry-After``."""
+    """``Retry-After`` plus a random wait, because all other callers got the same ``Retry-After``."""
     return (_last_answer(state).after or 0.0) + _BACKOFF(state)

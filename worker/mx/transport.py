@@ -1,8 +1,8 @@
 """One HTTP exchange with MX: a request and a bounded answer, or a short word for why there is none.
 
-- Redirects are not followed, so that the keys go nowhere else.
+- Redirects are not followed, so that the keys are sent to no other host.
 - There are no cookies and no ``.netrc``.
-- aiohttp's own retries are off, because each GET may mint a URI. Retries are decided in :mod:`worker.mx.retrying`.
+- aiohttp's own retries are off, because each GET may mint a URI. :mod:`worker.mx.retrying` decides on retries.
 """
 
 import ssl
@@ -21,14 +21,14 @@ from worker.mx.answers import RetryLater
 from worker.mx.pacing import NoPermit
 from worker.settings.urls import is_loopback
 
-#: Seconds for one exchange, including the wait for a connection of the pool. There is no separate limit for single reads: it would
-#: set a timer for every piece that arrives, which costs a tenth of a call, and would only notice a silence somewhat sooner.
+#: Seconds for one exchange, including the wait for a connection of the pool. There is no separate limit for single reads: its timer
+#: for every chunk would cost a tenth of a call, and would only notice a stalled answer somewhat sooner.
 TOTAL = 20.0
 #: Seconds for TCP and TLS together.
 CONNECT = 5.0
-#: Octets after decompression. A member takes one or two thousand.
+#: Octets after decompression. A member has one or two thousand.
 MAX_BODY = 256 * 1024
-#: The same for a list: a thousand rows of a page, each with metadata of its client's own.
+#: The same for a list: a page may have a thousand rows, each with metadata of the client.
 MAX_LIST_BODY = 16 * 1024 * 1024
 
 
@@ -58,9 +58,9 @@ class Transport:
         ssl_context: ssl.SSLContext | None = None,
         asks_before_sending: bool = False,
     ) -> None:
-        """``asks_before_sending``: whether :meth:`send` takes ``before_sending``, which costs each call something."""
+        """``asks_before_sending``: whether :meth:`send` supports ``before_sending``, which makes each call a little slower."""
         # Not the session's default headers: aiohttp would show those to a proxy too, outside the tunnel.
-        # identity: answers are small, and nothing then needs to be unpacked; a server that packs all the same is understood.
+        # identity: answers are small, so decompression is not worth it. Compressed answers are understood all the same.
         self._headers = CIMultiDict(
             {**headers, "User-Agent": f"reconnection-worker/{worker.__version__}", "Accept-Encoding": "identity"}
         )
@@ -128,13 +128,13 @@ class Transport:
             trace_configs=self._traces,
             trust_env=False,  # it would read .netrc and the environment anew for every request, in threads
         )
-        # Its own repeat on a connection that was lost; aiohttp's test client turns it off by this name, a middleware costs each call.
+        # Turns off aiohttp's own retry after a lost connection. aiohttp's test client uses this name too; a middleware would slow each call.
         self._session._retry_connection = False  # noqa: SLF001
         return self._session
 
 
 def _asking_before_sending() -> aiohttp.TraceConfig:
-    """Awaits what a request brought along before its headers are written, despite the signal's name."""
+    """Awaits a request's ``before_sending``. Despite its name, the signal comes before the headers are written."""
 
     async def ask(
         _session: aiohttp.ClientSession, context: Any, _headers: aiohttp.TraceRequestHeadersSentParams
@@ -148,7 +148,7 @@ def _asking_before_sending() -> aiohttp.TraceConfig:
 
 
 async def _read(response: aiohttp.ClientResponse, most: int) -> bytes | None:
-    """The whole body, so that the connection can serve again; ``None``, and the connection dropped, if it is too large."""
+    """The whole body, so that the connection can be reused. If it is too large, ``None``, and the connection is closed."""
     body = await response.content.readany()
     if response.content.at_eof():
         return body if len(body) <= most else None
@@ -167,11 +167,11 @@ _USUAL_TIMEOUT = aiohttp.ClientTimeout(total=TOTAL, sock_connect=CONNECT)
 def _timeout(within: float) -> aiohttp.ClientTimeout:
     if within >= TOTAL:
         return _USUAL_TIMEOUT
-    # To aiohttp, nothing left would mean no limit at all.
+    # For aiohttp, 0 would mean no limit.
     return aiohttp.ClientTimeout(total=max(within, 0.001), sock_connect=CONNECT)
 
 
-#: The first that fits decides.
+#: The first match decides.
 _CODES: tuple[tuple[str, tuple[type[Exception], ...]], ...] = (
     ("proxy_failed", (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)),
     ("tls_failed", (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch, ssl.SSLError)),
@@ -186,15 +186,15 @@ _CODES: tuple[tuple[str, tuple[type[Exception], ...]], ...] = (
 
 
 def code_of(error: Exception) -> str:
-    """A short word for what went wrong in an exchange; never the error's text, which may hold a URL or a header."""
+    """A short word for the error of an exchange; never its text, which may contain a URL or a header."""
     return next((code for code, types in _CODES if isinstance(error, types)), f"unexpected_{type(error).__name__}")
 
 
 def proxy_for(base_url: str) -> URL | None:
     """The proxy that ``HTTPS_PROXY`` and ``NO_PROXY`` name, read once as urllib reads them.
 
-    Only for https, where a proxy tunnels and sees no key, and never towards this machine. Raises :class:`SettingsError`
-    if what they name is no HTTP proxy.
+    Only for https, where a proxy tunnels and sees no key, and never for this machine. Raises :class:`SettingsError` if the value is not
+    the URL of an HTTP proxy.
     """
     url = urlsplit(base_url)
     host = url.hostname or ""

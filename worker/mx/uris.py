@@ -1,10 +1,10 @@
 """Which URIs may reach a user.
 
-The one rule for fetch, deliver and preview: whatever passes here can be put into a mail, a push message or a page as it is. A URI that
-does not is refused when MX answers with it, so that it concerns its own reconnection alone.
+Fetch, deliver and preview use the same rule: a URI that passes can be put into a mail, a push message or a page unchanged. Any other URI is
+refused when MX answers with it, so that only its own reconnection is affected.
 
-Parsers disagree about unusual URIs, and whoever controls the disagreement controls where a user lands. So nothing
-unusual passes: a URI is fine only if ``urlsplit``, yarl and the WHATWG rules that browsers follow read the same host.
+Parsers disagree about unusual URIs, and an attacker could use that to lead a user to another host. So unusual URIs are refused: a URI
+passes only if ``urlsplit``, yarl and the WHATWG rules that browsers follow read the same host.
 """
 
 import re
@@ -15,13 +15,13 @@ from urllib.parse import quote, urlsplit
 import idna
 import yarl
 
-#: Octets. No bank needs more, and mail clients handle as much.
+#: Octets. No bank needs more, and mail clients can handle this length.
 MAX_LENGTH = 8 * 1024
 
-#: What stands in no URI (RFC 3986, appendix C): in a mail's text a link ends there, in HTML an attribute or a tag.
+#: Characters that end a link in the text of a mail, or an attribute or tag in HTML (RFC 3986, appendix C). No URI contains them.
 _DELIMITER = re.compile(r'["<>]')
 
-#: A host name's 253 characters and a port; nothing longer is handed to the IDNA code.
+#: A host name of 253 characters and a port. A longer authority is not passed to the IDNA code.
 _MAX_AUTHORITY = 253 + len(":443")
 _AUTHORITY = re.compile(r"[^/?#]*")
 _HOST_NAME = re.compile(
@@ -34,7 +34,7 @@ _ENDS_IN_A_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
 def check_uri(uri: str, *, host_is_allowed: Callable[[str], bool]) -> str | None:
     """``None`` if the URI may be stored and sent, else a short code of the first rule that it breaks.
 
-    ``host_is_allowed`` is asked for the host in lower case and in its ASCII form (``xn--…``).
+    ``host_is_allowed`` is called with the host in lower case and in its ASCII form (``xn--…``).
     """
     broken = _broken_characters(uri)
     if broken:
@@ -54,9 +54,9 @@ def check_uri(uri: str, *, host_is_allowed: Callable[[str], bool]) -> str | None
 
 
 def in_ascii(uri: str) -> str:
-    """A URI that passed :func:`check_uri`, as it may stand in an HTTP header (RFC 3986): as a browser writes it.
+    """A URI that passed :func:`check_uri`, in the ASCII form that a browser sends and an HTTP header allows (RFC 3986).
 
-    Example: ``https://bücher.example/ü`` becomes ``https://xn--bcher-kva.example/%C3%BC``. One in ASCII stays as it is, to the letter.
+    Example: ``https://bücher.example/ü`` becomes ``https://xn--bcher-kva.example/%C3%BC``. A URI in ASCII is returned unchanged.
     """
     if uri.isascii():
         return uri
@@ -69,7 +69,7 @@ def in_ascii(uri: str) -> str:
 def _broken_characters(uri: str) -> str | None:
     if len(uri) > MAX_LENGTH:
         return "uri_too_long"
-    # Neither holds of any control, format, surrogate or unassigned character, nor of any space: the usual case in two looks.
+    # A URI that fails neither check has no control, format, surrogate or unassigned character, and no space. This is the usual case.
     if not uri.isprintable() or " " in uri:
         return "uri_whitespace" if any(map(str.isspace, uri)) else "uri_control_character"
     if not uri.isascii() and len(uri.encode()) > MAX_LENGTH:
@@ -99,7 +99,7 @@ def _classify_authority(authority: str) -> tuple[str, str | None]:
 def _classify_name(written: str) -> tuple[str, str | None]:
     name = written.lower()
     try:
-        # What a browser makes of it first: full-width digits and ideographic full stops become plain ones.
+        # A browser first maps full-width digits and ideographic full stops to plain ones.
         if _ENDS_IN_A_NUMBER.fullmatch(name if name.isascii() else idna.uts46_remap(name, std3_rules=False)):
             return "", "uri_ip_literal"
         host = _ascii_host(name)
@@ -115,13 +115,13 @@ def _classify_name(written: str) -> tuple[str, str | None]:
 
 
 def _ascii_host(name: str) -> str:
-    """The name as the network knows it; ``UnicodeError`` unless it is valid IDNA as it stands, without any mapping."""
+    """The ASCII form of a host name; ``UnicodeError`` unless the name is valid IDNA without any mapping."""
     if name.isascii():
         for label in name.split("."):
             if label.startswith("xn--"):
                 idna.ulabel(label)
         return name
     host = idna.encode(name).decode("ascii")
-    if idna.decode(host) != name:  # other full stops than the ASCII one
+    if idna.decode(host) != name:  # it has full stops other than the ASCII one
         raise UnicodeError
     return host

@@ -36,7 +36,10 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 def after_failure(
     attempts: int, *, counts: bool, now: datetime, rng: Random, retry_after: float | None = None
 ) -> Retry:
-    """When to post the event again. ``attempts``: counted failures before this one. ``counts``: whether this one counts. ``retry_after`` in seconds."""
+    """When to post the event again.
+
+    ``attempts``: counted failures before this one. ``counts``: whether this one counts. ``retry_after`` in seconds.
+    """
     attempts += counts
     if attempts > len(SCHEDULE):
         return Retry(attempts=attempts, at=None)

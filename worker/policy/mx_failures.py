@@ -1,14 +1,14 @@
 """What does a failure of MX do, in every stage?
 
-Fetch asks MX for a window. Deliver asks once more right before a message leaves. Verify reads members whose user was told or clicked. A click on a
-link asks for a window at once (:mod:`worker.stages.click`). After a webhook its member is read (:mod:`worker.stages.hints`). A sync lists members
-and reads those that the list lacks (:mod:`worker.stages.sync`).
+Fetch asks MX for a window. Right before a message leaves, deliver reads the member again or asks for a new window. Verify reads members whose
+user was told or clicked. A click on a link asks for a window at once (:mod:`worker.stages.click`). After a webhook its member is read
+(:mod:`worker.stages.hints`). A sync lists members and reads those that the list lacks (:mod:`worker.stages.sync`).
 
 | kind | MX answers | fetch | deliver | verify | click | hint, sync |
 |---|---|---|---|---|---|---|
 | `REFUSED` | 401, 403, 406 | unchanged | message waits | check again in 5 min | try again | waits |
 | `PACED` | 429, or pacing sent nothing in time | unchanged | message waits | check again in 5 min | try again | waits |
-| `UPSTREAM` | 5xx, 408, a timeout, half a body | retry | retry, left out | next check | try again | read again |
+| `UPSTREAM` | 5xx, 408, 425, a timeout, half a body | retry | retry, left out | next check | try again | read again |
 | `PASSING` | 409, a null URI; an error of ours | retry | retry, left out | next check | try again | read again |
 | `GONE` | 404 | `gone` | `gone`, left out | `gone` | `gone` | `gone` |
 | `UNSUPPORTED` | 400 `Member cannot use OAuth` | `unsupported` | `unsupported`, left out | next check | `unsupported` | hint `failed` |

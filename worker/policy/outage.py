@@ -45,7 +45,10 @@ def is_burst(breaks: int, *, per_window_normally: float) -> bool:
 
 
 def on_the_ramp(position: float) -> timedelta:
-    """After how long the held user at ``position`` (0 to 1) is written to: 10 % of them in the first 20 minutes, 30 % in the next, 60 % in the last."""
+    """After how long the held user at ``position`` (0 to 1) is written to.
+
+    10 % of them are written to in the first 20 minutes, 30 % in the next, 60 % in the last.
+    """
     third = RAMP / 3
     if position < 0.1:  # noqa: PLR2004 - the ramp's shape, as the docstring gives it
         return third * (position / 0.1)

@@ -23,7 +23,7 @@ class ReconnectionState(StrEnum):
     #: A worker has leased it and is asking MX for a window.
     LEASED = "leased"
     #: A fresh window is stored, and the notification about it is on its way.
-    #: The notification carries the window's URI. With ``PUBLIC_BASE_URL`` it carries our link, and the URI is handed out to a click or stays unused.
+    #: The notification carries the window's URI. With ``PUBLIC_BASE_URL`` it carries our link, and the URI is for a click or stays unused.
     READY = "ready"
     #: The user was told and has not come back yet; ``next_attempt_at`` is the next reminder, ``next_check_at`` the next check.
     NOTIFIED = "notified"

@@ -1,1 +1,1 @@
-"""The queue of record: tables, claims and fences, encryption. The only place with SQL."""
+"""The database, which is also the queue of work: tables, claims and fences, encryption. The only place with SQL."""

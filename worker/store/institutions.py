@@ -82,9 +82,7 @@ class InstitutionStore:
 
 def _expiring(*, is_sqlite: bool) -> Any:
     date, until = normalised(m.token_expires_at), bindparam("until", type_=Moment())
-    stored = (
-        date if is_sqlite else type_coerce(m.token_expires_at, Moment())
-    )  # PostgreSQL: the column itself, so that its index is used
+    stored = date if is_sqlite else type_coerce(m.token_expires_at, Moment())  # PostgreSQL: as its index has it
     weeks = seconds_between(_NOW, date) / _WEEK.total_seconds()
     week: Any = cast(weeks if is_sqlite else func.floor(weeks), Integer)
     code = plain_text(m.institution_code)

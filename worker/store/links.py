@@ -39,7 +39,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LinkAt(msgspec.Struct, frozen=True, kw_only=True):
-    """A link that is valid, and the moment by the database's clock at which it was read."""
+    """A link, and the moment by the database's clock at which it was read."""
 
     id: int
     user_guid: str

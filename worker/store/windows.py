@@ -1,10 +1,11 @@
 """The owner of ``windows``: the OAuth URIs that MX gave out, encrypted.
 
-A reconnection has one live window at most that fetch or deliver stored. Beside it there are those that were minted for clicks. A window
-is handed out to one click at most: ``click_id`` is written only while it is NULL, and is unique.
+A reconnection has at most one live window that fetch or deliver stored, and any number that were minted for clicks. A window is handed out
+to one click at most: ``click_id`` is written only while it is NULL, and is unique.
 
-A window is superseded when a fresh one replaces it, or its reconnection closes or is left out of its message and requeued. One that was
-minted for a click is superseded when the reconnection closes, or by the first sweep two minutes later. Its URI is deleted at the same time.
+A window is superseded when a fresh one replaces it, when its reconnection closes, or when the reconnection is left out of its message. A
+window that was minted for a click is superseded when the reconnection closes, or by the first sweep more than two minutes later. Its URI is
+deleted at the same time.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -68,7 +69,7 @@ class Windows:
         fresh = rows.table("given", {"id": BigInteger(), "member_guid": Text(), "uri": Text()})
         self._renew = rows.insert(windows).from_select(
             columns,
-            # A click may have ended it while deliver asked MX.
+            # A click may have ended the reconnection while deliver asked MX.
             select(r.id, r.epoch, fresh.c.member_guid, fresh.c.uri, now)
             .join(fresh, r.id == fresh.c.id)
             .where(r.closed_at.is_(None)),
@@ -77,9 +78,9 @@ class Windows:
     async def wipe(
         self, connection: AsyncConnection, reconnection_ids: Collection[int], now: datetime, *, closed: Collection[int]
     ) -> None:
-        """Supersede the live windows of these reconnections and forget their URIs. Called where a reconnection moves, only.
+        """Supersede the live windows of these reconnections and delete their URIs. Called only where a reconnection moves.
 
-        ``closed``: those that are over, whose windows of clicks are superseded too.
+        ``closed``: those that closed; their clicks' windows are superseded too.
         """
         if reconnection_ids:
             over = frozenset(closed)
@@ -98,24 +99,24 @@ class Windows:
         return uri
 
     async def take_back(self, connection: AsyncConnection, click_id: int) -> None:
-        """A window that was handed out in this transaction is of no use, as if it had not been handed out."""
+        """Undo :meth:`hand_out` for a click in the same transaction, because the window cannot be used."""
         await connection.execute(self._take_back, {"pressed": click_id})
 
     async def store_clicked(
         self, connection: AsyncConnection, minted: NewWindow, click_id: int, now: datetime
     ) -> str | None:
-        """Store a window that was minted for a click, unless the click has one; the encrypted URI of the one that it has."""
+        """Store a window that was minted for a click, unless the click has one; returns the encrypted URI of the click's window."""
         given = {"about": minted.reconnection_id, "guid": minted.member_guid, "locked": minted.encrypted_uri}
         uri: str | None = await connection.scalar(self._store_clicked, given | {"pressed": click_id, "now": now})
         return uri if uri is not None else await self.of_click(connection, click_id)
 
     async def of_click(self, connection: AsyncConnection, click_id: int) -> str | None:
-        """The encrypted URI that a click was given; ``None``: none yet, or it is forgotten."""
+        """The encrypted URI that a click was given; ``None``: none yet, or it was deleted."""
         uri: str | None = await connection.scalar(self._of_click, {"pressed": click_id})
         return uri
 
     async def forget_clicked(self, connection: AsyncConnection, before: datetime, now: datetime) -> int:
-        """Forget URIs that were minted for clicks before ``before``: nobody is led there any more."""
+        """Supersede windows that were minted for clicks before ``before``, and delete their URIs: no click is led there any more."""
         statement = (
             update(windows)
             .where(w.superseded_at.is_(None), w.epoch.is_(None), w.fetched_at < before)
@@ -134,7 +135,7 @@ class Windows:
         return {reconnection_id: id_ for id_, reconnection_id in stored}
 
     async def renew(self, connection: AsyncConnection, fresh: Sequence[NewWindow], now: datetime) -> None:
-        """Store the windows that take the place of wiped ones, under the present epochs of their reconnections."""
+        """Store windows that replace wiped ones, under the current epochs of their reconnections."""
         if fresh:
             given = self._rows.encode(map(_row, fresh))
             await connection.execute(self._renew, {"given": given, "now": now})
@@ -151,12 +152,12 @@ def live_window_of(reconnection_id: Any) -> Any:
 
 
 def may_be_handed_out(reconnection_id: Any, *, fetched_after: Any) -> Any:
-    """Whether there is a window that :meth:`Windows.hand_out` has to look at, as part of a statement."""
+    """Whether there is a window that :meth:`Windows.hand_out` may hand out; part of a statement."""
     return exists().where(*_unclaimed(reconnection_id, fetched_after))
 
 
 def _unclaimed(reconnection_id: Any, fetched_after: Any) -> Any:
-    """The live window that fetch or deliver stored, if it is young enough and no click had it."""
+    """The condition for the live window that fetch or deliver stored, if it is young enough and was not handed out."""
     return (
         w.reconnection_id == reconnection_id,
         w.superseded_at.is_(None),
@@ -168,7 +169,7 @@ def _unclaimed(reconnection_id: Any, fetched_after: Any) -> Any:
 
 
 def storing_clicked(rows: Rows, *, of: Any) -> Any:
-    """Stores a window that was minted for a click, unless the click has one, and returns its encrypted URI, as part of a statement."""
+    """Store a window that was minted for a click, unless the click has one, and return its encrypted URI; part of a statement."""
     return (
         rows.insert(windows)
         .from_select(
@@ -179,7 +180,7 @@ def storing_clicked(rows: Rows, *, of: Any) -> Any:
                 bindparam("locked", type_=Text()),
                 bindparam("now", type_=Moment()),
                 bindparam("pressed", type_=BigInteger()),
-            ).where(true()),  # SQLite cannot tell ON CONFLICT from a join's ON without it
+            ).where(true()),  # without WHERE, SQLite reads ON CONFLICT as the ON of a join
         )
         .on_conflict_do_nothing()
         .returning(w.uri)
@@ -204,14 +205,14 @@ def _hand_out() -> Any:
 
 
 class RotationStore:
-    """Walks the windows that still hold a URI."""
+    """Re-encrypts the stored URIs, batch by batch."""
 
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
         self._vault = vault
 
     async def remaining(self) -> int:
-        """How many stored URIs there are to look at."""
+        """How many URIs are stored."""
 
         async def work(connection: AsyncConnection) -> int:
             return int(await connection.scalar(select(func.count()).where(w.uri.is_not(None))) or 0)
@@ -219,9 +220,9 @@ class RotationStore:
         return await self._database.transaction(work)
 
     async def rotate_after(self, last: int) -> tuple[int | None, int, int]:
-        """One batch beyond id ``last``: the id it came to (``None`` at the end), how many it looked at and re-encrypted.
+        """Re-encrypt a batch of ids after ``last``: its last id (``None`` at the end), how many were read, and how many re-encrypted.
 
-        A URI that changed meanwhile is left alone: whoever wrote it used the first key.
+        A URI that changed meanwhile is left alone: it was written with the first key.
         """
         page = select(w.id, w.uri).where(w.id > bindparam("last"), w.uri.is_not(None)).order_by(w.id).limit(BATCH)
         rows = self._database.rows

@@ -3,10 +3,10 @@
 - The limit begins at ``MX_MAX_CONNECTIONS``, and never exceeds it.
 - A 429 or a timeout cuts it to 0.7 of itself, but not below 2. Requests that were in flight at the cut do not cut it again: they
   fail for the same reason.
-- A round is as many requests as the limit. Each round that goes well adds 4. While less than half of the limit is used, success says
-  nothing of a higher limit, and it does not grow.
+- A round is as many requests as the limit. Each round that goes well adds 4. While less than half of the limit is used, success
+  does not show that a higher limit would work, so the limit does not grow.
 
-Example: 200, a 429: 140, another a second later: 98. Then it takes 26 rounds to 200, which is 26 s if a call takes a second.
+Example: 200, a 429: 140, another a second later: 98. Then it takes 26 rounds back to 200: 26 s if a call takes a second.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from collections.abc import Callable
 FLOOR = 2
 #: By how much a round that goes well raises the limit.
 GROWTH = 4.0
-#: What is left of the limit when MX pushes back.
+#: The limit is multiplied by this when MX answers 429 or not in time.
 CUT = 0.7
 
 #: The weight of the latest request in the moving average of how long one takes.
@@ -33,7 +33,7 @@ class ConcurrencyLimit:
         self.limit = self._most
         #: Slots in use.
         self.in_flight = 0
-        #: What a request takes on average (seconds).
+        #: The average duration of a request (seconds).
         self.seconds = 1.0
 
     @property

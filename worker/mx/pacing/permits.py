@@ -1,6 +1,6 @@
-"""Who may ask MX now, and who waits?
+"""Which request may be sent to MX now, and which waits?
 
-A request gets a permit when three things hold: the process has a free slot (AIMD), MX asked for no silence, and, if a rate is set, a
+A request gets a permit when three conditions hold: the process has a free slot (AIMD), MX asked for no silence, and, if a rate is set, a
 moment of this process has come (GCRA). Permits are given in order of arrival.
 """
 
@@ -19,23 +19,23 @@ from worker.mx.pacing.schedule import LATE
 from worker.mx.pacing.source import GRANT, LOOK_EVERY, PermitSource
 from worker.settings import Settings
 
-#: No process asks MX for so long after a 429 without ``Retry-After`` (seconds).
+#: No process asks MX for this time after a 429 without ``Retry-After`` (seconds).
 UNNAMED_PAUSE = 1.0
 
-#: A request whose moment was lost while its connection opened waits at most so long for another (seconds).
+#: A request whose moment was lost while its connection opened waits at most this long for another (seconds).
 LATE_PATIENCE = 3.0
 
-#: An urgent request that names no time waits at most so long (seconds).
+#: The longest wait of an urgent request without ``within`` (seconds).
 URGENT_PATIENCE = 10.0
 
-#: Moments are reserved for those who wait, and for those who will come within so many seconds at the present flow.
+#: Moments are reserved for requests that wait, and for those expected within this time at the current flow (seconds).
 FOLLOWERS = 0.25
 
 _TIMEOUTS = frozenset({"timeout", "connect_timeout"})
 
 
 class NoPermit(Exception):  # noqa: N818 - not an error: MX is asked later
-    """No permit in time. ``after``: seconds for which nobody may ask MX; 0 if there was merely too little time."""
+    """No permit in time. ``after``: seconds for which no process may ask MX; 0 if only the time was too short."""
 
     def __init__(self, after: float) -> None:
         super().__init__("no permit in time")
@@ -55,10 +55,10 @@ class Pacing:
             rate=settings.mx_requests_per_second,
             clock=clock,
         )
-        #: Those that wait for a slot and a moment, and those that have a slot and lost their moment.
+        #: Requests that wait for a slot and a moment; and late ones, which have a slot but lost their moment.
         self._waiters: deque[asyncio.Future[float]] = deque()
         self._late: deque[asyncio.Future[float]] = deque()
-        #: Urgent ones that have a moment and wait for a slot.
+        #: Urgent requests that have a moment and wait for a slot.
         self._urgent: deque[asyncio.Future[None]] = deque()
         self._last_permit = float("-inf")
         self._timer: asyncio.TimerHandle | None = None
@@ -71,8 +71,8 @@ class Pacing:
     def permit(self, *, within: float | None = None, urgent: bool = False) -> "Permit":
         """``async with``: waits until one request may be sent, and keeps its slot to the end of the block.
 
-        Raises :class:`NoPermit` after ``within`` seconds, or at once if MX asked for a longer silence. ``urgent``: a user waits. It goes
-        before all others, and raises :class:`NoPermit` at once during any silence.
+        Raises :class:`NoPermit` after ``within`` seconds, or at once if MX asked for a longer silence. ``urgent``: a user waits. The request
+        goes before all others, and raises :class:`NoPermit` at once during any silence.
         """
         return Permit(self, within, urgent=urgent)
 
@@ -97,9 +97,9 @@ class Pacing:
         return int(self._concurrency.limit)
 
     def affordable(self, seconds: float) -> int:
-        """How many requests this process can begin in so many seconds, beyond those that wait for a permit.
+        """How many requests this process can begin in so many seconds, besides those that wait for a permit.
 
-        At least 1 if none wait; 0 if MX must not be asked in all that time.
+        At least 1 if no request waits; 0 if MX must not be asked during all that time.
         """
         left = seconds - self.blocked_for
         if left <= 0:
@@ -110,11 +110,11 @@ class Pacing:
         return max(int(most) - len(self._waiters), 0 if self._waiters else 1)
 
     def wait_behind_others(self, *, patient: bool) -> None:
-        """Whether this process takes only moments of the rate that no other process wants: fetch goes before a sync."""
+        """Set whether this process takes only moments that no other process wants (``patient``): fetch goes before a sync."""
         self._source.patient = patient
 
     async def close(self) -> None:
-        """Disconnect from Redis. Those who wait are cancelled; whoever comes later gets :class:`NoPermit`."""
+        """Disconnect from Redis. Waiting requests are cancelled; later ones get :class:`NoPermit`."""
         self._closed = True  # for the keeper, too: before Python 3.12, wait_for in redis-py may swallow a cancellation
         if self._keeper is not None:
             self._keeper.cancel()
@@ -157,7 +157,7 @@ class Pacing:
             raise
 
     async def _wait_urgently(self, within: float) -> float:
-        """A slot and a moment, before all who wait."""
+        """Wait for a slot and a moment, before all other requests."""
         if self._closed or self.blocked_for > 0:
             raise NoPermit(self.blocked_for)
         try:
@@ -191,7 +191,7 @@ class Pacing:
             raise
 
     async def _wait_again(self, within: float) -> float:
-        """Another moment for a request that keeps its slot; it comes before all who wait for a permit."""
+        """Wait for another moment with the slot kept, before all requests that wait for a permit."""
         if self._closed or within <= 0 or self.blocked_for > within:
             raise NoPermit(self.blocked_for)
         leave: asyncio.Future[float] = asyncio.get_running_loop().create_future()
@@ -213,7 +213,7 @@ class Pacing:
             self._release()
 
     def _release(self) -> None:
-        """Give permits to those who wait, in order, for as long as slots and moments last."""
+        """Give permits to waiting requests, in order, while there are slots and moments."""
         while self._urgent and self._concurrency.free > 0:
             if not (slot := self._urgent.popleft()).done():
                 self._concurrency.in_flight += 1
@@ -255,7 +255,7 @@ class Pacing:
         )
 
     def _usable(self) -> int:
-        """How many moments are wanted: by those who wait and those who will follow, limited by the slots that will be free."""
+        """How many moments are wanted: for waiting and expected requests, limited by the slots that will be free."""
         if not self._waiters:
             return len(self._late)
         wanted = max(len(self._waiters), int(self._concurrency.flow * FOLLOWERS))
@@ -288,7 +288,7 @@ class Pacing:
 
 
 class Permit:
-    """One request: its slot, its moment, and what its answer says of MX."""
+    """One request: its slot, its moment, and what its answer means for pacing."""
 
     __slots__ = ("_began", "_is_urgent", "_moment", "_pacing", "_until", "_within")
 
@@ -321,7 +321,7 @@ class Permit:
         On a busy machine a connection takes longer to open than a moment is valid. Without this, all requests that waited for their
         connections would be sent at once. Raises :class:`NoPermit` if no other moment comes within :data:`LATE_PATIENCE`.
         """
-        if self._is_urgent:  # its moment is nobody else's, and a user waits
+        if self._is_urgent:  # its moment is reserved for it alone, and a user waits
             return
         while (now := self._pacing._clock()) > self._moment + LATE:  # noqa: SLF001
             patience = min(LATE_PATIENCE, self._until - now)

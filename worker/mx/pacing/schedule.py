@@ -1,7 +1,7 @@
-"""The moments at which this process may send, and what becomes of those that it misses.
+"""The moments at which this process may send. A moment that it misses is lost.
 
 A moment is valid for :data:`LATE` seconds (30 ms) and is then lost. Otherwise a process that was suspended for a tenth of a second
-would send the requests of that tenth at once, on top of those that are on time, and exceed the rate.
+would then send the requests of that time at once, in addition to the current ones, and exceed the rate.
 
 Because a request may leave up to 30 ms after its moment, moments are a little sparser than the rate permits: :data:`PACE` (0.97)
 of it. Requests that leave within one second have their moments within 1.03 s. Example with 50 a second: 50 * 0.97 * 1.03 = 49.96,
@@ -40,7 +40,7 @@ class Schedule:
         return None
 
     def left(self, now: float) -> int:
-        """How many moments are not lost yet."""
+        """The number of moments that are not lost."""
         self._lose(now)
         return len(self._moments)
 
@@ -59,12 +59,12 @@ class Schedule:
         return bool(self._moments) and self._moments.pop() is not None
 
     def forget_before(self, moment: float) -> None:
-        """Drop the moments before ``moment``: nothing is sent until then."""
+        """Drop the moments before ``moment``: no request is sent until then."""
         while self._moments and self._moments[0] < moment:
             self._moments.popleft()
 
     def forget_from(self, moment: float) -> None:
-        """Drop the moments from ``moment`` on: the ledger gives others for that time."""
+        """Drop the moments from ``moment`` on: the ledger granted others for that time."""
         while self._moments and self._moments[-1] >= moment:
             self._moments.pop()
 

@@ -1,5 +1,5 @@
-"""The owner of ``events``, the outbox of what the application is told.
+"""The owner of ``events``, the outbox of events for the application.
 
-- :mod:`~worker.store.events.recording`: written in the transaction of what they tell, only if ``EVENTS_URL`` is set;
-- :mod:`~worker.store.events.queue`: claimed, posted in order, accepted, given up, replayed.
+- :mod:`~worker.store.events.recording`: writes events in the transaction that they tell about, if ``EVENTS_URL`` is set;
+- :mod:`~worker.store.events.queue`: claims events in order, stores whether they were accepted or given up, and replays them.
 """

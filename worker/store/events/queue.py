@@ -1,7 +1,7 @@
 """The outbox as a queue: claims under a lease, results behind a fence, and replays.
 
-Events of one subject (a user, or an institution's outage) go one after the other: only the oldest waiting one of a subject can be
-claimed, and what waits behind it is claimed along with it. An event that was given up no longer stands in the way.
+Events of one subject (a user, or an institution's outage) are posted one after the other. A claim begins with the oldest waiting event of a
+subject and takes those that wait behind it along. An event that was given up no longer blocks the later ones.
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ _LISTED = 10
 
 
 class ClaimedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that this worker holds."""
+    """An event that this worker has claimed."""
 
     #: Its ``sequence``.
     id: int
@@ -58,7 +58,7 @@ class ClaimedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a claimed event that was posted."""
+    """The result of posting a claimed event."""
 
     id: int
     epoch: int
@@ -71,7 +71,7 @@ class EventResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventStanding(msgspec.Struct, frozen=True, kw_only=True):
-    """How the outbox stands."""
+    """The state of the outbox."""
 
     waiting: int
     failed: int
@@ -98,7 +98,7 @@ class EventStore:
     async def lease(
         self, n: int, *, worker_id: str, lease_seconds: float, now: datetime, probe: bool = False
     ) -> list[list[ClaimedEvent]]:
-        """Take the due events of up to ``n`` subjects, those of each in order. A ``probe`` is taken although the breaker is open."""
+        """Claim the due events of up to ``n`` subjects, each subject's in order. With ``probe`` although the breaker is open."""
         given = {"n": n, "worker_id": worker_id, "lease_seconds": lease_seconds, "now": now}
 
         async def work(connection: AsyncConnection) -> list[list[ClaimedEvent]]:
@@ -111,12 +111,12 @@ class EventStore:
         return await self._database.transaction(work)
 
     async def settle(self, results: Sequence[EventResult]) -> None:
-        """Write what became of events that are still leased under their epoch, and end their leases."""
+        """Write the results of events that are still leased under their epoch, and end their leases."""
         if results:
             await self._execute(self._settle, [msgspec.structs.asdict(result) for result in results])
 
     async def release(self, claimed: Sequence[ClaimedEvent]) -> None:
-        """Hand back what was not posted."""
+        """End the leases of events that were not posted."""
         await self._execute(self._release, [{"id": event.id, "epoch": event.epoch} for event in claimed])
 
     async def renew(self, claimed: Sequence[ClaimedEvent], *, lease_seconds: float) -> None:
@@ -133,7 +133,7 @@ class EventStore:
             await self._database.transaction(work)
 
     async def due(self, now: datetime, *, at_most: int) -> int:
-        """Of how many subjects events could be claimed now, counted no further than ``at_most``."""
+        """The number of subjects whose events could be claimed now, counted no further than ``at_most``."""
         found = select(e.id).where(_claimable(literal(now, Moment()))).limit(at_most).subquery()
         return int(await self._scalar(select(func.count()).select_from(found)) or 0)
 
@@ -164,7 +164,7 @@ class EventStore:
         return await self._database.transaction(work)
 
     async def late(self, by: timedelta) -> bool:
-        """Whether an event has waited for this long and is due for as long, by the database's clock."""
+        """Whether an event was written this long ago and has been due for as long, by the database's clock."""
         before = database_now(-by.total_seconds())
         query = (
             select(e.id)
@@ -174,7 +174,7 @@ class EventStore:
         return await self._scalar(query) is not None
 
     async def listed(self, state: str) -> list[dict[str, Any]]:
-        """The oldest that wait, or the newest that were given up."""
+        """The oldest waiting events, or the newest that were given up."""
         columns = (e.id, e.event_id, e.type, e.subject, e.created_at, e.attempts, e.outcome, e.next_attempt_at)
         order = e.id if state == WAITING else e.id.desc()
         query = select(*columns).where(e.state == state_literal(state)).order_by(order).limit(_LISTED)
@@ -185,7 +185,7 @@ class EventStore:
         return await self._database.transaction(work)
 
     async def replay(self, *, since: datetime | None, failed_only: bool, now: datetime) -> int:
-        """Post again what was given up, and, unless ``failed_only``, what was accepted: with the same ids, in the same order; how many."""
+        """Make events due again that were given up and, unless ``failed_only``, that were accepted, with the same ids and order; how many."""
         states = (FAILED,) if failed_only else (FAILED, ACCEPTED)
         where = and_(
             or_(*(e.state == state_literal(state) for state in states)),
@@ -219,14 +219,14 @@ def _claimable(now: Any, *, probe: bool = False) -> ColumnElement[bool]:
 
 
 def _free(now: Any, of: Any = e) -> ColumnElement[bool]:
-    """Whether it is due and nobody holds it."""
+    """Whether an event is due and not leased."""
     return and_(of.next_attempt_at <= now, or_(of.lease_expires_at.is_(None), of.lease_expires_at < database_now()))
 
 
 def _waits(state: ColumnElement[str]) -> ColumnElement[bool]:
-    """``state = 'waiting'``, of events of few subjects. In these words PostgreSQL cannot tell that the index of all that wait fits.
+    """``state = 'waiting'``, in a form for which PostgreSQL does not use the index of all waiting events.
 
-    It would read that index once for each subject, 37 ms with 50,000 waiting, and 0.02 ms with the index of subjects.
+    It would read that index once for each subject: 37 ms with 50,000 waiting events. With the index of subjects it takes 0.02 ms.
     """
     return and_(state != state_literal(ACCEPTED), state != state_literal(FAILED))
 
@@ -241,7 +241,7 @@ def _lease_statement(rows: Rows, *, probe: bool = False) -> Any:
         .with_for_update(skip_locked=True)
         .cte("due")
     )
-    # None is posted before an older one of its subject that waits for its next attempt, or is held. Looked for once a subject, not once an event.
+    # No event may overtake an older one of its subject that is not due or is leased. This is looked up once per subject, not per event.
     held = events.alias("held").c
     first_held = select(func.min(held.id)).where(held.subject == due.c.subject, _waits(held.state), ~_free(now, held))
     free = select(due.c.subject, first_held.scalar_subquery().label("until")).cte("free")

@@ -1,14 +1,14 @@
-"""Events are written in the transaction of what they tell, so that neither is there without the other.
+"""Events are written in the transaction of the change that they tell about, so that both are committed or neither is.
 
-The function that writes a move calls :func:`record` with the ids that moved. That only notes them on the connection. Right before the
-transaction commits, ``Database.transaction`` writes all its events, with two or three statements however many there are:
+The function that writes a move calls :func:`record` with the ids that moved. This only notes the ids on the connection.
+Right before the commit ``Database.transaction`` writes all events of the transaction, with two or three statements however many there are:
 
     work: UPDATE reconnections … RETURNING id ──▶ record ─┐
     work: UPDATE notifications … RETURNING id ──▶ record ─┤
                                          INSERT INTO events ──▶ COMMIT
 
-**Order.** They are written last, when the transaction holds the lock of every row that it moved. So of two transactions that move
-one reconnection the later one gets the larger ids.
+**Order.** Events are written last, when the transaction holds the locks of all rows that it moved. So of two transactions that move one
+reconnection the later one gets the larger ids.
 
 Without ``EVENTS_URL`` nothing is noted and nothing is written.
 """
@@ -29,7 +29,7 @@ from worker.store.sql.tables import events, notification_reconnections, notifica
 
 r, n, link = reconnections.c, notifications.c, notification_reconnections.c
 
-#: Where a connection keeps what its transaction has to tell.
+#: The key under which a connection keeps the events to be written.
 _NOTED = "reconnect_events"
 #: Events of one statement.
 _AT_ONCE = 2_000
@@ -44,21 +44,24 @@ def are_on(connection: AsyncConnection) -> bool:
 
 
 def record(connection: AsyncConnection, move: str, after: StrEnum, ids: Iterable[int]) -> None:
-    """Reconnections, or notifications, with these ids made a move of this name to ``after`` (``policy/states.py``), which tells what it tells."""
+    """Note the event, if any, of a move of this name to ``after`` (``policy/states.py``) for reconnections or notifications with these ids."""
     noted = connection.info.get(_NOTED)
     if noted is not None and (type_ := event_of(move, after)) is not None:
         noted += [(type_, id_) for id_ in ids]
 
 
 def record_about(connection: AsyncConnection, type_: EventType, about: Iterable[int | str]) -> None:
-    """What is no move: a click, a new GUID, an opt-out, an outage. ``about``: ids of reconnections, GUIDs of users, codes of institutions."""
+    """Note an event that is not a move: a click, a new GUID, an opt-out, an outage.
+
+    ``about``: ids of reconnections, GUIDs of users, or codes of institutions.
+    """
     noted = connection.info.get(_NOTED)
     if noted is not None:
         noted += [(type_, each) for each in about]
 
 
 class Outbox:
-    """Writes what a transaction has to tell. Its statements, made once."""
+    """Writes the events of a transaction. Its statements are made once."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -81,11 +84,11 @@ class Outbox:
         self._insert = rows.insert(events).from_select([*texts, "created_at", "next_attempt_at"], ordered)
 
     def open(self, connection: AsyncConnection, *, are_kept: bool) -> None:
-        """A transaction begins. Not ``are_kept``: it tells nothing."""
+        """Called when a transaction begins. ``are_kept``: whether its events are written."""
         connection.info[_NOTED] = [] if are_kept else None
 
     async def write(self, connection: AsyncConnection) -> bool:
-        """Write what was noted since :meth:`open`; returns whether that was anything. To be called last in a transaction."""
+        """Write the events noted since :meth:`open`; returns whether there were any. To be called last in a transaction."""
         noted: Sequence[Noted] = connection.info[_NOTED]
         for start in range(0, len(noted), _AT_ONCE):
             await self._write(connection, noted[start : start + _AT_ONCE])

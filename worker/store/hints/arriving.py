@@ -1,4 +1,4 @@
-"""Hints as they come."""
+"""Storing hints when they arrive."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,18 +16,18 @@ h = hints.c
 
 #: The types that MX documents.
 KINDS = ("CONNECTION_STATUS", "MEMBER", "AGGREGATION", "CONSENT_REVOKED", "CONSENT_EXPIRING")
-#: The kind of what is no JSON object, and of what has no readable ``type``.
+#: The kind of a body that is not a JSON object, and of one without a readable ``type``.
 UNREADABLE, OTHER = "UNREADABLE", "OTHER"
-#: The outcomes of hints that make no member be read: the body was no JSON object, or it names no member and no user.
+#: The outcomes of hints for which no member is read: the body is not a JSON object, or it names neither a member nor a user.
 NOT_READABLE, NO_MEMBER = "not_readable", "no_member"
 
 
 class Hint(msgspec.Struct, frozen=True, kw_only=True):
-    """What a webhook said. Two that say the same have the same key."""
+    """The content of a webhook. Two webhooks with the same content have the same key."""
 
-    #: SHA-256 of what it says, hexadecimal.
+    #: SHA-256 of the content, hexadecimal.
     key: str
-    #: MX's ``type``: one of :data:`KINDS`, or what comes new.
+    #: MX's ``type``: one of :data:`KINDS`, or one that MX does not document.
     kind: str
     action: str | None = None
     connection_status: str | None = None
@@ -36,16 +36,16 @@ class Hint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Arrivals:
-    """Stores what came, in the transaction of the caller."""
+    """Stores hints, in the transaction of the caller."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
         self._add = _add_statement(rows)
 
     async def add(self, connection: AsyncConnection, given: Sequence[Hint]) -> int:
-        """Store hints by one statement; how many of them make a member be read. The same hint twice is one row."""
+        """Store hints with one statement; returns for how many of them a member is to be read. The same hint twice is one row."""
         times = Counter(hint.key for hint in given)
-        # In the order of the key, so that two processes do not wait for each other in a ring.
+        # Sorted by key, so that two processes cannot deadlock.
         ordered = sorted({hint.key: hint for hint in given}.values(), key=lambda hint: hint.key)
         rows = [_row(hint, times[hint.key]) for hint in ordered]
         await connection.execute(self._add, {"given": self._rows.encode(rows)})
@@ -83,7 +83,7 @@ def _add_statement(rows: Rows) -> Any:
         index_elements=[h.key],
         set_={
             "last_received_at": new.last_received_at,
-            # Who reads the member compares this with what it claimed.
+            # The worker that reads the member compares this with the count that it claimed.
             "times": h.times + new.times,
             "state": case((is_leased, literal("leased", String())), else_=new.state),
             "next_attempt_at": case((is_leased, h.next_attempt_at), else_=new.next_attempt_at),

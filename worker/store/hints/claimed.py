@@ -1,4 +1,4 @@
-"""What a worker holds while it reads a member for its hints, and what becomes of them."""
+"""Claimed hints, whose members a worker reads at MX, and their results."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-#: Members read for one hint that names a user alone.
+#: At most so many members are read for a hint that names only a user.
 _MOST_OF_A_USER = 100
 
 
@@ -24,17 +24,17 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     user_guid: str
     #: The GUID to ask MX for.
     asked_guid: str
-    #: Our row's, if there is one.
+    #: The GUID of our row, if there is one.
     row_guid: str | None = None
 
 
 class ClaimedHints(msgspec.Struct, frozen=True, kw_only=True):
-    """All due hints of a member, or of a user; this worker holds them."""
+    """All due hints of a member or of a user, claimed by this worker."""
 
     fences: tuple[Fence, ...]
-    #: Whom they name.
+    #: The member, or user, that they name.
     guid: str
-    #: Empty: nobody knows whose member it is.
+    #: The members to read. Empty: the member's user is unknown, or we have no member of the user.
     targets: tuple[Target, ...]
     #: Failed attempts.
     attempts: int
@@ -43,7 +43,7 @@ class ClaimedHints(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HintResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What becomes of claimed hints."""
+    """The result of claimed hints."""
 
     claim: ClaimedHints
     outcome: str
@@ -56,9 +56,9 @@ class HintResult(msgspec.Struct, frozen=True, kw_only=True):
 def claimed_hints(
     guid: str, found: Sequence[Any], known: Any, of_user: Sequence[Any], *, is_member: bool
 ) -> ClaimedHints:
-    """What is claimed of rows that name one member, or one user alone.
+    """Claimed rows that name the same member, or only the same user, as one value.
 
-    ``known``: our row of the member. ``of_user``: our rows of the user's members, where the hints name no member.
+    ``known``: our row of the member. ``of_user``: our rows of the user's members, if the hints name no member.
     """
     fences = tuple(Fence(row.key, row.epoch, row.times) for row in found)
     attempts = max(row.attempts for row in found)

@@ -1,4 +1,4 @@
-"""Leases of hints: who reads which member, and what became of it."""
+"""Leases of hints: claiming, renewing and finishing them."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
@@ -34,7 +34,7 @@ h = hints.c
 
 #: Seconds between two readings of one member.
 READS_APART = 3.0
-#: How long a hint is kept after it came last. MX repeats a webhook for about a day.
+#: How long a hint is kept after it last came. MX repeats a webhook for about a day.
 KEPT = timedelta(days=2)
 #: Old hints deleted at once.
 _MOST_DELETED = 5_000
@@ -80,8 +80,8 @@ class HintClaims:
         now: datetime,
         poison: bool,
     ) -> list[ClaimedHints]:
-        """Take the hints of up to ``n`` due rows, and those of the same members with them. ``poison``: whose workers died."""
-        if not self._rows.is_sqlite:  # which has one writer at a time anyway
+        """Claim up to ``n`` due hints, and the other due hints of the same members. ``poison``: only hints whose workers died."""
+        if not self._rows.is_sqlite:  # SQLite has one writer at a time anyway
             await connection.execute(select(func.pg_advisory_xact_lock(_CLAIMING)))
         given: dict[str, Any] = {"n": n, "worker_id": worker_id, "lease_seconds": lease_seconds, "now": now}
         statement = self._lease
@@ -134,7 +134,7 @@ class HintClaims:
         return int((await connection.execute(statement)).rowcount)
 
     async def forget(self, connection: AsyncConnection, before: datetime) -> None:
-        """Delete what came last before a moment and is not waiting."""
+        """Delete hints that last came before this moment and are neither due nor leased."""
         old = (
             select(h.key)
             .where(
@@ -146,7 +146,7 @@ class HintClaims:
         await connection.execute(delete(hints).where(self._rows.among(h.key, old)))
 
     async def due(self, connection: AsyncConnection, now: datetime, *, at_most: int) -> int:
-        """How many could be claimed now or are held by a dead worker, counted no further than ``at_most``."""
+        """How many hints could be claimed now or have an expired lease, counted no further than ``at_most``."""
         found = 0
         for which in (self._waiting, self._lost):  # two statements: an OR over two partial indexes would read the table
             some = select(literal(1)).select_from(hints).where(which).limit(at_most).subquery()
@@ -154,11 +154,11 @@ class HintClaims:
         return min(found, at_most)
 
     async def held(self, connection: AsyncConnection, claims: Sequence[ClaimedHints]) -> set[str]:
-        """The keys of those that are leased still under their epoch, locked in the order of their keys."""
+        """The keys of the hints that are still leased under their epoch, locked in order of their keys."""
         return {row[0] for row in await connection.execute(self._held, {"given": self._fences(claims)})}
 
     async def release(self, connection: AsyncConnection, claims: Sequence[ClaimedHints]) -> None:
-        """Hand leases back."""
+        """End leases; the hints are due again."""
         await connection.execute(self._release, {"given": self._fences(claims)})
 
     async def renew(self, connection: AsyncConnection, claims: Sequence[ClaimedHints], *, lease_seconds: float) -> None:
@@ -166,7 +166,7 @@ class HintClaims:
         await connection.execute(self._renew, {"given": self._fences(claims), "lease_seconds": lease_seconds})
 
     async def finish(self, connection: AsyncConnection, results: Sequence[HintResult], now: datetime) -> None:
-        """Write what became of claimed hints. One that came again meanwhile is due once more."""
+        """Write the results of claimed hints. A hint that came again meanwhile is due once more."""
         ordered = sorted(
             ((fence, result) for result in results for fence in result.claim.fences), key=lambda each: each[0].key
         )
@@ -190,9 +190,9 @@ class HintClaims:
 
 
 def _claimable(*, poison: bool) -> ColumnElement[bool]:
-    """Due, and its member is neither being read nor was a moment ago.
+    """Whether a hint is due, and its member is not being read and was not read within :data:`READS_APART`.
 
-    The plain SQL would be ``NOT EXISTS``. PostgreSQL turns that into a join and may read all hints for it, so this counts.
+    The plain SQL is ``NOT EXISTS``. PostgreSQL turns that into a join and may read all hints for it. So this counts instead.
     """
     other = hints.alias("other")
     o = other.c
@@ -272,7 +272,7 @@ def _finish_statement(rows: Rows) -> Any:
             next_attempt_at=case((came_again, _NOW), else_=given.next_attempt_at),
             outcome=given.outcome,
             attempts=given.attempts,
-            # What MX did not answer was not read.
+            # If the hint is due again, MX did not answer, so the member was not read.
             read_at=case((given.state == "due", h.read_at), else_=_NOW),
             lease_worker=None,
             lease_expires_at=None,

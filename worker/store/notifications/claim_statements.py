@@ -35,7 +35,7 @@ def claimable(now: Any, *, poison: bool | None = None, probe: bool = False) -> A
 
 
 def lease_statement(rows: Rows, *, poison: bool = False, probe: bool = False) -> Any:
-    """Lease what is due; ``probe``: a chosen one, although the breaker stopped its channel."""
+    """Lease due notifications; ``probe``: a chosen one, although the breaker paused its channel."""
     leasable = claimable(bindparam("now", type_=Moment()), poison=poison, probe=probe)
     if probe:
         leasable = and_(leasable, n.id == bindparam("chosen", type_=BigInteger()))
@@ -64,7 +64,7 @@ def lease_statement(rows: Rows, *, poison: bool = False, probe: bool = False) ->
 
 
 def take_over_statement(rows: Rows) -> Any:
-    """Lease what its worker left after dispatch began."""
+    """Lease notifications whose worker died after dispatch began."""
     stale = (
         select(n.id)
         .where(
@@ -90,7 +90,7 @@ def take_over_statement(rows: Rows) -> Any:
 
 
 def load_statement(rows: Rows) -> Any:
-    """What was leased, a row for each of its items."""
+    """Read leased notifications, with a row for each item."""
     given = rows.table("given", {"id": BigInteger()})
     return (
         select(
@@ -136,12 +136,12 @@ def _fences(rows: Rows) -> Any:
 
 
 def _is_held(given: Any) -> Any:
-    """Whether the worker that leased it has it still: nobody leased it since, and it is not settled."""
+    """Whether a notification is still leased under its epoch: no other worker leased it since, and it is not settled."""
     return and_(n.id == given.c.id, n.epoch == given.c.epoch, n.state == state_literal("sending"))
 
 
 def mark_statement(rows: Rows) -> Any:
-    """Record that dispatch begins, of those that are still leased."""
+    """Record that dispatch begins, for notifications that are still leased."""
     given = _fences(rows)
     return (
         update(notifications)
@@ -152,7 +152,7 @@ def mark_statement(rows: Rows) -> Any:
 
 
 def release_statement(rows: Rows) -> Any:
-    """Hand back what did not leave."""
+    """End the leases of notifications that did not leave."""
     given = _fences(rows)
     return (
         update(notifications)

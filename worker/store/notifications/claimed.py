@@ -13,7 +13,7 @@ class NotificationItem(msgspec.Struct, frozen=True, kw_only=True):
     """One broken bank in a message."""
 
     reconnection_id: int
-    #: The reconnection still waits for this message; otherwise the bank is left out of it.
+    #: Whether the reconnection still waits for this message. If not, the bank is left out.
     waiting: bool
     #: Failed attempts since the last message.
     attempts: int
@@ -22,19 +22,19 @@ class NotificationItem(msgspec.Struct, frozen=True, kw_only=True):
     first_notified_at: datetime | None
     user_guid: str
     member_guid: str
-    #: The GUID under which MX answered, and is to be asked again.
+    #: The GUID to ask MX for: the one that it answered with.
     asked_guid: str
     reason: str
     institution_name: str | None
     institution_code: str | None
     broken_since: datetime
-    #: It is a notice, and one of so many that they are spread.
+    #: Whether it is a notice of a wave, so that it is spread.
     wave: bool = False
-    #: Its institution is paused by hand, or held for an outage, since the message was planned.
+    #: Whether its institution is paused, by hand or for an outage.
     held: bool = False
-    #: Its user asked for no messages about this member.
+    #: Whether the user asked for no messages about this member.
     muted: bool = False
-    #: Of the window that fetch or deliver stored, encrypted. ``None`` once it was superseded. Not needed where our own link is used.
+    #: The encrypted URI of the window that fetch or deliver stored; ``None`` if it was superseded. Not needed with our own link.
     encrypted_uri: str | None
     fetched_at: datetime
 
@@ -43,7 +43,7 @@ class NotificationItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClaimedNotification(msgspec.Struct, frozen=True, kw_only=True):
-    """A notification that this worker holds."""
+    """A notification that this worker has leased."""
 
     id: int
     epoch: int
@@ -53,7 +53,7 @@ class ClaimedNotification(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     step: int
     next_attempt_at: datetime
-    #: When it was refused last, if it was neither sent nor deferred since.
+    #: When it was last refused, if it was neither sent nor deferred since.
     refused_at: datetime | None = None
     items: tuple[NotificationItem, ...]
 

@@ -1,4 +1,4 @@
-"""Leases of notifications: who works on which, and since when it may have left."""
+"""Leases of notifications, and the record of when dispatch began."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -29,7 +29,7 @@ from worker.store.sql.tables import (
 
 n = notifications.c
 
-#: Among so many due messages a probe looks for the one with the best prospects.
+#: A probe chooses the message that is most likely to be accepted among so many due ones.
 _CANDIDATES = 200
 _N = NotificationState
 
@@ -72,7 +72,7 @@ class NotificationClaims:
     async def candidates(
         self, connection: AsyncConnection, channel: str, now: datetime
     ) -> list[tuple[int, str | None]]:
-        """Due notifications of a channel that the breaker stopped, with their users' addresses: those refused before come last."""
+        """Due notifications of a channel that the breaker paused, with their users' addresses. Those that were refused come last."""
         query = (
             select(n.id, users.c.email)
             .outerjoin(users, users.c.user_guid == n.user_guid)
@@ -85,14 +85,14 @@ class NotificationClaims:
     async def lease_chosen(
         self, connection: AsyncConnection, chosen: int, *, worker_id: str, lease_seconds: float, now: datetime
     ) -> list[ClaimedNotification]:
-        """Take this one of the candidates, although the breaker stopped its channel."""
+        """Take this candidate, although the breaker paused its channel."""
         parameters = {"chosen": chosen, "n": 1, "worker_id": worker_id, "lease_seconds": lease_seconds, "now": now}
         return await self._taken(connection, self._lease_chosen, parameters)
 
     async def take_over(
         self, connection: AsyncConnection, n: int, *, worker_id: str, lease_seconds: float
     ) -> list[ClaimedNotification]:
-        """Take over notifications whose worker is gone after dispatch began: nobody knows whether they arrived."""
+        """Take over notifications whose worker died after dispatch began: it is unknown whether they arrived."""
         parameters = {"n": n, "worker_id": worker_id, "lease_seconds": lease_seconds}
         return await self._taken(connection, self._take_over, parameters)
 
@@ -112,7 +112,7 @@ class NotificationClaims:
         return set((await connection.execute(self._mark, {"given": self._fences(claimed)})).scalars())
 
     async def release(self, connection: AsyncConnection, claimed: Sequence[ClaimedNotification]) -> None:
-        """Hand back what did not leave; nothing is counted. A ``dispatched_at`` that was written is taken back."""
+        """End the leases of messages that did not leave; nothing is counted. ``dispatched_at`` is cleared."""
         await connection.execute(self._release, {"given": self._fences(claimed)})
 
     async def renew(
@@ -126,7 +126,7 @@ class NotificationClaims:
         return self._rows.encode({"id": s.id, "epoch": s.epoch} for s in claimed)
 
     async def recover(self, connection: AsyncConnection, *, resend: bool) -> int:
-        """Notifications whose worker is gone wait again if dispatch never began; with ``resend`` the others too."""
+        """Make notifications pending again whose worker died before dispatch; with ``resend`` also after it."""
         statement = (
             update(notifications)
             .where(
@@ -147,6 +147,6 @@ class NotificationClaims:
         return int((await connection.execute(statement)).rowcount)
 
     async def due(self, connection: AsyncConnection, now: datetime, *, at_most: int) -> int:
-        """How many could be leased now, counted no further than ``at_most``."""
+        """How many notifications could be leased now, counted no further than ``at_most``."""
         found = select(n.id).where(claimable(literal(now, Moment()))).limit(at_most).subquery()
         return int(await connection.scalar(select(func.count()).select_from(found)) or 0)

@@ -1,6 +1,6 @@
-"""Every write to a notification and to its items, but for the leases: one named method for each move of ``policy/states.py``.
+"""Every write to a notification and to its items, except leases. Each move of ``policy/states.py`` has a method of its name.
 
-All run in the transaction of the caller, and write a batch in one statement.
+All methods run in the caller's transaction, and write a batch in one statement.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -41,7 +41,7 @@ _NOW = bindparam("now", type_=Moment())
 
 
 class NotificationTransitions:
-    """Its statements, made once."""
+    """The statements of these writes, made once."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -77,11 +77,11 @@ class NotificationTransitions:
     async def queue(
         self, connection: AsyncConnection, messages: Sequence[Mapping[str, Any]], now: datetime
     ) -> dict[str, int]:
-        """New notifications, pending at once: ids by user. A user who has a live one already gets none."""
+        """``queue``: insert pending notifications; returns ids by user. A user who has a live one already gets none."""
         return {user: id_ for id_, user in await self._execute(connection, self._queue, messages, now=now)}
 
     async def add_items(self, connection: AsyncConnection, items: Sequence[Mapping[str, Any]]) -> None:
-        """Name reconnections in notifications."""
+        """Add items to notifications."""
         await self._execute(connection, self._add_items, items)
 
     async def finish(
@@ -113,34 +113,34 @@ class NotificationTransitions:
         await self._execute(connection, self._relink, given)
 
     async def note_devices(self, connection: AsyncConnection, tried: Sequence[Mapping[str, Any]]) -> None:
-        """Remember at which device (id, channel, address) a message ended; the next one is tried."""
+        """Store the device (id, channel, address) that refused a message; the next device is tried."""
         await self._execute(connection, self._note_device, tried)
 
     async def note_bounces(
         self, connection: AsyncConnection, bounced: Iterable[tuple[int, str]], now: datetime
     ) -> None:
-        """Write onto notifications (id, code) that went out that they came back."""
+        """Write bounces (id, code) into notifications that were sent."""
         given = [{"id": id_, "outcome": code} for id_, code in sorted(set(bounced))]
         await self._totals.uncount_told(connection, await self._changed_by(connection, given))
         await self._execute(connection, self._note_bounce, given, now=now)
 
     async def _changed_by(self, connection: AsyncConnection, given: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Those that a bounce is news of, locked."""
+        """The notifications that a bounce changes, locked."""
         found = await self._execute(connection, self._news, given)
         return [row.id for row in found]
 
     async def cancel_about(
         self, connection: AsyncConnection, closed: Collection[int], now: datetime, *, by: Mover = Mover.SWEEP
     ) -> None:
-        """``cancel``: pending notifications that are about these closed reconnections alone.
+        """``cancel``: pending notifications that are only about these closed reconnections.
 
-        A message that waits for the morning would hold up its user's next one.
+        Otherwise a message that waits for the morning would delay its user's next one.
         """
         check("cancel", by, _N.PENDING, _N.CANCELLED)
         await self._execute(connection, self._cancel, ({"id": id_} for id_ in closed), now=now)
 
     async def give_up(self, connection: AsyncConnection, now: datetime) -> Sequence[int]:
-        """``give_up``: notifications that took their workers down, alone in the end, are not tried again; their ids."""
+        """``give_up``: notifications whose workers died too often are not tried again; returns their ids."""
         check("give_up", Mover.SWEEP, _N.PENDING, _N.FAILED)
         statement = (
             update(notifications)
@@ -155,7 +155,7 @@ class NotificationTransitions:
     async def resend(
         self, connection: AsyncConnection, members: Collection[str] | None, now: datetime
     ) -> Sequence[int]:
-        """``resend``: what may or may not have arrived is pending again, for users to whom nothing was written since; the ids."""
+        """``resend``: make `unknown` messages pending again, for users who got no message since; returns the ids."""
         check("resend", Mover.RETRY, _N.UNKNOWN, _N.PENDING)
         newer = notifications.alias("newer")
         about = select(link.notification_id).join(reconnections, r.id == link.reconnection_id)
@@ -173,18 +173,18 @@ class NotificationTransitions:
         return list((await connection.execute(statement)).scalars())
 
     async def give_back_attempts(self, connection: AsyncConnection, ids: Collection[int], now: datetime) -> None:
-        """A streak of refusals was of us: the attempts that it took from these pending notifications do not count."""
+        """A streak of refusals was our fault: its attempts on these pending notifications do not count."""
         await self._execute(connection, self._give_back_attempts, ({"id": id_} for id_ in ids), now=now)
 
     async def revive(self, connection: AsyncConnection, ids: Collection[int], now: datetime) -> None:
-        """``revive``: a streak of refusals was of us, so the notifications that it ended are pending again."""
+        """``revive``: a streak of refusals was our fault, so the notifications that it ended are pending again."""
         for state in (_N.FAILED, _N.SUPPRESSED):
             check("revive", Mover.DELIVER, state, _N.PENDING)
         await self._execute(connection, self._revive, ({"id": id_} for id_ in sorted(ids)), now=now)
 
 
 async def forget_refusals(connection: AsyncConnection, channel: str) -> None:
-    """The channel serves us again: refusals of before say nothing any more."""
+    """Clear the recorded refusals of a channel, because it accepts our messages again."""
     await connection.execute(
         update(notifications).where(n.channel == channel, n.refusal.is_not(None)).values(refusal=None)
     )
@@ -289,7 +289,7 @@ def _news_of_bounces(rows: Rows) -> Any:
 
 
 def _is_news(bounced: Any) -> tuple[Any, ...]:
-    """The message went out, and this is not what is known of it already."""
+    """The conditions under which a bounce changes a notification: it was sent, and has another outcome."""
     spoken = n.state.in_((state_literal(_N.SENT), state_literal(_N.UNKNOWN)))
     return n.id == bounced.id, spoken, or_(n.outcome.is_(None), n.outcome != bounced.outcome)
 

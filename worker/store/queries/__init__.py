@@ -1,4 +1,5 @@
-"""What `status`, `explain`, `preview`, `doctor` and the reports read. Nothing here writes.
+"""Queries of pages, commands and the API: `status`, `explain`, `preview`, `doctor`, the customer's page.
 
-Also which user or member somebody means (:mod:`~worker.store.queries.lookup`).
+Nothing here writes, except that :mod:`~worker.store.queries.to_reconnect` stores the link of its answer. :mod:`~worker.store.queries.lookup`
+finds which user or member an operator means.
 """

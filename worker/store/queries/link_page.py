@@ -1,4 +1,4 @@
-"""What a link is about, as it stands now: read for the page, and for a press of its button. Each read is one indexed statement."""
+"""The banks of a link in their current state, for the page and for a press of its button. Each read is one indexed statement."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -26,7 +26,7 @@ class LinkNow(LinkAt, frozen=True, kw_only=True):
     """A link, and its user."""
 
     expires_at: datetime
-    #: The user's, as the application wrote them.
+    #: The user's columns, as the application wrote them.
     locale: str | None
     timezone: str | None
 
@@ -37,7 +37,7 @@ class LinkNow(LinkAt, frozen=True, kw_only=True):
 
 
 class BankNow(msgspec.Struct, frozen=True, kw_only=True):
-    """One bank of a link, and the reconnection that stands for it now."""
+    """One bank of a link, with the reconnection that is shown for it."""
 
     reconnection_id: int
     member_guid: str
@@ -55,7 +55,7 @@ class BankNow(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str | None
 
     def stands(self, now: datetime) -> BankState:
-        """What its customer is shown."""
+        """The state that the customer is shown."""
         return state_of_bank(self.state, reason=self.reason, since=self.broken_since, now=now)
 
 
@@ -73,7 +73,8 @@ class LinkReads:
         self._named = FastStatement(rows, _named_themselves().limit(MOST_SHOWN))
         self._one_named = FastStatement(rows, _named_themselves().where(r.id == _NAMED, r.closed_at.is_(None)))
         of_message, of_user = rows.among(_first.c.id, _named_by_message()), rows.among(_first.c.id, _open_or_closed())
-        # What may stand for one that is named, or for one that closed since the link was made: nothing older, since that may be deleted.
+        # Which reconnections may be shown in place of a named one, or of one that closed since the link was made. An older one may not,
+        # because retention may delete it.
         newer, since = (
             _newest.c.id >= _first_named(),
             or_(_newest.c.closed_at.is_(None), _newest.c.closed_at >= _MADE_AT),
@@ -90,24 +91,24 @@ class LinkReads:
         return None if row is None else LinkNow(**row._asdict())
 
     async def banks(self, connection: AsyncConnection, link: LinkAt) -> list[BankNow]:
-        """What the link is about, ten at most; what is open comes first.
+        """The banks of the link, ten at most, open ones first.
 
-        - Of a message: the reconnections that it named.
-        - Of a user: those that are open, and those that closed since the link was made.
+        - Link of a message: the reconnections that the message named.
+        - Link of a user: reconnections that are open, and those that closed since the link was made.
 
-        The newest reconnection of a member stands in the place of an older one. If it is open, that is what its user has to do now; if it is
-        closed, it says how the bank stands since.
+        The newest reconnection of a member is shown instead of an older one. If it is open, it is what the user has to do now; if it is closed,
+        it tells the bank's state since.
         """
         if link.notification_id is None:
             return await self._read(connection, self._of_user, link)
         few = await self._read(connection, self._named, link)
-        # The usual case: what was named is open, so nothing stands in its place. It joins fewer tables, so PostgreSQL plans it sooner.
+        # The usual case: the named reconnections are open, so each is shown itself. The query joins fewer tables, so it is planned faster.
         if 0 < len(few) < MOST_SHOWN and all(bank.closed_at is None for bank in few):
             return few
         return await self._read(connection, self._of_message, link)
 
     async def bank(self, connection: AsyncConnection, link: LinkAt, reconnection_id: int) -> BankNow | None:
-        """The one that this reconnection stands for, as in :meth:`banks`; ``None`` if the link is not about it."""
+        """The bank of this reconnection, as in :meth:`banks`; ``None`` if the link is not about it."""
         of_message = link.notification_id is not None
         found = await self._read(connection, self._one_named, link, named=reconnection_id) if of_message else []
         if not found:
@@ -130,7 +131,7 @@ class LinkPageStore:
         self._reads = LinkReads(database.rows)
 
     async def read(self, token_hash: str) -> tuple[LinkNow, Sequence[BankNow]] | None:
-        """A link that leads on, and what it is about; ``None`` for one that expired or never was, after the same statement."""
+        """A valid link and its banks; ``None`` if it expired or never existed. Both cases cost the same one statement."""
 
         async def work(connection: AsyncConnection) -> tuple[LinkNow, Sequence[BankNow]] | None:
             link = await self._reads.find(connection, token_hash)
@@ -149,11 +150,11 @@ _MADE_AT: ColumnElement[datetime] = bindparam("made_at", type_=Moment())
 
 
 def _banks(may_stand: ColumnElement[bool], *which: ColumnElement[bool]) -> Any:
-    """For each reconnection of ``which``: the newest word on its member among those that ``may_stand`` for it, which may be itself.
+    """For each reconnection of ``which``: the one to show for its member, among those that ``may_stand`` for it (it may be itself).
 
-    That is what is open, of which there is one at most; else what was opened last. A notice that was cancelled says nothing of whether the
-    bank works, so it counts only where nothing else is there. The plain SQL is DISTINCT ON; a lookup for each of ten rows at most reads
-    the index of members.
+    That is the open one (there is at most one), else the one that was opened last. A cancelled notice does not tell whether the bank works,
+    so it is shown only if there is nothing else. The plain SQL is DISTINCT ON. This looks up each of at most ten rows in the index of
+    members instead.
     """
     is_void = and_(_newest.c.state == state_literal("cancelled"), _newest.c.reason == state_literal("expires_soon"))
     newest = (
@@ -174,7 +175,7 @@ def _banks(may_stand: ColumnElement[bool], *which: ColumnElement[bool]) -> Any:
 
 
 def _named_themselves() -> Any:
-    """The reconnections that a message named, as :func:`_banks` gives those that are open."""
+    """The reconnections that a message named, each shown itself. While they are open, :func:`_banks` gives the same."""
     return (
         select(*columns_of_bank(r))
         .select_from(notification_reconnections)
@@ -186,7 +187,7 @@ def _named_themselves() -> Any:
 
 
 def columns_of_bank(s: Any, *, name: ColumnElement[Any] = members.c.institution_name) -> tuple[ColumnElement[Any], ...]:
-    """What :func:`bank_of` reads: of ``reconnections`` (these are its columns), and of the member its institution's ``name``."""
+    """The columns that :func:`bank_of` reads. ``s``: the columns of ``reconnections``. ``name``: the institution's name."""
     return (
         s.id.label("reconnection_id"),
         s.member_guid,
@@ -205,7 +206,7 @@ def columns_of_bank(s: Any, *, name: ColumnElement[Any] = members.c.institution_
 
 
 def bank_of(row: Any) -> BankNow:
-    """A row of :func:`columns_of_bank`; columns beside them are left out."""
+    """The bank in a row with :func:`columns_of_bank`; other columns are ignored."""
     named = {field: getattr(row, field) for field in BankNow.__struct_fields__}
     return BankNow(**named | {"name": row.name or row.institution_code or ""})
 
@@ -230,13 +231,13 @@ def _first_named() -> ColumnElement[int]:
 
 
 def _members_of_message() -> Any:
-    """Of a message's link the page may have shown a newer reconnection than the one that was named."""
+    """The members that a message named. The page may have shown a newer reconnection than the named one."""
     named = select(r.member_guid).join(notification_reconnections, item.reconnection_id == r.id)
     return named.where(item.notification_id == _NOTIFICATION)
 
 
 def _open_or_closed() -> Any:
-    """What a user has open, and the newest of each member that closed since the link was made."""
+    """A user's open reconnections, and the newest of each member that closed since the link was made."""
     later = reconnections.alias("later")
     newest = ~exists().where(later.c.member_guid == r.member_guid, later.c.id > r.id)
     theirs = select(members.c.member_guid).where(members.c.user_guid == _USER)

@@ -1,4 +1,4 @@
-"""Who is meant: users by their address, and what is nearest to a name that nothing has."""
+"""Finding what an operator means: users by address, and existing names that are near to an unknown one."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -14,7 +14,7 @@ from worker.store.sql.tables import members, notification_reconnections, notific
 
 m, n, u, r = members.c, notifications.c, users.c, reconnections.c
 
-#: How many names are looked through for the nearest.
+#: At most so many names are read to find the nearest.
 _MOST = 10_000
 
 
@@ -31,26 +31,26 @@ class LookupStore:
         return await self._database.transaction(work)
 
     async def addresses(self, spellings: Iterable[str]) -> list[tuple[str, str]]:
-        """Users (GUID, address) whose address is one of these, apart from case and space around it."""
-        # Nothing indexes the addresses: the table is read once.
+        """Users (GUID, address) whose address is one of these, ignoring case and space around it."""
+        # Addresses have no index: the table is read once.
         given = sorted({spelling.lower() for spelling in spellings})
         query = select(u.user_guid, u.email).where(func.lower(plain_text(u.email)).in_(given)).order_by(u.user_guid)
         return [(row[0], row[1]) for row in await self._all(query)]
 
     async def has_institution(self, code: str) -> bool:
-        """Whether a member or an open reconnection is of this institution."""
+        """Whether a member or an open reconnection has this institution code."""
         of = select(literal(1)).where(plain_text(m.institution_code) == code).limit(1)
         opened = select(literal(1)).where(r.institution_code == code, r.closed_at.is_(None)).limit(1)
         return bool(await self._all(of) or await self._all(opened))
 
     async def institutions(self) -> list[str]:
-        """The codes that members have."""
+        """The institution codes of members."""
         code = plain_text(m.institution_code)
         query = select(code).where(code.is_not(None)).distinct().limit(_MOST)
         return [row[0] for row in await self._all(query)]
 
     async def members_of(self, user_guid: str) -> list[str]:
-        """A user's members, those that only a reconnection knows among them."""
+        """A user's members, including members that only a reconnection names."""
         found = union(
             select(m.member_guid).where(m.user_guid == user_guid, is_guid(m.member_guid)),
             select(r.member_guid).where(r.user_guid == user_guid),
@@ -58,7 +58,7 @@ class LookupStore:
         return sorted(row[0] for row in await self._all(found))
 
     async def neighbours(self, guid: str) -> Sequence[str]:
-        """GUIDs that stand beside this one in the order of the index: who mistyped its end meant one of them."""
+        """The GUIDs next to this one in the order of the index: probably one of them is meant if its end was mistyped."""
         column = m.member_guid if guid.startswith("MBR-") else u.user_guid
         after = select(column).where(column >= guid, is_guid(column)).order_by(column).limit(2)
         before = select(column).where(column < guid, is_guid(column)).order_by(column.desc()).limit(2)

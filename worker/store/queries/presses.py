@@ -1,4 +1,4 @@
-"""How links were used of late: how many were opened by their button, which clicks failed, and how soon a return followed."""
+"""How links were used recently: on how many the button was pressed, which clicks failed, and how soon users came back."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,29 +16,29 @@ from worker.store.totals import CLICKED, Totals
 
 c = clicks.c
 
-#: The user got what they clicked for: a way to the bank, or the word that it is connected.
+#: Outcomes with which the user was led to the bank, or was told that it is connected.
 _WENT_WELL = frozenset({"window", "stored_window", "back_already", "reconnected"})
 _UNDER_WAY = "under_way"
-#: Of more clicks the number of links is estimated from the newest.
+#: If there are more clicks, the number of links is estimated from the newest ones.
 NEWEST = 20_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Presses:
-    """The clicks within so many days. Mail scanners press buttons too, and are among them."""
+    """The clicks within a span of time. Presses by mail scanners are included."""
 
     days: int
-    #: Links whose button was pressed; an estimate where there were more than 20,000 clicks.
+    #: Links whose button was pressed; an estimate if there were more than 20,000 clicks.
     links_opened: int
     clicks: int
     #: How often each outcome occurred.
     outcomes: Mapping[str, int] = field(default_factory=dict)
-    #: Seconds from the last press to the return, of the one in the middle; ``None`` where nobody came back after one.
+    #: The median of seconds from the last press to the return; ``None`` if no return followed a press.
     median_seconds_to_return: float | None = None
 
     @property
     def failed(self) -> dict[str, int]:
-        """The outcomes that led nobody to a bank, the most frequent first."""
+        """The outcomes with which a click failed, the most frequent first."""
         found = {word: n for word, n in self.outcomes.items() if word not in _WENT_WELL | {_UNDER_WAY}}
         return dict(sorted(found.items(), key=lambda each: (-each[1], each[0])))
 
@@ -66,7 +66,7 @@ class PressStore:
             opened, seen = (await connection.execute(links)).one()
             return Presses(
                 days=within.days,
-                # Links cannot be added up from day to day: of many clicks the newest say how many there are to a link.
+                # Links of several days cannot be added up. So with many clicks, the newest ones give the number of links per click.
                 links_opened=opened if pressed <= seen else round(opened * pressed / seen),
                 clicks=pressed,
                 outcomes=outcomes,

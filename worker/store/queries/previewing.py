@@ -29,7 +29,7 @@ m, n, r, w, link = members.c, notifications.c, reconnections.c, windows.c, notif
 class OpenReconnection:
     """An open reconnection."""
 
-    #: The notification that waits to be delivered about it, if one does.
+    #: The pending notification about it, if there is one.
     notification_id: int | None
     institution_name: str | None
     institution_code: str | None
@@ -42,7 +42,7 @@ class OpenReconnection:
     #: The newest window, encrypted.
     encrypted_uri: str | None
     fetched_at: datetime | None
-    #: Its user asked for no messages about it.
+    #: Whether the user asked for no messages about it.
     muted: bool
 
     def __repr__(self) -> str:
@@ -70,7 +70,7 @@ class Pending:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
-    """Everything on record that a message to one user is made of."""
+    """All stored data from which a message to one user is made."""
 
     pending: Pending | None
     open_reconnections: tuple[OpenReconnection, ...]
@@ -84,7 +84,7 @@ class PreviewStore:
         self._database = database
 
     async def picture(self, user_guid: str) -> Picture | None:
-        """What is on record of a user; ``None``: nothing is."""
+        """What is stored about a user; ``None``: nothing is."""
 
         async def work(connection: AsyncConnection) -> Picture | None:
             theirs = (await connection.execute(_members(user_guid))).all()

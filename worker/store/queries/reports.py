@@ -1,4 +1,4 @@
-"""What an operator asks: the funnel, the backlog, and the story of one member. No URI and no address is ever part of it."""
+"""Reports for operators: backlog, overdue sweeps, and the history of one member. They hold no address and no URI in clear text."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -32,28 +32,28 @@ from worker.store.sql.tables import (
 r, n = reconnections.c, notifications.c
 
 
-#: More than so many are not counted where it is asked whether there are any.
+#: Rows are counted no further than this if the question is whether there are any.
 _MANY = 1000
-#: By how much two processes may read the database's clock apart on a busy machine.
+#: How far apart two processes may read the database's clock on a busy machine.
 CLOCKS_DIFFER = timedelta(seconds=5)
-#: What waits for a channel is examined again within this.
+#: A reconnection that waits for a channel is due again within this time.
 _SOON = timedelta(hours=2)
-#: `explain` tells the newest presses of a reconnection's button.
+#: `explain` shows so many of the newest clicks of a reconnection.
 _MOST_CLICKS = 20
 
 
 @dataclass(frozen=True)
 class OverdueSweeps:
-    """Sweeps should have run and did not: whatever the cause, nothing new is found and nobody new is told."""
+    """Sweeps are overdue: until one runs, no new break is found and no further user is told."""
 
     #: When the last sweep began; ``None`` if there never was one.
     last: datetime | None
-    #: The slot from which on they are overdue.
+    #: The first slot that was missed.
     since: datetime
 
     @property
     def text(self) -> str:
-        """What it is and what to do, in one line."""
+        """The problem and what to do, in one line."""
         last = f"the last began {self.last:%Y-%m-%d %H:%M} UTC" if self.last else "there never was one"
         return (
             f"sweeps are overdue since {self.since:%Y-%m-%d %H:%M} UTC ({last}): see that beat or cron runs and that a worker "
@@ -68,9 +68,9 @@ class ReportStore:
         self._database = database
 
     async def in_hand(self, since: datetime, now: datetime) -> dict[str, int]:
-        """What is still on its way of what was due at ``since``; what failed and waits for a retry is not. Each is counted by its own index.
+        """How much work that was due at ``since`` is still to be done, without retries. Each kind is counted by its own index.
 
-        A message that fetch has just made due may be due a moment from now by the clock of this process.
+        A message that fetch has just queued may be due slightly in the future by this process's clock.
         """
         soon = literal(now + CLOCKS_DIFFER, Moment())
         due = and_(r.state == state_literal("due"), r.next_attempt_at <= literal(since, Moment()))
@@ -93,10 +93,10 @@ class ReportStore:
         return await self._database.transaction(work)
 
     async def newest_uri(self) -> str | None:
-        """The URI of a live window, encrypted, to see whether the keys open it: of the newest reconnection that has one."""
+        """The encrypted URI of a live window, to test the keys: of the newest reconnection that has one."""
         w = windows.c
         live = and_(w.superseded_at.is_(None), w.epoch.is_not(None))
-        # Among all windows the newest with a URI may be far: none has one once it is superseded.
+        # Superseded windows have no URI. So an index over all windows might have to pass many of them.
         query = select(w.uri).where(live, w.uri.is_not(None)).order_by(w.reconnection_id.desc()).limit(1)
 
         async def work(connection: AsyncConnection) -> str | None:
@@ -127,12 +127,12 @@ class ReportStore:
     async def overdue_sweeps(self, schedule: str, *, expected_for: timedelta | None = None) -> OverdueSweeps | None:
         """Whether sweeps are overdue by ``SWEEP_SCHEDULE``, by the database's clock.
 
-        ``expected_for``: how long sweeps have been expected where there never was one; unset, that is no error.
+        ``expected_for``: how long sweeps have been expected if there never was one; ``None``: then they are not overdue.
         """
 
         async def work(connection: AsyncConnection) -> tuple[datetime, datetime | None]:
             now: datetime = (await connection.execute(select(database_now()))).scalar_one()
-            # A sweep of the future was put on record while the database's clock stood ahead: it says nothing.
+            # A sweep with a future moment was stored while the database's clock was ahead. It is ignored.
             past = sweeps.c.started_at <= literal(now + timedelta(minutes=1), Moment())
             began: datetime | None = await connection.scalar(
                 select(sweeps.c.started_at).where(past).order_by(sweeps.c.id.desc()).limit(1)
@@ -145,7 +145,7 @@ class ReportStore:
         return OverdueSweeps(last=began, since=since) if since else None
 
     async def has_members(self) -> bool:
-        """Whether there is anybody to sweep."""
+        """Whether there are any members."""
 
         async def work(connection: AsyncConnection) -> bool:
             return await connection.scalar(select(members.c.member_guid).limit(1)) is not None
@@ -153,15 +153,15 @@ class ReportStore:
         return await self._database.transaction(work)
 
     async def waiting_to_be_told(self) -> str:
-        """How many reconnections and notifications wait for nothing but a way to tell somebody: ``""`` for none, ``1000+`` for many."""
+        """How many reconnections and notifications are due, or wait for a channel to be configured: ``""`` for none, ``1000+`` for many."""
 
         async def work(connection: AsyncConnection) -> int:
             await by_index(connection, self._database.rows)
-            # As a value: what the database computes anew for each row no index can look up.
+            # Read first and passed as a value: an index cannot be used for an expression that is computed for each row.
             now: datetime = (await connection.execute(select(database_now()))).scalar_one()
             moment, soon = literal(now, Moment()), literal(now + _SOON, Moment())
             due = (r.state == state_literal("due"), r.next_attempt_at <= moment)
-            # They are examined every hour, so they are among those that are due soon.
+            # These are due again every hour, so they are among the rows that are due soon.
             unreachable = r.outcome == literal("channel_not_configured")
             later = (
                 r.state == state_literal("due"),
@@ -182,7 +182,7 @@ class ReportStore:
         return f"{_MANY}+" if found > _MANY else str(found or "")
 
     async def member(self, guid: str) -> dict[str, Any] | None:
-        """Everything on record about a member."""
+        """Everything that is stored about a member."""
 
         async def work(connection: AsyncConnection) -> dict[str, Any] | None:
             columns = (members.c.user_guid, members.c.institution_code, members.c.institution_name)
@@ -213,7 +213,7 @@ class ReportStore:
     async def _add_history(self, connection: AsyncConnection, reconnection: dict[str, Any]) -> None:
         minted = await connection.execute(
             select(windows.c.fetched_at, windows.c.superseded_at)
-            # Those of clicks are told by the clicks.
+            # Windows of clicks are shown with the clicks.
             .where(windows.c.reconnection_id == reconnection["id"], windows.c.epoch.is_not(None))
             .order_by(windows.c.id)
         )

@@ -1,4 +1,4 @@
-"""Who came back of late, how long it took, and whether a message had prompted it: all of it follows from what is on record."""
+"""How many users came back recently, how long it took, and whether they had got a message before."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,23 +17,23 @@ from worker.store.totals import IS_BACK, RETURNED, Totals
 
 r = reconnections.c
 
-#: How far back is looked, unless told otherwise.
+#: The default span of time.
 SPAN = timedelta(days=30)
-#: Of so many returns, the newest, the median is taken.
+#: The median is that of the newest returns, at most so many.
 NEWEST = 2_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Returns:
-    """The reconnections that ended ``reconnected`` within so many days."""
+    """The reconnections that ended as ``reconnected`` within a span of time."""
 
     days: int
     reconnected: int
-    #: Those whose user had been told before.
+    #: Those whose user had got a message before.
     after_a_message: int
-    #: Seconds from the opening to the end, of the one in the middle; ``None`` where there is none.
+    #: The median of seconds from the opening to the end; ``None`` if there is none.
     median_seconds: float | None
-    #: Seconds from the newest message to the end, likewise.
+    #: The median of seconds from the newest message to the end.
     median_seconds_after_message: float | None
 
 
@@ -45,7 +45,7 @@ class ReturnStore:
         self._totals = database.rows.part(Totals)
 
     async def lately(self, now: datetime, *, within: timedelta = SPAN) -> Returns:
-        """Who came back within this time before ``now``; whoever renewed ahead of an expiry was never away.
+        """The returns within this time before ``now``. Notices that ended with a renewal do not count.
 
         The counts are those of ``daily_totals`` and of the days that are not counted yet.
         """
@@ -74,9 +74,9 @@ async def newest_returns(connection: AsyncConnection, since: datetime) -> Sequen
 
 
 def median_seconds(spans: Iterable[tuple[datetime | None, datetime]]) -> float | None:
-    """Seconds from the first moment to the second, of the one in the middle; of an even number the mean of the two in the middle.
+    """The median of seconds from the first moment of a pair to the second.
 
-    Left out is what has no first moment, or one that is later. ``None``: nothing is left.
+    Pairs without a first moment, or with one that is later than the second, are left out. ``None`` if no pair is left.
     """
     took = [(second - first).total_seconds() for first, second in spans if first is not None and first <= second]
     return median(took) if took else None

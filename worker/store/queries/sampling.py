@@ -1,8 +1,8 @@
-"""Counting without going through all there is: what is little is counted, of what is much a sample is.
+"""Counting without reading whole tables: few rows are counted exactly, many are estimated from a sample.
 
-On PostgreSQL a sample is some of a table's pages, drawn at random for each query (``TABLESAMPLE SYSTEM``). A count of it is multiplied by
-the share that was drawn, and marked as an estimate. Example: of 3 million open reconnections among 13 million rows about 7,000 are seen, so
-their number is off by 3 % or less nineteen times out of twenty. SQLite has no samples, and counts.
+On PostgreSQL a sample is some of a table's pages, drawn at random for each query (``TABLESAMPLE SYSTEM``). A count of it is divided by the
+share that was drawn, and marked as an estimate. Example: of 3 million open reconnections among 13 million rows about 7,000 are in the sample.
+So the estimate is off by 3 % or less in 19 of 20 cases. SQLite has no samples; there all rows are counted.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from sqlalchemy.sql.util import ClauseAdapter
 
 from worker.store.sql.rows import Rows
 
-#: So many are counted. Each is a row to fetch.
+#: Up to so many rows are counted exactly. Each one has to be fetched.
 EXACT = 20_000
-#: Of more, so many rows of the table are looked at.
+#: A sample has about so many rows of the table.
 SAMPLE = 30_000
-#: Bytes of a row, where PostgreSQL does not know yet how many rows a table has.
+#: The assumed bytes of a row, if PostgreSQL has no statistics of the table yet.
 _ROW = 200
 
 _SIZE: Any = sql_text(
@@ -29,10 +29,10 @@ _SIZE: Any = sql_text(
 
 @dataclass(frozen=True)
 class Source:
-    """Where to count: a table, or a sample of it."""
+    """What is counted: a table, or a sample of it."""
 
     rows: Any
-    #: Of the table's rows.
+    #: The share of the table's rows that it has.
     share: float = 1.0
 
     @property
@@ -41,22 +41,22 @@ class Source:
         return self.share < 1
 
     def instead_of(self, expression: Any) -> Any:
-        """An expression over the table's columns, over these rows."""
+        """An expression over the table's columns, rewritten for this source."""
         return ClauseAdapter(self.rows).traverse(expression) if self.is_sample else expression
 
     def scaled(self, count: int) -> int:
-        """A count of what was seen, as one of all there is."""
+        """The estimate for the whole table from a count of this source."""
         return round(count / self.share)
 
 
 async def up_to(connection: AsyncConnection, table: Table, *where: Any, most: int) -> int:
-    """How many rows satisfy this, counted no further than ``most`` and one more."""
+    """How many rows satisfy the conditions, counted no further than ``most`` + 1."""
     few = select(literal(1)).select_from(table).where(*where).limit(most + 1).subquery()
     return int(await connection.scalar(select(func.count()).select_from(few)) or 0)
 
 
 async def source_of(connection: AsyncConnection, rows: Rows, table: Table, *where: Any) -> Source:
-    """The table itself if few of its rows satisfy this, else a sample of it."""
+    """The table itself if few of its rows satisfy the conditions, else a sample of it."""
     if rows.is_sqlite or await up_to(connection, table, *where, most=EXACT) <= EXACT:
         return Source(table)
     return await sample_of(connection, table)

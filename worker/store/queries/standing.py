@@ -1,8 +1,8 @@
-"""Where everything stands: the funnel, what waits for what, and the backlog.
+"""Counts of all reconnections and notifications by state and outcome, and the backlog.
 
-- **What ended** is read off ``daily_totals`` and the rows of the last days.
-- **What is open** is counted state by state, each by its own partial index, up to :data:`~worker.store.queries.sampling.EXACT`; of more a
-  sample is drawn (:mod:`~worker.store.queries.sampling`), and the counts are marked as estimates.
+- **Ended rows** are counted by ``daily_totals``, plus the rows of days that are not counted yet.
+- **Open rows** are counted state by state, each by its own partial index, up to :data:`~worker.store.queries.sampling.EXACT`. If there are
+  more, a sample is drawn (:mod:`~worker.store.queries.sampling`), and the counts are marked as estimates.
 """
 
 from collections.abc import Sequence
@@ -27,22 +27,22 @@ r, n, item = reconnections.c, notifications.c, notification_reconnections.c
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """So many stand in a state, with the outcome that was recorded last."""
+    """The number of rows in one state, with the same last outcome."""
 
     state: str
     outcome: str | None
-    #: It waits for a moment that has not come yet.
+    #: They wait for a moment that has not come yet.
     later: bool
-    #: It is due, and a pause holds it.
+    #: They are due, and paused.
     paused: bool
     count: int
-    #: The earliest moment that one of them waits for.
+    #: The earliest moment for which one of them waits.
     first_at: datetime | None
-    #: An attempt on it failed since its last message.
+    #: An attempt on them failed since the last message.
     retried: bool = False
-    #: Why it was opened; of notifications and of what ended: empty.
+    #: Why they were opened; empty for notifications and for ended rows.
     reason: str = ""
-    #: It is an estimate.
+    #: Whether the count is an estimate.
     about: bool = False
 
 
@@ -52,7 +52,7 @@ class Standing:
 
     reconnections: list[Count]
     notifications: list[Count]
-    #: The first moment at which something is due.
+    #: The earliest moment at which something is due.
     next_due_at: datetime | None = None
     leases_expired: int = 0
     #: Open reconnections by their reason.
@@ -60,7 +60,7 @@ class Standing:
 
     @property
     def backlog(self) -> dict[str, Any]:
-        """What is in hand, what is late, and what waits for later."""
+        """How much is due now and later, leased, and to be delivered."""
 
         def number(counts: Sequence[Count], state: str, **which: bool) -> int:
             fits = (c for c in counts if c.state == state and all(getattr(c, k) == v for k, v in which.items()))
@@ -81,7 +81,7 @@ class Standing:
 
     @property
     def estimated(self) -> list[str]:
-        """The counts that are estimates: ``reconnections.notified``."""
+        """The names of counts that are estimates, such as ``reconnections.notified``."""
         kinds = (("reconnections", self.reconnections), ("notifications", self.notifications))
         return sorted({f"{kind}.{count.state}" for kind, counts in kinds for count in counts if count.about})
 
@@ -94,7 +94,7 @@ class StandingStore:
         self._totals = database.rows.part(Totals)
 
     async def read(self, now: datetime) -> Standing:
-        """Where reconnections and notifications stand, and why. What was deleted is among what ended."""
+        """The counts of reconnections and notifications. Ended rows include those that were deleted."""
 
         async def work(connection: AsyncConnection) -> Standing:
             await by_index(connection, self._database.rows)
@@ -119,7 +119,7 @@ class StandingStore:
     async def _live(
         self, connection: AsyncConnection, table: Table, states: Sequence[str], now: datetime
     ) -> list[Count]:
-        """What has not ended, from the table while it is little, else each state from where it can be had."""
+        """The rows that have not ended: counted in the table if they are few, else state by state."""
         is_live = or_(*(table.c.state == state_literal(state) for state in states))
         if table is reconnections:
             is_live = r.closed_at.is_(None)
@@ -130,7 +130,7 @@ class StandingStore:
         much: list[Any] = []
         for state in states:
             one = table.c.state == state_literal(state)
-            # No index has what is `ready`: those are the ones that a live message names.
+            # `ready` has no index. But ready reconnections are those that a live message names.
             if table is reconnections and state == "ready":
                 one = and_(one, r.id.in_(_named_by_live()))
                 few = await up_to(connection, notifications, _is_live(), most=EXACT // 10) <= EXACT // 10
@@ -157,7 +157,7 @@ class StandingStore:
             if is_reconnection
             else holds_channel(c.channel)
         )
-        # Only what waits is told apart by whether its moment has come.
+        # Only waiting rows are distinguished by whether their moment has come.
         later = case((and_(waiting, c.next_attempt_at > moment), 1), else_=0).label("later")
         held = case((and_(waiting, c.next_attempt_at <= moment, paused), 1), else_=0).label("held")
         retried = case((c.attempts > 0, 1), else_=0).label("retried")

@@ -17,7 +17,7 @@ from worker.store.sql.tables import members, reconnections, users
 
 m, r, u = members.c, reconnections.c, users.c
 _USER = bindparam("user_guid", type_=String())
-#: More than anybody has; what is beyond is not listed.
+#: At most so many are listed; hardly any user has more.
 _MOST = 100
 
 
@@ -26,12 +26,12 @@ class BrokenBank(msgspec.Struct, frozen=True, kw_only=True):
 
     member_guid: str
     institution_code: str | None
-    #: As the application wrote it.
+    #: As the application wrote it in ``members``.
     institution_name: str | None
-    #: Since when it is broken; of one that is ahead, when it expires.
+    #: Since when it is broken; for a notice, when it expires.
     since: datetime
     state: BankState
-    #: The user asked for no messages about it.
+    #: Whether the user asked for no messages about it.
     muted: bool
 
 
@@ -43,7 +43,7 @@ class ToReconnectStore:
         self._links = database.rows.part(Links)
 
     async def read(self, user_guid: str, *, link: NewLink) -> Sequence[BrokenBank] | None:
-        """What is open of this user, the longest broken first; ``None`` for a user whom the application has not written.
+        """The user's open reconnections, the longest broken first; ``None`` if ``users`` has no row for the user.
 
         If anything is open, ``link`` is stored with the answer, unless it is stored already.
         """

@@ -1,6 +1,6 @@
-"""What applications wrote that was not understood: counted by column for `doctor` and `status`, and named for one member.
+"""Unreadable values in columns of applications: counted by column for `doctor` and `status`, and listed for one user.
 
-Counts and columns only: no value is ever repeated, since in a column that slipped there may stand anything.
+Only counts and columns are shown, never a value: a column may hold anything by mistake, such as a secret.
 """
 
 import re
@@ -22,13 +22,13 @@ from worker.store.sql.tables import devices, members, users
 
 m, u, d = members.c, users.c, devices.c
 
-#: Different values of a column that are looked at; the commonest come first.
+#: At most so many different values of a column are read, the most frequent first.
 _DIFFERENT = 5_000
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_.@].*)?", re.DOTALL)
 
 _STATUS = status_text(m.connection_status)
 _NO_GUID = or_(~is_guid(m.member_guid), ~is_guid(m.user_guid))
-#: What stands in a column, the condition, and what becomes of it.
+#: The column, what it holds, the condition for that, and the effect.
 _OF_MEMBERS: tuple[tuple[str, str, ColumnElement[bool], str], ...] = (
     ("members.token_expires_at", "no moment", unreadable(m.token_expires_at), "counts as empty"),
     ("members.token_revoked_at", "no moment", unreadable(m.token_revoked_at), "counts as empty"),
@@ -54,7 +54,7 @@ _OF_DEVICES: tuple[tuple[str, str, ColumnElement[bool], str], ...] = (
     ("devices.device_kind", "no push service", device_kind(d.device_kind).is_(None), "never told"),
     ("devices.device_address", "no text", unreadable(d.device_address), "never told"),
 )
-#: Columns whose words Python reads: what is wrong with one, how to see it, and what becomes of it.
+#: Columns whose words Python reads: the column, what it holds, the check of a word, and the effect.
 _WORDS: tuple[tuple[Any, str, Callable[[str], bool], str], ...] = (
     (
         u.timezone,
@@ -69,16 +69,16 @@ _WORDS: tuple[tuple[Any, str, Callable[[str], bool], str], ...] = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NotUnderstood:
-    """So many rows hold something in a column that was not understood."""
+    """The number of rows with an unreadable value in one column."""
 
-    #: ``users.timezone``.
+    #: Example: ``users.timezone``.
     column: str
-    #: ``no time zone``.
+    #: What it holds. Example: ``no time zone``.
     what: str
     count: int
-    #: What becomes of them: ``counts as empty``.
+    #: The effect. Example: ``counts as empty``.
     effect: str
-    #: The count is an estimate, from a sample of a large table.
+    #: Whether the count is an estimate, from a sample of a large table.
     about: bool = False
 
     def __str__(self) -> str:
@@ -93,9 +93,9 @@ class UnreadableStore:
         self._database = database
 
     async def counts(self) -> list[NotUnderstood]:
-        """How many rows there are of each kind, those that there are none of left out.
+        """How many rows there are of each kind; kinds without rows are left out.
 
-        Of a table of more than 20,000 rows on PostgreSQL a sample is looked at: what one row in ten thousand holds may be missed.
+        On PostgreSQL only a sample of a table with more than 20,000 rows is read. A value in one of ten thousand rows may be missed.
         """
 
         async def work(connection: AsyncConnection) -> list[NotUnderstood]:
@@ -106,7 +106,7 @@ class UnreadableStore:
         return await self._database.transaction(work)
 
     async def of_user(self, user_guid: str) -> list[NotUnderstood]:
-        """The same of one user and their devices; what is unreadable in a member is part of its ``MemberFacts``."""
+        """The same for one user and their devices. A member's unreadable columns are part of its ``MemberFacts``."""
 
         async def work(connection: AsyncConnection) -> list[NotUnderstood]:
             return await _found(connection, [Source(users), Source(devices)], user_guid)
@@ -117,7 +117,7 @@ class UnreadableStore:
 async def _found(
     connection: AsyncConnection, sources: Sequence[Source], user_guid: str | None = None
 ) -> list[NotUnderstood]:
-    """Of users, devices and members, in this order, as many as there are sources."""
+    """Unreadable values in these sources: users, devices and members, in this order; later ones may be missing."""
     found = []
 
     def add(source: Source, column: str, what: str, effect: str, seen: int) -> None:

@@ -1,4 +1,4 @@
-"""What came of MX's webhooks: in all, and about one member."""
+"""The results of MX's webhooks: in all, and for one member."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +12,7 @@ from worker.store.sql.tables import hints, state_literal
 
 h = hints.c
 
-#: More than so many are not counted.
+#: Rows are counted no further than this.
 _MANY = 1000
 #: `explain` shows the newest hints of a member.
 _MOST_SHOWN = 10
@@ -24,10 +24,10 @@ class Webhooks:
 
     last_received_at: datetime | None
     #: Hints whose member is still to be read, counted no further than 1,000, and since when the first of them is
-    #: due. That may be ahead: it is tried again then.
+    #: due. That may be in the future, for a retry.
     waiting: int
     waiting_since: datetime | None
-    #: Hints that came to nothing, by the reason: ``no_member``, ``not_readable``, ``http_422``, ``poison``.
+    #: Hints without effect, by the reason: ``no_member``, ``not_readable``, ``http_422``, ``poison``.
     not_used: dict[str, int]
 
     @property
@@ -37,7 +37,7 @@ class Webhooks:
 
 @dataclass(frozen=True, kw_only=True)
 class AboutMember:
-    """A hint about a member, told."""
+    """A hint about a member, in words."""
 
     at: datetime
     text: str
@@ -50,7 +50,7 @@ class WebhookStore:
         self._database = database
 
     async def lately(self) -> Webhooks:
-        """All together. Each part of it reads an index of what it counts."""
+        """The counts over all webhooks. Each count reads an index of its rows."""
         states = (state_literal("due"), state_literal("leased"))
         counts = [
             select(func.count())
@@ -79,7 +79,7 @@ class WebhookStore:
         return await self._database.transaction(work)
 
     async def of_member(self, member_guid: str) -> list[AboutMember]:
-        """The newest hints about a member, the oldest of them first."""
+        """The newest hints about a member, in order of their arrival."""
         query = (
             select(h.kind, h.action, h.connection_status, h.last_received_at, h.times, h.state, h.outcome, h.read_at)
             .where(h.member_guid == member_guid)

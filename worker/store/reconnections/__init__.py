@@ -1,7 +1,7 @@
-"""The owner of ``reconnections``: every INSERT and UPDATE of the table stands in this package.
+"""The owner of ``reconnections``: only this package inserts into the table and updates it.
 
-- :mod:`~worker.store.reconnections.opening`: new ones, of broken members and ahead of an expiry;
-- :mod:`~worker.store.reconnections.claims`: leases, and which members are checked;
+- :mod:`~worker.store.reconnections.opening`: opening them, for broken members and ahead of an expiry;
+- :mod:`~worker.store.reconnections.claims`: leases; :mod:`~worker.store.reconnections.checks`: checks of members;
 - :mod:`~worker.store.reconnections.transitions`: every move between states;
 - :mod:`~worker.store.reconnections.closing`: what else happens when one closes.
 

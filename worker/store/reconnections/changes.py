@@ -1,4 +1,4 @@
-"""What a stage settles: one change for each reconnection, made by the function that has the move's name in ``policy/states.py``."""
+"""The changes that a stage settles: one for each reconnection. Each function has the name of its move in ``policy/states.py``."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -16,9 +16,9 @@ from worker.store.sql.tables import reconnections, state_literal
 r = reconnections.c
 _R = ReconnectionState
 _NOW = bindparam("now", type_=Moment())
-#: In these states ``owed_at`` is kept: MX has not served the user whose click failed. Every other state clears it. In `ready`, for example,
-#: MX gave out a window, and the message about it tells the user. A message that told the user clears it too: the click may have failed
-#: while the message waited, and the user has it now.
+#: These states keep ``owed_at``: MX has not served the user whose click failed. Every other state clears it. In `ready`, for example, MX gave
+#: out a window, and the message about it tells the user. A message that told the user clears ``owed_at`` too, even if the click failed
+#: while the message waited.
 _NOT_SERVED = (_R.DUE, _R.LEASED, _R.NOTIFIED)
 
 
@@ -30,33 +30,33 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     before: ReconnectionState
     after: ReconnectionState
     columns: Mapping[str, Any]
-    #: Whether its stored URI is forgotten: it closed, it is requeued, or a fresh window takes the place of an older one.
+    #: Whether its stored URI is deleted: it closed, it is requeued, or a fresh window replaces the older one.
     wipes: bool = False
-    #: Closed as reconnected: what MX said.
+    #: If it closed as reconnected by MX's answer: that answer.
     well: Well | None = None
 
 
 def ready(id_: int, *, outcome: str, attempts: int, moved_to: str | None, had_window: bool) -> Change:
-    """MX gave out a window, which is stored beside this."""
+    """``ready``: MX gave out a window, which the caller stores."""
     columns = {"outcome": outcome, "attempts": attempts, "moved_to": moved_to}
     return Change(id=id_, name="ready", before=_R.LEASED, after=_R.READY, columns=columns, wipes=had_window)
 
 
 def reschedule(id_: int, *, outcome: str, attempts: int, at: datetime | None) -> Change:
-    """Fetch has no window: due again at ``at``, with so many failed attempts."""
+    """``reschedule``: fetch got no window; due again at ``at``, with so many failed attempts."""
     columns = {"outcome": outcome, "attempts": attempts, "next_attempt_at": at}
     return Change(id=id_, name="reschedule", before=_R.LEASED, after=_R.DUE, columns=columns)
 
 
 def after_message(id_: int, after: ReconnectionState, *, now: datetime, told: bool, **columns: Any) -> Change:
-    """``notify``, or ``go_on`` where the message told nobody. The attempts start anew."""
+    """``notify``, or ``go_on`` if the message told nobody. ``attempts`` is set to 0."""
     name = "notify" if after is _R.NOTIFIED else "go_on"
     written_too = {"attempts": 0, "notified_at": now if told else None, **columns}
     return Change(id=id_, name=name, before=_R.READY, after=after, columns=written_too)
 
 
 def leave_out(id_: int, *, at: datetime, **columns: Any) -> Change:
-    """It is left out of its message, and due again by itself."""
+    """``leave_out``: it is left out of its message, and due again at ``at``."""
     return Change(
         id=id_, name="leave_out", before=_R.READY, after=_R.DUE, columns={"next_attempt_at": at, **columns}, wipes=True
     )
@@ -72,7 +72,7 @@ def close(
     had_window: bool = True,
     **columns: Any,
 ) -> Change:
-    """It is over. ``reopen_at`` among the columns: when a sweep may open another; without it at once, should the member break again."""
+    """``close``. ``reopen_at`` in ``columns``: when a sweep may open another; without it at once, if the member breaks again."""
     return Change(
         id=id_,
         name="close",
@@ -85,7 +85,7 @@ def close(
 
 
 def checked(id_: int, state: ReconnectionState, epoch: int, *, again_at: datetime, **columns: Any) -> Change:
-    """No move: MX was asked about a reconnection, and it goes on. Discarded if it was claimed or reminded since.
+    """Not a move: a check showed that the reconnection stays open. Discarded if it was claimed or reminded since.
 
     ``again_at``: what taking the check wrote as ``next_check_at``. If the row has an earlier moment, a click or a hint came during the
     check, and the earlier of both moments counts.
@@ -134,7 +134,7 @@ def applying(rows: Rows) -> Any:
         .values(
             state=given.state,
             outcome=func.coalesce(given.outcome, r.outcome),
-            # After a check too: no member is checked twice within ten seconds for a hint.
+            # Also after a check, so that no member is checked twice within ten seconds for a hint.
             outcome_at=case((given.outcome.is_not(None) | is_check, _NOW), else_=r.outcome_at),
             next_attempt_at=case((is_check, r.next_attempt_at), else_=given.next_attempt_at),
             attempts=func.coalesce(given.attempts, r.attempts),
@@ -154,7 +154,7 @@ def applying(rows: Rows) -> Any:
             moved_to=func.coalesce(given.moved_to, r.moved_to),
             lease_worker=None,
             lease_expires_at=None,
-            # A check says nothing of what its workers died of.
+            # A check does not show why workers died with the row.
             lost_leases=case((is_check, r.lost_leases), else_=0),
         )
         .returning(r.id)

@@ -1,6 +1,6 @@
-"""Which members are read at MX, to see whether they are back: those of notified reconnections, and of due ones after a click or ``/done``.
+"""Checks: members of notified reconnections are read at MX to see whether they are back; after a click or ``/done`` also those of due ones.
 
-A check needs no lease: taking it writes when the next one is due. So a check that is lost with its worker is made again then. If a
+A check needs no lease. Taking a check writes when the next one is due, so a check that is lost with its worker is repeated then. If a
 reminder or a fetch came meanwhile, state or epoch differ, and the result is discarded.
 """
 
@@ -27,7 +27,7 @@ class MemberCheck(msgspec.Struct, frozen=True, kw_only=True):
 
     id: int
     epoch: int
-    #: Notified, or due: then only a click or the end of OAuth is the reason.
+    #: `notified` or `due`. A due one is checked only after a click or the end of OAuth.
     state: ReconnectionState
     member_guid: str
     user_guid: str
@@ -37,7 +37,7 @@ class MemberCheck(msgspec.Struct, frozen=True, kw_only=True):
     checks: int
     #: The last click on it.
     clicked_at: datetime | None
-    #: When it is checked again if nothing comes of this check. Another moment in the row: a click or a hint came meanwhile.
+    #: When it is checked again if this check is lost. If the row then has another moment, a click or a hint came meanwhile.
     again_at: datetime
 
 
@@ -73,18 +73,18 @@ class MemberChecks:
         ]
 
     async def due(self, connection: AsyncConnection, now: datetime, *, at_most: int) -> int:
-        """How many could be checked now, counted no further than ``at_most``."""
+        """How many reconnections could be checked now, counted no further than ``at_most``."""
         found = select(r.id).where(_to_check(literal(now, Moment()))).limit(at_most).subquery()
         return int(await connection.scalar(select(func.count()).select_from(found)) or 0)
 
 
 def only_for_click() -> ColumnElement[Any]:
-    """``next_check_at`` of one that was notified and is no longer: the usual check falls away, one that follows a click stays."""
+    """``next_check_at`` of a reconnection that is no longer notified: a check that follows a click stays, any other is dropped."""
     return case((r.next_check_at < later(r.clicked_at, literal(FOR_CLICK.total_seconds(), Float())), r.next_check_at))
 
 
 def _to_check(now: ColumnElement[datetime]) -> ColumnElement[bool]:
-    # As ix_reconnections_check says it, the states in the same order: SQLite compares the text.
+    # The states in the order of ix_reconnections_check: SQLite compares the text of the condition.
     states = r.state.in_((state_literal(_R.NOTIFIED), state_literal(_R.DUE)))
     return and_(states, r.next_check_at <= now, ~any_paused(EVERYTHING, MX))
 

@@ -1,4 +1,4 @@
-"""Leases of reconnections: who works on which."""
+"""Leases of reconnections."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -40,7 +40,7 @@ _R = ReconnectionState
 
 
 class ClaimedReconnection(msgspec.Struct, frozen=True):
-    """A reconnection that this worker holds."""
+    """A reconnection that this worker has leased."""
 
     id: int
     epoch: int
@@ -55,11 +55,11 @@ class ClaimedReconnection(msgspec.Struct, frozen=True):
     step: int
     base_step: int
     first_notified_at: datetime | None
-    #: What the application says of the member now; ``None``: it has deleted it.
+    #: The application's row of the member; ``None`` if it was deleted.
     facts: MemberFacts | None
-    #: Its user asked for no messages about this member.
+    #: Whether the user asked for no messages about this member.
     muted: bool = False
-    #: The application's row names another user than this.
+    #: Whether the application's row names another user than the reconnection.
     is_of_other_user: bool = False
 
 
@@ -94,9 +94,9 @@ class ReconnectionClaims:
         soon: datetime,
         probe: bool,
     ) -> list[ClaimedReconnection]:
-        """Take up to ``n`` due reconnections, and with each what else its user has due by ``soon``.
+        """Take up to ``n`` due reconnections, and with each the user's others that are due by ``soon``.
 
-        A ``probe`` is taken although requests to MX are paused.
+        ``probe``: although requests to MX are paused.
         """
         statement = self._lease_probe if probe else self._lease
         parameters = {"n": n, "worker_id": worker_id, "now": now, "soon": soon, "lease_seconds": lease_seconds}
@@ -122,13 +122,13 @@ class ReconnectionClaims:
         return [_claim_of(row) for row in await connection.execute(self._context, {"given": given})]
 
     async def held(self, connection: AsyncConnection, claims: Sequence[ClaimedReconnection]) -> set[int]:
-        """The ids of those that are leased still under their epoch, locked in the order of their ids."""
+        """The ids of those that are still leased under their epoch, locked in order of their ids."""
         if not claims:
             return set()
         return {row[0] for row in await connection.execute(self._held, {"given": self._fences(claims)})}
 
     async def release(self, connection: AsyncConnection, claims: Sequence[ClaimedReconnection]) -> None:
-        """Hand leases back at once; nothing is counted."""
+        """End leases at once; nothing is counted."""
         await connection.execute(self._release, {"given": self._fences(claims)})
 
     async def renew(
@@ -141,7 +141,7 @@ class ReconnectionClaims:
         return self._rows.encode({"id": claim.id, "epoch": claim.epoch} for claim in claims)
 
     async def recover(self, connection: AsyncConnection) -> int:
-        """Reconnections whose worker let the lease run out are due again; the epoch keeps the worker from coming back late."""
+        """Make reconnections with an expired lease due again. The new epoch discards late results of their worker."""
         statement = (
             update(reconnections)
             .where(r.state == state_literal(_R.LEASED), r.lease_expires_at < database_now())
@@ -158,7 +158,7 @@ class ReconnectionClaims:
         return int((await connection.execute(statement)).rowcount)
 
     async def due(self, connection: AsyncConnection, now: datetime, *, at_most: int) -> int:
-        """How many could be leased now, counted no further than ``at_most``."""
+        """How many reconnections could be leased now, counted no further than ``at_most``."""
         found = select(r.id).where(_claimable(literal(now, Moment()))).limit(at_most).subquery()
         return int(await connection.scalar(select(func.count()).select_from(found)) or 0)
 
@@ -168,9 +168,9 @@ def _claimable(now: ColumnElement[datetime], *, probe: bool = False, poison: boo
 
 
 def _may_go(row: Any, *, probe: bool, poison: bool | None = False) -> ColumnElement[bool]:
-    """What holds for every row of ``reconnections`` that a claim takes, whether it is due itself or taken along with another.
+    """A condition for every row that a claim takes, whether the row is due itself or comes along with another.
 
-    No pause covers it, and its workers did not die; with ``poison`` only rows whose workers died, with ``None`` either.
+    No pause covers it. ``poison``: whether its workers died; ``None``: either way.
     """
     paused = or_(any_paused(*((EVERYTHING,) if probe else (EVERYTHING, MX))), holds_institution(row.institution_code))
     if poison is None:
@@ -181,12 +181,12 @@ def _may_go(row: Any, *, probe: bool, poison: bool | None = False) -> ColumnElem
 def _is_first_of_its_user(now: ColumnElement[datetime], *, probe: bool) -> ColumnElement[bool]:
     """Whether it is the first claimable reconnection of its user.
 
-    A user is claimed by that row, and the user's other rows come along. Of two claims that run side by side only one can lock the row,
-    so a user's banks are never told in two messages.
+    A claim locks that row, and the user's other rows come along. Of two claims at the same time only one can lock the row, so a user's
+    banks are never told in two messages.
 
-    The plain SQL would be ``NOT EXISTS (an earlier one)`` with ``state = 'due'``. PostgreSQL turns NOT EXISTS into a join, and may
-    choose to read all reconnections for it; so this counts instead. Until statistics say how many rows are due, PostgreSQL may use the
-    index of what is due where the index of users is better; so the state is hidden from the planner.
+    The plain SQL is ``NOT EXISTS (an earlier one)`` with ``state = 'due'``. PostgreSQL turns NOT EXISTS into a join and may read all
+    reconnections for it. So this counts instead. While statistics do not yet show how many rows are due, PostgreSQL may use the index of
+    due rows although the index of users is better. So the state is hidden from the planner.
     """
     earlier = reconnections.alias("earlier")
     e = earlier.c
@@ -202,7 +202,7 @@ def _is_first_of_its_user(now: ColumnElement[datetime], *, probe: bool) -> Colum
 
 
 def _lease_statement(rows: Rows, *, probe: bool = False, poison: bool = False) -> Any:
-    """Rows are locked in a CTE, so that LIMIT holds and nobody waits for another's; SQLite has one writer at a time anyway."""
+    """Lease rows. A CTE locks them first, so that LIMIT holds and no claim waits for another. SQLite has one writer at a time anyway."""
     now = bindparam("now", type_=Moment())
     claimable = _claimable(now, probe=probe, poison=poison)
     if poison:
@@ -228,10 +228,10 @@ def _lease_statement(rows: Rows, *, probe: bool = False, poison: bool = False) -
             sibling.c.closed_at.is_(None),
             sibling.c.state.in_((state_literal(_R.DUE), state_literal(_R.NOTIFIED))),
             sibling.c.next_attempt_at <= bindparam("soon", type_=Moment()),
-            # After an outage the ramp decides when a reconnection goes; grace and reminders may be cut short, the ramp may not.
+            # After an outage the ramp decides when a reconnection is due. Grace and reminders may be shortened, the ramp may not.
             or_(sibling.c.next_attempt_at <= now, func.coalesce(sibling.c.outcome, "") != OUTAGE_OVER),
             _may_go(sibling.c, probe=probe),
-            # Nobody is told of a muted member: it is claimed by itself, for its other banks keep their own moments.
+            # No message tells of a muted member. It is claimed alone, so that the user's other banks keep their moments.
             due.c.muted == 0,
             muted(sibling.c.member_guid) == 0,
         )

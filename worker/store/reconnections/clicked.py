@@ -1,5 +1,4 @@
-"""What a click or the end of OAuth writes into a reconnection that stays where it is. Each of these is a hint and no move,
-except :meth:`Clicked.tell`: a sweep makes the move ``remind`` for users whose click MX failed."""
+"""Writes to a reconnection after a click or the end of OAuth. They change no state, except :meth:`Clicked.tell`."""
 
 from datetime import datetime
 from typing import Any
@@ -25,12 +24,12 @@ _ID = bindparam("of", type_=BigInteger())
 _NOW = bindparam("now", type_=Moment())
 
 
-#: Two checks of a member for a hint are so far apart at least (seconds).
+#: Two checks of a member for a hint are at least this far apart (seconds).
 CHECKS_APART = 10.0
 
 
 class LockedReconnection(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a reconnection stands, its row locked."""
+    """The state of a reconnection whose row is locked."""
 
     state: ReconnectionState
     is_open: bool
@@ -70,18 +69,18 @@ class Clicked:
         )
 
     async def lock(self, connection: AsyncConnection, id_: int) -> LockedReconnection:
-        """Where it stands. Nobody moves it until the transaction ends. Its user may have been forgotten: then it is as one that is gone."""
+        """Lock a reconnection and return its state. If its user was forgotten, the state is `gone`."""
         row = (await connection.execute(self._lock, {"of": id_})).first()
         if row is None:
             return LockedReconnection(state=_R.GONE, is_open=False)
         return LockedReconnection(state=_R(row.state), is_open=row.closed_at is None)
 
     async def owe(self, connection: AsyncConnection, id_: int, clicked_at: datetime) -> None:
-        """MX or the bank failed a click of this moment."""
+        """Store that MX or the bank failed a click at this moment."""
         await connection.execute(self._owe, {"of": id_, "now": clicked_at})
 
     async def serve(self, connection: AsyncConnection, id_: int, *, moved_to: str | None) -> None:
-        """MX gave out a window for a click; ``moved_to``: the GUID that it answered with, if it is another."""
+        """Store that MX gave out a window for a click. ``moved_to``: the GUID of the answer, if it is another."""
         moved = (
             moved_to is not None and are_on(connection) and await connection.scalar(self._at, {"of": id_}) != moved_to
         )
@@ -90,31 +89,31 @@ class Clicked:
             record_about(connection, EventType.MOVED, (id_,))
 
     async def check_now(self, connection: AsyncConnection, member_guid: str, now: datetime) -> int:
-        """Check this member, or one that moved to this GUID, now, or 10 s after its last check; how many there are."""
+        """Make this member, or one that moved to this GUID, due for a check now, or 10 s after its last one; how many there are."""
         given = {"guid": member_guid, "now": now}
         return sum([int((await connection.execute(each, given)).rowcount) for each in self._check_now])
 
     async def tell(self, connection: AsyncConnection, owed_before: datetime, now: datetime) -> int:
-        """``remind`` ahead of its day: due is now what a click failed for before ``owed_before``, unless one was served since; how many."""
+        """``remind`` before its day: make reconnections due with a click that failed before ``owed_before`` and none served since; how many."""
         return int((await connection.execute(self._tell, {"owed_before": owed_before, "now": now})).rowcount)
 
 
 def noting(*, of: Any, now: Any, soon: Any) -> Any:
-    """A user pressed the button ``now``, so the member of the reconnection ``of`` is checked by ``soon``, as part of a statement."""
+    """A user pressed the button at ``now``: the member of the reconnection ``of`` is to be checked by ``soon``. Part of a statement."""
     return update(reconnections).where(r.id == of).values(clicked_at=now, next_check_at=_sooner(soon))
 
 
 def serving() -> Any:
-    """MX gave out a window for a click of a reconnection that is open, as part of a statement."""
+    """MX gave out a window for a click on an open reconnection. Part of a statement."""
     moved_to = func.coalesce(bindparam("now_at", type_=String()), r.moved_to)
     return update(reconnections).where(r.id == _ID, r.closed_at.is_(None)).values(owed_at=None, moved_to=moved_to)
 
 
 def _sooner(moment: ColumnElement[datetime]) -> ColumnElement[Any]:
-    """The next check, at this moment at the latest; what is closed has none.
+    """The next check, at this moment or earlier. A closed reconnection gets none.
 
-    What is leased or ready is not checked: fetch and deliver ask MX. The check is made if it is due again after that.
-    A notice has one if its date was reckoned: nobody else would tell us that the consent was renewed.
+    Leased and ready ones are not checked, since fetch and deliver ask MX. The check is made once they are due or notified again.
+    A notice gets a check only if its date was reckoned: nothing else would show that the consent was renewed.
     """
     sooner = case((r.next_check_at < moment, r.next_check_at), else_=moment)
     return case(

@@ -1,8 +1,8 @@
 """Closing reconnections: what else happens to their windows, messages and members, in the same transaction.
 
-A stage closes reconnections one by one, together with its other results: :meth:`Transitions.apply` writes them, and calls
-:meth:`Closing.finish`. A sweep closes all that satisfy a condition: :meth:`Closing.close`, which calls it too. Nothing else deletes the URIs
-of their windows, takes them out of their messages, or writes into ``members`` that a member is well.
+A stage closes reconnections one by one, together with its other results: :meth:`Transitions.apply` writes them and calls
+:meth:`Closing.finish`. A sweep closes all that satisfy a condition with :meth:`Closing.close`, which calls ``finish`` too. No other code
+deletes their URIs, removes them from their messages, or writes into ``members`` that a member is well.
 
 Pending messages that are about nothing else are cancelled by :meth:`Closing.close`. A click, a sync and a hint call ``cancel_about``
 themselves after ``apply``. The stages need not: deliver writes the state of its own message, and fetch and verify close no reconnection
@@ -51,10 +51,10 @@ class Closing:
         now: datetime,
         parameters: Mapping[str, object] | None = None,
     ) -> int:
-        """Close all reconnections that a sweep finds to be over; returns how many.
+        """Close all reconnections that satisfy ``where``; returns how many.
 
-        ``parameters``: those of ``where``, beside ``now``. ``where`` must leave only states of ``before``, and ``state`` one of ``after``. ``reopen_at``: when a sweep may open another
-        for the member; ``None``: at once, should it break again.
+        ``parameters``: those of ``where``, besides ``now``. ``where`` must select only states of ``before``, and ``state`` must be one of
+        ``after``. ``reopen_at``: when a sweep may open another for the member; ``None``: at once, if it breaks again.
         """
         for each in before:
             check("close", Mover.SWEEP, each, *after)
@@ -85,12 +85,12 @@ class Closing:
         well: Collection[Well] = (),
         now: datetime,
     ) -> None:
-        """What else happens to reconnections that close.
+        """Do what else belongs to closing reconnections.
 
-        - ``wiped``: their windows; so are those of reconnections that are requeued or get a fresh window, in the same statement.
-          Of those that ``closed`` the windows of clicks are wiped too.
-        - ``left_out``: messages (notification, reconnection) that go out without them.
-        - ``well``: what MX said of their members that are back.
+        - ``wiped``: reconnections whose windows are superseded: those that closed, were requeued, or get a fresh window.
+        - ``closed``: those of them that closed. Their clicks' windows are superseded too.
+        - ``left_out``: items (notification, reconnection) to remove from messages.
+        - ``well``: MX's answers about members that are back.
         """
         await self._windows.wipe(connection, wiped, now, closed=closed)
         await self._notifications.leave_out(connection, left_out)

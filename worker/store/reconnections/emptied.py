@@ -1,4 +1,4 @@
-"""What stays of a reconnection whose history was deleted: the row alone, because its ``reopen_at`` still keeps its member from being told anew."""
+"""Reconnections whose history was deleted. Only the row stays, because its ``reopen_at`` still prevents a new reconnection."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -26,7 +26,7 @@ class Emptied:
         )
 
     async def mark(self, connection: AsyncConnection, ids: Collection[int], now: datetime) -> None:
-        """No move: these have no windows, messages or clicks any more."""
+        """Not a move: mark these, whose windows, messages and clicks were deleted."""
         if ids:
             given = self._rows.encode({"id": id_} for id_ in sorted(ids))
             await connection.execute(self._mark, {"given": given, "now": now})

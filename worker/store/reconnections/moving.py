@@ -1,4 +1,4 @@
-"""A member that MX carries on under another GUID: its reconnections remember it, so that MX is asked for the new one."""
+"""Members that moved to another GUID at MX: their reconnections store it, so that MX is asked for the new one."""
 
 from collections.abc import Mapping
 
@@ -14,9 +14,9 @@ m, r = members.c, reconnections.c
 
 
 def known_guid() -> ColumnElement[str | None]:
-    """The GUID under which MX carries a member on, as far as its row or an earlier reconnection says; NULL: its own.
+    """The GUID that MX now uses for a member, by its row or an earlier reconnection; NULL: its own.
 
-    A sync or a hint writes it into the row; what a fetch, a check or a click learnt stands in the reconnection alone.
+    A sync or a hint writes it into the row. A fetch, a check or a click writes it only into the reconnection.
     """
     earlier = reconnections.alias("earlier").c
     last = select(earlier.moved_to).where(earlier.member_guid == m.member_guid, earlier.moved_to.is_not(None))
@@ -24,9 +24,9 @@ def known_guid() -> ColumnElement[str | None]:
 
 
 def older_row() -> ColumnElement[str | None]:
-    """The GUID of the user's row that is this same member, because MX carries that one on under this GUID; NULL: there is none.
+    """The GUID of another row of the user for the same member, which moved to this GUID; NULL if there is none.
 
-    The plain SQL is a join. PostgreSQL would read all members for it.
+    The plain SQL is a join, for which PostgreSQL would read all members.
     """
     older = members.alias("older").c
     found = select(older.member_guid).where(
@@ -39,7 +39,7 @@ def older_row() -> ColumnElement[str | None]:
 
 
 def is_double() -> ColumnElement[bool]:
-    """Whether another row of the user follows this member, under its old GUID."""
+    """Whether the user has another row for this member, under its old GUID."""
     return older_row().is_not(None)
 
 
@@ -58,7 +58,7 @@ class Moving:
         )
 
     async def note(self, connection: AsyncConnection, moves: Mapping[str, str]) -> None:
-        """No move between states: open reconnections of these members (by the old GUID) remember the new GUID."""
+        """Not a move between states: write the new GUID into open reconnections of these members (given by the old GUID)."""
         if moves:
             given = [{"member_guid": old, "moved_to": new} for old, new in sorted(moves.items())]
             moved = (await connection.execute(self._note, {"given": self._rows.encode(given)})).scalars()

@@ -1,6 +1,6 @@
 """Notices ahead of a token's expiry, in the database: opening them, and ending those that are over.
 
-The rule is that of ``policy/notices.py``. Without ``EXPIRY_NOTICE_DAYS`` nothing is opened, and what is open still ends.
+The rule is that of ``policy/notices.py``. Without ``EXPIRY_NOTICE_DAYS`` no notice is opened, and open ones end.
 """
 
 from collections.abc import Collection, Sequence
@@ -47,7 +47,7 @@ class Notices:
         self._now: ColumnElement[datetime] = bindparam("now", type_=Moment())
 
     def parameters(self, now: datetime) -> dict[str, object]:
-        """What the statements of :meth:`opening` and :meth:`counting` are given."""
+        """The parameters of the statements of :meth:`opening` and :meth:`counting`."""
         dates = dates_between(now, horizon(now, self.days), is_sqlite=self._rows.is_sqlite)
         return {"now": now, "window": float(self.days[0] * 86_400), **dates}
 
@@ -55,10 +55,11 @@ class Notices:
         return and_(m.token_expires_at.is_not(None), dated_between(m.token_expires_at, self._rows.is_sqlite))
 
     def _worth_one(self) -> ColumnElement[bool]:
-        """Well, and without a reconnection that is open, or of its user at rest or ended since its first notice was due.
+        """Whether a well member may get a notice: no reconnection of it prevents one.
 
-        Whoever came back this close to the old date, or was told and set aside, hears no more of that date. It is spoken of
-        again where the date itself was moved, or the row named another user meanwhile.
+        An open reconnection prevents it. So does one of the same user whose ``reopen_at`` lies ahead, or that ended after the first notice
+        day of this expiry: that user came back or was told already. A notice that ended because its date was moved, or because the row named
+        another user, does not prevent it.
         """
         first_day = later(normalised(m.token_expires_at), -bindparam("window", type_=Float()))
         ended = and_(r.closed_at > first_day, func.coalesce(r.outcome, "").not_in(("expiry_moved", USER_CHANGED)))
@@ -69,7 +70,7 @@ class Notices:
         return and_(well, ~in_the_way, ~is_double())
 
     def opening(self, these: ColumnElement[bool]) -> Any:
-        """Open a notice for each of these members whose token expires soon, and that is worth one."""
+        """Open a notice for each of these members whose token expires soon and that may get one."""
         values = {
             "member_guid": m.member_guid,
             "user_guid": m.user_guid,
@@ -95,9 +96,9 @@ class Notices:
         return select(func.count()).select_from(members).where(self._expires_soon(), self._worth_one())
 
     def over(self) -> tuple[ColumnElement[bool], ColumnElement[str], ColumnElement[str]]:
-        """Which notices are over, the state that each ends in, and its outcome: of members that broke, whose token was renewed, or whose date was moved otherwise.
+        """Which notices are over, the state in which each ends, and its outcome: the member broke, the token was renewed, or the date was moved.
 
-        A reckoned date that moves on says nothing of a renewal: verify ends the notice of a member that came back.
+        A reckoned date that moves ahead does not show a renewal. Verify ends the notice of a member that came back.
         """
         date, drift = date_that_counts(), DRIFT.total_seconds()
         cancelled, reconnected = ReconnectionState.CANCELLED, ReconnectionState.RECONNECTED

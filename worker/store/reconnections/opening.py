@@ -45,8 +45,9 @@ class Opening:
     def to_open(self) -> ColumnElement[bool]:
         """Whether to open one: the member is broken, none is open, and none that ended without success still blocks it (``reopen_at``).
 
-        A revocation later than that end lifts the block, and so does an expiry date later than it that has passed. A notice that ended
-        never blocks, nor does one of another user. A member is skipped if another row of the same user moved to its GUID: that row's reconnection covers it.
+        A revocation after that end lifts the block. So does an expiry date after that end that has passed. An ended notice never blocks, nor
+        does a reconnection of another user. A member is skipped if another row of the same user moved to its GUID: that row's reconnection
+        covers it.
         """
         revoked_at, never = normalised(m.token_revoked_at), literal(NEVER, Moment())
         newer = or_(
@@ -59,8 +60,8 @@ class Opening:
         return and_(is_broken(self._statuses, self._now), ~in_the_way, ~is_double())
 
     def opening(self, these: ColumnElement[bool]) -> Any:
-        """Open a reconnection for each of these members that is broken and has none. In the order of their GUIDs, so that two sweeps
-        at once do not wait for each other in a ring."""
+        """Open a reconnection for each of these members that :meth:`to_open` selects. They are sorted by GUID, so that two sweeps
+        at once cannot deadlock."""
         known = since(self._now)
         broken_since = case((and_(known.is_not(None), known < self._now), known), else_=self._now)
         speak_at = later(broken_since, bindparam("grace", type_=Float()))

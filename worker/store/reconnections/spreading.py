@@ -18,12 +18,12 @@ m, r = members.c, reconnections.c
 
 #: The outcome of a notice that waits for its own moment.
 SCHEDULED = "scheduled_notice"
-#: Notices that are decided on at once.
+#: Notices decided in one page.
 _PAGE = 10_000
 
 
 class Spreading:
-    """Its statements, in the transaction of the caller: of the one that opens notices, so that none leaves before it is decided on."""
+    """The statements of spreading. They run in the transaction that opens notices, so that none is sent before it is decided."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -54,7 +54,7 @@ class Spreading:
         )
 
     async def spread(self, connection: AsyncConnection, days: Sequence[int], now: datetime) -> int:
-        """Give each new notice of a wave a moment of its own; ``days`` is ``EXPIRY_NOTICE_DAYS``. How many were spread."""
+        """Give each new notice of a wave a moment of its own; ``days`` is ``EXPIRY_NOTICE_DAYS``. Returns how many were spread."""
         spread = 0
         counts: dict[date, dict[str | None, int]] = {}
         while found := (await connection.execute(self._undecided)).all():

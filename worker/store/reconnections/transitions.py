@@ -1,7 +1,7 @@
-"""Every move of a reconnection between two states, by its name in ``policy/states.py``.
+"""The moves of reconnections between states, by their names in ``policy/states.py``.
 
-What a stage settles is a list of changes (:mod:`~worker.store.reconnections.changes`); :meth:`Transitions.apply` writes them all in
-one UPDATE. The other methods are single set-based statements. All run in the transaction of the caller.
+A stage settles a list of changes (:mod:`~worker.store.reconnections.changes`), which :meth:`Transitions.apply` writes in one UPDATE. The
+other methods are single set-based statements. All run in the caller's transaction.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -91,10 +91,10 @@ class Transitions:
         left_out: Sequence[tuple[int, int]] = (),
         replaced: Collection[int] = (),
     ) -> set[int]:
-        """Write these changes in one statement, and what else happens; returns the ids of those that still stood where they begin.
+        """Write these changes in one statement, with their side effects; returns the ids that were still in the state where the change begins.
 
-        ``left_out``: items (notification, reconnection) that closed or were requeued, and that their message goes without.
-        ``replaced``: reconnections that stay, and whose window makes way for a fresh one.
+        ``left_out``: items (notification, reconnection) to remove from messages, because they closed or were requeued.
+        ``replaced``: reconnections that stay as they are, and whose window is replaced by a fresh one.
         """
         for name, before, after in {(change.name, change.before, change.after) for change in changes if change.name}:
             check(name, by, before, after)
@@ -112,7 +112,7 @@ class Transitions:
                     record(connection, change.name, change.after, (change.id,))
         await self._closing.finish(
             connection,
-            # One that closes may have windows of clicks, whether or not fetch stored one.
+            # A reconnection that closes may have windows of clicks, even if fetch stored none.
             wiped=[
                 *(each.id for each in changes if (each.wipes or each.after in ENDS) and each.id in made),
                 *replaced,
@@ -122,13 +122,13 @@ class Transitions:
             well=[change.well for change in changes if change.well is not None and change.id in made],
             now=now,
         )
-        # After their members are marked well.
+        # This must follow finish(), which marks their members well.
         over = [change.id for change in changes if change.after in ENDS and change.id in made]
         await self._changes.list_closed(connection, over)
         return made
 
     async def _moved(self, connection: AsyncConnection, changes: Sequence[Change]) -> list[int]:
-        """Those for which MX now answered with another GUID than before, if the application is told."""
+        """The reconnections for which MX answered with another GUID than before; empty if no events are written."""
         if not are_on(connection):
             return []
         given = [
@@ -139,14 +139,14 @@ class Transitions:
         return list((await connection.execute(self._moves, {"given": self._rows.encode(given)})).scalars())
 
     async def next_epoch(self, connection: AsyncConnection, ids: Collection[int]) -> None:
-        """No move: these get a fresh window of an epoch of its own; what was begun under the last epoch is discarded."""
+        """Not a move: raise the epoch of these for a fresh window; results under the last epoch are discarded."""
         if ids:
             await connection.execute(self._next_epoch, {"given": self._rows.encode({"id": id_} for id_ in ids)})
 
     async def remind(self, connection: AsyncConnection, now: datetime, *, messages: int) -> int:
-        """``remind``: who was told and is not back is due for the next reminder, of ``messages`` at most.
+        """``remind``: make told reconnections due for the next reminder, unless ``messages`` were sent.
 
-        A notice has dates of its own: where there is a next one it is due, and it ends with what it speaks of.
+        A notice has notice days instead of reminders: it is due at the next one, and is never given up.
         """
         check("remind", Mover.SWEEP, _R.NOTIFIED, _R.DUE)
         statement = (
@@ -159,7 +159,7 @@ class Transitions:
     async def reopen(
         self, connection: AsyncConnection, states: Collection[str], members: Collection[str] | None, now: datetime
     ) -> int:
-        """``reopen``: the latest ended reconnection of each member, unless another is open; its attempts start anew."""
+        """``reopen``: the latest ended reconnection of each member, unless another is open; ``attempts`` is set to 0."""
         for state in states:
             check("reopen", Mover.RETRY, _R(state), _R.DUE)
         other = reconnections.alias("other")
@@ -179,7 +179,7 @@ class Transitions:
                 next_attempt_at=now,
                 attempts=0,
                 lost_leases=0,
-                # The cadence begins again with the next step. Steps that a message had are never used again, sent or not.
+                # The cadence begins again at the next step. A step that a message had is never used again, sent or not.
                 step=r.step + 1,
                 base_step=r.step + 1,
                 first_notified_at=None,
@@ -190,19 +190,19 @@ class Transitions:
         )
         opened = (await connection.execute(statement)).all()
         record(connection, "reopen", _R.DUE, [row.id for row in opened])
-        # A sweep sees whether they are broken still.
+        # A sweep checks whether they are still broken.
         await self._changes.list(connection, [row.member_guid for row in opened])
         return len(opened)
 
     async def resend(self, connection: AsyncConnection, notification_ids: Collection[int]) -> None:
-        """``resend``: those behind notifications that are sent once more are ready."""
+        """``resend``: reconnections of notifications that are sent once more are ready."""
         check("resend", Mover.RETRY, _R.NOTIFIED, _R.READY)
         behind = select(link.reconnection_id).where(link.notification_id.in_(notification_ids))
         statement = (
             update(reconnections)
             .where(r.id.in_(behind), r.state == _R.NOTIFIED)
-            # The message is sent once more, so its step is counted once: the reminder after it keeps its day. Where another
-            # first message was to follow, none has been counted yet.
+            # The message is sent once more, but its step counts once, so that the next reminder keeps its day. If a follow-up was planned, no
+            # step was counted yet.
             .values(
                 state=_R.READY,
                 base_step=case((r.step > r.base_step, r.base_step + 1), else_=r.base_step),
@@ -212,10 +212,10 @@ class Transitions:
         await connection.execute(statement)
 
     async def give_back(self, connection: AsyncConnection, failed: Sequence[Mapping[str, Any]], now: datetime) -> None:
-        """``give_back``: MX served nobody, so these attempts (id, outcome, attempts) do not count, unless something happened since."""
+        """``give_back``: MX served nobody, so these attempts (id, outcome, attempts) do not count, unless the row changed since."""
         check("give_back", Mover.DELIVER, _R.EXHAUSTED, _R.DUE)
         given = self._rows.encode(failed)
-        # Those that are due still were never told to be exhausted.
+        # Only exhausted ones get an event: the application was told of the exhaustion. It was told nothing of those that are still due.
         exhausted = (
             set((await connection.execute(self._exhausted, {"given": given})).scalars())
             if are_on(connection)
@@ -223,18 +223,18 @@ class Transitions:
         )
         returned = (await connection.execute(self._give_back, {"given": given, "now": now})).all()
         record(connection, "give_back", _R.DUE, sorted(exhausted.intersection(row.id for row in returned)))
-        # A sweep sees whether they are broken still.
+        # A sweep checks whether they are still broken.
         await self._changes.list(connection, [row.member_guid for row in returned])
 
     async def revivable(self, connection: AsyncConnection, notification_ids: Sequence[int]) -> list[tuple[int, int]]:
-        """(notification, reconnection): messages that ended, and what still stands where they left it. Locked."""
+        """(notification, reconnection): ended messages, and their reconnections that did not change since. Locked."""
         if not notification_ids:
             return []
         given = self._rows.encode({"id": id_} for id_ in notification_ids)
         return [(row[0], row[1]) for row in await connection.execute(self._revivable, {"given": given})]
 
     async def restore_step(self, connection: AsyncConnection, steps: Sequence[Mapping[str, int]]) -> None:
-        """``restore_step``: the streak of refusals was our fault, so the message is pending again, and the step that it had used up is to come again.
+        """``restore_step``: a streak of refusals was our fault, so the message is pending again, and its step is taken back.
 
         ``base``: 1 if the message had used up no reminder, so that ``base_step`` had grown too; else 0.
         """
@@ -243,7 +243,7 @@ class Transitions:
             await connection.execute(self._restore_step, {"given": self._rows.encode(steps)})
 
     async def spread(self, connection: AsyncConnection, places: Mapping[int, datetime], now: datetime) -> None:
-        """No move: after an outage those that were held are due one after another."""
+        """Not a move: after an outage the held reconnections are due one after another."""
         if places:
             given = self._rows.encode({"id": id_, "at": at} for id_, at in places.items())
             await connection.execute(self._spread, {"given": given, "now": now})
@@ -251,7 +251,7 @@ class Transitions:
     async def no_longer_deferred(
         self, connection: AsyncConnection, member_guid: str, outcome: str, now: datetime
     ) -> None:
-        """No move: a reconnection that was deferred with this outcome is due at once."""
+        """Not a move: a reconnection that was deferred with this outcome is due at once."""
         statement = (
             update(reconnections)
             .where(r.member_guid == member_guid, r.state == state_literal(_R.DUE), r.outcome == outcome)
@@ -262,12 +262,12 @@ class Transitions:
     async def allow_reopening(
         self, connection: AsyncConnection, *where: Any, now: datetime, parameters: Mapping[str, object]
     ) -> None:
-        """No move: ended reconnections no longer stand in the way of a new break."""
+        """Not a move: clear ``reopen_at`` of ended reconnections, so that a new break opens another."""
         statement = update(reconnections).where(r.reopen_at.is_not(None), *where).values(reopen_at=None)
         await connection.execute(statement, {"now": now, **parameters})
 
     async def know_again(self, connection: AsyncConnection, ids: Collection[int]) -> None:
-        """No move: MX gives the members of these again, which ended as `gone`. A sweep opens another for each that is broken."""
+        """Not a move: MX knows the members of these, which ended as `gone`, again. A sweep opens another for each broken one."""
         if ids:
             given = self._rows.encode({"id": id_} for id_ in sorted(ids))
             guids = (await connection.execute(self._know_again, {"given": given})).scalars()
@@ -275,7 +275,7 @@ class Transitions:
 
 
 def rests_as_gone() -> ColumnElement[bool]:
-    """Whether it ended because MX answered 404, and still keeps its member from another one. One whose row was deleted does not rest."""
+    """Whether it ended because MX answered 404, and still prevents another for its member. After a deleted row it does not."""
     return and_(r.state == state_literal(_R.GONE), r.reopen_at.is_not(None))
 
 
@@ -287,7 +287,7 @@ def told_and_due() -> Any:
 def _give_back(rows: Rows) -> Any:
     given = rows.table("given", {"id": BigInteger(), "outcome": Text(), "attempts": Integer()}).c
     other = reconnections.alias("other")
-    # An exhausted one still stands at the step of the message that it was left out of. A due one was moved past that step already.
+    # An exhausted one is still at the step of the message that it was left out of. A due one was moved past that step already.
     ended = case((r.state == state_literal("exhausted"), 1), else_=0)
     open_again = exists().where(other.c.member_guid == r.member_guid, other.c.closed_at.is_(None), other.c.id != r.id)
     return (
@@ -313,7 +313,7 @@ def _give_back(rows: Rows) -> Any:
 
 
 def _revivable(rows: Rows) -> Any:
-    """Ended messages, and the reconnections that still stand where the message left them: nothing else was begun for the user."""
+    """Ended messages, and their reconnections that did not change since, if nothing else was begun for the user."""
     ids = rows.table("given", {"id": BigInteger()})
     other, held = notifications.alias("other"), reconnections.alias("held")
     window = exists().where(windows.c.id == link.window_id, windows.c.superseded_at.is_(None))

@@ -1,1 +1,1 @@
-"""What every table owner builds on: the engine and its transactions, the tables, their types, and rows as parameters."""
+"""The base of all owners of tables: the engine and its transactions, the tables, their types, and rows as parameters."""

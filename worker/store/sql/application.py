@@ -1,9 +1,9 @@
 """Columns that applications write: types that read any value a column can hold.
 
-SQLite keeps any kind of value in any column, and PostgreSQL moments that Python has no form for. So SQL reads these columns, in
-every ``SELECT`` by itself (``column_expression``), and where a statement compares them by the functions below. What comes out is
-the value in the form of ``policy/columns.py`` and ``policy/moments.py``, or NULL: for nothing, for blank text, and for what is
-:class:`unreadable`. No value of one row can make a statement fail that is about others.
+SQLite stores any kind of value in any column, and PostgreSQL stores moments that Python cannot represent. So these columns are converted in
+SQL: automatically in every ``SELECT`` (``column_expression``), and by the functions below where a statement compares them. The result is
+the value in the form of ``policy/columns.py`` and ``policy/moments.py``, or NULL for NULL, for blank text, and for an :class:`unreadable`
+value. So a value in one row cannot make a statement about other rows fail.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ _LONGEST_GUID = 128
 
 
 class plain_text(FunctionElement[str]):  # noqa: N801 - reads as the SQL function it is
-    """Text without the space around it, no longer than its column's type allows; NULL for blank text, and what is no text."""
+    """Text without the space around it, no longer than its column's type allows; NULL for blank text and for other values than text."""
 
     type: TypeEngine[str] = String()
     inherit_cache = True
@@ -58,9 +58,9 @@ class _StatusName(TypeDecorator[str]):
 
 
 class status_text(plain_text):  # noqa: N801
-    """A status as written, in upper case; ``policy.columns.statuses_as_written`` gives what to compare it with.
+    """A status as written, in upper case; ``policy.columns.statuses_as_written`` gives the values to compare it with.
 
-    What comes out of a ``SELECT`` is its name.
+    A ``SELECT`` of the column returns the name of the status.
     """
 
     type = _StatusName()
@@ -78,7 +78,7 @@ def _status_text_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
 
 
 class device_kind(plain_text):  # noqa: N801
-    """The push service that a device's kind means; NULL where it means none."""
+    """The push service that a device's kind means; NULL if it means none."""
 
     inherit_cache = True
 
@@ -98,7 +98,7 @@ def _device_kind_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
 
 
 class truth(FunctionElement[bool]):  # noqa: N801
-    """Yes, no, or NULL for neither."""
+    """True, false, or NULL for neither."""
 
     type = Boolean()
     inherit_cache = True
@@ -137,7 +137,7 @@ def _whole_number_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
 
 
 class is_set(FunctionElement[bool]):  # noqa: N801
-    """Whether a column holds anything at all; blank text is nothing."""
+    """Whether a column holds a value, readable or not; blank text does not count."""
 
     type = Boolean()
     inherit_cache = True
@@ -166,7 +166,7 @@ def _unreadable(element: Any, compiler: Any, **kw: Any) -> str:
     column = element.clauses.clauses[0]
     if isinstance(column.type, Moment):
         return f"coalesce({compiler.process(column, **kw)} < TIMESTAMPTZ '{as_text(FIRST)}+00', false)"
-    return "false"  # PostgreSQL's own types see to the others
+    return "false"  # in PostgreSQL the types of other columns allow no unreadable value
 
 
 @compiles(unreadable, "sqlite")
@@ -177,7 +177,7 @@ def _unreadable_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
 
 
 class is_guid(FunctionElement[bool]):  # noqa: N801
-    """Whether a column holds what may be a GUID of MX: printable ASCII. The other rules MX's client keeps."""
+    """Whether a column may hold a GUID of MX: printable ASCII. The client of MX checks the other rules."""
 
     type = Boolean()
     inherit_cache = True
@@ -207,7 +207,7 @@ class ApplicationMoment(Moment):
 
 
 class ApplicationText(TypeDecorator[str]):
-    """Text that an application writes; of any length where none is given."""
+    """Text that an application writes; of any length if none is given."""
 
     impl = String
     cache_ok = True

@@ -1,7 +1,7 @@
-"""The connection to the database: one engine per process, short transactions, and what its failures mean.
+"""The connection to the database: one engine per process, and short transactions.
 
-A transaction is never open over a network call. One that fails because the database went away is run again as a whole; it is
-a function for that reason.
+A transaction is never open during a network call. If it fails because the database is away, it is run again as a whole. That is why it is
+passed as a function.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ from worker.store.sql.rows import rows_of
 T = TypeVar("T")
 Store = TypeVar("Store")
 
-#: How long a transaction is tried again while the database is away: a restart takes seconds; longer is the sweep's business.
+#: How long a transaction is retried while the database is away. A restart takes seconds; after a longer absence a sweep recovers the work.
 RETRY_SECONDS = 15.0
 
 _SQLITE_BUSY_SECONDS = 30
 
-#: libpq's options of TCP: a host that is gone without a word is noticed within a minute, and a statement to it fails. Linux' own defaults are
-#: 15 minutes for what was sent, and two hours for an answer that never comes.
+#: libpq's TCP options: if a host disappears silently, this is noticed within a minute, and the statement fails. Linux's defaults are 15
+#: minutes for data that was sent, and two hours for an answer that never comes.
 _TCP = {"tcp_user_timeout": 30_000, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 
 
@@ -59,7 +59,7 @@ def open_engine(settings: Settings, *, pool_size: int = 5) -> AsyncEngine:
         hide_parameters=True,
         pool_size=pool_size,
         max_overflow=0,
-        # No ping before each transaction: one that meets a dead connection is run again as a whole, see Database.transaction.
+        # No ping before each transaction: on a dead connection the transaction is run again as a whole, see Database.transaction.
         connect_args={
             **{name: value for name, value in _TCP.items() if name not in url.query},
             "connect_timeout": 5,
@@ -96,7 +96,7 @@ def open_sync_engine(settings: Settings) -> Engine:
 
 
 async def _connect_sqlite(*args: Any, **options: Any) -> aiosqlite.Connection:
-    """Where the file cannot be opened, wait for the connection's thread: it would answer to an event loop that a command closed."""
+    """If the file cannot be opened, wait for the connection's thread. Otherwise it might answer to an event loop that is closed already."""
     connection = aiosqlite.connect(*args, **options)
     connection._thread.daemon = True  # noqa: SLF001 - as SQLAlchemy's own creator does
     try:
@@ -112,12 +112,12 @@ def _prepare_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None
-        # An application may have stored what is no UTF-8: that is one row's matter, and must not fail a statement about many.
+        # An application may have stored text that is not UTF-8. It must not make a statement about many rows fail.
         getattr(connection, "driver_connection", connection).text_factory = _replacing
         connection.create_function(READ_MOMENT, 1, read_moment_sqlite, deterministic=True)
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {_SQLITE_BUSY_SECONDS * 1000}")
-        with suppress(Exception):  # a file that cannot be written says so at the first write, in one line
+        with suppress(Exception):  # a file that cannot be written is reported at the first write, in one line
             cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.close()
@@ -132,35 +132,35 @@ def _replacing(text: bytes) -> str:
 
 
 def _demand_utf8(engine: Engine) -> None:
-    """Refuse a database in another encoding before anything is read from it: of SQL_ASCII the driver makes bytes, not text."""
+    """Refuse a database in another encoding before anything is read from it: with SQL_ASCII the driver returns bytes, not text."""
 
-    @event.listens_for(engine, "connect", insert=True)  # before SQLAlchemy's own first look at the server
+    @event.listens_for(engine, "connect", insert=True)  # before SQLAlchemy's own first queries to the server
     def _connect(connection: Any, _record: object) -> None:
         driver = getattr(connection, "driver_connection", connection)
         encoding = driver.info.parameter_status("server_encoding")
-        if encoding not in {None, "UTF8"}:  # a pooler may not say
+        if encoding not in {None, "UTF8"}:  # a pooler may not report it
             raise wrong_encoding(encoding, engine.url)
 
 
-#: In UTC, so that moments come as ``Moment`` promises them. The scan settings: see :func:`_prepare_postgresql`.
+#: In UTC, as ``Moment`` expects the moments. The scan settings: see :func:`_prepare_postgresql`.
 _BEGIN = "BEGIN; SET LOCAL TIME ZONE 'UTC'; SET LOCAL enable_bitmapscan = off"
 #: The option of a connection whose statements are transactions of their own.
 _APART = "reconnect_apart"
 
 
 def _prepare_postgresql(engine: Engine) -> None:
-    """Every transaction brings its settings along, in the same round trip as its BEGIN, and they end with it.
+    """Make every transaction send its settings in the same round trip as BEGIN. They end with the transaction.
 
-    A pooler such as PgBouncer lends one server connection to several clients in turn. What is set for a session would then reach
-    other clients' statements, and be missing from ours.
+    A pooler such as PgBouncer lends one server connection to several clients in turn. So session settings would affect other clients'
+    statements, and be missing for ours.
 
-    Right after a sweep opened many rows PostgreSQL does not know yet that they are many. A claim reads an index from its front and
-    stops; by a bitmap PostgreSQL would fetch all of them, sort them, and take the first few: 90 ms instead of 2 with 100,000 due.
+    **No bitmap scans.** Right after a sweep opened many rows, the statistics do not show them yet. A claim reads an index from its front and
+    stops. With a bitmap PostgreSQL would fetch all rows, sort them and take the first few: 90 ms instead of 2 with 100,000 due.
 
-    A plan that PostgreSQL made for a statement while the table was small, and kept, goes through the whole table for each row of a
-    batch: 4 s instead of 5 ms with 4,000 due. So no statement is prepared: each is planned anew, for 0.3 ms. (``plan_cache_mode``
-    would do that for prepared ones too, and for the check of every foreign key of every row besides: a third of all that a member
-    costs PostgreSQL.) A pooler need not know prepared statements either.
+    **No prepared statements.** A plan that PostgreSQL made and kept while the table was small reads the whole table for each row of a batch:
+    4 s instead of 5 ms with 4,000 due. So each statement is planned again, which takes 0.3 ms. (``plan_cache_mode`` would do the same for
+    prepared statements, but also for each check of a foreign key: a third of PostgreSQL's whole cost of a member.) Also, a pooler need not
+    support prepared statements.
     """
 
     @event.listens_for(engine, "begin")
@@ -180,14 +180,14 @@ class Database:
         self._outbox = self.rows.part(Outbox)
         #: Whether transactions write events.
         self.keeps_events = bool(engine.get_execution_options().get(_EVENTS))
-        #: Transactions that run, or wait for a connection.
+        #: The number of transactions that run or wait for a connection.
         self.in_hand = 0
         #: Called after a commit that wrote events.
         self.on_events: Callable[[], None] = lambda: None
         self._stores: dict[Any, Any] = {}
 
     def store(self, kind: Callable[..., Store], **given: Hashable) -> Store:
-        """The one ``kind(database, **given)``. Its statements are made once a process: making them costs more than a small run."""
+        """``kind(database, **given)``, made only once per process: making its statements costs more than running them a few times."""
         key = (kind, *given.items())
         if key not in self._stores:
             self._stores[key] = kind(self, **given)
@@ -195,19 +195,19 @@ class Database:
         return found
 
     async def transaction(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Run ``work`` in one transaction, write the events of what it did, and commit; again from the start while the database is away.
+        """Run ``work`` in one transaction, write its events, and commit. While the database is away, all of it is repeated.
 
-        Raises :class:`DatabaseUnavailable` when it stays away, :class:`SchemaMismatch` when tables or columns are missing.
+        Raises :class:`DatabaseUnavailable` if it stays away, :class:`SchemaMismatch` if tables or columns are missing.
         """
         told = False
 
         async def begun(connection: AsyncConnection) -> T:
             nonlocal told
             if not self.rows.is_sqlite:
-                await send(connection, _BEGIN)  # cheaper than by the event, which serves whoever uses the engine itself
+                await send(connection, _BEGIN)  # cheaper than by the event, which serves other users of the engine
             self._outbox.open(connection, are_kept=self.keeps_events)
             result = await work(connection)
-            # Also of a commit whose answer was lost: run again, nothing is left to tell.
+            # `told` stays true if the answer to a commit was lost: the second run then has no events to write.
             told |= self.keeps_events and await self._outbox.write(connection)
             return result
 
@@ -219,9 +219,9 @@ class Database:
     async def apart(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """As :meth:`transaction`, for reads and for a single write: on PostgreSQL each statement is a transaction of its own.
 
-        That saves the round trips of BEGIN and COMMIT: two of three where a page or a click waits for one statement. The settings of
-        :data:`_BEGIN` do not hold: moments may come in another zone than UTC (as the same moment), and bitmaps may be used. What
-        tells an event needs a transaction, so it may not be done here.
+        That saves the round trips of BEGIN and COMMIT, two of three if a page or a click waits for one statement. The settings of
+        :data:`_BEGIN` do not apply: moments may come in another zone than UTC (as the same moment), and bitmaps may be used. A write that
+        causes an event needs a transaction, so it must not be made here.
         """
 
         async def begun(connection: AsyncConnection) -> T:
@@ -238,7 +238,7 @@ class Database:
             except Exception as error:
                 if not passes(error):
                     raise
-            # Only now: tenacity's own work costs as much as a short transaction.
+            # Only after a failure, since tenacity's own work costs as much as a short transaction.
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception(passes),
                 stop=stop_after_delay(self._retry_seconds),

@@ -1,7 +1,7 @@
-"""What a failure of the database means, in one line that says what to do: by SQLSTATE where there is one, else by the text.
+"""Failures of the database, each with one line that tells what to do: by SQLSTATE if there is one, else by the text.
 
-A connection that PostgreSQL refuses has no SQLSTATE, and SQLite has none at all; their texts are looked through for signs. No text is
-passed on: it may quote a statement's parameters.
+A connection that PostgreSQL refuses has no SQLSTATE, and SQLite never has one. Their texts are searched for signs. No text is passed on,
+since it may quote a statement's parameters.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from worker.errors import DatabaseUnavailable, SchemaMismatch
 
 
 class Meaning(NamedTuple):
-    """What is wrong, and whether it may be over in a moment, so that the transaction is worth another try."""
+    """What is wrong, and whether it may be over soon, so that the transaction is retried."""
 
     says: str
     passes: bool = False
@@ -39,7 +39,7 @@ _TOO_MANY = Meaning(
 _OURS = Meaning("a table of ours is there already and is not ours; give this worker a schema or database of its own")
 _AWAY = Meaning("it is starting or stopping", passes=True)
 
-#: By SQLSTATE (PostgreSQL, "Appendix A"), or by the class that its first two characters are.
+#: By SQLSTATE (PostgreSQL, "Appendix A"), or by its class, the first two characters.
 _STATES = {
     "42P01": _SCHEMA,
     "42703": _SCHEMA,
@@ -73,7 +73,7 @@ _STATES = {
     "P0": Meaning("a trigger of yours refuses what was written"),
 }
 
-#: By a sign in the text, in lower case; the first that is found.
+#: By a sign in the text, in lower case; the first one found counts.
 _SIGNS = {
     "readonly": Meaning("it is read-only; give this user the right to write the file and its folder"),
     "read-only": _READ_ONLY,
@@ -131,7 +131,7 @@ def as_worker_error(error: BaseException | None, url: URL) -> DatabaseUnavailabl
 
 
 def where(url: URL) -> str:
-    """The database by its file or host; ``DATABASE_URL`` was read by a grammar that takes no piece of a password for a host."""
+    """The database's file or host. The parser of ``DATABASE_URL`` never takes a part of a password for a host."""
     if url.get_backend_name() == "sqlite":
         return f"SQLite file {Path(url.database or '').name}"
     host = url.host or url.query.get("host")
@@ -139,14 +139,14 @@ def where(url: URL) -> str:
 
 
 def wrong_encoding(encoding: str, url: URL) -> DatabaseUnavailable:
-    """What is to be said of a database that cannot hold every name there is."""
+    """The error for a database whose encoding cannot hold all characters."""
     return DatabaseUnavailable(
         f"database: {where(url)}: its encoding is {encoding[:20]} and has to be UTF8, or names outside it are lost: {_UTF8}"
     )
 
 
 def passes(error: BaseException) -> bool:
-    """Whether it may be over in a moment: a restart, a dropped connection, a deadlock's victim; not a full or read-only disk."""
+    """Whether the failure may be over soon: a restart, a dropped connection, a deadlock; not a full or read-only disk."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     if isinstance(error, OperationalError | InterfaceError):

@@ -1,6 +1,7 @@
 """Statements that a user waits for: SQLAlchemy makes their text once, and psycopg alone sends them.
 
-SQLAlchemy's work around one execution takes about as much CPU as psycopg's, with the wait for the answer. Where a statement is about hundreds of rows that does not matter. On SQLite they are executed as all others are.
+SQLAlchemy adds about as much CPU time to one execution as psycopg needs for it, including the wait for the answer. For a statement about
+hundreds of rows that does not matter. On SQLite these statements are executed like all others.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ class FastStatement:
             self._constants = {name: bind.value for bind, name in compiled.bind_names.items() if not bind.required}
 
     async def rows(self, connection: AsyncConnection, given: Mapping[str, Any]) -> Sequence[Any]:
-        """Its rows, columns as attributes; ``given``: its parameters. Raises what SQLAlchemy raises."""
+        """The rows, with columns as attributes; ``given``: the parameters. Raises the exceptions that SQLAlchemy raises."""
         if not self._text:
             return (await connection.execute(self._statement, given)).all()
         return await send(connection, self._text, {**self._constants, **given})
@@ -49,7 +50,7 @@ async def send(connection: AsyncConnection, text: str, given: Mapping[str, Any] 
         await cursor.execute(text, given)
         return [] if cursor.description is None else await cursor.fetchall()
     except asyncio.CancelledError:
-        await connection.invalidate()  # as SQLAlchemy does: nobody knows what is still under way on it
+        await connection.invalidate()  # as SQLAlchemy does: a statement may still be running on it
         raise
     except psycopg.Error as error:
         if driver.closed:

@@ -1,8 +1,8 @@
 """Time in the database: UTC and aware everywhere, and the database's own clock for leases.
 
 PostgreSQL keeps ``timestamptz``. SQLite has no such type: moments are text, ``YYYY-MM-DD HH:MM:SS.ffffff`` in UTC, which sorts
-as time does. What an application wrote is read by :class:`normalised` alone, in every statement: on SQLite that is the grammar of
-``policy/moments.py``, a function of every connection (``store/sql/database.py``), and on PostgreSQL the same range of dates.
+as time does. Moments that an application wrote are always read by :class:`normalised`. On SQLite it uses the grammar of
+``policy/moments.py``, as a function of each connection (``store/sql/database.py``); on PostgreSQL it applies the same range of dates.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -30,7 +30,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from worker.policy import moments
 from worker.policy.moments import BLANKS, FAR, FIRST, read_moment
 
-#: Later than any plan: an ended reconnection that must not be opened again by itself carries it.
+#: Later than any plan: the ``reopen_at`` of an ended reconnection after which a sweep must not open another.
 NEVER = moments.NEVER
 
 #: The SQLite function that reads a text by the grammar.
@@ -38,7 +38,7 @@ READ_MOMENT = "reconnect_moment"
 #: White space around a value, as SQLite writes it.
 SQLITE_BLANKS = f"' ' || char({', '.join(str(ord(blank)) for blank in BLANKS if blank != ' ')})"
 
-#: SQLite counts milliseconds; zeros make it the form of :func:`as_text`, with which it is compared.
+#: SQLite gives milliseconds; the zeros make the form of :func:`as_text`, so that both can be compared.
 _SQLITE_FORMAT = "%Y-%m-%d %H:%M:%f000"
 
 
@@ -48,7 +48,7 @@ def as_text(moment: datetime) -> str:
 
 
 class Moment(TypeDecorator[datetime]):
-    """A point in time. Refuses naive values, gives aware ones."""
+    """A point in time. Refuses naive values, returns aware ones."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -64,7 +64,7 @@ class Moment(TypeDecorator[datetime]):
         return as_text(value) if dialect.name == "sqlite" else value
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
-        """PostgreSQL's moments come as they should be: its sessions are set to UTC (``store/sql/database.py``)."""
+        """No conversion for PostgreSQL: its transactions are set to UTC (``store/sql/database.py``)."""
         return super().result_processor(dialect, coltype) if dialect.name == "sqlite" else None
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
@@ -78,7 +78,7 @@ class Moment(TypeDecorator[datetime]):
 
 
 class database_now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
-    """The database's clock, so many seconds from now."""
+    """The moment by the database's clock, plus so many seconds."""
 
     type = Moment()
     inherit_cache = True
@@ -114,8 +114,8 @@ def _normalised(element: Any, compiler: Any, **kw: Any) -> str:
 @compiles(normalised, "sqlite")
 def _normalised_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
     column = compiler.process(element.clauses, **kw)
-    # The usual forms in UTC to the second, by SQLite's own function: made to add, it gives back what it was given only if that is a date. The
-    # others cost five times as much, which counts where every row is read.
+    # The usual forms, in UTC and without fractions, are read by SQLite's own function. With '+0 days' it returns its argument unchanged only
+    # if that is a valid date. Other forms cost five times as much, which matters where every row is read.
     second = f"replace(substr({column}, 1, 19), 'T', ' ')"
     usual = f"substr({column}, 20) IN ('', 'Z', '+00:00') AND datetime({second}, '+0 days') = {second} AND instr({column}, char(0)) = 0"
     usual = f"{column} >= '{FIRST.year}' AND {column} < '{FAR.year}' AND {usual}"
@@ -150,13 +150,13 @@ def _has_passed_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
     column, now = element.clauses
     text, moment = compiler.process(column, **kw), compiler.process(now, **kw)
     read = compiler.process(normalised(column), **kw)
-    # Most dates lie ahead and begin with the day. Their text says so without the function: no offset is as long as two days.
+    # Most dates lie ahead and begin with the day. For these a comparison of text is enough: no offset is as long as two days.
     ahead = f"{text} > date({moment}, '+2 days') AND {text} GLOB '[0-9][0-9][0-9][0-9]-*'"
     return f"CASE WHEN {ahead} THEN 0 ELSE coalesce({read} <= {moment}, 0) END"
 
 
 class seconds_between(FunctionElement[float]):  # noqa: N801
-    """How long after the first moment the second is, in seconds."""
+    """The seconds from the first moment to the second."""
 
     type = Float()
     inherit_cache = True
@@ -175,7 +175,7 @@ def _between_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
 
 
 class later(FunctionElement[datetime]):  # noqa: N801
-    """A moment, so many seconds on."""
+    """A moment plus so many seconds."""
 
     type = Moment()
     inherit_cache = True
@@ -197,16 +197,16 @@ def _later_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
 
 
 def dated_between(column: ColumnElement[Any], is_sqlite: bool) -> ColumnElement[bool]:
-    """Whether a moment in a column that applications write lies after ``lower`` and not after ``upper``, which :func:`dates_between` gives.
+    """Whether a moment in a column that applications write is after ``lower`` and not after ``upper`` (:func:`dates_between`).
 
-    The index of the column is read between the two. On SQLite moments are text there, in any zone: the day alone, with a day more on
-    either side, finds the stretches of the index. There are four: days with dashes, days without, and what begins with no digit, such as a space.
+    The index of the column is read between the two. On SQLite the moments are text, in any zone. So four ranges of the index are read: days
+    with dashes and days without, each with a day more on either side, and texts that do not begin with a digit, such as a space.
     """
     lower, upper = (bindparam(name, type_=Moment()) for name in ("lower", "upper"))
     if not is_sqlite:
         column = type_coerce(column, Moment())
         return and_(column > lower, column <= upper)
-    unread = type_coerce(column, Text())  # an application's own form of a moment must compare with itself
+    unread = type_coerce(column, Text())  # the text as the application wrote it
     near = [
         and_(unread >= bindparam(f"from_{form}", type_=Text()), unread < bindparam(f"to_{form}", type_=Text()))
         for form in ("day", "digits")

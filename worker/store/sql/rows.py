@@ -30,7 +30,7 @@ class Rows:
         self._parts: dict[Any, Any] = {}
 
     def part(self, kind: Callable[..., Part], **given: Hashable) -> Part:
-        """The one ``kind(rows, **given)`` of this dialect. It holds statements alone, which cost more to make than to run."""
+        """``kind(rows, **given)``, made only once for this dialect. It holds only statements, which cost more to make than to run."""
         key = (kind, *given.items())
         if key not in self._parts:
             self._parts[key] = kind(self, **given)
@@ -53,9 +53,9 @@ class Rows:
         return values.render_derived(name, with_types=True)
 
     def among(self, column: ColumnElement[Any], few: SelectBase) -> ColumnElement[bool]:
-        """Whether a column is among the few values of a query, so that its index is used.
+        """Whether a column is among the few values of a query, in a form for which its index is used.
 
-        PostgreSQL cannot know that a claim's rows are few, and would read the whole table for ``IN``; an array it takes for short.
+        PostgreSQL cannot know that a claim has few rows, and would read the whole table for ``IN``. It assumes that an array is short.
         """
         if self.is_sqlite:
             return column.in_(few)
@@ -63,14 +63,14 @@ class Rows:
 
     def encode(self, rows: Iterable[Mapping[str, Any]]) -> str:
         """Rows as the text that :meth:`table` reads."""
-        if self.is_sqlite:  # whose moments have a form of their own
+        if self.is_sqlite:  # moments have another form there
             return json.dumps(list(rows), default=_moment, ensure_ascii=False, separators=(",", ":"))
         return msgspec.json.encode(list(rows)).decode()
 
 
 @cache
 def rows_of(*, is_sqlite: bool) -> Rows:
-    """The row sets of a dialect, and all that was made of them: the same for every database of a process."""
+    """The row sets of a dialect, with the parts made of them; shared by all databases of a process."""
     return Rows(is_sqlite=is_sqlite)
 
 

@@ -1,4 +1,4 @@
-"""Bringing the database to the newest schema, and telling whether it is there."""
+"""Migrating the database to the newest schema, and comparing its revision with the newest one."""
 
 from pathlib import Path
 
@@ -26,9 +26,9 @@ def _config() -> Config:
 
 
 def migrate(settings: Settings) -> tuple[str | None, str | None]:
-    """Bring the database to the newest schema in one transaction; returns the revisions before and after.
+    """Migrate the database to the newest schema in one transaction; returns the revisions before and after.
 
-    Raises :class:`SchemaMismatch` where the database is at a revision that this version does not know.
+    Raises :class:`SchemaMismatch` if the database is at a revision that this version does not know.
     """
     engine = open_sync_engine(settings)
     config = _config()

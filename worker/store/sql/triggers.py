@@ -1,26 +1,26 @@
-"""The triggers that list a member as changed, whoever writes ``members`` and however.
+"""The triggers that list a member as changed, for every write to ``members``.
 
-A sweep visits the members on the list ``changed_members``, and no others (``store/changes.py``). A member is listed by a write after which
-the rule may give another answer: a column that the rule reads has another value, and the row can be broken, or could before. A
-member that is inserted is listed as well if it ever had a reconnection: it was deleted, and is back. ``TRUNCATE`` lists
-:data:`EVERYTHING`. A column that the rule does not read lists nobody, and neither does a write that changes nothing.
+A sweep visits only members on the list ``changed_members`` (``store/changes.py``). A write lists a member if the rule may give another
+result after it: a column that the rule reads has another value, and the row may be broken, or might have been before. An inserted member is
+also listed if it ever had a reconnection: the row was deleted before. ``TRUNCATE`` lists :data:`EVERYTHING`. A write that changes no column
+that the rule reads lists nothing.
 
-A token that expires in a month lists nobody either: a sweep finds it when the moment comes. On PostgreSQL a date counts up to a day after the
-marks of ``sweep_marks``, up to which sweeps have listed what fell due. The day is for transactions that are open while a sweep moves the
-marks. On SQLite, where dates are text in many forms, every date counts.
+A write of an expiry in a month lists nothing either: a sweep finds the member when the moment comes. On PostgreSQL dates count up to a day
+after the marks in ``sweep_marks``, up to which sweeps have listed members. The day covers transactions that are open while a sweep moves
+the marks. On SQLite dates are text in many forms, so every date counts.
 
-Listing one twice, or one that need not be visited, does nothing.
+It does no harm to list a member twice, or one that need not be visited.
 
-PostgreSQL: one trigger a statement, over its transition tables, so that a bulk update pays once. No writer waits for a sweep, nor a sweep
+PostgreSQL: triggers run once per statement, over its transition tables, so that a bulk update is cheap. No writer waits for a sweep, nor a sweep
 for a writer. If the member is listed already, the writer locks that entry. A sweep skips locked entries, so the entry stays until the
 writer's transaction ends. If the lock is not free, the writer adds another entry. It also adds one above READ COMMITTED, where locking an
 entry that a sweep has deleted would make the write fail.
 
-The functions run with their owner's rights: an application needs none on our tables. They forbid joins by nested loops and whole reads of
-tables, because a plan is made by the first statement of a session: one that is good for one row takes hours for a hundred thousand. And
-they join and sort a bulk update in memory.
+The functions run with their owner's rights, so an application needs no rights on our tables. They disable nested loops and sequential
+scans: a session keeps the plan of its first statement, and a plan that is good for one row takes hours for a hundred thousand. They have
+memory to join and sort a bulk update.
 
-SQLite: a trigger a row. It has one writer at a time, so an entry is simply there or not.
+SQLite: triggers run for each row. There is one writer at a time, so an entry needs no locks.
 """
 
 # ruff: noqa: S608 - no text of anybody else goes into these statements
@@ -31,13 +31,13 @@ from collections.abc import Iterator
 EVERYTHING = ""
 #: The columns of ``members`` that the rule reads, beside its key.
 READ = ("user_guid", "connection_status", "is_oauth", "error_code", "token_expires_at", "token_revoked_at")
-#: Set to ``1`` by an update of ours that lists nobody (PostgreSQL), because it lists by itself who is to be visited. The trigger sets it back:
-#: the next update of the same transaction lists its members.
+#: A setting (PostgreSQL) that an update of ours sets to ``1`` so that the trigger lists no member: the caller lists members itself. The
+#: trigger resets it, so that the next update in the same transaction lists its members.
 OWN = "reconnect.own"
 
 
 def _may_matter(row: str, until: str | None) -> str:
-    """Whether the rule may find this row broken, or worth a notice, by ``until``; without it, ever."""
+    """Whether by the rule this row may be broken or get a notice by ``until``; ``None``: at any time."""
     connected = " AND ".join(f"{row}.connection_status <> '{form}'" for form in ("CONNECTED", "connected", "6"))
     says = f"{row}.token_revoked_at IS NOT NULL OR {row}.error_code IS NOT NULL OR {connected}"
     return f"({says} OR {row}.token_expires_at {f'<= {until}' if until else 'IS NOT NULL'})"
@@ -66,9 +66,9 @@ def _postgresql(schema: str) -> Iterator[str]:
             (
                 "SELECT coalesce(is_.member_guid, was.member_guid) AS member_guid "
                 "FROM was FULL JOIN is_ ON is_.member_guid = was.member_guid "
-                # A key that was changed: both the old and the new one have no partner.
+                # If the key changed, neither the old nor the new row has a partner.
                 f"WHERE {differs} AND (is_.member_guid IS NULL OR was.member_guid IS NULL OR {is_} OR {was} "
-                # A notice may be open for a date that lies further ahead than one would be opened for now.
+                # A notice may be open for a date for which none would be opened yet.
                 f"OR (is_.token_expires_at IS NOT NULL OR was.token_expires_at IS NOT NULL) AND {known('is_')})"
             ),
             "OLD TABLE AS was NEW TABLE AS is_",
@@ -80,11 +80,11 @@ def _postgresql(schema: str) -> Iterator[str]:
         ),
     }
     for event, (first, source, tables) in sources.items():
-        # In the order of the key, as the index of the list is.
+        # Sorted by key, as the index of the list is.
         body = (
             f"{first} INSERT INTO {schema}changed_members (member_guid) "
             f"SELECT changed.member_guid FROM ({source} ORDER BY 1) AS changed "
-            # A member whose GUID is empty is never picked, and its entry would stand for all of them.
+            # A member with an empty GUID is never picked, and its entry would mean all members.
             f"WHERE changed.member_guid <> '{EVERYTHING}' "
             "AND (current_setting('transaction_isolation') <> 'read committed' OR NOT coalesce(("
             f"SELECT true FROM {schema}changed_members c WHERE c.member_guid = changed.member_guid "
@@ -123,7 +123,7 @@ def _sqlite() -> Iterator[str]:
     }
     for (name, row), condition in conditions.items():
         event, guid = "UPDATE" if name == "moved" else name.upper(), f"{row}.member_guid"
-        # What is no GUID is never picked.
+        # A row without a valid GUID is never picked.
         is_guid = (
             f"typeof({guid}) = 'text' AND {guid} <> '' AND instr({guid}, char(0)) = 0 AND {guid} NOT GLOB '*[^!-~]*'"
         )

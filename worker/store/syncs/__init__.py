@@ -1,14 +1,15 @@
-"""The owner of ``syncs``, ``sync_users`` and ``sync_missing``: one listing of all users and members, its checkpoint and what is left of it.
+"""The owner of ``syncs``, ``sync_users`` and ``sync_missing``: a sync lists all users and members at MX.
 
-The database is the queue: a page of users is stored together with the checkpoint behind it, then each user's members are read and
-written together with the mark that the user is done. So whoever goes on with a killed sync asks MX only for what was being asked.
+The database is the queue. A page of users is stored together with the checkpoint behind it. Then each user's members are read, and written
+together with the mark that the user is done. So if a sync was killed, the process that continues it repeats only the requests that were
+under way.
 
-One sync is unfinished at most (``syncs.unfinished`` is unique), and one worker holds it: lease and epoch as everywhere.
+At most one sync is unfinished (``syncs.unfinished`` is unique). One worker at a time has its lease, with an epoch as everywhere.
 
 ======================= ===================================================================
-:mod:`.sync`            what a sync is and what it found; what is to be read, and what was
-:mod:`.holding`         who holds it: begun, taken, renewed, ended
+:mod:`.sync`            the values: a sync, its findings, members to read, and answers
+:mod:`.holding`         its lease: beginning, taking over, renewing and ending a sync
 :mod:`.store`           its steps, a transaction each
-:mod:`.statements`      their statements about many rows
+:mod:`.statements`      the statements of these steps about many rows
 ======================= ===================================================================
 """

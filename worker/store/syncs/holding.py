@@ -1,4 +1,4 @@
-"""Who holds a sync: it is begun or taken over, its lease is renewed, and it ends. One is unfinished at most."""
+"""The lease of a sync: it is begun or taken over, renewed, and ended. At most one sync is unfinished."""
 
 import asyncio
 import json
@@ -16,17 +16,17 @@ from worker.store.syncs.sync import FAILED, FINISHED, LISTING, Busy, LostSync, S
 
 m, s, su, sm = members.c, syncs.c, sync_users.c, sync_missing.c
 
-#: An unfinished sync that nobody went on with for so long is given up: its lists are no longer true.
+#: An unfinished sync without progress for this time is given up: its lists are out of date.
 STALE = timedelta(days=1)
 
 
 class Holding:
-    """Takes, continues and ends syncs. Whatever a holder writes is fenced by its epoch: :class:`LostSync` is raised if that passed."""
+    """Takes, continues and ends syncs. Every write of a sync is fenced by its epoch; :class:`LostSync` is raised if that has changed."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._rows = database.rows
-        #: Of transactions that write what a sync found: a page of users and a batch of members may be ready at the same time.
+        #: Lets transactions that add to a sync's findings run one by one: a page of users and a batch of members may be ready at once.
         self._turn = asyncio.Lock()
 
     async def last(self) -> Sync | None:
@@ -34,11 +34,11 @@ class Holding:
         return await self._one(select(syncs).order_by(s.id.desc()).limit(1))
 
     async def last_finished(self) -> Sync | None:
-        """The newest one that came to its end well."""
+        """The newest sync that finished without failing."""
         return await self._one(select(syncs).where(s.phase == FINISHED).order_by(s.id.desc()).limit(1))
 
     async def unfinished(self) -> Sync | None:
-        """The one that is under way, or waits for somebody to go on with it."""
+        """The sync that is under way, or waits to be continued."""
         return await self._one(select(syncs).where(s.unfinished))
 
     async def _one(self, query: Any) -> Sync | None:
@@ -49,7 +49,7 @@ class Holding:
         return await self._database.transaction(work)
 
     async def is_waiting(self) -> bool:
-        """Whether an unfinished sync has no holder: its process ended or died."""
+        """Whether an unfinished sync has no valid lease: its process ended or died."""
         free = or_(s.lease_expires_at.is_(None), s.lease_expires_at < database_now())
 
         async def work(connection: AsyncConnection) -> bool:
@@ -60,9 +60,9 @@ class Holding:
     async def take(
         self, worker: str, *, seconds: float, now: datetime, begin: bool, dead: str | None = None
     ) -> Sync | None:
-        """Hold the unfinished sync, or with ``begin`` a new one if there is none; ``None``: there is nothing to go on with.
+        """Lease the unfinished sync or, with ``begin``, a new one if there is none; ``None``: there is nothing to continue.
 
-        ``dead``: a holder of whom it is known that it is dead. Raises :class:`Busy` if another one holds it.
+        ``dead``: the id of a worker that is known to be dead. Raises :class:`Busy` if another worker has the lease.
         """
 
         async def work(connection: AsyncConnection) -> Sync | None:
@@ -98,14 +98,14 @@ class Holding:
         return await self._database.transaction(work)
 
     async def let_go(self, sync: Sync) -> None:
-        """Others may go on with it at once."""
+        """End the lease, so that another process may continue the sync at once."""
         mine = update(syncs).where(s.id == sync.id, s.epoch == sync.epoch, s.unfinished)
         await self._database.transaction(lambda connection: connection.execute(mine.values(lease_expires_at=None)))
 
     async def _touch(
         self, connection: AsyncConnection, sync: Sync, *, seconds: float, now: datetime, **values: Any
     ) -> None:
-        """Extend the lease, write the checkpoint and what was found. Raises :class:`LostSync`."""
+        """Extend the lease, and write the checkpoint and the findings. Raises :class:`LostSync`."""
         statement = (
             update(syncs)
             .where(s.id == sync.id, s.epoch == sync.epoch, s.unfinished)
@@ -119,7 +119,7 @@ class Holding:
         await self._retried(sync, lambda connection: self._touch(connection, sync, seconds=seconds, now=now))
 
     async def start_afresh(self, sync: Sync, *, seconds: float, now: datetime) -> None:
-        """Forget what an earlier sync left behind, before the first page is stored."""
+        """Delete rows that an earlier sync left behind, before the first page is stored."""
 
         async def work(connection: AsyncConnection) -> None:
             await self._touch(connection, sync, seconds=seconds, now=now)
@@ -132,11 +132,11 @@ class Holding:
         await connection.execute(delete(sync_missing))
 
     async def known_users(self) -> int:
-        """How many users have members of which MX did not say that they are gone."""
+        """How many users have members that are not gone."""
         return await self._count(select(func.count(m.user_guid.distinct())).where(m.gone_at.is_(None)))
 
     async def known_members(self) -> int:
-        """How many members there are of which MX did not say that they are gone."""
+        """How many members are not gone."""
         return await self._count(select(func.count()).select_from(members).where(m.gone_at.is_(None)))
 
     async def missing(self) -> int:
@@ -148,7 +148,7 @@ class Holding:
         return await self._count(select(func.count()).select_from(sync_users))
 
     async def done_users(self) -> int:
-        """How many of them are done."""
+        """How many listed users are done."""
         return await self._count(select(func.count()).select_from(sync_users).where(su.done_at.is_not(None)))
 
     async def _count(self, query: Any) -> int:
@@ -167,7 +167,7 @@ class Holding:
         sync.phase = phase
 
     async def _retried(self, sync: Sync, work: Any) -> Any:
-        """Run a transaction that adds to ``sync.found``: alone, and from the same figures each time, should it run more than once."""
+        """Run a transaction that adds to ``sync.found``, one at a time. If it is repeated, it starts from the same figures."""
         async with self._turn:
             before = Counter(sync.found)
 
@@ -184,7 +184,7 @@ class Holding:
                 raise
 
     async def end(self, sync: Sync, phase: str, outcome: str, now: datetime) -> None:
-        """It is over: put on record how, and forget what it was told of."""
+        """End the sync: store how it ended, and delete its listed users and missing members."""
         mine = update(syncs).where(s.id == sync.id, s.epoch == sync.epoch, s.unfinished)
         values = {
             "phase": phase,

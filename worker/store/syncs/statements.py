@@ -16,7 +16,7 @@ from worker.store.syncs.sync import MOST_ATTEMPTS, KnownMember, UserRead, UserTo
 
 m, r, su, sm, u = members.c, reconnections.c, sync_users.c, sync_missing.c, users.c
 
-#: Rows of one statement where a sync goes through a whole table.
+#: Rows of one statement when a sync reads a whole table.
 PAGE = 10_000
 
 
@@ -84,7 +84,7 @@ class Statements:
         return {"given": self._rows.encode(rows)}
 
     async def own_names(self, connection: AsyncConnection, listed: Sequence[MxUser]) -> dict[str, str]:
-        """For users that our tables name by the client's own id: the GUID, and that id."""
+        """The client's own id by the GUID, for users that our tables name by that id."""
         by_id = {user.own_id: user.user_guid for user in listed if user.own_id is not None}
         if not by_id:
             return {}
@@ -113,7 +113,7 @@ class Statements:
         return list(found.values())
 
     async def still_there(self, connection: AsyncConnection, read: Sequence[UserRead]) -> list[UserRead]:
-        """Those whose user was not forgotten meanwhile; they are not until the transaction ends."""
+        """Those whose user was not erased meanwhile. They are locked, so that they are not erased before the transaction ends."""
         ids = [each.user.id for each in read]
         query = select(su.id).where(su.id.in_(ids)).order_by(su.id).with_for_update(key_share=True)
         kept = set((await connection.execute(query)).scalars()) if ids else set()
@@ -143,7 +143,7 @@ class Statements:
                 await connection.execute(statement, self._given({"id": id_} for id_ in sorted(ids)))
 
     async def add_unlisted(self, connection: AsyncConnection, after: str) -> str | None:
-        """Add what lacks of one page of members; returns where the next page begins, ``None`` if there is none."""
+        """Add the members of one page whose users MX did not list; returns where the next page begins, ``None`` if there is none."""
         end: str | None = await connection.scalar(self._edge, {"from_here": after})
         given = {"from_here": after} | ({} if end is None else {"to_here": end})
         await connection.execute(self._add_unlisted[end is None], given)

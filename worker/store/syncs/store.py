@@ -21,7 +21,7 @@ m, s, sm = members.c, syncs.c, sync_missing.c
 
 
 class SyncStore(Holding):
-    """Writes what MX said, together with the checkpoint behind it."""
+    """Writes MX's answers, together with the checkpoint behind them."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
@@ -38,14 +38,14 @@ class SyncStore(Holding):
         seconds: float,
         now: datetime,
     ) -> int:
-        """Store a page of users and the checkpoint behind it; how many of them are new to this sync (all, if it was stored already).
+        """Store a page of users and the checkpoint behind it; returns how many are new to this sync (all, if the page was stored already).
 
-        A user whom our tables name by the client's own id keeps that name. The members of ``disabled`` ones are not read.
+        A user whom our tables name by the client's own id keeps that name. The members of ``disabled`` users are not read.
         """
 
         async def work(connection: AsyncConnection) -> int:
             if await connection.scalar(select(s.taken).where(s.id == sync.id)) == position.taken:
-                return len(listed)  # it was committed, and the answer to that was lost
+                return len(listed)  # it was committed, and the answer to the commit was lost
             named = await self._statements.own_names(connection, listed)
             ours = [
                 msgspec.structs.replace(user, user_guid=named.get(user.user_guid, user.user_guid)) for user in listed
@@ -91,7 +91,7 @@ class SyncStore(Holding):
         seconds: float,
         now: datetime,
     ) -> None:
-        """Write what MX said of the members of these users, and that they are done."""
+        """Write MX's answers about the members of these users, and mark the users as done."""
 
         async def work(connection: AsyncConnection) -> None:
             read = await self._statements.still_there(connection, given)
@@ -116,7 +116,7 @@ class SyncStore(Holding):
         await self._retried(sync, work)
 
     async def add_members_of_unlisted_users(self, sync: Sync, *, seconds: float, now: datetime) -> None:
-        """Members of users whom MX did not list are to be checked as well: page by page, so that memory stays flat."""
+        """Add members of users whom MX did not list to those to be checked, page by page, so that memory stays flat."""
         last = ""
         while True:
 
@@ -155,7 +155,7 @@ class SyncStore(Holding):
         now: datetime,
         found: Counter[str],
     ) -> None:
-        """Write what MX said of members that it did not list. ``sync``: ``None`` where none of the whole list is under way."""
+        """Write MX's answers about members that it did not list. ``sync``: ``None`` if no sync of all users is under way."""
 
         async def work(connection: AsyncConnection) -> None:
             said = [each.said for each in checked if each.said is not None]
@@ -181,7 +181,7 @@ class SyncStore(Holding):
     async def apply_one(
         self, said: Sequence[MxMember], *, read_at: datetime, now: datetime, skip_aggregation: bool, found: Counter[str]
     ) -> None:
-        """Write what MX said of single members."""
+        """Write MX's answers about single members."""
 
         async def work(connection: AsyncConnection) -> Applied:
             return await apply_members(
@@ -192,7 +192,7 @@ class SyncStore(Holding):
         found.update(members=len(said))
 
     async def members_of(self, user_guid: str) -> dict[str, str | None]:
-        """Our rows of a user of which MX did not say that they are gone: each GUID, and the one that it moved to."""
+        """The user's members that are not gone: each GUID, and the GUID that it moved to."""
 
         async def work(connection: AsyncConnection) -> dict[str, str | None]:
             query = select(m.member_guid, m.moved_to).where(m.user_guid == user_guid, m.gone_at.is_(None))
@@ -211,7 +211,7 @@ class SyncStore(Holding):
 
 
 def _is_as_we_have_it(said: MxMember, user: UserToRead) -> bool:
-    """Whether there is nothing to write: our row says the same, and it is nothing new for a reconnection of it."""
+    """Whether there is nothing to write: our row has the same values, and no reconnection of the member is concerned."""
     row = user.known.get(said.member_guid)
     return row is not None and not row.concerns_reconnection and says_nothing_new(said, row)
 

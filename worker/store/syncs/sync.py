@@ -1,4 +1,4 @@
-"""What a sync is and what it found; what it has to read, and what was read."""
+"""The values of a sync: its row and findings, the members to read, and MX's answers."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -10,10 +10,10 @@ from worker.errors import WorkerError
 from worker.store.mx_answers import MxMember, OurMember
 
 LISTING, CHECKING, FINISHED, FAILED = "listing", "checking", "finished", "failed"
-#: How often the members of a user, or one member, are asked for before a sync goes on without them.
+#: How often MX is asked for the members of a user, or for one member, before a sync continues without them.
 MOST_ATTEMPTS = 3
 
-#: The words of ``found``, in the order in which they are told.
+#: The words of ``found``, in the order in which they are shown.
 FOUND: Mapping[str, str] = {
     "users": "users",
     "members": "members",
@@ -81,7 +81,7 @@ class Sync(msgspec.Struct, kw_only=True):
 
     @property
     def says(self) -> str:
-        """How it ended and what it found, or how far it is, in one line."""
+        """How the sync ended and what it found, or its progress, in one line."""
         if self.phase == FINISHED:
             return f"ended {self.finished_at:%Y-%m-%d %H:%M} UTC, {self.summary}"
         if self.phase == FAILED:
@@ -96,7 +96,7 @@ def complete(found: Mapping[str, int]) -> dict[str, int]:
 
 
 def told(found: Mapping[str, int]) -> str:
-    """Figures of ``found`` as one line: ``100 users, 150 members, 3 new members, 2 changed``; ``nothing changed`` where nothing did."""
+    """Figures of ``found`` as one line: ``100 users, 150 members, 3 new members, 2 changed``; ``nothing changed`` if nothing did."""
     always = ("users", "members")
     parts = [f"{found.get(word, 0)} {says}" for word, says in FOUND.items() if word in always or found.get(word, 0)]
     if not any(found.get(word, 0) for word in CHANGES):
@@ -104,19 +104,20 @@ def told(found: Mapping[str, int]) -> str:
     return ", ".join(parts)
 
 
-#: The words that stand for rows written.
+#: The words that count rows written.
 CHANGES = ("new_users", "new_members", "changed", "back", "gone", "emails")
 
 
 class KnownMember(OurMember, frozen=True, kw_only=True):
     """A row of ours, as it was when its user was claimed."""
 
-    #: A reconnection of it is open, or rests since MX answered 404: what MX says of it matters although the row says the same.
+    #: Whether it has a reconnection that is open, or that ended by a 404 of MX and prevents another. Then MX's answer matters even if our
+    #: row has the same values.
     concerns_reconnection: bool
 
 
 class UserToRead(msgspec.Struct, frozen=True, kw_only=True):
-    """A user whose members are to be read, and those that we have."""
+    """A user whose members are to be read, with our rows of them."""
 
     id: int
     user_guid: str
@@ -126,21 +127,21 @@ class UserToRead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UserRead(msgspec.Struct, frozen=True, kw_only=True):
-    """What MX said of a user's members."""
+    """MX's answer about a user's members."""
 
     user: UserToRead
     members: Sequence[MxMember] = ()
-    #: Our rows that it lists no more.
+    #: The GUIDs of our rows that MX no longer lists.
     missing: Collection[str] = ()
-    #: It could not be read; whether that counts as one of its attempts.
+    #: Whether reading failed, and whether that counts as an attempt.
     failed: bool = False
     counts: bool = True
-    #: Words of ``found``.
+    #: Numbers to add to ``found``.
     noted: Mapping[str, int] = {}
 
 
 class MemberToCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """A member that MX's lists lack."""
+    """A member that is missing in MX's lists."""
 
     id: int
     member_guid: str
@@ -155,7 +156,7 @@ class MemberToCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MemberChecked(msgspec.Struct, frozen=True, kw_only=True):
-    """What MX said when it was asked for this member alone."""
+    """MX's answer when it was asked for this member alone."""
 
     member: MemberToCheck
     said: MxMember | None = None

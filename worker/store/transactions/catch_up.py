@@ -1,7 +1,6 @@
-"""What a sweep would do about a few members, at once: their rows were written just now, by what MX said of them.
+"""Visits a few members at once, right after MX's answer was written into their rows.
 
-It is the visit of a sweep. What this misses, because its process died before it, the next sweep does: the write put these members on the list
-of those that changed.
+The visit is that of a sweep. If the process dies before it, the next sweep visits them: the write put them on the list of changed members.
 """
 
 from collections.abc import Collection
@@ -16,7 +15,7 @@ from worker.store.transactions.visit import VisitCounts, Visits
 
 
 class CatchUpStore:
-    """Visits members that are named."""
+    """Visits given members."""
 
     def __init__(self, database: Database, *, statuses: tuple[str, ...], notice_days: tuple[int, ...] = ()) -> None:
         self._database = database
@@ -25,10 +24,11 @@ class CatchUpStore:
         self._visits = database.rows.part(Visits, statuses=statuses, notice_days=notice_days)
 
     async def catch_up(self, member_guids: Collection[str], now: datetime, *, grace_seconds: float) -> tuple[int, int]:
-        """Close what is over, and open what is broken; how many reconnections of each."""
+        """Close reconnections that are over, and open those of broken members; how many of each."""
 
         async def work(connection: AsyncConnection) -> VisitCounts:
-            # Not earlier than a sweep has decided for: what passed since would be undone, and no sweep would list it again.
+            # Not earlier than the moment up to which a sweep listed members. Otherwise the visit could undo what that sweep did, and no sweep
+            # would list those members again.
             as_of = await self._changes.as_of(connection, now)
             await self._consents.go_on_of(connection, member_guids, as_of)
             return await self._visits.visit(

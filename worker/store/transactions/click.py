@@ -1,8 +1,8 @@
 """The transactions of a click: its beginning, with a stored window if there is one for it, and its end. MX is asked between them.
 
-The link is locked first, then the reconnection, and then its click and windows: those only while the reconnection is locked, so their order
-among themselves does not matter. The link's lock makes the presses of one link come one after the other, so that two of them cannot both be
-the twentieth mint. What comes after MX's answer does not lock the link.
+The link is locked first, then the reconnection, then its click and windows. Click and windows are locked only while the reconnection is, so
+their order does not matter. The lock of the link makes its presses wait for each other, so that two of them cannot both be the twentieth
+mint. Transactions after MX's answer do not lock the link.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ from worker.store.windows import NewWindow, Windows
 
 
 class PressResult(Enum):
-    """What a press comes to before MX is asked."""
+    """The result of a press before MX is asked."""
 
     #: The token is unknown, or expired.
     NO_LINK = auto()
@@ -45,16 +45,16 @@ class PressResult(Enum):
     PAUSED = auto()
     #: Too many windows were asked for.
     TOO_MANY = auto()
-    #: A stored window is the click's.
+    #: A stored window was handed out to the click.
     HANDED_OUT = auto()
-    #: It is a double click.
+    #: The press belongs to a click that was begun before.
     DOUBLE = auto()
     #: MX is to be asked.
     MINT = auto()
 
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
-    """The beginning of a click. What is set follows from ``what``."""
+    """The beginning of a click. Which fields are set depends on ``what``."""
 
     what: PressResult
     now: datetime | None = None
@@ -62,7 +62,7 @@ class Begun(msgspec.Struct, frozen=True, kw_only=True):
     press: Press | None = None
     #: Encrypted.
     encrypted_uri: str | None = None
-    #: Too many: until when.
+    #: ``TOO_MANY``: until when.
     until: datetime | None = None
 
     def __repr__(self) -> str:
@@ -79,7 +79,7 @@ class ClickClose(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClickStore:
-    """The transactions."""
+    """The transactions of a click."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -106,7 +106,7 @@ class ClickStore:
 
         ``max_age``: an older window is not handed out; ``None``: none is too old. ``is_usable``: whether an encrypted URI may be.
         """
-        mine: set[int] = set()  # a commit whose answer was lost: the transaction runs again, and meets its own click
+        mine: set[int] = set()  # if the answer to a commit was lost, the transaction runs again and finds its own click
         begun, lost = await self._begin_at_once(token_hash, reconnection_id, nonce_hash, max_age)
         if begun is not None:
             return begun
@@ -121,8 +121,8 @@ class ClickStore:
             found = await self._statements.note(connection, bank.reconnection_id, link.id, link.now, max_age=max_age)
             bank = msgspec.structs.replace(bank, state=found.state)
             press = await self._clicks.press(connection, link.id, bank.reconnection_id, nonce_hash, link.now)
-            # Of a statement whose answer was lost nobody knows which click it made. If it is a double's after all, both ask MX, and the
-            # first window counts.
+            # If the answer to the statement was lost, it is unknown whether the click is its own. If another press made it, both ask MX, and
+            # the first window counts.
             if press.is_new or lost:
                 mine.add(press.id)
                 if found.is_open:
@@ -141,7 +141,7 @@ class ClickStore:
     async def _begin_at_once(
         self, token_hash: str, reconnection_id: int | None, nonce_hash: str, max_age: timedelta | None
     ) -> tuple[Begun | None, bool]:
-        """The usual click, if it is one, and whether the answer of a statement was lost."""
+        """The beginning of the usual click, if it is one, and whether the answer to the statement was lost."""
         if self._database.rows.is_sqlite:
             return None, False
         tries = 0
@@ -171,7 +171,7 @@ class ClickStore:
         max_age: timedelta | None,
         is_usable: Callable[[str], bool],
     ) -> tuple[str, Begun] | None:
-        """How a click ends for which MX need not or may not be asked; ``None``: it is to be asked."""
+        """How a click ends if MX need not or may not be asked; ``None``: MX is to be asked."""
         assert begun.bank is not None and begun.press is not None, "a click on a bank"  # noqa: S101, PT018
         bank, press, replace = begun.bank, begun.press, msgspec.structs.replace
         if not found.is_open:
@@ -191,7 +191,7 @@ class ClickStore:
         return None if until is None else ("too_many", replace(begun, what=PressResult.TOO_MANY, until=until))
 
     async def _bank(self, connection: AsyncConnection, link: LinkAt, named: int | None) -> BankNow | None:
-        """The bank that is named, else the only open one, else, where none is open, the only one. ``None``: the user has to choose."""
+        """The named bank, else the only open one, else, if none is open, the only one. ``None``: the user has to choose."""
         if named is not None:
             bank = await self._reads.bank(connection, link, named)
             if bank is not None:
@@ -202,7 +202,7 @@ class ClickStore:
         return few[0] if len(few) == 1 else None
 
     async def check_now(self, member_guid: str) -> int:
-        """Check this member, or one that moved to this GUID, as soon as it may be; how many reconnections that are."""
+        """Make this member, or one that moved to this GUID, due for its next check as soon as allowed; how many reconnections."""
 
         async def work(connection: AsyncConnection) -> int:
             now: datetime = (await connection.execute(select(database_now()))).scalar_one()
@@ -211,7 +211,7 @@ class ClickStore:
         return await self._database.transaction(work)
 
     async def look(self, click_id: int) -> tuple[str | None, str | None]:
-        """How a click ended so far: outcome and encrypted URI, each if there is one yet."""
+        """The outcome and the encrypted URI of a click, each ``None`` if there is none yet."""
 
         async def work(connection: AsyncConnection) -> tuple[str | None, str | None]:
             outcome = await self._clicks.outcome_of(connection, click_id)
@@ -230,9 +230,9 @@ class ClickStore:
     async def served(
         self, bank: BankNow, press: Press, window: NewWindow, now: datetime
     ) -> tuple[str | None, ReconnectionState]:
-        """MX gave out a window: the encrypted URI that the click has, and the state of its reconnection.
+        """Store a window that MX gave out; returns the encrypted URI of the click, and the state of its reconnection.
 
-        Of two presses of one double click that both asked, the first one's window counts. No URI: the reconnection is over.
+        If two presses of a double click both asked MX, the first window counts. Without a URI the reconnection is over.
         """
 
         moved_to = window.member_guid if window.member_guid != bank.member_guid else None
@@ -247,7 +247,7 @@ class ClickStore:
             "asked": True,
             "now": now,
         }
-        # What moved tells an event, which needs a transaction.
+        # A new GUID causes an event, which needs a transaction.
         if not self._database.rows.is_sqlite and not (moved_to is not None and self._database.keeps_events):
             at_once = await self._database.apart(lambda connection: self._statements.serve(connection, given))
             if at_once is not None:
@@ -266,9 +266,9 @@ class ClickStore:
         return await self._database.transaction(work)
 
     async def close(self, bank: BankNow, press: Press, end: ClickClose, now: datetime) -> ReconnectionState:
-        """MX's answer ends the reconnection, wherever it stands; returns the state that it ended in, by this or before.
+        """End the reconnection by MX's answer, in any open state; returns the state in which it ended, now or before.
 
-        A fetch under way finds it closed and discards its result. A message under way goes without it, or is cancelled.
+        A running fetch finds it closed and discards its result. A pending message is sent without it, or cancelled.
         """
 
         async def work(connection: AsyncConnection) -> ReconnectionState:
@@ -292,7 +292,7 @@ class ClickStore:
         return await self._database.transaction(work)
 
     async def fail(self, bank: BankNow, press: Press, outcome: str, now: datetime, *, asked: bool) -> None:
-        """MX or the bank failed the click: its user is owed a message if no click is served soon."""
+        """Store that MX or the bank failed the click: the user is owed a message if no click is served within an hour."""
 
         async def work(connection: AsyncConnection) -> None:
             await self._clicked.owe(connection, bank.reconnection_id, press.clicked_at)

@@ -1,4 +1,4 @@
-"""The statements of a click that are about several tables, each of them in one round trip: a user waits for every one."""
+"""The statements of a click over several tables, each in one round trip, because a user waits."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -25,25 +25,25 @@ from worker.store.windows import may_be_handed_out, storing_clicked
 r, k, item = reconnections.c, links.c, notification_reconnections.c
 
 _NOW: Any = bindparam("now", type_=Moment())
-#: Presses of one link that are closer to each other are begun step by step (seconds).
+#: If two presses of a link are closer than this (seconds), the second one is begun step by step.
 _PRESSES_APART = 2.0
-#: As good as no bound to a window's age (seconds).
+#: The age limit of a window (seconds) that means no limit.
 NO_AGE = 10.0 * 365 * 86_400
 
 
 class PressedReconnection(LockedReconnection, frozen=True, kw_only=True):
-    """Where a reconnection stands that a user pressed the button of, and what stands in the way of a window, or may serve as one."""
+    """The state of a reconnection whose button was pressed, and whether MX may be asked for a window or one is stored."""
 
-    #: An operator paused everything, or its institution.
+    #: Whether an operator paused everything or its institution.
     is_paused: bool
-    #: There may be a stored window for it.
+    #: Whether there may be a stored window for it.
     may_have_window: bool
-    #: Until when MX is asked for no more windows for the link; ``None``: it may be asked now.
+    #: Until when MX must not be asked for a window for this link; ``None``: it may be asked now.
     no_mint_before: datetime | None
 
 
 class ClickStatements:
-    """Those statements, in the transaction of the caller."""
+    """The statements; they run in the caller's transaction."""
 
     def __init__(self, rows: Rows) -> None:
         self._noting = noting(of=bindparam("of", type_=BigInteger()), now=_NOW, soon=bindparam("soon", type_=Moment()))
@@ -58,7 +58,7 @@ class ClickStatements:
         )
         self._is_sqlite = rows.is_sqlite
         if rows.is_sqlite:
-            # Not by RETURNING: SQLAlchemy writes its columns without their tables, so in a subquery ``id`` would be the window's.
+            # Not with RETURNING: SQLAlchemy omits the table names of its columns, so in a subquery ``id`` would be the window's.
             self._found = FastStatement(rows, select(*found).where(r.id == bindparam("of", type_=BigInteger())))
         else:
             self._found = FastStatement(rows, self._noting.returning(*found))
@@ -74,7 +74,7 @@ class ClickStatements:
         *,
         max_age: timedelta | None,
     ) -> PressedReconnection:
-        """A user pressed the button: its member is checked soon. Locks the reconnection; the link must be locked."""
+        """Record that a user pressed the button, so that the member is checked soon. Locks the reconnection; the link must be locked."""
         given = {
             "of": reconnection_id,
             "of_link": link_id,
@@ -103,11 +103,11 @@ class ClickStatements:
         *,
         max_age: timedelta | None,
     ) -> tuple[BankNow, Press] | None:
-        """The whole beginning of the usual click, in one statement that may stand alone: MX is to be asked for a window.
+        """The whole beginning of the usual click in one statement, which needs no transaction. MX is then to be asked for a window.
 
-        ``None``: it is not the usual one, and has to be begun step by step; what was done here is done once more, with the same result.
-        Usual is the first press of a link within two seconds, of an open bank that its message named (the only one, if the form names none), where nothing
-        stands in the way of asking. SQLite cannot do this.
+        ``None``: it is not the usual click, and must be begun step by step; that repeats what was done here, with the same result.
+        A usual click is the first press of a link within two seconds, on an open bank that the message named (the only one, if the form
+        names none), and nothing prevents asking MX. SQLite cannot do this.
         """
         given = {
             "of_hash": token_hash,
@@ -123,24 +123,24 @@ class ClickStatements:
     async def serve(
         self, connection: AsyncConnection, given: Mapping[str, Any]
     ) -> tuple[str, ReconnectionState] | None:
-        """All that a served click writes, in one statement that may stand alone: the URI stored, and the reconnection's state.
+        """All writes of a served click in one statement, which needs no transaction; returns the stored URI and the reconnection's state.
 
-        ``None``: the reconnection is over, or the click has a window already; then it has to be written step by step, and what was
-        done here is done once more, with the same result. SQLite cannot do this.
+        ``None``: the reconnection is over, or the click has a window already. Then the writes must be done step by step; that repeats what
+        was done here, with the same result. SQLite cannot do this.
         """
         row = await self._serve.first(connection, given)
         return None if row is None else (row.uri, ReconnectionState(row.state))
 
 
 def _begin_at_once(rows: Rows) -> Any:
-    """The link first, then its reconnection, then the click: rows are locked in this order.
+    """Locks the link first, then its reconnection, then the click.
 
-    A statement sees what was there when it began. So of two presses of one link at the same time the second, which waited for the
-    first one's lock, would not see the first one's click. The link's own row it does see as it is by then, and that row says that
-    it was pressed a moment ago: then nothing is done.
+    A statement sees the rows as they were when it began. Example: of two presses of one link at the same time the second waits for the
+    lock of the first, and then does not see the first one's click. But it does see the current row of the link, which shows that it was
+    pressed a moment ago. Then the statement does nothing.
 
-    Nearly all of its time PostgreSQL takes to plan it, the more tables are joined the more. So what is looked up of one row is a
-    subquery that PostgreSQL cannot turn into a join.
+    PostgreSQL spends nearly all of the time on planning, and more with each joined table. So single values are looked up by subqueries that
+    PostgreSQL cannot turn into joins.
     """
     now = func.statement_timestamp(type_=Moment())
     named: ColumnElement[int | None] = bindparam("named", type_=BigInteger())
@@ -188,7 +188,7 @@ def _name_of(member_guid: Any) -> ColumnElement[Any]:
 
 
 def _serve_at_once(rows: Rows) -> Any:
-    """The reconnection first, then its window, then the click: rows are locked in this order."""
+    """Locks the reconnection first, then its window, then the click."""
     served = serving().returning(r.id, r.state).cte("served")
     stored = storing_clicked(rows, of=served.c.id).cte("stored")
     finished = finishing().where(select(stored.c.uri).exists()).cte("finished")

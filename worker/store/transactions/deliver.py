@@ -49,7 +49,7 @@ class DeliverStore:
     async def claim_probe(
         self, channel: str, *, worker_id: str, lease_seconds: float, now: datetime
     ) -> list[ClaimedNotification]:
-        """Take one due notification of a channel that the breaker stopped: one that has the best prospects."""
+        """Take one due notification of a channel that the breaker paused: the one that is most likely to be accepted."""
 
         async def work(connection: AsyncConnection) -> list[ClaimedNotification]:
             found = await self._claims.candidates(connection, channel, now)
@@ -63,7 +63,7 @@ class DeliverStore:
         return await self._database.transaction(work)
 
     async def abandoned(self, *, worker_id: str, lease_seconds: float, n: int) -> list[ClaimedNotification]:
-        """Take over notifications whose worker is gone after dispatch began: nobody knows whether they arrived."""
+        """Take over notifications whose worker died after dispatch began: it is unknown whether they arrived."""
         return await self._database.transaction(
             lambda connection: self._claims.take_over(connection, n, worker_id=worker_id, lease_seconds=lease_seconds)
         )
@@ -75,7 +75,7 @@ class DeliverStore:
     async def mark_dispatched(self, claimed: Sequence[ClaimedNotification], links: Sequence[NewLink] = ()) -> set[int]:
         """Record that dispatch begins; returns those that are still leased. The others must not be sent.
 
-        ``links`` are what the messages carry. They are stored in the same transaction: no link leaves that is not stored.
+        ``links``: the links in the messages. They are stored in the same transaction, so that no link is sent that is not stored.
         """
 
         async def work(connection: AsyncConnection) -> set[int]:
@@ -86,13 +86,13 @@ class DeliverStore:
         return await self._database.transaction(work)
 
     async def settle(self, results: Sequence[DeliveryResult], *, now: datetime, by: Mover = Mover.DELIVER) -> int:
-        """Write the results of notifications that are still held, in one transaction; returns how many were."""
+        """Write the results of notifications that are still leased, in one transaction; returns how many were."""
         return await self._database.transaction(lambda connection: self._settling.run(connection, results, now, by=by))
 
     async def settle_and_assess(
         self, results: Sequence[DeliveryResult], *, now: datetime, probe_after: dict[str, timedelta]
     ) -> list[RefusalStreak]:
-        """As :meth:`settle`; where refusals make a streak, stop the channel and give back what it cost, in the same transaction."""
+        """As :meth:`settle`. If refusals make a streak, pause the channel and undo the streak's effects in the same transaction."""
 
         async def work(connection: AsyncConnection) -> list[RefusalStreak]:
             await self._settling.run(connection, results, now)
@@ -101,7 +101,7 @@ class DeliverStore:
         return await self._database.transaction(work)
 
     async def is_refused_alone(self, results: Sequence[DeliveryResult], *, now: datetime) -> bool:
-        """Whether a channel serves others, and what was refused here is no streak: it need not be paused for that."""
+        """Whether the channel accepts other messages and these refusals are no streak, so that it need not be paused."""
         return await self._database.transaction(
             lambda connection: self._refusals.is_refused_alone(connection, results, now)
         )
@@ -113,12 +113,12 @@ class DeliverStore:
         )
 
     async def give_back(self, left_out: Sequence[Requeued | ClosedReconnection], *, now: datetime) -> None:
-        """Undo attempts that turned out to be MX's failure as a whole, unless something else happened since."""
+        """Undo attempts that failed because MX failed as a whole, unless the row changed since."""
         failed = [{"id": e.reconnection_id, "outcome": e.outcome, "attempts": e.attempts} for e in left_out]
         await self._database.transaction(lambda connection: self._reconnections.give_back(connection, failed, now))
 
     async def release(self, claimed: Sequence[ClaimedNotification], *, links: Sequence[NewLink] = ()) -> None:
-        """Hand back what did not leave, without their links; nothing is counted."""
+        """End the leases of messages that did not leave, and delete their links; nothing is counted."""
 
         async def work(connection: AsyncConnection) -> None:
             await self._claims.release(connection, claimed)

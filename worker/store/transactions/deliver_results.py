@@ -1,4 +1,4 @@
-"""The end of a delivery: the message's own state, and how the reconnections behind it go on, in one transaction."""
+"""The end of a delivery: the state of the message, and the next states of its reconnections, in one transaction."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,7 +20,7 @@ from worker.store.windows import NewWindow, Windows
 
 
 class NextStep(msgspec.Struct, frozen=True, kw_only=True):
-    """How a reconnection goes on after a message about it came to its end."""
+    """What follows for a reconnection after a message about it ended."""
 
     reconnection_id: int
     state: ReconnectionState
@@ -34,22 +34,22 @@ class NextStep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClosedReconnection(msgspec.Struct, frozen=True, kw_only=True):
-    """A reconnection that turned out to be over right before its message left."""
+    """A reconnection that ended right before its message left."""
 
     reconnection_id: int
     member_guid: str
     state: ReconnectionState
     outcome: str
-    #: When a sweep may open another for the member; ``None``: at once, should it break again.
+    #: When a sweep may open another for the member; ``None``: at once, if it breaks again.
     reopen_at: datetime | None = None
     #: Failed attempts, the one that ended it included.
     attempts: int = 0
-    #: Reconnected: what MX said.
+    #: MX's answer, if it ended as reconnected.
     well: Well | None = None
 
 
 class Requeued(msgspec.Struct, frozen=True, kw_only=True):
-    """A reconnection that is left out of its message, and due again by itself."""
+    """A reconnection that is left out of its message, and due again."""
 
     reconnection_id: int
     outcome: str
@@ -60,7 +60,7 @@ class Requeued(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeliveryResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a notification."""
+    """The result of a notification."""
 
     notification: ClaimedNotification
     state: NotificationState
@@ -71,23 +71,23 @@ class DeliveryResult(msgspec.Struct, frozen=True, kw_only=True):
     closed: tuple[ClosedReconnection, ...] = ()
     requeued: tuple[Requeued, ...] = ()
     renewals: tuple[NewWindow, ...] = ()
-    #: The address that was refused for good: of a mailbox, or of a device.
+    #: The address that was refused for good.
     refused_address: str | None = None
-    #: The device that this message ended at; the next one is tried.
+    #: The address of the device that refused this message; the next device is tried.
     tried_device: str | None = None
-    #: How it was refused, where others may be refused alike, and who may be meant (:class:`worker.channels.Refusal`).
+    #: The kind of the refusal, if it may be one of a streak, and whom it may mean (:class:`worker.channels.Refusal`).
     refusal: str | None = None
     doubt: str | None = None
-    #: It spent an attempt, or, at the end of the message, a step of the cadence.
+    #: Whether it counted as an attempt or, at the end of the message, as a step of the cadence.
     spent: bool = False
-    #: The hash of a link that certainly did not leave: the next try carries another.
+    #: The hash of a link that certainly did not leave; the next try gets another link.
     withdrawn_link: str | None = None
 
     @property
     def left_out(self) -> list[tuple[int, int]]:
-        """Items, as (notification, reconnection), that the message goes without.
+        """Items, as (notification, reconnection), to remove from the message.
 
-        A message that goes out is about those that it names, and a cancelled one about those that it would have named.
+        A sent message keeps the items that it named, and a cancelled one those that it would have named.
         """
         if self.state is NotificationState.CANCELLED:
             return []
@@ -99,7 +99,7 @@ class DeliveryResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeliverSettling:
-    """Made once."""
+    """Settles deliveries; made once."""
 
     def __init__(self, rows: Rows) -> None:
         self._notifications = rows.part(NotificationTransitions)
@@ -116,7 +116,7 @@ class DeliverSettling:
         *,
         by: Mover = Mover.DELIVER,
     ) -> int:
-        """Write what is still ours to write; returns how many messages that were."""
+        """Write the results of messages that are still leased; returns how many."""
         finished = await self._notifications.finish(connection, [_row(result, now) for result in results], now, by=by)
         ours = [result for result in results if result.notification.id in finished]
         renewed = [(result.notification.id, window) for result in ours for window in result.renewals]
@@ -169,7 +169,7 @@ def _row(result: DeliveryResult, now: datetime) -> dict[str, Any]:
 
 
 def _changes(result: DeliveryResult, now: datetime) -> list[Change]:
-    """How the reconnections behind a message go on."""
+    """The changes of the message's reconnections."""
     gone_on = [
         after_message(
             step.reconnection_id,

@@ -1,4 +1,4 @@
-"""The transactions of the fetch stage: claims under a lease, results behind a fence."""
+"""The transactions of the fetch stage. Claims have a lease, and results are written only under the same epoch."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -23,9 +23,9 @@ class FetchStore:
     async def claim(
         self, n: int, *, worker_id: str, lease_seconds: float, now: datetime, soon: datetime, probe: bool = False
     ) -> list[ClaimedReconnection]:
-        """Take up to ``n`` due reconnections, and with each what else its user has due by ``soon``.
+        """Take up to ``n`` due reconnections, and with each the user's others that are due by ``soon``.
 
-        A ``probe`` is taken although requests to MX are paused.
+        ``probe``: although requests to MX are paused.
         """
 
         async def work(connection: AsyncConnection) -> list[ClaimedReconnection]:
@@ -52,15 +52,15 @@ class FetchStore:
         return await self._database.transaction(lambda connection: self._users.load(connection, guids, since=since))
 
     async def settle(self, done: Sequence[UserResult], *, now: datetime) -> int:
-        """Write the results of claims that are still held, in one transaction; the others are somebody else's by now.
+        """Write the results of claims that are still leased, in one transaction; results of other claims are discarded.
 
-        A user to whom another message is under way by now gets no second one: their reconnections wait until it is sent.
+        If another message to the user is under way by now, no second one is queued: the reconnections wait until it is sent.
         Returns how many messages are to be delivered.
         """
         return await self._database.transaction(lambda connection: self._settling.run(connection, done, now))
 
     async def release(self, claims: Sequence[ClaimedReconnection]) -> None:
-        """Hand leases back at once; nothing is counted."""
+        """End leases at once; nothing is counted."""
         await self._database.transaction(lambda connection: self._claims.release(connection, claims))
 
     async def renew(self, claims: Sequence[ClaimedReconnection], *, lease_seconds: float) -> None:

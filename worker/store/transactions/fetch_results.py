@@ -20,24 +20,24 @@ TURN = timedelta(minutes=10)
 
 
 class FetchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a claim. ``state`` is ready, due again, or an end."""
+    """The result of a claim. ``state`` is ready, due, or an end."""
 
     claim: ClaimedReconnection
     state: ReconnectionState
     outcome: str
     next_attempt_at: datetime | None = None
     attempts: int = 0
-    #: Ended: when a sweep may open another for the member. ``None``: at once, should it break again.
+    #: If it ended: when a sweep may open another for the member. ``None``: at once, if it breaks again.
     reopen_at: datetime | None = None
-    #: Ready: the encrypted URI, and the GUID that MX answered with.
+    #: If it is ready: the encrypted URI, and the GUID that MX answered with.
     encrypted_uri: str | None = None
     window_guid: str | None = None
-    #: Reconnected because MX says so: what it said. What the application's row said is not written back into it.
+    #: MX's answer, if it ended as reconnected by that answer. ``None`` if the application's row ended it: then ``members`` is not written.
     well: Well | None = None
 
 
 class NewNotification(msgspec.Struct, frozen=True, kw_only=True):
-    """The message that follows from a user's fresh windows."""
+    """The message about a user's fresh windows."""
 
     user_guid: str
     channel: str
@@ -45,12 +45,12 @@ class NewNotification(msgspec.Struct, frozen=True, kw_only=True):
     message_key: str
 
 
-#: One user's share of a batch: what became of the claims, and the message if there is one.
+#: One user's part of a batch: the results of the claims, and the message if there is one.
 UserResult = tuple[Sequence[FetchResult], NewNotification | None]
 
 
 class Settling:
-    """Made once."""
+    """Settles fetches; made once."""
 
     def __init__(self, rows: Rows) -> None:
         self._claims = rows.part(ReconnectionClaims)
@@ -59,7 +59,7 @@ class Settling:
         self._windows = rows.part(Windows)
 
     async def run(self, connection: AsyncConnection, done: Sequence[UserResult], now: datetime) -> int:
-        """Write what is still ours to write; returns how many messages are to be delivered."""
+        """Write the results of claims that are still leased; returns how many messages are to be delivered."""
         held = await self._claims.held(connection, [fetched.claim for results, _ in done for fetched in results])
         ours = [([f for f in results if f.claim.id in held], message) for results, message in done]
         speaking = {
@@ -116,7 +116,7 @@ def _window(fetched: FetchResult) -> NewWindow:
 
 def _change(fetched: FetchResult, now: datetime) -> Change:
     claim, outcome, attempts = fetched.claim, fetched.outcome, fetched.attempts
-    had_window = claim.epoch > 1  # one that was never claimed before has none
+    had_window = claim.epoch > 1  # a reconnection that was never claimed before has none
     if fetched.state is ReconnectionState.READY:
         moved_to = fetched.window_guid if fetched.window_guid != claim.member_guid else None
         return ready(claim.id, outcome=outcome, attempts=attempts, moved_to=moved_to, had_window=had_window)

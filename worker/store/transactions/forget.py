@@ -1,15 +1,16 @@
 """Erasing a user: every row of every table that is theirs, in one transaction.
 
-Which rows these are is read off the tables, so that a new table is covered as soon as it is there:
+The rows are found from the definitions of the tables, so that a new table is covered at once:
 
-1. A column that holds GUIDs (``tables.guid_columns``) names the user, or one of their members. Members are theirs by ``members``, and by
-   whatever else names the user and a member in one row; one that is another user's by now is left alone.
-2. A row that refers to such a row by a foreign key goes with it.
+1. A column that holds GUIDs (``tables.guid_columns``) names the user, or one of the user's members. A member is the user's if ``members`` or
+   any other row names both. A member that belongs to another user by now is left alone.
+2. A row that refers to such a row by a foreign key is erased with it.
 
 `tests/integration/store/test_forgetting.py` plants values in every column of every table, and finds none of them afterwards.
 
-**Work in hand.** Rows are locked before they are read, so what a worker settles is either done before, and erased, or finds its row gone and
-changes nothing. On PostgreSQL nobody writes ``reconnections`` meanwhile: a sweep that had read the user's members would open another one.
+**Claimed work.** Rows are locked before they are read. So a worker settles either before that, and its result is erased, or after it, and then
+it finds no row and changes nothing. On PostgreSQL ``reconnections`` is locked against writes meanwhile: otherwise a sweep that had read the
+user's members could open another one.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -24,19 +25,19 @@ from worker.store.sql.database import Database
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import guid_columns, members, metadata, reconnections
 
-#: Tables in which nothing is a user's, and which nobody needs to search.
+#: Tables without rows of users, which need no search.
 NOT_OF_USERS = frozenset(
     {"daily_totals", "institutions", "pauses", "reconciliations", "sweep_marks", "sweeps", "syncs"}
 )
-#: A partial index serves no query but one with its condition.
+#: A partial index is used only by a query with its condition.
 _HALVES: Mapping[Any, Sequence[Any]] = {
     reconnections.c.user_guid: (reconnections.c.closed_at.is_(None), reconnections.c.closed_at.is_not(None)),
 }
-#: Found by their foreign key; no index leads with these, and the tables are large.
+#: Columns that are not searched: they have no index, the tables are large, and a foreign key finds their rows.
 _BY_REFERENCE = frozenset({"windows.member_guid"})
-#: Rows of these are theirs by the member alone: they name the user as MX does, or nobody.
+#: In these tables only the member's GUID identifies a user's row: they name the user by MX's GUID, or no user.
 _BY_MEMBER = frozenset({"hints", "sync_missing"})
-#: A transaction that began before may write after it: so often is it looked again.
+#: A transaction that began earlier may write a row afterwards. So the search is made this many times.
 _PASSES = 3
 
 #: Rows by the name of their table.
@@ -44,14 +45,14 @@ FoundRows = dict[str, set[Any]]
 
 
 class ForgetStore:
-    """Finds and erases."""
+    """Finds and erases a user's rows."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._search = database.rows.part(_Search)
 
     async def count(self, user_guid: str) -> dict[str, int]:
-        """How many rows of each table are this user's; empty: nothing is known of them."""
+        """How many rows of each table are this user's; empty if there are none."""
 
         async def work(connection: AsyncConnection) -> dict[str, int]:
             found = await self._search.find(connection, user_guid, await self._search.members_of(connection, user_guid))
@@ -60,7 +61,7 @@ class ForgetStore:
         return await self._database.transaction(work)
 
     async def forget(self, user_guid: str) -> dict[str, int]:
-        """Erase the user; how many rows of each table they were."""
+        """Erase the user; returns how many rows of each table were deleted."""
         erased: dict[str, int] = {}
         theirs: set[str] = set()
 
@@ -86,7 +87,7 @@ class _Search:
         self._tables = [table for table in metadata.sorted_tables if table.name not in NOT_OF_USERS]
 
     async def members_of(self, connection: AsyncConnection, user_guid: str) -> set[str]:
-        """The GUIDs of the user's members, also those that they moved to, but for those that are another user's by now."""
+        """The GUIDs of the user's members, and those that they moved to, except members that are another user's by now."""
         named: set[str] = set()
         for table in self._tables:
             if "user_guid" not in table.c:
@@ -123,9 +124,9 @@ class _Search:
         return found
 
     async def erase(self, connection: AsyncConnection, user_guid: str, theirs: set[str]) -> dict[str, int]:
-        """Delete all of it; ``theirs`` is filled with the members that were found, so that a second look knows them."""
+        """Delete all rows. The members found are added to ``theirs``, so that later passes know them."""
         erased: dict[str, int] = {}
-        # A trigger may write down that members changed.
+        # Deleting members may list them as changed, by a trigger.
         for _ in range(_PASSES):
             theirs |= await self.members_of(connection, user_guid)
             found = await self.find(connection, user_guid, theirs, lock=True)

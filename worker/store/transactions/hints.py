@@ -18,20 +18,20 @@ from worker.store.sql.tables import reconnections, users
 
 r = reconnections.c
 
-#: Answers whose requests began within so many seconds of one another are applied together.
+#: Answers whose requests began within this time (seconds) are applied together.
 _TOGETHER = 2.0
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """What reading the members of claimed hints at MX brought."""
+    """MX's answers about the members of claimed hints."""
 
     result: HintResult
     #: A moment before the first of them was asked for, by the database's clock.
     read_at: datetime
     answers: tuple[MxMember, ...] = ()
-    #: Our rows of members that MX does not know any more.
+    #: The GUIDs of our rows whose members MX no longer knows.
     gone: tuple[str, ...] = ()
-    #: The client's own id of the user, by the member's GUID, where we have no such member: our tables may name the user by it.
+    #: For members that we do not have: the client's own id of the user, by the member's GUID. Our tables may name the user by it.
     own_users: Mapping[str, str] = {}
 
 
@@ -50,7 +50,7 @@ class HintStore:
         self._users = select(users.c.user_guid).where(users.c.user_guid.in_(bindparam("names", expanding=True)))
 
     async def add(self, given: Sequence[Hint]) -> int:
-        """Store hints in one commit; how many of them make a member be read. The same hint twice is one row."""
+        """Store hints in one transaction; returns for how many of them a member is to be read. The same hint twice is one row."""
         if not given:
             return 0
         return await self._database.apart(lambda connection: self._arrivals.add(connection, given))
@@ -58,7 +58,7 @@ class HintStore:
     async def claim(
         self, n: int, *, worker_id: str, lease_seconds: float, now: datetime, poison: bool = False
     ) -> list[ClaimedHints]:
-        """Take the hints of up to ``n`` due rows, and those of the same members with them. ``poison``: whose workers died."""
+        """Claim up to ``n`` due hints, and the other due hints of the same members. ``poison``: only hints whose workers died."""
         return await self._database.transaction(
             lambda connection: self._claims.claim(
                 connection, n, worker_id=worker_id, lease_seconds=lease_seconds, now=now, poison=poison
@@ -66,7 +66,7 @@ class HintStore:
         )
 
     async def recover(self, now: datetime) -> int:
-        """Take back what dead workers held, and forget what is old; how many that dead workers held."""
+        """Make hints with an expired lease due again, and delete old hints; how many leases had expired."""
 
         async def work(connection: AsyncConnection) -> int:
             await self._claims.forget(connection, now - KEPT)
@@ -75,7 +75,7 @@ class HintStore:
         return await self._database.transaction(work)
 
     async def release(self, claims: Sequence[ClaimedHints]) -> None:
-        """Hand leases back; nothing is counted."""
+        """End leases; nothing is counted."""
         await self._database.transaction(lambda connection: self._claims.release(connection, claims))
 
     async def renew(self, claims: Sequence[ClaimedHints], *, lease_seconds: float) -> None:
@@ -85,11 +85,11 @@ class HintStore:
         )
 
     async def due(self, now: datetime, *, at_most: int) -> int:
-        """How many could be claimed now or are held by a dead worker, counted no further than ``at_most``."""
+        """How many hints could be claimed now or have an expired lease, counted no further than ``at_most``."""
         return await self._database.transaction(lambda connection: self._claims.due(connection, now, at_most=at_most))
 
     async def settle(self, readings: Sequence[Reading], *, now: datetime, skip_aggregation: bool) -> Applied:
-        """Apply what MX said, and finish the hints, in one transaction. What another worker claimed meanwhile is left to it.
+        """Apply what MX said, and finish the hints, in one transaction. Hints that another worker claimed meanwhile are left to that worker.
 
         A member whose reconnection ended after it was asked for is read once more (:func:`worker.store.mx_members.apply_members`).
         """
@@ -111,7 +111,7 @@ class HintStore:
     async def _apply(
         self, connection: AsyncConnection, readings: Sequence[Reading], *, now: datetime, skip_aggregation: bool
     ) -> tuple[Applied, set[str]]:
-        """What was applied, and whose hints are to be read once more."""
+        """The counts of what was applied, and the members that are to be read once more."""
         read_at = readings[0].read_at
         rows = self._database.rows
         answers = await self._by_our_users(connection, readings)
@@ -127,7 +127,7 @@ class HintStore:
         return applied, {guids[row[0]] for row in found}
 
     async def _by_our_users(self, connection: AsyncConnection, readings: Sequence[Reading]) -> list[MxMember]:
-        """The answers. A user whom our tables name by the client's own id is named so in them."""
+        """The answers, with users named by the client's own id if our tables name them so."""
         answers = [answer for each in readings for answer in each.answers]
         own = {guid: id_ for each in readings for guid, id_ in each.own_users.items()}
         if not own:

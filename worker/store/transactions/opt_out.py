@@ -1,4 +1,4 @@
-"""What the owner of a link may be told no more: reads, and the transactions of opting out, of muting a member, and of taking that back."""
+"""Unsubscribing by a link: the user and members that it is about, and muting and unmuting a member."""
 
 from datetime import datetime
 from typing import Any
@@ -21,7 +21,7 @@ class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
     """The user of a link."""
 
     user_guid: str
-    #: The message of the link, if it stood in one.
+    #: The message that carries the link, if one does.
     notification_id: int | None
     locale: str | None
     opted_out: bool
@@ -36,14 +36,14 @@ class SubscribedMember(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SubscriptionStore:
-    """Knows a link by the hash of its token, expired ones too."""
+    """Finds a link by the hash of its token, even if it expired."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._transitions = database.rows.part(Transitions)
 
     async def read(self, token_hash: str) -> tuple[Subscriber, list[SubscribedMember]] | None:
-        """Who holds the link, and the members that it is about: those of its message, else those that its user has open."""
+        """The user of the link, and its members: those of its message, else those with an open reconnection."""
 
         async def work(connection: AsyncConnection) -> tuple[Subscriber, list[SubscribedMember]] | None:
             row = (await connection.execute(_SUBSCRIBER, {"token_hash": token_hash})).first()
@@ -66,11 +66,11 @@ class SubscriptionStore:
         return await self._database.transaction(work)
 
     async def mute(self, member_guid: str, *, now: datetime) -> None:
-        """No more messages about this member."""
+        """Send no more messages about this member."""
         await self._database.transaction(lambda connection: mute(connection, member_guid, now))
 
     async def unmute(self, member_guid: str, *, now: datetime) -> None:
-        """Messages about this member again: what was deferred for it alone is due at once."""
+        """Send messages about this member again: a reconnection that was deferred because of the mute is due at once."""
 
         async def work(connection: AsyncConnection) -> None:
             await unmute(connection, member_guid)

@@ -1,16 +1,16 @@
-"""Deleting what is over and old: a batch at a time, each batch with all that hangs on it, in one transaction.
+"""Deleting old rows that ended: batch by batch, each with all dependent rows in one transaction.
 
 1. Reconnections that ended before ``cut``, the oldest first: their windows, clicks and places in messages, the messages that are about no
-   other reconnection, and the links of those messages. The row itself stays while its ``reopen_at`` keeps its member from being told anew
-   (:mod:`~worker.store.reconnections.emptied`): one row a member, the newest that does.
-2. Such rows, once nothing rests on them any more: the member is well, or the moment has come. Where MX carries a member on under another
-   GUID, the row of the member remembers it from then on (``store/members.py``).
-3. Links that stand in no message, once they expired.
-4. Messages that are about nothing; sweeps, syncs and reconciliations, but for the newest of each.
-5. Events that do not wait any more.
+   other reconnection, and the links of those messages. The row itself stays while its ``reopen_at`` prevents a new reconnection
+   (:mod:`~worker.store.reconnections.emptied`): one row for a member, the newest that does.
+2. Such rows, once they are no longer needed: the member is well, or the moment has come. If the member moved to another GUID at MX, the row
+   in ``members`` keeps that GUID (``store/members.py``).
+3. Links without a message, once they expired.
+4. Messages without reconnections; sweeps, syncs and reconciliations, except the newest of each.
+5. Events that were accepted or given up.
 
-A message about several reconnections goes with the last of them. A link goes when nothing is left of its message and of its clicks; until it
-expires it keeps what its page shows. Nothing is deleted before its day is in ``daily_totals``.
+A message about several reconnections is deleted with the last of them. A link is deleted when its message and its clicks are. Until a link
+expires, the reconnections that its page shows are kept. Nothing is deleted before its day is in ``daily_totals``.
 """
 
 from collections.abc import Awaitable, Callable, Collection
@@ -61,7 +61,7 @@ _N = bindparam("n", type_=Integer())
 
 
 class RetentionStore:
-    """Each method is one batch, and says how many rows it deleted; fewer than :data:`BATCH`: there are no more now."""
+    """Each ``delete_…`` deletes one batch and returns how many rows; fewer than :data:`BATCH` means that none are left."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -69,7 +69,7 @@ class RetentionStore:
         self._old = database.rows.part(_Old)
 
     async def count_a_day(self, now: datetime) -> bool:
-        """Count the first day that is over and not counted; false: all are, so that their rows may be deleted."""
+        """Count the first day that is over and not counted; false if there is none. Then rows may be deleted."""
 
         async def work(connection: AsyncConnection) -> bool:
             await by_index(connection, self._database.rows)
@@ -78,27 +78,27 @@ class RetentionStore:
         return await self._database.transaction(work)
 
     async def delete_reconnections(self, cut: datetime, now: datetime) -> int:
-        """What ended before ``cut``, with all that hangs on it."""
+        """Delete reconnections that ended before ``cut``, with all dependent rows."""
         return await self._run(self._old.reconnections, cut, now)
 
     async def delete_emptied(self, cut: datetime, now: datetime) -> int:
-        """Rows that were kept for their ``reopen_at``, and that nothing rests on any more."""
+        """Delete rows that were kept for their ``reopen_at`` and are no longer needed."""
         return await self._run(self._old.emptied, cut, now)
 
     async def delete_links(self, cut: datetime, now: datetime) -> int:
-        """Links that stand in no message."""
+        """Delete expired links without a message."""
         return await self._run(self._old.links, cut, now)
 
     async def delete_messages(self, cut: datetime, now: datetime) -> int:
-        """Messages that are about nothing. Only the oldest ones are looked at."""
+        """Delete messages without reconnections. Only the oldest ones are examined."""
         return await self._run(self._old.messages, cut, now)
 
     async def delete_runs(self, cut: datetime, now: datetime) -> int:
-        """Sweeps, syncs and reconciliations that are over, but for the newest of each: it says when the next is due."""
+        """Delete ended sweeps, syncs and reconciliations, except the newest of each, which decides when the next is due."""
         return await self._run(self._old.runs, cut, now)
 
     async def delete_events(self, cut: datetime, now: datetime) -> int:
-        """Events that were accepted, or given up. What waits is not deleted, however long its endpoint is away."""
+        """Delete events that were accepted or given up. Waiting events are kept, however long the endpoint is down."""
         return await self._run(self._old.events, cut, now)
 
     async def _run(
@@ -112,7 +112,7 @@ class RetentionStore:
 
 
 class _Old:
-    """The statements, made once; in the transaction of the caller."""
+    """The statements, made once; they run in the caller's transaction."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -126,7 +126,7 @@ class _Old:
         self._ended = (
             select(r.id, case((_rests(), 1), else_=0).label("rests"))
             .where(HAS_ENDED, r.closed_at < _CUT, _none(_is_shown()), _none(_is_named()), _none(_is_live()))
-            # Not by id as well: a sweep closes many at one moment, and all of them would be sorted.
+            # Not ordered by id as well: a sweep closes many at one moment, and all of those would be sorted.
             .order_by(r.closed_at)
             .limit(_N)
             .with_for_update(skip_locked=True)
@@ -137,7 +137,7 @@ class _Old:
             .limit(_N)
             .with_for_update(skip_locked=True)
         )
-        # Nothing of `emptied_at` among its conditions: PostgreSQL would read the index of all that are emptied.
+        # No condition on `emptied_at`: PostgreSQL would read the index of all emptied rows.
         whose = select(r.member_guid).where(of(r.id))
         self._of_members = select(r.id, r.member_guid, r.reason, r.closed_at, r.reopen_at, r.emptied_at).where(
             rows.among(r.member_guid, whose)
@@ -145,7 +145,7 @@ class _Old:
         self._messages_about = select(item.notification_id).where(of(item.reconnection_id)).distinct()
         self._links_pressed = select(c.link_id).where(of(c.reconnection_id)).distinct()
         self._links_of = select(k.id).where(of(k.notification_id))
-        # In this order: each is referred to by those before it.
+        # In this order, because earlier tables refer to later ones.
         self._hanging = [
             delete(notification_reconnections).where(of(item.reconnection_id)),
             delete(windows).where(of(w.reconnection_id)),
@@ -179,7 +179,7 @@ class _Old:
         return set((await connection.execute(query, {"given": self._given(ids)})).scalars()) if ids else set()
 
     async def _overtaken(self, connection: AsyncConnection, resting: Collection[int]) -> set[int]:
-        """Older rows of the same members that were kept, and need not be beside these: see :func:`_rests`."""
+        """Older kept rows of the same members, which are not needed besides these: see :func:`_rests`."""
         if not resting:
             return set()
         rows = (await connection.execute(self._of_members, {"given": self._given(resting)})).all()
@@ -223,7 +223,7 @@ class _Old:
         return len(ids)
 
     async def _delete(self, connection: AsyncConnection, ids: Collection[int]) -> None:
-        """Delete these rows. Where a member moved to, its own row remembers."""
+        """Delete these rows. The GUID that a member moved to is written into ``members`` first."""
         given = {"given": self._given(ids)}
         newest = {row.member_guid: row for row in await connection.execute(self._moves, given)}
         moves = {guid: row.moved_to for guid, row in newest.items() if row.id in ids}
@@ -246,7 +246,7 @@ class _Old:
 
 
 def _of_runs(table: Table) -> Any:
-    """The oldest of a table of runs, by their id, and only then by their age: no index leads with the age."""
+    """The oldest rows of a table of runs. They are selected by id and then filtered by age, since the age has no index."""
     t = table.c
     first = select(t.id, t.started_at, t.finished_at).order_by(t.id).limit(_N).subquery().c
     newest = select(t.id).order_by(t.id.desc()).limit(1).scalar_subquery()
@@ -256,38 +256,38 @@ def _of_runs(table: Table) -> Any:
 
 
 def _rests() -> Any:
-    """Whether the row keeps its member from being told anew, and no newer row of the member does so as well and as long."""
+    """Whether the row still prevents a new reconnection, and no newer row of the member prevents it for as long."""
     newer = reconnections.alias("newer")
     as_well = select(newer.c.id).where(
         newer.c.member_guid == r.member_guid,
         newer.c.id > r.id,
         newer.c.closed_at >= r.closed_at,
         newer.c.reopen_at >= r.reopen_at,
-        # A notice that is over stands in the way of notices alone.
+        # An ended notice prevents only notices.
         or_(newer.c.reason != state_literal("expires_soon"), IS_NOTICE),
     )
     return and_(r.reopen_at > _NOW, _none(as_well))
 
 
 def _rests_as_well(newer: Any, older: Any) -> bool:
-    """What ``as_well`` of :func:`_rests` says, of two rows of one member."""
+    """The condition ``as_well`` of :func:`_rests`, for two rows of one member."""
     is_as_long = newer.id > older.id and newer.closed_at >= older.closed_at and newer.reopen_at >= older.reopen_at
     return bool(is_as_long and (newer.reason != Reason.EXPIRES_SOON or older.reason == newer.reason))
 
 
 def _is_shown() -> Any:
-    """What a link still leads to: it was made before the row ended."""
+    """A valid link of the user that was made before the row ended, and may show it."""
     return select(k.id).where(k.user_guid == r.user_guid, k.created_at <= r.closed_at, k.expires_at > _NOW)
 
 
 def _is_named() -> Any:
-    """What the message of a link names that still leads on: it may have left a moment after the row ended."""
+    """A valid link whose message names the row. The message may have left a moment after the row ended."""
     of_row = select(item.notification_id).where(item.reconnection_id == r.id, k.notification_id == item.notification_id)
     return of_row.where(k.expires_at > _NOW)
 
 
 def _is_live() -> Any:
-    """What a message names that is still on its way."""
+    """A message that names the row and has not ended."""
     of_row = select(item.notification_id).where(item.reconnection_id == r.id, n.id == item.notification_id)
     return of_row.where(or_(n.state == state_literal("pending"), n.state == state_literal("sending")))
 

@@ -11,7 +11,7 @@ from worker.store.sql.database import Database
 
 
 class RetryStore:
-    """Reopens what was given up."""
+    """Reopens ended reconnections, and resends unknown messages."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -19,13 +19,13 @@ class RetryStore:
         self._notifications = database.rows.part(NotificationTransitions)
 
     async def reconnections(self, states: Collection[str], members: Collection[str] | None, *, now: datetime) -> int:
-        """Reopen the latest ended reconnection of each member, unless another is open; its attempts start anew."""
+        """Reopen the latest ended reconnection of each member, unless another is open; ``attempts`` is set to 0."""
         return await self._database.transaction(
             lambda connection: self._reconnections.reopen(connection, states, members, now)
         )
 
     async def unknown(self, members: Collection[str] | None, *, now: datetime) -> int:
-        """Send again what may or may not have arrived, to users to whom nothing was written since."""
+        """Make `unknown` messages pending again, for users who got no message since."""
 
         async def work(connection: AsyncConnection) -> int:
             ids = await self._notifications.resend(connection, members, now)

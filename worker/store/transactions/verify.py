@@ -15,15 +15,15 @@ from worker.store.sql.moments import NEVER
 
 
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a check showed."""
+    """The result of a check."""
 
     check: MemberCheck
     outcome: str
-    #: The reconnection's end, if this is it.
+    #: The state in which the reconnection ends; ``None``: it stays open.
     state: ReconnectionState | None = None
     next_check_at: datetime | None = None
     moved_to: str | None = None
-    #: Reconnected: what MX said.
+    #: MX's answer, if it ended as reconnected.
     well: Well | None = None
     #: Whether this counts as a check, so that the interval to the next one grows. Not if MX was not asked at all.
     counts: bool = True
@@ -47,7 +47,7 @@ class VerifyStore:
         )
 
     async def settle(self, seen: Sequence[CheckResult], *, now: datetime) -> None:
-        """Write what checks showed, but for those that were superseded."""
+        """Write the results of checks, except for reconnections that were claimed or reminded since."""
         changes = [_change(each, now) for each in seen]
         await self._database.transaction(
             lambda connection: self._transitions.apply(connection, changes, by=Mover.VERIFY, now=now)
@@ -66,7 +66,7 @@ def _change(seen: CheckResult, now: datetime) -> Change:
             check.state,
             check.epoch,
             again_at=check.again_at,
-            # The outcome of a due one says why it waits.
+            # The outcome of a due reconnection tells why it waits, so it is kept.
             outcome=None if check.state is ReconnectionState.DUE else seen.outcome,
             next_check_at=seen.next_check_at,
             moved_to=seen.moved_to,

@@ -1,7 +1,7 @@
-"""A visit to members: what follows for them from the rule now. A sweep visits those that are listed, a reconciliation everybody; both by
-these statements, so that they agree.
+"""A visit to members: the rule is applied, reconnections that are over close, and broken members get one. A sweep visits listed members, a
+reconciliation all of them. Both use these statements, so that they agree.
 
-A visit may be made twice, and for a member for whom nothing follows.
+A visit may be repeated, and may change nothing.
 """
 
 from collections.abc import Collection
@@ -30,7 +30,7 @@ _R = ReconnectionState
 
 @dataclass(kw_only=True)
 class VisitCounts:
-    """What visits led to."""
+    """What visits opened and closed."""
 
     #: Reconnections, notices ahead of an expiry among them.
     opened: int = 0
@@ -59,7 +59,7 @@ class Visits:
         stands = standing(r.member_guid, statuses, now, picked_for=r.reason, user_guid=r.user_guid)
         gone = stands == str(_R.GONE)
         other_user = is_of_other_user(r.member_guid, r.user_guid)
-        # The member of a notice is well for as long as the notice goes on.
+        # The member of an open notice is well, so being well does not end it.
         ends = or_(~IS_NOTICE, gone, other_user)
         over = and_(r.closed_at.is_(None), r.state != state_literal(_R.LEASED), stands != BROKEN, ends)
         outcome = case(
@@ -76,7 +76,7 @@ class Visits:
     async def visit(
         self, connection: AsyncConnection, guids: Collection[str], now: datetime, *, grace: timedelta
     ) -> VisitCounts:
-        """Close the reconnections of those that are broken no more, open one for those that are, in this transaction."""
+        """Close the reconnections of members that are no longer broken, and open one for those that are, in this transaction."""
         found = VisitCounts()
         if not guids:
             return found

@@ -1,4 +1,4 @@
-"""The tables, and the partial indexes that make a sweep cost what is due and not what exists."""
+"""The tables, and partial indexes: with them the cost of a sweep depends on the rows that are due, not on all rows."""
 
 from worker.store.sql.tables.application import devices, institutions, members, users
 from worker.store.sql.tables.columns import guid_columns, metadata, state_literal

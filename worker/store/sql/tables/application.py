@@ -1,7 +1,7 @@
 """The application's tables, which it writes too: who is told, and the members at MX.
 
-Only the GUIDs are required, everything of ours in them has a default, no foreign key of ours can refuse a write of theirs, and their
-columns are read as ``worker/store/sql/application.py`` says.
+Only the GUIDs are required. Our columns have defaults, and no foreign key of ours can refuse an application's write. The application's
+columns are read by ``worker/store/sql/application.py``.
 """
 
 from sqlalchemy import Column, Identity, String, Table, UniqueConstraint
@@ -16,8 +16,8 @@ from worker.store.sql.application import (
 )
 from worker.store.sql.tables.columns import Guid, Id, metadata, partial_index
 
-#: Whose token has no date, in the words of an index and of the statement that is to use it. In SQLite blank text is no date either, so
-#: there it is all that does not begin with a digit.
+#: The condition "the token has no date", in the words that both an index and its statement use. In SQLite blank text is no date either, so
+#: there the condition covers all texts that do not begin with a digit.
 NO_DATE = "token_expires_at IS NULL"
 NO_DATE_IN_SQLITE = "(token_expires_at IS NULL OR token_expires_at < '0' OR token_expires_at >= ':')"
 
@@ -29,9 +29,9 @@ users = Table(
     Column("locale", ApplicationText(35)),
     Column("timezone", ApplicationText(64)),
     Column("channel", ApplicationText(16)),
-    # Ours: the address that a mail server refused for good, and the wish not to be written to.
+    # Ours: the address that a mail server refused for good.
     Column("refused_email", ApplicationText()),
-    # What that rests on: a code and words of ours, such as "bounce: 5.1.1, user_unknown".
+    # Why it counts as refused: a code and words of ours, such as "bounce: 5.1.1, user_unknown".
     Column("refused_why", ApplicationText(128)),
     Column("opted_out_at", ApplicationMoment),
     # When the company's messenger said that it cannot reach the user.
@@ -45,7 +45,7 @@ devices = Table(
     Column("user_guid", Guid, nullable=False, index=True),
     Column("device_kind", ApplicationDeviceKind(16), nullable=False),
     Column("device_address", ApplicationText(), nullable=False),
-    # Ours: set when the push service says that nobody is there any more.
+    # Ours: set when the push service says that the device no longer exists.
     Column("disabled_at", ApplicationMoment),
     UniqueConstraint("device_kind", "device_address"),
 )
@@ -62,17 +62,17 @@ members = Table(
     Column("error_code", ApplicationInteger),
     Column("token_expires_at", ApplicationMoment),
     Column("token_revoked_at", ApplicationMoment),
-    # Ours: its user asked for no messages about this member.
+    # Ours: when the user asked for no messages about this member.
     Column("muted_at", ApplicationMoment),
-    # Ours: the GUID under which MX carries it on, and when MX said that it does not know it any more (store/mx_members.py).
+    # Ours: the GUID that MX uses for the member now, and when MX said that it no longer knows the member (store/mx_members.py).
     Column("moved_to", Guid),
     Column("gone_at", ApplicationMoment),
-    # Ours (store/consents.py): when its consent began as far as we know, and the date that was reckoned from it. While token_expires_at
-    # is that date it is ours; any other date there is the application's.
+    # Ours (store/consents.py): when its consent began as far as we know, and the date that was reckoned from it. If token_expires_at holds
+    # another date, that date is the application's.
     Column("consent_from", ApplicationMoment),
     Column("expiry_reckoned", ApplicationMoment),
-    # What a sweep walks: members that may be broken by status, revocation or error, in order of their GUID,
-    # and those whose token has a date, in order of that date.
+    # For sweeps: members that may be broken by status, revocation or error, in order of their GUID, and members whose token has a date, in
+    # order of that date.
     partial_index(
         "ix_members_suspect",
         "member_guid",
@@ -97,6 +97,6 @@ institutions = Table(
     metadata,
     # The application's, as in `members`.
     Column("institution_code", String(128), primary_key=True),
-    # For how many days a customer's consent lasts; what is no number from 1 to 3,650 counts as unknown.
+    # For how many days a customer's consent lasts. Any value but a number from 1 to 3,650 counts as unknown.
     Column("consent_days", ApplicationInteger),
 )

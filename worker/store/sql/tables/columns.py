@@ -1,4 +1,4 @@
-"""What the definitions of all tables share: the names of constraints, and the types of columns that are ours."""
+"""Shared by the definitions of all tables: the names of constraints, and the types of our columns."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ metadata = MetaData(
 
 #: SQLite counts its rowid only for INTEGER PRIMARY KEY.
 Id = BigInteger().with_variant(Integer(), "sqlite")
-#: GUIDs are ASCII: compared by their bytes, not by the rules of a language, an index of them is built in half the time.
+#: GUIDs are ASCII. They are compared by their bytes, not by the rules of a language; so an index of them is built in half the time.
 Guid = String(128).with_variant(String(128, collation="C"), "postgresql")
 #: Hexadecimal, compared by bytes for the same reason.
 Hash = String(64).with_variant(String(64, collation="C"), "postgresql")
@@ -36,7 +36,7 @@ def partial_index(
 
 
 def state_literal(state: str) -> ColumnElement[str]:
-    """A state as part of a statement's text, not a parameter: only so does the planner see that a partial index fits."""
+    """A state as part of a statement's text. With a parameter the planner would not see that a partial index fits."""
     return literal_column(f"'{state}'", String())
 
 

@@ -1,4 +1,4 @@
-"""Messages to users, what they are about, their links, and what was pressed there."""
+"""Messages to users, their items, links, and clicks on links."""
 
 from sqlalchemy import (
     BigInteger,
@@ -26,7 +26,7 @@ notifications = Table(
     Column("channel", String(16), nullable=False),
     Column("step", Integer, nullable=False),
     Column("state", String(16), nullable=False),
-    # Identifies the message towards mail servers and push services, the same for every try.
+    # Identifies the message to mail servers and push services; the same for every try.
     Column("message_key", String(64), nullable=False, unique=True),
     Column("created_at", Moment, nullable=False),
     Column("next_attempt_at", Moment),
@@ -43,18 +43,18 @@ notifications = Table(
     # the message, as a step of the cadence.
     Column("refusal", String(64)),
     Column("spent", Boolean),
-    # The device that refused it for good: the next try is another one's.
+    # The device that refused it for good. The next try goes to another device.
     Column("device_id", BigInteger),
     CheckConstraint(f"state IN ({quoted(NotificationState)})", name="state"),
-    # One user, one message at a time: what else breaks meanwhile waits until it is sent.
+    # One message at a time for a user: members that break meanwhile wait until it is sent.
     partial_index("uq_notifications_live", "user_guid", where=f"state IN ({quoted(LIVE)})", unique=True),
     partial_index("ix_notifications_pending", "next_attempt_at", "id", where="state = 'pending'"),
     partial_index("ix_notifications_sending", "lease_expires_at", where="state = 'sending'"),
     Index("ix_notifications_user", "user_guid", "sent_at"),
-    # What was refused and what was accepted of late on a channel.
+    # Recent refusals and acceptances on a channel.
     partial_index("ix_notifications_refusal", "channel", "outcome_at", where="refusal IS NOT NULL"),
     partial_index("ix_notifications_accepted", "channel", "sent_at", where="state = 'sent'"),
-    # What ended, in the order in which it is counted and deleted.
+    # Ended notifications, in the order in which they are counted and deleted.
     partial_index("ix_notifications_ended", "outcome_at", where="state <> 'pending' AND state <> 'sending'"),
 )
 
@@ -66,7 +66,7 @@ notification_reconnections = Table(
     Column("window_id", Id, ForeignKey("windows.id"), nullable=False, index=True),
     Column("step", Integer, nullable=False),
     Column("channel", String(16), nullable=False),
-    # The key against doubles: a reconnection speaks once a step on a channel, whatever runs twice.
+    # Prevents doubles: a reconnection has one message for a step on a channel, even if a task runs twice.
     UniqueConstraint("reconnection_id", "step", "channel"),
 )
 
@@ -74,18 +74,18 @@ links = Table(
     "links",
     metadata,
     Column("id", Id, Identity(), primary_key=True),
-    # SHA-256 of the token, hexadecimal. The token itself stands in the message alone.
+    # SHA-256 of the token, hexadecimal. The token itself is not stored.
     Column("token_hash", String(64), nullable=False, unique=True),
     Column("user_guid", Guid, nullable=False, index=True),
     # The message that carries it. NULL: made by `reconnect link` or for the API, and about all that its user has to reconnect.
     Column("notification_id", Id, ForeignKey("notifications.id"), index=True),
     Column("created_at", Moment, nullable=False),
-    # Until then it leads to whatever of its banks is broken, also to a later break of the same member. After that it is as unknown.
+    # Until then the link leads to those of its banks that are broken, also after a later break. Afterwards it is treated as unknown.
     Column("expires_at", Moment, nullable=False),
     # The first and the last press of its button.
     Column("clicked_at", Moment),
     Column("last_clicked_at", Moment),
-    # Those that go by themselves; the others go with their message.
+    # Links without a message, which are deleted by themselves; the others are deleted with their message.
     partial_index("ix_links_alone", "expires_at", where="notification_id IS NULL"),
 )
 
@@ -95,13 +95,13 @@ clicks = Table(
     Column("id", Id, Identity(), primary_key=True),
     Column("link_id", Id, ForeignKey("links.id"), nullable=False),
     Column("reconnection_id", Id, ForeignKey("reconnections.id"), nullable=False, index=True),
-    # SHA-256 of the nonce in the form, hexadecimal: two presses from one load of the page are one click. "retired" and the row's id
-    # once a later press from the same load is a click of its own.
+    # SHA-256 of the nonce in the form, hexadecimal: two presses from one load of the page are one click. It becomes "retired" and the row's
+    # id when a later press from the same load is a click of its own.
     Column("nonce_hash", String(64), nullable=False),
     Column("clicked_at", Moment, nullable=False),
-    # Whether MX was asked for a window, which is what is limited.
+    # Whether MX was asked for a window; such clicks are limited.
     Column("minted", Boolean, nullable=False, server_default="0"),
-    # Its answer: a short word, and when. NULL: under way, or its process died.
+    # How the click ended, in a short word, and when. NULL: under way, or its process died.
     Column("outcome", String(64)),
     Column("answered_at", Moment),
     UniqueConstraint("link_id", "reconnection_id", "nonce_hash"),

@@ -1,4 +1,4 @@
-"""What the sweep keeps: its runs, what changed since the last one, walks through everything, pauses, and daily totals."""
+"""Tables of the sweep: sweeps, changed members and marks, reconciliations and reckonings, pauses, and daily totals."""
 
 from sqlalchemy import BigInteger, Column, Date, Identity, Integer, String, Table
 
@@ -9,7 +9,7 @@ sweeps = Table(
     "sweeps",
     metadata,
     Column("id", Id, Identity(), primary_key=True),
-    # Beat's minute: two beats fill it once. NULL for sweeps by hand or cron.
+    # The minute for which beat began the sweep, unique if two beats run. NULL for sweeps by hand or cron.
     Column("slot", Moment, unique=True),
     Column("started_at", Moment, nullable=False),
     Column("finished_at", Moment),
@@ -28,7 +28,7 @@ pauses = Table(
     Column("scope", String(160), primary_key=True),
     Column("reason", String(200), nullable=False),
     Column("since", Moment, nullable=False),
-    # When the breaker lets one probe through, or an outage is looked at again; NULL: until `reconnect resume`.
+    # When the breaker lets one probe through, or an outage is examined again; NULL: paused until `reconnect resume`.
     Column("probe_at", Moment),
 )
 
@@ -37,14 +37,14 @@ changed_members = Table(
     metadata,
     # A member that a sweep has to visit; EVERYTHING stands for all of them.
     Column("member_guid", Guid, primary_key=True),
-    # On PostgreSQL a member may be listed more than once, and what a sweep took is told from what was listed since. On SQLite it is 0.
+    # On PostgreSQL a member may be listed more than once: the id distinguishes entries that a sweep took from later ones. On SQLite it is 0.
     Column("id", Id, Identity(), primary_key=True),
 )
 
 sweep_marks = Table(
     "sweep_marks",
     metadata,
-    # `due`: what falls due by itself is listed up to this moment. `notices`: and expiries of which a notice tells ahead.
+    # `due`: members that fall due are listed up to this moment. `notices`: members whose token expires by this moment are listed for notices.
     Column("name", String(16), primary_key=True),
     Column("until", Moment, nullable=False),
 )
@@ -53,17 +53,17 @@ reconciliations = Table(
     "reconciliations",
     metadata,
     Column("id", Id, Identity(), primary_key=True),
-    # Why everything is gone through: `first`, `settings`, `daily`, `everything` (the table of members was emptied).
+    # Why it began: `first`, `settings`, `daily`, `everything` (the table of members was emptied).
     Column("reason", String(16), nullable=False),
     # The settings that the rule depends on, hashed.
     Column("rule", String(64), nullable=False),
     Column("started_at", Moment, nullable=False),
     Column("finished_at", Moment),
-    # How far it is: `members` in order of their GUID, then `reconnections` in order of their id; NULL when it ended.
+    # Its phase: `members` in order of their GUID, then `reconnections` in order of their id; NULL when it ended.
     Column("phase", String(16)),
     Column("after_guid", Guid, nullable=False, server_default=""),
     Column("after_id", BigInteger, nullable=False, server_default="0"),
-    # What it found that no sweep had found before it.
+    # Reconnections that it opened and closed, because no earlier sweep had.
     Column("opened", Integer, nullable=False, server_default="0"),
     Column("closed", Integer, nullable=False, server_default="0"),
 )
@@ -71,23 +71,23 @@ reconciliations = Table(
 reckonings = Table(
     "reckonings",
     metadata,
-    # One row: the last walk over all members, which reckons what is new or has changed.
+    # One row: the last walk over all members, which reckons expiries (store/reckoning.py).
     Column("id", Integer, primary_key=True, autoincrement=False),
-    # The days of all institutions, hashed: where they change, a walk begins.
+    # The days of all institutions, hashed. If they change, a walk begins.
     Column("known", String(64)),
     # `changed` or `daily`.
     Column("reason", String(16)),
     Column("started_at", Moment),
     Column("finished_at", Moment),
-    # How far it is, in order of their GUID; "" between two walks.
+    # The GUID that the walk has reached; "" between two walks.
     Column("after_guid", Guid, nullable=False, server_default=""),
 )
 
-# What was, by the day
+# Counts by the day
 daily_totals = Table(
     "daily_totals",
     metadata,
-    # `day`: the day is counted. Else what is counted: `opened`, `ended`, `returned`, `notifications`, `clicks` (store/totals.py).
+    # `day`: the day is counted. Otherwise what the row counts: `opened`, `ended`, `returned`, `notifications`, `clicks` (store/totals.py).
     Column("what", String(16), primary_key=True),
     # In UTC.
     Column("day", Date, primary_key=True),
