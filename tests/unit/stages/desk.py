@@ -105,7 +105,7 @@ class Desk:
 
 
 def make_runner(desk: Desk, **changes: Any) -> Runner[int, Done]:
-    options: dict[str, Any] = {"slots": 4, "batch": 10, "seconds": 30.0, "renew_every": 60.0, "grace": 20.0}
+    options: dict[str, Any] = {"slots": 4, "batch": 10, "seconds": 30.0, "renew_every": 60.0, "finish_seconds": 20.0}
     return Runner(stage=desk, stopping=asyncio.Event(), **(options | changes))
 
 
