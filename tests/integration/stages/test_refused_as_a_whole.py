@@ -17,6 +17,7 @@ from worker.sandbox.phones.network import Device, Phones
 from worker.stages.deliver import deliver
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
+from worker.store.transactions.deliver import DeliverStore
 
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -313,6 +314,11 @@ async def test_a_push_service_that_refuses_everybody_stops_its_channel_and_costs
             await at.pass_time()
             await deliver(at.bench.runtime)
             assert phones.delivered() == dict.fromkeys(devices, 1)
+            # Each was sent after all: it counts for the caps, and no device counts as one that failed.
+            guids = [f"USR-m{number}" for number in range(count)]
+            day_ago = at.bench.runtime.clock.now() - timedelta(days=1)
+            users = await at.bench.runtime.database.store(DeliverStore).users(guids, since=day_ago)
+            assert {(len(user.sent), len(user.failed_devices)) for user in users.values()} == {(1, 0)}
 
 
 class Push:

@@ -65,7 +65,7 @@ class NotificationTransitions:
         self._revive = (
             update(notifications)
             .where(n.id == ids.id, n.state.in_((state_literal(_N.FAILED), state_literal(_N.SUPPRESSED))))
-            .values({n.state: _N.PENDING, n.epoch: n.epoch + 1, **due_again})
+            .values({n.state: _N.PENDING, n.epoch: n.epoch + 1, n.device_id: None, **due_again})
         )
 
     async def _execute(
