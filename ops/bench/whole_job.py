@@ -86,10 +86,10 @@ class Database:
 
     def wait_until_fetched(self, seconds: float) -> float:
         """The moment at which nothing is due or leased any more."""
-        in_hand = "SELECT EXISTS (SELECT 1 FROM reconnections WHERE state = 'leased') OR EXISTS (SELECT 1 FROM reconnections WHERE state = 'due')"
+        unfinished = "SELECT EXISTS (SELECT 1 FROM reconnections WHERE state = 'leased') OR EXISTS (SELECT 1 FROM reconnections WHERE state = 'due')"
         with self.connected() as connection:
             wait_until(
-                lambda: not connection.execute(in_hand).fetchone()[0], seconds=seconds, every=0.01, what="the end"
+                lambda: not connection.execute(unfinished).fetchone()[0], seconds=seconds, every=0.01, what="the end"
             )
         return time.monotonic()
 
@@ -151,9 +151,9 @@ class Site:
         What is in hand then is waited for before the next course: after the last one nobody needs its end.
         """
         with self.database.connected() as connection:
-            in_hand = "SELECT EXISTS (SELECT 1 FROM reconnections WHERE state = 'leased')"
+            unfinished = "SELECT EXISTS (SELECT 1 FROM reconnections WHERE state = 'leased')"
             wait_until(
-                lambda: not connection.execute(in_hand).fetchone()[0], every=0.2, what="the end of what is in hand"
+                lambda: not connection.execute(unfinished).fetchone()[0], every=0.2, what="the end of what is in hand"
             )
             self.database.empty_work()
             connection.execute("DELETE FROM pauses WHERE scope = 'everything'")

@@ -152,7 +152,7 @@ class Records:
             self.one(f"SELECT count(*) FROM reconnections WHERE state = 'notified' AND next_check_at <= {self._now}")
         )
 
-    def in_hand(self) -> dict[str, int]:
+    def unfinished(self) -> dict[str, int]:
         """What is on its way right now: held by somebody, or due and not yet taken."""
         row = self.all(
             f"""SELECT
@@ -163,13 +163,13 @@ class Records:
         )[0]
         return {name: value for name, value in row._mapping.items() if value}
 
-    def wait_until_nothing_is_in_hand(self, *, seconds: float) -> None:
+    def wait_until_nothing_is_unfinished(self, *, seconds: float) -> None:
         """Wait until everything was worked off, but for what waits for a later moment."""
         left: dict[str, int] = {}
 
         def done() -> bool:
             left.clear()
-            left.update(self.in_hand())
+            left.update(self.unfinished())
             return not left
 
         try:

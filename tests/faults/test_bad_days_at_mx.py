@@ -53,7 +53,7 @@ def test_with_a_third_of_all_answers_faulty_everybody_comes_to_the_end_that_mx_n
         wait_until(are_seen, seconds=300 if LONG else 60, what="the sight of those who are back", grain=1)
         machine.control(fault=None)
         records.pass_time("pauses")
-        records.wait_until_nothing_is_in_hand(seconds=30)
+        records.wait_until_nothing_is_unfinished(seconds=30)
     cron.expect_plain_words()
     steps = Counter(machine.ledger()["steps"])  # of a fault that chance did not choose: none
     figures = compare(
@@ -117,7 +117,7 @@ def test_when_mx_refuses_everybody_nobody_pays_for_it(machine: Machine, populate
             wait_until(lambda: not _pauses(records), what="the breaker's closing")
         machine.control(latency=0)
         assert machine("sweep").code == 0
-        records.wait_until_nothing_is_in_hand(seconds=60)
+        records.wait_until_nothing_is_unfinished(seconds=60)
         figures = compare(machine, records, broken=SOME, ends=())
         assert figures.reconnections == {"notified": SOME}
         assert figures.notifications == {"sent": SOME}
@@ -147,7 +147,7 @@ def _pauses(records: Records) -> list[tuple[str, str]]:
 
 def _wait_for_empty_hands(records: Records) -> None:
     """Wait until nobody holds anything."""
-    wait_until(lambda: not {"leased", "sending"} & records.in_hand().keys(), what="empty hands")
+    wait_until(lambda: not {"leased", "sending"} & records.unfinished().keys(), what="empty hands")
 
 
 @pytest.mark.longest
@@ -182,6 +182,6 @@ def test_a_retry_after_of_two_minutes_silences_every_process(
     records.pass_time("retries")
     with Worker(machine, schedule, children=children):
         assert machine("sweep").code == 0
-        records.wait_until_nothing_is_in_hand(seconds=60)
+        records.wait_until_nothing_is_unfinished(seconds=60)
     figures = compare(machine, records, broken=SOME, ends=())
     assert figures.reconnections == {"notified": SOME}

@@ -67,8 +67,8 @@ def test_whatever_the_mail_server_does_nobody_is_mailed_twice_and_the_counts_agr
 
             def all_done() -> bool:
                 records.pass_time("messages")
-                states, in_hand = records.counts("notifications"), records.in_hand()
-                return not states.keys() & {"pending", "sending"} and not in_hand
+                states, unfinished = records.counts("notifications"), records.unfinished()
+                return not states.keys() & {"pending", "sending"} and not unfinished
 
             wait_until(all_done, seconds=900 if LONG else 60, what="the end of every message", grain=1)
             machine.control(mail_faults=[])

@@ -36,13 +36,13 @@ def test_when_a_workers_clock_jumps_leases_hold_and_quiet_hours_are_kept(
     with Worker(machine, schedule, environment=jumping):
         assert machine("sweep").code == 0
         wait_until(lambda: records.counts("notifications"), what="the first message")
-        assert "leased" in records.in_hand()
+        assert "leased" in records.unfinished()
         clock.write_text(str(jump))
         schedule.note(f"the worker's clock jumps by {jump} s")
         # A sweep whose clock has jumped as well takes nothing away from anybody.
         assert machine.json("sweep", environment=jumping)["recovered"] == 0
         wait_until(lambda: records.counts("reconnections").get("notified") == MEMBERS // 2, seconds=60, what="the work")
-        records.wait_until_nothing_is_in_hand(seconds=30)
+        records.wait_until_nothing_is_unfinished(seconds=30)
     assert jumped_log(machine), "the worker's clock did not jump"
     figures = compare(machine, records, broken=MEMBERS, ends=())
     assert figures.reconnections == {"notified": MEMBERS // 2, "due": MEMBERS // 2}

@@ -39,7 +39,7 @@ def test_under_sigkill_every_move_has_its_event_and_each_arrives_in_order(
         url = postgres.database() if kind == "postgresql" else None
         records = populated(MEMBERS, "--drop-bodies", "--latency", "0.1", url=url)
         with Worker(machine, schedule) as worker, Cron(machine, every=2 if LONG else 4):
-            wait_until(records.in_hand, seconds=120, what="the first sweep")
+            wait_until(records.unfinished, seconds=120, what="the first sweep")
             for _ in range(KILLS):
                 schedule.pause(0.3, 1.6)
                 if schedule.rng.random() < 0.25:
@@ -48,7 +48,7 @@ def test_under_sigkill_every_move_has_its_event_and_each_arrives_in_order(
                     worker.kill_a_child()
             schedule.note("no more kills")
             machine.control(latency=0)
-            records.wait_until_nothing_is_in_hand(seconds=600 if LONG else 120)
+            records.wait_until_nothing_is_unfinished(seconds=600 if LONG else 120)
             schedule.note("nothing in hand")
             receiver.behave = lambda *_: 204
 

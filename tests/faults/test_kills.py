@@ -21,17 +21,17 @@ def test_nobody_is_lost_and_nobody_is_mailed_twice_when_workers_are_killed(
     machine.environment |= {"MX_MAX_CONNECTIONS": "10", "BATCH_SIZE": "100", "RUN_SECONDS": "5"}
     busy = 0
     with Worker(machine, schedule) as worker, Cron(machine, every=2 if LONG else 4) as cron:
-        wait_until(records.in_hand, seconds=120, what="the first sweep")
+        wait_until(records.unfinished, seconds=120, what="the first sweep")
         for _ in range(KILLS):
             schedule.pause(0.2, 1.6)
-            busy += bool(records.in_hand())
+            busy += bool(records.unfinished())
             if schedule.rng.random() < 0.25:
                 worker.kill_main()
             else:
                 worker.kill_a_child()
         schedule.note("no more kills")
         machine.control(latency=0)
-        records.wait_until_nothing_is_in_hand(seconds=1200 if LONG else 120)
+        records.wait_until_nothing_is_unfinished(seconds=1200 if LONG else 120)
         schedule.note("nothing in hand")
         worker.expect_no_orphans()
         schedule.note("no orphans")

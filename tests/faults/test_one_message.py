@@ -20,7 +20,7 @@ def test_everybody_gets_one_message_for_all_their_banks(
     machine.environment["BATCH_SIZE"] = "50"
     with Worker(machine, schedule, children=3):
         assert machine("sweep").code == 0
-        records.wait_until_nothing_is_in_hand(seconds=300 if LONG else 60)
+        records.wait_until_nothing_is_unfinished(seconds=300 if LONG else 60)
     figures = compare(machine, records, broken=USERS * BANKS, schedule=schedule, ends=())
     assert figures.notifications == {"sent": USERS}
     assert figures.reconnections == {"notified": USERS * BANKS}

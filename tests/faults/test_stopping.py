@@ -31,18 +31,18 @@ def test_after_sigterm_nothing_is_held_and_nothing_is_unknown(
     for result in range(STOPS):
         with Worker(machine, schedule) as worker:
             assert machine("sweep").code == 0
-            wait_until(lambda: {"leased", "sending"} & records.in_hand().keys(), what="work in hand")
+            wait_until(lambda: {"leased", "sending"} & records.unfinished().keys(), what="work in hand")
             schedule.pause(0.0, 1.5 if LONG else 0.8)
-            stopped_busy += bool({"leased", "sending"} & records.in_hand().keys())
+            stopped_busy += bool({"leased", "sending"} & records.unfinished().keys())
             worker.stop(group=bool(result % 2) or not LONG, within=25)
-        held = {"leased", "sending"} & records.in_hand().keys()
+        held = {"leased", "sending"} & records.unfinished().keys()
         assert not held, f"still {held} after the stop"
         assert "unknown" not in records.counts("notifications")
     assert stopped_busy, "every stop fell on an idle worker"
     machine.control(latency=0, mail_latency=0)
     with Worker(machine, schedule):
         assert machine("sweep").code == 0
-        records.wait_until_nothing_is_in_hand(seconds=600 if LONG else 60)
+        records.wait_until_nothing_is_unfinished(seconds=600 if LONG else 60)
     figures = compare(machine, records, broken=MEMBERS, ends=())
     assert figures.reconnections == {"notified": MEMBERS}
     assert figures.notifications == {"sent": MEMBERS}

@@ -30,12 +30,12 @@ OWNERS = {
     "sweep_marks": {"worker.store.changes"},
     "reconciliations": {"worker.store.reconciling"},
     # The application's tables: `reconnect import` writes its columns, the others what this worker learned.
-    "users": {"worker.store.importing", "worker.store.addresses", "worker.store.mx_members"},
+    "users": {"worker.store.importing", "worker.store.addresses", "worker.store.from_mx"},
     "devices": {"worker.store.importing", "worker.store.addresses"},
     "members": {
         "worker.store.importing",
         "worker.store.members",
-        "worker.store.mx_members",
+        "worker.store.from_mx",
         "worker.store.consents",
         "worker.store.reckoning",
     },

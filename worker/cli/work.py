@@ -108,7 +108,7 @@ async def follow(runtime: Runtime, *, give_up_after: float = 0, bar: bool = True
     with Progress(*columns, console=aside, disable=not bar) as progress:
         shown = progress.add_task("", total=None)
         while True:
-            work = await reports.in_hand(since, runtime.clock.now())
+            work = await reports.left_to_do(since, runtime.clock.now())
             # Each reconnection counts two steps: it is fetched, and then its message is delivered.
             left = 2 * work["to_fetch"] + work["to_deliver"]
             most = max(most, left)

@@ -32,6 +32,7 @@ from datetime import datetime
 import structlog
 
 from worker.mx.answers import Member, MemberRead
+from worker.policy.hint_states import HintState
 from worker.policy.mx_failures import ASKED_AGAIN, OUR_FAULT, UNCOUNTED, FailureKind, MxFailure
 from worker.policy.retries import next_attempt
 from worker.runtime import Runtime
@@ -40,9 +41,9 @@ from worker.stages.breaker import Breaker
 from worker.stages.mx_words import mx_member
 from worker.stages.runner import Batch, Runner, summary
 from worker.stages.sweep import watch_outages
+from worker.store.from_mx.answers import MxMember
 from worker.store.hints.claimed import ClaimedHints, HintResult, Target
 from worker.store.hints.claims import READS_APART
-from worker.store.mx_answers import MxMember
 from worker.store.pauses import MX, PauseStore
 from worker.store.sql.database import Database
 from worker.store.transactions.catch_up import CatchUpStore
@@ -158,7 +159,7 @@ class Hints:
             return _again(claim, failure.code, at, read_at, attempts=claim.attempts)
         attempts = claim.attempts + 1
         if failure.kind not in ASKED_AGAIN or attempts >= self._settings.max_attempts:
-            result = HintResult(claim=claim, outcome=failure.code, state="failed", attempts=attempts)
+            result = HintResult(claim=claim, outcome=failure.code, state=HintState.FAILED, attempts=attempts)
             return Reading(result=result, read_at=read_at)
         patient = failure.code == "http_503"
         at = next_attempt(attempts, now=now, rng=rng, after=failure.after, patient=patient)
@@ -194,7 +195,7 @@ class Hints:
         if not done:
             return
         for reading in done:
-            if reading.result.state == "failed":
+            if reading.result.state is HintState.FAILED:
                 log.warning("hint_failed", hinted=reading.result.claim.guid, outcome=reading.result.outcome)
         applied = await self._store.settle(done, now=now, skip_aggregation=self._settings.mx_skip_aggregation)
         self.figures.update("read" if reading.answers else reading.result.outcome for reading in done)
@@ -220,11 +221,11 @@ class Hints:
         return self._numbers.get(reading.result.claim.fences[0].key, -1)
 
     def _may_be_mx(self, reading: Reading) -> bool:
-        return reading.result.state != "done" and self._attribution.may_be_mx(self._number(reading))
+        return reading.result.state is not HintState.DONE and self._attribution.may_be_mx(self._number(reading))
 
     def _unchanged_if_mx(self, reading: Reading, now: datetime) -> Reading:
         result = reading.result
-        if result.state == "done" or not self._attribution.was_mx(self._number(reading)):
+        if result.state is HintState.DONE or not self._attribution.was_mx(self._number(reading)):
             return reading
         return _again(result.claim, result.outcome, now, reading.read_at, attempts=result.claim.attempts)
 
@@ -239,7 +240,7 @@ class Hints:
 
 
 def _again(claim: ClaimedHints, outcome: str, at: datetime, read_at: datetime, *, attempts: int) -> Reading:
-    result = HintResult(claim=claim, outcome=outcome, state="due", next_attempt_at=at, attempts=attempts)
+    result = HintResult(claim=claim, outcome=outcome, state=HintState.DUE, next_attempt_at=at, attempts=attempts)
     return Reading(result=result, read_at=read_at)
 
 

@@ -2,7 +2,7 @@
 
 from worker.channels.email.addresses import NotAMailbox, parse_mailbox
 from worker.mx.answers import Member, User
-from worker.store.mx_answers import MxMember, MxUser
+from worker.store.from_mx.answers import MxMember, MxUser
 
 #: The length of the columns for a code.
 _LONGEST_CODE = 128

@@ -19,7 +19,7 @@ from worker.settings import Settings
 from worker.store.members import MUTED
 from worker.store.reconnections.claims import ClaimedReconnection
 from worker.store.sql.moments import NEVER
-from worker.store.transactions.fetch_results import TURN, FetchResult, UserResult
+from worker.store.transactions.fetch_results import OTHER_MESSAGE_WAIT, FetchResult, UserResult
 from worker.store.users import User
 
 #: Reconnections of a user that fall due within this time go into the same message as those that are due now.
@@ -103,7 +103,7 @@ class Planner:
     def route_now(self, user: User, now: datetime) -> Route | tuple[str, datetime]:
         """The route to the user; or why they may not be told now, and until when. `explain` uses it too."""
         if user.message_under_way:
-            return "other_notification_live", now + TURN
+            return "other_notification_live", now + OTHER_MESSAGE_WAIT
         route = self.route_to(user)
         if isinstance(route, Nobody):
             return route.code, now + UNREACHABLE_WAIT

@@ -88,7 +88,7 @@ async def recover(runtime: Runtime, store: SweepStore) -> int:
     recovered = await store.recover_leases()
     recovered += await store.recover_unsent(resend=settings.ambiguous_sends == "resend")
     deliveries = runtime.database.store(DeliverStore)
-    while stale := await deliveries.abandoned(
+    while stale := await deliveries.take_over_abandoned(
         worker_id=runtime.worker_id, lease_seconds=settings.lease_seconds, n=settings.batch_size
     ):
         now = runtime.clock.now()

@@ -11,7 +11,7 @@
 A killed sync continues at its checkpoint. If MX refuses us or fails in a streak, the sync stays unfinished. The next `reconnect sync`
 continues it, or a task that the next sweep wakes. No failed attempt is counted.
 
-How an answer is applied is in ``store/mx_members.py``; which lists are not believed is in ``policy/list_checks.py``.
+How an answer is applied is in ``store/from_mx``; which lists are not believed is in ``policy/list_checks.py``.
 """
 
 import os

@@ -17,7 +17,7 @@ from worker.stages.mx_words import mx_member, mx_user
 from worker.stages.runner import Batch
 from worker.stages.sync_pass_base import MxHealth, Pass, Progress
 from worker.stages.user_members import accepts, members_of, not_listed
-from worker.store.mx_answers import MxMember
+from worker.store.from_mx.answers import MxMember
 from worker.store.syncs.store import SyncStore
 from worker.store.syncs.sync import MemberChecked, MemberToCheck, Sync, UserRead, UserToRead
 

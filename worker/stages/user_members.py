@@ -7,7 +7,7 @@ import msgspec
 from worker.mx.answers import Failure, Gone, Member, MemberList, UserList
 from worker.mx.client import Mx
 from worker.policy.list_checks import ListLies, Position
-from worker.store.mx_answers import MxMember
+from worker.store.from_mx.answers import MxMember
 
 #: Entries of one page, as asked for.
 MEMBERS_A_PAGE = 100

@@ -43,10 +43,12 @@ class Overload:
 
     def check(self, *, most: int = MOST) -> None:
         """Raise :class:`TurnedAway` if ``most`` transactions run or wait. Logs how many requests were turned away."""
-        too_many = self._database.in_hand >= most
+        too_many = self._database.transactions_under_way >= most
         self._turned_away += too_many
         if self._turned_away and (now := self._clock()) >= self._told_at + TELL_EVERY:
-            log.warning("web_overloaded", turned_away=self._turned_away, transactions=self._database.in_hand)
+            log.warning(
+                "web_overloaded", turned_away=self._turned_away, transactions=self._database.transactions_under_way
+            )
             self._turned_away, self._told_at = 0, now
         if too_many:
             raise TurnedAway

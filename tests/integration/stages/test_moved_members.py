@@ -16,8 +16,8 @@ from worker.stages.hints import hints
 from worker.stages.retention import retain
 from worker.stages.sweep import sweep
 from worker.stages.sync_one import sync_member
-from worker.store.mx_answers import MxMember
-from worker.store.mx_members import apply_members
+from worker.store.from_mx.answers import MxMember
+from worker.store.from_mx.members import MxMembers
 
 
 def _gone_at_mx(bench: Any, guid: str) -> list[str]:
@@ -174,5 +174,5 @@ async def test_that_a_member_moved_outlives_the_reconnection_that_knew_it(bench_
     # MX names the new GUID, and no second row is made for it.
     said = [MxMember(user_guid="USR-old", member_guid="MBR-new", connection_status="DENIED")]
     database = bench.runtime.database
-    await database.transaction(lambda c: apply_members(c, database.rows, said, read_at=now, now=now))
+    await database.transaction(lambda c: database.rows.part(MxMembers).apply(c, said, read_at=now, now=now))
     assert await bench.one("SELECT count(*) FROM members") == 5

@@ -17,9 +17,9 @@ from worker.policy.states import Mover, ReconnectionState
 from worker.stages.planning import defer
 from worker.store import sweeping
 from worker.store.changes import ASTRAY, Changes
+from worker.store.from_mx.answers import MxMember
+from worker.store.from_mx.members import MxMembers
 from worker.store.members import Well
-from worker.store.mx_answers import MxMember
-from worker.store.mx_members import apply_members
 from worker.store.reconnections.changes import close
 from worker.store.reconnections.transitions import Transitions
 from worker.store.sql.moments import NEVER, as_text
@@ -244,7 +244,9 @@ class History:
             for guid, status in said.items()
         ]
         await self._database.transaction(
-            lambda connection: apply_members(connection, self._database.rows, answers, read_at=self._now, now=self._now)
+            lambda connection: self._database.rows.part(MxMembers).apply(
+                connection, answers, read_at=self._now, now=self._now
+            )
         )
 
     async def catch_up(self, guid: str, seconds_behind: int) -> None:

@@ -42,7 +42,7 @@ async def test_who_comes_when_all_is_full_is_told_to_come_back_and_the_others_ar
             # Not even a burst passes at once.
             first = [asyncio.create_task(ask("GET", f"/r/{token}")) for _ in range(MOST + 20)]
             await _until(lambda: sum(task.done() for task in first) == 20, "20 turned away")
-            assert database.in_hand == MOST
+            assert database.transactions_under_way == MOST
             with capture_logs() as logged:
                 late = [await ask("GET", f"/r/{token}"), await ask("POST", f"/r/{token}"), await ask("GET", "/u/x")]
                 late.append(await ask("GET", "/api/v1/users/USR-ann/reconnections", headers=KEY))
@@ -57,19 +57,19 @@ async def test_who_comes_when_all_is_full_is_told_to_come_back_and_the_others_ar
             needless = [await ask("GET", path) for path in ("/healthz", "/done?status=success", "/nothing")]
             assert [status for status, _ in needless] == [200, 200, 404]
             opt_out = asyncio.create_task(ask("POST", "/u/x", data={"List-Unsubscribe": "One-Click"}))
-            await _until(lambda: database.in_hand > MOST, "the opt-out in hand")
+            await _until(lambda: database.transactions_under_way > MOST, "the opt-out in hand")
             assert not opt_out.done()
             await other.rollback()
         served = Counter(status for status, _ in await asyncio.gather(*first))
         assert served == {200: MOST, 503: 20}
         assert (await opt_out)[0] == 404
         assert (await ask("GET", f"/r/{token}"))[0] == 200
-    assert database.in_hand == 0
+    assert database.transactions_under_way == 0
 
 
 async def test_the_log_says_how_many_were_turned_away() -> None:
     class Busy:
-        in_hand = MOST
+        transactions_under_way = MOST
 
     now = 100.0
     overload = Overload(Busy(), clock=lambda: now)  # type: ignore[arg-type]
@@ -77,7 +77,7 @@ async def test_the_log_says_how_many_were_turned_away() -> None:
         for _ in range(5):
             with pytest.raises(TurnedAway):
                 overload.check()
-        Busy.in_hand, now = MOST_FOR_PROGRAMS, 111.0
+        Busy.transactions_under_way, now = MOST_FOR_PROGRAMS, 111.0
         overload.check()  # customers are served again; programs are not
         with pytest.raises(TurnedAway):
             overload.check(most=MOST_FOR_PROGRAMS)

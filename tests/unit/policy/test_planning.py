@@ -27,7 +27,7 @@ from worker.stages.next_steps import steps_after
 from worker.stages.planning import SOON, broken_first
 from worker.store.notifications.claimed import NotificationItem
 from worker.store.reconnections.claims import ClaimedReconnection
-from worker.store.transactions.fetch_results import TURN
+from worker.store.transactions.fetch_results import OTHER_MESSAGE_WAIT
 
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 SPAN, TICK = 60 * DAY, 30 * MINUTE
@@ -188,7 +188,7 @@ class Life:
         left = [reconnection for reconnection in claimed if reconnection.is_open]
         for reconnection in left:
             reconnection.state = _R.DUE
-        moment = now + TURN if self.pending is not None else self.allowed(now)
+        moment = now + OTHER_MESSAGE_WAIT if self.pending is not None else self.allowed(now)
         if moment > now:
             for reconnection in left:
                 reconnection.next_at = moment

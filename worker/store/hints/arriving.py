@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy import Integer, String, Text, case, literal, null, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.policy.hint_states import HintState
 from worker.store.sql.moments import Moment, database_now
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import hints
@@ -49,7 +50,7 @@ class Arrivals:
         ordered = sorted({hint.key: hint for hint in given}.values(), key=lambda hint: hint.key)
         rows = [_row(hint, times[hint.key]) for hint in ordered]
         await connection.execute(self._add, {"given": self._rows.encode(rows)})
-        return sum(row["state"] == "due" for row in rows)
+        return sum(row["state"] == HintState.DUE for row in rows)
 
 
 def _row(hint: Hint, times: int) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def _row(hint: Hint, times: int) -> dict[str, Any]:
         "member_guid": hint.member_guid,
         "user_guid": hint.user_guid,
         "times": times,
-        "state": "due" if names_somebody else "unused",
+        "state": HintState.DUE if names_somebody else HintState.UNUSED,
         "outcome": None if names_somebody else unused,
     }
 
@@ -75,7 +76,7 @@ def _add_statement(rows: Rows) -> Any:
         **{name: given[name] for name in (*text, "times")},
         "received_at": database_now(),
         "last_received_at": database_now(),
-        "next_attempt_at": case((given.state == "due", database_now()), else_=null().cast(Moment())),
+        "next_attempt_at": case((given.state == str(HintState.DUE), database_now()), else_=null().cast(Moment())),
     }
     insert = rows.insert(hints).from_select(list(values), select(*values.values()).where(true()))
     new, is_leased = insert.excluded, h.state == "leased"

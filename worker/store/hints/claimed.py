@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from worker.policy.hint_states import HintState
+
 #: At most so many members are read for a hint that names only a user.
 _MOST_OF_A_USER = 100
 
@@ -47,8 +49,7 @@ class HintResult(msgspec.Struct, frozen=True, kw_only=True):
 
     claim: ClaimedHints
     outcome: str
-    #: ``due``, ``done`` or ``failed``.
-    state: str = "done"
+    state: HintState = HintState.DONE
     next_attempt_at: datetime | None = None
     attempts: int = 0
 

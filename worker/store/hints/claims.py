@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.policy.hint_states import OVER, HintState
 from worker.policy.poison import MOST_DEATHS, batch_size
 from worker.store.hints.claimed import ClaimedHints, HintResult, claimed_hints
 from worker.store.pauses import EVERYTHING, MX, any_paused
@@ -41,7 +42,7 @@ _MOST_DELETED = 5_000
 #: The lock under which PostgreSQL's workers claim hints, one after the other.
 _CLAIMING = 7_264_901
 
-_DUE, _LEASED = state_literal("due"), state_literal("leased")
+_DUE, _LEASED = state_literal(HintState.DUE), state_literal(HintState.LEASED)
 _NOW = bindparam("now", type_=Moment())
 
 
@@ -62,7 +63,7 @@ class HintClaims:
         fences = rows.table("given", {"key": Text(), "epoch": BigInteger()}).c
         mine = and_(h.key == fences.key, h.epoch == fences.epoch, h.state == _LEASED)
         self._held = select(h.key).where(mine).order_by(h.key).with_for_update(of=hints)
-        self._release = update(hints).where(mine).values(state="due", lease_worker=None, lease_expires_at=None)
+        self._release = update(hints).where(mine).values(state=HintState.DUE, lease_worker=None, lease_expires_at=None)
         self._renew = (
             update(hints).where(mine).values(lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())))
         )
@@ -122,7 +123,7 @@ class HintClaims:
             update(hints)
             .where(self._lost)
             .values(
-                state=case((is_poison, "failed"), else_="due"),
+                state=case((is_poison, str(HintState.FAILED)), else_=str(HintState.DUE)),
                 outcome=case((is_poison, "poison"), else_=h.outcome),
                 next_attempt_at=case((is_poison, null()), else_=h.next_attempt_at),
                 epoch=h.epoch + 1,
@@ -139,7 +140,7 @@ class HintClaims:
             select(h.key)
             .where(
                 h.last_received_at < before,
-                h.state.in_([state_literal(state) for state in ("done", "failed", "unused")]),
+                h.state.in_([state_literal(state) for state in OVER]),
             )
             .limit(_MOST_DELETED)
         )
@@ -196,7 +197,7 @@ def _claimable(*, poison: bool) -> ColumnElement[bool]:
     """
     other = hints.alias("other")
     o = other.c
-    in_hand = (
+    read_now_or_lately = (
         select(func.count())
         .select_from(other)
         .where(
@@ -211,7 +212,7 @@ def _claimable(*, poison: bool) -> ColumnElement[bool]:
         h.next_attempt_at <= _NOW,
         ~any_paused(EVERYTHING, MX),
         deaths,
-        in_hand.scalar_subquery() == 0,
+        read_now_or_lately.scalar_subquery() == 0,
     )
 
 
@@ -263,17 +264,17 @@ def _finish_statement(rows: Rows) -> Any:
             "attempts": Integer(),
         },
     ).c
-    came_again = and_(h.times != given.times, given.state != "due")
+    came_again = and_(h.times != given.times, given.state != str(HintState.DUE))
     return (
         update(hints)
         .where(h.key == given.key, h.epoch == given.epoch, h.state == _LEASED)
         .values(
-            state=case((came_again, "due"), else_=given.state),
+            state=case((came_again, str(HintState.DUE)), else_=given.state),
             next_attempt_at=case((came_again, _NOW), else_=given.next_attempt_at),
             outcome=given.outcome,
             attempts=given.attempts,
             # If the hint is due again, MX did not answer, so the member was not read.
-            read_at=case((given.state == "due", h.read_at), else_=_NOW),
+            read_at=case((given.state == str(HintState.DUE), h.read_at), else_=_NOW),
             lease_worker=None,
             lease_expires_at=None,
             lost_leases=0,

@@ -67,7 +67,7 @@ class ReportStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def in_hand(self, since: datetime, now: datetime) -> dict[str, int]:
+    async def left_to_do(self, since: datetime, now: datetime) -> dict[str, int]:
         """How much work that was due at ``since`` is still to be done, without retries. Each kind is counted by its own index.
 
         A message that fetch has just queued may be due slightly in the future by this process's clock.

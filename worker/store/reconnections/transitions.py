@@ -53,7 +53,7 @@ class Transitions:
         self._rows = rows
         self._closing = rows.part(Closing)
         self._totals = rows.part(Totals)
-        self._changes = rows.part(Changes)
+        self._changed_members = rows.part(Changes)
         self._apply = applying(rows)
         self._revivable = _revivable(rows)
         steps = rows.table("given", {"id": BigInteger(), "base": Integer()}).c
@@ -64,7 +64,7 @@ class Transitions:
         )
         self._give_back = _give_back(rows)
         to = rows.table("given", {"id": BigInteger(), "moved_to": Text()}).c
-        self._moves = select(r.id).where(r.id == to.id, func.coalesce(r.moved_to, "") != to.moved_to).order_by(r.id)
+        self._new_guids = select(r.id).where(r.id == to.id, func.coalesce(r.moved_to, "") != to.moved_to).order_by(r.id)
         attempts = rows.table("given", {"id": BigInteger(), "outcome": Text(), "attempts": Integer()}).c
         self._exhausted = (
             select(r.id).where(r.id == attempts.id, r.state == state_literal(_R.EXHAUSTED)).with_for_update()
@@ -100,13 +100,13 @@ class Transitions:
             check(name, by, before, after)
         made: set[int] = set()
         if changes:
-            moved = await self._moved(connection, changes)
+            with_another_guid = await self._with_another_guid(connection, changes)
             given = self._rows.encode(
                 {"id": change.id, "before": change.before, "state": change.after, **change.columns}
                 for change in changes
             )
             made = set((await connection.execute(self._apply, {"given": given, "now": now})).scalars())
-            record_about(connection, EventType.MOVED, [id_ for id_ in moved if id_ in made])
+            record_about(connection, EventType.MOVED, [id_ for id_ in with_another_guid if id_ in made])
             for change in changes if are_on(connection) else ():
                 if change.name and change.id in made:
                     record(connection, change.name, change.after, (change.id,))
@@ -124,10 +124,10 @@ class Transitions:
         )
         # This must follow finish(), which marks their members well.
         over = [change.id for change in changes if change.after in ENDS and change.id in made]
-        await self._changes.list_closed(connection, over)
+        await self._changed_members.list_closed(connection, over)
         return made
 
-    async def _moved(self, connection: AsyncConnection, changes: Sequence[Change]) -> list[int]:
+    async def _with_another_guid(self, connection: AsyncConnection, changes: Sequence[Change]) -> list[int]:
         """The reconnections for which MX answered with another GUID than before; empty if no events are written."""
         if not are_on(connection):
             return []
@@ -136,7 +136,7 @@ class Transitions:
         ]
         if not given:
             return []
-        return list((await connection.execute(self._moves, {"given": self._rows.encode(given)})).scalars())
+        return list((await connection.execute(self._new_guids, {"given": self._rows.encode(given)})).scalars())
 
     async def next_epoch(self, connection: AsyncConnection, ids: Collection[int]) -> None:
         """Not a move: raise the epoch of these for a fresh window; results under the last epoch are discarded."""
@@ -191,7 +191,7 @@ class Transitions:
         opened = (await connection.execute(statement)).all()
         record(connection, "reopen", _R.DUE, [row.id for row in opened])
         # A sweep checks whether they are still broken.
-        await self._changes.list(connection, [row.member_guid for row in opened])
+        await self._changed_members.list(connection, [row.member_guid for row in opened])
         return len(opened)
 
     async def resend(self, connection: AsyncConnection, notification_ids: Collection[int]) -> None:
@@ -224,7 +224,7 @@ class Transitions:
         returned = (await connection.execute(self._give_back, {"given": given, "now": now})).all()
         record(connection, "give_back", _R.DUE, sorted(exhausted.intersection(row.id for row in returned)))
         # A sweep checks whether they are still broken.
-        await self._changes.list(connection, [row.member_guid for row in returned])
+        await self._changed_members.list(connection, [row.member_guid for row in returned])
 
     async def revivable(self, connection: AsyncConnection, notification_ids: Sequence[int]) -> list[tuple[int, int]]:
         """(notification, reconnection): ended messages, and their reconnections that did not change since. Locked."""
@@ -271,7 +271,7 @@ class Transitions:
         if ids:
             given = self._rows.encode({"id": id_} for id_ in sorted(ids))
             guids = (await connection.execute(self._know_again, {"given": given})).scalars()
-            await self._changes.list(connection, sorted(set(guids)))
+            await self._changed_members.list(connection, sorted(set(guids)))
 
 
 def rests_as_gone() -> ColumnElement[bool]:

@@ -181,7 +181,7 @@ class Database:
         #: Whether transactions write events.
         self.keeps_events = bool(engine.get_execution_options().get(_EVENTS))
         #: The number of transactions that run or wait for a connection.
-        self.in_hand = 0
+        self.transactions_under_way = 0
         #: Called after a commit that wrote events.
         self.on_events: Callable[[], None] = lambda: None
         self._stores: dict[Any, Any] = {}
@@ -231,7 +231,7 @@ class Database:
         return await self._run(self._apart, begun)
 
     async def _run(self, engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        self.in_hand += 1
+        self.transactions_under_way += 1
         try:
             try:
                 return await self._once(engine, work)
@@ -256,7 +256,7 @@ class Database:
         except (DBAPIError, OSError) as error:
             raise as_worker_error(error, self.engine.url) from None
         finally:
-            self.in_hand -= 1
+            self.transactions_under_way -= 1
         raise AssertionError("unreachable")
 
     @staticmethod

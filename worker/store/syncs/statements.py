@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Integer, String, Text, and_, bindparam, delete, exists, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.store.mx_answers import OUR_MEMBER, MxUser
+from worker.store.from_mx.answers import OUR_MEMBER, MxUser
 from worker.store.reconnections.transitions import rests_as_gone
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows

@@ -9,8 +9,9 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.list_checks import Position
-from worker.store.mx_answers import Applied, MxMember, MxUser, says_nothing_new
-from worker.store.mx_members import apply_members, apply_users, mark_gone
+from worker.store.from_mx.answers import Applied, MxMember, MxUser, says_nothing_new
+from worker.store.from_mx.members import MxMembers
+from worker.store.from_mx.users import MxUsers
 from worker.store.sql.database import Database
 from worker.store.sql.tables import members, sync_missing, syncs
 from worker.store.syncs.holding import Holding
@@ -52,7 +53,7 @@ class SyncStore(Holding):
             ]
             skipped = {named.get(guid, guid) for guid in disabled}
             fresh = await self._statements.add_users(connection, [user.user_guid for user in ours], skipped, now)
-            new_users, emails = await apply_users(connection, self._rows, ours)
+            new_users, emails = await self._rows.part(MxUsers).apply(connection, ours)
             sync.found.update(
                 users=len(fresh),
                 repeated=len(listed) - len(fresh),
@@ -96,8 +97,8 @@ class SyncStore(Holding):
         async def work(connection: AsyncConnection) -> None:
             read = await self._statements.still_there(connection, given)
             said = [member for each in read for member in each.members if not _is_as_we_have_it(member, each.user)]
-            applied = await apply_members(
-                connection, self._rows, said, read_at=read_at, now=now, skip_aggregation=skip_aggregation
+            applied = await self._rows.part(MxMembers).apply(
+                connection, said, read_at=read_at, now=now, skip_aggregation=skip_aggregation
             )
             await self._statements.add_missing(
                 connection,
@@ -159,11 +160,11 @@ class SyncStore(Holding):
 
         async def work(connection: AsyncConnection) -> None:
             said = [each.said for each in checked if each.said is not None]
-            applied = await apply_members(
-                connection, self._rows, said, read_at=read_at, now=now, skip_aggregation=skip_aggregation
+            applied = await self._rows.part(MxMembers).apply(
+                connection, said, read_at=read_at, now=now, skip_aggregation=skip_aggregation
             )
             gone = [each.member.member_guid for each in checked if each.gone]
-            found.update(gone=await mark_gone(connection, self._rows, gone, now), unlisted=len(said))
+            found.update(gone=await self._rows.part(MxMembers).mark_gone(connection, gone, now), unlisted=len(said))
             _note(found, applied)
             if sync is None:
                 return
@@ -184,8 +185,8 @@ class SyncStore(Holding):
         """Write MX's answers about single members."""
 
         async def work(connection: AsyncConnection) -> Applied:
-            return await apply_members(
-                connection, self._rows, said, read_at=read_at, now=now, skip_aggregation=skip_aggregation
+            return await self._rows.part(MxMembers).apply(
+                connection, said, read_at=read_at, now=now, skip_aggregation=skip_aggregation
             )
 
         _note(found, await self._database.transaction(work))

@@ -7,7 +7,7 @@ from datetime import datetime
 import msgspec
 
 from worker.errors import WorkerError
-from worker.store.mx_answers import MxMember, OurMember
+from worker.store.from_mx.answers import MxMember, OurMember
 
 LISTING, CHECKING, FINISHED, FAILED = "listing", "checking", "finished", "failed"
 #: How often MX is asked for the members of a user, or for one member, before a sync continues without them.

@@ -62,7 +62,7 @@ class DeliverStore:
 
         return await self._database.transaction(work)
 
-    async def abandoned(self, *, worker_id: str, lease_seconds: float, n: int) -> list[ClaimedNotification]:
+    async def take_over_abandoned(self, *, worker_id: str, lease_seconds: float, n: int) -> list[ClaimedNotification]:
         """Take over notifications whose worker died after dispatch began: it is unknown whether they arrived."""
         return await self._database.transaction(
             lambda connection: self._claims.take_over(connection, n, worker_id=worker_id, lease_seconds=lease_seconds)

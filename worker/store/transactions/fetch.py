@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.store.reconnections.claims import ClaimedReconnection, ReconnectionClaims
 from worker.store.sql.database import Database
-from worker.store.transactions.fetch_results import Settling, UserResult
+from worker.store.transactions.fetch_results import FetchSettling, UserResult
 from worker.store.users import User, UserStore
 
 
@@ -18,7 +18,7 @@ class FetchStore:
         self._database = database
         self._users = database.rows.part(UserStore)
         self._claims = database.rows.part(ReconnectionClaims)
-        self._settling = database.rows.part(Settling)
+        self._settling = database.rows.part(FetchSettling)
 
     async def claim(
         self, n: int, *, worker_id: str, lease_seconds: float, now: datetime, soon: datetime, probe: bool = False

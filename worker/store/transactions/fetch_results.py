@@ -16,7 +16,7 @@ from worker.store.sql.rows import Rows
 from worker.store.windows import NewWindow, Windows
 
 #: How long a user's broken members wait while another message to this user is under way.
-TURN = timedelta(minutes=10)
+OTHER_MESSAGE_WAIT = timedelta(minutes=10)
 
 
 class FetchResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +49,7 @@ class NewNotification(msgspec.Struct, frozen=True, kw_only=True):
 UserResult = tuple[Sequence[FetchResult], NewNotification | None]
 
 
-class Settling:
+class FetchSettling:
     """Settles fetches; made once."""
 
     def __init__(self, rows: Rows) -> None:
@@ -102,7 +102,7 @@ def _wait_for_turn(fetched: FetchResult, now: datetime) -> FetchResult:
         claim=claim,
         state=ReconnectionState.DUE,
         outcome="other_notification_live",
-        next_attempt_at=now + TURN,
+        next_attempt_at=now + OTHER_MESSAGE_WAIT,
         attempts=claim.attempts,
     )
 

@@ -7,11 +7,12 @@ import msgspec
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.policy.hint_states import HintState
+from worker.store.from_mx.answers import Applied, MxMember
+from worker.store.from_mx.members import MxMembers
 from worker.store.hints.arriving import Arrivals, Hint
 from worker.store.hints.claimed import ClaimedHints, HintResult
 from worker.store.hints.claims import KEPT, READS_APART, HintClaims
-from worker.store.mx_answers import Applied, MxMember
-from worker.store.mx_members import apply_members, mark_gone
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment
 from worker.store.sql.tables import reconnections, users
@@ -91,7 +92,7 @@ class HintStore:
     async def settle(self, readings: Sequence[Reading], *, now: datetime, skip_aggregation: bool) -> Applied:
         """Apply what MX said, and finish the hints, in one transaction. Hints that another worker claimed meanwhile are left to that worker.
 
-        A member whose reconnection ended after it was asked for is read once more (:func:`worker.store.mx_members.apply_members`).
+        A member whose reconnection ended after it was asked for is read once more (:func:`worker.store.from_mx.members.MxMembers.apply`).
         """
 
         async def work(connection: AsyncConnection) -> Applied:
@@ -115,10 +116,10 @@ class HintStore:
         read_at = readings[0].read_at
         rows = self._database.rows
         answers = await self._by_our_users(connection, readings)
-        applied = await apply_members(
-            connection, rows, answers, read_at=read_at, now=now, skip_aggregation=skip_aggregation
+        applied = await rows.part(MxMembers).apply(
+            connection, answers, read_at=read_at, now=now, skip_aggregation=skip_aggregation
         )
-        await mark_gone(connection, rows, [guid for each in readings for guid in each.gone], now)
+        await rows.part(MxMembers).mark_gone(connection, [guid for each in readings for guid in each.gone], now)
         if not applied.overtaken:
             return applied, set()
         guids = {guid: each.result.claim.guid for each in readings for target in each.result.claim.targets
@@ -153,4 +154,4 @@ def _by_moment(readings: Sequence[Reading]) -> list[list[Reading]]:
 
 def _once_more(result: HintResult, now: datetime) -> HintResult:
     at = now + timedelta(seconds=READS_APART)
-    return msgspec.structs.replace(result, state="due", outcome="overtaken", next_attempt_at=at)
+    return msgspec.structs.replace(result, state=HintState.DUE, outcome="overtaken", next_attempt_at=at)

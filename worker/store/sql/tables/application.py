@@ -64,7 +64,7 @@ members = Table(
     Column("token_revoked_at", ApplicationMoment),
     # Ours: when the user asked for no messages about this member.
     Column("muted_at", ApplicationMoment),
-    # Ours: the GUID that MX uses for the member now, and when MX said that it no longer knows the member (store/mx_members.py).
+    # Ours: the GUID that MX uses for the member now, and when MX said that it no longer knows the member (store/from_mx).
     Column("moved_to", Guid),
     Column("gone_at", ApplicationMoment),
     # Ours (store/consents.py): when its consent began as far as we know, and the date that was reckoned from it. If token_expires_at holds

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from tests.integration.stages.links import reconnection
-from worker.store.mx_answers import Applied, MxMember, MxUser
-from worker.store.mx_members import apply_members, apply_users, mark_gone
+from worker.store.from_mx.answers import Applied, MxMember, MxUser
+from worker.store.from_mx.members import MxMembers
+from worker.store.from_mx.users import MxUsers
 from worker.store.sql.moments import NEVER
 
 
@@ -25,7 +26,7 @@ async def applied(bench: Any, *answers: MxMember, read_seconds_ago: float = 1) -
     read_at = now - timedelta(seconds=read_seconds_ago)
     database = bench.runtime.database
     return await database.transaction(
-        lambda connection: apply_members(connection, database.rows, answers, read_at=read_at, now=now)
+        lambda connection: database.rows.part(MxMembers).apply(connection, answers, read_at=read_at, now=now)
     )
 
 
@@ -145,7 +146,9 @@ async def test_what_is_gone_ends_and_is_known_again_once_mx_lists_it(bench: Any)
     database, now = bench.runtime.database, bench.runtime.clock.now()
 
     async def gone() -> int:
-        return await database.transaction(lambda connection: mark_gone(connection, database.rows, ["MBR-ann"], now))
+        return await database.transaction(
+            lambda connection: database.rows.part(MxMembers).mark_gone(connection, ["MBR-ann"], now)
+        )
 
     assert (await gone(), await gone()) == (1, 0)
     assert await bench.states() == {"MBR-ann": "gone"}
@@ -182,8 +185,11 @@ async def test_addresses_are_filled_where_ours_are_empty(bench: Any) -> None:
         MxUser(user_guid="USR-c")
     ]
     database = bench.runtime.database
-    done = await database.transaction(lambda connection: apply_users(connection, database.rows, listed))
+    done = await database.transaction(lambda connection: database.rows.part(MxUsers).apply(connection, listed))
     assert done == (1, 2)
     found = {row[0]: row[1] for row in await bench.sql("SELECT user_guid, email FROM users")}
     assert found == {"USR-a": "ours@mail.example", "USR-b": "b@mx.example", "USR-c": None, "USR-d": "d@mx.example"}
-    assert await database.transaction(lambda connection: apply_users(connection, database.rows, listed)) == (0, 0)
+    assert await database.transaction(lambda connection: database.rows.part(MxUsers).apply(connection, listed)) == (
+        0,
+        0,
+    )
