@@ -49,11 +49,11 @@ _Answer = TypeVar(
     "_Answer", WindowAnswer, MemberAnswer, UserListAnswer, MemberListAnswer, RetryLater | RefusedClient | None
 )
 
-#: A web server that is not MX may answer 404, or redirect. After this many such answers in a row, the next one is believed only if the
-#: list of users proves that MX answers.
+#: Any web server may answer 404, or redirect. This many such answers in a row are taken for MX's. After the next one MX is asked for
+#: its list of users, which only MX has.
 MOST_GONE = 20
 
-#: When it has its window, a click waits at most this long for the state of its member (seconds).
+#: Once a click has its window, it waits at most this long for the read of its member (seconds).
 READ_PATIENCE = 1.0
 
 _ONLY_MX_SAYS = (Window, HostileUri, MemberRead, Unsupported, UserList, MemberList)
@@ -67,21 +67,24 @@ _NO_MEMBER = "MBR-00000000-0000-0000-0000-000000000000"
 
 
 def window_tells_status(settings: Settings) -> bool:
-    """Whether MX's answer with a window also has the state of the member, by ``MX_API``."""
+    """Whether an answer to a request for a window also says how the member stands, by ``MX_API``."""
     return _FLAVOURS[settings.mx_api].window_tells_status
 
 
 class Mx(Protocol):
-    """The calls to MX that stages make."""
+    """What the stages ask of MX."""
 
     async def oauth_window(self, user_guid: str, member_guid: str) -> WindowAnswer:
         """A fresh OAuth window for a member. Each call may create OAuth state at MX: ask only for what will be used."""
 
     async def urgent_window(self, user_guid: str, member_guid: str, *, within: float) -> WindowAnswer:
-        """As :meth:`oauth_window`, for a user who waits: before all other requests, within so many seconds, with one quick retry."""
+        """As :meth:`oauth_window`, for a user who waits: before all others, in at most ``within`` seconds, with one quick retry."""
 
     async def read_member(self, user_guid: str, member_guid: str) -> MemberAnswer:
-        """A member as MX sees it now; at most every 3 s for one member."""
+        """A member as MX sees it now.
+
+        How often one member is read is up to the caller: :mod:`worker.stages.hints` reads it at most every 3 s.
+        """
 
     async def list_users(self, page: int, per_page: int) -> UserListAnswer:
         """One page of all users, as :meth:`MxClient.list_users`."""
@@ -90,10 +93,10 @@ class Mx(Protocol):
         """One page of a user's members, as :meth:`MxClient.list_members`."""
 
     async def probe(self) -> Failure | None:
-        """``None`` if MX accepts us, else the failure."""
+        """``None`` if MX accepts our requests, else the failure."""
 
     def doubt(self) -> None:
-        """Believe the next 404 or redirect only if MX lists its users."""
+        """Take the next 404 or redirect for MX's only if MX lists its users."""
 
     async def close(self) -> None:
         """Close every connection."""
@@ -122,8 +125,12 @@ class MxClient:
         self._deadline = deadline
         self._pacing = pacing
         self._has_a_rate = pacing is not None and settings.mx_requests_per_second is not None
-        self._gone_in_a_row = 0
-        self._asking = asyncio.Lock()
+        #: How many answers in a row any web server may have given.
+        self._unproven_in_a_row = 0
+        self._proving = asyncio.Lock()
+        self._proofs_ended = 0
+        #: What the last proof failed with; ``None`` if it succeeded.
+        self._proof_failure: Failure | None = None
         self._transport = Transport(
             settings.mx_base_url,
             self._flavour.headers,
@@ -141,10 +148,11 @@ class MxClient:
         return self._ask(url, self._classify_window, member_guid, body=self._flavour.window_body)
 
     async def urgent_window(self, user_guid: str, member_guid: str, *, within: float) -> WindowAnswer:
-        """As :meth:`oauth_window`, for a user who waits: before all other requests, within so many seconds, with one quick retry.
+        """As :meth:`oauth_window`, for a user who waits: before all others, in at most ``within`` seconds, with one quick retry.
 
-        A user who is back already should not be led to the bank again. So if the answer with the window lacks the state of the member, the
-        member is read in parallel: one more request, and hardly any time. If that read fails or is slow, the window is returned without it.
+        A user whose connection works again should not be led to the bank. If the window's answer has no status of the member
+        (Platform), the member is read at the same time. If that read fails, or has not ended :data:`READ_PATIENCE` after the window
+        came, the window is returned without a status, and the user is led to the bank.
         """
         if self._flavour.window_tells_status:
             return await self._urgent_window(user_guid, member_guid, within)
@@ -165,7 +173,7 @@ class MxClient:
         return await self._urgently(url, self._classify_window, member_guid, within, body=self._flavour.window_body)
 
     async def _urgent_state(self, user_guid: str, member_guid: str, within: float) -> MemberState | None:
-        """The state of the member; ``None`` if the read failed."""
+        """The member's status; ``None`` if the read failed."""
         url = self._flavour.member_url(user_guid, member_guid)
         answer = await self._urgently(url, self._classify_member, member_guid, within)
         return answer.member if isinstance(answer, MemberRead) else None
@@ -191,56 +199,59 @@ class MxClient:
             return RetryLater(code="timeout")
 
     def read_member(self, user_guid: str, member_guid: str) -> Coroutine[Any, Any, MemberAnswer]:
-        """A member as MX sees it now; at most every 3 s for one member."""
+        """A member as MX sees it now. How often one member is read is up to the caller (:meth:`Mx.read_member`)."""
         return self._ask(self._flavour.member_url(user_guid, member_guid), self._classify_member, member_guid)
 
     def list_users(self, page: int, per_page: int) -> Coroutine[Any, Any, UserListAnswer]:
         """One page of all users, the first page being 1.
 
-        ``per_page``: from 10 to 1,000. ``pagination.per_page`` of the answer is the page size in force: MX silently uses 25
-        for a size out of its range. MX always has this list: a 404 is :data:`~worker.mx.answers.NOT_MX`.
+        ``per_page``: from 10 to 1,000. ``pagination.per_page`` of the answer is the page size in force, since MX silently takes 25
+        where it does not like what it was asked for. MX always has this list: a 404 is :data:`~worker.mx.answers.NOT_MX`.
         """
         return self._ask(self._flavour.users_url(page, per_page), self._classify_user_list, "", most=MAX_LIST_BODY)
 
     def list_members(self, user_guid: str, page: int, per_page: int) -> Coroutine[Any, Any, MemberListAnswer]:
-        """One page of a user's members, as :meth:`list_users`; ``Gone`` if MX does not know the user."""
+        """One page of a user's members, as :meth:`list_users`; ``Gone`` where MX does not know the user."""
         url = self._flavour.members_url(user_guid, page, per_page)
         return self._ask(url, self._classify_member_list, user_guid, most=MAX_LIST_BODY)
 
     async def probe(self) -> Failure | None:
-        """``None`` if MX accepts us, else the failure.
+        """``None`` if MX accepts our requests, else the failure.
 
-        It asks for the window of a member that does not exist, so nothing changes at MX. MX's 404 shows that key, client id and address
-        were accepted.
+        Asks for the window of a member that nobody has, so nothing happens at MX. MX's own 404 says that key, client id and
+        address were accepted.
         """
         self.doubt()
         answer = await self.oauth_window(_NO_USER, _NO_MEMBER)
-        self._gone_in_a_row = 0
+        self._unproven_in_a_row = 0
         return None if isinstance(answer, Gone | Window | HostileUri) else answer
 
     def doubt(self) -> None:
-        """Believe the next 404 or redirect only if MX lists its users."""
-        self._gone_in_a_row = MOST_GONE
+        """Take the next 404 or redirect for MX's only if MX lists its users."""
+        self._unproven_in_a_row = MOST_GONE
 
     async def close(self) -> None:
         """Close every connection."""
         await self._transport.close()
 
-    async def _believed(self, answer: Gone | RejectedRequest) -> Failure:
-        """The answer itself, which any server may give; or the failure that shows that it may not come from MX.
+    async def _verify_sender(self, answer: Gone | RejectedRequest) -> Failure:
+        """``answer``, which any web server may give, or the failure of the proof that MX gave it.
 
-        A wrong ``MX_BASE_URL`` would mark every member as gone, or quarantine it. So after :data:`MOST_GONE` such answers, with none in
-        between that only MX gives, the list of users is asked for, once for all callers that wait.
+        With a wrong ``MX_BASE_URL`` every member would end as gone or quarantined. So after :data:`MOST_GONE` such answers in a row
+        MX must list its users. Calls that wait while one proof is under way share its result.
         """
-        self._gone_in_a_row += 1
-        async with self._asking:
-            if self._gone_in_a_row <= MOST_GONE:
+        self._unproven_in_a_row += 1
+        ended_before = self._proofs_ended
+        async with self._proving:
+            if self._unproven_in_a_row <= MOST_GONE:
                 return answer
-            found = await self._ask(self._flavour.users_url(), self._classify_users, "")
-            if found is not None:
-                return found
-            self._gone_in_a_row = 0
-        return answer
+            # A call that is cancelled in its proof ends none: the next one in the queue begins a new proof.
+            if self._proofs_ended == ended_before:
+                self._proof_failure = await self._ask(self._flavour.users_url(), self._classify_users, "")
+                self._proofs_ended += 1
+                if self._proof_failure is None:
+                    self._unproven_in_a_row = 0
+            return self._proof_failure or answer
 
     def _classify_users(self, reply: HttpResponse, _asked: str) -> RetryLater | RefusedClient | None:
         return self._flavour.classify_users(*reply)
@@ -266,7 +277,7 @@ class MxClient:
         body: bytes | None = None,
         most: int = MAX_BODY,
     ) -> _Answer | Failure:
-        """Ask with retries. ``asked``: the member or the user; empty for the list of users, whose answer needs no other proof."""
+        """``asked``: the member, or the user; empty where it is the list of users, which is the proof itself."""
         until = time.monotonic() + self._deadline
         begin_by = time.monotonic() + begin_within(self._deadline)
 
@@ -274,17 +285,20 @@ class MxClient:
             return self._ask_once(url, classify, asked, until, begin_by, body=body, most=most)
 
         answer: _Answer | Failure = await once()
-        if tries_for(answer) > 1:  # rare, so tenacity's objects are made only then
+        if tries_for(answer) > 1:  # rare, so that the retrying machinery is only built when it is needed
             answer = await persist(answer, once, begin_by=begin_by)
         return await self._heed(answer, asked)
 
     async def _heed(self, answer: _Answer | Failure, asked: str) -> _Answer | Failure:
-        """Count answers that any server may give, and replace one by a failure if it may not come from MX."""
+        """Count an answer that any web server may give, and verify its sender if there were many. ``asked`` as in :meth:`_ask`."""
         if isinstance(answer, _ONLY_MX_SAYS):
-            self._gone_in_a_row = 0
-        if isinstance(answer, Gone) or (isinstance(answer, RejectedRequest) and asked != _NO_MEMBER):
-            return await self._believed(answer) if asked else answer
-        return answer
+            self._unproven_in_a_row = 0
+            return answer
+        if not asked or not isinstance(answer, Gone | RejectedRequest):
+            return answer
+        if asked == _NO_MEMBER and isinstance(answer, RejectedRequest):
+            return answer  # a probe's: its caller learns the code, and no member ends by it
+        return await self._verify_sender(answer)
 
     async def _ask_once(
         self,
@@ -298,10 +312,7 @@ class MxClient:
         body: bytes | None = None,
         most: int = MAX_BODY,
     ) -> _Answer | RetryLater:
-        """One request, when pacing permits it. It begins by ``begin_by`` and ends by ``until`` (``time.monotonic()``).
-
-        ``most``: octets of the answer.
-        """
+        """One request, once pacing permits it, begun and ended by these moments (``time.monotonic()``). ``most``: octets of its answer."""
         now = time.monotonic()
         if self._pacing is None:
             reply = await self._transport.send(url, body=body, within=until - now, most=most)

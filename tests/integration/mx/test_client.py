@@ -23,7 +23,7 @@ from worker.mx.answers import (
 from worker.mx.client import MOST_GONE, MxClient
 from worker.mx.client import Mx as MxProtocol
 from worker.mx.pacing import Pacing
-from worker.mx.retrying import NOT_ASKED
+from worker.mx.retrying import NOT_ASKED, TRIES
 
 WINDOW = Window(uri=URI, member=MemberState(guid=MEMBER, connection_status="DENIED"))
 
@@ -358,13 +358,67 @@ async def test_what_any_server_may_say_is_believed_of_mx_alone(web_mx, first):
         answers = [await ask(USER, MEMBER) for _ in range(MOST_GONE + 3)]
         assert set(answers[:MOST_GONE]) <= {Gone(), *(RejectedRequest(code=f"http_{s}") for s in (302, 405, 410))}
         assert answers[MOST_GONE:] == [RefusedClient(code="not_mx")] * 3
-        client._gone_in_a_row = 0
+        client._unproven_in_a_row = 0
 
 
 async def test_what_is_not_mx_today_is_asked_again_tomorrow(web_mx):
     _, client = await web_mx(saying(404), saying(404), saying(404), USERS)
     assert await client.probe() == RefusedClient(code="not_mx")
     assert await client.probe() is None
+
+
+async def all_have_a_404(client: MxClient, calls: int) -> None:
+    deadline = time.monotonic() + 30
+    while client._unproven_in_a_row < MOST_GONE + calls:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def test_calls_that_wait_for_one_proof_share_its_failure(web_mx):
+    lists = 0
+
+    async def not_mx(request: web.Request) -> web.Response:
+        nonlocal lists
+        if request.path != "/users":
+            return await saying(404)(request)
+        lists += 1
+        await all_have_a_404(client, 30)
+        return await saying(503)(request)
+
+    _, client = await web_mx(not_mx)
+    client.doubt()
+    answers = await asyncio.gather(*(client.oauth_window(USER, MEMBER) for _ in range(30)))
+    assert answers == [RetryLater(code="http_503")] * 30
+    assert lists == TRIES
+    assert await client.oauth_window(USER, MEMBER) == RetryLater(code="http_503")
+    assert lists == 2 * TRIES
+
+
+async def test_when_a_call_is_cancelled_in_its_proof_those_that_wait_share_a_new_one(web_mx):
+    lists = 0
+    hangs = asyncio.Event()
+
+    async def not_mx(request: web.Request) -> web.Response:
+        nonlocal lists
+        if request.path != "/users":
+            return await saying(404)(request)
+        lists += 1
+        if lists == 2:
+            hangs.set()
+            await asyncio.sleep(30)
+        return await saying(401 if lists == 1 else 403)(request)
+
+    _, client = await web_mx(not_mx)
+    client.doubt()
+    assert await client.oauth_window(USER, MEMBER) == RefusedClient(code="http_401")
+    cancelled = asyncio.create_task(client.oauth_window(USER, MEMBER))
+    await hangs.wait()
+    waiting = [asyncio.create_task(client.oauth_window(USER, MEMBER)) for _ in range(3)]
+    await all_have_a_404(client, 5)
+    cancelled.cancel()
+    assert await asyncio.gather(*waiting) == [RefusedClient(code="http_403")] * 3
+    assert cancelled.cancelled()
+    assert lists == 3
 
 
 async def test_a_probe_of_nobody_says_so(client_for, unused_tcp_port):

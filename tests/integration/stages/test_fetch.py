@@ -561,7 +561,7 @@ async def test_a_wrong_address_of_mx_ends_a_few_reconnections_and_not_all(bench_
         assert [tuple(row) for row in rows] == [("due", 0, 60 - MOST_GONE), ("gone", 0, MOST_GONE)]
         assert await bench.one("SELECT reason FROM pauses WHERE scope = 'mx'") == "not_mx"
         # The probe of another process, which has believed nobody yet, finds the same.
-        bench.runtime.mx._gone_in_a_row = 0
+        bench.runtime.mx._unproven_in_a_row = 0
         await bench.sql("UPDATE pauses SET probe_at = '2020-01-01 00:00:00'")
         await fetch(bench.runtime)
         assert await bench.one("SELECT count(*) FROM pauses") == 1
