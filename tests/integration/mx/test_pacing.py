@@ -290,7 +290,7 @@ async def test_without_a_rate_places_and_the_pace_of_answers_say_what_is_afforda
 async def test_nobody_looks_while_nothing_is_sent_and_a_look_comes_first_afterwards(pacing_for):
     pacing, other = pacing_for(), pacing_for()
     await one_turn(pacing)
-    await until(lambda: pacing._keeper_wakes_at == float("inf"))
+    await until(lambda: pacing._queue._refill_task_wakes_at == float("inf"))
     other.block(0.4)
     silent_until = time.monotonic() + other.blocked_for
     await until(lambda: other._source._untold_block < 0)
@@ -317,4 +317,4 @@ async def test_it_closes_whatever_it_was_doing(pacing_for):
         async with asyncio.timeout(60):
             await pacing.close()
         await asyncio.wait([waiter])
-        assert not pacing._waiters
+        assert not pacing._queue._waiters

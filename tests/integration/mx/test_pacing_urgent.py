@@ -103,7 +103,7 @@ async def test_in_one_process_a_click_goes_before_the_waiters_when_a_slot_falls_
         waiting = [asyncio.create_task(ask(f"batch {n}", urgent=False)) for n in range(3)]
         await asyncio.sleep(0)
         click = asyncio.create_task(ask("click", urgent=True))
-        await until(lambda: bool(pacing._urgent))
+        await until(lambda: bool(pacing._queue._urgent))
     await asyncio.gather(*waiting, click)
     assert order[0] == "click"
     assert pacing._concurrency.in_flight == 0
@@ -115,7 +115,7 @@ async def test_a_click_that_gives_up_waiting_for_a_slot_leaves_nothing_behind(pa
         with pytest.raises(NoPermit):
             async with pacing.permit(within=0.05, urgent=True):
                 pass
-    assert not pacing._urgent
+    assert not pacing._queue._urgent
     async with pacing.permit(within=1):
         assert pacing._concurrency.in_flight == 1
 

@@ -40,7 +40,9 @@ Use::
         permit.heard(answer)
 
 =====================  =========================================================================
-:mod:`.permits`        who may send now: waiters in order, a slot and a moment for each
+:mod:`.pacing`         what the rest of the worker calls
+:mod:`.permit`         the permit of one request, and what its answer says of MX
+:mod:`.permit_queue`   who waits for a permit: lines in order, a slot and a moment for each request
 :mod:`.ledger`         GCRA: what all processes share, in Redis
 :mod:`.source`         moments from the ledger, or from the fallback share while Redis is away
 :mod:`.schedule`       the moments that this process holds, and those that it missed
@@ -48,6 +50,8 @@ Use::
 =====================  =========================================================================
 """
 
-from worker.mx.pacing.permits import NoPermit, Pacing, Permit
+from worker.mx.pacing.pacing import Pacing
+from worker.mx.pacing.permit import Permit
+from worker.mx.pacing.permit_queue import NoPermit
 
 __all__ = ["NoPermit", "Pacing", "Permit"]
