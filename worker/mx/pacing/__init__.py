@@ -1,25 +1,28 @@
-"""How fast is MX asked? Three mechanisms answer one question each:
+"""How fast MX is asked. Three mechanisms, each for one question:
 
 - **How many requests a second, by all processes together?** GCRA in Redis (the generic cell rate algorithm, a token bucket without a
-  burst). The ledger, a text in Redis, stores the next free moment. A process reserves *n* moments from there on and sends one
-  request at each. Off unless ``MX_REQUESTS_PER_SECOND`` is set. The ledger also stores the moment until which MX asked for silence.
+  burst). The ledger, a text in Redis, holds the next free moment. A process reserves *n* moments from there on and sends one
+  request at each. Off unless ``MX_REQUESTS_PER_SECOND`` is set. The ledger also holds the moment until which MX asked for silence.
 - **How many requests at once, by this process?** AIMD (additive increase, multiplicative decrease): the limit begins at
   ``MX_MAX_CONNECTIONS``, is cut to 0.7 of itself by a 429 or a timeout, and grows back by 4 with each round that goes well.
 - **What if Redis is away?** A fallback share: each process keeps to the rate divided by the number of processes that it last saw.
 
-A click goes before all other requests, because a user waits. Its permit (``urgent=True``) takes the present moment although others have reserved
-it, and moves the next free moment back by one interval. Moments that were reserved before, up to 1.25 s ahead, are still used; for that
-long the rate may be exceeded by one request for each click. Urgent moments are an interval apart as well: clicks alone keep to the rate,
-and queue above it. During a silence of MX a click is refused at once. While Redis is
-away it takes a moment of its process's own share. Example with 50 a second: five clicks within a second go at once, and the
-next five moments of the batch come 103 ms later than they would have.
+A click goes before all other requests, because a user waits. Its permit (``urgent=True``) takes the present moment although others
+have reserved it, and makes the next free moment one interval later. Moments that were reserved before, up to 1.25 s ahead, are still
+used. So the rate may be exceeded for 1.25 s, by one request for each click. Urgent moments are one interval apart as well: clicks alone
+do not exceed the rate, and those that come faster wait for each other. While MX asks for silence, a click is refused at once. While
+Redis is away, a click takes a moment of its process's own share. Example with 50 a second: five clicks that are at least 21 ms apart
+go at once. The moments that are reserved after them come 103 ms later than they would have.
 
 A sync has the lowest priority (``wait_behind_others``). It reserves only moments at most 50 ms ahead. Other processes reserve their next
 moments 100 ms before theirs end. So while fetch uses the whole rate, the sync gets none. When fetch is done, the sync gets all of it.
 
-By default only the concurrency limit works: no rate, and 200 requests at once in each process. A silence that MX asks for holds for all
-processes: ``Retry-After`` of a 429 or 503, at most 1 h; 1 s for a 429 without it. If MX serves nobody, the breaker
-(:mod:`worker.stages.breaker`) stops all calls except one probe and clicks. MX itself answers 429 above 2,000 connections from one address.
+Each request takes a permit of its own: the retries within a call (:mod:`worker.mx.retrying`) take one each, and so does a list of users
+that proves that MX answers (:mod:`worker.mx.client`).
+
+By default only the second mechanism works: no rate, and 200 requests at once in each process. A silence that MX asks for holds for all
+processes: ``Retry-After`` of a 429 or 503, at most 1 h; 1 s for a 429 without it. When MX serves nobody, the breaker
+(:mod:`worker.stages.breaker`) stops all calls but one probe and clicks. MX itself answers 429 above 2,000 connections from one address.
 
 Example: ``MX_REQUESTS_PER_SECOND=50``, ``MX_MAX_CONNECTIONS=200``, two processes, a call takes 0.4 s.
 
@@ -29,8 +32,8 @@ Example: ``MX_REQUESTS_PER_SECOND=50``, ``MX_MAX_CONNECTIONS=200``, two processe
 3. Each has about 10 requests in flight (24 a second, 0.4 s each). The limit of 200 is not reached.
 4. MX answers one call with 429 and ``Retry-After: 5``. That process cuts its limit from 200 to 140 and writes "no request for 5 s"
    into Redis. The other reads it within about a second. Moments that fall into the silence are dropped.
-5. Redis dies. Each process continues with its own share of 48.5 / 2 = 24 requests a second. The share begins after 1.25 s, when all
-   moments that others reserved have passed. A process that never reached Redis assumes 8 processes and sends 6 a second.
+5. Redis dies. Each process goes on with 48.5 / 2 = 24 requests a second of its own. It begins after 1.25 s, when all moments that
+   others reserved have passed. A process that never reached Redis counts on 8 processes and sends 6 a second.
 
 Use::
 

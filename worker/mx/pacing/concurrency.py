@@ -42,7 +42,7 @@ class ConcurrencyLimit:
         return int(self.limit) - self.in_flight
 
     def turnover(self, seconds: float) -> float:
-        """How many requests end in so many seconds while all slots are in use."""
+        """How many requests end in this many seconds while all slots are in use."""
         return int(self.limit) * seconds / max(self.seconds, 0.001)
 
     @property

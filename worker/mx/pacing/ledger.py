@@ -1,18 +1,18 @@
-"""The ledger that all processes share: the next free moment, until when MX asked for silence, and the number of processes.
+"""What all processes share: the next free moment, until when MX asked for silence, and how many processes there are.
 
-This is GCRA without a burst that returns a schedule. The ledger is one text of numbers in Redis. A Lua script reads and writes it by the
-server's clock. It may be lost at any moment.
+This is GCRA without a burst, whose answer is a schedule. All of it is one text of numbers in Redis, which a Lua script reads and
+writes by the server's clock. It may be lost at any moment.
 
 Example: the next free moment is 12:00:00.500 and moments are 20 ms apart. A process asks for 3: it gets 0.500, 0.520 and 0.540, and the
-next free moment is 0.560. If no process asks for a second, the next request for moments starts at the present: unused moments are not saved.
+next free moment is 0.560. If nobody asks for a second, the next one who does begins at its own now: nothing is saved up.
 
-An urgent request does not wait behind the moments of others. It gets the present moment, and the next free moment moves back by one
-interval, so that later reservations make up for it. Example: at 0.400 a click asks; it gets 0.400, and the next free moment is 0.580.
+An urgent request does not wait behind what others reserved. It gets the present moment and makes the next free moment one
+interval later, so those who reserve next wait longer. Example: at 0.400 a click asks; it gets 0.400, and the next free moment is 0.580.
 Urgent moments have a GCRA of their own, at the same rate, so that clicks alone do not exceed it either.
 
-Why no library: ``throttled-py`` (GCRA in Lua on the server's time) grants *n* at once only as a burst, and refuses instead of
-reserving. ``limits`` has only windows. ``pyrate-limiter`` keeps an entry for each request, on the client's clock. None of them returns
-the moments at which the *n* requests may be sent, or supports a silence for all.
+Why no library: ``throttled-py`` (GCRA in Lua on the server's time) grants *n* at once only out of a burst, and refuses instead of
+reserving. ``limits`` has windows only. ``pyrate-limiter`` keeps an entry for each request, on the client's clock. None of them returns
+the moments at which the *n* may be sent, or knows of a moment for which all must wait.
 """
 
 import re
@@ -31,13 +31,13 @@ KEY = "reconnect:pacing:mx"
 #: The next free moment of urgent requests.
 URGENT_KEY = "reconnect:pacing:mx:urgent"
 
-#: No moment is granted further ahead than this (seconds). It is longer for a slow rate, so that every process gets one moment.
+#: Nothing is granted further ahead than this (seconds). A slow rate widens it, so that every process gets one moment.
 HORIZON = 1.25
 #: A longer silence is cut to this (seconds).
 LONGEST_BLOCK = 3600.0
-#: A process that did not call for this time is not counted (seconds).
+#: A process that did not call for this many seconds is not counted.
 SEEN_FOR = 15
-#: Redis keeps the text for this time after the last change (seconds).
+#: Redis keeps the text for this many seconds after the last change.
 KEPT_FOR = 86_400
 
 _TIMEOUT = 1.0
@@ -77,7 +77,7 @@ local granted = 0
 if urgent then
   local urgent_due = tonumber(redis.call('GET', KEYS[2]) or '')
   if urgent_due and urgent_due > now + horizon + 10 * interval then urgent_due = nil end
-  -- At once, but no faster than the rate; whoever reserves after it does so as much later.
+  -- At once, but no faster than the rate. The next free moment becomes one interval later.
   first = math.max(urgent_due or now, now, blocked)
   if interval == 0 or first <= now + horizon then granted = 1 end
   if granted > 0 then
@@ -103,9 +103,9 @@ return {now, first, granted, blocked, processes}
 class Grant:
     """What one call to the ledger returned; moments are on this process's monotonic clock."""
 
-    #: The first moment; if none was granted, the earliest possible one.
+    #: The first moment; if none was granted, the earliest that could be.
     first: float
-    #: The number of moments granted.
+    #: How many moments.
     n: int
     #: Nothing is sent before this.
     blocked_until: float
@@ -114,7 +114,7 @@ class Grant:
 
 
 class Ledger(Protocol):
-    """The ledger that all processes share."""
+    """What all processes share."""
 
     async def reserve(
         self,
@@ -129,13 +129,13 @@ class Ledger(Protocol):
     ) -> Grant:
         """Up to ``n`` moments, ``interval`` seconds apart; one round trip.
 
-        ``urgent``: one moment, ahead of all that are reserved by others; the next free moment moves back by one interval for it. Urgent
-        moments are ``interval`` apart too.
+        ``urgent``: one moment, ahead of all that are reserved by others. It makes the next free moment one interval later. Urgent moments
+        are ``interval`` apart too.
 
-        ``reach``: how far ahead moments may be (seconds); by default the horizon. A process with a shorter reach waits behind all others.
+        ``reach``: how far ahead moments may lie (seconds); without it, as far as the horizon. Who asks for less waits behind all others.
 
-        ``horizon``: how far ahead others may have reserved; after so many seconds every moment granted until now has passed.
-        ``block``: no process may send for so many seconds.
+        ``horizon``: how far ahead others may have reserved (seconds). After that time every moment granted until now has passed.
+        ``block``: seconds for which no process may send.
         ``careful``: when to start one horizon from now, so that moments held by others have passed. 0: never. 1: if the ledger is empty.
         2: also if its next free moment has passed, since others may have sent without Redis.
 

@@ -71,6 +71,6 @@ class Pacing:
         self._source.patient = patient
 
     async def close(self) -> None:
-        """Disconnect from Redis. Those who wait are cancelled; whoever comes later gets ``NoPermit``."""
+        """Disconnect from Redis. Requests that wait are cancelled, and later ones get ``NoPermit``."""
         await self._queue.close()
         await self._source.close()

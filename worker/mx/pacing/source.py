@@ -1,14 +1,14 @@
-"""The source of a process's moments: the shared ledger, or the process's fallback share while Redis is away.
+"""Where a process's moments come from: from the shared ledger, or from its fallback share while Redis is away.
 
-Moments are reserved in advance, as many at once as requests wait for. If no rate is set there are no moments. Then the ledger is only read,
+Moments are reserved ahead of need, as many at once as are waited for. If no rate is set there are no moments. The ledger is then read
 about once a second, to learn whether MX asked for silence.
 
-Example: Redis goes away and comes back (50 requests a second, two processes):
+Redis goes away and comes back, in numbers (50 requests a second, two processes):
 
 1. A call to Redis fails. For ``horizon`` (1.25 s) this process sends only what it has reserved, because others may still hold moments.
 2. Then it plans its own moments, 24 a second, up to 1.1 s ahead, and tries Redis twice a second.
 3. Redis answers. The process drops its own moments from the first granted one on. If Redis lost the ledger, the first grant begins one
-   horizon later, when all moments that processes planned by themselves have passed.
+   horizon later, when every moment that somebody planned alone has passed.
 """
 
 from collections.abc import Callable
@@ -21,23 +21,23 @@ from worker.telemetry.scrubbing import cause_of
 
 log = structlog.get_logger()
 
-#: A process reserves at most its share of this time at once (seconds).
+#: A process reserves at most this many seconds of its share at once.
 GRANT = 1.0
-#: It reserves more when its last moment is less than this ahead (seconds).
+#: It reserves more when the last moment that it holds is at most this many seconds away.
 LEAD = 0.1
-#: A patient process takes only moments that are still free this long before they come (seconds). It is less than :data:`LEAD`: a process
-#: with more requests has reserved its next moments by then.
+#: A patient process takes only moments that nobody has reserved this many seconds before they come. Less than :data:`LEAD`: a process
+#: that has more to ask has reserved its next moments by then.
 PATIENT_REACH = 0.05
 #: How often the ledger is read while there is work (seconds).
 LOOK_EVERY = 1.0
-#: Data from the ledger are valid for this time (seconds). Then they are read again before a request is sent. It is longer than a call to
-#: Redis takes to fail.
+#: What was read from the ledger is valid for this many seconds. After that it is read again before anything is sent. Longer than a
+#: call to Redis takes to fail.
 STALE = 5.0
-#: How often Redis is tried while it is away (seconds): so often that all processes are back within one horizon.
+#: How often Redis is tried while it is away (seconds); often enough that all processes are back within one horizon.
 TRY_EVERY = 0.5
-#: How far ahead a process plans its fallback share (seconds): longer than a call to Redis takes to fail, shorter than the horizon.
+#: A process plans its fallback share this many seconds ahead: longer than a call to Redis takes to fail, shorter than the horizon.
 OWN_REACH = 1.1
-#: The number of processes that is assumed by a process that never reached Redis.
+#: A process that never reached Redis assumes that there are this many processes.
 UNKNOWN_PROCESSES = 8
 
 #: A silence is written to the ledger at once; if later answers extend it, at most this often (seconds).
@@ -82,11 +82,11 @@ class PermitSource:
         return now if self._rate is None else self.schedule.take(now)
 
     def next_moment(self, now: float) -> float | None:
-        """When to try again if no refill comes earlier."""
+        """When to try again if no refill comes before."""
         return self.blocked_until if self.blocked_until > now else self.schedule.next
 
     def block(self, seconds: float) -> None:
-        """No process sends for so many seconds; the next refill tells the others."""
+        """No process sends for this many seconds; the next refill tells the others."""
         until = self._clock() + min(seconds, LONGEST_BLOCK)
         if until > self.blocked_until:
             self._untold_block = until
@@ -95,7 +95,7 @@ class PermitSource:
     def refill_at(self, now: float, *, waiting: bool, usable: int, active: bool) -> float:
         """When the next refill is due.
 
-        ``waiting``: whether a request waits. ``usable``: moments that could be used. ``active``: whether a request was sent recently.
+        ``waiting``: somebody waits. ``usable``: moments that could be used. ``active``: a request was sent lately.
         """
         looks = [_AT_NO_TIME]
         if waiting or active:
@@ -110,7 +110,7 @@ class PermitSource:
         return min(*looks, needed)
 
     async def refill(self, usable: int) -> None:
-        """Reserve moments, write a silence of MX into the ledger, and read the data of others."""
+        """Reserve moments, write a silence to the ledger, read what others wrote."""
         now = self._clock()
         n = self._wanted(now, usable) if now + LOOK_EVERY / 4 >= self._needed_at(now, usable) else 0
         if self.alone:
@@ -122,7 +122,7 @@ class PermitSource:
     async def urgent(self) -> float | None:
         """The moment of a request that goes ahead of all others; ``None``: too many such requests wait already.
 
-        The moment may be in the future, by as much as urgent requests alone exceed the rate. Check :attr:`blocked_until` after this.
+        The moment may lie ahead, by as much as urgent requests alone exceed the rate. Check :attr:`blocked_until` after this.
         """
         now = self._clock()
         if self._rate is None and now < self._stale_at:
@@ -147,7 +147,10 @@ class PermitSource:
         return self._own_urgent(self._clock())
 
     def _own_urgent(self, now: float) -> float | None:
-        """As :meth:`urgent`, from this process's own share: its last planned moment is given up, or the next one to be planned moves back."""
+        """An urgent moment of this process's own share.
+
+        The last moment that it planned is dropped for it. If none is planned, the next one that it plans comes one interval later.
+        """
         if self.share is None:
             return now
         first = max(now, self._urgent_from)
@@ -159,7 +162,7 @@ class PermitSource:
         return first
 
     def rest(self) -> None:
-        """Called when no request is sent for a while. The ledger is read again before the next one."""
+        """Nothing is sent for a while: the ledger is read again before the next request."""
         self._stale_at = _NEVER
 
     async def close(self) -> None:
@@ -167,7 +170,7 @@ class PermitSource:
         await self._ledger.close()
 
     def _needed_at(self, now: float, usable: int) -> float:
-        """When to reserve more moments: not while half of the usable number is left."""
+        """When more moments are reserved: not while half of those that can be used are here."""
         if self._rate is None or usable == 0 or self.schedule.left(now) * 2 > usable:
             return _AT_NO_TIME
         return max(self._reserve_from, self.schedule.last - LEAD)
@@ -205,7 +208,7 @@ class PermitSource:
             log.info("pacing_shared", processes=grant.processes)
             self.schedule.forget_from(grant.first)
         if self.blocked_until > max(grant.blocked_until + _TELL_EVERY, now):
-            self._untold_block = self.blocked_until  # Redis was emptied, or another process wrote a shorter silence
+            self._untold_block = self.blocked_until  # Redis was emptied, or somebody was told less
         self._hold_until(grant.blocked_until)
         if self._rate is not None:
             self.schedule.add(grant.first, 1 / self._rate, grant.n)
@@ -218,7 +221,7 @@ class PermitSource:
         self._reserve_from = _NEVER
         if not self.alone:
             self.alone = True
-            self._own_from = now + self.horizon  # until then, others may still send at the moments that they reserved
+            self._own_from = now + self.horizon  # until then, others may use up what they hold
             share = None if self.share is None else round(self.share, 2)
             log.warning("pacing_alone", why=why, requests_per_second=share)
 
