@@ -67,7 +67,7 @@ _NO_MEMBER = "MBR-00000000-0000-0000-0000-000000000000"
 
 
 def window_tells_status(settings: Settings) -> bool:
-    """Whether an answer to a request for a window also says how the member stands, by ``MX_API``."""
+    """Whether the answer to a request for a window also has the member's status, by ``MX_API``."""
     return _FLAVOURS[settings.mx_api].window_tells_status
 
 
@@ -205,8 +205,8 @@ class MxClient:
     def list_users(self, page: int, per_page: int) -> Coroutine[Any, Any, UserListAnswer]:
         """One page of all users, the first page being 1.
 
-        ``per_page``: from 10 to 1,000. ``pagination.per_page`` of the answer is the page size in force, since MX silently takes 25
-        where it does not like what it was asked for. MX always has this list: a 404 is :data:`~worker.mx.answers.NOT_MX`.
+        ``per_page``: from 10 to 1,000. For a size out of its range MX silently takes 25, so ``pagination.per_page`` of the answer is the
+        page size in force. MX always has this list: a 404 is :data:`~worker.mx.answers.NOT_MX`.
         """
         return self._ask(self._flavour.users_url(page, per_page), self._classify_user_list, "", most=MAX_LIST_BODY)
 
@@ -277,7 +277,7 @@ class MxClient:
         body: bytes | None = None,
         most: int = MAX_BODY,
     ) -> _Answer | Failure:
-        """``asked``: the member, or the user; empty where it is the list of users, which is the proof itself."""
+        """``asked``: the member or the user. It is empty for the list of users, which is the proof itself."""
         until = time.monotonic() + self._deadline
         begin_by = time.monotonic() + begin_within(self._deadline)
 
@@ -312,7 +312,10 @@ class MxClient:
         body: bytes | None = None,
         most: int = MAX_BODY,
     ) -> _Answer | RetryLater:
-        """One request, once pacing permits it, begun and ended by these moments (``time.monotonic()``). ``most``: octets of its answer."""
+        """One request, once pacing permits it. ``most``: octets of its answer.
+
+        ``begin_by``, ``until``: when it is begun and ended at the latest (``time.monotonic()``).
+        """
         now = time.monotonic()
         if self._pacing is None:
             reply = await self._transport.send(url, body=body, within=until - now, most=most)
