@@ -13,6 +13,8 @@ PIP     = $(BIN)/python -m pip --disable-pip-version-check --quiet
 # `make faults`.
 SIDE_BY_SIDE ?= -n 6 --dist load --maxschedchunk 2
 LONGEST_FIRST = tests/faults tests/acceptance tests/integration tests/unit
+TESTS = $(shell find tests -name '*.py')
+ALONE = $(shell grep -rlF mark.alone tests --include='*.py')
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check unit lint up faults reach mailcheck browser clients bounces bench bench-full lock clean situations proxycheck
@@ -39,9 +41,15 @@ test: $(VENV)/dev ## every test, against real servers that it starts itself
 ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
+	@$(MAKE) --no-print-directory $(VENV)/tests
 	@$(BIN)/python -m pytest -m "not alone and not longest" $(LONGEST_FIRST) $(SIDE_BY_SIDE)
-	@$(BIN)/python -m pytest -m alone $(LONGEST_FIRST)
+	@$(BIN)/python -m pytest -m alone $(ALONE)
 endif
+
+# pytest rewrites the assertions of every test module. Done here by two processes; without it each of those above does all of it.
+$(VENV)/tests: $(VENV)/dev $(TESTS)
+	@$(BIN)/python -m pytest --collect-only -qq tests/faults tests/acceptance tests/integration >/dev/null & \
+	 $(BIN)/python -m pytest --collect-only -qq tests/unit >/dev/null; wait; touch $@
 
 check: $(VENV)/dev ## lint, types and unit tests, in about a minute
 	@$(MAKE) --no-print-directory -j 2 lint unit
