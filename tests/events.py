@@ -48,7 +48,7 @@ def ways(*, told: bool) -> set[tuple[str, str, str]]:
     return {
         (kind, before, str(after))
         for move in MOVES
-        if move.told is told
+        if move.has_event is told
         for after in move.after
         for before in ([str(state) for state in move.before] or [""])
         for kind, states in STATES.items()

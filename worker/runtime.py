@@ -52,7 +52,7 @@ class Runtime:
     def __init__(self, settings: Settings, *, wake: Wake, database: Database | None = None) -> None:
         """``database``: replaces the default one, for other limits. Raises :class:`~worker.errors.WorkerError` if a key or a file cannot be used.
 
-        Nothing here connects. Parts whose creation may raise come first, so that nothing must be closed then.
+        Nothing here connects, so nothing must be closed if a part raises.
         """
         self.settings = settings
         self.wake = wake

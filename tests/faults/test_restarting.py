@@ -17,10 +17,13 @@ def test_what_ends_is_started_again_and_what_is_asked_to_end_or_set_wrongly_is_n
     ran = machine.folder / "ran"
     restarting = (sys.executable, "-m", "worker.restarting", "sh", "-c")
     process = machine.start("restarting", *restarting, f"echo >> {ran}; exit 3")
-    wait_until(lambda: ran.exists() and ran.read_text().count("\n") >= 3, what="a third start")
+    said = machine.folder / "restarting.log"
+    # Its end is awaited too: what is asked to end while its command runs ends with the command's own exit code.
+    wait_until(lambda: said.read_text().count("process_ended") >= 3, what="a third end")
+    assert ran.read_text().count("\n") >= 3
     process.terminate()
     assert process.wait(10) == 0
-    log = (machine.folder / "restarting.log").read_text()
+    log = said.read_text()
     assert '"how": "exit code 3"' in log
     assert '"starts_again_in": "2 s"' in log
     assert machine.start("wrong", *restarting, "exit 2").wait(20) == 2

@@ -176,7 +176,11 @@ class Channel(Protocol):
         """The name of its :class:`ChannelKind`."""
 
     async def send(self, message: Message, dispatching: Dispatching) -> Outcome:
-        """Send one message. Awaits ``dispatching`` before the message can leave. Returns an outcome also if the service fails."""
+        """Send one message. Returns an outcome also if the service fails.
+
+        Awaits ``dispatching`` right before the message can leave, and lets its exceptions pass: after one of them the message must not
+        leave, because it was not recorded that it may have.
+        """
 
     async def check(self) -> Outcome:
         """Whether the service would take messages from us: ``Sent`` with the code ``ready`` if so. Sends no message."""

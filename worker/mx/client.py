@@ -49,7 +49,7 @@ _Answer = TypeVar(
     "_Answer", WindowAnswer, MemberAnswer, UserListAnswer, MemberListAnswer, RetryLater | RefusedClient | None
 )
 
-#: Any web server may answer 404, or redirect. This many such answers in a row are taken for MX's. After the next one MX is asked for
+#: Any web server may answer 404 or another 4xx, or redirect. This many such answers in a row are taken for MX's. After the next one MX is asked for
 #: its list of users, which only MX has.
 MOST_GONE = 20
 
@@ -96,7 +96,7 @@ class Mx(Protocol):
         """``None`` if MX accepts our requests, else the failure."""
 
     def doubt(self) -> None:
-        """Take the next 404 or redirect for MX's only if MX lists its users."""
+        """Take the next 404, other 4xx or redirect for MX's only if MX lists its users."""
 
     async def close(self) -> None:
         """Close every connection."""
@@ -227,7 +227,7 @@ class MxClient:
         return None if isinstance(answer, Gone | Window | HostileUri) else answer
 
     def doubt(self) -> None:
-        """Take the next 404 or redirect for MX's only if MX lists its users."""
+        """Take the next 404, other 4xx or redirect for MX's only if MX lists its users."""
         self._unproven_in_a_row = MOST_GONE
 
     async def close(self) -> None:
@@ -238,7 +238,8 @@ class MxClient:
         """``answer``, which any web server may give, or the failure of the proof that MX gave it.
 
         With a wrong ``MX_BASE_URL`` every member would end as gone or quarantined. So after :data:`MOST_GONE` such answers in a row
-        MX must list its users. Calls that wait while one proof is under way share its result.
+        MX must list its users. Calls that wait while one proof is under way share its result. So if the proof fails, 20 waiting calls make a
+        failure streak: MX is asked no more until a probe is served.
         """
         self._unproven_in_a_row += 1
         ended_before = self._proofs_ended

@@ -148,7 +148,7 @@ def _asking_before_sending() -> aiohttp.TraceConfig:
 
 
 async def _read(response: aiohttp.ClientResponse, most: int) -> bytes | None:
-    """The whole body, so that the connection can be reused. If it is too large, ``None``, and the connection is closed."""
+    """The whole body, so that the connection can be reused. ``None`` if it is too large; if more of it was to come, the connection is closed."""
     body = await response.content.readany()
     if response.content.at_eof():
         return body if len(body) <= most else None

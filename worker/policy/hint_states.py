@@ -13,11 +13,11 @@ class HintState(StrEnum):
     DUE = "due"
     #: A worker has claimed it until its lease expires and is reading its member.
     LEASED = "leased"
-    #: Its member was read.
+    #: MX was asked about its member, or we have no such member or user.
     DONE = "done"
     #: Its member could not be read: MX rejected the request, ``MAX_ATTEMPTS`` attempts failed, or six workers died with it.
     FAILED = "failed"
-    #: It names no member and no user.
+    #: It names no member and no user, or its body is no JSON object.
     UNUSED = "unused"
 
 

@@ -15,8 +15,8 @@ user was told or clicked. A click on a link asks for a window at once (:mod:`wor
 | `REJECTED` | another 4xx, a redirect | `quarantined` | `quarantined`, left out | next check | `quarantined` | hint `failed` |
 | `HOSTILE` | a URI that must not reach a user | `quarantined` | `quarantined`, left out | does not occur | `quarantined` | does not occur |
 
-- **unchanged**: still `due`, no attempt is counted. After `REFUSED` fetch, deliver and verify do not ask MX until the breaker's
-  probe is served; clicks go on asking. After `PACED` the reconnection waits for `Retry-After` and a random time of up to a minute.
+- **unchanged**: still `due`, no attempt is counted. After `REFUSED` fetch, deliver, verify and hints do not ask MX until the breaker's
+  probe is served; clicks still ask. After `PACED` the reconnection waits for `Retry-After` and a random time of up to a minute.
 - **message waits**: its reconnections stay `ready`, and nothing is counted.
 - **retry**: `due` again by the schedule of :mod:`worker.policy.retries`, with one more failed attempt; `exhausted` if that is
   attempt number ``MAX_ATTEMPTS``.
@@ -27,7 +27,8 @@ user was told or clicked. A click on a link asks for a window at once (:mod:`wor
 - **How long an end lasts**: `unsupported` for 4 weeks, then a sweep may open another reconnection. `gone` until a sync or a hint finds the
   member at MX again. `exhausted` and `quarantined` until `reconnect retry`. Each of them ends earlier if the application's row tells of a newer
   revocation or expiry, or says that the member is well.
-- **check again in 5 min**: not counted as a check. **next check**: counted unless it follows a click, so that the interval to the next
+- **check again in 5 min**: not counted as a check. A member that is checked only after a click is checked at the next moment after the click
+  instead (20 s, 40 s, 1, 2, 5, 10 min). **next check**: counted unless it follows a click, so that the interval to the next
   check grows. A notice is checked only after a click, and a reconnection that is `due` only after a click or the end of OAuth. If MX
   serves nobody at the last of these checks, it is repeated until MX answers. Verify only reads the member. So `UNSUPPORTED` and
   `REJECTED` end no reconnection here.

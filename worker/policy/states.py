@@ -100,7 +100,7 @@ class Move:
     #: What else happens, in the same transaction.
     also: str
     #: Whether the application is told of it. The event depends on the state that it leads to: :data:`TELLS`.
-    told: bool
+    has_event: bool
 
 
 #: The states in which a reconnection ends without being back.
@@ -112,24 +112,24 @@ _WIPED_WELL = f"{_WIPED}; if it ends as `reconnected` because MX said so, MX's s
 
 #: The moves of a reconnection. Only ``store/reconnections/`` makes them.
 RECONNECTION_MOVES = (
-    Move("open", (), (_R.DUE,), (Mover.SWEEP,), "nothing: the member has no other open reconnection", told=True),
+    Move("open", (), (_R.DUE,), (Mover.SWEEP,), "nothing: the member has no other open reconnection", has_event=True),
     Move(
         "lease",
         (_R.DUE, _R.NOTIFIED),
         (_R.LEASED,),
         (Mover.FETCH,),
-        "the epoch grows; the user's other reconnections that are due within a day are leased in the same claim. Only so is a `notified` "
-        "one leased, and its planned check is dropped",
-        told=False,
+        "the epoch grows; the user's other reconnections that are due within a day are leased in the same claim. A `notified` "
+        "reconnection is leased only together with one that is due; its planned check is dropped unless it follows a click",
+        has_event=False,
     ),
-    Move("release", (_R.LEASED,), (_R.DUE,), (Mover.FETCH,), "nothing is counted", told=False),
+    Move("release", (_R.LEASED,), (_R.DUE,), (Mover.FETCH,), "nothing is counted", has_event=False),
     Move(
         "recover",
         (_R.LEASED,),
         (_R.DUE,),
         (Mover.SWEEP,),
         "the lease ran out: the epoch grows, one more lost lease",
-        told=False,
+        has_event=False,
     ),
     Move(
         "reschedule",
@@ -137,7 +137,7 @@ RECONNECTION_MOVES = (
         (_R.DUE,),
         (Mover.FETCH,),
         "a retry counts an attempt, a deferral does not",
-        told=False,
+        has_event=False,
     ),
     Move(
         "ready",
@@ -145,7 +145,7 @@ RECONNECTION_MOVES = (
         (_R.READY,),
         (Mover.FETCH,),
         "the older window's URI is deleted, the new window is stored, the message is queued",
-        told=False,
+        has_event=False,
     ),
     Move(
         "notify",
@@ -153,7 +153,7 @@ RECONNECTION_MOVES = (
         (_R.NOTIFIED,),
         (Mover.DELIVER, Mover.SWEEP),
         "the message ended; reminder and check are planned. A sweep does it where the message's worker died after dispatch",
-        told=True,
+        has_event=True,
     ),
     Move(
         "go_on",
@@ -161,7 +161,7 @@ RECONNECTION_MOVES = (
         (_R.DUE,),
         (Mover.DELIVER,),
         "the message ended and told nobody: the next message is planned",
-        told=False,
+        has_event=False,
     ),
     Move(
         "leave_out",
@@ -169,7 +169,7 @@ RECONNECTION_MOVES = (
         (_R.DUE,),
         (Mover.DELIVER,),
         _WIPED,
-        told=False,
+        has_event=False,
     ),
     Move(
         "remind",
@@ -178,25 +178,27 @@ RECONNECTION_MOVES = (
         (Mover.SWEEP,),
         "`attempts` is set to 0; the planned check is dropped unless it follows a click. The move is also made before the reminder's "
         "day if a click failed and none was served for an hour: then the user is owed a message, and `owed_at` is cleared",
-        told=False,
+        has_event=False,
     ),
-    Move("resend", (_R.NOTIFIED,), (_R.READY,), (Mover.RETRY,), "its unknown message is pending again", told=False),
+    Move(
+        "resend", (_R.NOTIFIED,), (_R.READY,), (Mover.RETRY,), "its unknown message is pending again", has_event=False
+    ),
     Move(
         "close",
         (_R.DUE, _R.READY, _R.NOTIFIED),
         (_R.RECONNECTED, _R.CANCELLED, _R.GONE),
         (Mover.SWEEP,),
         _WIPED,
-        told=True,
+        has_event=True,
     ),
-    Move("close", (_R.DUE, _R.READY), (_R.QUARANTINED,), (Mover.SWEEP,), f"its workers died; {_WIPED}", told=True),
+    Move("close", (_R.DUE, _R.READY), (_R.QUARANTINED,), (Mover.SWEEP,), f"its workers died; {_WIPED}", has_event=True),
     Move(
         "close",
         (_R.NOTIFIED,),
         (_R.EXHAUSTED,),
         (Mover.SWEEP,),
         "after the last reminder; the window's URI is deleted",
-        told=True,
+        has_event=True,
     ),
     Move(
         "close",
@@ -204,17 +206,19 @@ RECONNECTION_MOVES = (
         (_R.RECONNECTED, *_GIVEN_UP),
         (Mover.FETCH, Mover.DELIVER),
         f"fetch ends what is leased, deliver what is ready; {_WIPED_WELL}",
-        told=True,
+        has_event=True,
     ),
-    Move("close", (_R.DUE, _R.NOTIFIED), (_R.RECONNECTED, _R.GONE), (Mover.VERIFY,), _WIPED_WELL, told=True),
-    Move("close", (_R.DUE, _R.READY, _R.NOTIFIED), (_R.RECONNECTED, _R.GONE), (Mover.SYNC,), _WIPED_WELL, told=True),
+    Move("close", (_R.DUE, _R.NOTIFIED), (_R.RECONNECTED, _R.GONE), (Mover.VERIFY,), _WIPED_WELL, has_event=True),
+    Move(
+        "close", (_R.DUE, _R.READY, _R.NOTIFIED), (_R.RECONNECTED, _R.GONE), (Mover.SYNC,), _WIPED_WELL, has_event=True
+    ),
     Move(
         "close",
         OPEN,
         (_R.RECONNECTED, _R.UNSUPPORTED, _R.GONE, _R.QUARANTINED),
         (Mover.CLICK,),
         f"what a fetch under way finds is discarded; {_WIPED_WELL}",
-        told=True,
+        has_event=True,
     ),
     Move(
         "reopen",
@@ -222,7 +226,7 @@ RECONNECTION_MOVES = (
         (_R.DUE,),
         (Mover.RETRY,),
         "`attempts` is set to 0, and the reminders begin again with the first message",
-        told=True,
+        has_event=True,
     ),
     Move(
         "give_back",
@@ -230,21 +234,21 @@ RECONNECTION_MOVES = (
         (_R.DUE,),
         (Mover.DELIVER,),
         "MX served nobody: the last attempt does not count",
-        told=True,
+        has_event=True,
     ),
 )
 #: The moves of a notification. Only ``store/notifications/`` makes them.
 NOTIFICATION_MOVES = (
-    Move("queue", (), (_N.PENDING,), (Mover.FETCH,), "its reconnections are ready", told=False),
-    Move("claim", (_N.PENDING,), (_N.SENDING,), (Mover.DELIVER,), "the epoch grows", told=False),
-    Move("release", (_N.SENDING,), (_N.PENDING,), (Mover.DELIVER,), "nothing is counted", told=False),
+    Move("queue", (), (_N.PENDING,), (Mover.FETCH,), "its reconnections are ready", has_event=False),
+    Move("claim", (_N.PENDING,), (_N.SENDING,), (Mover.DELIVER,), "the epoch grows", has_event=False),
+    Move("release", (_N.SENDING,), (_N.PENDING,), (Mover.DELIVER,), "nothing is counted", has_event=False),
     Move(
         "recover",
         (_N.SENDING,),
         (_N.PENDING,),
         (Mover.SWEEP,),
         "the lease ran out before dispatch, or after it with resend; one more lost lease",
-        told=False,
+        has_event=False,
     ),
     Move(
         "retry",
@@ -252,7 +256,7 @@ NOTIFICATION_MOVES = (
         (_N.PENDING,),
         (Mover.DELIVER,),
         "a retry counts an attempt, a deferral does not",
-        told=False,
+        has_event=False,
     ),
     Move(
         "finish",
@@ -260,7 +264,7 @@ NOTIFICATION_MOVES = (
         (_N.SENT, _N.UNKNOWN),
         (Mover.DELIVER, Mover.SWEEP),
         "its reconnections are notified. A sweep only makes it `unknown`, where its worker died after dispatch",
-        told=True,
+        has_event=True,
     ),
     Move(
         "finish",
@@ -268,16 +272,16 @@ NOTIFICATION_MOVES = (
         (_N.FAILED, _N.SUPPRESSED),
         (Mover.DELIVER,),
         "its reconnections are due again",
-        told=True,
+        has_event=True,
     ),
-    Move("finish", (_N.SENDING,), (_N.CANCELLED,), (Mover.DELIVER,), "nothing is left to tell", told=False),
+    Move("finish", (_N.SENDING,), (_N.CANCELLED,), (Mover.DELIVER,), "nothing is left to tell", has_event=False),
     Move(
         "cancel",
         (_N.PENDING,),
         (_N.CANCELLED,),
         (Mover.SWEEP, Mover.CLICK, Mover.SYNC),
         "all its reconnections closed",
-        told=False,
+        has_event=False,
     ),
     Move(
         "give_up",
@@ -285,9 +289,9 @@ NOTIFICATION_MOVES = (
         (_N.FAILED,),
         (Mover.SWEEP,),
         "its workers died: its reconnections are quarantined",
-        told=True,
+        has_event=True,
     ),
-    Move("resend", (_N.UNKNOWN,), (_N.PENDING,), (Mover.RETRY,), "its reconnections are ready again", told=False),
+    Move("resend", (_N.UNKNOWN,), (_N.PENDING,), (Mover.RETRY,), "its reconnections are ready again", has_event=False),
 )
 #: If a streak of refusals was caused by our sender or our credentials (``policy/streaks.py``), its effects are undone, unless other work
 #: was begun for the user since. Nothing else makes these moves.
@@ -298,7 +302,7 @@ UNDONE_REFUSALS = (
         (_N.PENDING,),
         (Mover.DELIVER,),
         "its reconnections are ready again",
-        told=False,
+        has_event=False,
     ),
     Move(
         "restore_step",
@@ -306,7 +310,7 @@ UNDONE_REFUSALS = (
         (_R.READY,),
         (Mover.DELIVER,),
         "its message is pending again, and the step that it had used up is to come again",
-        told=False,
+        has_event=False,
     ),
 )
 
@@ -334,7 +338,7 @@ def event_of(name: str, after: StrEnum) -> EventType | None:
     moves = [move for move in _moves_named(name) if _holds(move.after, after)]
     if not moves:
         raise ImpossibleMoveError(f"nothing may {name} to {type(after).__name__} {after}")
-    return TELLS[after] if any(move.told for move in moves) else None
+    return TELLS[after] if any(move.has_event for move in moves) else None
 
 
 def _moves_named(name: str) -> list[Move]:

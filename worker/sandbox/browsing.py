@@ -139,7 +139,7 @@ class Visitor:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether this is an http address on this machine."""
+    """Whether this is an http or https address on this machine."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""

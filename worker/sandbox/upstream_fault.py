@@ -1,4 +1,4 @@
-"""A fault of the whole bank: a share of all requests gets it, before credentials or member are checked."""
+"""A fault of the whole bank: a share of all requests gets it, most kinds of it before credentials or member are checked."""
 
 import random
 from dataclasses import dataclass, field

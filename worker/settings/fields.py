@@ -66,17 +66,17 @@ Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_fernet_key
 
 
 class _EnvFile(DotEnvSettingsSource):
-    """``.env`` as :mod:`worker.settings.env_file` reads it. ``over``: only the values that a Procfile runner read wrongly."""
+    """``.env`` as :mod:`worker.settings.env_file` reads it. ``only_misread``: only the values that a Procfile runner read wrongly."""
 
-    def __init__(self, settings_cls: type[BaseSettings], file: Any, *, over: bool) -> None:
-        self._over = over
+    def __init__(self, settings_cls: type[BaseSettings], file: Any, *, only_misread: bool) -> None:
+        self._only_misread = only_misread
         super().__init__(settings_cls, env_file=file)
 
     def _read_env_files(self) -> Mapping[str, str | None]:
         if self.env_file is None:
             return {}
         path = Path(str(self.env_file))
-        found = misread(path, self.settings_cls.model_fields) if self._over else read_env_file(path)
+        found = misread(path, self.settings_cls.model_fields) if self._only_misread else read_env_file(path)
         return {name.lower(): value for name, value in found.items()}
 
 
@@ -128,7 +128,10 @@ class Settings(EventsSettings, WebSettings, PushSettings, MessengerSettings, Bas
         200, ge=1, le=2000, description="Requests in flight per process. MX allows 2,000 connections per address."
     )
     mx_requests_per_second: Annotated[float | None, BeforeValidator(lambda v: v or None)] = Field(
-        None, gt=0, allow_inf_nan=False, description="Held across all workers together; unset for no limit."
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Requests a second by all processes together, web included; unset for no limit.",
     )
     mx_allowed_uri_hosts: Words = Field(
         (),
@@ -153,7 +156,10 @@ class Settings(EventsSettings, WebSettings, PushSettings, MessengerSettings, Bas
         30, ge=1, le=200, description="How long one task works; then it ends and queues another for what is left."
     )
     lease_seconds: int = Field(
-        120, ge=10, le=86_400, description="How long a worker may hold a claimed row; then the worker counts as dead."
+        120,
+        ge=10,
+        le=86_400,
+        description="How long a lease lasts. Working processes renew it; after that the worker counts as dead.",
     )
     max_attempts: int = Field(
         8, ge=1, le=100, description="Failed fetches in a row before a reconnection is exhausted."
@@ -203,7 +209,7 @@ class Settings(EventsSettings, WebSettings, PushSettings, MessengerSettings, Bas
     )
     ambiguous_sends: Literal["hold", "resend"] = Field(
         "hold",
-        description="A message whose answer was lost may have arrived: hold waits for the next reminder, resend sends again.",
+        description="A message whose answer was lost may have arrived. hold: not sent again; after a first message another follows a day later. resend: sent again.",
     )
 
     smtp_url: SecretStr | None = Field(
@@ -241,8 +247,8 @@ class Settings(EventsSettings, WebSettings, PushSettings, MessengerSettings, Bas
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - there is no folder of secrets
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         file = getattr(dotenv_settings, "env_file", None)
-        misread_ones = (_EnvFile(settings_cls, file, over=True),) if under_honcho() else ()
-        return init_settings, *misread_ones, env_settings, _EnvFile(settings_cls, file, over=False)
+        repaired = (_EnvFile(settings_cls, file, only_misread=True),) if under_honcho() else ()
+        return init_settings, *repaired, env_settings, _EnvFile(settings_cls, file, only_misread=False)
 
     @field_validator("*", mode="before")
     @classmethod

@@ -104,7 +104,7 @@ class Explainer:
         would_open: str | None,
     ) -> Outlook:
         if reconnection is None or reconnection["closed_at"] is not None:
-            return self._without(member, reconnection, user, would_open)
+            return self._nothing_open(member, reconnection, user, would_open)
         match reconnection["state"]:
             case _R.LEASED:
                 return self._leased(reconnection)
@@ -116,14 +116,14 @@ class Explainer:
 
     # The states
 
-    def _without(
+    def _nothing_open(
         self,
         member: Mapping[str, Any] | None,
         reconnection: Mapping[str, Any] | None,
         user: User,
         would_open: str | None,
     ) -> Outlook:
-        """Nothing is open."""
+        """The member has no open reconnection."""
         if member is not None and would_open is not None:
             sweep = self._sweep_after(self._now)
             since = member["token_revoked_at"] or member["token_expires_at"]

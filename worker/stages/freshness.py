@@ -132,8 +132,13 @@ class Freshness:
             found += await asyncio.gather(*(self._one(item, now) for item in batch))
             if any(isinstance(each, MxUnavailable) for each in found):
                 break
-        out = [each for item in left if (each := _left_out_unasked(item, now)) is not None]
-        return Checked(found=[*found, *out], unnamed=tuple(p for p in left if _left_out_unasked(p, now) is None))
+        unnamed = []
+        for item in left:
+            if (left_out := _left_out_unasked(item, now)) is not None:
+                found.append(left_out)
+            else:
+                unnamed.append(item)
+        return Checked(found=found, unnamed=tuple(unnamed))
 
     def take_what_blamed_mx(self) -> list[Requeued | ClosedReconnection]:
         """The results of a streak's failures, if the breaker opens now. The store undoes them."""
@@ -151,22 +156,22 @@ class Freshness:
             return MxUnavailable(code="mx_paused")
         if too_old and self._window_tells_status:
             return await self._minted_anew(item, now)
-        if (over := await self._unless_still_broken(item, now)) is not None:
+        if (over := await self._read_and_end_if_back(item, now)) is not None:
             return over
         return await self._minted_anew(item, now) if too_old else self._fit_to_send(item, now)
 
     async def _minted_anew(self, item: NotificationItem, now: datetime) -> FreshnessResult:
         answer = await self._runtime.mx.oauth_window(item.user_guid, item.asked_guid)
         if not isinstance(answer, Window):
-            return self._without(item, answer, now)
+            return self._result_of_failure(item, answer, now)
         self._attribution.served()
         return self._ending_if_back(item, answer.member) or self._renewed(item, answer, now)
 
-    async def _unless_still_broken(self, item: NotificationItem, now: datetime) -> FreshnessResult | None:
+    async def _read_and_end_if_back(self, item: NotificationItem, now: datetime) -> FreshnessResult | None:
         """Read the member; ``None`` if it is still broken."""
         answer = await self._runtime.mx.read_member(item.user_guid, item.asked_guid)
         if not isinstance(answer, MemberRead):
-            return self._without(item, answer, now)
+            return self._result_of_failure(item, answer, now)
         self._attribution.served()
         return self._ending_if_back(item, answer.member)
 
@@ -201,7 +206,9 @@ class Freshness:
         )
         return _ending(item, ReconnectionState.RECONNECTED, "back_before_message", well=well) if well else None
 
-    def _without(self, item: NotificationItem, answer: Failure | HostileUri, now: datetime) -> FreshnessResult:
+    def _result_of_failure(
+        self, item: NotificationItem, answer: Failure | HostileUri, now: datetime
+    ) -> FreshnessResult:
         """The result of a failure of MX for one reconnection."""
         failure = failure_of(answer)
         if self._attribution.failed(failure, item.reconnection_id):

@@ -135,7 +135,9 @@ class Hints:
         if failure is not None:
             result = self._failed(claim, failure, read_at).result
         else:
-            result = HintResult(claim=claim, outcome=_word(answers) if answers else "gone" if gone else "unknown_to_mx")
+            result = HintResult(
+                claim=claim, outcome=_outcome_of(answers) if answers else "gone" if gone else "unknown_to_mx"
+            )
         return Reading(result=result, read_at=read_at, answers=tuple(answers), gone=tuple(gone), own_users=own_users)
 
     async def _read(self, claim: ClaimedHints, target: Target) -> _Read:
@@ -153,17 +155,17 @@ class Hints:
     def _failed(self, claim: ClaimedHints, failure: MxFailure, read_at: datetime) -> Reading:
         now, rng = self._runtime.clock.now(), self._runtime.rng
         if failure.kind is FailureKind.REFUSED:
-            return _again(claim, failure.code, now, read_at, attempts=claim.attempts)
+            return _due_again(claim, failure.code, now, read_at, attempts=claim.attempts)
         if failure.kind in UNCOUNTED:
             at = next_attempt(1, now=now, rng=rng, after=failure.after)
-            return _again(claim, failure.code, at, read_at, attempts=claim.attempts)
+            return _due_again(claim, failure.code, at, read_at, attempts=claim.attempts)
         attempts = claim.attempts + 1
         if failure.kind not in ASKED_AGAIN or attempts >= self._settings.max_attempts:
             result = HintResult(claim=claim, outcome=failure.code, state=HintState.FAILED, attempts=attempts)
             return Reading(result=result, read_at=read_at)
         patient = failure.code == "http_503"
         at = next_attempt(attempts, now=now, rng=rng, after=failure.after, patient=patient)
-        return _again(claim, failure.code, at, read_at, attempts=attempts)
+        return _due_again(claim, failure.code, at, read_at, attempts=attempts)
 
     def crashed(self, job: ClaimedHints) -> Reading:
         """An error of this worker counts as an attempt, so that it cannot repeat for ever."""
@@ -227,7 +229,7 @@ class Hints:
         result = reading.result
         if result.state is HintState.DONE or not self._attribution.was_mx(self._number(reading)):
             return reading
-        return _again(result.claim, result.outcome, now, reading.read_at, attempts=result.claim.attempts)
+        return _due_again(result.claim, result.outcome, now, reading.read_at, attempts=result.claim.attempts)
 
     async def release(self, jobs: Sequence[ClaimedHints]) -> None:
         """Hand back."""
@@ -239,7 +241,7 @@ class Hints:
         await self._store.renew(claims, lease_seconds=self._settings.lease_seconds)
 
 
-def _again(claim: ClaimedHints, outcome: str, at: datetime, read_at: datetime, *, attempts: int) -> Reading:
+def _due_again(claim: ClaimedHints, outcome: str, at: datetime, read_at: datetime, *, attempts: int) -> Reading:
     result = HintResult(claim=claim, outcome=outcome, state=HintState.DUE, next_attempt_at=at, attempts=attempts)
     return Reading(result=result, read_at=read_at)
 
@@ -248,7 +250,7 @@ def _nothing_read(claim: ClaimedHints, outcome: str, read_at: datetime) -> Readi
     return Reading(result=HintResult(claim=claim, outcome=outcome), read_at=read_at)
 
 
-def _word(answers: Sequence[MxMember]) -> str:
+def _outcome_of(answers: Sequence[MxMember]) -> str:
     """The outcome of a hint that was read: the member's status, if it is one member."""
     return (answers[0].connection_status if len(answers) == 1 else None) or "read"
 

@@ -128,7 +128,7 @@ async def watch_outages(runtime: Runtime, now: datetime) -> None:
 
 
 async def wake(runtime: Runtime) -> dict[str, int]:
-    """Put a task into a stage's queue for each batch that is due, at most :data:`MOST_WOKEN`. Returns how many tasks each stage got."""
+    """Put a task into a stage's queue for each batch that is due, at most :data:`MOST_WOKEN` (events: :data:`MOST_POSTING`). Returns how many tasks each stage got."""
     now = runtime.clock.now()
     database = runtime.database
     at_most = MOST_WOKEN * runtime.settings.batch_size

@@ -64,7 +64,7 @@ class Verify:
         if not isinstance(answer, MemberRead):
             failure = failure_of(answer)
             self.runner.halted |= self._attribution.failed(failure, check.id)
-            return self._without(check, failure)
+            return self._result_of_failure(check, failure)
         self._attribution.served()
         member = answer.member
         if check.reason == Reason.EXPIRES_SOON:
@@ -95,7 +95,7 @@ class Verify:
         at = next_check_for_click(self._runtime.clock.now(), clicked_at=check.clicked_at)
         return CheckResult(check=check, outcome="not_back", next_check_at=at, counts=False)
 
-    def _without(self, check: MemberCheck, failure: MxFailure) -> CheckResult:
+    def _result_of_failure(self, check: MemberCheck, failure: MxFailure) -> CheckResult:
         """The result of a check that could not read the member."""
         now = self._runtime.clock.now()
         after = after_checking(failure, checks=check.checks, now=now, clicked_at=check.clicked_at)
@@ -110,7 +110,7 @@ class Verify:
 
     def crashed(self, job: MemberCheck) -> CheckResult:
         """An error of this worker: the member is checked again after the next interval."""
-        return self._without(job, OUR_FAULT)
+        return self._result_of_failure(job, OUR_FAULT)
 
     async def settle(self, done: Sequence[CheckResult]) -> None:
         """Write results."""

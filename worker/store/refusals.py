@@ -64,7 +64,7 @@ class Acceptance(msgspec.Struct, frozen=True):
 
 
 class Refusals:
-    """Its statements, made once."""
+    """Counts refusals, and undoes those of a streak, in the transaction of the caller. Its SQL is built once for each database."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows

@@ -79,15 +79,16 @@ class Guard:
         except web.HTTPException as error:
             return self._refused(request, error, self._answers(request))
         except TurnedAway:
-            pass
+            return self._answers(request).later(request)
         except WorkerError as error:
             log.warning("web_not_available", route=route, why=str(error))
+            return self._answers(request).later(request)
         except TimeoutError:
             log.warning("web_too_slow", route=route)
+            return self._answers(request).later(request)
         except Exception:
             log.exception("web_request_failed", route=route)
             return self._answers(request).later(request, status=500)
-        return self._answers(request).later(request)
 
     async def _checked(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
         if (route not in HEALTH or CHALLENGE in request.headers) and not self._is_meant(request):

@@ -47,7 +47,7 @@ def test_what_is_told_of_a_change_does_not_depend_on_who_makes_it() -> None:
     assert not ways(told=True) & ways(told=False)
     for move in MOVES:
         for after in move.after:
-            assert (event_of(move.name, after) is not None) is move.told, move
+            assert (event_of(move.name, after) is not None) is move.has_event, move
     # All that the application is to be told of moves is told, and every end of a reconnection.
     not_moves = {"clicked", "moved", "opted_out", "suspected", "over"}
     assert set(TELLS.values()) == {type_ for type_ in EventType if type_.partition(".")[2] not in not_moves}
@@ -122,7 +122,7 @@ async def test_every_move_that_is_told_has_its_event_in_the_same_transaction(ben
     bench = await watched(bench_for)
     seen = 0
     for move in MOVES:
-        if not move.told:
+        if not move.has_event:
             continue
         for by in move.by:
             for before in move.before or (None,):

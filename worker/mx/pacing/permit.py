@@ -3,12 +3,12 @@
 ============================  ===========================  ==========================================
 MX answers                    limit of requests in flight  no process asks MX for
 ============================  ===========================  ==========================================
-429                           cut                          ``Retry-After``, or :data:`UNNAMED_PAUSE`
+429                           cut                          ``Retry-After``, or :data:`PAUSE_WITHOUT_RETRY_AFTER`
 nothing in time               cut
 503 with ``Retry-After``      unchanged                    ``Retry-After``
 any other ``RetryLater``      unchanged
 ``RefusedClient``             unchanged
-anything else                 grows, if it is in use
+anything else                 grows, if half of it is used
 ============================  ===========================  ==========================================
 """
 
@@ -20,10 +20,10 @@ from worker.mx.pacing.permit_queue import PermitQueue
 from worker.mx.pacing.schedule import LATE
 
 #: After a 429 without ``Retry-After``, no process asks MX for this many seconds.
-UNNAMED_PAUSE = 1.0
+PAUSE_WITHOUT_RETRY_AFTER = 1.0
 
 #: If a request's moment was lost while its connection opened, it waits at most this many seconds for another moment.
-LATE_PATIENCE = 3.0
+ANOTHER_MOMENT_WITHIN = 3.0
 
 #: An urgent request without a limit of its own waits at most this many seconds for its permit.
 URGENT_PATIENCE = 10.0
@@ -63,12 +63,12 @@ class Permit:
         """Await this when the connection is open, right before the first byte: waits for another moment if its own was lost.
 
         On a busy machine a connection takes longer to open than a moment is valid. Without this, all requests that waited for their
-        connections would be sent at once. Raises ``NoPermit`` if no other moment comes within :data:`LATE_PATIENCE`.
+        connections would be sent at once. Raises ``NoPermit`` if no other moment comes within :data:`ANOTHER_MOMENT_WITHIN`.
         """
         if self._is_urgent:  # nobody else can use its moment, and a user waits
             return
         while (now := self._queue.clock()) > self._moment + LATE:
-            self._moment = await self._queue.wait_again(min(LATE_PATIENCE, self._until - now))
+            self._moment = await self._queue.wait_again(min(ANOTHER_MOMENT_WITHIN, self._until - now))
 
     def heard(self, answer: object) -> None:
         """Adapt limit and silence to an answer of :mod:`worker.mx.answers`."""
@@ -77,7 +77,7 @@ class Permit:
                 self._queue.concurrency.went_well()
         elif answer.code == "http_429":
             self._queue.concurrency.pushed_back(self._began)
-            self._queue.block(UNNAMED_PAUSE if answer.after is None else answer.after)
+            self._queue.block(PAUSE_WITHOUT_RETRY_AFTER if answer.after is None else answer.after)
         elif answer.code == "http_503" and answer.after is not None:
             self._queue.block(answer.after)
         elif answer.code in _TIMEOUTS:

@@ -138,13 +138,12 @@ class PermitQueue:
         """A request that began at ``began`` has ended: its slot is free."""
         self.concurrency.leave(began)
         if self._waiters or self._urgent:
-            self._release()
+            self._grant()
 
     async def close(self) -> None:
         """Cancel the requests that wait; those that come later get :class:`NoPermit`."""
-        self._closed = (
-            True  # for the refill task, too: before Python 3.12, wait_for in redis-py may swallow a cancellation
-        )
+        # The refill task looks at it too: before Python 3.12, wait_for in redis-py may swallow a cancellation.
+        self._closed = True
         if self._refill_task is not None:
             self._refill_task.cancel()
             await asyncio.wait([self._refill_task])
@@ -163,7 +162,7 @@ class PermitQueue:
         """A request was cancelled while it waited for a slot: leave the line, or return the slot if it was granted meanwhile."""
         if granted.done() and not granted.cancelled():
             self.concurrency.in_flight -= 1
-            self._release()
+            self._grant()
         else:
             with suppress(ValueError):
                 line.remove(granted)
@@ -185,7 +184,7 @@ class PermitQueue:
         self.concurrency.in_flight += 1
         return moment
 
-    def _release(self) -> None:
+    def _grant(self) -> None:
         """Grant permits, line by line, until slots or moments run out."""
         while self._urgent and self.concurrency.free > 0:
             if not (granted := self._urgent.popleft()).done():
@@ -204,7 +203,7 @@ class PermitQueue:
                     return
 
     def _set_timer(self) -> None:
-        """Release when the next moment comes, unless no slot will be free for it."""
+        """Grant permits when the next moment comes, unless no slot will be free for it."""
         now = self.clock()
         moment = self._source.next_moment(now)
         if moment is None or (self.concurrency.free <= 0 and not self._late):
@@ -214,21 +213,21 @@ class PermitQueue:
                 return
             self._timer.cancel()
         self._timer_at = moment
-        self._timer = asyncio.get_running_loop().call_later(moment - now, self._release_by_timer)
+        self._timer = asyncio.get_running_loop().call_later(moment - now, self._grant_by_timer)
 
-    def _release_by_timer(self) -> None:
+    def _grant_by_timer(self) -> None:
         self._timer = None
-        self._release()
+        self._grant()
 
     def _refill_at(self, now: float) -> float:
         return self._source.refill_at(
             now,
             waiting=bool(self._waiters or self._late),
-            usable=self._usable(),
+            usable=self._moments_wanted(),
             active=now - self.last_began < LOOK_EVERY,
         )
 
-    def _usable(self) -> int:
+    def _moments_wanted(self) -> int:
         """How many moments are wanted: by the requests that wait and those that will follow, limited by the slots that will be free."""
         if not self._waiters:
             return len(self._late)
@@ -246,12 +245,12 @@ class PermitQueue:
         """Ask the ledger whenever a refill is due, one call at a time."""
         while not self._closed:
             self._refill_wanted.clear()
-            self._refill_task_wakes_at = float("-inf")
+            self._refill_task_wakes_at = float("-inf")  # it is awake: nobody need wake it
             now = self.clock()
             moment = self._refill_at(now)
             if moment <= now:
-                await self._source.refill(self._usable())
-                self._release()
+                await self._source.refill(self._moments_wanted())
+                self._grant()
                 continue
             self._refill_task_wakes_at = moment
             if moment == float("inf") and not self._waiters and not self._late:

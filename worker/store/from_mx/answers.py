@@ -50,7 +50,7 @@ class MxMember(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
-    """What a batch of answers changed, as numbers of members."""
+    """What a batch of answers changed, as numbers of members; ``back`` counts reconnections."""
 
     #: Rows that are new.
     inserted: int = 0

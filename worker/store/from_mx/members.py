@@ -18,12 +18,12 @@ from worker.store.members import Well
 from worker.store.notifications.transitions import NotificationTransitions
 from worker.store.reconnections.changes import Change, close
 from worker.store.reconnections.moving import Moving
-from worker.store.reconnections.transitions import Transitions, rests_as_gone
+from worker.store.reconnections.transitions import Transitions, blocks_as_gone
 from worker.store.sql.moments import NEVER, Moment
 from worker.store.sql.rows import Rows
-from worker.store.sql.tables import members, reconnections, users
+from worker.store.sql.tables import members, reconnections
 
-m, r, u = members.c, reconnections.c, users.c
+m, r = members.c, reconnections.c
 _R = ReconnectionState
 
 #: States in which an answer of MX closes a reconnection here. `leased` belongs to the worker that has claimed it.
@@ -43,7 +43,7 @@ class _Relevant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MxMembers:
-    """The statements of this module, made once."""
+    """Writes MX's answers about members, in the transaction of the caller. Its SQL is built once for each database."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -56,7 +56,7 @@ class MxMembers:
         self._about = (
             select(*(r[name] for name in _Relevant.__struct_fields__))
             .join(guids, r.member_guid == guids.c.guid)
-            .where(or_(r.closed_at.is_(None), r.closed_at >= bindparam("read_at", type_=Moment()), rests_as_gone()))
+            .where(or_(r.closed_at.is_(None), r.closed_at >= bindparam("read_at", type_=Moment()), blocks_as_gone()))
         )
         self._update = _update(rows)
         self._insert = _insert(rows)
@@ -88,6 +88,7 @@ class MxMembers:
         inserted = await self._insert_unknown(connection, [each for each in first if not rows.get(each.member_guid)])
         pairs, of_others = _pairs(first, rows)
         reconnections_of = await self._reconnections(connection, pairs, read_at)
+        # A reconnection of these ended after MX was asked, so this answer is older than our rows.
         overtaken = {
             guid for guid, found in reconnections_of.items() if any(_ended_since(read_at, each) for each in found)
         }
@@ -188,7 +189,9 @@ class MxMembers:
         """MX answered 404 for these members: set ``gone_at``, and end their open reconnections as `gone`. Returns how many rows were written."""
         if not member_guids:
             return 0
-        about = await self._reconnections(connection, member_guids, NEVER)
+        about = await self._reconnections(
+            connection, member_guids, NEVER
+        )  # only those that are open or block as `gone`
         changes = [
             close(each.id, _R(each.state), _R.GONE, now=now, epoch=each.epoch, outcome="not_found", reopen_at=NEVER)
             for found in about.values()

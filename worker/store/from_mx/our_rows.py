@@ -1,7 +1,7 @@
 """Finds the rows of ``members`` that MX's answers are about.
 
-A row is found by the GUID that MX was asked for, by the GUID that it answered with, by ``moved_to``, by the client's own id, or by a
-reconnection that remembers the member's earlier GUID. The first of these that finds a row counts.
+Rows are found by the GUID that MX was asked for, by the GUID that it answered with, and by ``moved_to``. For an answer without a row, the
+client's own id is tried, and then a reconnection that has the answer's GUID as the new one of its member.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ m, r = members.c, reconnections.c
 
 
 class OurRows:
-    """The statements of these reads, made once."""
+    """Finds rows, in the transaction of the caller. Its SQL is built once for each database."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows

@@ -14,7 +14,7 @@ u = users.c
 
 
 class MxUsers:
-    """The statements of these writes, made once."""
+    """Writes users, in the transaction of the caller. Its SQL is built once for each database."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows

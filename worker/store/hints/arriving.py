@@ -79,14 +79,14 @@ def _add_statement(rows: Rows) -> Any:
         "next_attempt_at": case((given.state == str(HintState.DUE), database_now()), else_=null().cast(Moment())),
     }
     insert = rows.insert(hints).from_select(list(values), select(*values.values()).where(true()))
-    new, is_leased = insert.excluded, h.state == "leased"
+    new, is_leased = insert.excluded, h.state == HintState.LEASED
     return insert.on_conflict_do_update(
         index_elements=[h.key],
         set_={
             "last_received_at": new.last_received_at,
             # The worker that reads the member compares this with the count that it claimed.
             "times": h.times + new.times,
-            "state": case((is_leased, literal("leased", String())), else_=new.state),
+            "state": case((is_leased, literal(str(HintState.LEASED), String())), else_=new.state),
             "next_attempt_at": case((is_leased, h.next_attempt_at), else_=new.next_attempt_at),
             "attempts": 0,
         },

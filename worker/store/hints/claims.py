@@ -61,11 +61,15 @@ class HintClaims:
         self._moved = select(*row).where(m.moved_to == guids.guid, m.moved_to.is_not(None))
         self._of_user = select(*row).where(m.user_guid == guids.guid).order_by(m.member_guid)
         fences = rows.table("given", {"key": Text(), "epoch": BigInteger()}).c
-        mine = and_(h.key == fences.key, h.epoch == fences.epoch, h.state == _LEASED)
-        self._held = select(h.key).where(mine).order_by(h.key).with_for_update(of=hints)
-        self._release = update(hints).where(mine).values(state=HintState.DUE, lease_worker=None, lease_expires_at=None)
+        is_held = and_(h.key == fences.key, h.epoch == fences.epoch, h.state == _LEASED)
+        self._held = select(h.key).where(is_held).order_by(h.key).with_for_update(of=hints)
+        self._release = (
+            update(hints).where(is_held).values(state=HintState.DUE, lease_worker=None, lease_expires_at=None)
+        )
         self._renew = (
-            update(hints).where(mine).values(lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())))
+            update(hints)
+            .where(is_held)
+            .values(lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())))
         )
         self._finish = _finish_statement(rows)
         self._waiting = and_(h.state == _DUE, h.next_attempt_at <= _NOW, ~any_paused(EVERYTHING, MX))
@@ -81,7 +85,7 @@ class HintClaims:
         now: datetime,
         poison: bool,
     ) -> list[ClaimedHints]:
-        """Claim up to ``n`` due hints, and the other due hints of the same members. ``poison``: only hints whose workers died."""
+        """Claim up to ``n`` due hints, and all other waiting hints of the same members. ``poison``: only hints whose workers died."""
         if not self._rows.is_sqlite:  # SQLite has one writer at a time anyway
             await connection.execute(select(func.pg_advisory_xact_lock(_CLAIMING)))
         given: dict[str, Any] = {"n": n, "worker_id": worker_id, "lease_seconds": lease_seconds, "now": now}

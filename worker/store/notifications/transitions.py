@@ -1,4 +1,5 @@
-"""Every write to a notification and to its items, except leases. Each move of ``policy/states.py`` has a method of its name.
+"""Writes notifications and their items: the moves of ``policy/states.py`` except those of leases (``claims.py``). :meth:`finish` makes
+the move ``retry`` too.
 
 All methods run in the caller's transaction, and write a batch in one statement.
 """
@@ -41,7 +42,7 @@ _NOW = bindparam("now", type_=Moment())
 
 
 class NotificationTransitions:
-    """The statements of these writes, made once."""
+    """Makes the moves of notifications, in the transaction of the caller. Its SQL is built once for each database."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows

@@ -1,4 +1,4 @@
-"""The banks of a link in their current state, for the page and for a press of its button. Each read is one indexed statement."""
+"""The banks of a link in their current state, for the page and for a press of its button. Each read is one or two indexed statements."""
 
 from collections.abc import Sequence
 from datetime import datetime

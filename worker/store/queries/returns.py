@@ -1,4 +1,4 @@
-"""How many users came back recently, how long it took, and whether they had got a message before."""
+"""How many reconnections ended as `reconnected` recently, how long that took, and whether the user had got a message before."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -269,31 +269,30 @@ def _context_statement(rows: Rows) -> Any:
     )
 
 
+def _fences(rows: Rows) -> Any:
+    return rows.table("given", {"id": BigInteger(), "epoch": BigInteger()})
+
+
+def _is_held(given: Any) -> Any:
+    """Whether a reconnection is still leased under its epoch: no other worker leased it since, and it is not settled."""
+    return and_(r.id == given.c.id, r.epoch == given.c.epoch, r.state == state_literal(_R.LEASED))
+
+
 def _held_statement(rows: Rows) -> Any:
-    given = rows.table("given", {"id": BigInteger(), "epoch": BigInteger()})
-    return (
-        select(r.id)
-        .join(given, and_(r.id == given.c.id, r.epoch == given.c.epoch))
-        .where(r.state == state_literal(_R.LEASED))
-        .order_by(r.id)
-        .with_for_update(of=reconnections)
-    )
+    given = _fences(rows)
+    return select(r.id).join(given, _is_held(given)).order_by(r.id).with_for_update(of=reconnections)
 
 
 def _release_statement(rows: Rows) -> Any:
-    given = rows.table("given", {"id": BigInteger(), "epoch": BigInteger()})
-    return (
-        update(reconnections)
-        .where(r.id == given.c.id, r.epoch == given.c.epoch, r.state == state_literal(_R.LEASED))
-        .values(state=_R.DUE, lease_worker=None, lease_expires_at=None)
-    )
+    given = _fences(rows)
+    return update(reconnections).where(_is_held(given)).values(state=_R.DUE, lease_worker=None, lease_expires_at=None)
 
 
 def _renew_statement(rows: Rows) -> Any:
-    given = rows.table("given", {"id": BigInteger(), "epoch": BigInteger()})
+    given = _fences(rows)
     return (
         update(reconnections)
-        .where(r.id == given.c.id, r.epoch == given.c.epoch, r.state == state_literal(_R.LEASED))
+        .where(_is_held(given))
         .values(lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())))
     )
 

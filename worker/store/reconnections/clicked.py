@@ -36,7 +36,7 @@ class LockedReconnection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Clicked:
-    """Its statements, made once; in the transaction of the caller."""
+    """Writes after a click, in the transaction of the caller. Its SQL is built once for each database."""
 
     def __init__(self, rows: Rows) -> None:  # noqa: ARG002 - as every part of a store is made
         self._lock = select(r.state, r.closed_at).where(r.id == _ID).with_for_update()

@@ -31,7 +31,7 @@ _R = ReconnectionState
 
 
 class Closing:
-    """Its statements, made once."""
+    """Writes what else happens when reconnections close, in the transaction of the caller. Its SQL is built once for each database."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows

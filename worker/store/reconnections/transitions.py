@@ -47,7 +47,7 @@ OUTAGE_OVER = "outage_over"
 
 
 class Transitions:
-    """Its statements, made once."""
+    """Makes the moves of reconnections, in the transaction of the caller. Its SQL is built once for each database."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -72,7 +72,10 @@ class Transitions:
         ids = rows.table("given", {"id": BigInteger()}).c
         self._next_epoch = update(reconnections).where(r.id == ids.id).values(epoch=r.epoch + 1)
         self._know_again = (
-            update(reconnections).where(r.id == ids.id, rests_as_gone()).values(reopen_at=None).returning(r.member_guid)
+            update(reconnections)
+            .where(r.id == ids.id, blocks_as_gone())
+            .values(reopen_at=None)
+            .returning(r.member_guid)
         )
         places = rows.table("given", {"id": BigInteger(), "at": Moment()}).c
         self._spread = (
@@ -144,7 +147,7 @@ class Transitions:
             await connection.execute(self._next_epoch, {"given": self._rows.encode({"id": id_} for id_ in ids)})
 
     async def remind(self, connection: AsyncConnection, now: datetime, *, messages: int) -> int:
-        """``remind``: make told reconnections due for the next reminder, unless ``messages`` were sent.
+        """``remind``: make told reconnections due for the next reminder. ``messages``: how many messages the cadence has in all.
 
         A notice has notice days instead of reminders: it is due at the next one, and is never given up.
         """
@@ -159,12 +162,12 @@ class Transitions:
     async def reopen(
         self, connection: AsyncConnection, states: Collection[str], members: Collection[str] | None, now: datetime
     ) -> int:
-        """``reopen``: the latest ended reconnection of each member, unless another is open; ``attempts`` is set to 0."""
+        """``reopen``: each member's latest reconnection, if it ended in one of ``states``. ``attempts`` is set to 0."""
         for state in states:
             check("reopen", Mover.RETRY, _R(state), _R.DUE)
         other = reconnections.alias("other")
-        overtaken = exists().where(other.c.member_guid == r.member_guid, other.c.id > r.id)
-        which = (r.state.in_(states), r.member_guid.in_(members) if members else true(), ~overtaken)
+        is_not_latest = exists().where(other.c.member_guid == r.member_guid, other.c.id > r.id)
+        which = (r.state.in_(states), r.member_guid.in_(members) if members else true(), ~is_not_latest)
         locked = select(r.id).where(*which).order_by(r.id).with_for_update()
         ids = list((await connection.execute(locked)).scalars())
         await self._totals.uncount_ended(connection, ids)
@@ -274,7 +277,7 @@ class Transitions:
             await self._changed_members.list(connection, sorted(set(guids)))
 
 
-def rests_as_gone() -> ColumnElement[bool]:
+def blocks_as_gone() -> ColumnElement[bool]:
     """Whether it ended because MX answered 404, and still prevents another for its member. After a deleted row it does not."""
     return and_(r.state == state_literal(_R.GONE), r.reopen_at.is_not(None))
 

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, Integer, String, Text, and_, bindparam, delet
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.store.from_mx.answers import OUR_MEMBER, MxUser
-from worker.store.reconnections.transitions import rests_as_gone
+from worker.store.reconnections.transitions import blocks_as_gone
 from worker.store.sql.moments import Moment
 from worker.store.sql.rows import Rows
 from worker.store.sql.tables import members, reconnections, sync_missing, sync_users, users
@@ -40,7 +40,7 @@ class Statements:
         ).subquery()
         # Two conditions: the small index of open reconnections serves the first.
         is_open, rests = (
-            exists().where(r.member_guid == m.member_guid, which) for which in (r.closed_at.is_(None), rests_as_gone())
+            exists().where(r.member_guid == m.member_guid, which) for which in (r.closed_at.is_(None), blocks_as_gone())
         )
         self._to_read = (
             select(pending, *OUR_MEMBER, or_(is_open, rests))

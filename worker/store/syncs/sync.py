@@ -96,7 +96,7 @@ def complete(found: Mapping[str, int]) -> dict[str, int]:
 
 
 def told(found: Mapping[str, int]) -> str:
-    """Figures of ``found`` as one line: ``100 users, 150 members, 3 new members, 2 changed``; ``nothing changed`` if nothing did."""
+    """Figures of ``found`` as one line: ``100 users, 150 members, 3 new members, 2 changed``, or ``100 users, 150 members, nothing changed``."""
     always = ("users", "members")
     parts = [f"{found.get(word, 0)} {says}" for word, says in FOUND.items() if word in always or found.get(word, 0)]
     if not any(found.get(word, 0) for word in CHANGES):

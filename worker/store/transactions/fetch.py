@@ -54,7 +54,7 @@ class FetchStore:
     async def settle(self, done: Sequence[UserResult], *, now: datetime) -> int:
         """Write the results of claims that are still leased, in one transaction; results of other claims are discarded.
 
-        If another message to the user is under way by now, no second one is queued: the reconnections wait until it is sent.
+        If another message to the user is under way by now, no second one is queued: the reconnections are due again in 10 minutes.
         Returns how many messages are to be delivered.
         """
         return await self._database.transaction(lambda connection: self._settling.run(connection, done, now))

@@ -124,8 +124,14 @@ class _Old:
             return rows.among(column, given)
 
         self._ended = (
-            select(r.id, case((_rests(), 1), else_=0).label("rests"))
-            .where(HAS_ENDED, r.closed_at < _CUT, _none(_is_shown()), _none(_is_named()), _none(_is_live()))
+            select(r.id, case((_blocks_reopening(), 1), else_=0).label("blocks"))
+            .where(
+                HAS_ENDED,
+                r.closed_at < _CUT,
+                _none(_links_that_show()),
+                _none(_links_that_name()),
+                _none(_unfinished_messages()),
+            )
             # Not ordered by id as well: a sweep closes many at one moment, and all of those would be sorted.
             .order_by(r.closed_at)
             .limit(_N)
@@ -146,7 +152,7 @@ class _Old:
         self._links_pressed = select(c.link_id).where(of(c.reconnection_id)).distinct()
         self._links_of = select(k.id).where(of(k.notification_id))
         # In this order, because earlier tables refer to later ones.
-        self._hanging = [
+        self._dependents = [
             delete(notification_reconnections).where(of(item.reconnection_id)),
             delete(windows).where(of(w.reconnection_id)),
             delete(clicks).where(of(c.reconnection_id)),
@@ -178,16 +184,18 @@ class _Old:
     async def _ids(self, connection: AsyncConnection, query: Any, ids: Collection[int]) -> set[int]:
         return set((await connection.execute(query, {"given": self._given(ids)})).scalars()) if ids else set()
 
-    async def _overtaken(self, connection: AsyncConnection, resting: Collection[int]) -> set[int]:
-        """Older kept rows of the same members, which are not needed besides these: see :func:`_rests`."""
-        if not resting:
+    async def _overtaken(self, connection: AsyncConnection, blocking: Collection[int]) -> set[int]:
+        """Older kept rows of the same members, which are not needed besides these: see :func:`_blocks_reopening`."""
+        if not blocking:
             return set()
-        rows = (await connection.execute(self._of_members, {"given": self._given(resting)})).all()
-        newest = {row.member_guid: row for row in sorted(rows, key=lambda row: int(row.id)) if row.id in resting}
+        rows = (await connection.execute(self._of_members, {"given": self._given(blocking)})).all()
+        newest = {row.member_guid: row for row in sorted(rows, key=lambda row: int(row.id)) if row.id in blocking}
         return {
             row.id
             for row in rows
-            if row.emptied_at is not None and row.reopen_at is not None and _rests_as_well(newest[row.member_guid], row)
+            if row.emptied_at is not None
+            and row.reopen_at is not None
+            and _blocks_as_long(newest[row.member_guid], row)
         }
 
     def _given(self, ids: Collection[int]) -> str:
@@ -198,21 +206,21 @@ class _Old:
         ids = {row.id for row in found}
         if not ids:
             return 0
-        resting = {row.id for row in found if row.rests}
+        blocking = {row.id for row in found if row.blocks}
         messages = await self._ids(connection, self._messages_about, ids)
         pressed = await self._ids(connection, self._links_pressed, ids)
         carried = await self._ids(connection, self._links_of, messages)
         given = {"given": self._given(ids)}
-        for statement in self._hanging:
+        for statement in self._dependents:
             await connection.execute(statement, given)
         if theirs := pressed | carried:
             gone = await connection.execute(self._links, {"given": self._given(theirs), "now": now})
             messages |= {id_ for id_ in gone.scalars() if id_ is not None}
         if messages:
             await connection.execute(self._messages, {"given": self._given(messages)})
-        overtaken = await self._overtaken(connection, resting)
-        await self._emptied.mark(connection, resting, now)
-        if over := (ids - resting) | overtaken:
+        overtaken = await self._overtaken(connection, blocking)
+        await self._emptied.mark(connection, blocking, now)
+        if over := (ids - blocking) | overtaken:
             await self._delete(connection, over)
         return len(ids)
 
@@ -255,7 +263,7 @@ def _of_runs(table: Table) -> Any:
     return t.id.in_(select(first.id).where(first.started_at < _CUT, first.id < newest, over))
 
 
-def _rests() -> Any:
+def _blocks_reopening() -> Any:
     """Whether the row still prevents a new reconnection, and no newer row of the member prevents it for as long."""
     newer = reconnections.alias("newer")
     as_well = select(newer.c.id).where(
@@ -269,24 +277,24 @@ def _rests() -> Any:
     return and_(r.reopen_at > _NOW, _none(as_well))
 
 
-def _rests_as_well(newer: Any, older: Any) -> bool:
-    """The condition ``as_well`` of :func:`_rests`, for two rows of one member."""
+def _blocks_as_long(newer: Any, older: Any) -> bool:
+    """The condition ``as_well`` of :func:`_blocks_reopening`, for two rows of one member."""
     is_as_long = newer.id > older.id and newer.closed_at >= older.closed_at and newer.reopen_at >= older.reopen_at
     return bool(is_as_long and (newer.reason != Reason.EXPIRES_SOON or older.reason == newer.reason))
 
 
-def _is_shown() -> Any:
+def _links_that_show() -> Any:
     """A valid link of the user that was made before the row ended, and may show it."""
     return select(k.id).where(k.user_guid == r.user_guid, k.created_at <= r.closed_at, k.expires_at > _NOW)
 
 
-def _is_named() -> Any:
+def _links_that_name() -> Any:
     """A valid link whose message names the row. The message may have left a moment after the row ended."""
     of_row = select(item.notification_id).where(item.reconnection_id == r.id, k.notification_id == item.notification_id)
     return of_row.where(k.expires_at > _NOW)
 
 
-def _is_live() -> Any:
+def _unfinished_messages() -> Any:
     """A message that names the row and has not ended."""
     of_row = select(item.notification_id).where(item.reconnection_id == r.id, n.id == item.notification_id)
     return of_row.where(or_(n.state == state_literal("pending"), n.state == state_literal("sending")))
