@@ -221,6 +221,13 @@ def _claimable(*, poison: bool) -> ColumnElement[bool]:
 
 
 def _lease_statement(rows: Rows, *, poison: bool) -> Any:
+    """Lease due hints, and with each all other waiting hints of its member. In plain SQL::
+
+    WITH due AS (SELECT key, member_guid FROM hints WHERE … is claimable … ORDER BY next_attempt_at LIMIT :n FOR UPDATE SKIP LOCKED),
+         along AS (SELECT key FROM hints WHERE member_guid IN (SELECT member_guid FROM due) AND state = 'due' FOR UPDATE SKIP LOCKED)
+    UPDATE hints SET state = 'leased', lease_worker = :worker_id, lease_expires_at = now() + :lease_seconds, epoch = epoch + 1
+    WHERE key IN (SELECT key FROM due UNION ALL SELECT key FROM along) RETURNING …
+    """
     claimable = _claimable(poison=poison)
     if poison:
         claimable = and_(claimable, h.lost_leases == bindparam("deaths", type_=Integer()))
@@ -246,7 +253,7 @@ def _lease_statement(rows: Rows, *, poison: bool) -> Any:
         update(hints)
         .where(rows.among(h.key, taken))
         .values(
-            state="leased",
+            state=HintState.LEASED,
             lease_worker=bindparam("worker_id"),
             lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())),
             epoch=h.epoch + 1,

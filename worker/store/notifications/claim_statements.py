@@ -35,7 +35,13 @@ def claimable(now: Any, *, poison: bool | None = None, probe: bool = False) -> A
 
 
 def lease_statement(rows: Rows, *, poison: bool = False, probe: bool = False) -> Any:
-    """Lease due notifications; ``probe``: a chosen one, although the breaker paused its channel."""
+    """Lease due notifications; ``probe``: a chosen one, although the breaker paused its channel. In plain SQL::
+
+    WITH due AS (SELECT id FROM notifications WHERE state = 'pending' AND next_attempt_at <= :now AND … no pause …
+                 ORDER BY next_attempt_at, id LIMIT :n FOR UPDATE SKIP LOCKED)
+    UPDATE notifications SET state = 'sending', lease_worker = :worker_id, lease_expires_at = now() + :lease_seconds, epoch = epoch + 1
+    WHERE id IN (SELECT id FROM due) RETURNING id
+    """
     leasable = claimable(bindparam("now", type_=Moment()), poison=poison, probe=probe)
     if probe:
         leasable = and_(leasable, n.id == bindparam("chosen", type_=BigInteger()))

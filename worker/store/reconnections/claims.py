@@ -202,7 +202,17 @@ def _is_first_of_its_user(now: ColumnElement[datetime], *, probe: bool) -> Colum
 
 
 def _lease_statement(rows: Rows, *, probe: bool = False, poison: bool = False) -> Any:
-    """Lease rows. A CTE locks them first, so that LIMIT holds and no claim waits for another. SQLite has one writer at a time anyway."""
+    """Lease due reconnections, and with each what else its user has due soon. In plain SQL::
+
+        WITH due AS (SELECT id, user_guid FROM reconnections WHERE … is due … AND it is the first of its user
+                     ORDER BY next_attempt_at, id LIMIT :n FOR UPDATE SKIP LOCKED),
+             along AS (SELECT id FROM reconnections JOIN due USING (user_guid)
+                       WHERE state IN ('due', 'notified') AND next_attempt_at <= :soon … FOR UPDATE SKIP LOCKED)
+        UPDATE reconnections SET state = 'leased', lease_worker = :worker_id, lease_expires_at = now() + :lease_seconds, epoch = epoch + 1
+        WHERE id IN (SELECT id FROM due UNION ALL SELECT id FROM along) RETURNING id
+
+    The CTEs lock rows first, so that LIMIT holds and no claim waits for another. SQLite has one writer at a time anyway.
+    """
     now = bindparam("now", type_=Moment())
     claimable = _claimable(now, probe=probe, poison=poison)
     if poison:
