@@ -42,12 +42,12 @@ from worker.store.sql.moments import as_text
 URI_KEY = Fernet.generate_key().decode()
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell starts what runs in its background so, and every process that a test starts would ignore SIGINT as well.
+    # A shell starts background jobs with SIGINT ignored, and every process that a test starts would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-#: Here a test speaks of what a stage or a command does. Its statements are tried on both databases by its first example; more examples of
-#: the same statements tell nothing of a database. ``FAULTS=long`` and tests marked ``each_database`` try all of them on both.
+#: In these folders all examples of a test (its parameter sets) run on SQLite, and only the first one on PostgreSQL too: further examples
+#: run the same SQL statements. With ``FAULTS=long``, or in tests marked ``each_database``, all examples run on both databases.
 FIRST_EXAMPLE = ("tests/integration/stages/", "tests/integration/cli/")
 
 
@@ -66,7 +66,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_first_on_postgresql(item: pytest.Item, tried: set[tuple[object, ...]]) -> bool:
-    """False for a further example of a test that was tried on PostgreSQL."""
+    """False for a further example, on PostgreSQL, of a test in ``FIRST_EXAMPLE``."""
     given = getattr(getattr(item, "callspec", None), "params", {})
     if given.get("database_url") != "postgresql" or not item.nodeid.startswith(FIRST_EXAMPLE):
         return True
@@ -84,7 +84,7 @@ VARIABLES = frozenset(name.upper() for name in Settings.model_fields)
 
 
 def pytest_collection_finish() -> None:
-    """What was imported stays to the end: no garbage collection need look at it again."""
+    """Imported objects live to the end of the run: exclude them from every later garbage collection."""
     gc.collect()
     gc.freeze()
 
@@ -132,7 +132,7 @@ def postgres() -> Iterator[Postgres]:
     schema.migrate(make_settings(database_url=uri.replace("/postgres?", "/migrated?")))
     yield Postgres(uri)
     server.cleanup()
-    # By a process of its own: tens of thousands of files, and the end of the run need not wait for them.
+    # Another process deletes these tens of thousands of files, so that the end of the run need not wait for it.
     os.posix_spawnp("rm", ["rm", "-rf", str(folder)], os.environ)
 
 
@@ -146,18 +146,18 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty, migrated database of either kind."""
+    """An empty, migrated database: the test runs once with SQLite and once with PostgreSQL."""
     if request.param == "postgresql":
         yield from request.getfixturevalue("postgres").lent()
         return
     file = tmp_path / "reconnect.db"
     shutil.copyfile(request.getfixturevalue("sqlite_template"), file)
-    yield f"sqlite:///{file}"  # noqa: PT022 - the other way has one
+    yield f"sqlite:///{file}"  # noqa: PT022 - the PostgreSQL branch has a teardown
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _compile_once() -> Iterator[None]:
-    """Statements, templates, and what kind of value each setting has: the same in every test."""
+    """Compile statements and templates, and inspect the types of settings, once per process instead of once per test."""
     cache = StatementCache()
     create = database.create_async_engine
 
@@ -178,14 +178,14 @@ def _compile_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_rsa_key() -> Iterator[None]:
-    """Of the simulated sender's service account: making another for each test takes as long as some of them do."""
+    """One RSA key for all simulated service accounts: making a new one takes as long as some tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(credentials, "rsa", SimpleNamespace(generate_private_key=cache(rsa.generate_private_key)))
         yield
 
 
 def make_settings(**overrides: Any) -> Settings:
-    """Settings for tests: messages at once, at any hour, as many as there are."""
+    """Settings for tests: messages go out at once, at any hour and without caps."""
     values: dict[str, Any] = {
         "mx_api_key": DEFAULT_API_KEY,
         "mx_client_id": DEFAULT_CLIENT_ID,
@@ -195,7 +195,7 @@ def make_settings(**overrides: Any) -> Settings:
         "quiet_hours": "",
         "message_caps": "",
         "lease_seconds": 20,
-        "retention_days": "",  # nothing is so old; looking for it is a quarter of a sweep's statements
+        "retention_days": "",  # no row is that old, and looking for such rows is a quarter of a sweep's statements
     }
     return load_settings(_env_file=None, **(values | overrides))
 
@@ -208,13 +208,13 @@ def settings_for() -> Callable[..., Settings]:
 
 @dataclass
 class Bench:
-    """A runtime, what it woke, and short ways to its database."""
+    """A runtime, the wakes it sent as (stage, count), and shortcuts to its database."""
 
     runtime: Runtime
     woken: list[tuple[str, int]] = field(default_factory=list)
 
     async def sql(self, statement: str, **parameters: Any) -> list[Any]:
-        """Run a statement as an application would; its rows."""
+        """Run a statement as an application would; returns its rows."""
         async with self.runtime.database.engine.begin() as connection:
             result = await connection.execute(text(statement), parameters)
             return list(result) if result.returns_rows else []
@@ -239,12 +239,12 @@ class Bench:
         return {row[0]: row[1] for row in rows}
 
     async def member(self, name: str, *, user: str | None = None, email: str | None = "", **columns: Any) -> str:
-        """Write a member and its user, by raw SQL; returns the GUID. ``name`` makes both GUIDs."""
+        """Insert a member and its user by raw SQL; returns the member's GUID. Both GUIDs contain ``name``, unless ``user`` is given."""
         await self._members([(user or name, name, f"{user or name}@mail.example" if email == "" else email)], columns)
         return f"MBR-{name}"
 
     async def members(self, *names: str, user: str | None = None, **columns: Any) -> None:
-        """Write many members, with a user each unless told, in one transaction."""
+        """Insert many members in one transaction. Each has its own user, unless ``user`` is given."""
         await self._members([(user or name, name, f"{user or name}@mail.example") for name in names], columns)
 
     async def _members(self, people: list[tuple[str, str, str | None]], columns: dict[str, Any]) -> None:
@@ -295,7 +295,7 @@ class Sandbox:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings that point a worker here."""
+        """The settings that point a worker to this sandbox."""
         return {
             "mx_base_url": self.addresses.base_url,
             "smtp_url": self.addresses.smtp_url,
@@ -309,13 +309,13 @@ class Sandbox:
             return await response.json()
 
     async def control(self, **orders: Any) -> Any:
-        """Turn one of its knobs."""
+        """Change how the sandbox behaves."""
         async with self.session.post(self.addresses.control, json=orders) as response:
             assert response.status < 300, await response.text()
             return await response.json()
 
     async def mails(self) -> list[dict[str, Any]]:
-        """What lies in the mailbox."""
+        """The mails in the mailbox."""
         found = await self.get("/sandbox/mail.json")
         return list(found["mails"])
 

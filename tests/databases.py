@@ -1,4 +1,4 @@
-"""Databases for tests: a real PostgreSQL that lasts for a whole run, and what lets a test begin on an empty one within milliseconds."""
+"""One real PostgreSQL server for a whole run, and an empty, migrated database for each test within milliseconds."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-#: What a test may do to a database besides writing rows.
+#: Reads everything that a test can change in a database besides rows.
 _SHAPE = """
 SELECT (SELECT string_agg(relname || relkind, ' ' ORDER BY relname) FROM pg_class WHERE relnamespace = 'public'::regnamespace),
        (SELECT md5(string_agg(attrelid || attname || atttypid || attnotnull || coalesce(pg_get_expr(adbin, adrelid), ''), ' '
@@ -51,7 +51,7 @@ class Postgres:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def _is_as_new(self, url: str) -> bool:
-        """Empty it; false if a test changed more than rows."""
+        """Delete all rows and reset the sequences; returns False if a test changed more than rows."""
         with psycopg.connect(url, autocommit=True, options="-c lock_timeout=2s") as connection:
             if self._shape is None:
                 with psycopg.connect(self.uri.replace("/postgres?", "/migrated?"), autocommit=True) as template:
@@ -63,7 +63,7 @@ class Postgres:
                 " AND relname <> 'alembic_version'"
             )]  # fmt: skip
             used = " UNION ALL ".join(f"SELECT '{name}' FROM (SELECT 1 FROM {name} LIMIT 1) x" for name in tables)
-            # Else the triggers list the members that go.
+            # Disables triggers: the one of ``members`` would write a row to ``changed_members``.
             connection.execute("SET session_replication_role = replica")
             if written := [name for (name,) in connection.execute(used)]:
                 connection.execute(f"TRUNCATE {', '.join(written)} CASCADE")

@@ -1,4 +1,4 @@
-"""Is every move told, and nothing else? The database itself keeps a record of every change of a state, by triggers of the tests alone."""
+"""Does every move record its event, and nothing else? Triggers that exist only in tests record every change of a state in the database."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ MOVES = (*RECONNECTION_MOVES, *NOTIFICATION_MOVES, *UNDONE_REFUSALS)
 
 
 def triggers(*, is_sqlite: bool) -> list[str]:
-    """Statements after which every change of a state stands in ``state_changes``, in the transaction that made it."""
+    """Statements that create ``state_changes`` and its triggers: each change of a state is inserted there, in the same transaction."""
     made = [
         "CREATE TABLE state_changes (id INTEGER PRIMARY KEY, kind TEXT, row_id INTEGER, before TEXT, after TEXT)"
         if is_sqlite
@@ -44,7 +44,7 @@ def triggers(*, is_sqlite: bool) -> list[str]:
 
 
 def ways(*, told: bool) -> set[tuple[str, str, str]]:
-    """(kind, before, after) of all moves that are told, or of all that are not; ``""`` before: the row is new."""
+    """(kind, before, after) of all moves that have an event, or of all that have none. An empty ``before`` means a new row."""
     return {
         (kind, before, str(after))
         for move in MOVES
@@ -57,7 +57,7 @@ def ways(*, told: bool) -> set[tuple[str, str, str]]:
 
 
 def expected(changes: Iterable[tuple[str, int, str, str]]) -> Counter[tuple[str, int]]:
-    """The events, as (type, id), that these changes (kind, id, before, after) have to tell."""
+    """The events, as (type, id), that must be recorded for these changes (kind, id, before, after)."""
     told = ways(told=True)
     return Counter(
         (str(TELLS[STATES[kind](after)]), id_) for kind, id_, before, after in changes if (kind, before, after) in told
@@ -65,7 +65,7 @@ def expected(changes: Iterable[tuple[str, int, str, str]]) -> Counter[tuple[str,
 
 
 def of_moves(events: Iterable[tuple[str, dict[str, Any]]]) -> Counter[tuple[str, int]]:
-    """Those of these events (type, data) that tell moves, as (type, id)."""
+    """Those of these events (type, data) that belong to moves, as (type, id)."""
     types = {str(type_) for type_ in TELLS.values()}
     return Counter(
         (type_, data.get("reconnection_id") or data["notification_id"]) for type_, data in events if type_ in types

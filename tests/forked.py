@@ -1,10 +1,10 @@
-"""`python -m …` in processes of its own that are forked from one which has imported everything already.
+"""Runs `python -m …` in processes that are forked from one that has imported everything already.
 
-Starting Python and importing what a command needs takes ten times as long as most commands do, and a third of the time of many a test
-that starts a worker. Making and compiling the SQL statements is most of the rest of a sweep's, and of a child's start: the one that is
-forked has done a small run on a database of its own. Such a process differs from a fresh one in nothing but that: it has its own folder,
-environment, standard streams and exit code, and may be killed. What reads settings while it is imported is not among what is imported
-before. What tests the start itself uses a fresh one.
+Starting Python and importing what a command needs takes ten times as long as most commands, and a third of the time of many tests that
+start a worker. Making and compiling the SQL statements takes most of the rest, in a sweep and when a child starts. So the process that is
+forked has done a small run on its own database before. A forked process is otherwise like a fresh one: it has its own folder, environment,
+standard streams and exit code, and can be killed. Modules that read settings at import are not imported before the fork. Tests of the
+start itself use a fresh process.
 """
 
 import asyncio
@@ -43,12 +43,12 @@ _MODULES = (
 
 
 class Process:
-    """A process that was forked, as far as :class:`subprocess.Popen` goes that tests use."""
+    """A forked process, with those methods of :class:`subprocess.Popen` that tests use."""
 
     def __init__(
         self, module: str, arguments: Sequence[str], folder: Path, environment: dict[str, str], *fds: int
     ) -> None:
-        """``fds``: standard output and standard error. It leads a session of its own."""
+        """``fds``: standard output and standard error. The process leads its own session."""
         self.args = [sys.executable, "-m", module, *arguments]
         self.returncode: int | None = None
         self._server = socket.socket(socket.AF_UNIX)
@@ -82,7 +82,7 @@ class Process:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Unless it is known to have ended."""
+        """Send a signal, unless the process is known to have ended."""
         if self.poll() is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
@@ -126,12 +126,12 @@ def _read(connection: socket.socket, n: int) -> bytes:
 
 @cache
 def _server() -> str:
-    """Where it listens; started by the first command of this process, and ends with it."""
+    """The path of the socket of the process that forks. The first command starts that process, and it ends together with this one."""
     address = f"{tempfile.mkdtemp(prefix='forked-')}/socket"
     command = [sys.executable, "-m", "tests.forked", address]
     bare = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
     root = str(Path(__file__).resolve().parents[1])
-    # It ends when its standard input does: with this process, however that ends.
+    # It ends when its standard input is closed, which happens however this process ends.
     process = subprocess.Popen(
         command,
         cwd=root,
@@ -145,7 +145,7 @@ def _server() -> str:
     return address
 
 
-#: Kept, so that nobody closes their pipes.
+#: Kept, so that the garbage collector does not close their pipes.
 _processes: list[subprocess.Popen[bytes]] = []
 
 
@@ -160,7 +160,7 @@ def _serve(address: str) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(64)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who hold the connections
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nothing waits for the processes that serve the connections
     nobody = os.open(os.devnull, os.O_RDWR)
     os.write(1, b"ready\n")
     os.dup2(nobody, 1)
@@ -169,7 +169,7 @@ def _serve(address: str) -> None:
         readable, _, _ = select.select([listener, 0], [], [])
         if 0 in readable:
             shutil.rmtree(Path(address).parent)
-            return  # whoever asked is gone
+            return  # the process that started this one has ended
         connection, _ = listener.accept()
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -180,7 +180,7 @@ def _serve(address: str) -> None:
 
 
 def _make_statements() -> None:
-    """Sweep a database of one member, so that the forked need not make the statements again, nor compile SQLite's."""
+    """Sweep a database of one member, so that forked processes need not make the SQL statements again, nor compile those of SQLite."""
     from tests.compiled import StatementCache
     from worker.store.sql import database
     from worker.store.sql.rows import rows_of
@@ -228,7 +228,7 @@ async def _nobody(_stage: str, n: int) -> int:
 
 
 def _attend(connection: socket.socket) -> None:
-    """Fork the command, and say which process it is and how it ended."""
+    """Fork the command; send back its process id at once, and its exit code when it ends."""
     length, fds, _, _ = socket.recv_fds(connection, 4, 2)
     module, arguments, folder, environment = json.loads(_read(connection, int.from_bytes(length, "big")))
     pid = os.fork()
@@ -253,7 +253,7 @@ def _attend(connection: socket.socket) -> None:
 
 
 def _command(module: str) -> None:
-    """As ``python -m module`` does it, exit handlers included."""
+    """Run a module as ``python -m module`` does, exit handlers included."""
     code = 0
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,4 +1,4 @@
-"""The real commands and real Celery processes, as a user would start them: what acceptance and fault tests share."""
+"""Starts the real commands and real Celery processes, as a user would. Acceptance and fault tests share this module."""
 
 import json
 import os
@@ -23,22 +23,22 @@ from worker.sandbox.server import DEFAULT_API_KEY, DEFAULT_CLIENT_ID
 ROOT = Path(__file__).resolve().parents[1]
 
 
-#: Deadlines end a test that hangs; they measure nothing. So on a machine that is busy with other things they come this many times later.
+#: Deadlines are multiplied by this, for machines that are busy with other work. They only end a test that hangs; they measure nothing.
 PATIENCE = 4
 
 
 def wait_until(condition: Callable[[], Any], *, seconds: float = 30.0, what: str = "it", grain: float = 0.05) -> Any:
-    """Wait on a condition with a deadline; returns what it gave. ``seconds``: on a machine that is idle; ``grain``: between two looks."""
+    """Wait until a condition is true; returns its value. ``seconds``: the deadline on an idle machine; ``grain``: seconds between tries."""
     deadline = time.monotonic() + seconds * PATIENCE
     while time.monotonic() < deadline:
         if found := condition():
             return found
-        time.sleep(grain)  # the condition decides
+        time.sleep(grain)  # only between two tries: the condition decides
     raise AssertionError(f"{what} did not happen within {seconds * PATIENCE:.0f} s")
 
 
 def get_json(url: str, *, authorization: str | None = None, timeout: float = 5) -> Any:
-    """JSON from a page; ``None`` while nobody answers."""
+    """JSON from a page; ``None`` if the request fails or the answer is no JSON."""
     request = urllib.request.Request(url, headers={"Authorization": authorization} if authorization else {})
     try:
         with urllib.request.urlopen(request, timeout=timeout) as response:
@@ -50,13 +50,13 @@ def get_json(url: str, *, authorization: str | None = None, timeout: float = 5) 
 #: A process of a test.
 Running = subprocess.Popen[bytes] | forked.Process
 
-#: What `python -m` starts by a fork: its imports are done.
+#: Modules that are started by :mod:`tests.forked`, which has done their imports.
 _FORKED = {"celery", "worker", "worker.sandbox"}
 
 
 @dataclass
 class Ran:
-    """A command that came to its end."""
+    """A command that has ended."""
 
     code: int
     out: str
@@ -81,7 +81,7 @@ class Machine:
         under: Sequence[str] = (),
         fresh: bool = False,
     ) -> Ran:
-        """``reconnect …``; ``fresh``: in an interpreter that starts for it; ``under``: run by this command."""
+        """Run ``reconnect …``. ``fresh``: in a new interpreter, not a forked one. ``under``: a command that runs it."""
         whole = self._env(environment)
         if not under and not fresh and whole["PYTHONPATH"] == str(ROOT):
             ran = forked.run(list(arguments), folder=self.folder, environment=whole, timeout=timeout * PATIENCE)
@@ -101,9 +101,9 @@ class Machine:
     def each(
         self, *commands: str | tuple[str, dict[str, str]], timeout: float = 150, under: Sequence[str] = ()
     ) -> list[Ran]:
-        """Commands, each with an environment of its own if need be, one after the other in one process: words are split at spaces.
+        """Run commands of ``reconnect`` one after the other in one process, each with its own environment if one is given.
 
-        What goes to stderr is in ``out`` too. ``sql …`` is a statement for the SQLite database between two of them.
+        A command is split at spaces. Its stderr is in ``out`` too. ``sql …`` runs a statement on the SQLite database.
         """
         steps = [(command, {}) if isinstance(command, str) else command for command in commands]
         order = json.dumps([(command.split(" "), environment) for command, environment in steps])
@@ -121,7 +121,7 @@ class Machine:
         return [Ran(code, output, "") for code, output in json.loads(ran.stdout)]
 
     def json(self, *arguments: str, environment: dict[str, str] | None = None) -> Any:
-        """``reconnect … --json``, read."""
+        """Run ``reconnect … --json``; returns the decoded JSON."""
         ran = self(*arguments, "--json", environment=environment)
         assert ran.code == 0, ran.err
         return json.loads(ran.out)
@@ -151,7 +151,7 @@ class Machine:
     ) -> Running:
         """A worker with all queues; unless told not to ``wait``, it is ready to take tasks."""
         log = self.folder / f"{name}.log"
-        before = log.stat().st_size if log.exists() else 0  # of a worker of this name that is no more
+        before = log.stat().st_size if log.exists() else 0  # skip the log of an earlier worker of this name
         process = self.celery(
             name, "worker", "-P", "prefork", "-c", str(children), "-Q", "sweep,fetch,deliver,verify,sync,events",
             "--without-gossip", "--without-mingle", "-n", f"{name}@%h", *(["-l", loglevel] if loglevel else []), environment=environment,
@@ -164,7 +164,7 @@ class Machine:
         return process
 
     def start_sandbox(self, rows: list[dict[str, Any]], *options: str) -> None:
-        """A bank with these members, and the settings that point here."""
+        """Start a bank with these members, and add the settings that point to it."""
         population, ready = self.folder / "population.jsonl", self.folder / "sandbox.json"
         population.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         self.start(
@@ -177,7 +177,7 @@ class Machine:
         self.environment |= self.sandbox["push"]
 
     def sign_up(self, *tokens: str) -> None:
-        """Android phones with these tokens; the sandbox needs ``--phones``."""
+        """Register Android phones with these tokens; the sandbox needs ``--phones``."""
         body = json.dumps({"devices": [{"kind": "fcm", "token": token} for token in tokens]}).encode()
         url = f"{self.sandbox['base_url']}/sandbox/phones"
         with urllib.request.urlopen(
@@ -186,23 +186,23 @@ class Machine:
             assert response.status < 300
 
     def pushes(self) -> dict[str, int]:
-        """Messages by the address of the device that got them; who got none is left out."""
+        """The number of messages that each device got, by its address. Devices that got none are left out."""
         told = get_json(f"{self.sandbox['base_url']}/sandbox/phones.json")["told"]
         return {address: count for address, count in told.items() if count}
 
     def control(self, **orders: Any) -> None:
-        """Turn the sandbox's knobs."""
+        """Change how the sandbox behaves."""
         body = json.dumps(orders).encode()
         request = urllib.request.Request(self.sandbox["control"], body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=10) as response:
             assert response.status < 300
 
     def ledger(self, *, members: bool = False) -> Any:
-        """What the bank was asked."""
+        """The requests that the bank got."""
         return get_json(f"{self.sandbox['ledger']}?members={str(members).lower()}")
 
     def mails(self, *, listed: bool = False) -> Any:
-        """What the mailbox holds."""
+        """The contents of the mailbox."""
         return get_json(f"{self.sandbox['base_url']}/sandbox/mail.json?mails={str(listed).lower()}")
 
 
@@ -230,9 +230,9 @@ def _running(command: list[str], folder: Path, environment: dict[str, str], log:
 
 
 def cast_of(count: int, *, users: int | None = None, **extra: Any) -> tuple[list[dict[str, Any]], str]:
-    """So many broken members of so many users, one each unless told: rows for the sandbox, and a file for `reconnect import`.
+    """``count`` broken members of ``users`` users, or of one user each: rows for the sandbox, and a CSV text for `reconnect import`.
 
-    A user's banks lie anywhere in the order of the members.
+    The members of one user are spread at random over the list.
     """
     whose = [n % (users or count) for n in range(count)]
     if users:
@@ -257,7 +257,7 @@ def environment_for(folder: Path, redis_url: str) -> dict[str, str]:
         "EMAIL_FROM": "Ledgerly <no-reply@ledgerly.example>",
         "NOTIFY_AFTER": "0",
         "QUIET_HOURS": "",
-        # The simulated bank is one process beside all others. With some hundred requests at once it is slower than a bank may be on a
-        # machine that is busy: calls time out, and the breaker stops everything, as it should.
+        # The simulated bank is a single process. On a busy machine it is too slow for some hundred requests at once: calls time out, and
+        # the breaker rightly stops everything.
         "MX_MAX_CONNECTIONS": "50",
     }

@@ -21,7 +21,7 @@ class Page:
         return self.path
 
     def section(self, heading: str) -> str:
-        """What stands below a heading, up to the next one of its rank or above."""
+        """The text below a heading, up to the next heading of the same or a higher level."""
         match = re.search(rf"^(#+) {re.escape(heading)}$", self.text, re.MULTILINE)
         assert match, f"{self.path}: no section {heading!r}"
         rest = self.text[match.end() :]
@@ -33,7 +33,7 @@ class Page:
         return re.findall(rf"^```{language}\n(.*?)^```$", self.text, re.MULTILINE | re.DOTALL)
 
     def code(self) -> list[str]:
-        """Every piece that is code: inline, or a line of a shell block without its comment."""
+        """Every piece of code: inline, or a line of a shell block without its comment."""
         lines = "".join(self.blocks("sh")).splitlines()
         return [*re.findall(r"`([^`\n]+)`", self.prose), *(re.sub(r"\s#.*", "", line) for line in lines)]
 
@@ -62,9 +62,9 @@ def tables(text: str) -> Iterator[list[str]]:
 
 README = Page("README.md")
 RUNBOOK = Page("docs/runbook.md")
-#: What users of the worker read, by name.
+#: The pages in ``docs/``, by name.
 DOCS = {path.stem: Page(str(path.relative_to(ROOT))) for path in sorted((ROOT / "docs").glob("*.md"))}
-#: All of them, and what those who change it read.
+#: All pages, including those for developers.
 PAGES = [
     README,
     *DOCS.values(),

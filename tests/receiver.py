@@ -1,4 +1,4 @@
-"""An application's endpoint for events, over a socket: verifies each request by the library, and fails as it is told to."""
+"""An application's endpoint for events, on a socket. It verifies each request with the Standard Webhooks library, and fails as told to."""
 
 import asyncio
 import threading
@@ -19,19 +19,19 @@ OLD_KEY = "whsec_" + "b2xk" * 8
 
 @dataclass
 class Receiver:
-    """What came in, and what it did."""
+    """The requests that came in, and how the endpoint answers."""
 
     url: str = ""
-    #: By event: the behaviour towards it. The default accepts everything.
+    #: Returns the behaviour for an event and the number of this try (from 1). The default accepts everything.
     behave: Callable[[dict[str, Any], int], Behaviour] = lambda _event, _nth: 204
     #: Every request, verified: (headers, event).
     requests: list[tuple[dict[str, str], dict[str, Any]]] = field(default_factory=list)
-    #: Bodies as they came.
+    #: Bodies of these requests, as received.
     bodies: list[bytes] = field(default_factory=list)
     #: Each accepted event once, in the order of its first acceptance.
     kept: list[dict[str, Any]] = field(default_factory=list)
     refused: int = 0
-    #: Requests that the library does not verify.
+    #: The number of requests whose signature was wrong.
     unverified: int = 0
     _tries: dict[str, int] = field(default_factory=dict)
 
@@ -66,7 +66,7 @@ class Receiver:
             self.kept.append(event)
 
     def sequences(self, key: str = "user_guid") -> dict[str, list[int]]:
-        """The sequences that were kept, in order, by a field of the data."""
+        """The sequence numbers of the accepted events, in order, grouped by a field of their data."""
         found: dict[str, list[int]] = {}
         for event in self.kept:
             found.setdefault(event["data"].get(key, ""), []).append(event["sequence"])
@@ -92,7 +92,7 @@ async def receiving(port: int = 0) -> AsyncIterator[Receiver]:
 
 @contextmanager
 def receiving_aside() -> Iterator[Receiver]:
-    """A receiver on an event loop of its own, for tests that have none."""
+    """A receiver on its own event loop in a thread, for tests that are not async."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="receiver", daemon=True)
     thread.start()

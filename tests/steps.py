@@ -1,4 +1,4 @@
-"""``python -m tests.steps JSON``: commands in one process, as `reconnect` does each, since starting a process takes longer than most of them.
+"""``python -m tests.steps JSON`` runs several `reconnect` commands in one process: starting a process takes longer than most of them.
 
 JSON: a list of pairs, the words of a command and an environment for it. It prints a list of pairs: exit code and output.
 """
@@ -24,7 +24,7 @@ def _run(arguments: list[str]) -> Any:
             main()
     except SystemExit as end:
         return end.code
-    except BaseException:  # noqa: BLE001 - said in what it printed, as an interpreter does
+    except BaseException:  # noqa: BLE001 - printed, as an interpreter does
         traceback.print_exc()
         return -1
     return 0

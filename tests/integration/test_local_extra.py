@@ -1,4 +1,4 @@
-"""Production goes without the extra `local`; what needs it says so in one line."""
+"""Production is installed without the extra `local`. A command that needs it says in one line what to install."""
 
 import os
 import subprocess

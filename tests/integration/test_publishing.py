@@ -1,4 +1,4 @@
-"""Waking workers over a real broker: no more tasks than are needed, and again after the broker was away."""
+"""Waking workers over a real broker: no more tasks than needed, and also after the broker was down."""
 
 from collections.abc import Iterator
 
@@ -48,7 +48,7 @@ def test_workers_are_woken_again_by_connections_that_a_broker_has_left(app: Cele
     own_valkey.start()
     assert publish(app, "fetch", 2) == 2
     own_valkey.kill()
-    own_valkey.start()  # and nobody noticed
+    own_valkey.start()  # before any connection noticed
     assert publish(app, "fetch", 3) == 3
     assert waiting(own_valkey, "fetch") == 3
 

@@ -1,4 +1,4 @@
-"""A process that cannot be set up says so in one line when it starts, and leaves nothing open."""
+"""A process whose settings are wrong says so in one line when it starts, and leaves nothing open."""
 
 import asyncio
 import gc
@@ -19,7 +19,7 @@ from worker.runtime import ProcessRuntime, Runtime
 from worker.sandbox.phones.network import Phones
 from worker.settings import Settings
 
-#: What is set up wrongly, and the setting that the one line names.
+#: By mistake: the setting that the line names, and the content of its file (``None``: no file; empty: a folder). EMAIL_FROM is no file.
 WRONG = {
     "no service account": ("FCM_SERVICE_ACCOUNT_FILE", None),
     "a service account that is no JSON": ("FCM_SERVICE_ACCOUNT_FILE", "-----BEGIN PRIVATE KEY-----"),
@@ -35,7 +35,7 @@ WRONG = {
 
 @pytest.fixture
 def wrong(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, str]]:
-    """The setting that is wrong, and all settings of a worker that can use every channel but for it."""
+    """The name of the wrong setting, and the settings of a worker with every channel, this mistake included."""
     phones = Phones(tmp_path / "keys")
     phones.base_url = phones.apple.url = "http://127.0.0.1:9"
     values = {**phones.settings(), "SMTP_URL": "smtp://127.0.0.1:9?tls=none", "EMAIL_FROM": "a@ledgerly.example"}
@@ -57,7 +57,7 @@ def _open() -> tuple[int, int]:
 
 
 def _expect_no_more_than(before: tuple[int, int]) -> None:
-    """What other tests in this process left behind may end meanwhile; nothing may have come."""
+    """The counts may be lower, because threads and descriptors of other tests may be closed meanwhile; they must not be higher."""
     wait_until(
         lambda: all(now <= then for now, then in zip(_open(), before, strict=True)),
         seconds=5,
@@ -67,7 +67,7 @@ def _expect_no_more_than(before: tuple[int, int]) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_garbage_of_other_tests() -> None:
-    """A runtime collects garbage when it is made, and a connection that another test dropped warns when it is collected."""
+    """Collect connections that other tests dropped: a runtime collects garbage when it is made, and they would warn in this test."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
@@ -84,7 +84,7 @@ def test_what_fails_while_a_runtime_is_made_leaves_no_thread_and_no_descriptor(
         with pytest.raises(WorkerError, match=name):
             ProcessRuntime(settings, wake=_nobody)
 
-    fail()  # packages are imported once
+    fail()  # the first call imports packages
     before = _open()
     for _ in range(5):
         fail()
@@ -97,7 +97,7 @@ def test_a_runtime_that_is_closed_leaves_no_thread_and_no_descriptor(
     settings = settings_for(database_url=f"sqlite:///{tmp_path / 'reconnect.db'}")
 
     async def use(runtime: Runtime) -> None:
-        await asyncio.to_thread(lambda: None)  # as a token is fetched
+        await asyncio.to_thread(lambda: None)  # starts a thread, as fetching a token does
         await runtime.set_clock()
 
     def once() -> None:

@@ -1,4 +1,4 @@
-"""A child of a worker whose main process died ends, whatever it is at, and whenever that was."""
+"""A child of a worker ends after the main process died, whatever the child is doing and whenever that happened."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 from tests.machine import ROOT, wait_until
 
-#: A main process with one child, which hangs and says its number. The main process dies as soon as it has forked, or a moment later.
+#: A main process with one child, which prints its process id and hangs. The main process dies as soon as it has forked, or 0.3 s later.
 MAIN = """
 import os, signal, sys, time
 from worker import stopping
