@@ -1,4 +1,4 @@
-"""What `make bench` measured is kept, and read again for the page that both of its forms share."""
+"""Results of `make bench` and `make bench-full` are stored, and read again for the page that both share."""
 
 from pathlib import Path
 

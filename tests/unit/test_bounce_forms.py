@@ -1,4 +1,4 @@
-"""The forms in which mail servers say that they could not deliver, and what each of them is worth as evidence."""
+"""The forms in which mail servers report that they could not deliver, and the outcome of each."""
 
 import pytest
 
@@ -31,7 +31,7 @@ JO = "jo@mail.example"
         ("5.0.0", "550-5.1.1 The email account that you tried to reach does not exist. 550 5.1.1 See the help page.", BAD),
         ("5.0.0", "550 #5.1.1 bad address", BAD),
         ("5.5.0", "550 5.1.1 <jo@mail.example>: Recipient address rejected: User unknown", BAD),
-        # Where the two contradict, nobody is to blame.
+        # If the two contradict each other, the address is not blamed.
         ("5.7.1", "550 5.1.1 User unknown", REFUSED),
         ("5.2.2", "550 5.1.1 User unknown", REFUSED),
         ("4.4.7", "550 5.1.1 User unknown", LATER),
@@ -39,7 +39,7 @@ JO = "jo@mail.example"
         ("5.1.1", "550 5.1.1 has sent to too many recipients this hour", REFUSED),
         ("5.1.1", "550 5.1.1 Refused due to recipient preferences", REFUSED),
         ("5.1.1", "554 5.1.1 Sender address rejected: Domain not found", REFUSED),
-        # Status over an answer without a code is a guess, too: then the words must agree.
+        # If the answer has no code, Status is a guess too: the words must agree with it.
         ("5.1.1", "550 Requested action not taken: mailbox unavailable", REFUSED),
         ("5.1.1", "550 Access denied", REFUSED),
         ("5.1.1", "550 spam detected", REFUSED),
@@ -48,7 +48,7 @@ JO = "jo@mail.example"
         ("5.1.1", 'unknown user: "jo"', BAD),
         ("5.1.10", "550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient not found by SMTP address lookup", BAD),
         ("5.4.1", "550 5.4.1 [jo@mail.example]: Recipient address rejected: Access denied [X.prod.protection.outlook.com]", BAD),
-        # Words alone count where the recipient was refused, and where they speak of the domain.
+        # Words alone count only in an answer to RCPT, or about a domain that does not exist.
         ("5.0.0", "550 User unknown (in reply to RCPT TO command)", BAD),
         ("5.0.0", "550 User unknown (in reply to end of DATA command)", REFUSED),
         ("5.0.0", "550 User unknown", REFUSED),
@@ -57,7 +57,7 @@ JO = "jo@mail.example"
         ("5.4.4", "Host or domain name not found. Name service error for name=mail.example type=A: Host not found", BAD),
         ("5.4.4", "Host or domain name not found. Name service error for name=mail.example type=MX: Host not found, try again", REFUSED),
         ("4.4.3", "Host or domain name not found. Name service error for name=mail.example type=MX: Host not found, try again", LATER),
-        # An address or a link is no accusation, and no excuse.
+        # Words inside an address or a link are ignored.
         ("5.1.1", "550 5.1.1 <spam@blocklist.example>: User unknown, see https://policy.example/quota", BAD),
     ],
 )  # fmt: skip

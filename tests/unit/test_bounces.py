@@ -1,4 +1,4 @@
-"""Delivery reports of the mail servers that there are, and of people who wish us harm."""
+"""Delivery reports as real mail servers write them, and reports that an attacker made."""
 
 import base64
 import random
@@ -255,7 +255,7 @@ def test_what_is_no_report_reports_nothing(content):
 
 
 def readable(content):
-    """What it reports, or nothing; any other exception than the one that is announced fails the test."""
+    """The reports in it, or none if it raises ``Unreadable``. Any other exception fails the test."""
     with suppress(Unreadable):
         return parse(content)
     return []

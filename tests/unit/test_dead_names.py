@@ -1,4 +1,4 @@
-"""No name stays in the product that only tests use."""
+"""The product defines no name that only tests use."""
 
 import ast
 import re
@@ -12,16 +12,16 @@ ROOT = Path(worker.__file__).parent
 SOURCES = {path: path.read_text(encoding="utf-8") for path in sorted(ROOT.rglob("*.py"))}
 WORDS = Counter(word for text in SOURCES.values() for word in re.findall(r"\w+", text))
 
-#: Tables of the two state machines: the pictures in ``docs/`` and every transition that the fault tests record are held to them.
+#: Tables of the two state machines: tests compare them with the pictures in ``docs/`` and with every transition that the fault tests record.
 HELD_BY_TESTS = {"RECONNECTION_STEPS", "NOTIFICATION_STEPS"}
-#: What a migration uses.
+#: Used by a migration.
 HELD_BY_MIGRATIONS = {"creating"}
 #: Libraries find these methods by their names.
 FOUND_BY_NAME = re.compile(r"__\w+__|handle_\w+")  # aiosmtpd
 
 
 def defined_in(tree: ast.Module) -> Iterator[str]:
-    """Functions, classes and constants of a module, and methods of its classes; not what a base class or a decorator calls."""
+    """Functions, classes and constants of a module, and methods of its classes. Left out: names that a base class or a decorator may call."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Module | ast.ClassDef) or (isinstance(node, ast.ClassDef) and node.bases):
             continue
@@ -43,7 +43,7 @@ def dead(sources: dict[str, str], words: Counter[str]) -> list[str]:
 
 
 def test_every_name_is_used_by_the_product_itself() -> None:
-    """A name that stands in all sources once stands only where it is defined."""
+    """A name that occurs only once in all sources occurs only in its definition."""
     assert not dead({str(path.relative_to(ROOT)): text for path, text in SOURCES.items()}, WORDS)
 
 

@@ -1,4 +1,4 @@
-"""Names from data: what a reader cannot see is gone, what a script needs stays, and no name moves the words beside it."""
+"""Names from data: invisible characters are removed, characters that a script needs stay, and no name reverses the text beside it."""
 
 import unicodedata
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ HEBREW, ARABIC = "בנק הפועלים", "البنك الأهلي 24"
 
 @cache
 def unseen() -> list[str]:
-    """Every character that has no shape of its own, or turns the direction of writing."""
+    """Every character that is invisible, or changes the direction of writing."""
     turning = {"LRE", "LRO", "RLE", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI", "BN"}
     return [
         chr(number)

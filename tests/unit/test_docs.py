@@ -1,4 +1,4 @@
-"""The documents say what the code does: settings, commands, states, answers and examples are held to it."""
+"""The documents agree with the code: settings, commands, states, answers and examples."""
 
 import ast
 import json
@@ -36,7 +36,7 @@ from worker.stages.sweep import sweep
 REQUIRED = {"mx_api_key": "k", "mx_client_id": "c", "uri_keys": Fernet.generate_key().decode()}
 COMMANDS = typer.main.get_command(cli.app).commands
 
-#: Files that name commands and are run as they stand.
+#: Files that start commands and that operators use unchanged.
 RUN = [
     *sorted((ROOT / "ops" / "systemd").glob("*.service")),
     ROOT / "ops" / "cron" / "reconnect.cron",
@@ -87,7 +87,7 @@ def test_the_settings_that_an_empty_value_switches_off_are_named(monkeypatch: py
     assert f"{('Six', 'Seven', 'Eight')[len(switched_off) - 6]} settings are switched off" in sentence
 
 
-# What is kept
+# The log
 
 
 def test_every_line_of_the_log_that_names_a_member_or_user_stands_in_the_table() -> None:
@@ -205,7 +205,7 @@ def test_the_pictures_of_the_states_draw_the_steps_that_there_are(picture: str, 
     for line in svg.iterfind(".//*[@data-from]"):
         ways = {(a, b) for a in line.attrib["data-from"].split() for b in line.attrib["data-to"].split()}
         there = {(a, b) for a, b in ways if b in steps[a]}
-        # An arrow from several states to several others stands for those that there are; each end must have one.
+        # An arrow from several states to several others stands for the steps that exist between them; each state needs at least one.
         assert {a for a, _ in there} == {a for a, _ in ways}
         assert {b for _, b in there} == {b for _, b in ways}
         drawn |= there
@@ -289,7 +289,7 @@ async def test_the_sql_that_applications_may_write_opens_and_heals_a_member_on_b
     assert not messages
 
 
-# How it is made
+# Celery and libraries
 
 
 def test_the_celery_settings_are_explained_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +314,7 @@ def test_the_libraries_that_are_praised_are_dependencies() -> None:
         assert name in depended
 
 
-# What is started elsewhere
+# Units and processes
 
 
 @pytest.mark.parametrize("path", RUN, ids=lambda path: path.name)

@@ -1,4 +1,4 @@
-"""The tables of ``docs/answers.md`` say what the code makes of each answer: of MX, of mail servers, of push services."""
+"""The tables of ``docs/answers.md`` agree with what the code does with each answer of MX, mail servers and push services."""
 
 import json
 import re
@@ -94,7 +94,7 @@ def test_the_table_of_push_answers_says_what_the_code_makes_of_each(column: int,
     assert seen > 8
 
 
-#: An answer in the table of mail servers, and where in the dialogue it comes. The others depend on what came before.
+#: An answer in the table of mail servers, and the phase of the dialogue in which it comes. Other rows depend on earlier answers too.
 _MAIL: list[tuple[SmtpPhase, SMTPResponse | Exception, str, type]] = [
     (SmtpPhase.DATA, SMTPResponse(250, "OK"), "250 after the mail", Sent),
     (SmtpPhase.CONNECT, SMTPResponse(421, "later"), "421 or 454", TryLater),

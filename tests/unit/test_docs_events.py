@@ -1,4 +1,4 @@
-"""`docs/events.md` and the published schema say what is posted: types, fields, examples, the schedule."""
+"""`docs/events.md` and the published schema agree with what is posted: types, fields, examples, the schedule."""
 
 import json
 import re

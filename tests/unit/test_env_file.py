@@ -1,4 +1,4 @@
-"""``.env`` is read whole or refused in one line, and says the same to all who read what we wrote."""
+"""``.env`` is read whole or refused in one line. A value that we wrote reads the same in our worker, honcho, python-dotenv and a shell."""
 
 import subprocess
 from pathlib import Path
@@ -109,7 +109,7 @@ def test_under_honcho_the_file_says_what_it_says_to_us(tmp_path: Path, monkeypat
     monkeypatch.setenv("HONCHO_PROCESS_NAME", "worker.1")
     for name, value in honcho(text).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("TIME_ZONE", "Europe/Madrid")  # not honcho's work
+    monkeypatch.setenv("TIME_ZONE", "Europe/Madrid")  # not set by honcho
     settings = load_settings(_env_file=tmp_path / ".env")
     assert settings.sweep_schedule == "*/7 * * * *"
     assert settings.email_from == "Sandbox <a@b.example>"

@@ -1,4 +1,4 @@
-"""Whatever writes a state of a reconnection or a notification tells its event, or is known to tell none."""
+"""Every module that writes a state of a reconnection or a notification records its event, or is listed here as one that need not."""
 
 import ast
 

@@ -1,4 +1,4 @@
-"""Who may know of whom: imports run downwards, decisions do no I/O, SQL stands in one place, and nothing needs the sandbox."""
+"""Which module may import which: imports run downwards, decisions do no I/O, SQL is in the store only, and nothing needs the sandbox."""
 
 import ast
 import sys
@@ -41,27 +41,27 @@ FLOORS = (
     {"app", "beat", "overdue_sweeps", "task_events", "tasks", "web", "cli", "__main__"},
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
-#: The floor of the four that must not know of one another.
+#: The floor whose parts must not import one another.
 SEPARATE = 1
-#: What may be known sideways there, and why.
+#: Exceptions: (importing part, imported module) on that floor, and why.
 SIDEWAYS = {
     ("store", "worker.policy"): "rules and states are values; SQL says the same rule again",
     ("channels", "worker.mx.uris"): "one rule for which URI is fit to be opened",
 }
 
 SQL = {"sqlalchemy", "alembic", "psycopg", "psycopg2", "asyncpg", "aiosqlite", "sqlite3"}
-#: What else may know of a database library, how far, and why.
+#: Modules outside the store that may import a database library, and which names of it.
 SQL_ALLOWED = {
-    # The database's clock, in one ``SELECT`` when a process begins.
+    # One ``SELECT`` reads the database's clock when a process starts.
     "worker.runtime": {"sqlalchemy", "sqlalchemy.select"},
-    # libpq's own reading of DATABASE_URL, before anything connects.
+    # libpq parses DATABASE_URL before anything connects.
     "worker.settings.urls": {"psycopg", "psycopg.Error", "psycopg.conninfo", "psycopg.pq"},
 }
 NETWORK = {
     "aiohttp", "httpx", "httpcore", "h2", "requests", "yarl", "aiosmtplib", "smtplib", "socket", "ssl", "http",
     "urllib.request", "redis", "google", "pywebpush",
 }  # fmt: skip
-#: Standard modules that reach out of the process, or that know what time it is.
+#: Modules that do I/O or start threads or processes, and ``time``.
 OUTSIDE = NETWORK | SQL | {
     "asyncio", "concurrent", "io", "logging", "multiprocessing", "os", "pathlib", "select", "selectors", "shutil",
     "signal", "subprocess", "tempfile", "threading", "time", "urllib",
@@ -74,7 +74,7 @@ def module_of(path: Path) -> str:
 
 
 def imports_in(tree: ast.AST, module: str, *, is_package: bool = False) -> set[str]:
-    """Every module that is imported anywhere in it, in functions too; ``from a import b`` counts as ``a`` and as ``a.b``."""
+    """Every module that this tree imports, also inside functions; ``from a import b`` counts as ``a`` and as ``a.b``."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -91,7 +91,7 @@ SOURCES = {module_of(path): path for path in sorted(ROOT.rglob("*.py"))}
 
 @cache
 def trees() -> dict[str, ast.Module]:
-    """The package, parsed; not while tests are collected, which each process does."""
+    """The package, parsed. A function and no constant: every test process imports this file to collect its tests."""
     return {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in SOURCES.items()}
 
 
@@ -105,8 +105,8 @@ def imports() -> dict[str, set[str]]:
 
 
 def part_of(name: str) -> str:
-    """``worker.store.sql.tables`` belongs to ``store``; what ``worker`` itself holds, to ``__init__``."""
-    if is_under(name, "worker.sandbox.demo"):  # it knows the product, as nothing else of the sandbox does
+    """``worker.store.sql.tables`` belongs to ``store``; a name of ``worker`` itself belongs to ``__init__``."""
+    if is_under(name, "worker.sandbox.demo"):  # the only part of the sandbox that may import stages
         return "sandbox.demo"
     part = name.split(".")[1] if "." in name else "__init__"
     return part if f"worker.{part}" in SOURCES else "__init__"
@@ -167,7 +167,7 @@ def needs_io(name: str) -> bool:
     if top == "worker":
         return part_of(name) not in {"__init__", "policy"} and not is_under(name, "worker.settings.values")
     return any(is_under(name, outside) for outside in OUTSIDE) or not (
-        top in {"msgspec", "babel"} or top in sys.stdlib_module_names  # babel for CLDR's tables alone
+        top in {"msgspec", "babel"} or top in sys.stdlib_module_names  # of babel only the tables of CLDR
     )
 
 

@@ -1,4 +1,4 @@
-"""What an import takes, what it refuses by line, and that it repeats nobody's address."""
+"""The rows that an import accepts, and the problems that it reports by line. No problem repeats an address."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -162,7 +162,7 @@ def test_truth_has_many_names(items: Import, word: object, truth: bool) -> None:
         ("member_guid", "USR-1", "member_guid 'USR-1' is no member GUID; it starts with MBR-"),
         ("member_guid", "MBR-../1", "member_guid 'MBR-../1' is no member GUID"),
         ("member_guid", 7, "member_guid '7' is no member GUID"),
-        # What is left of a person's data where columns are shifted, or a line was cut off.
+        # Personal data that ends up in this column if columns are shifted or a line is cut off.
         *(
             ("member_guid", left, f"member_guid a text of {len(left)} characters is no member GUID")
             for left in (
@@ -210,7 +210,7 @@ def test_truth_has_many_names(items: Import, word: object, truth: bool) -> None:
         ("error_code", 20.5, "error_code '20.5' is no error code"),
         ("error_code", False, "error_code 'False' is no error code"),
         ("error_code", "9" * 10, "error_code a text of 10 characters is no error code"),
-        # What may be a birth date is not repeated.
+        # It may be a birth date, so it is not repeated.
         ("token_expires_at", "1989-12-31", "token_expires_at a text of 10 characters is no moment such as"),
         ("token_expires_at", "tomorrow", "token_expires_at 'tomorrow' is no moment such as 2026-11-01T09:30:00Z"),
         ("token_expires_at", "2026-02-30", "token_expires_at '2026-02-30' is no moment"),

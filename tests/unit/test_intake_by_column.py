@@ -1,4 +1,4 @@
-"""A file that is read by the column says what it says row by row."""
+"""Reading a file by column gives the same rows and problems as reading it by row."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ ODD = [
 
 @st.composite
 def files(draw: st.DrawFn) -> str:
-    """Mostly ordinary, so that whole blocks of it are."""
+    """CSV texts with mostly ordinary cells, so that some blocks have no odd cell at all."""
     optional = draw(st.lists(st.sampled_from(COLUMNS[2:]), unique=True, max_size=5))
     header = draw(st.permutations(["user_guid", "member_guid", *optional]))
     lines = [",".join(header)]

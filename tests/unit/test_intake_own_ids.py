@@ -1,4 +1,4 @@
-"""Importing users and members that are named by the client's own ids, as MX's Platform allows it."""
+"""Importing users and members by the client's own ids, which MX's Platform allows."""
 
 import json
 from pathlib import Path

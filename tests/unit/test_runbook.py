@@ -1,4 +1,4 @@
-"""The figures, commands and settings that the documents name are those of the code: somebody acts on them at night."""
+"""The figures, commands and settings in the documents agree with the code, because an engineer on call acts on them."""
 
 import re
 from collections.abc import Callable
@@ -69,7 +69,7 @@ def _checks_after_click() -> str:
     return f"{' and '.join(str(span) for span in seconds if span < 60)} seconds, {', '.join(minutes)} and {last}"
 
 
-#: A sentence of the documents with a figure in it, and where the figure comes from.
+#: A sentence of the documents with a figure in it, and the code that the figure comes from.
 FIGURES: list[tuple[str, Callable[[], object]]] = [
     (r"a sweep fills each up to what is due, (\w+) messages at most", lambda: MOST_WOKEN),
     (r"a sweep wakes up to (\w+) workers a stage", lambda: MOST_WOKEN),

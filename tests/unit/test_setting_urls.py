@@ -1,4 +1,4 @@
-"""A URL setting either says exactly what was meant, to every library that reads it, or is refused without showing any of it."""
+"""Every library that reads a URL setting reads exactly what was meant, or the setting is refused and no part of it is shown."""
 
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +19,7 @@ from worker.settings import Settings
 from worker.settings.urls import split
 from worker.store.sql.database import database_url
 
-#: What passwords are made of that somebody's generator made, and the pieces that URLs are made of.
+#: Characters of generated passwords, and pieces of URLs.
 PIECES = st.sampled_from([*"/#?@%:;,[]&=+\\'\"!$*<> ", "%41", "%zz", "@db/", "redis://", "x", "9", "é", "Zq7"])
 PASSWORDS = st.lists(PIECES, min_size=1, max_size=6).map("".join).map(lambda text: f"Pw{text}5w")
 SIGNING_KEY = "whsec_" + "a2V5" * 8

@@ -1,4 +1,4 @@
-"""Settings load as the contract says, and what is wrong with them is told in one line that repeats no secret."""
+"""Settings have the agreed defaults. A wrong value is reported in one line that repeats no secret."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from worker.settings.values import Cap, QuietHours, SmtpServer
 KEY, OLDER_KEY = Fernet.generate_key().decode(), Fernet.generate_key().decode()
 REQUIRED = {"MX_API_KEY": "api-key-5e1f", "MX_CLIENT_ID": "client-id-77ab", "URI_KEYS": KEY}
 
-#: DESIGN, "Contract": every setting that has a default, with the default that stands there.
+#: The contract: settings that are not required, with their defaults. A new default changes every installation that does not set it.
 CONTRACT: dict[str, object] = {
     "DATABASE_URL": "sqlite:///reconnect.db",
     "REDIS_URL": "redis://127.0.0.1:6379/0",
@@ -63,7 +63,7 @@ CONTRACT: dict[str, object] = {
     "MX_WEBHOOK_AUTH": None,
 }
 
-#: Each of these settings is switched off by ``0`` and by nothing at all.
+#: Each of these settings is switched off by ``0`` and by an empty value; then it has the value here.
 SWITCHED_OFF: dict[str, object] = {
     "NOTIFY_AFTER": timedelta(0),
     "REMINDER_DAYS": (0,),
@@ -79,7 +79,7 @@ Complaint = Callable[..., str]
 
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Loads settings from an environment that holds the required ones and those given; ``None`` takes one away."""
+    """Loads settings from an environment with the required ones and those given; ``None`` leaves one out."""
     for name in list(os.environ):
         if name.lower() in Settings.model_fields:
             monkeypatch.delenv(name)
@@ -95,7 +95,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Load:
 
 @pytest.fixture
 def complaint(load: Load) -> Complaint:
-    """The one line that such an environment gives."""
+    """Returns the one line of the error for such an environment."""
 
     def make(environment: Mapping[str, str | None]) -> str:
         with pytest.raises(SettingsError) as caught:
@@ -130,7 +130,7 @@ def test_the_contract_names_every_setting_there_is() -> None:
         "complaints",
         "forwarded_allow_ips",
         "mx_enable_app2app",
-    }  # these came after it
+    }  # added after the contract
     assert {name.upper() for name in set(Settings.model_fields) - beyond} == set(CONTRACT) | set(REQUIRED)
 
 

@@ -1,4 +1,4 @@
-"""What we post is signed so that the receivers' own library accepts it, under the new key and under the old one."""
+"""Posted events carry signatures that the receivers' library accepts, with the new key and with the old one."""
 
 import base64
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,7 @@
-"""Who writes which table: one owner each, so that "what can change this row?" is answered in one place."""
+"""Which modules write which table. Our tables have one owner each, so that "what can change this row?" is answered in one place.
+
+Exception: triggers write ``changed_members`` too.
+"""
 
 import ast
 import re
@@ -29,7 +32,7 @@ OWNERS = {
     "changed_members": {"worker.store.changes", "worker.store.sql.triggers"},
     "sweep_marks": {"worker.store.changes"},
     "reconciliations": {"worker.store.reconciling"},
-    # The application's tables: `reconnect import` writes its columns, the others what this worker learned.
+    # The application's tables: `reconnect import` writes its columns, the other modules write what the worker learned.
     "users": {"worker.store.importing", "worker.store.addresses", "worker.store.from_mx"},
     "devices": {"worker.store.importing", "worker.store.addresses"},
     "members": {
@@ -42,13 +45,13 @@ OWNERS = {
     "institutions": {"worker.store.institutions"},
     "reckonings": {"worker.store.reckoning"},
 }
-#: Modules whose statements are made for a table that is a variable.
+#: Modules that write a table which is a variable in their source.
 ANY_TABLE = {
     "worker.store.importing": "users, members and devices, as its KEYS say",
     "worker.store.transactions.forget": "a user is erased from all tables that the metadata has",
     "worker.store.sandbox_time": "accelerated time, for the sandbox alone: every stored moment moves",
 }
-#: What is over, and whom somebody wants forgotten, is deleted from every table at once; these write nothing else.
+#: Retention and `reconnect forget` delete from every table. These modules write nothing else.
 DELETE = {"worker.store.transactions.retention", "worker.store.transactions.forget"}
 WRITES = {"insert", "update", "delete"}
 RAW = re.compile(rf"(?:INSERT\s+INTO|UPDATE|DELETE\s+FROM|MERGE\s+INTO)\s+({'|'.join(TABLES)})\b", re.IGNORECASE)
@@ -102,12 +105,12 @@ def test_every_table_has_its_owner() -> None:
 
 
 def test_only_its_owner_writes_a_table() -> None:
-    """All tables in one test: each process that runs a part of it would parse every module."""
+    """One test for all tables, because each process that ran a part of it would have to parse every module."""
     for table in sorted(TABLES):
         writers = {module for module, tables in written().items() if table in tables} - DELETE
         others = [module for module in writers if not any(is_under(module, owner) for owner in OWNERS[table])]
         assert not others, f"{others} write {table}"
-        # Each owner that names its tables does write; the import has them in a variable.
+        # Every owner does write its table. Owners in ANY_TABLE are left out, because their table is a variable.
         for owner in OWNERS[table] - set(ANY_TABLE):
             assert any(is_under(module, owner) for module in writers), f"{owner} does not write {table}"
 

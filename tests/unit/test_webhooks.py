@@ -1,4 +1,4 @@
-"""What a body of MX's webhooks says."""
+"""The hints that are read from the body of a webhook of MX."""
 
 import json
 

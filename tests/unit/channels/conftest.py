@@ -1,4 +1,4 @@
-"""A clock to set."""
+"""A clock that tests set."""
 
 import pytest
 

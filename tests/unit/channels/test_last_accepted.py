@@ -1,4 +1,4 @@
-"""Whether a refusal is about us or about one device."""
+"""Whether a refusal is attributed to us or to one device: it depends on when the service last accepted a message."""
 
 import pytest
 

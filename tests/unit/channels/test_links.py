@@ -1,4 +1,4 @@
-"""Whatever URI passes the check when MX answers goes through every channel unharmed, so that none fails a message later."""
+"""Every URI that passes the check of MX's answers goes through mails and push messages unchanged, so that no message fails later."""
 
 import json
 from email import message_from_bytes, policy

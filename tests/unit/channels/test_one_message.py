@@ -1,4 +1,4 @@
-"""An answer that slows the whole channel down, and a message that meets it alone."""
+"""An answer that slows the whole channel down, and when it counts for one message only."""
 
 from dataclasses import replace
 from datetime import UTC
@@ -24,7 +24,7 @@ def test_what_slows_the_channel_down_is_the_message_s_where_others_were_accepted
     [
         Sent(),
         ChannelDown(code="http_401"),
-        replace(SLOW_DOWN, refusal=None),  # the channel is paused, and nothing was sent
+        replace(SLOW_DOWN, refusal=None),  # the channel was paused, so nothing was sent
         replace(SLOW_DOWN, refusal=Refusal("connect_failed", Doubt.UNREACHABLE)),
         replace(SLOW_DOWN, whole_channel=False),
     ],

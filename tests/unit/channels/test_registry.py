@@ -1,4 +1,4 @@
-"""Adding a channel is adding a folder: the registry knows it, and the rest of the worker asks the registry."""
+"""A new channel needs a folder and an entry in the registry. The rest of the worker asks the registry."""
 
 import ast
 import sys
@@ -55,7 +55,7 @@ class PigeonSettings(Settings):
 
 @pytest.fixture
 def pigeon(tmp_path, monkeypatch):
-    """A folder with a channel of a further kind, and its line in the registry."""
+    """A folder with a new kind of channel, and its entry in the registry."""
     folder = tmp_path / "pigeon"
     folder.mkdir()
     for name, text in (("__init__", ""), ("channel", CHANNEL), ("kind", KIND)):
@@ -69,7 +69,7 @@ def pigeon(tmp_path, monkeypatch):
 
 @pytest.fixture
 def with_loft(settings_for):
-    """Settings with the channel's own beside the usual ones."""
+    """Makes the usual settings and the new channel's own setting."""
 
     def make(loft):
         usual = settings_for(smtp_url=None)
@@ -123,7 +123,7 @@ def test_email_is_tried_first_and_the_registry_has_a_kind_for_each_word_of_the_d
     assert set(registry.names()) == {EMAIL, *DEVICE_CHANNELS, MESSENGER}
 
 
-#: Who else names a push service, and why.
+#: Other modules that may name a push service, and why.
 NAMES_KINDS = {
     "policy/channel_choice.py": "what the database's columns may hold",
     "policy/columns.py": "what else applications may write there",

@@ -1,4 +1,4 @@
-"""How the work is told in sentences."""
+"""The sentences in which commands report results."""
 
 import pytest
 

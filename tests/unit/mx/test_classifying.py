@@ -1,4 +1,4 @@
-"""Every answer of the table in facts/mx.md (*Errors*), and then anything at all."""
+"""How each answer of MX is classified, and that arbitrary answers never raise."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
@@ -379,7 +379,7 @@ def test_a_failure_that_is_not_retried_hears_no_retry_after():
     assert window(b"", 404, {"Retry-After": "5"}) == Gone()
 
 
-# Anything at all
+# Arbitrary answers
 
 json_values = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.just(URI)),

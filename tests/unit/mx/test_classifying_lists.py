@@ -1,4 +1,4 @@
-"""Pages of users and members: what is read of them, and what a broken one is."""
+"""Pages of users and members: the fields that are read, and how a broken page is classified."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""A process whose Redis is away, on a clock that is passed in."""
+"""A process that cannot reach Redis, on a simulated clock."""
 
 from itertools import pairwise
 
@@ -13,7 +13,7 @@ PASSWORD = "hunter2-pw"
 
 
 class Ledger:
-    """Away, until ``grant`` is set."""
+    """Unreachable until ``grant`` is set."""
 
     def __init__(self) -> None:
         self.grant: Grant | None = None
@@ -45,7 +45,7 @@ class Bench:
         self.source = PermitSource(self.ledger, rate=rate, clock=lambda: self.now)
 
     async def live(self, seconds: float, *, step: float = 0.005, usable: int = 50) -> list[float]:
-        """Run errands when they are due and send whenever one may; the moments at which requests left."""
+        """Refill permits when that is due and send whenever a permit is free; returns the moments of the requests."""
         left, until = [], self.now + seconds
         while self.now < until:
             due = self.source.refill_at(self.now, waiting=True, usable=usable, active=True)
@@ -64,7 +64,7 @@ def granted(first: float, *, n: int = 0, blocked_until: float = 0.0, processes: 
 async def test_a_process_that_never_met_redis_sends_a_cautious_share():
     bench = Bench(rate=80)
     left = await bench.live(HORIZON + 10)
-    assert left[0] >= 100 + HORIZON  # others may still hold moments
+    assert left[0] >= 100 + HORIZON  # other processes may still hold permits until then
     assert len(left) == pytest.approx(10 * 80 * PACE / UNKNOWN_PROCESSES, rel=0.05)
 
 
@@ -111,7 +111,7 @@ async def test_its_own_moments_end_where_the_shared_ones_begin():
 
 async def test_without_a_rate_nothing_is_slower_for_redis_being_away():
     bench = Bench(rate=None)
-    assert not bench.source.take(bench.now)  # not before the first look
+    assert not bench.source.take(bench.now)  # no permit before the first try to reach Redis
     await bench.source.refill(0)
     assert bench.source.alone
     assert bench.source.take(bench.now)

@@ -17,7 +17,7 @@ def clock() -> Clock:
 
 
 def a_round(concurrency: ConcurrencyLimit, n: int) -> None:
-    """``n`` requests side by side that all go well."""
+    """``n`` requests at once that all succeed."""
     concurrency.in_flight = n
     for _ in range(n):
         concurrency.went_well()
@@ -44,7 +44,7 @@ def test_what_was_under_way_at_a_cut_cuts_no_further(clock):
         concurrency.pushed_back(began)
     assert concurrency.limit == 140
     clock.now += 30
-    concurrency.pushed_back(began=100.0)  # timed out thirty seconds later
+    concurrency.pushed_back(began=100.0)  # it began before the cut and timed out 30 s later
     assert concurrency.limit == 140
     concurrency.pushed_back(began=100.2)
     assert concurrency.limit == pytest.approx(98)
@@ -94,7 +94,7 @@ def test_more_are_in_flight_than_places_after_a_cut_and_none_begins(clock):
 
 def test_turnover_follows_what_requests_take(clock):
     concurrency = ConcurrencyLimit(100, clock=clock)
-    assert concurrency.turnover(10) == 1000  # a second each, as long as nothing is known
+    assert concurrency.turnover(10) == 1000  # assumes one second a request until a duration is known
     for _ in range(200):
         clock.now += 0.2
         concurrency.leave(began=clock.now - 0.2)

@@ -20,7 +20,7 @@ def test_a_moment_is_used_once_and_not_before_it_comes():
 
 def test_a_moment_that_is_missed_by_too_much_is_lost():
     schedule = Schedule()
-    schedule.add(10.0, 0.01, 5)  # the last at 10.04
+    schedule.add(10.0, 0.01, 5)  # the last one is at 10.04
     assert schedule.left(10.0) == 5
     assert schedule.left(10.025 + LATE) == 2
     assert schedule.lost == 3
@@ -66,7 +66,7 @@ def test_the_other_clock_is_read_as_well_as_the_quickest_answer_allows():
     assert carried.here(101.0 + ahead) == pytest.approx(101.05)
     carried.learn(100.2001 + ahead, asked=100.2, answered=100.2002)
     assert carried.here(101.0 + ahead) == pytest.approx(101.0001)
-    carried.learn(100.31 + ahead, asked=100.3, answered=100.4)  # 90 ms, and nothing is learnt from it
+    carried.learn(100.31 + ahead, asked=100.3, answered=100.4)  # 90 ms: too slow to be used
     assert carried.here(101.0 + ahead) == pytest.approx(101.0001, abs=0.0004)
 
 

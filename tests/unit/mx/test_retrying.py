@@ -37,7 +37,7 @@ def test_only_what_seconds_can_mend_is_tried_again(answer, tries):
 
 
 class Answers:
-    """Gives these, one a try; then fails the test."""
+    """Gives these answers, one for each try. A further try fails the test."""
 
     def __init__(self, *answers):
         self.answers = list(answers)

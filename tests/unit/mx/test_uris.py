@@ -1,4 +1,4 @@
-# ruff: noqa: RUF001 - look-alikes are what is tested
+# ruff: noqa: RUF001 - the tests need look-alike characters
 
 import string
 from urllib.parse import urlsplit

@@ -1,4 +1,4 @@
-"""Nobody is written to at night or too often, and everybody is written to in the end."""
+"""No user gets a message in quiet hours or above a cap, and every user gets it in the end."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, time, timedelta
@@ -16,15 +16,15 @@ NIGHT = QuietHours(time(21), time(8))
 UTC_ZONE = ZoneInfo("UTC")
 MADRID, ST_JOHNS, LORD_HOWE = ZoneInfo("Europe/Madrid"), ZoneInfo("America/St_Johns"), ZoneInfo("Australia/Lord_Howe")
 
-#: Whole hours, halves and quarters off UTC; an hour and half an hour of summer time; changes at 1, 2 and 3 o'clock and at
-#: midnight; a zone that is at summer time but for Ramadan, and one that once left out a whole day.
+#: Offsets from UTC of whole, half and quarter hours; summer time of an hour and of half an hour; changes at 1, 2 and 3 o'clock and at
+#: midnight. Africa/Casablanca has summer time all year except in Ramadan. Pacific/Apia once skipped a whole day.
 ZONES = (
     "UTC", "Europe/Madrid", "Europe/London", "America/New_York", "America/St_Johns", "America/Santiago", "America/Havana",
     "Africa/Cairo", "Africa/Casablanca", "Asia/Beirut", "Asia/Kathmandu", "Asia/Kolkata", "Australia/Lord_Howe",
     "Australia/Adelaide", "Pacific/Apia", "Pacific/Chatham", "Pacific/Kiritimati", "Etc/GMT+12",
 )  # fmt: skip
 
-#: Around which the clocks of one of these zones change.
+#: Moments near which the clocks of one of these zones change.
 CHANGES = tuple(
     datetime.fromisoformat(text).replace(tzinfo=UTC)
     for text in (
@@ -51,7 +51,7 @@ ages = st.lists(st.integers(0, 14 * 86_400).map(lambda s: timedelta(seconds=s)),
 
 
 def reads_quiet(moment: datetime, zone: ZoneInfo, quiet: QuietHours) -> bool:
-    """The rule once more, in minutes of the day."""
+    """Whether a moment is in quiet hours: the same rule again, in minutes of the day."""
     clock = moment.astimezone(zone).time()
     minutes = clock.hour * 60 + clock.minute
     start, end = (t.hour * 60 + t.minute for t in (quiet.start, quiet.end))
@@ -59,7 +59,7 @@ def reads_quiet(moment: datetime, zone: ZoneInfo, quiet: QuietHours) -> bool:
 
 
 def is_capped(moment: datetime, caps: Sequence[Cap], sent: Sequence[datetime]) -> bool:
-    """Whether one more message at this moment would be one too many."""
+    """Whether one more message at this moment would exceed a cap."""
     return any(sum(moment - at < cap.within for at in sent) >= cap.count for cap in caps)
 
 
@@ -78,7 +78,7 @@ def test_the_moment_is_allowed_and_not_past(
 
 @settings(deadline=None, max_examples=150)
 @given(now=moments, zone=zones, quiet=quiet_hours, caps=many_caps, ages=ages, share=st.floats(0, 1))
-# The end of the quiet hours is a moment that the clocks leave out, or a gap of a minute that they pass twice.
+# The quiet hours end at a local time that the clocks skip, or they leave a gap of one minute that comes twice or is skipped.
 @example(now=CHANGES[0] - MINUTE, zone=MADRID, quiet=QuietHours(time(21), time(2, 30)), caps=[], ages=[], share=0.5)
 @example(
     now=CHANGES[1] + 10 * MINUTE, zone=MADRID, quiet=QuietHours(time(2, 31), time(2, 30)), caps=[], ages=[], share=0.5
@@ -99,7 +99,7 @@ def test_no_earlier_moment_is_allowed(
     for earlier in {now, now + (moment - now) * share, moment - timedelta(microseconds=1)}:
         if now <= earlier < moment:
             assert reads_quiet(earlier, zone, quiet) or is_capped(earlier, caps, sent)
-            # Whoever asks again on the way gets the same answer: nobody is deferred for ever.
+            # Asking again in between gives the same moment, so no message is deferred for ever.
             assert earliest(earlier, zones=(zone,), quiet=quiet, caps=caps, sent=sent) == moment
     assert earliest(moment, zones=(zone,), quiet=quiet, caps=caps, sent=sent) == moment
 
@@ -122,7 +122,7 @@ def test_nobody_is_starved(
 ) -> None:
     longest = max((cap.within for cap in caps), default=timedelta(0))
     moment = earliest(now, zones=(zone,), quiet=quiet, caps=caps, sent=[now - age for age in ages])
-    # A day for the quiet hours, and one more where the clocks leave out the only gap.
+    # A day for the quiet hours, and one more if the clocks skip the only gap.
     assert moment <= now + longest + 2 * DAY
 
 
@@ -148,28 +148,28 @@ def test_writing_whenever_it_is_allowed_never_exceeds_a_cap(now: datetime, zone:
         ("UTC", "21:00-08:00", "2026-11-24T08:00:00", "2026-11-24T08:00"),
         ("UTC", "21:00-08:00", "2026-11-24T20:59:59", "2026-11-24T20:59:59"),
         ("UTC", "21:00-08:00", "2026-12-31T23:00:00", "2027-01-01T08:00"),
-        # Quiet hours that do not wrap, and such as end or begin at midnight.
+        # Quiet hours that do not wrap, and some that end or begin at midnight.
         ("UTC", "09:00-17:00", "2026-11-24T12:00:00", "2026-11-24T17:00"),
         ("UTC", "09:00-17:00", "2026-11-24T08:59:59", "2026-11-24T08:59:59"),
         ("UTC", "18:00-00:00", "2026-11-24T18:00:00", "2026-11-25T00:00"),
         ("UTC", "00:00-07:00", "2026-11-24T00:00:00", "2026-11-24T07:00"),
-        # Spring: the night is an hour shorter; in Newfoundland and on Lord Howe Island with their odd offsets.
+        # Spring: the night is an hour shorter (half an hour on Lord Howe Island).
         ("Europe/Madrid", "21:00-08:00", "2026-03-28T22:00:00", "2026-03-29T06:00"),
         ("America/St_Johns", "21:00-08:00", "2026-03-08T02:00:00", "2026-03-08T10:30"),
         ("Australia/Lord_Howe", "21:00-08:00", "2026-10-03T12:00:00", "2026-10-03T21:00"),
-        # Autumn: it is longer.
+        # Autumn: the night is longer.
         ("Europe/Madrid", "21:00-08:00", "2026-10-24T22:00:00", "2026-10-25T07:00"),
         ("America/St_Johns", "21:00-08:00", "2026-11-01T01:00:00", "2026-11-01T11:30"),
         ("Australia/Lord_Howe", "21:00-08:00", "2026-04-04T12:00:00", "2026-04-04T21:30"),
-        # 02:30 does not exist: the first moment after the gap it fell into. 02:30 comes twice: the first of them.
+        # If 02:30 does not exist, quiet hours end right after the gap. If it comes twice, they end at the first 02:30.
         ("Europe/Madrid", "21:00-02:30", "2026-03-28T23:00:00", "2026-03-29T01:00"),
         ("Europe/Madrid", "21:00-02:30", "2026-10-24T23:00:00", "2026-10-25T00:30"),
-        # It comes again, and with it the quiet hours until the second 02:30.
+        # In the repeated hour they begin again, and end at the second 02:30.
         ("Europe/Madrid", "21:00-02:30", "2026-10-25T01:00:00", "2026-10-25T01:30"),
-        # A zone a quarter of an hour off, and one that is a day ahead.
+        # A zone with an offset of 5:45 hours, and one that is 13 hours ahead.
         ("Asia/Kathmandu", "21:00-08:00", "2026-11-23T20:00:00", "2026-11-24T02:15"),
         ("Pacific/Apia", "21:00-08:00", "2026-11-23T08:00:00", "2026-11-23T19:00"),
-        # The day that Samoa left out: quiet from 21:00 on the 29th, and the next morning is that of the 31st.
+        # Samoa skipped 30 December 2011: quiet from 21:00 on the 29th to the morning of the 31st.
         ("Pacific/Apia", "21:00-08:00", "2011-12-30T09:00:00", "2011-12-30T18:00"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Each person is told where they want to be told, and not at all if they want no messages."""
+"""Each user gets messages on the preferred channel, and none after opting out."""
 
 from typing import Any
 
@@ -16,13 +16,13 @@ PHONE, TABLET, IPHONE, BROWSER = ("fcm", "phone"), ("fcm", "tablet"), ("apns", "
 @pytest.mark.parametrize(
     ("preferred", "email", "devices", "expected"),
     [
-        # No preference means email, and push where there is no address.
+        # No preference means email, or push if there is no email address.
         (None, MAIL, (), ("email", MAIL)),
         (None, MAIL, (PHONE,), ("email", MAIL)),
         (None, None, (PHONE,), PHONE),
         ("email", MAIL, (PHONE,), ("email", MAIL)),
         ("email", None, (IPHONE, PHONE), PHONE),
-        # Push is whichever device there is; email where there is none.
+        # "push" means any device; email if there is none.
         ("push", MAIL, (PHONE,), PHONE),
         ("push", MAIL, (BROWSER,), BROWSER),
         ("push", MAIL, (BROWSER, IPHONE), IPHONE),
@@ -31,9 +31,9 @@ PHONE, TABLET, IPHONE, BROWSER = ("fcm", "phone"), ("fcm", "tablet"), ("apns", "
         ("webpush", MAIL, (PHONE, BROWSER), BROWSER),
         ("apns", MAIL, (PHONE,), PHONE),
         ("apns", MAIL, (), ("email", MAIL)),
-        # Of several devices of a kind, the first.
+        # Of several devices of one kind, the first is used.
         ("push", None, (TABLET, PHONE), TABLET),
-        # Applications write the column themselves: a word we do not know is no reason to stay silent.
+        # Applications write the column themselves. An unknown word counts as no preference.
         ("pigeon", MAIL, (), ("email", MAIL)),
         ("pigeon", None, (PHONE,), PHONE),
     ],
@@ -53,7 +53,7 @@ def test_the_preferred_channel_is_chosen_and_else_the_next_best(
         ({"email": MAIL, "devices": (PHONE,), "preferred": "push"}, ALL, ("fcm",), ("email", MAIL)),
         ({"email": MAIL, "devices": (PHONE, BROWSER), "preferred": "push"}, ALL, ("fcm",), BROWSER),
         ({"email": MAIL, "refused_email": MAIL, "devices": (PHONE,)}, ALL, (), PHONE),
-        # A refusal is about the address of then; a new one is tried.
+        # A refusal is stored with the refused address. A new address is tried.
         ({"email": "new@mail.example", "refused_email": MAIL}, ALL, (), ("email", "new@mail.example")),
     ],
 )

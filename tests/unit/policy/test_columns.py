@@ -1,4 +1,4 @@
-"""What applications write into a column, and what it means."""
+"""How the words that applications write into columns are read."""
 
 import pytest
 from hypothesis import given

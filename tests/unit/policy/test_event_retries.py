@@ -1,4 +1,4 @@
-"""When an event is posted again, and when it is given up."""
+"""When an event is posted again, and when no further attempt is made."""
 
 from datetime import UTC, datetime, timedelta
 from random import Random

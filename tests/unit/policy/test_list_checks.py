@@ -1,4 +1,4 @@
-"""A list of MX is believed as far as it goes on as it began."""
+"""Which pages of a list of MX are accepted, and which contradict the pages before."""
 
 import pytest
 from hypothesis import given
@@ -25,7 +25,10 @@ def test_a_tenth_may_be_missing_and_one_of_a_few(before: int, now: int, *, is_to
 
 
 def read(rows: int, *, asks: int, serves: int, lowers_after: int = 0) -> tuple[list[int], Position]:
-    """Read a list of so many rows as a client does; MX serves ``serves`` a page from some answer on. The rows, as often as they came."""
+    """Read a list of ``rows`` rows as a client does. After ``lowers_after`` answers MX serves ``serves`` rows a page.
+
+    Returns the rows, with repetitions.
+    """
     position, seen, answers = Position(per_page=asks), [], 0
     while not position.ended:
         size = asks if answers < lowers_after else serves

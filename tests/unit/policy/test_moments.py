@@ -1,4 +1,4 @@
-"""The one grammar of moments."""
+"""The texts that are read as moments."""
 
 from datetime import UTC, datetime, timedelta, timezone
 

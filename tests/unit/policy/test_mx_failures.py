@@ -1,4 +1,4 @@
-"""The table in the docstring of ``worker/policy/mx_failures.py`` says what the code does with each kind of failure, in every stage."""
+"""The table in the docstring of ``worker/policy/mx_failures.py`` agrees with what each stage does with each kind of failure."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -64,7 +64,7 @@ def test_each_row_says_what_every_stage_does(row: list[str]) -> None:
     assert fetch == becomes
     assert deliver == ("message waits" if becomes == "unchanged" else f"{becomes}, left out")
     assert verify in {checked(kind), "does not occur"}
-    # A click never counts an attempt, so it ends a reconnection where fetch ends it at once, and nowhere else.
+    # A click never counts an attempt. So it ends a reconnection only for failures after which fetch ends it at once.
     assert click == (becomes if becomes.startswith("`") else "try again")
     read = {**dict.fromkeys(UNCOUNTED, "waits"), **dict.fromkeys(ASKED_AGAIN, "read again"), FailureKind.GONE: "`gone`"}
     assert hint in {read.get(kind, "hint `failed`"), "does not occur"}

@@ -1,4 +1,4 @@
-"""A notice comes in time, not twice for one day, and ends with what it speaks of."""
+"""A notice comes before the expiry and once for each notice day, and ends when the date moves or the member breaks."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -35,7 +35,7 @@ def test_a_notice_that_was_held_up_speaks_for_the_next_day_if_that_is_near() -> 
     expires_at = NOW + 2 * DAY + 6 * HOUR
     assert next_notice(expires_at, (7, 2), told_at=NOW) is None
     assert next_notice(expires_at, (7, 2), told_at=NOW - 7 * HOUR) == NOW + 6 * HOUR
-    # Notices of neighbouring days both come, though a night deferred the first.
+    # With notice days 2 and 1 both notices come, even if quiet hours deferred the first.
     assert next_notice(expires_at, (2, 1), told_at=NOW + 17 * HOUR) == expires_at - DAY
 
 

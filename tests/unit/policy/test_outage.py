@@ -1,4 +1,4 @@
-"""What is usual for an institution."""
+"""The normal number of breaks in an hour at an institution."""
 
 from datetime import timedelta
 
@@ -12,9 +12,9 @@ from worker.policy.outage import normal
     [
         ({}, 0.0),
         (dict.fromkeys(range(240), 4), 4.0),
-        ({22 + 24 * night: 60 for night in range(10)}, 60.0),  # a file every night
+        ({22 + 24 * night: 60 for night in range(10)}, 60.0),  # a nightly file with 60 breaks
         ({0: 500, 1: 500, 2: 500, 100: 3}, 1503 / 240),  # an outage that began three hours ago
-        ({100: 500, 101: 500}, 1000 / 240),  # and one that is over
+        ({100: 500, 101: 500}, 1000 / 240),  # an outage that is over
         ({22: 60, 46: 60, 100: 500}, 60.0),
     ],
 )

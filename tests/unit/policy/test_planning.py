@@ -1,7 +1,7 @@
-"""A person over sixty days: banks that break and mend, tokens that run out, nights, caps, failures, clocks that disagree.
+"""Simulates one user for sixty days: members break and recover, tokens expire, calls fail, clocks of processes differ.
 
-The stages' own pure decisions are put together here as the stages put them together, with neither database nor network, and what
-the person gets is classified: nothing at night, nothing above a cap, nothing that is not so any more, and everything in the end.
+The simulation calls the same pure decisions as the stages, in the same order, without database or network. Then the user's messages are
+checked: none in quiet hours, none above a cap, none about a member that was no longer broken, and each due message in the end.
 """
 
 from collections.abc import Sequence
@@ -31,9 +31,9 @@ from worker.store.transactions.fetch_results import OTHER_MESSAGE_WAIT
 
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 SPAN, TICK = 60 * DAY, 30 * MINUTE
-#: Messages and fetches fail so often in a row at most.
+#: The most failures in a row, of messages and fetches.
 MOST_FAILURES = 3
-#: How far the clocks of two processes lie apart.
+#: Every process's clock is wrong by at most this many seconds.
 SKEW = 90
 
 _R = ReconnectionState
@@ -41,7 +41,7 @@ _R = ReconnectionState
 
 @dataclass
 class Bank:
-    """A member: from when until when it is revoked, and when its token runs out unless it is renewed."""
+    """A member: the periods in which it is revoked, when its token expires, and when the token is renewed."""
 
     revoked: list[tuple[datetime, datetime]]
     expires_at: datetime | None
@@ -57,7 +57,7 @@ class Bank:
 
 @dataclass
 class OpenReconnection:
-    """A row of ``reconnections``, as far as planning goes."""
+    """A row of ``reconnections``, with the columns that planning uses."""
 
     bank: int
     reason: Reason
@@ -70,9 +70,9 @@ class OpenReconnection:
     first_notified_at: datetime | None = None
     closed_at: datetime | None = None
     told: list[tuple[datetime, int]] = field(default_factory=list)
-    #: A message was refused for good, which counts as a round.
+    #: A message was refused permanently. That uses up a reminder.
     refused: bool = False
-    #: Its first message may not have arrived.
+    #: 1 if its first message ended `unknown`: it may not have arrived, so it uses up no reminder.
     followed_up: int = 0
 
     @property
@@ -85,14 +85,14 @@ class OpenReconnection:
 
 @dataclass
 class Pending:
-    """The message under way."""
+    """The message that waits to be sent."""
 
     about: list[OpenReconnection]
     at: datetime
 
 
 class Life:
-    """Sixty days."""
+    """Sixty days of one user."""
 
     def __init__(self, config: Settings, zone: ZoneInfo, began: datetime, banks: Sequence[Bank], rng: Random) -> None:
         self.config, self.zone, self.banks, self.rng = config, zone, banks, rng
@@ -100,11 +100,11 @@ class Life:
         self.reconnections: list[OpenReconnection] = []
         self.pending: Pending | None = None
         self.failures = 0
-        #: When the person was written to, and about what.
+        #: The messages that were sent: when, and about which reconnections.
         self.sent: list[tuple[datetime, list[OpenReconnection]]] = []
 
     def clock(self, moment: datetime) -> datetime:
-        """What some process takes it for."""
+        """The time that some process reads at this moment."""
         return moment + timedelta(seconds=self.rng.uniform(-SKEW, SKEW))
 
     def fails(self) -> bool:
@@ -212,7 +212,7 @@ class Life:
         if message is None or message.at > now:
             return
         if self.fails():
-            message.at = now + self.rng.uniform(0, 6) * HOUR  # the mail server, or the channel's breaker
+            message.at = now + self.rng.uniform(0, 6) * HOUR  # the mail server fails, or the channel's breaker is open
             return
         if (moment := self.allowed(now)) > now:
             message.at = moment
@@ -278,7 +278,7 @@ configs = st.fixed_dictionaries(
 )
 
 
-# Not shrunk: a life is long, and its example is read as it is.
+# Hypothesis does not shrink a failing example: each run of sixty days takes long.
 @settings(deadline=None, max_examples=60, phases=[Phase.explicit, Phase.generate], report_multiple_bugs=False)
 @given(
     config=configs, zone=zones, change=st.sampled_from(CHANGES), offset=st.integers(0, 50), people=banks,
@@ -322,7 +322,7 @@ def _nothing_that_is_not_so(life: Life) -> None:
             if reconnection.reason is Reason.EXPIRES_SOON:
                 assert at < reconnection.broken_since
             else:
-                # At a sweep before it was broken still: nobody hears of what mended before that.
+                # The member was broken now or at the last sweep: no message is about one that recovered earlier.
                 checks = (at, at - TICK / 2, at - TICK - timedelta(seconds=2 * SKEW))
                 assert any(
                     classify(life.facts(reconnection, check), statuses=("DENIED",), now=check).broken
@@ -342,7 +342,7 @@ def _each_round_once(life: Life) -> None:
 
 
 def _everything_in_the_end(life: Life) -> None:
-    """Within two waits for the caps and the nights: one may be for a message that was under way and said nothing of it."""
+    """Each is told within two waits for caps and quiet hours: one wait may be for an earlier message that does not mention it."""
     longest = max((cap.within for cap in life.config.message_caps), default=timedelta(0))
     bound = life.config.notify_after + 2 * (longest + 2 * DAY) + 2 * MOST_FAILURES * DAY
     ended = life.began + SPAN
@@ -350,7 +350,7 @@ def _everything_in_the_end(life: Life) -> None:
     for reconnection in life.reconnections:
         until = min(reconnection.closed_at or ended, ended)
         if reconnection.refused or (reconnection.reason is Reason.EXPIRES_SOON and not alone):
-            continue  # what is broken goes first, as long as there is any
+            continue  # notices wait while any member is broken
         if (
             until - max(reconnection.opened_at, reconnection.broken_since if not alone else reconnection.opened_at)
             > bound

@@ -1,4 +1,4 @@
-"""A customer is back when MX says so, and is looked for with growing patience."""
+"""When a member counts as back, and at which growing intervals it is checked."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,7 +19,7 @@ SINCE, BEFORE = BROKEN + timedelta(seconds=1), BROKEN - timedelta(days=1)
     ("status", "aggregating", "aggregated_at", "back"),
     [
         ("CONNECTED", False, SINCE, True),
-        # MX need not say whether it aggregates.
+        # MX may leave out `is_being_aggregated`.
         ("CONNECTED", None, SINCE, True),
         ("CONNECTED", True, SINCE, False),
         ("CONNECTED", False, BEFORE, False),
@@ -51,7 +51,7 @@ def test_back_means_connected_at_rest_and_aggregated_since_the_break(
     [
         (Reason.STATUS, True),
         (Reason.ERROR, True),
-        # The status was CONNECTED all along: it proves nothing of a token that was revoked or ran out.
+        # The status was CONNECTED all along, so it proves nothing about a token that was revoked or has expired.
         (Reason.REVOKED, False),
         (Reason.EXPIRED, False),
     ],

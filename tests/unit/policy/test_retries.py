@@ -1,4 +1,4 @@
-"""What failed is tried again later and later, never in step with the others."""
+"""The waits between attempts grow, and are random so that failures do not repeat together."""
 
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -15,7 +15,7 @@ SECOND = timedelta(seconds=1)
 
 
 class Loaded(Random):
-    """Dice that always show the same."""
+    """An rng that always returns the same number."""
 
     def __init__(self, shows: float) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ def test_what_failed_together_comes_back_spread_over_the_whole_wait(after: float
     tenths = [0] * 10
     for wait in waits:
         tenths[min(int(wait / longest * 10), 9)] += 1
-    assert all(300 < count < 500 for count in tenths)  # 400 each, were the random numbers perfect
+    assert all(300 < count < 500 for count in tenths)  # the mean is 400
     assert abs(mean(wait / longest for wait in waits) - 0.5) < 0.02
     assert len(set(waits)) > 3_900
 

@@ -1,4 +1,4 @@
-"""Who is picked, why, and since when. That SQL says the same is tested with the store."""
+"""Which members are picked, why, and since when. The store's tests compare the SQL with this rule."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,7 +19,7 @@ STATUSES = ("DENIED", "IMPAIRED", "IMPORTED", "PREVENTED")
     ("facts", "reason", "since"),
     [
         ({"token_revoked_at": EARLIER}, Reason.REVOKED, EARLIER),
-        # Revoked is revoked, even if a clock ahead of ours wrote it down.
+        # A revocation counts even if its time is in the future: the clock that wrote it may be ahead of ours.
         ({"token_revoked_at": LATER}, Reason.REVOKED, LATER),
         ({"token_expires_at": EARLIER}, Reason.EXPIRED, EARLIER),
         ({"token_expires_at": NOW}, Reason.EXPIRED, NOW),
@@ -29,7 +29,7 @@ STATUSES = ("DENIED", "IMPAIRED", "IMPORTED", "PREVENTED")
         ({"connection_status": "IMPAIRED"}, Reason.STATUS, None),
         ({"connection_status": "IMPORTED"}, Reason.STATUS, None),
         ({"connection_status": "PREVENTED"}, Reason.STATUS, None),
-        # A token that broke is broken whatever the status says.
+        # A revoked or expired token counts whatever the status is.
         ({"connection_status": "CONNECTED", "token_revoked_at": EARLIER}, Reason.REVOKED, EARLIER),
         ({"connection_status": "CONNECTED", "token_expires_at": NOW}, Reason.EXPIRED, NOW),
     ],
@@ -88,7 +88,7 @@ def test_of_several_reasons_the_first_counts() -> None:
     while verdict_reason := classify(MemberFacts(**facts), statuses=STATUSES, now=NOW).reason:
         order.append(verdict_reason)
         del facts[next(iter(facts))]
-    # The last reason is that of members that are not broken.
+    # The last reason is for members that are not broken yet.
     assert [*order, Reason.EXPIRES_SOON] == list(Reason)
     assert order == [Reason.REVOKED, Reason.EXPIRED, Reason.ERROR, Reason.STATUS]
 

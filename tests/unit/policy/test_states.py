@@ -1,4 +1,4 @@
-"""Every state has its sentence, and what ended stays ended unless somebody requeues it."""
+"""Every state has a sentence in the source, and an ended row stays ended unless it is requeued."""
 
 import ast
 import re
@@ -32,7 +32,7 @@ ALL_MOVES = [*RECONNECTION_MOVES, *NOTIFICATION_MOVES, *UNDONE_REFUSALS]
 
 
 def sentences() -> dict[str, str]:
-    """What stands directly above each state in the source, by ``Class.NAME``."""
+    """The line directly above each state in the source, by ``Class.NAME``."""
     source = Path(states.__file__).read_text(encoding="utf-8")
     lines, found = source.splitlines(), {}
     for cls in ast.parse(source).body:

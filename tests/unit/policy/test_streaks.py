@@ -1,4 +1,4 @@
-"""Refusals of one message are told from refusals of us by how many are alike, and by what is accepted meanwhile."""
+"""Whether refusals are about one message or about us: the number of equal refusals decides, and whether others were accepted meanwhile."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -11,7 +11,7 @@ BLOCKED, OTHER = "554 5.7.1 at RCPT", "550 at RCPT"
 
 
 def answers(*runs: tuple[int, str | None, float], concurrency: int = 3) -> list[Answer]:
-    """So many answers of a kind, each run so many minutes ago."""
+    """The answers of these runs: each run is (how many, refusal or ``None``, minutes ago)."""
     return [
         Answer(
             at=NOW - timedelta(minutes=ago, seconds=count - i),
@@ -31,11 +31,11 @@ def accepted(place: str) -> Answer:
 @pytest.mark.parametrize(
     ("doubt", "found", "count"),
     [
-        # Nobody answers: one is enough, unless somebody did within the minute.
+        # "unreachable": one refusal is enough, unless another message was accepted within the last minute.
         ("unreachable", answers((1, BLOCKED, 0)), 1),
         ("unreachable", answers((1, BLOCKED, 0), (5, None, 0.5)), 0),
         ("unreachable", answers((1, BLOCKED, 0), (5, None, 2)), 1),
-        # It may be us: few where nothing is accepted for a while, more where something was.
+        # "us": 3 if nothing was accepted within ten minutes, 8 in a row, or 20 of the last 25.
         ("us", answers((2, BLOCKED, 0)), 0),
         ("us", answers((3, BLOCKED, 0)), 3),
         ("us", answers((2, BLOCKED, 0), (2, OTHER, 0)), 0),
@@ -44,11 +44,11 @@ def accepted(place: str) -> Answer:
         ("us", answers((8, BLOCKED, 0), (9, None, 1)), 8),
         ("us", answers((1, None, 0), (19, BLOCKED, 1)), 0),
         ("us", answers((1, None, 0), (20, BLOCKED, 1)), 20),
-        # One strict domain is not everybody, as long as others accept.
+        # Refusals of a single domain do not count while other domains accept.
         ("us", [*answers((24, BLOCKED, 0), concurrency=1), accepted("other.example")], 0),
         ("us", [*answers((24, BLOCKED, 0), concurrency=1), accepted("host0.example")], 24),
         ("us", answers((24, BLOCKED, 0), concurrency=1), 24),
-        # It speaks of the recipient: nearly all, and nothing accepted.
+        # "message" (it is about the recipient): 20 of the last 25, and nothing accepted.
         ("message", answers((19, BLOCKED, 0)), 0),
         ("message", answers((20, BLOCKED, 0)), 20),
         ("message", answers((24, BLOCKED, 0), (1, None, 1)), 0),

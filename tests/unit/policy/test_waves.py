@@ -1,4 +1,4 @@
-"""A wave of members that expire on one day is told evenly over the days before, each at a moment of its own."""
+"""The notices of a wave, members that expire on one day, are spread evenly over the days before it. Each member has its own moment."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Where a user may live: every way of writing a zone that is plain, and nobody written to at night because one was not."""
+"""The time zone of a user: every clear way to write one is read, and an unclear one never leads to a message at night."""
 
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, available_timezones

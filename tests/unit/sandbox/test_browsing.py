@@ -1,4 +1,4 @@
-"""What the sandbox's customers and scanners see in a page."""
+"""What the simulated customers and link scanners of the sandbox read from a page."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the demonstration calls right and wrong, and when it looks."""
+"""Which results `reconnect demo` counts as wrong, and at which moments it checks them."""
 
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -106,7 +106,7 @@ def test_nobody_may_get_a_message_in_quiet_hours(bare_run, received, right):
 
 @pytest.fixture
 def bare_run():
-    """A run in which one user of a kind received this, without a runtime."""
+    """Makes a run in which one user of this kind received these messages, without a runtime."""
 
     def make(kind, received):
         run = FortyDays.__new__(FortyDays)

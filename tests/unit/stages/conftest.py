@@ -1,4 +1,4 @@
-"""How a run's loop is timed in a test, and what must be left of it."""
+"""Sets the tick of a runner's loop, and checks that a run leaves nothing behind."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ async def nothing_is_left_behind() -> AsyncIterator[None]:
 
 @pytest.fixture
 def endless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loop's tick takes a minute: what still happens at once happens because something woke it."""
+    """The loop's tick takes a minute: everything that happens sooner happens because something woke the loop."""
     monkeypatch.setattr(runner, "SETTLE_EVERY", 60.0)
 
 

@@ -1,4 +1,4 @@
-"""A stage in memory, so that a run can be tried without a database."""
+"""A stage in memory, so that a runner can be tested without a database."""
 
 import asyncio
 from collections import Counter
@@ -11,18 +11,18 @@ Done = tuple[int, str]
 
 
 class Desk:
-    """A stage in memory: hands out numbers, and keeps a record of what became of each."""
+    """A stage in memory: its jobs are numbers, and it records what happens to each."""
 
     def __init__(self, due: int, *, ticks: Callable[[int], int] = lambda _: 1) -> None:
         self.due = due
         self.ticks = ticks
-        #: Jobs that go on until their event is set.
+        #: Jobs that do not end before their event is set.
         self.held: dict[int, asyncio.Event] = {}
-        #: Jobs that raise, and what.
+        #: Jobs that raise, with the exception.
         self.raises: dict[int, BaseException] = {}
         #: Raised by the n-th call (from 0) of ``claim``, ``settle``, ``release`` or ``renew``.
         self.fails: dict[tuple[str, int], Exception] = {}
-        #: Makes these calls wait.
+        #: Calls that wait until their event is set.
         self.slow: dict[str, asyncio.Event] = {}
         self.calls: Counter[str] = Counter()
         self.claimed: list[int] = []
@@ -111,5 +111,5 @@ def make_runner(desk: Desk, **changes: Any) -> Runner[int, Done]:
 
 async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - a test waits for whatever it likes, not for one event
+        while not condition():  # noqa: ASYNC110 - any condition may be waited for, not only an event
             await asyncio.sleep(0.001)

@@ -1,4 +1,4 @@
-"""Whose fault a failure is: the member's, or MX's."""
+"""Whether a failure is attributed to the member or to MX."""
 
 from typing import Any
 
@@ -91,7 +91,7 @@ def test_no_more_is_given_out_than_a_streak_can_hold() -> None:
     for number in range(1, 61):
         attribution.failed(UPSTREAM, number)
         if number <= 40:
-            attribution.served()  # one call in two fails: that is not a streak
+            attribution.served()  # half of the calls fail, which is no failure streak
     blamed = attribution.take_blamed()
     assert blamed == list(range(blamed[-1] - OUT_OF + 1, blamed[-1] + 1))
 

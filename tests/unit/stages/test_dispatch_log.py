@@ -1,4 +1,4 @@
-"""Everybody who waits for the record that dispatch begins gets an answer, whatever happens to the record."""
+"""Every sender that waits until its dispatch is committed gets an answer, whatever happens to the commit."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from worker.stages.dispatch_log import DispatchLog, LeaseLost, NotRecorded
 
 
 class Torn(BaseException):
-    """No ``Exception``."""
+    """An exception that is no ``Exception``."""
 
 
 class ClaimedNotification:
@@ -20,7 +20,7 @@ class ClaimedNotification:
 
 
 class Store:
-    """Writes when it is let, and raises what it is given."""
+    """Writes once ``let`` is set, and raises what it is given."""
 
     def __init__(self, raises: BaseException | None = None) -> None:
         self.raises = raises
@@ -37,7 +37,7 @@ class Store:
 
 
 async def _waiting(log: Any, *numbers: int) -> list[asyncio.Task[None]]:
-    """Senders who wait: the first by itself in the group that is being written, the others behind it."""
+    """Start senders that wait. On a new log, the first one is in the group that is being written, and the others in the next group."""
     senders = [asyncio.create_task(log.begin(ClaimedNotification(number))) for number in numbers]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -62,7 +62,7 @@ async def test_those_who_stand_there_together_are_recorded_together() -> None:
 async def test_those_who_come_one_after_the_other_are_recorded_together_once_they_are_enough(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("worker.stages.dispatch_log.GATHER", 3600.0)  # so nobody waits for a clock
+    monkeypatch.setattr("worker.stages.dispatch_log.GATHER", 3600.0)  # a full group must not wait for it
     store = Store()
     store.let.set()
     log = DispatchLog(store, enough=3)  # type: ignore[arg-type]
@@ -78,7 +78,7 @@ async def test_for_senders_who_were_all_cut_short_nothing_is_written_any_more() 
     first.cancel()
     await asyncio.sleep(0)
     async with asyncio.timeout(60):
-        await log.stop_for_nobody()  # the second waits: they go on
+        await log.stop_for_nobody()  # the second still waits, so the group is written
         assert len(asyncio.all_tasks()) == 3
         second.cancel()
         await asyncio.sleep(0)
@@ -107,7 +107,7 @@ async def test_one_that_is_alone_is_recorded_by_itself() -> None:
     ],
 )
 async def test_whatever_is_raised_releases_everybody_who_waits(error: BaseException, expected: type) -> None:
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # the writer's own end is of no interest
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # ignore that the writer's task failed
     store = Store(raises=error)
     log = DispatchLog(store, enough=1)  # type: ignore[arg-type]
     first, *behind = [*await _waiting(log, 0), *await _waiting(log, 2, 4)]
@@ -115,7 +115,7 @@ async def test_whatever_is_raised_releases_everybody_who_waits(error: BaseExcept
     (end,) = await _ends([first])
     assert type(end) is expected
     await _ends(behind)
-    assert await _ends(await _waiting(log, 6)) == [None]  # and the next one is recorded as ever
+    assert await _ends(await _waiting(log, 6)) == [None]  # the next sender is recorded as usual
 
 
 async def test_a_writer_that_is_cancelled_releases_everybody_who_waits() -> None:

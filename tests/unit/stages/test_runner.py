@@ -1,4 +1,4 @@
-"""The run at work: many at once, and none deferred by another."""
+"""The runner at work: many jobs at once, and no job delays another."""
 
 import asyncio
 import random
@@ -50,7 +50,7 @@ async def test_batches_are_claimed_side_by_side_once_one_was_full_and_no_further
     await until(lambda: desk.calls["claim"] == 1)
     for _ in range(100):
         await asyncio.sleep(0)
-    assert desk.calls["claim"] == 1  # there may be little to do
+    assert desk.calls["claim"] == 1  # only one claim at first, as there may be little to do
     answer.set()
     await until(lambda: len(desk.working) == 40)
     answer.clear()
@@ -208,7 +208,7 @@ async def test_after_its_time_it_claims_no_more_but_finishes_what_it_has() -> No
         over.append(len(desk.claimed))
         desk.let_go()
 
-    # Long after its time: a claim that began before the end has been answered.
+    # Long after its time, so that a claim that began before the end has been answered.
     loop.call_later(0.5, time_is_over)
     runner = make_runner(desk, seconds=0.1, slots=2)
     await runner.run()

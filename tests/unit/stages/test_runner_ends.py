@@ -22,7 +22,7 @@ async def test_a_stop_hands_back_at_once_what_was_not_begun_and_finishes_the_res
     run = asyncio.create_task(runner.run())
     await until(lambda: desk.working == {0, 1})
     runner.stopping.set()
-    desk.let_go(0)  # its slot falls free before the run has seen the sign
+    desk.let_go(0)  # its slot becomes free before the runner notices the stop
     await until(lambda: desk.released)
     assert desk.handed_back == set(range(2, 10))
     assert not run.done()
@@ -264,7 +264,7 @@ async def test_a_cancellation_is_never_lost_whatever_happens_beside_it(ticks: in
     desk.hold(0, 1)
     run = asyncio.create_task(make_runner(desk, batch=1).run())
     await until(lambda: desk.working == {0, 1} and desk.calls["claim"] == 3)
-    desk.let_go(0)  # a full batch: it wakes the run
+    desk.let_go(0)  # one result is a full batch, which wakes the runner
     for _ in range(ticks):
         await asyncio.sleep(0)
     run.cancel()

@@ -1,4 +1,4 @@
-"""Which failures end a sync's run: those that are MX's own, as in fetch."""
+"""Which failures end a run of a sync: MX's own, by the same rule as in fetch."""
 
 import pytest
 

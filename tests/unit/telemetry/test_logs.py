@@ -1,4 +1,4 @@
-"""What libraries, servers and data say reaches the log as text: the cause once, no secret, no control sequence."""
+"""Text of libraries, servers and data in the log: the cause appears once, without secrets or control sequences."""
 
 import io
 import json
@@ -21,7 +21,7 @@ from worker.telemetry.scrubbing import cause_of, scrub
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """What was logged since it was last asked."""
+    """Returns the lines that were logged since the last call."""
     stream = io.StringIO()
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
@@ -77,7 +77,7 @@ def test_a_broker_that_is_away_is_no_riddle_and_other_errors_are_not_a_brokers()
 
 
 def _log(logger: str, message: str, error: Exception, *arguments: Any) -> None:
-    """As libraries do it."""
+    """Log an exception as libraries do."""
     try:
         raise error
     except type(error):

@@ -1,4 +1,4 @@
-"""Whose request it is, and for which host."""
+"""The client's address behind proxies, and whether a request is for our host."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A tenant's pages: found, tried out at the start, and refused in one line."""
+"""The templates of an installation's own pages: found, rendered once at the start, and refused in one line."""
 
 import re
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_a_wrong_page_of_a_tenant_is_one_line_at_the_start(tmp_path: Path, name:
     with pytest.raises(SettingsError, match=f"TEMPLATES_DIR: .*{says}") as error:
         Texts(tmp_path)
     assert "\n" not in str(error.value)
-    mails.Texts(tmp_path)  # the pages are the web process's business, not the worker's
+    mails.Texts(tmp_path)  # the worker loads only mail templates, so a wrong page does not stop it
 
 
 def test_a_tenant_replaces_a_block_and_a_style(tmp_path: Path) -> None:

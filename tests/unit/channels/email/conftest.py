@@ -1,4 +1,4 @@
-"""Settings and messages to write mail with."""
+"""Settings and messages for tests that make mails."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime

@@ -1,6 +1,6 @@
-"""The notices as customers read them, word for word, in ``golden/``.
+"""Mails as customers read them, word for word, in ``golden/``.
 
-A change of words shows as a change of those files. Write them anew, and read them, with::
+A change of wording shows as a change of those files. Write them again with this command, then read them::
 
     REWRITE_GOLDEN=1 pytest tests/unit/channels/email/test_golden.py
 """

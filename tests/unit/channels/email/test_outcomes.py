@@ -165,7 +165,7 @@ def test_no_outcome_repeats_what_the_server_said(phase):
         assert "customer" not in repr(classify(phase, reply(code, "5.1.1 <customer@example.com> unknown")))
 
 
-#: What relays say of whoever sends, at whatever stage.
+#: Answers of relays that refuse the sender, in any phase of the dialogue.
 OF_THE_SENDER = [
     (550, "5.1.8 Access denied, bad outbound sender AS(42004)"),
     (550, "5.7.60 SMTP; Client does not have permissions to send as this sender"),

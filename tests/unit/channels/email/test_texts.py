@@ -1,4 +1,4 @@
-"""A tenant's templates: what they may replace, and that a mistake in them is found at the start, in one line."""
+"""The templates of an installation: what they may replace, and that a mistake in them is reported at the start, in one line."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ LINKS = "{% for item in banks %}{{ item.link }}\n{% endfor %}"
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes templates into a tenant's folder; returns the folder."""
+    """Writes templates into the folder for ``TEMPLATES_DIR``; returns the folder."""
 
     def write(**templates):
         for name, text in templates.items():

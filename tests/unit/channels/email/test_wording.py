@@ -15,7 +15,7 @@ def spoken(message, **overrides):
 
 
 class _Reader(HTMLParser):
-    """What a mail client sees: tags with their attributes, and the text."""
+    """Reads HTML as a mail client does: tags with their attributes, the text, and the style sheet."""
 
     def __init__(self):
         super().__init__()

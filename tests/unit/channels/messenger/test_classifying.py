@@ -1,4 +1,4 @@
-"""What an answer of the company's messenger means, and what a request says."""
+"""How answers of the company's messenger are classified, and the fields of a request."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo

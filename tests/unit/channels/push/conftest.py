@@ -1,4 +1,4 @@
-"""Messages to push."""
+"""Messages for tests of push channels."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Every answer of APNs has a meaning, whatever shape it has; the table itself is tried against a server."""
+"""Every answer of APNs is classified, whatever its shape. Apple's table of errors is tested against a simulated server."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""When a provider token is made anew."""
+"""When a new provider token is made."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Every answer of FCM has a meaning, whatever shape it has."""
+"""Every answer of FCM is classified, whatever its shape."""
 
 import json
 
@@ -23,7 +23,7 @@ def coded(code: object) -> list[dict[str, object]]:
     ("status", "code", "outcome"),
     [
         (404, "UNREGISTERED", BadAddress(code="unregistered")),
-        # A token that is none, as FCM says it today: no field is named.
+        # FCM's present answer to an invalid token: it names no field.
         (400, "INVALID_ARGUMENT", BadAddress(code="invalid_token")),
         (403, "SENDER_ID_MISMATCH", ChannelDown(code="sender_id_mismatch")),
         (401, "THIRD_PARTY_AUTH_ERROR", ChannelDown(code="third_party_auth_error")),

@@ -1,4 +1,4 @@
-"""Retry-After, addresses of services, and words for what went wrong."""
+"""Retry-After, URLs of push services, and the codes of errors."""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime

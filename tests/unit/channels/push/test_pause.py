@@ -1,4 +1,4 @@
-"""How long a channel keeps still."""
+"""How long a channel pauses."""
 
 import pytest
 

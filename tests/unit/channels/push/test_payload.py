@@ -1,4 +1,4 @@
-"""What travels beside the words."""
+"""The parts of a push message besides its text: id, link and size."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""What stands on a lock screen."""
+"""The text on a lock screen."""
 
 from datetime import timedelta, timezone
 

@@ -1,4 +1,4 @@
-"""Every answer of a push service has a meaning; the table itself is tried against a server."""
+"""Every answer of a push service is classified. The documented answers are tested against a simulated server."""
 
 import pytest
 from hypothesis import given

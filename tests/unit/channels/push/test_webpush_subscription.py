@@ -1,4 +1,4 @@
-"""Which subscriptions can be posted to, and which are nobody's."""
+"""Which subscriptions can be posted to, and which are bad addresses."""
 
 import base64
 import json

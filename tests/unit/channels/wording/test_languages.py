@@ -1,4 +1,4 @@
-"""Every language says everything, in its own way, to everybody whose locale it can serve."""
+"""Every language has all sentences, writes dates as its country does, and is chosen by the user's locale."""
 
 import re
 from datetime import date
