@@ -1,4 +1,4 @@
-"""Mail servers to send to: one that is real (aiosmtpd), and one that does whatever a test tells it to."""
+"""Mail servers to send to: a real one (aiosmtpd), and one whose answers the test sets."""
 
 import asyncio
 import datetime as dt
@@ -22,16 +22,15 @@ from worker.settings import load_settings
 ADDRESS = "customer@example.com"
 URI = "https://mxbank.mx.com/oauth/authorize?client_id=b8Oi&redirect_uri=https%3A%2F%2Fx&state=" + "d273e4f7" * 20
 
-#: In place of a reply: close the connection; say nothing until the client gives up.
+#: In place of a reply: DROP closes the connection; HANG sends nothing until the client closes it.
 DROP, HANG = "DROP", "HANG"
 
 
 class ScriptedServer:
-    """An SMTP server whose answer to each verb is set by the test, and which remembers what it saw.
+    """An SMTP server whose answer to each verb is set by the test, and which records what it received.
 
-    ``replies`` maps a verb (and ``GREETING``; ``CONTENT`` for what follows the content, ``INSIDE`` for the moment at which its
-    first line is in) to a line, to ``DROP`` or ``HANG``, or to a list of those that are used one after the other,
-    the last one for good.
+    ``replies`` maps a verb to a line, to ``DROP`` or ``HANG``, or to a list of them: they are used one after the other, and the last one
+    from then on. Three keys are no verbs: ``GREETING``; ``INSIDE``, right after the first line of the content; ``CONTENT``, after its end.
     """
 
     def __init__(self, *, tls: ssl.SSLContext | None = None, implicit_tls: bool = False) -> None:
@@ -45,7 +44,7 @@ class ScriptedServer:
             "INSIDE": None,
         }
         self.mails: list[bytes] = []
-        #: (connection, line) as they came; tests add marks of their own.
+        #: (connection, line) in the order of arrival. Tests add entries of their own.
         self.log: list[tuple[int, str]] = []
         self.connections = self.open = self.most_open = 0
         self._tls = tls
@@ -71,7 +70,7 @@ class ScriptedServer:
         return [line.split(" ")[0] for _, line in self.log]
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until the condition holds; looked at whenever anything happens here."""
+        """Wait until the condition is true. It is tested whenever something happens at this server."""
         async with asyncio.timeout(60), self._changed:
             await self._changed.wait_for(condition)
 
@@ -92,7 +91,7 @@ class ScriptedServer:
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         try:
-            # Cancelled by `hang_up`, or because the test is over.
+            # `hang_up` or the end of the test cancels it.
             with suppress(ConnectionError, ssl.SSLError, asyncio.CancelledError):
                 await self._talk(self.connections, reader, writer)
         finally:
@@ -124,7 +123,7 @@ class ScriptedServer:
 
     async def _take_content(self, me: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
         lines = [await reader.readline()]
-        if not lines[0]:  # closed before a byte of it was sent
+        if not lines[0]:  # the client closed before it sent a byte of the content
             raise ConnectionResetError
         await self.note(me, "INSIDE")
         await self._reply("INSIDE", reader, writer)
@@ -166,7 +165,7 @@ async def serve() -> AsyncIterator[Callable[..., Any]]:
 
 
 class Mailbox:
-    """Keeps what aiosmtpd takes."""
+    """Keeps the mails that aiosmtpd accepts."""
 
     def __init__(self) -> None:
         self.envelopes: list[Any] = []
@@ -178,7 +177,7 @@ class Mailbox:
 
 @pytest.fixture
 async def mailbox() -> AsyncIterator[Mailbox]:
-    """A real SMTP server; ``mailbox.port`` is where it listens."""
+    """A real SMTP server on the port ``mailbox.port``."""
     box = Mailbox()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: smtp.SMTP(box, enable_SMTPUTF8=True, loop=loop), "127.0.0.1", 0)
@@ -189,7 +188,7 @@ async def mailbox() -> AsyncIterator[Mailbox]:
 
 @pytest.fixture
 async def connect() -> AsyncIterator[Callable[..., EmailChannel]]:
-    """``connect(server, …)``: an :class:`EmailChannel` to a server; settings by name, the channel's own parameters too."""
+    """``connect(server, …)``: an :class:`EmailChannel` to a server; takes some settings, and parameters of the channel, by name."""
     async with AsyncExitStack() as stack:
 
         def make(
@@ -236,7 +235,7 @@ def make_message() -> Callable[..., Message]:
 
 
 class Record:
-    """A ``dispatching`` that counts."""
+    """A ``dispatching`` that counts its calls."""
 
     def __init__(self) -> None:
         self.times = 0
@@ -252,7 +251,7 @@ def record() -> Record:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """(server's context, a client's context that trusts it) around a self-signed certificate for 127.0.0.1."""
+    """(the server's TLS context, a client's context that trusts it), with a self-signed certificate for 127.0.0.1."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mail server of the tests")])
     now = dt.datetime.now(dt.UTC)

@@ -1,4 +1,4 @@
-"""``dispatching`` is put on record beside DATA, and before a byte of the text is sent, whatever else happens."""
+"""``dispatching`` runs while the server answers DATA, and ends before a byte of the text is sent, whatever else happens."""
 
 import asyncio
 from contextlib import suppress
@@ -9,7 +9,7 @@ from worker.channels import Failed, Sent, TryLater
 
 
 async def round_trips(server, times=20):
-    """Let the server serve somebody else for a while: what was already sent to it is seen by then."""
+    """Send NOOPs on another connection: after their answers the server has also read everything that was sent to it before."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     await reader.readline()
     for _ in range(times):
@@ -20,7 +20,7 @@ async def round_trips(server, times=20):
 
 
 class Gate:
-    """A ``dispatching`` that returns when it is let."""
+    """A ``dispatching`` that returns once ``open`` is set."""
 
     def __init__(self, server):
         self._server = server
@@ -96,7 +96,7 @@ async def test_a_send_that_is_cancelled_before_data_has_nothing_on_record(serve,
     }.items(),
 )
 async def test_a_refused_data_was_certainly_not_sent(serve, connect, make_message, record, reply, outcome):  # noqa: PLR0917
-    """Though it is on record as dispatched."""
+    """The mail was not sent, although its dispatch is committed."""
     server = await serve(DATA=reply)
     channel = connect(server, command_patience=0.5 if reply == "HANG" else 10.0)
     assert await channel.send(make_message(), record) == outcome
@@ -119,17 +119,18 @@ async def test_a_refused_data_waits_for_it_too(serve, connect, make_message):
 async def test_if_it_fails_nothing_is_sent_and_its_error_comes_out(server, connect, make_message, record, error):
     async def dispatching():
         await server.until(lambda: "DATA" in server.verbs)
-        await round_trips(server)  # the 354 is there
+        await round_trips(server)  # by now the 354 has been sent
         raise error("no lease any more")
 
     channel = connect(server)
     with pytest.raises(error, match="no lease"):
         await channel.send(make_message(), dispatching)
-    await server.until(lambda: server.open == 0)  # hung up on: only that ends a mail after its 354 without one
+    # The client hung up: after a 354 nothing else ends the dialogue without a mail.
+    await server.until(lambda: server.open == 0)
     assert server.mails == []
     assert "." not in server.verbs
     assert await channel.send(make_message(), record) == Sent()
-    assert server.connections == 3  # the round trips were one
+    assert server.connections == 3  # including that of the round trips
     assert len(server.mails) == 1
 
 

@@ -1,4 +1,4 @@
-"""Every row of the table: what a server does, and what it means for the message."""
+"""What a mail server does wrong in each phase, and the outcome for the message."""
 
 # ruff: noqa: PLR0917 - pytest passes fixtures by name
 
@@ -18,7 +18,7 @@ def everyone_later(code):
 
 
 async def outcome_of(channel, message, record):
-    """The outcome without the length of its pause."""
+    """Send the message; returns the outcome without the length of its pause."""
     outcome = await channel.send(message, record)
     return replace(outcome, after=None) if isinstance(outcome, TryLater) else outcome
 

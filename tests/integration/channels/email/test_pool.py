@@ -1,4 +1,4 @@
-"""How connections are kept, and when they are not."""
+"""When connections are kept and used again, and when they are closed."""
 
 import asyncio
 

@@ -76,7 +76,7 @@ async def test_a_local_part_outside_ascii_is_written_to_where_the_server_can(mai
     assert parse(mailbox.envelopes[0])["To"] == "jürgen@xn--mller-kva.example"
 
 
-#: What a relay that cannot take an international address says, and what becomes of that message alone.
+#: Answers of relays that cannot take an international address, and the code with which that message alone fails.
 FAILURES = {
     "it does not offer it": ({"EHLO": "250 here"}, "address_needs_smtputf8"),
     "it refuses MAIL": ({"MAIL": "553 5.6.7 not supported"}, "mail_553"),

@@ -1,4 +1,4 @@
-"""TLS is required and verified; AUTH is tried only with a user name; ``check`` does all of it without a mail."""
+"""TLS is required and verified; AUTH is used only with a user name; ``check`` does the same without sending a mail."""
 
 # ruff: noqa: PLR0917 - pytest passes fixtures by name
 

@@ -1,4 +1,4 @@
-"""A company's messenger on this machine, which checks what a careful receiver checks."""
+"""A simulated company messenger, which verifies what a careful receiver verifies."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,19 +13,19 @@ SECRET, NEXT_SECRET = "whsec_" + "A" * 32, "whsec_" + "B" * 32
 
 
 class Messenger:
-    """Takes requests whose signature fits, once for each key."""
+    """Accepts signed requests, once for each key. A wrong signature fails the request."""
 
-    #: As ``EVENTS_SECRETS`` while keys change: the receiver has the old one.
+    #: ``EVENTS_SECRETS`` during a change of keys: the receiver still has the old one.
     secrets: ClassVar[str] = f"{NEXT_SECRET},{SECRET}"
 
     def __init__(self) -> None:
         self.url = ""
-        #: Statuses to answer with, the first first; then 204.
+        #: The statuses of the next answers; after them 204.
         self.answers: list[int] = []
         self.headers: dict[str, str] = {}
-        #: ``lost`` reads a request and cuts the connection; ``hang`` never answers.
+        #: ``lost`` reads a request and closes the connection; ``hang`` never answers.
         self.fault: str | None = None
-        #: What was accepted, by key; a double is counted and not accepted again.
+        #: Accepted requests by key. A repeated request is in ``requests`` only.
         self.taken: dict[str, Any] = {}
         self.requests: list[str] = []
         self.hanging = asyncio.Event()

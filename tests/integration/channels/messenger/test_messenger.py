@@ -1,4 +1,4 @@
-"""Messages through the company's own messenger: signed, keyed against doubles, and once."""
+"""Messages through the company's own messenger: each is signed, has a key against duplicates, and is sent once."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ DAY = timedelta(days=1)
 
 
 class Office:
-    """A worker whose users are told by the messenger."""
+    """A worker whose users get their messages through the messenger."""
 
     def __init__(self, bench: Any) -> None:
         self.bench = bench
@@ -112,7 +112,7 @@ async def test_a_user_whom_the_messenger_cannot_reach_is_told_another_way_and_it
     await at.due_again()
     await at.work()
     assert len(messenger.requests) == 1
-    assert (await at.rows(reconnections))[0]["outcome"] == "channel_not_configured"  # an address, and no mail server
+    assert (await at.rows(reconnections))[0]["outcome"] == "channel_not_configured"  # SMTP_URL is unset
     await at.bench.sql("UPDATE users SET email = NULL")
     await at.due_again()
     await at.work()

@@ -1,10 +1,10 @@
-"""Who installed without push is told so in one line."""
+"""If the packages for push are not installed, one line says so."""
 
 import json
 import subprocess
 import sys
 
-#: Each in a fork of its own of a process that has imported nothing yet of what it tries.
+#: Imports each module in its own fork, so that no earlier import hides a missing package.
 _IMPORTS = """
 import json, os, sys
 from worker.errors import WorkerError
@@ -22,7 +22,7 @@ for module, packages in json.loads(sys.argv[1]):
 
 
 def imported(*tried):
-    """The line about each module, where these packages are missing."""
+    """The line that importing each module prints if its packages are missing."""
     ran = subprocess.run(
         [sys.executable, "-c", _IMPORTS, json.dumps(tried)], capture_output=True, text=True, check=True, timeout=60
     )
@@ -56,7 +56,7 @@ _SANDBOX = (
     ["sandbox", "--phones", "keys", "--http-port", "0", "--smtp-port", "0"],
     "reconnect: sandbox: phones need: pip install 'reconnection-worker[push]'",
 )
-#: Each in a fork of its own of a process that has imported what the commands need besides.
+#: Runs each command in its own fork. The forked process has already imported the other packages that the commands need, which saves time.
 _COMMANDS = """
 import json, os, sys
 import aiohttp.web, aiosmtplib, alembic.command, celery, pydantic_settings, redis, rich, sqlalchemy.ext.asyncio, typer

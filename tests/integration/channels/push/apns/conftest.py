@@ -1,4 +1,4 @@
-"""Apple on this machine, and channels to it."""
+"""A simulated APNs, and channels to it."""
 
 import datetime as dt
 import ipaddress
@@ -42,7 +42,7 @@ def key_file(key, tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """(server's context that speaks h2, a client's context that trusts it) around a certificate for 127.0.0.1."""
+    """(the server's TLS context with h2, a client's context that trusts it), with a certificate for 127.0.0.1."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Apple of the tests")])
     now = dt.datetime.now(dt.UTC)
@@ -118,7 +118,7 @@ def make_message() -> Callable[..., Message]:
 
 
 class Record:
-    """A ``dispatching`` that counts."""
+    """A ``dispatching`` that counts its calls."""
 
     def __init__(self) -> None:
         self.times = 0

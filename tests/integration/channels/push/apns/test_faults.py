@@ -1,4 +1,4 @@
-"""Answers that never come: what was certainly not processed is tried later, everything else is honestly unknown."""
+"""Requests without an answer: those that were certainly not processed are retried, all others become `unknown`."""
 
 import asyncio
 import ssl
@@ -15,7 +15,7 @@ async def test_an_answer_lost_after_the_request_went_out_is_unknown(apple, conne
     channel = connect()
     assert await channel.send(make_message(), record) == Unknown(code="connection_lost")
     assert len(apple.requests) == 1
-    assert await channel.send(make_message(key="another"), record) == Sent()  # and pauses nothing
+    assert await channel.send(make_message(key="another"), record) == Sent()  # the fault pauses nothing
 
 
 async def test_an_answer_that_never_comes_is_unknown(apple, connect, make_message, record):

@@ -1,4 +1,4 @@
-"""Who we are: one token for forty minutes, one fresh one where Apple calls it expired, never a third."""
+"""Provider tokens: one is used for forty minutes. If Apple calls it expired, one new token is made, never a third."""
 
 import time
 
@@ -43,7 +43,7 @@ async def test_a_clock_that_is_wrong_stops_the_channel(apple, connect, make_mess
     channel = connect(clock=Clock(ahead=-2 * 3600))
     assert await channel.send(make_message(), record) == ChannelDown(code="expired_provider_token")
     assert len(apple.requests) == 2
-    # Apple wants no third token within twenty minutes.
+    # Apple allows no third token within twenty minutes.
     assert await channel.send(make_message(), record) == ChannelDown(code="expired_provider_token")
     assert len(apple.requests) == 3
     assert len({request["authorization"] for request in apple.requests}) == 2

@@ -1,4 +1,4 @@
-"""What reaches APNs, and what each of its answers means for the message."""
+"""The requests that APNs gets, and the outcome for the message after each of its answers."""
 
 # ruff: noqa: PLR0917 - pytest passes fixtures by name
 
@@ -163,14 +163,14 @@ CONSEQUENCES = {
 
 
 def test_no_reason_of_apple_s_table_is_without_a_consequence():
-    assert CONSEQUENCES.keys() == STATUS_OF.keys() - {"ExpiredProviderToken"}  # that has tests of its own
+    assert CONSEQUENCES.keys() == STATUS_OF.keys() - {"ExpiredProviderToken"}  # it has its own tests
 
 
 @pytest.mark.parametrize("reason", CONSEQUENCES)
 async def test_every_documented_error_has_its_consequence(apple, connect, make_message, record, reason):
     apple.answers = [reason]
     assert await connect().send(make_message(), record) == CONSEQUENCES[reason]
-    assert len(apple.requests) == 1  # nothing was repeated on the quiet
+    assert len(apple.requests) == 1  # no request was repeated
     assert record.times == 1
 
 
@@ -254,7 +254,7 @@ async def test_check_says_what_is_wrong(apple, connect, make_message, record, re
     apple.answers = [reason]
     channel = connect()
     assert await channel.check() == outcome
-    assert await channel.send(make_message(), record) == Sent()  # and pauses nothing
+    assert await channel.send(make_message(), record) == Sent()  # the check pauses nothing
 
 
 async def test_nothing_secret_is_logged_or_shown(apple, connect, make_message, record, caplog):

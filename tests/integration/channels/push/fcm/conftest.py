@@ -1,4 +1,4 @@
-"""Google on this machine, and channels to it."""
+"""A simulated FCM, and channels to it."""
 
 import datetime as dt
 import json
@@ -100,7 +100,7 @@ def make_message() -> Callable[..., Message]:
 
 
 class Record:
-    """A ``dispatching`` that counts."""
+    """A ``dispatching`` that counts its calls."""
 
     def __init__(self) -> None:
         self.times = 0

@@ -1,4 +1,4 @@
-"""A token is fetched once, used for most of its life, and what goes wrong with it stops or delays the channel."""
+"""An access token is fetched once and used for most of its life. A failure to get one stops or delays the channel."""
 
 # ruff: noqa: PLR0917 - pytest passes fixtures by name
 
@@ -31,7 +31,7 @@ async def test_a_token_is_used_for_55_minutes_of_its_hour(google, connect, make_
 
 
 async def test_a_token_of_a_short_life_is_used_for_most_of_it(google, connect, make_message, record):
-    google.expires_in = "120"  # as text, which some services send
+    google.expires_in = "120"  # a string, as some services send it
     clock = Clock()
     channel = connect(clock=clock)
     for seconds, requests in ((0, 1), (100, 1), (115, 2)):
@@ -57,7 +57,7 @@ async def test_a_cancelled_message_takes_no_token_from_the_others(google, connec
 async def test_after_401_the_next_message_gets_another_token(google, connect, make_message, record):
     channel = connect()
     await channel.send(make_message(), record)
-    google.issued.clear()  # revoked
+    google.issued.clear()  # Google revokes the token
     assert await channel.send(make_message(), record) == ChannelDown(code="http_401")
     assert await channel.send(make_message(), record) == Sent()
     assert google.token_requests == 2

@@ -1,4 +1,4 @@
-"""What reaches FCM, and what it means for the message where nothing does."""
+"""The requests that FCM gets, and the outcome for the message after each answer and each fault."""
 
 # ruff: noqa: PLR0917 - pytest passes fixtures by name
 
@@ -100,7 +100,7 @@ async def test_several_banks_are_counted_and_not_linked(google, connect, make_me
 
 async def test_the_dispatch_is_on_record_before_anything_is_posted(google, connect, make_message):
     async def dispatching() -> None:
-        assert google.token_requests == 1  # a token is no dispatch
+        assert google.token_requests == 1  # fetching a token is no dispatch
         assert not google.requests
 
     assert await connect().send(make_message(), dispatching) == Sent()
@@ -160,7 +160,7 @@ async def test_a_token_that_fcm_does_not_know_is_a_bad_address(google, connect, 
 async def test_every_documented_error_has_its_consequence(google, connect, make_message, record, answer, outcome):
     google.answers = [answer]
     assert await connect().send(make_message(), record) == outcome
-    assert len(google.requests) == 1  # nothing was repeated on the quiet
+    assert len(google.requests) == 1  # no request was repeated
     assert record.times == 1
 
 

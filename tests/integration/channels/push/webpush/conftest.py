@@ -1,4 +1,4 @@
-"""A push service on this machine, a browser that is subscribed there, and channels."""
+"""A simulated push service, a browser that is subscribed there, and channels."""
 
 import datetime as dt
 import ipaddress
@@ -43,7 +43,7 @@ def key_file(key, tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """(server's context, a client's context that trusts it) around a self-signed certificate for 127.0.0.1."""
+    """(the server's TLS context, a client's context that trusts it), with a self-signed certificate for 127.0.0.1."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "push service of the tests")])
     now = dt.datetime.now(dt.UTC)
@@ -96,7 +96,7 @@ def browser(service) -> Browser:
 
 @pytest.fixture
 async def connect(key_file) -> AsyncIterator[Callable[..., WebPushChannel]]:
-    """``connect(…)``: a :class:`WebPushChannel` that may talk to this machine; the configuration's fields by name."""
+    """``connect(…)``: a :class:`WebPushChannel` that may post to loopback addresses; the configuration's fields by name."""
     async with AsyncExitStack() as stack:
 
         def make(*, trusting: ssl.SSLContext | None = None, **overrides: Any) -> WebPushChannel:
@@ -131,7 +131,7 @@ def make_message(browser) -> Callable[..., Message]:
 
 
 class Record:
-    """A ``dispatching`` that counts."""
+    """A ``dispatching`` that counts its calls."""
 
     def __init__(self) -> None:
         self.times = 0

@@ -1,4 +1,4 @@
-"""What reaches a browser, and what each answer of its push service means for the message."""
+"""The messages that a browser gets, and the outcome after each answer of its push service."""
 
 # ruff: noqa: PLR0917 - pytest passes fixtures by name
 
@@ -106,7 +106,7 @@ async def test_over_tls_too(serve, certificate, connect, make_message, record):
     service = await serve(ssl=certificate[0])
     message = make_message(address=Browser(f"{service.url}/wpush/v2/t0ken").subscription())
     assert await connect(trusting=certificate[1]).send(message, record) == Sent()
-    outcome = await connect().send(message, record)  # a certificate that nobody vouches for
+    outcome = await connect().send(message, record)  # the certificate is not trusted
     assert outcome == TryLater(code="tls_failed")
     assert len(service.requests) == 1
 
@@ -165,7 +165,7 @@ async def test_a_subscription_that_never_was_is_a_bad_address(service, connect, 
 async def test_every_documented_answer_has_its_consequence(service, connect, make_message, record, status, outcome):
     service.answers = [(status, "")]
     assert await connect().send(make_message(), record) == outcome
-    assert len(service.requests) == 1  # nothing was repeated on the quiet
+    assert len(service.requests) == 1  # no request was repeated
     assert record.times == 1
 
 
@@ -265,7 +265,7 @@ async def test_nothing_secret_is_logged_or_shown(service, browser, connect, make
     shown += [
         repr(channel),
         caplog.text.replace('"POST /wpush/v2/t0ken', ""),
-    ]  # aiohttp's *server* writes an access log
+    ]  # the access log of the simulated service holds the path
     for secret in ("t0ken", LINK, json.loads(browser.subscription())["keys"]["auth"], "vapid t="):
         assert secret not in " ".join(shown)
 

@@ -1,4 +1,4 @@
-"""The endpoint comes from a browser, so from anybody: nothing is ever sent to a place that is no push service."""
+"""The endpoint comes from a browser, so anybody can choose it: nothing is ever sent to a host that is no push service."""
 
 import pytest
 
