@@ -1,4 +1,4 @@
-"""The command itself, on a database of its own, and delivery reports to feed it."""
+"""The command `reconnect` with a database of its own, and delivery reports for it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -10,13 +10,13 @@ import pytest
 from tests.machine import Machine, environment_for
 from worker.channels.email.message import message_id
 
-#: Anything: the sender's domain may have changed since the mail was sent.
+#: Any domain will do: the sender's domain may have changed since the mail was sent.
 DOMAIN = "ledgerly.example"
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    """``reconnect …`` in a folder with a migrated SQLite database; there is no broker, and none is needed."""
+    """``reconnect …`` in a folder with a migrated SQLite database. There is no broker: these commands work without one."""
     with ExitStack() as stack:
         machine = Machine(tmp_path, environment_for(tmp_path, "redis://127.0.0.1:9/0"), stack)
         assert machine("migrate").code == 0
@@ -44,13 +44,13 @@ def _report(
 
 @pytest.fixture
 def report() -> Callable[..., bytes]:
-    """A delivery report about an address, naming the mail of a message key or not."""
+    """Makes a delivery report about an address. With ``key`` it names the mail of that message key."""
     return _report
 
 
 @pytest.fixture
 def told() -> Callable[..., Any]:
-    """Writes a user and a notification by email to them, as it stands after it was sent."""
+    """Inserts a user and a notification to them, by default a sent mail; returns its message key."""
 
     async def write(
         bench: Any, name: str, *, email: str | None = "", state: str = "sent", channel: str = "email"

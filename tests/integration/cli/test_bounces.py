@@ -1,4 +1,4 @@
-"""Delivery reports from mailboxes into the database, on both databases."""
+"""`reconnect bounces` reads delivery reports from mailboxes and stores what they say about addresses."""
 
 import mailbox
 import os
@@ -15,7 +15,7 @@ from worker.errors import UsageError
 
 
 async def taken(bench: Any, folder: Path) -> dict[str, Any]:
-    """What came of it, without what is none."""
+    """Read the reports in a folder; returns the counts that are not zero."""
     found = await take_in(bench.runtime, *read(folder))
     return {name: value for name, value in found.items() if value}
 
@@ -129,7 +129,7 @@ async def test_a_stranger_who_knows_an_address_silences_nobody(
 async def test_a_relay_that_replaces_the_message_id_still_has_its_reports_taken_in(
     bench_for: Any, told: Any, report: Any, mails: Any, traced_by: str
 ) -> None:
-    """Amazon SES and Outlook.com; SES replaces Date as well."""
+    """Amazon SES and Outlook.com replace the Message-ID. SES also replaces Date."""
     bench = await bench_for(
         smtp_url="smtp://127.0.0.1:9?tls=none",
         email_from="no-reply@ledgerly.example",

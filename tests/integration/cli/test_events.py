@@ -1,4 +1,4 @@
-"""`reconnect events`, and what `status` and `doctor` say of events."""
+"""`reconnect events`, and the lines of `status` and `doctor` about events."""
 
 import json
 import sqlite3

@@ -1,4 +1,4 @@
-"""`explain` says what holds a member now, by the code that decides: what it says is what the stages then do."""
+"""`explain` names what holds a member back now. It asks the code that decides, so the stages then do what it says."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ EVERY_PAUSE_OF_OTHERS = ("institution:birch", "outage:birch", "channel:fcm", "de
 
 
 def _moments(told: dict[str, Any]) -> list[datetime]:
-    """What it predicts."""
+    """The moments that an explanation predicts."""
     return [datetime.fromisoformat(found).replace(tzinfo=UTC) for found in _MOMENT.findall(told["next"])]
 
 
@@ -49,7 +49,7 @@ QUIET = {
     "quiet_hours": f"{datetime.now(UTC) - timedelta(hours=3):%H:%M}-{datetime.now(UTC) + timedelta(hours=3):%H:%M}"
 }
 
-#: What is done to the user, settings, the outcome that fetch records, and words of the sentence.
+#: By case: a change of the user, settings, the outcome that fetch then stores, and words of the explanation.
 HELD = {
     "opted out": (_sql("UPDATE users SET opted_out_at = :at"), {}, "opted_out", "optout --undo USR-a"),
     "chose none": (_sql("UPDATE users SET channel = 'none'"), {}, "opted_out", "chose no messages"),
@@ -85,7 +85,7 @@ async def test_who_cannot_be_told_now_is_said_to_be_held_by_what_fetch_then_reco
         await fetch(bench.runtime)
         assert await bench.one("SELECT outcome FROM reconnections") == code
         assert await bench.one("SELECT count(*) FROM windows") == 0
-        defer = await explanation(bench.runtime, "MBR-a")  # now it waits for a moment on record
+        defer = await explanation(bench.runtime, "MBR-a")  # now it waits for a stored moment
         assert code in {hold["code"] for hold in defer["holds"]}
         assert all(moment >= bench.runtime.clock.now() for moment in _moments(defer))
 
@@ -149,7 +149,7 @@ async def test_the_whole_way_of_a_member_predicts_nothing_that_is_past(bench_for
         notified = await told()
         assert "MX is asked whether the customer is back at about" in notified["next"]
         assert "the next reminder is fetched at about" in notified["next"]
-        # As after a first message whose answer was lost: it used up no reminder.
+        # This is the state after a first message that ended `unknown`: it used up no reminder.
         await bench.sql("UPDATE reconnections SET base_step = step")
         assert "the first message, which may not have arrived, is fetched again at about" in (await told())["next"]
         await bench.sql("UPDATE users SET opted_out_at = :at", at=bench.stored(bench.runtime.clock.now()))

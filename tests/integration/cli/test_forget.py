@@ -1,4 +1,4 @@
-"""`reconnect forget`: asks, erases, and says in one line whom it does not know."""
+"""`reconnect forget` asks, erases, and names unknown users in one line."""
 
 import os
 import pty

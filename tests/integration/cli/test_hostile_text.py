@@ -1,4 +1,4 @@
-"""Whatever data holds, every command prints it as text: no markup, no control sequence, no mark that turns the line around."""
+"""Every command prints data as text, whatever it holds: no markup, no control sequence, no mark that reverses the line."""
 
 import json
 import sqlite3
@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-#: Markup that is nobody's and markup that opens and closes, an emoji's name, clearing the screen, a bell, a line of its own, a title,
-#: and marks that turn around or hide what follows.
+#: Markup that closes nothing, markup that opens and closes, the name of an emoji; control sequences that clear the screen, ring the bell,
+#: begin a line and set the title; marks that reverse or hide the text after them.
 HOSTILE = "[/x] [red]Alder[/red] :smile: \x1b[2J\x07\rok\nPaused nothing \x9b0m \x1b]0;t\x07 \u202egnp\u2066 \u061c\u200f \u2028"
-#: What a pause's scope may hold, and what stands in a column of one word.
+#: For the scope of a pause, and for columns of one word.
 CODE = "[/x][b]\x1b[2J\u202e"
 
 COMMANDS = [
@@ -47,7 +47,7 @@ def _unseen(text: str) -> set[str]:
 
 @pytest.fixture
 def hostile(machine: Any) -> Any:
-    """A machine whose every column that a command prints holds such text."""
+    """A machine with such text in every column that a command prints."""
     with sqlite3.connect(machine.folder / "reconnect.db") as database:
         put = database.execute
         put(

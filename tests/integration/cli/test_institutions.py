@@ -1,4 +1,4 @@
-"""How long consents last, from a file; and what `status` and `explain` say of the dates that follow from it."""
+"""Importing how long consents last, and what `status` and `explain` show of the dates reckoned from it."""
 
 import json
 from pathlib import Path

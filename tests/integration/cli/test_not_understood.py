@@ -1,4 +1,4 @@
-"""What an application wrote that was not understood is counted by `status` and `doctor`, and named by `explain`."""
+"""Values of applications that cannot be read are counted by column in `status`, and named by `explain`."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Who wants no messages gets none, until they want them again."""
+"""A user who opted out gets no messages until the opt-out is undone."""
 
 from typing import Any
 

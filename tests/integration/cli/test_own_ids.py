@@ -1,4 +1,4 @@
-"""Commands that are given the client's own ids, with ``MX_API=platform``."""
+"""Commands that take the client's own ids, with ``MX_API=platform``."""
 
 from typing import Any
 

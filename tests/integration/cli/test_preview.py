@@ -1,4 +1,4 @@
-"""What a preview shows is what is sent; and there is one for everybody."""
+"""A preview shows exactly what would be sent, and there is one for every user."""
 
 import email
 import email.policy
@@ -193,7 +193,7 @@ async def test_without_a_sender_there_is_no_mail_to_show(bench_for: Any) -> None
 
 @pytest.fixture
 def stocked(machine: Any) -> Any:
-    """A database with one user whose bank is broken."""
+    """A machine with one user whose member is broken."""
     columns = "user_guid,member_guid,institution_name,connection_status,email,locale\n"
     (machine.folder / "m.csv").write_text(f"{columns}USR-1,MBR-1,Alder Bank,DENIED,one@mail.example,fr-CA\n")
     machine.environment |= {"SMTP_URL": "smtp://127.0.0.1:9?tls=none", "EMAIL_FROM": "Ledgerly <no-reply@x.example>"}

@@ -1,4 +1,4 @@
-"""On a database that takes no writes, as a read replica, what only reads works, and what writes says why it does not."""
+"""On a database that accepts no writes, such as a read replica, commands that only read work. The others say in one line why they fail."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def replica(machine: Any, postgres: Any) -> Any:
-    """A member that is picked, one with a reconnection, and then no more writes."""
+    """A database with a member that would be picked and one with a reconnection. It accepts no more writes."""
     machine.environment["DATABASE_URL"] = url = postgres.database()
     (machine.folder / "m.csv").write_text(
         "user_guid,member_guid,institution_code,connection_status,email\n"

@@ -1,4 +1,4 @@
-"""A command imports what it needs: it is not MX's client and Celery that an import of one row waits for."""
+"""A command imports only what it needs: an import of one row does not wait for MX's client or Celery."""
 
 import json
 import os

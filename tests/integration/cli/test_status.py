@@ -1,4 +1,4 @@
-"""`status` says what everything waits for: each reason with its count and its first moment."""
+"""`status` shows what reconnections and notifications wait for: each reason with its count and its first moment."""
 
 from datetime import timedelta
 from io import StringIO
@@ -47,7 +47,7 @@ async def test_what_waits_is_counted_by_what_it_waits_for(bench_for: Any, sandbo
         }
         assert _waits(await overview(bench.runtime)) == held | {("notifications", "now"): 2}
 
-        # Of the two that are to be delivered one is written to meanwhile; the mail server is away for the other.
+        # Two notifications are pending. One user gets another message meanwhile, which reaches the cap; for the other, the server is down.
         await bench.sql(
             "INSERT INTO notifications (user_guid, channel, step, state, message_key, created_at, sent_at) "
             "VALUES ('USR-f', 'email', 0, 'sent', 'k', :at, :at)", at=bench.stored(now),
@@ -62,7 +62,7 @@ async def test_what_waits_is_counted_by_what_it_waits_for(bench_for: Any, sandbo
         assert "connect" in refused.pop()
         assert {row["state"] for row in found["notification_outcomes"]} == {"pending"}
 
-        # What is due and held by a pause waits for that, the others still for their own moment.
+        # Due rows that are paused wait for the pause; the other rows still wait for their own moment.
         pauses = PauseStore(bench.runtime.database)
         due = "UPDATE {} SET next_attempt_at = :at WHERE user_guid IN ('USR-g', 'USR-h')"
         for table in ("reconnections", "notifications"):

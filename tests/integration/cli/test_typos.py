@@ -1,4 +1,4 @@
-"""What is named and is not there fails with exit 1, says that nothing matched, and names the nearest that is."""
+"""A command that names something unknown fails, says that nothing matched, and suggests the nearest known name."""
 
 import sqlite3
 from typing import Any
@@ -12,7 +12,7 @@ MEMBERS = (
     "USR-7a8b9c,MBR-7a8b9c,birch,CONNECTED,ben@xn--mnchen-3ya.example\n"
 )
 
-#: Command, exit code, words that it says, words that it must not say.
+#: Command, exit code, words that it prints, words that it must not print.
 TYPOS = [
     ("pause institution:nosuch", 1, ["no member is of institution:nosuch", "nothing was paused"], ["did you mean"]),
     ("pause institution:aldre", 1, ["did you mean institution:alder?"], []),

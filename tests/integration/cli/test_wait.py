@@ -1,4 +1,4 @@
-"""`sweep --wait`: until nothing that is due is left."""
+"""`sweep --wait` waits until nothing is due any more."""
 
 import asyncio
 from typing import Any
@@ -12,7 +12,7 @@ from worker.stages.sweep import sweep
 async def test_what_nobody_was_woken_for_is_woken_for_while_somebody_waits(
     bench_for: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # It fell due right after the sweep had counted, or the task was lost.
+    # This happens if a row falls due right after the sweep has counted, or if the task was lost.
     monkeypatch.setattr(work, "WAKE_AGAIN", 0.05)
     bench = await bench_for(notify_after=0)
     await bench.member("a", connection_status="DENIED")

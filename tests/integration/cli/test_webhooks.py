@@ -1,4 +1,4 @@
-"""What `status`, `doctor` and `explain` say of MX's webhooks."""
+"""The lines of `status`, `doctor` and `explain` about webhooks of MX."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -37,7 +37,7 @@ def test_they_say_when_one_came_last_what_waits_and_what_was_read(machine: Machi
     member = "INSERT INTO members (member_guid, user_guid, connection_status) VALUES ('MBR-a', 'USR-a', 'CONNECTED')"
     for ran in machine.each(*(INSERT.format(row) for row in (read, unused)), f"sql {member}"):
         assert ran.code == 0, ran.out
-    assert _doctor(machine, AUTH)["ok"] is True  # a consent names no member, which is nothing to see to
+    assert _doctor(machine, AUTH)["ok"] is True  # a hint without a member is no fault
     machine.each(INSERT.format(waits))
     late = _doctor(machine, AUTH)
     assert (late["ok"], late["says"].startswith("1 wait to be read since ")) == (False, True)
