@@ -1,4 +1,4 @@
-"""Servers, and clients of them, that live as long as one test."""
+"""Servers and their clients, each for one test."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -1,7 +1,7 @@
-"""A process that asks MX for members as fast as its pacing lets it: ``python -m … REDIS_URL MX_URL RATE`` (0 for no rate).
+"""A process that reads members at MX as fast as its pacing allows: ``python -m … REDIS_URL MX_URL RATE`` (0: no rate).
 
-It says ``ready`` on stdout, begins when stdin brings a line, and ends when stdin is closed. Its log goes to stdout, too, and at the end the
-longest time for which the machine let it wait.
+It prints ``ready`` on stdout, begins when a line arrives on stdin, and ends when stdin is closed. Its log goes to stdout too. At the end it
+prints how many permits were lost, and the longest time for which the machine did not let it run.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ TASKS = 100
 
 
 class Pauses:
-    """For how long the machine let this process wait, in seconds: the longest time, and all together."""
+    """How long the machine did not let this process run, in seconds: the longest time and the sum."""
 
     def __init__(self) -> None:
         self.worst = 0.0
         self.together = 0.0
 
     async def watch(self) -> None:
-        """Until cancelled."""
+        """Measure until cancelled."""
         while True:
             before = time.monotonic()
             await asyncio.sleep(0.005)

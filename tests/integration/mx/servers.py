@@ -1,4 +1,4 @@
-"""Two kinds of MX to talk to: one that speaks HTTP well, one that sends whatever bytes it is told to."""
+"""Two simulated MXs: one that speaks correct HTTP, and one that sends any bytes that a test wants."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ def http(body: bytes = BODY, status: str = "200 OK", headers: str = "") -> bytes
 
 
 class Mx:
-    """A web server that answers with ``answers``, one a request, and with the last one from then on."""
+    """A web server. Each request gets the next of ``answers``; the last one is repeated."""
 
     def __init__(self, *answers: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> None:
         self.url = ""
@@ -48,7 +48,7 @@ class Mx:
 
 
 class Wire:
-    """A server that hands each request's head to ``answer(writer, n)``, the n-th from 1, and hangs up if that returns True."""
+    """A server that calls ``answer(writer, n)`` after the head of the n-th request, from 1. It closes the connection if that returns True."""
 
     def __init__(self, answer: Callable[[asyncio.StreamWriter, int], Awaitable[bool | None]]) -> None:
         self.answer = answer
@@ -83,7 +83,7 @@ def reset(writer: asyncio.StreamWriter) -> None:
 def saying(
     status: int = 200, body: bytes | str = BODY, **headers: str
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """An answer for :class:`Mx`; ``Retry_After=`` and the like are its headers."""
+    """Makes an answer for :class:`Mx`. Further arguments are headers: ``Retry_After="1"``."""
     body = body.encode() if isinstance(body, str) else body
 
     async def answer(_request: web.Request) -> web.Response:

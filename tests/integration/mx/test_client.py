@@ -1,4 +1,4 @@
-"""The client against a web server: what goes over the wire, what comes back, what is tried again."""
+"""The client against a web server: its requests, its results, and what it retries."""
 
 import asyncio
 import time
@@ -174,13 +174,14 @@ async def test_a_request_that_mx_has_no_time_to_answer_is_not_begun(web_mx, make
     pacing = Pacing(settings)
     client = MxClient(settings, deadline=2.0, pacing=pacing)
     try:
-        # Of two seconds, the last half is too little: neither for a retry of the first call nor for the first request of the second.
+        # A request may begin within the first 1.5 of the 2 s, but MX answers after 1.7 s. So neither a retry of the first call nor the
+        # first request of the second call begins.
         answers = await asyncio.gather(client.oauth_window(USER, MEMBER), client.oauth_window(USER, MEMBER))
         assert answers == [RetryLater(code="http_500"), RetryLater(code=NOT_ASKED, upstream=False)]
         assert len(mx.requests) == 1
-        # The same for a user who waits.
+        # The same holds for a click.
         beside = asyncio.create_task(client.oauth_window(USER, MEMBER))
-        while not mx.under_way:  # noqa: ASYNC110 - a server tells
+        while not mx.under_way:  # noqa: ASYNC110 - the server has no event for it
             await asyncio.sleep(0.001)
         assert await client.urgent_window(USER, MEMBER, within=2.0) == RetryLater(code=NOT_ASKED, upstream=False)
         await beside

@@ -1,4 +1,4 @@
-"""The client against a server that breaks HTTP and TCP in every way we know of."""
+"""The client against a server that breaks HTTP and TCP in many ways."""
 
 import asyncio
 import gzip
@@ -41,7 +41,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 GZIPPED = gzip.compress(BODY)
 
 
-#: What is wrong with an answer, the answer, and the words for it.
+#: By fault: the answer, and the codes that it may get.
 BROKEN = {
     "no answer": (hang_up_without_a_word, {"connection_lost"}),
     "a reset instead of an answer": (reset_at_once, {"connection_lost"}),

@@ -1,4 +1,4 @@
-"""Pages of users and members, as the client asks for them and as the sandbox answers."""
+"""Pages of users and members: how the client asks for them, and how it classifies the answers."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Keys and URIs stay out of logs, reprs and tracebacks, and keys out of everybody's hands but MX's."""
+"""Keys and URIs appear in no log, repr or traceback, and keys are sent to nobody but MX."""
 
 import asyncio
 import base64
@@ -18,7 +18,7 @@ from tests.integration.mx.servers import BODY, CLIENT_ID, KEY, MEMBER, STATE, UR
 from worker.mx.answers import MemberState, RetryLater, Window
 
 WINDOW = Window(uri=URI, member=MemberState(guid=MEMBER, connection_status="DENIED"))
-#: What Platform's Authorization header holds.
+#: The credentials in the Authorization header of Platform.
 BASIC = base64.b64encode(f"{CLIENT_ID}:{KEY}".encode()).decode()
 SECRETS = (KEY, CLIENT_ID, BASIC, STATE)
 FLAVOURS = pytest.mark.parametrize("api", ["atrium", "platform"])
@@ -76,7 +76,7 @@ async def test_a_traceback_with_all_its_locals_shows_no_key(web_mx, api):
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A self-signed certificate for this machine and for HOST: the path of a PEM file with its key."""
+    """The path of a PEM file with a self-signed certificate for 127.0.0.1 and HOST, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
     now = datetime.now(UTC)
@@ -103,7 +103,7 @@ def certificate(tmp_path_factory):
 
 @pytest.fixture
 async def tls_mx(certificate):
-    """An MX behind TLS: the :class:`Wire` and its port."""
+    """An MX with TLS: the :class:`Wire` and its port."""
 
     async def answer(writer, _n):
         writer.write(http())
@@ -141,7 +141,7 @@ async def test_a_server_without_tls_sees_no_key(client_for, wire_mx):
 
 @pytest.fixture
 async def proxy(tls_mx, monkeypatch):
-    """A proxy in HTTPS_PROXY that tunnels every host to the MX behind TLS; the heads it was sent."""
+    """A proxy, set in HTTPS_PROXY, that tunnels every host to the MX with TLS; yields the heads of the requests to the proxy."""
     heads = []
     tasks = set()
 

@@ -1,4 +1,4 @@
-"""The client in each flavour against the sandbox, which checks credentials, version and parameters as MX does."""
+"""The client in each flavour against the sandbox, which verifies credentials, version and parameters as MX does."""
 
 import time
 from typing import ClassVar
@@ -152,7 +152,7 @@ async def test_own_ids_are_names_as_good_as_guids_at_platform_alone(client_of, s
             assert answers == [Gone(), Gone()]
             return
         window, read = answers
-        # MX answers with its GUID. That is another name of the same member, and no move.
+        # MX answers with its own GUID. That is another name of the same member; it has not moved.
         assert (window.member.guid, read.member.guid) == ("ours-1", "ours-1")
         assert isinstance(await client.list_members("u-1", 1, 25), MemberList)
         (member,) = (await client.list_members("u-1", 1, 25)).members
@@ -160,7 +160,7 @@ async def test_own_ids_are_names_as_good_as_guids_at_platform_alone(client_of, s
 
 
 async def test_a_third_flavour_is_one_class(web_mx, monkeypatch):
-    """MX's version of 2026: a POST that answers with ``authorization_url``."""
+    """The example is MX's version of 2026: a POST whose answer has ``authorization_url``."""
     from tests.integration.mx.servers import URI, saying
 
     class Later(Platform):

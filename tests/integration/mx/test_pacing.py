@@ -1,4 +1,4 @@
-"""One process's pacing, with a real Valkey."""
+"""The pacing of one process, with a real Valkey."""
 
 import asyncio
 import time
@@ -31,7 +31,7 @@ async def pacing_for(make_settings, redis_url) -> AsyncIterator[PacingFor]:
 
 
 async def one_turn(pacing: Pacing, answer: object = None, **options: Any) -> float:
-    """Take a turn; when it began."""
+    """Take a permit; returns when it was given."""
     async with pacing.permit(**options) as permit:
         began = time.monotonic()
         if answer is not None:
@@ -80,7 +80,7 @@ async def test_a_turn_that_nothing_limits_costs_microseconds(pacing_for):
 async def test_with_a_rate_turns_come_evenly(pacing_for):
     pacing = pacing_for(mx_requests_per_second=100)
     began = sorted(await asyncio.gather(*(one_turn(pacing) for _ in range(40))))
-    # Never faster than the rate. A machine that is busy elsewhere delays single turns, so that the other bound is a wide one.
+    # Never faster than the rate. The upper bound is wide, because a busy machine delays some permits.
     assert 39 / 97 * 0.85 < began[-1] - began[0] < 39 / 97 * 4
     assert max(sum(1 for other in began if 0 <= other - one < 0.1) for one in began) <= 10 + 100 * LATE + 1
 
@@ -98,10 +98,10 @@ async def test_requests_held_up_while_they_connect_are_not_sent_all_at_once(paci
     opened = asyncio.Event()
     requests = [asyncio.create_task(request()) for _ in range(30)]
     await until(lambda: pacing._concurrency.in_flight == 30)
-    await asyncio.sleep(2 * LATE)  # so that the last moment of them is over as well
+    await asyncio.sleep(2 * LATE)  # so that the last of their permits has expired too
     opened.set()
     await asyncio.gather(*requests)
-    # Each has a moment of its own again, at most three of which may be used at once.
+    # Each has got a new permit, and at most three permits may be used at once.
     assert max(sum(1 for other in sent if 0 <= other - one < 0.1) for one in sent) <= 10 + 100 * LATE + 1
     assert pacing._concurrency.in_flight == 0
 
@@ -131,7 +131,7 @@ async def test_many_waiters_are_served_by_few_round_trips(pacing_for, redis_url)
         await one_turn(pacing)
         before = await commands(redis)
         await asyncio.gather(*(one_turn(pacing) for _ in range(100)))
-        assert (await commands(redis) - before) / 100 <= 0.2  # reserved 24 at once at first, then 194
+        assert (await commands(redis) - before) / 100 <= 0.2  # 24 are reserved at first, then 194 at once
 
 
 @pytest.mark.parametrize("rate", [None, 100])
@@ -146,7 +146,7 @@ async def test_silence_that_another_process_asked_for_holds_the_first_turn(pacin
 async def test_silence_reaches_processes_that_are_at_work(pacing_for):
     one, other = pacing_for(), pacing_for()
     await asyncio.gather(one_turn(one), one_turn(other))
-    one.block(45)  # longer than either may take to find Redis again, if it was slow to answer
+    one.block(45)  # longer than it takes to find a slow Redis again
     async with asyncio.timeout(40):
         while not other.blocked_for:
             await one_turn(other)
@@ -237,7 +237,7 @@ async def test_a_waiter_that_gives_up_leaves_its_place_to_others(pacing_for):
     for task in cancelled[:3]:
         task.cancel()
     hold.set()
-    await asyncio.sleep(0)  # the place is given away, and its new owner has not run yet
+    await asyncio.sleep(0)  # the place is given to a waiter that has not run yet
     cancelled[3].cancel()
     await asyncio.gather(held, last, *cancelled, return_exceptions=True)
     assert last.exception() is None
@@ -266,7 +266,7 @@ async def test_with_redis_away_work_goes_on_and_no_secret_is_logged(pacing_for):
 async def test_what_is_affordable_follows_rate_silence_and_those_who_wait(pacing_for):
     pacing = pacing_for(mx_requests_per_second=10)
     await one_turn(pacing)
-    assert pacing.affordable(60) == int(60 * 9.7)  # alone at work
+    assert pacing.affordable(60) == int(60 * 9.7)  # no other process is at work
     async with asyncio.TaskGroup() as group:
         waiting = [group.create_task(one_turn(pacing)) for _ in range(50)]
         await asyncio.sleep(0)
@@ -284,7 +284,7 @@ async def test_a_slow_rate_still_affords_one(pacing_for):
 
 
 async def test_without_a_rate_places_and_the_pace_of_answers_say_what_is_affordable(pacing_for):
-    assert pacing_for(mx_max_connections=20).affordable(10) == 200  # a second each until more is known
+    assert pacing_for(mx_max_connections=20).affordable(10) == 200  # a request is assumed to take one second
 
 
 async def test_nobody_looks_while_nothing_is_sent_and_a_look_comes_first_afterwards(pacing_for):
@@ -309,7 +309,7 @@ async def test_closing_cancels_who_waits(pacing_for):
 
 
 async def test_it_closes_whatever_it_was_doing(pacing_for):
-    for steps in range(80):  # each cuts the first exchange with Redis off at another place
+    for steps in range(80):  # each interrupts the first exchange with Redis at another point
         pacing = pacing_for()
         waiter = asyncio.create_task(one_turn(pacing))
         for _ in range(steps):

@@ -1,4 +1,4 @@
-"""The shared ledger, in a real Valkey."""
+"""The shared ledger of permits, in a real Valkey."""
 
 import asyncio
 import re
@@ -47,7 +47,7 @@ async def test_what_two_processes_reserve_follows_one_upon_the_other(ledgers):
     second = await other.reserve(20, interval=INTERVAL)
     third = await one.reserve(5, interval=INTERVAL)
     assert (first.n, second.n, third.n) == (20, 20, 5)
-    # A process reads the server's clock no better than its own calls are quick.
+    # A process knows the server's clock only as exactly as its calls are quick.
     around = 0.005 + time.monotonic() - began
     assert second.first - first.first == pytest.approx(0.2, abs=around)
     assert third.first - first.first == pytest.approx(0.4, abs=around)
@@ -63,13 +63,13 @@ async def test_what_nobody_reserved_in_time_is_not_made_up_for(ledgers):
 
 
 class Around:
-    """Compares moments that something was reckoned from while it was under way."""
+    """Tests moments that a call computes from its "now". That is after this object was made and before the test of the moment."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
 
     def is_in(self, seconds: float, moment: float) -> bool:
-        """Whether ``moment`` is so many seconds from a time since this was made."""
+        """Whether ``moment`` can be ``seconds`` after that "now", give or take 10 ms."""
         return self._began - 0.01 <= moment - seconds <= time.monotonic() + 0.01
 
 
@@ -199,7 +199,7 @@ async def test_a_server_that_does_not_answer_is_given_up_within_seconds():
 
 @pytest.fixture
 async def tls_proxy(redis_url, tmp_path) -> AsyncIterator[tuple[int, Path]]:
-    """TLS in front of Valkey: its port, and the certificate that vouches for it."""
+    """A TLS proxy in front of Valkey: its port, and its self-signed certificate."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
     now = datetime.now(UTC)
     loopback = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])

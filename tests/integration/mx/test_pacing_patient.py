@@ -1,4 +1,4 @@
-"""A sync waits behind all others: it takes the moments of the rate that nobody else wants; with a real Valkey."""
+"""A sync waits behind all other work: it takes only permits that no other process wants. With a real Valkey."""
 
 import asyncio
 import time
@@ -49,13 +49,13 @@ async def test_a_sync_gets_next_to_nothing_while_fetch_uses_the_rate_and_all_of_
     before = len(sent["sync"])
     await until(lambda: len(sent["fetch"]) >= 150)
     meanwhile = len(sent["sync"]) - before
-    assert meanwhile <= 20, meanwhile  # of about 120 moments
+    assert meanwhile <= 20, meanwhile  # of about 120 permits
     for task in fetching:
         task.cancel()
     await asyncio.gather(*fetching, return_exceptions=True)
     after, began = len(sent["sync"]), time.monotonic()
     await until(lambda: len(sent["sync"]) >= after + 60)
-    assert 60 / (time.monotonic() - began) > 15  # 50 a second, less what a busy machine loses
+    assert 60 / (time.monotonic() - began) > 15  # the rate is 50; a busy machine loses some
     for task in syncing:
         task.cancel()
     await asyncio.gather(*syncing, return_exceptions=True)

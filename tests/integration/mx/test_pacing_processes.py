@@ -1,4 +1,4 @@
-"""Several processes, one Valkey, and a server that counts."""
+"""Several processes share a rate through one Valkey, and a server counts their requests."""
 
 import asyncio
 import re
@@ -23,7 +23,7 @@ from worker.mx.pacing.source import LOOK_EVERY
 
 ROOT = Path(__file__).parents[3]
 RATE = 200
-#: What the network and busy cores may add: 2.5 %.
+#: The network and busy cores may add 2.5 % to the rate.
 MORE = 0.025
 
 
@@ -40,19 +40,19 @@ async def until_all_have_looked(port: int, processes: int) -> None:
 
 
 async def all_know_each_other() -> None:
-    """By its next look, each knows of all that looked before."""
+    """Wait until every process has read the ledger again: then it knows all processes that were there before."""
     known = time.monotonic() + LOOK_EVERY + 0.3
     await until(lambda: time.monotonic() > known)
 
 
 class Counter:
-    """MX, as far as counting goes: the moments at which requests arrived, on this process's monotonic clock."""
+    """A simulated MX that records when requests arrive, on this process's monotonic clock."""
 
     def __init__(self) -> None:
         self.arrivals: list[float] = []
         self.refuse_once: float | None = None
         self.refused_at = 0.0
-        #: A machine that lets this process wait lets arrivals pile up, and lets the senders wait as well: not their doing.
+        #: While the machine does not let this process run, arrivals pile up. That is no fault of the senders.
         self.pauses = Pauses()
         self.late = 0.0
 
@@ -68,17 +68,17 @@ class Counter:
         await until(lambda: len(self.arrivals) >= n)
 
     def used(self, first: int, last: int) -> float:
-        """Share of the rate that was used from one arrival to another, not counting time for which the machine paused."""
+        """The share of the rate that was used between two arrivals, without the time in which this process could not run."""
         took = self.arrivals[last] - self.arrivals[first]
         return (last - first) / RATE / (took - min(self.pauses.together, took / 2))
 
     def were_late(self, senders: Iterable["Process"]) -> None:
-        """What they said at their end: a sender that the machine let wait sends what it may and what it might have sent."""
+        """Read how long the senders could not run: afterwards a sender also sends what it could have sent meanwhile."""
         self.late = max(float(re.findall(r"worst_pause=([\d.e-]+)", process.said)[-1]) for process in senders)
 
     @property
     def most(self) -> float:
-        """What may arrive in one second."""
+        """The most requests that may arrive in one second."""
         return RATE * (1 + max(MORE, self.pauses.worst + self.late))
 
     def between(self, start: float, end: float) -> int:
@@ -86,12 +86,12 @@ class Counter:
 
     @property
     def most_in_a_second(self) -> int:
-        """In any second, wherever it begins."""
+        """The most arrivals in any second, whenever it begins."""
         return max(self.between(moment, moment + 1.0) for moment in self.arrivals)
 
     @property
     def every_second(self) -> list[int]:
-        """One second after the other, for the reader of a failed test."""
+        """The arrivals of each second, for the reader of a failed test."""
         start, end = self.arrivals[0], self.arrivals[-1]
         return [self.between(start + i, start + i + 1) for i in range(int(end - start) + 1)]
 
@@ -114,7 +114,7 @@ async def commands(client: Redis) -> int:
 
 
 class Process:
-    """A :mod:`tests.integration.mx.paced_process`."""
+    """One process of :mod:`tests.integration.mx.paced_process`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -161,7 +161,7 @@ async def test_four_processes_share_the_rate_and_use_it(mx, redis_url):
     counter.were_late(started)
     assert counter.most_in_a_second <= counter.most, counter.every_second
     assert counter.used(0, n - 1) >= 0.95, counter.every_second
-    assert asked / n <= 0.2  # a script's own commands count, and so do those that open connections
+    assert asked / n <= 0.2  # includes the commands of scripts and of opening connections
     assert not any("pacing_alone" in process.said for process in started)
 
 
@@ -181,7 +181,7 @@ async def test_a_flushed_redis_lets_no_more_through(mx, redis_url):
 async def test_a_redis_that_is_killed_and_comes_back_empty_lets_no_more_through(mx):
     counter, url = mx
     valkey = ValkeyServer(port=free_port())
-    await asyncio.to_thread(valkey.start)  # it blocks, and the counter is not to stop counting
+    await asyncio.to_thread(valkey.start)  # it blocks, and the counter must go on
     port = valkey.port
     redis_url = f"redis://127.0.0.1:{port}/0"
     async with AsyncExitStack() as stack:
@@ -191,7 +191,7 @@ async def test_a_redis_that_is_killed_and_comes_back_empty_lets_no_more_through(
         await until_all_have_looked(port, 3)
         await all_know_each_other()
         await asyncio.to_thread(valkey.terminate)
-        # Everybody finds out within a second or so, and waits until what the others hold has passed.
+        # Each process notices within about a second, and waits until the permits of the others have expired.
         own_from = time.monotonic() + LOOK_EVERY + HORIZON + 0.3
         await until(lambda: time.monotonic() > own_from)
         alone = len(counter.arrivals) - 1
@@ -206,7 +206,7 @@ async def test_a_redis_that_is_killed_and_comes_back_empty_lets_no_more_through(
     assert counter.used(alone, alone + RATE) >= 0.9, counter.every_second
     for process in started:
         losses, returns = process.said.count("pacing_alone"), process.said.count("pacing_shared")
-        # A connection may break once more while the new server starts, and the process may be ended before it is back from that.
+        # A connection may break once more while the new server starts, and the process may end before it has recovered from that.
         assert 1 <= losses <= 2
         assert max(losses - 1, 1) <= returns <= losses
 

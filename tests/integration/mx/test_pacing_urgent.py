@@ -1,4 +1,4 @@
-"""A click's request goes before all others, and the others pay for it; with a real Valkey."""
+"""The request of a click goes before all others, and the others get fewer permits for it. With a real Valkey."""
 
 import asyncio
 import time
@@ -57,7 +57,7 @@ async def test_an_urgent_moment_is_now_and_whoever_reserves_next_pays_for_it(led
 async def test_urgent_moments_alone_keep_to_the_rate_and_end_at_the_horizon(ledgers):
     moments = [await ledgers[n % 2].reserve(1, interval=INTERVAL, urgent=True) for n in range(20)]
     granted = [grant.first for grant in moments if grant.n]
-    assert 13 <= len(granted) <= 15  # 1.25 s, and the two processes' own way of reading the clock
+    assert 13 <= len(granted) <= 15  # 1.25 s, and two processes that read the clock differently
     assert granted[-1] - granted[0] == pytest.approx((len(granted) - 1) * INTERVAL, abs=0.05)
 
 
@@ -84,7 +84,8 @@ async def test_a_click_overtakes_a_queue_that_uses_the_rate_up_and_the_rate_hold
         task.cancel()
     await asyncio.gather(*children, return_exceptions=True)
     assert sorted(waits)[-2] < 0.1
-    # What the batch had reserved before the first click, 1.25 s at most, it keeps; after that it gives up what the clicks take.
+    # The batch keeps the permits that it reserved before the first click, for at most 1.25 s. After that the permits of clicks are missing
+    # from its own.
     settled = began + 1.3
     together = [moment for moment in sent + clicked if settled <= moment < ended]
     assert len(together) <= 50 * (ended - settled) + 4
@@ -125,7 +126,7 @@ async def test_during_a_silence_a_click_is_refused_at_once_with_its_length_in_ev
     first, second = pacing_for(mx_requests_per_second=rate), pacing_for(mx_requests_per_second=rate)
     async with first.permit(urgent=True) as permit:
         permit.heard(RetryLater(code="http_429", after=30))
-    await asyncio.sleep(0.3)  # by then it stands in Redis
+    await asyncio.sleep(0.3)  # by then it is stored in Redis
     for pacing in (first, second):
         asked = time.monotonic()
         with pytest.raises(NoPermit) as refused:
