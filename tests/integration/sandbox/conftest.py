@@ -1,4 +1,4 @@
-"""A sandbox on free ports, served in the test's own loop and reached over real sockets."""
+"""A sandbox on free ports, which runs in the test's event loop and is reached over real sockets."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ HEADERS = {
 
 @dataclass(kw_only=True)
 class Sandbox:
-    """A running sandbox, and a client for each of its sides."""
+    """A running sandbox, and clients for its HTTP and SMTP servers."""
 
     addresses: Addresses
     http: aiohttp.ClientSession
@@ -64,7 +64,7 @@ class Sandbox:
             return answer
 
     async def decide(self, state, decision="allow"):
-        """Press a button on the consent page: status and page."""
+        """Press a button on the consent page; returns status, page and headers."""
         form = {"state": state, "decision": decision}
         async with self.http.post(self.url("/oauth/authorize"), data=form, allow_redirects=False) as response:
             return response.status, await response.text(), response.headers
@@ -125,11 +125,11 @@ def one(member_guid="MBR-1", *script, **fields):
 
 @pytest.fixture
 def member():
-    """Writes a population record: ``member("MBR-1", "429:1", "ok", institution_name=…)``."""
+    """Makes a population record: ``member("MBR-1", "429:1", "ok", institution_name=…)``."""
     return one
 
 
 @pytest.fixture
 async def sandbox(start) -> Sandbox:
-    """One member, ``MBR-1`` of ``USR-1``, that always answers."""
+    """A sandbox with one member, ``MBR-1`` of ``USR-1``, whose windows never fail."""
     return await start()

@@ -23,7 +23,7 @@ async def test_the_answer_is_the_whole_member_with_a_window(start, member):
     sandbox = await start([member(institution_code="mx_bank_oauth", institution_name="MX Bank (OAuth)")])
     status, body = await sandbox.window()
     assert status == 200
-    # The fields of the sample on MX's page for this endpoint, no more and no fewer.
+    # Exactly the fields of the sample on MX's page for this endpoint.
     assert set(body["member"]) == {
         "aggregated_at", "connection_status", "guid", "identifier", "institution_code", "is_being_aggregated",
         "metadata", "name", "oauth_window_uri", "status", "successfully_aggregated_at", "user_guid",

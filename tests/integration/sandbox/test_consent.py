@@ -1,4 +1,4 @@
-"""The consent page: looking changes nothing, a decision counts once."""
+"""The consent page: opening it changes nothing, and a decision counts once."""
 
 import asyncio
 import re
@@ -11,7 +11,7 @@ import pytest
 
 
 async def aggregated(sandbox):
-    """The member, once MX has finished with it."""
+    """The member after MX has aggregated it."""
     async with asyncio.timeout(60):
         while (member := await sandbox.member())["is_being_aggregated"]:
             pass
@@ -128,13 +128,13 @@ async def test_a_bank_name_cannot_bring_markup_into_the_page(start, member):
 
 
 async def opened(sandbox, state):
-    """GET, as a browser or a scanner does it: status and page."""
+    """Open a link as a browser or a scanner does; returns status and page."""
     async with sandbox.get("/oauth/authorize", params={"state": state}, headers={}) as response:
         return response.status, await response.text()
 
 
 async def mailed(sandbox, state):
-    """Send the link of a window by mail, as both parts have it."""
+    """Send a mail with the link of a window in its text and in its HTML."""
     link = f"https://bank-x.sandbox.example/oauth/authorize?client_id=x&state={state}"
     message = EmailMessage()
     message["Subject"] = "your bank"

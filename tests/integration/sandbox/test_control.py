@@ -166,7 +166,7 @@ async def test_several_commands_come_together(sandbox):
     ],
 )
 async def test_a_command_with_a_mistake_changes_nothing_and_says_why(sandbox, command, status, told):
-    # Not even the part that makes sense.
+    # The valid part of the command is not carried out either.
     sensible = {"member": "MBR-1", "script": ["409"]} if not command.keys() & {"member", "script"} else {"latency": 5}
     answer = await sandbox.control(expect=status, **(sensible | command if command else {}))
     assert told in answer["error"]

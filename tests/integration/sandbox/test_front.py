@@ -1,4 +1,4 @@
-"""The public address before `reconnect web`: requests pass unchanged, and ways to a simulated bank lead to the sandbox."""
+"""The sandbox's proxy in front of `reconnect web`: requests pass unchanged, and redirects to a simulated bank lead to the sandbox."""
 
 import asyncio
 import re
@@ -15,7 +15,7 @@ ELSEWHERE = "https://app.example/done?from=%2F"
 
 @pytest.fixture
 async def fronted(start, tmp_path):
-    """A sandbox with a front, and what stands behind it: the requests that it got."""
+    """Yields a sandbox with a front, the requests that the server behind it got, and that server."""
     asked = []
 
     async def handle(request):

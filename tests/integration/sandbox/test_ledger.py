@@ -1,4 +1,4 @@
-"""The ledger: what tests and measurements read."""
+"""The ledger of requests, which tests and measurements read."""
 
 import asyncio
 import time

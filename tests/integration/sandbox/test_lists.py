@@ -1,11 +1,11 @@
-"""Lists of users and members: pages as at MX, and lies."""
+"""Lists of users and members: pages like MX's, and wrong pages that a test asks for."""
 
 import pytest
 
 
 @pytest.fixture
 async def many(start, member):
-    """100 users with a member each, and one more for the first ten."""
+    """100 users with a member each. The first ten have a second member."""
     rows = [member(f"MBR-{n:03}", user_guid=f"USR-{n:03}", email=f"u{n}@mail.example") for n in range(100)]
     return await start([*rows, *(member(f"MBR-x{n}", user_guid=f"USR-{n:03}") for n in range(10))])
 

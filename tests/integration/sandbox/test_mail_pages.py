@@ -1,4 +1,4 @@
-"""Mail in the browser: links lead to the sandbox, and nothing in a mail runs."""
+"""Mail in the browser: links lead to the sandbox, and no script in a mail runs."""
 
 import re
 from email.message import EmailMessage
@@ -79,7 +79,7 @@ async def test_no_script_of_a_mail_runs(sandbox):
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     frame = re.search(r"<iframe [^>]*>", shown)[0]
     assert 'sandbox="allow-popups allow-popups-to-escape-sandbox"' in frame
-    # Whoever opens the HTML by itself is protected by its own headers.
+    # The HTML opened by itself is protected by its own headers.
     _, headers = await page(sandbox, "/sandbox/mail/1/html")
     policy = [part.split() for part in headers["Content-Security-Policy"].split(";")]
     assert ["sandbox", "allow-popups", "allow-popups-to-escape-sandbox"] in policy

@@ -1,4 +1,4 @@
-"""The mailbox and its faults, spoken to as a mail sender does."""
+"""The mailbox and its faults, as an SMTP client sees them."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""The sandbox's Platform against MX's own OpenAPI file (tests/data/mx_platform_v20250224.json: its source and date stand in it)."""
+"""The sandbox's Platform against MX's own OpenAPI file (tests/data/mx_platform_v20250224.json, which names its source and date)."""
 
 import base64
 import json
@@ -16,11 +16,11 @@ NAMES = {"user_identifier": "USR-1", "member_identifier": "MBR-1"}
 
 
 def schema_of(path):
-    """The schema of a path's 200, with no property beside those that it names."""
+    """The schema of a path's answer with status 200. It allows no properties but those that it names."""
     whole = {"components": json.loads(json.dumps(OPENAPI["components"]))}
     for schema in whole["components"]["schemas"].values():
         schema["additionalProperties"] = False
-    # Facts: newer member objects carry it, though the file does not know it.
+    # MX's newer member objects have this property, but the file lacks it.
     whole["components"]["schemas"]["MemberResponse"]["properties"]["error"] = {"type": "object"}
     answer = OPENAPI["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
     return whole | answer

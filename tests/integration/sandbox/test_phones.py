@@ -1,4 +1,4 @@
-"""Phones sign up over HTTP, and what a real sender sends them is counted by device."""
+"""Simulated phones are registered over HTTP. Messages that the real channels send to them are counted by device."""
 
 import datetime as dt
 from dataclasses import replace

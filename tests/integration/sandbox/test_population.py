@@ -1,4 +1,4 @@
-"""Populations: what a line may say, and how a mistake is told."""
+"""Files of populations: what a line may hold, and how mistakes are reported."""
 
 import json
 

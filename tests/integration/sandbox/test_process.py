@@ -1,4 +1,4 @@
-"""The sandbox as a process of its own: start, addresses, end, and what it will not start with."""
+"""The sandbox as a process of its own: its start, its addresses, its end, and mistakes with which it does not start."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ async def test_it_says_where_it_listens_and_stops_when_told(tmp_path, stop, code
             assert response.status == 200
         async with http.get(addresses["mail_page"]) as response:
             assert response.status == 200
-        # Open connections, of people and of mail senders, do not hold it up.
+        # Open connections of browsers and mail senders do not delay its end.
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", int(addresses["smtp_url"].rpartition(":")[2].partition("?")[0])
         )

@@ -1,4 +1,4 @@
-"""Mail scanners of each kind, against a page as the worker's own: a link, a form, a redirect to the bank."""
+"""Mail scanners of each kind, against a page like the worker's: a form whose POST redirects to the bank."""
 
 import re
 from email.message import EmailMessage
@@ -16,7 +16,7 @@ FORM = '<form method="post"><input type="hidden" name="nonce" value="n1"><button
 
 @pytest.fixture
 async def page(sandbox):
-    """Our own page: the requests that it got, and its address."""
+    """A page like our own; yields the requests that it got, and its URL."""
     asked = []
 
     async def handle(request):
@@ -131,7 +131,7 @@ async def test_redirects_lead_over_several_hosts_to_the_consent_page(sandbox, on
         assert (response.status, len(hosts), len(set(hosts)) >= 2) == (200, 5, True)
         async with browser.get(sandbox.url(f"/oauth/authorize?state={state}"), allow_redirects=False) as again:
             assert again.status == (410 if once else 302)
-        # Its session makes the page at the end of the way the one that can decide.
+        # With ``once``, only the last page can decide: it holds the session.
         fields = dict(re.findall(r'name="(\w+)" value="(\w+)"', html)) | {"decision": "allow"}
         assert (parse_qs(urlsplit(url).query).get("session") is not None) is once
         async with browser.post(sandbox.url("/oauth/authorize"), data=fields) as outcome:

@@ -1,4 +1,4 @@
-"""Every step of a member's script, as a client meets it."""
+"""Every step of a member's script, as a client sees it."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from worker.sandbox.script import STEPS
 
 @pytest.fixture
 def scripted(start, member):
-    """A sandbox whose ``MBR-1`` has this script."""
+    """Starts a sandbox whose ``MBR-1`` has this script."""
     return lambda *script: start([member("MBR-1", *script)])
 
 

@@ -1,4 +1,4 @@
-"""The sandbox's webhooks say what MX's say, and are sent again until they are taken."""
+"""The sandbox's webhooks have the fields of MX's, and are sent again until they are accepted."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -12,7 +12,7 @@ from worker.cli.processes import free_port
 
 @asynccontextmanager
 async def receiver(refusals: int) -> Any:
-    """A server that refuses so many requests; its URL, and what it took."""
+    """A server that refuses the first ``refusals`` requests; yields its URL, and the requests that it accepted."""
     taken: list[tuple[str, dict[str, Any]]] = []
     refused = 0
 
@@ -38,7 +38,7 @@ async def receiver(refusals: int) -> Any:
 
 async def _until(taken: list[Any], count: int) -> None:
     async with asyncio.timeout(20):
-        while len(taken) < count:  # noqa: ASYNC110 - a list
+        while len(taken) < count:  # noqa: ASYNC110 - a list has no event
             await asyncio.sleep(0.01)
 
 
@@ -48,7 +48,7 @@ async def test_what_changes_is_told_as_mx_tells_it(sandbox_for: Any, refusals: i
         receiver(refusals) as (url, taken),
         sandbox_for({"a": {"connection_status": "CONNECTED"}}, aggregation_seconds=0) as sandbox,
     ):
-        await sandbox.control(member="MBR-a", connection_status="DENIED")  # nobody is told yet
+        await sandbox.control(member="MBR-a", connection_status="DENIED")  # no URL is set yet
         await sandbox.control(webhooks={"url": url, "auth": "mx:secret"})
         await sandbox.control(member="MBR-a", connection_status="IMPAIRED")
         await _until(taken, 2)
