@@ -1,4 +1,4 @@
-"""The real application on a real socket, and pages as a browser would parse them."""
+"""The real application on a real socket, and its pages parsed as by a browser."""
 
 import asyncio
 import re
@@ -18,7 +18,7 @@ from worker.web.protocol import Runner
 
 
 class Html(HTMLParser):
-    """What the tests look at."""
+    """The parts of a page that tests look at."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Html(HTMLParser):
         return [text.strip() for text in self.texts["button"]]
 
     def check(self) -> None:
-        """What holds for every page: it can be read without this server, by everybody, and it runs nothing."""
+        """Assert what holds for every page: it has one heading, a title and a language, loads nothing and runs no script."""
         assert len(self.texts["h1"]) == 1
         assert self.lang in {"en", "es", "fr"}
         assert self.texts["title"][0].strip()
@@ -78,7 +78,7 @@ class Html(HTMLParser):
 
 @dataclass
 class Site:
-    """A served application, and a browser without cookies."""
+    """A served application, and an HTTP client without cookies."""
 
     bench: Any
     port: int
@@ -95,7 +95,7 @@ class Site:
             return response, await response.text()
 
     async def page(self, path: str, *, language: str = "en", status: int = 200) -> Html:
-        """A page that everybody can read."""
+        """GET a page with this status, and check it (:meth:`Html.check`)."""
         response, text = await self.ask("GET", path, headers={"Accept-Language": language})
         assert response.status == status, text
         page = Html(text)
@@ -103,7 +103,7 @@ class Site:
         return page
 
     async def raw(self, request: bytes) -> bytes:
-        """All that comes back on a connection of its own."""
+        """Send bytes on a new connection; returns all bytes that come back."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(request)
@@ -117,7 +117,7 @@ SiteFor = Callable[..., Awaitable[Site]]
 
 @pytest.fixture
 async def site_for(bench_for: Any, redis_url: str) -> AsyncIterator[SiteFor]:
-    """Serves the application with these settings, on loopback."""
+    """Makes sites: each serves the application with these settings, on loopback."""
     async with AsyncExitStack() as stack:
 
         async def make(*, bench: Any = None, header_seconds: float = 15.0, **settings: Any) -> Site:

@@ -1,4 +1,4 @@
-"""The API as the company's server uses it: every answer is one that the served document describes."""
+"""The API as the company's server uses it: every answer matches the OpenAPI document that is served."""
 
 import json
 from datetime import timedelta
@@ -21,7 +21,7 @@ SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 class Api:
-    """Asks, and holds each answer to the document."""
+    """Sends requests, and validates each answer against the document."""
 
     def __init__(self, site: Any, document: dict[str, Any]) -> None:
         self.site, self.document = site, document

@@ -1,4 +1,4 @@
-"""The end of OAuth: thanks, or what went wrong; for everybody the same, whatever the address says."""
+"""The page at the end of OAuth: thanks, or what went wrong. It is the same for every member that the URL names."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 @pytest.fixture
 def hints(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
-    """The members that were to be checked."""
+    """The members that hints were given about. Each hint fails, which must not change the page."""
     found: list[str | None] = []
 
     async def ended(_: Any, member_guid: str | None) -> None:

@@ -1,4 +1,4 @@
-"""What customers do on our pages is told, and the schema of events is there to be fetched."""
+"""What customers do on our pages is recorded as events, and the schema of events is served."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Requests that no browser makes, and people's data that was written to do harm: an answer of our own, never a 500, never somebody else's bank."""
+"""Requests that no browser makes, and hostile data: each gets an answer of ours, never a 500, and never the bank of another user."""
 
 import asyncio
 import re
@@ -23,7 +23,7 @@ def _field(name: str, value: str, *more: str) -> str:
     return "\r\n".join([f'Content-Disposition: form-data; name="{name}"', *more, "", value])
 
 
-#: Bodies of a press that name no bank in a way that we read: content type, body, and the status.
+#: Bodies of a press from which no bank can be read: content type, body, and the statuses that it may get.
 BODIES: dict[str, tuple[str, bytes, set[int]]] = {
     "nothing": (FORM, b"", {503}),
     "no UTF-8": (FORM, b"nonce=\xff\xfe&reconnection=\xc3\x28", {400, 503}),
@@ -90,7 +90,7 @@ async def test_whatever_is_posted_gets_a_page(site_for: Any) -> None:
             response, text = await site.ask(
                 "POST", path, data=body, headers={"Content-Type": kind, "X-Forwarded-For": f"198.51.100.{len(name)}"}
             )
-            # Nobody listens where MX should be: what reaches the click is tried again later. Of /u the page is shown.
+            # MX cannot be reached, so a press whose body can be read gets a 503. On /u the same body gets the page.
             if (
                 response.status not in (wanted if path.startswith("/r") else {200, *(wanted - {503})})
                 and response.status != 429
@@ -192,7 +192,7 @@ async def test_a_link_never_reaches_another_users_reconnection(site_for: Any) ->
     closed = await reconnection(site.bench, "cid", state="exhausted")
     for named in (other, closed, first + 10_000, 0):
         response, text = await site.ask("POST", f"/r/{ann}", data={"reconnection": str(named)})
-        # Her only bank is hers, whatever is named; the second time nobody listens where MX should be.
+        # Every press counts for her only bank. The first gets the stored URI, later ones a 503, because MX cannot be reached.
         assert response.status in {303, 503}
         assert "bobs" not in text + response.headers.get("Location", "")
         assert "Bank bob" not in text
@@ -200,7 +200,7 @@ async def test_a_link_never_reaches_another_users_reconnection(site_for: Any) ->
     assert await site.bench.one("SELECT count(*) FROM clicks WHERE reconnection_id <> :f", f=first) == 0
     await site.ask("POST", f"/u/{ann}", data={"choice": "bank", "member": "MBR-bob"})
     assert await site.bench.one("SELECT count(*) FROM members WHERE muted_at IS NOT NULL") == 0
-    # A message named a member that was given to somebody else since.
+    # The message names a member that belongs to another user by now.
     await site.bench.sql(
         "UPDATE notification_reconnections SET step = reconnection_id, notification_id = (SELECT min(id) FROM notifications)"
     )
@@ -229,7 +229,7 @@ async def test_names_from_data_run_nothing_and_reorder_nothing(site_for: Any) ->
                 page = Html(text)
                 assert (response.status, len(page.texts["h1"])) == (200, 1)
                 assert not set("\u202e\u2066\u200b\u2028\x00\x1b\ufeff") & set(page.source)
-                assert "<bdi>49" not in page.source  # the form's nonce may hold it
+                assert "<bdi>49" not in page.source  # a nonce may hold 49 too
                 assert len(page.source) < 20_000
                 assert {"img", "b", "script"} & set(page.tags) == set()
         await site.bench.sql("UPDATE reconnections SET state = 'reconnected', closed_at = opened_at")
@@ -310,6 +310,6 @@ async def test_a_body_that_nobody_wants_is_not_waited_for(site_for: Any) -> None
     for start in ("POST /done", "POST /x", "PUT /healthz", "GET /r/x"):
         head = f"{start} HTTP/1.1\r\nHost: 127.0.0.1:{site.port}\r\n"
         for more in ("Content-Length: 999999999\r\n\r\nx", "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"):
-            (status,) = await _status(site, head + more)  # it comes, and then the connection ends
+            (status,) = await _status(site, head + more)  # one answer, then it is closed
             assert status in {404, 405, 408, 413}, (start, status)
     assert await _status(site, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n") == [400]

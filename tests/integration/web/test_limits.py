@@ -1,4 +1,4 @@
-"""Limits hold for all processes together, are kept by whom nobody can impersonate, and hurt nobody while Redis is away."""
+"""All processes count limits together. Addresses cannot be forged. While Redis is down, each process counts by itself."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ async def _statuses(site: Any, n: int, *, method: str = "POST", path: str = "/r/
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three of everything."""
+    """Sets every limit to 3 a minute."""
     from limits import RateLimitItemPerMinute
 
     for limit in Limit:
@@ -29,7 +29,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_an_address_is_limited_behind_a_proxy_by_what_the_proxy_says(site_for: Any) -> None:
     site = await site_for()
     for address in ("203.0.113.7", "2001:db8:0:1::1"):
-        # The client adds addresses of its own in front; the proxy, which is trusted, adds the client's behind them.
+        # A client may put any addresses in front. The trusted proxy appends the client's real address.
         statuses = [
             (await site.ask("POST", f"/r/{n}", headers={"X-Forwarded-For": f"198.51.100.{n}, {address}"}))[0].status
             for n in range(5)
@@ -42,7 +42,7 @@ async def test_an_address_is_limited_behind_a_proxy_by_what_the_proxy_says(site_
     page = Html(text)
     page.check()
     assert page.lang == "es"
-    # A proxy that says nothing: nobody can be told from anybody, so nobody is limited by address.
+    # The proxy does not name the client: clients cannot be told apart, so none is limited by address.
     assert set(await _statuses(site, 6, method="GET")) == {404}
 
 

@@ -1,4 +1,4 @@
-"""Unsubscribe: one click of a mailbox provider, and the page with its choice and its undo."""
+"""Unsubscribing: the one-click POST of a mailbox provider, and the page, which can undo each choice."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ async def _opted_out(bench: Any) -> bool:
 async def test_one_click_of_a_mailbox_provider_opts_out(site_for: Any, body: bytes, kind: str) -> None:
     site = await site_for()
     token, _ = await linked(site.bench)
-    for method in ("GET", "HEAD"):  # scanners
+    for method in ("GET", "HEAD"):  # as scanners do
         response, _ = await site.ask(method, f"/u/{token}?List-Unsubscribe=One-Click")
         assert response.status == 200
     await site.ask("POST", f"/u/{token}", data=b"", headers={"Content-Type": kind})
@@ -44,7 +44,7 @@ async def test_one_click_of_a_mailbox_provider_opts_out(site_for: Any, body: byt
 async def test_the_page_takes_back_what_it_did(site_for: Any) -> None:
     site = await site_for()
     ids = [await reconnection(site.bench, "ann"), await reconnection(site.bench, "bo", user="ann")]
-    token = await link(site.bench, "ann", await message(site.bench, "ann", *ids), days=-1)  # an expired one, too
+    token = await link(site.bench, "ann", await message(site.bench, "ann", *ids), days=-1)  # an expired link
     path = f"/u/{token}"
 
     async def press(name: str) -> Html:

@@ -1,4 +1,4 @@
-"""The database and Redis go away under a running web process, and come back."""
+"""The database and Redis stop while a web process runs, and the database starts again."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ from worker.web.serve import _database
 
 @pytest.fixture
 def own_postgres() -> Iterator[OwnPostgres]:
-    """A PostgreSQL of this test alone."""
+    """A PostgreSQL server for this test alone."""
     server = OwnPostgres()
     yield server
     server.close()
@@ -25,7 +25,7 @@ def own_postgres() -> Iterator[OwnPostgres]:
 
 @pytest.fixture
 def database_url(own_postgres: OwnPostgres, settings_for: Any) -> str:
-    """Its address, migrated."""
+    """The URL of that server's database, migrated."""
     schema.migrate(settings_for(database_url=own_postgres.url))
     return own_postgres.url
 
@@ -64,7 +64,7 @@ async def test_a_database_that_is_away_costs_a_page_that_says_try_again(
         assert (await site.ask("GET", "/readyz"))[0].status == 503
         await asyncio.to_thread(own_postgres.start)
         assert (await site.page(f"/r/{token}")).buttons == ["Reconnect Bank ann"]
-        # An opt-out waits for the database for longer than a page does: whoever posts it may not try twice.
+        # An opt-out waits longer for the database than a page, because a mailbox provider may not post it again.
         await asyncio.to_thread(own_postgres.stop, "immediate")
         data = {"List-Unsubscribe": "One-Click"}
         opt_out = asyncio.create_task(site.ask("POST", f"/u/{token}", data=data))

@@ -1,4 +1,4 @@
-"""More requests than a process can serve: some are told to come back at once, and those that are in hand are served."""
+"""More requests than a process can serve: some are turned away at once, and those under way are served."""
 
 import asyncio
 import time
@@ -39,7 +39,7 @@ async def test_who_comes_when_all_is_full_is_told_to_come_back_and_the_others_ar
 
         async with database.engine.connect() as other:
             await other.execute(text("LOCK TABLE links"))
-            # Not even a burst passes at once.
+            # The limit also holds for a burst.
             first = [asyncio.create_task(ask("GET", f"/r/{token}")) for _ in range(MOST + 20)]
             await _until(lambda: sum(task.done() for task in first) == 20, "20 turned away")
             assert database.transactions_under_way == MOST
@@ -53,7 +53,7 @@ async def test_who_comes_when_all_is_full_is_told_to_come_back_and_the_others_ar
             assert page.buttons == ["Try again"]
             events = [line["event"] for line in logged]
             assert "web_overloaded" not in events, "one line in ten seconds, and the burst had it"
-            # What needs no database is served, and a mailbox provider is not asked to come back: it may not.
+            # Requests that need no database are served. An opt-out is not turned away: a mailbox provider may not post it again.
             needless = [await ask("GET", path) for path in ("/healthz", "/done?status=success", "/nothing")]
             assert [status for status, _ in needless] == [200, 200, 404]
             opt_out = asyncio.create_task(ask("POST", "/u/x", data={"List-Unsubscribe": "One-Click"}))

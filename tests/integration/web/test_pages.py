@@ -1,4 +1,4 @@
-"""The customer's page: what it says of each state, in three languages, and what pressing its button can come to."""
+"""The customer's page: its text for each state in three languages, and the answer to a press for each result of the click."""
 
 from datetime import timedelta
 from typing import Any
@@ -50,7 +50,7 @@ async def test_each_state_has_its_page_in_each_language(
     assert (page.lang, page.h1) == (language, h1)
     assert page.buttons == buttons
     assert len(page.forms) == len(buttons)
-    assert ("Connections" if language == "en" else "→") in page.source or state == BACK  # another way than the button
+    assert ("Connections" if language == "en" else "→") in page.source or state == BACK  # a way without the button
 
 
 async def test_several_banks_have_a_button_each_unless_nothing_is_to_do(site_for: Any) -> None:
@@ -78,7 +78,7 @@ async def test_the_users_language_and_zone_come_before_the_browsers(site_for: An
     page = await site.page(f"/r/{token}", language="fr")
     assert page.lang == "es"
     assert "4 de marzo de 2026" in page.source
-    await site.bench.sql("UPDATE users SET locale = 'de-DE'")  # there is no such catalogue
+    await site.bench.sql("UPDATE users SET locale = 'de-DE'")  # there is no German catalogue
     assert (await site.page(f"/r/{token}", language="de, fr-CH;q=0.9, en;q=0.5")).lang == "fr"
     assert (await site.page(f"/r/{token}", language=";;q=,*")).lang == "en"
 
@@ -159,7 +159,7 @@ async def test_a_press_leads_to_the_bank_by_the_very_uri(site_for: Any, monkeypa
     assert "form-action" not in response.headers["Content-Security-Policy"]
     assert Html(text).addresses[-1] == uri
     assert asked == {"token": token, "nonce": "n" * 22, "reconnection_id": id_}
-    # Without a nonce it shares its URI with nobody; a number that is none names no reconnection.
+    # A press without a nonce gets a new one, so it shares its URI with no other. An invalid id of a reconnection is ignored.
     await site.ask("POST", f"/r/{token}", data={"reconnection": "9" * 30})
     first = asked["nonce"]
     await site.ask("POST", f"/r/{token}", data={"reconnection": "-1"})

@@ -1,4 +1,4 @@
-"""`reconnect web` as a process: alone, two on one port, while the database is away, at its end."""
+"""`reconnect web` as a process: its start without schema and Redis, two processes on one port, and its end at SIGTERM."""
 
 import http.client
 import re
@@ -29,7 +29,7 @@ LINK = "/r/" + "c" * 22
 
 @pytest.fixture
 def machine(tmp_path: Path, redis_url: str) -> Iterator[Machine]:
-    """A migrated SQLite database, a broker, and an address for the web process."""
+    """A broker, an address for the web process, and a SQLite database that is not migrated yet."""
     with ExitStack() as stack:
         machine = Machine(tmp_path, environment_for(tmp_path, redis_url), stack)
         port = free_port()
@@ -130,7 +130,7 @@ def test_the_page_of_each_proxy_has_the_mark_that_doctor_knows(name: str) -> Non
 
 
 def machine_doctor(machine: Machine, environment: dict[str, str] | None = None) -> Any:
-    """What `doctor` found; it fails for other reasons, too."""
+    """The findings of `doctor`. Its exit code is ignored, because other checks fail here."""
     import json
 
     return json.loads(machine("doctor", "--json", environment=environment).out)

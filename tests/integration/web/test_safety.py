@@ -1,4 +1,4 @@
-"""What every answer has, and what is refused before anything is read."""
+"""The headers of every answer, and requests that are refused before they are handled."""
 
 import asyncio
 from datetime import timedelta
@@ -92,7 +92,7 @@ async def test_https_is_asked_for_only_where_it_is_served(site_for: Any) -> None
     assert "Strict-Transport-Security" not in response.headers
     site = await site_for(public_base_url="https://Reconnect.Example.com/bank/")
     for host in ("reconnect.example.com", "RECONNECT.example.com:443", "reconnect.example.com."):
-        for path in ("/r/x", "/bank/r/x"):  # a proxy may take the prefix off, or not
+        for path in ("/r/x", "/bank/r/x"):  # a proxy may remove the prefix
             response, _ = await site.ask("GET", path, headers={"Host": host})
             assert (response.status, "max-age" in response.headers["Strict-Transport-Security"]) == (404, True)
 
@@ -156,7 +156,7 @@ async def test_another_host_is_refused_but_for_probes(site_for: Any, hosts: list
         ("/done?status=success", 200 if status == 404 else status),
         ("/healthz", 200),
     ):
-        # HTTP/1.1 without a Host is refused by the parser or by us, HTTP/1.0 by us.
+        # HTTP/1.0, because the parser may refuse HTTP/1.1 without a Host before our code runs.
         answer = await site.raw(f"GET {path} HTTP/1.0\r\n{lines}\r\n".encode())
         assert answer.startswith(f"HTTP/1.0 {wanted} ".encode()), answer[:80]
     absolute = f"GET http://evil.example/r/x HTTP/1.1\r\n{lines}Connection: close\r\n\r\n"
@@ -169,7 +169,7 @@ async def test_a_slow_client_is_cut_off(site_for: Any) -> None:
     writer.write(b"GET /r/x HTTP/1.1\r\nHost: 127.0")
     assert await asyncio.wait_for(reader.read(), 10) == b""
     writer.close()
-    # Again on a connection that has served a request; between two of them it may be idle.
+    # The same on a connection that has served a request. Between two requests it may be idle.
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     whole = f"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{site.port}\r\n\r\n".encode()
     writer.write(whole)

@@ -1,4 +1,4 @@
-"""``POST /webhooks/mx``: what is answered with 204 is stored, each distinct hint once, and nothing else comes in."""
+"""``POST /webhooks/mx``: every body that gets a 204 is stored, each distinct hint once. Nothing else is accepted."""
 
 import asyncio
 import base64
@@ -48,8 +48,8 @@ async def rows(site: Any) -> list[Any]:
 
 
 async def woken(site: Any) -> None:
-    """Wait until the stage was woken."""
-    while ("sync", 1) not in site.bench.woken:  # noqa: ASYNC110 - a list
+    """Wait until the stage ``sync`` was woken."""
+    while ("sync", 1) not in site.bench.woken:  # noqa: ASYNC110 - a list has no event
         await asyncio.sleep(0.01)
 
 
@@ -172,11 +172,11 @@ async def test_limits_throttle_those_who_guess_and_never_mx(site_for: Any, monke
 
 
 async def test_no_204_goes_out_before_its_commit(site_for: Any) -> None:
-    """While another transaction holds the table, nobody is answered; then all are, by few commits."""
+    """While another transaction locks the table, no request is answered. After its end all get a 204."""
     site = await site_for(mx_webhook_auth=AUTH)
     engine = site.bench.runtime.database.engine
     async with engine.begin() as connection:
-        if engine.dialect.name != "sqlite":  # whose transactions are alone anyway
+        if engine.dialect.name != "sqlite":  # it has one writer at a time anyway
             await connection.execute(text("LOCK TABLE hints IN SHARE MODE"))
         asking = [asyncio.create_task(post(site, status(n))) for n in range(30)]
         done, _ = await asyncio.wait(asking, timeout=0.5)
