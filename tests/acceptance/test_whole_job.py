@@ -202,8 +202,8 @@ def test_a_worker_that_is_asked_to_stop_hands_back_what_it_has_not_begun(
         os.killpg(worker.pid, signal.SIGTERM)
     else:
         worker.terminate()
-    worker.wait(30)
-    assert time.monotonic() - began < 25
+    worker.wait(120)
+    assert time.monotonic() - began < 45  # all 600 take a minute
     found = machine.json("status")
     assert found["backlog"]["leased"] == 0
     assert found["backlog"]["due_now"] > 0

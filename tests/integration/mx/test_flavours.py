@@ -134,14 +134,14 @@ async def test_a_click_learns_who_is_back_already(client_of, sandbox_for):
 
 
 @pytest.mark.parametrize("client_of", ["platform"], indirect=True)
-@pytest.mark.parametrize("fault", ["500", "slow:5", "reset", "429:60", "html"])
+@pytest.mark.parametrize("fault", ["500", "slow:20", "reset", "429:60", "html"])
 async def test_a_click_is_served_although_its_member_cannot_be_read(client_of, sandbox_for, fault):
     async with sandbox_for({"a": ["ok"]}) as sandbox:
         await sandbox.control(fault=fault, on="read")
         began = time.monotonic()
-        answer = await client_of(sandbox).urgent_window(USER, MEMBER, within=10)
+        answer = await client_of(sandbox).urgent_window(USER, MEMBER, within=30)
         assert isinstance(answer, Window)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 15
 
 
 async def test_own_ids_are_names_as_good_as_guids_at_platform_alone(client_of, sandbox_for):

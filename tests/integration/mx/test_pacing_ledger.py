@@ -194,7 +194,7 @@ async def test_a_server_that_does_not_answer_is_given_up_within_seconds():
         with pytest.raises(TimedOut):
             await ledger.reserve(1, interval=INTERVAL)
         await ledger.close()
-    assert time.monotonic() - started < 2.5
+    assert time.monotonic() - started < 15
 
 
 @pytest.fixture

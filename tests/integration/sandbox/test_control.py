@@ -167,13 +167,13 @@ async def test_several_commands_come_together(sandbox):
 )
 async def test_a_command_with_a_mistake_changes_nothing_and_says_why(sandbox, command, status, told):
     # The valid part of the command is not carried out either.
-    sensible = {"member": "MBR-1", "script": ["409"]} if not command.keys() & {"member", "script"} else {"latency": 5}
+    sensible = {"member": "MBR-1", "script": ["409"]} if not command.keys() & {"member", "script"} else {"latency": 60}
     answer = await sandbox.control(expect=status, **(sensible | command if command else {}))
     assert told in answer["error"]
     assert "\n" not in answer["error"]
     began = time.monotonic()
     assert await statuses(sandbox, 1) == [200]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 async def test_a_foreign_web_page_cannot_send_commands(sandbox):
