@@ -1,4 +1,4 @@
-"""Links and what they are about, for the tests of the page and of its button."""
+"""Writes links, messages and reconnections for the tests of the page and of its button."""
 
 from datetime import datetime, timedelta
 from random import SystemRandom
@@ -20,12 +20,12 @@ async def reconnection(
     since: timedelta = timedelta(days=-1),
     **columns: Any,
 ) -> int:
-    """A reconnection of a member that is written too, unless it is there; its id."""
+    """Write a reconnection, and its member unless that exists; return the reconnection's id."""
     if not await bench.sql("SELECT 1 FROM members WHERE member_guid = :m", m=f"MBR-{name}"):
         await bench.member(name, user=user, connection_status="DENIED", is_oauth=True, institution_name=f"Bank {name}")
     now = bench.runtime.clock.now()
     values = {
-        # Far from those of windows and messages: a statement that takes one for the other is to fail here.
+        # From 101 on, unlike the ids of windows and messages, so that a statement that confuses two kinds of id fails.
         "id": 101 + await bench.one("SELECT count(*) FROM reconnections"),
         "member_guid": f"MBR-{name}",
         "user_guid": f"USR-{user or name}",
@@ -52,7 +52,7 @@ async def reconnection(
 
 
 async def message(bench: Any, user: str, *reconnections: int, state: str = "sent", uri: str | None = None) -> int:
-    """A message that named these reconnections, each with a stored window; its id."""
+    """Write a message that named these reconnections, each with a stored window; return the message's id."""
     now = bench.runtime.clock.now()
     id_ = await bench.one(
         "INSERT INTO notifications (user_guid, channel, step, state, message_key, created_at, sent_at, next_attempt_at) "
@@ -74,7 +74,7 @@ async def message(bench: Any, user: str, *reconnections: int, state: str = "sent
 
 
 async def link(bench: Any, user: str, notification: int | None = None, *, days: float = 40) -> str:
-    """A link of this user; its token."""
+    """Write a link of this user; return its token."""
     token, now = new_token(SystemRandom()), bench.runtime.clock.now()
     new = NewLink(
         token_hash=hash_of(token),
@@ -87,7 +87,7 @@ async def link(bench: Any, user: str, notification: int | None = None, *, days: 
 
 
 async def linked(bench: Any, name: str = "ann", **columns: Any) -> tuple[str, int]:
-    """A link in a sent message about one reconnection: token, reconnection id."""
+    """Write a link in a sent message about one reconnection; return its token and the reconnection's id."""
     uri = columns.pop("uri", None)
     id_ = await reconnection(bench, name, **columns)
     return await link(bench, name, await message(bench, name, id_, uri=uri)), id_

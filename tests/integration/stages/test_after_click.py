@@ -1,4 +1,4 @@
-"""What follows a click: checks that come sooner, a message that is owed, the end of OAuth; on both databases."""
+"""After a click: the member is checked sooner, and a failed click is owed a message. Also the end of OAuth. On both databases."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 
 
 async def _back(bench: Any, by: timedelta, *columns: str) -> None:
-    """Put moments of the only reconnection back, as if time had passed."""
+    """Set these columns of the only reconnection to ``by`` before now, as if that much time had passed."""
     now = bench.runtime.clock.now()
     for column in columns:
         await bench.sql(f"UPDATE reconnections SET {column} = :m", m=bench.stored(now - by))
@@ -79,7 +79,7 @@ async def test_a_click_during_a_check_is_not_forgotten(bench_for: Any, monkeypat
     assert await _after_click(bench, id_) == pytest.approx(20, abs=0.01)
 
 
-#: Whom fetch does not ask MX for, since no message may be sent now; by the outcome.
+#: By outcome: the SQL after which fetch does not ask MX for the user, since no message may be sent now.
 NOT_TOLD_NOW = {
     "opted_out": "UPDATE users SET opted_out_at = CURRENT_TIMESTAMP",
     "muted": "UPDATE members SET muted_at = CURRENT_TIMESTAMP",
@@ -159,7 +159,7 @@ async def test_what_is_due_is_checked_at_the_moments_after_a_click_alone_and_sta
     await verify(bench.runtime)
     assert (await row(bench, id_))["next_check_at"] is None
     assert await bench.sql(f"SELECT {columns} FROM reconnections") == before
-    # A hint makes it be checked once, and not again within ten seconds.
+    # After a hint the member is checked once, and not again within ten seconds.
     for _ in range(2):
         await oauth_ended(bench.runtime, "MBR-ann")
         await verify(bench.runtime)

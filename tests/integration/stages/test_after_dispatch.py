@@ -1,4 +1,4 @@
-"""Once dispatch began, whatever goes wrong here leaves a message ``unknown``: nobody gets it twice."""
+"""After dispatch, a fault on our side leaves the message ``unknown``, and it is not sent again."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -20,11 +20,11 @@ _ADDRESSES = {"email": None, "fcm": "token-1"}
 
 
 class Torn(BaseException):
-    """No ``Exception``."""
+    """A ``BaseException`` that is no ``Exception``: ``except Exception`` does not catch it."""
 
 
 class Mx:
-    """MX, as a value."""
+    """MX without a network: a window for everybody."""
 
     async def oauth_window(self, _user_guid: str, member_guid: str) -> Any:
         return mx.Window(uri=_URI, member=mx.MemberState(guid=member_guid))
@@ -34,7 +34,10 @@ class Mx:
 
 
 class Channel:
-    """A channel of any kind, that raises ``error`` when it is ``told`` to: before dispatch, once it is on record, or after sending."""
+    """A channel that raises ``error`` at the moment ``when``, or hangs there if ``error`` is None.
+
+    The moments: ``before dispatch``, ``on record`` (dispatch is committed, nothing is sent), ``sent``.
+    """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -69,7 +72,7 @@ Situation = tuple[Any, Channel]
 
 @pytest.fixture
 async def situation_for(bench_for: Any) -> Callable[..., Any]:
-    """A message that is due on a channel, with MX and the channel as values: ``await situation_for("fcm")``."""
+    """A message that is due on a channel, without a network to MX or to the channel: ``await situation_for("fcm")``."""
 
     async def make(kind: str = "email", **settings: Any) -> Situation:
         bench = await bench_for(**settings)
@@ -92,11 +95,11 @@ async def situation_for(bench_for: Any) -> Callable[..., Any]:
 
 
 async def _everything_again(bench: Any, channel: Channel) -> None:
-    """Long after: leases are over, what waits is due, and nothing is wrong any more."""
+    """Run the stages as if much later: the leases have expired, pending messages are due, and the fault is over."""
     channel.when = "never"
     past = {"past": bench.stored(bench.runtime.clock.now().replace(year=2020))}
     await bench.sql("UPDATE notifications SET lease_expires_at = :past WHERE state = 'sending'", **past)
-    await sweep(bench.runtime)  # recovers what nobody holds any more
+    await sweep(bench.runtime)  # recovers the expired leases
     for _ in range(2):
         await bench.sql("UPDATE notifications SET next_attempt_at = :past WHERE state = 'pending'", **past)
         await fetch(bench.runtime)
@@ -195,7 +198,7 @@ async def test_a_database_that_fails_while_it_records_the_dispatch_costs_nothing
 
 @asynccontextmanager
 async def _mail_server(hangs_at: str) -> AsyncIterator[tuple[int, asyncio.Event]]:
-    """A mail server that goes silent at a verb, or once it has the text; its port, and when it did."""
+    """A mail server that stops answering at a verb, or after the text. Yields its port, and an event that it sets then."""
     silent, open_ = asyncio.Event(), set()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -247,7 +250,7 @@ async def test_a_mail_is_on_record_as_dispatched_from_data_on(
         async with asyncio.timeout(80):
             await silent.wait()
             found = None
-            while found != ("sending", begun):  # what a SIGKILL would leave now
+            while found != ("sending", begun):  # the row that a SIGKILL would leave now
                 (row,) = await bench.sql("SELECT state, dispatched_at IS NOT NULL FROM notifications")
                 found = (row[0], bool(row[1]))
                 assert not delivering.done()

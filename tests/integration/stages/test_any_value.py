@@ -1,4 +1,4 @@
-"""Applications may write anything into their columns: at worst it concerns the row that it stands in."""
+"""Applications may write anything into their columns: an odd value affects its own row at most."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from worker.store.selection import FACTS, facts_of
 from worker.store.sql.application import ApplicationMoment
 from worker.store.sql.tables import devices, members, users
 
-#: Of every kind that SQLite knows; it keeps them in any column.
+#: Values of every type of SQLite, which stores any type in any column.
 FOR_SQLITE = [
     b"\xff\x00", b"2026-11-01", b"DENIED", -1, 7, 2**62, 1e30, 2.5, "yes", "abc", "", " ", "\t\n", "a\x00b", "\x00", "x" * 50_000,
     "\u202e\u0661\ufeff", "9999-12-31T23:59:59-05:00", "0001-01-01T00:00:00+01:00", "2026-09-31", "24:00", "now", "infinity", "-infinity",
@@ -67,7 +67,7 @@ async def _write(connection: Any, table: Any, row: dict[str, Any], *, is_sqlite:
 
 
 async def _facts(bench: Any) -> dict[str, MemberFacts]:
-    """What each member's row says, as `explain` reads it; all in one statement."""
+    """Every member's facts, as `explain` reads them, in one statement."""
     async with bench.runtime.database.engine.connect() as connection:
         rows = await connection.execute(select(members.c.member_guid, *FACTS))
         return {guid: facts_of(facts) for guid, *facts in rows}
@@ -92,7 +92,7 @@ async def test_no_value_in_any_column_stops_those_beside_it(bench_for: Any, sand
                 }
                 rows[column.table][column.name] = value
                 for table, row in rows.items():
-                    # A kind and an address are unique together, and one value stands in many rows here.
+                    # The pair of kind and address is unique, and an odd value of another table would repeat the pair.
                     if table is not devices or column.table is devices:
                         await _write(connection, table, row, is_sqlite=is_sqlite)
             if is_sqlite:
@@ -117,7 +117,7 @@ async def test_no_value_in_any_column_stops_those_beside_it(bench_for: Any, sand
         await verify(bench.runtime)
         await sweep(bench.runtime)
         assert (await bench.states())["MBR-healthy"] == "notified"
-        # What an odd value does not concern goes its way.
+        # A member is told as usual if its odd value is in a column that the rule does not read.
         by_column = {n: column.name for n, (column, _) in enumerate(odd)}
         unmoved = {
             "locale",
@@ -131,12 +131,12 @@ async def test_no_value_in_any_column_stops_those_beside_it(bench_for: Any, sand
         }
         states = await bench.states()
         assert {states[f"MBR-odd-{n}"] for n, name in by_column.items() if name in unmoved} == {"notified"}
-        # What is said of a member is what the sweep did.
+        # `explain` calls a member broken exactly if the sweep opened a reconnection for it.
         facts = await _facts(bench)
         for n in range(len(odd)):
             verdict = classify(facts[f"MBR-odd-{n}"], statuses=("DENIED",), now=bench.runtime.clock.now())
             assert verdict.broken == (f"MBR-odd-{n}" in states), (odd[n], verdict)
-        # No stride that the number of values could be divided by: each is met in some columns, and each column with some.
+        # Every 23rd row. 23 does not divide the number of values, so these rows cover different values in different columns.
         for n in range(0, len(odd), 23):
             await preview(bench.runtime, f"USR-odd-{n}", None)
             await explanation(bench.runtime, f"MBR-odd-{n}")

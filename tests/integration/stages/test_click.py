@@ -1,4 +1,4 @@
-"""A press of a link's button: what the customer gets, and what it does, on both databases against the sandbox's bank."""
+"""A press of a link's button: the customer's answer and the rows that change, on both databases against the sandbox."""
 
 import asyncio
 from datetime import timedelta
@@ -57,7 +57,7 @@ async def test_a_press_leads_to_a_window_of_its_own_wherever_the_reconnection_st
         )
 
 
-#: By the bank's answer: what the customer gets, what the reconnection becomes, and whether its user is owed a message.
+#: By MX's answer: the customer's answer, the reconnection's new state ("" is unchanged), and whether its user is owed a message.
 ANSWERS: dict[str, tuple[Any, str, bool]] = {
     "ok": (LeadsTo, "", False),
     "scan": (LeadsTo, "", False),
@@ -108,7 +108,7 @@ async def test_each_answer_of_the_bank_has_its_effect_and_counts_as_no_attempt(
         if becomes:
             live = await bench.one("SELECT count(*) FROM windows WHERE superseded_at IS NULL")
             assert live == 0
-            assert await press(bench, token) == gets  # it says the same again, without asking
+            assert await press(bench, token) == gets  # the same answer, without a second request to MX
             assert await bench.one("SELECT count(*) FROM clicks WHERE minted") == 1
         assert step != "connected" or await bench.one("SELECT connection_status FROM members") == "CONNECTED"
 
@@ -163,12 +163,12 @@ async def test_a_stored_window_is_handed_out_once_and_only_if_its_uri_stood_in_n
     token, id_ = await linked(bench, uri=uri)
     assert await press(bench, token) == LeadsTo(uri)
     assert await bench.one("SELECT minted FROM clicks") == 0
-    assert await press(bench, token) == TryAgain()  # nobody listens where MX should be
-    # A message of before PUBLIC_BASE_URL carried it itself.
+    assert await press(bench, token) == TryAgain()  # there is no MX to mint another one
+    # A message from before PUBLIC_BASE_URL was set contained the URI itself.
     other = await reconnection(bench, "bob")
     await message(bench, "bob", other, uri=uri)
     assert await press(bench, await link(bench, "bob")) == TryAgain()
-    # One that is too old, and one that may be of any age.
+    # A URI of 16 minutes is too old, unless URI_MAX_AGE allows any age.
     await bench.sql(
         "UPDATE windows SET click_id = NULL, fetched_at = :f", f=bench.stored(bench.runtime.clock.now() - 16 * MINUTE)
     )
@@ -190,7 +190,7 @@ async def test_a_double_click_leads_to_one_uri_also_through_two_processes(
         assert len({answer.uri for answer in answers}) == 1
         assert await press(second, token, form=form) == answers[0]
         assert (await sandbox.get("/sandbox/ledger"))["windows_minted"] == (not stored)
-        # Another page load, and the same one after a minute, get their own.
+        # Another load of the page gets another URI, and so does the same load a minute later.
         assert (await press(second, token)).uri != answers[0].uri
         await first.sql("UPDATE clicks SET clicked_at = :c", c=first.stored(first.runtime.clock.now() - MINUTE))
         assert (await press(first, token, form=form)).uri != answers[0].uri
@@ -223,7 +223,7 @@ async def test_no_uri_is_handed_to_two_of_fifty_clicks(bench_for: Any, sandbox_f
         benches = [await bench_for(**sandbox.settings) for _ in range(2)]
         tokens = [(await linked(benches[0], name, uri=f"https://bank.example/?state={name}"))[0] for name in names]
         forms = [nonce() for _ in range(25)]
-        presses = [(n % 5, forms[n // 2]) for n in range(50)]  # each of two doubles, on two links
+        presses = [(n % 5, forms[n // 2]) for n in range(50)]  # each nonce is pressed on two links
         answers = await asyncio.gather(
             *(press(benches[n % 2], tokens[of], form=form) for n, (of, form) in enumerate(presses))
         )
@@ -259,7 +259,7 @@ async def test_what_an_operator_paused_is_tried_later(bench_for: Any, sandbox_fo
                         s=scope, n=bench.stored(bench.runtime.clock.now()))  # fmt: skip
         assert await press(bench, token) == TryAgain()
         assert (await row(bench, id_))["owed_at"]
-        await bench.sql("UPDATE pauses SET scope = 'mx'")  # the breaker's own does not stop a customer
+        await bench.sql("UPDATE pauses SET scope = 'mx'")  # a pause by the breaker does not stop a click
         assert isinstance(await press(bench, token), LeadsTo)
 
 

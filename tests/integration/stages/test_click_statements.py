@@ -1,4 +1,4 @@
-"""How many statements a customer waits for. Each costs a round trip, and most of the CPU that a page or a press takes."""
+"""How many SQL statements a page and a press take: each is a round trip, and together they cost most of the CPU time."""
 
 import asyncio
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from worker.stages.link_page import page_of
 
 @contextmanager
 def statements(bench: Any) -> Iterator[list[str]]:
-    """What is executed, BEGIN too, by SQLAlchemy or past it; COMMIT apart."""
+    """The statements that are executed, with or without SQLAlchemy. BEGIN counts, COMMIT does not."""
     sent: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         if bench.runtime.database.rows.is_sqlite:
@@ -39,7 +39,7 @@ async def test_a_page_and_a_press_take_few_statements(bench_for: Any, sandbox_fo
     async with sandbox_for({"ann": ["ok"]}) as sandbox:
         bench = await bench_for(**sandbox.settings)
         token, id_ = await linked(bench)
-        await page_of(bench.runtime, token)  # the connection's first statements are SQLAlchemy's
+        await page_of(bench.runtime, token)  # SQLAlchemy executes statements of its own on a new connection
         is_sqlite = bench.runtime.database.rows.is_sqlite
         with statements(bench) as sent:
             assert await page_of(bench.runtime, token)
@@ -47,9 +47,9 @@ async def test_a_page_and_a_press_take_few_statements(bench_for: Any, sandbox_fo
             form = new_token(SystemRandom())
             assert isinstance(await click(bench.runtime, token, reconnection_id=id_, nonce=form), LeadsTo)
         press = sent[len(page) :]
-        # The link and its banks; on SQLite a BEGIN before them.
+        # One for the link and one for its banks; on SQLite also a BEGIN.
         assert len(page) == (3 if is_sqlite else 2), page
-        # The beginning and the end are a statement each. On SQLite: BEGIN, the link, the bank, its reconnection, the click; BEGIN and four.
+        # PostgreSQL: one statement before the request to MX and one after it. SQLite needs several for each, and BEGINs.
         assert len(press) == (11 if is_sqlite else 2), press
 
 

@@ -1,4 +1,4 @@
-"""Expiries that are reckoned from how long a consent lasts, so that notices need nobody who keeps dates."""
+"""Expiry dates that the worker reckons from how long a consent lasts, so that an application need not write dates."""
 
 import asyncio
 from collections import Counter
@@ -28,7 +28,7 @@ DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
 
 
 async def _dates(bench: Any) -> dict[str, tuple[Any, Any]]:
-    """By member: its date, and the date that we reckoned."""
+    """By member: its expiry date, and the date that we reckoned."""
     m = members.c
     async with bench.runtime.database.engine.begin() as connection:
         rows = await connection.execute(select(m.member_guid, m.token_expires_at, m.expiry_reckoned))
@@ -60,7 +60,7 @@ async def test_a_member_that_is_first_seen_gets_a_date_that_is_marked(bench_for:
     assert date == mark
     assert timedelta(0) <= now + 90 * DAY - date < 60 * SECOND
     assert set(dates.values()) == {(None, None)}
-    assert await ReckoningStore(bench.runtime.database).reckon(now) == 0  # nothing is written twice
+    assert await ReckoningStore(bench.runtime.database).reckon(now) == 0  # no row is written again
 
 
 async def test_an_own_date_wins_and_clears_the_mark_however_it_is_written(bench_for: Any) -> None:
@@ -77,7 +77,7 @@ async def test_an_own_date_wins_and_clears_the_mark_however_it_is_written(bench_
         await _institution(bench, days)
         await sweep(bench.runtime)
         assert await _dates(bench) == {"before": (own, None), "after": (own, None)}
-    # Without a date it is reckoned again: from the same beginning.
+    # When the application empties its date, a date is reckoned again.
     await _institution(bench, 90)
     await bench.sql("UPDATE members SET token_expires_at = NULL WHERE member_guid = 'MBR-after'")
     await sweep(bench.runtime)
@@ -234,7 +234,7 @@ async def test_a_walk_begins_when_days_change_and_once_a_day_and_no_sweep_walks_
     assert await store.reckon(now + DAY) == 3
     assert walks != []
     await _institution(bench, 60)
-    # The days change again while a walk is under way: it begins again.
+    # The days change again during a walk: the walk starts again.
     assert await store.reckon(now + DAY, page=2, seconds=0) == 2
     await _institution(bench, 90)
     assert [await store.reckon(now + DAY, page=2, seconds=0) for _ in range(3)] == [2, 2, 0]
@@ -249,7 +249,7 @@ def _note_walks(walks: list[str], _connection: Any, _cursor: Any, statement: str
 
 
 class Answering:
-    """MX, with windows for everybody and one answer about each member."""
+    """MX without a network: a window for everybody, and one answer about every member."""
 
     def __init__(self, aggregated_at: datetime) -> None:
         self.member = MemberState(guid="MBR-a", connection_status="CONNECTED", successfully_aggregated_at=aggregated_at)
@@ -298,7 +298,7 @@ async def test_a_consent_that_is_renewed_by_a_click_is_known_by_the_aggregation_
 
     row = await check(30 * SECOND)
     assert row["state"] == "notified"
-    assert (row["next_check_at"] is None) is own  # who keeps dates tells us; nobody else is asked for
+    assert (row["next_check_at"] is None) is own  # an application that writes dates tells us itself
     mx.member = MemberState(
         guid="MBR-a", connection_status="CONNECTED", successfully_aggregated_at=clicked_at + 40 * SECOND
     )
@@ -413,7 +413,7 @@ async def test_dates_that_were_emptied_are_found_by_an_index(bench_for: Any) -> 
 
 
 async def _emptied(bench: Any, count: int) -> tuple[datetime, list[str]]:
-    """So many members whose reckoned date an application has emptied, on a day without a walk: the date, and their GUIDs."""
+    """Write ``count`` members whose reckoned date an application has emptied; return that date and their GUIDs."""
     await _institution(bench, 90)
     await sweep(bench.runtime)
     date = (bench.runtime.clock.now() + 60 * DAY).replace(microsecond=0)
@@ -459,7 +459,7 @@ async def test_a_date_that_a_writer_holds_is_left_to_the_next_sweep_and_neither_
     rename = text("UPDATE members SET institution_name = 'Alder' WHERE member_guid = :guid")
     async with (
         bench.runtime.database.engine.connect() as writer
-    ):  # a long transaction of an application, from the last to the first
+    ):  # an application's long transaction, which writes the rows in descending order
         await writer.execute(rename, {"guid": guids[1]})
         async with asyncio.timeout(10):
             assert await store.reckon(now) == 2
@@ -492,7 +492,7 @@ async def test_a_reckoned_date_that_the_application_empties_ends_no_notice_whoev
         _hold_clock(bench, (await _dates(bench))["a"][0] - 7 * DAY + SECOND)
         await sweep(bench.runtime)
         assert await bench.states() == {"MBR-a": "due"}
-        await bench.sql("UPDATE members SET token_expires_at = NULL")  # as who writes all columns each night
+        await bench.sql("UPDATE members SET token_expires_at = NULL")  # a nightly write of all columns
         if first == "webhook":
             store = CatchUpStore(bench.runtime.database, statuses=("DENIED",), notice_days=(7, 2))
             await store.catch_up(["MBR-a"], bench.runtime.clock.now(), grace_seconds=0)

@@ -83,7 +83,7 @@ async def test_a_bad_address_is_remembered_and_never_written_to_again(bench_for:
         await sandbox.control(mail_faults=[])
         await fetch(bench.runtime)
         assert await bench.one("SELECT outcome FROM reconnections") == "address_refused"
-        # A new address from the application is a new chance, and the cadence begins with it.
+        # The application writes a new address: it is used, and the cadence begins again.
         await bench.sql("UPDATE users SET email = 'new@mail.example'")
         await bench.sql("UPDATE reconnections SET next_attempt_at = '2020-01-01 00:00:00'")
         await fetch(bench.runtime)
@@ -108,7 +108,7 @@ async def test_refused_credentials_stop_the_channel_and_spend_nothing(bench_for:
         await bench.sql("UPDATE pauses SET probe_at = '2020-01-01 00:00:00'")
         await sweep(bench.runtime)
         assert bench.woken == [("deliver", 1)]
-        later = await bench_for(**sandbox.settings)  # this one's pool still waits after the refusal
+        later = await bench_for(**sandbox.settings)  # the first worker's mail pool still waits after the refusal
         await deliver(later.runtime)
         assert len(await sandbox.mails()) == 2
 
@@ -199,7 +199,7 @@ async def test_a_sending_whose_worker_died_after_dispatch_is_held_or_sent_again(
         assert report.recovered == 2
         rows = {row[0]: row[1] for row in await bench.sql("SELECT user_guid, state FROM notifications")}
         assert rows == {"USR-a": state, "USR-b": "pending"}
-        if policy_ == "hold":  # the next reminder is the natural retry
+        if policy_ == "hold":  # no retry: the next reminder follows
             assert (await bench.states())["MBR-a"] == "notified"
 
 
@@ -230,7 +230,7 @@ async def test_reminders_follow_the_cadence_and_each_has_a_window_of_its_own(ben
         await _told(bench, "a")
         for day in (1, 2, 3, 4, 6, 7, 8, 13, 14, 15):
             bench.runtime.clock.set(began + timedelta(days=day, minutes=1))
-            bench.runtime.set_clock = _keep(bench)  # the database's clock stands; policy's goes on
+            bench.runtime.set_clock = _keep(bench)  # the stages keep the clock that the test set
             before = len(await sandbox.mails())
             await sweep(bench.runtime)
             await fetch(bench.runtime)
@@ -253,7 +253,7 @@ def _keep(bench: Any) -> Any:
 
 
 async def _ready_for(bench: Any, minutes: int) -> None:
-    """Messages that wait since so many minutes."""
+    """Move the clock, so that the pending messages have waited for ``minutes``."""
     bench.runtime.clock.set(bench.runtime.clock.now() + timedelta(minutes=minutes))
     bench.runtime.set_clock = _keep(bench)
 
@@ -284,7 +284,7 @@ async def test_a_uri_that_grew_old_while_delivery_was_held_up_is_minted_anew(ben
 async def test_who_comes_back_while_a_uri_is_minted_anew_leaves_none_behind(
     bench_for: Any, sandbox_for: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As by a click on the link of an earlier message."""
+    """Example: a click on the link of an earlier message finds the member back."""
     async with sandbox_for({"a": ["ok"]}) as sandbox:
         bench = await bench_for(**sandbox.settings)
         await bench.member("a", connection_status="DENIED")

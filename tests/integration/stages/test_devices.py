@@ -1,4 +1,4 @@
-"""People with several devices: a dead one is never tried again, the next one is, and nobody is told twice."""
+"""Users with several devices: a dead device is not tried again, the next device is, and no user is told twice."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -17,32 +17,32 @@ from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
 
 KINDS = ("fcm", "apns", "webpush")
-#: Answers by which a provider says that nobody is there any more. What else says so is in tests/integration/channels and test_push_errors.
+#: Answers that mean that the device is gone. The others of that meaning are in tests/integration/channels and test_push_errors.
 DEAD = [
     ("fcm", google.error(404, "NOT_FOUND", "UNREGISTERED")),
-    ("fcm", google.error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT")),  # as today
+    ("fcm", google.error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT")),  # FCM's answer today
     ("apns", "Unregistered"),
-    ("apns", "BadDeviceToken"),  # or a setting is wrong
+    ("apns", "BadDeviceToken"),  # a wrong setting has this answer too
     ("webpush", (410, "")),
 ]
-#: Answers that refuse the message and say nothing of the device.
+#: Answers that refuse the message; the device may be well.
 REFUSED = [
     ("fcm", google.error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", field="message.data[0].value")),
     ("apns", "PayloadEmpty"),
     ("webpush", (413, "")),
 ]
-#: Answers that are lost after the message left.
+#: The answer is lost after the message left.
 LOST = [("fcm", google.DROP), ("apns", apple.DROP), ("webpush", push_service.DROP)]
 
 
-#: What is written is written by the same statements on both; only some tests take the time to see it.
+#: Both databases get the same statements here, so most tests run on SQLite alone, which is faster.
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 ON_BOTH = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 
 
 @dataclass
 class Stage:
-    """A worker's settings towards a bank, a mailbox and phones, and the three stages by hand."""
+    """A worker with a sandbox, a mailbox and phones; the test runs its stages sweep, fetch and deliver."""
 
     bench: Any
     sandbox: Any
@@ -50,12 +50,12 @@ class Stage:
     devices: list[str] = field(default_factory=list)
 
     def answer(self, kind: str, *answers: Any) -> None:
-        """What the provider says next, before it looks at anything."""
+        """Set the provider's next answers. It gives them whatever the request is."""
         services = {"fcm": self.phones.google, "apns": self.phones.apple, "webpush": self.phones.push_service}
         services[kind].answers = list(answers)
 
     async def customer(self, name: str, *kinds: str, email: str | None = None) -> None:
-        """A broken member whose user prefers push and has these devices, the oldest first."""
+        """Write a broken member whose user prefers push and has these devices, the oldest first."""
         await self.bench.member(name, connection_status="DENIED", email=email)
         await self.bench.sql("UPDATE users SET channel = 'push'")
         for kind in kinds:
@@ -69,7 +69,7 @@ class Stage:
             )
 
     async def work(self, times: int = 1) -> None:
-        """One sweep, and so many turns of the others."""
+        """Run one sweep, then fetch and deliver ``times`` times."""
         await sweep(self.bench.runtime)
         for _ in range(times):
             await fetch(self.bench.runtime)
@@ -80,11 +80,11 @@ class Stage:
             await self.work()
 
     def told(self) -> list[int]:
-        """Messages by device, in the order in which they were added."""
+        """How many messages each device got, in the order in which the devices were added."""
         return [self.phones.delivered()[address] for address in self.devices]
 
     async def disabled(self) -> list[bool]:
-        """Whether each device is."""
+        """Whether each device is disabled."""
         return [bool(row[0]) for row in await self.bench.sql("SELECT disabled_at IS NOT NULL FROM devices ORDER BY id")]
 
     async def notifications(self) -> list[tuple[str, str]]:
@@ -92,7 +92,7 @@ class Stage:
         return [(row[0], row[1]) for row in rows]
 
     async def spoken(self) -> Any:
-        """Steps of the cadence that are behind each reconnection."""
+        """How many steps of the cadence each reconnection has done."""
         return [row[0] for row in await self.bench.sql("SELECT step - base_step FROM reconnections ORDER BY id")]
 
 
@@ -219,11 +219,11 @@ async def test_a_lost_answer_is_unknown_and_nobody_tries_another_way(stage: Stag
 async def test_a_wrong_apns_setting_costs_a_few_devices_and_not_all(stage: Stage) -> None:
     for number in range(8):
         await stage.customer(f"b{number}", "apns")
-    stage.phones.apple.devices.clear()  # as Apple's other environment knows none of them
+    stage.phones.apple.devices.clear()  # Apple's sandbox does not know tokens of production, or the other way round
     await stage.work()
     assert sum(await stage.disabled()) == 5
     assert await stage.bench.one("SELECT reason FROM pauses WHERE scope = 'delivery:apns'") == "bad_device_token"
-    stage.phones.apple.devices.update(stage.devices)  # the setting is put right
+    stage.phones.apple.devices.update(stage.devices)  # the setting is corrected
     await stage.bench.sql("UPDATE devices SET disabled_at = NULL")
     await stage.bench.sql("UPDATE pauses SET probe_at = '2020-01-01 00:00:00'")
     await stage.bench.sql("UPDATE reconnections SET next_attempt_at = '2020-01-01 00:00:00' WHERE state = 'due'")
@@ -254,7 +254,7 @@ async def test_where_the_address_goes_while_the_message_waits_another_way_is_tak
 
 @ON_SQLITE
 async def test_a_channel_that_this_process_lacks_is_not_planned_for_again_at_once(stage: Stage) -> None:
-    """The process that fetches may have it; the two would else plan and suppress the same message for ever."""
+    """The process that fetches may have the channel. Without the wait, one would plan and the other suppress a message for ever."""
     await stage.customer("a", "fcm")
     await sweep(stage.bench.runtime)
     await fetch(stage.bench.runtime)

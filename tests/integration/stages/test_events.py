@@ -1,4 +1,4 @@
-"""The application is told everything, in order for each user and at least once, whatever its endpoint does."""
+"""The application gets every event at least once, and in order for each user, even if its endpoint fails for a while."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ def on(receiver: Receiver, **more: Any) -> dict[str, Any]:
 
 
 async def write(bench: Any, *users: str, each: int = 1) -> None:
-    """Events of these users, ``each`` of each, written in turn."""
+    """Write ``each`` events for every one of these users, in turn: a, b, a, b."""
     for _ in range(each):
 
         async def work(connection: Any) -> None:
@@ -53,7 +53,7 @@ async def scope(bench: Any) -> str | None:
 
 
 async def later(bench: Any, **by: float) -> None:
-    """So much time passes."""
+    """Set all stored moments back, as if this much time had passed."""
     await set_back(bench.runtime.database, timedelta(**by))
 
 
@@ -97,10 +97,10 @@ async def test_a_dead_endpoint_costs_no_event_an_attempt_and_loses_none(bench_fo
     receiver.behave = lambda *_: 500
     await write(bench, *(str(number) for number in range(60)), each=2)
     await events(bench.runtime)
-    assert STREAK <= len(receiver.requests) < 60  # it stopped
+    assert STREAK <= len(receiver.requests) < 60  # it stopped before it had tried every user
     assert await scope(bench) == "the endpoint accepts no events: http_500"
     asked = len(receiver.requests)
-    for _ in range(10):  # a day of probes, as many as an event has attempts
+    for _ in range(10):  # more than a day of probes: as many as an event has attempts
         await later(bench, hours=3)
         assert await events(bench.runtime) == "paused"
     assert len(receiver.requests) == asked + 10
@@ -294,7 +294,7 @@ async def test_a_replay_keeps_the_order_of_what_waits(bench_for: Any, receiver: 
         await later(bench, **passes)
         await write(bench, "b")
         await events(bench.runtime)
-    await write(bench, "a")  # waits behind the second
+    await write(bench, "a")  # waits behind event 2
     receiver.behave = lambda event, nth: 204
     before, now = len(receiver.requests), bench.runtime.clock.now()
     await EventStore(bench.runtime.database).replay(since=None, failed_only=False, now=now)

@@ -1,4 +1,4 @@
-"""Fetching against a bank over real sockets, on both databases."""
+"""Fetching from the sandbox's MX over real sockets, on both databases."""
 
 import asyncio
 from datetime import timedelta
@@ -35,7 +35,7 @@ async def test_a_window_is_stored_encrypted_together_with_its_notification(bench
         assert bench.woken[-1] == ("deliver", 1)
 
 
-#: By what MX answers: how it ends.
+#: By MX's answer: the reconnection's state afterwards.
 ANSWERED = {
     "unsupported": ("unsupported", "member_cannot_use_oauth"),
     "gone": ("gone", "not_found"),
@@ -63,7 +63,7 @@ async def test_what_mx_answers_decides_how_it_ends(bench_for: Any, sandbox_for: 
             answer: (state, outcome, 1 if state == "due" else 0) for answer, (state, outcome) in ANSWERED.items()
         }
         assert await bench.one("SELECT count(*) FROM notifications") == 0
-        # Nothing more to do: a second sweep opens nothing anew.
+        # A second sweep opens nothing.
         defer = await sweep(bench.runtime)
         assert defer is not None
         assert defer.opened == 0
@@ -180,7 +180,7 @@ async def test_a_refused_client_stops_everyone_and_spends_no_attempts(bench_for:
         assert pause.reason == "http_401"
         asked = (await sandbox.get("/sandbox/ledger"))["requests"]
         assert asked < 40
-        # While it is open nothing is asked; the sweep wakes nobody for it either.
+        # While the breaker is open, fetch sends MX no request and the sweep wakes no fetch.
         assert await fetch(bench.runtime) == "paused: http_401"
         bench.woken.clear()
         await sweep(bench.runtime)
@@ -307,7 +307,7 @@ async def test_results_of_a_lost_lease_change_nothing(bench_for: Any, sandbox_fo
         stage = Fetch(bench.runtime, _NoBreaker())  # type: ignore[arg-type]
         jobs = (await stage.claim(10)).jobs
         done = [await stage.work(job) for job in jobs]
-        # Its lease ran out, and another worker took it over.
+        # The lease expires, and another worker claims the row.
         await bench.sql("UPDATE reconnections SET lease_expires_at = '2020-01-01 00:00:00'")
         await sweep(bench.runtime)
         now = bench.runtime.clock.now()
@@ -339,7 +339,7 @@ async def test_no_more_is_claimed_than_pacing_can_finish_with_what_waits_already
 
 async def test_claims_side_by_side_bring_each_person_in_one_piece(bench_for: Any) -> None:
     bench = await bench_for()
-    # A person's banks lie far apart in the order in which they are claimed.
+    # In the order of claiming, a user's banks are 20 rows apart.
     for bank in range(3):
         for user in range(20):
             await bench.member(f"{bank}-{user:02}", user=f"p{user:02}", connection_status="DENIED")
@@ -355,7 +355,7 @@ async def test_claims_side_by_side_bring_each_person_in_one_piece(bench_for: Any
 
 
 async def _hold(bench: Any, gate: str) -> None:
-    """Keep MBR-held from being claimed."""
+    """Make it impossible to claim MBR-held."""
     now = bench.runtime.clock.now()
     if gate.startswith(("institution:", "outage:")):
         await PauseStore(bench.runtime.database).set(gate, "held", now=now, probe_after=timedelta(hours=1))
@@ -385,7 +385,7 @@ async def test_what_keeps_a_reconnection_from_being_claimed_keeps_it_from_being_
     await sweep(bench.runtime)
     await _hold(bench, gate)
     store = FetchStore(bench.runtime.database)
-    for since in (timedelta(0), timedelta(hours=1)):  # the one that is held is due first, and the other one
+    for since in (timedelta(0), timedelta(hours=1)):  # first the held bank is due first, then the free one
         now = bench.runtime.clock.now()
         at = bench.stored(now - since)
         await bench.sql("UPDATE reconnections SET next_attempt_at = :at WHERE member_guid = 'MBR-free'", at=at)
@@ -433,7 +433,7 @@ async def test_a_run_of_failures_opens_the_breaker_and_spends_no_attempts(bench_
         assert "http_503" in pause.reason
         assert await bench.one("SELECT sum(attempts) FROM reconnections") == 0
         assert set((await bench.states()).values()) == {"due"}
-        # Half open: a single member is asked for, and what it meets decides.
+        # Half open: MX is asked for one member, and its answer decides whether the breaker closes.
         before = (await sandbox.get("/sandbox/ledger?members=true"))["members"]
         await bench.sql("UPDATE pauses SET probe_at = '2020-01-01 00:00:00'")
         await fetch(bench.runtime)
@@ -463,7 +463,7 @@ async def test_a_row_that_takes_its_workers_down_is_set_aside_and_its_slice_mate
         await _broken(bench, *names)
         slices = []
         for _ in range(30):
-            # A worker claims, and dies with what it holds if the culprit is among it.
+            # A worker claims a batch. It dies if MBR-m07 is in it, and its leases are recovered.
             stage = Fetch(bench.runtime, _NoBreaker(), mode=RunMode.WORK)  # type: ignore[arg-type]
             jobs = (await stage.claim(32)).jobs
             if not jobs:
@@ -560,7 +560,7 @@ async def test_a_wrong_address_of_mx_ends_a_few_reconnections_and_not_all(bench_
         rows = await bench.sql("SELECT state, sum(attempts), count(*) FROM reconnections GROUP BY state ORDER BY state")
         assert [tuple(row) for row in rows] == [("due", 0, 60 - MOST_GONE), ("gone", 0, MOST_GONE)]
         assert await bench.one("SELECT reason FROM pauses WHERE scope = 'mx'") == "not_mx"
-        # The probe of another process, which has believed nobody yet, finds the same.
+        # Another process, which has not believed any 404 yet, probes and opens the breaker again.
         bench.runtime.mx._unproven_in_a_row = 0
         await bench.sql("UPDATE pauses SET probe_at = '2020-01-01 00:00:00'")
         await fetch(bench.runtime)

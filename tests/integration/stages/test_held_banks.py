@@ -1,4 +1,4 @@
-"""A bank that is paused, or held for an outage, is told of in no message, also not in one that was planned before."""
+"""No message names a bank that is paused or held for an outage, even if the message was planned before that."""
 
 from datetime import timedelta
 from typing import Any
@@ -12,7 +12,7 @@ from worker.store.pauses import PauseStore
 
 
 async def _ready(bench: Any, *names: str) -> None:
-    """Reconnections of one user, each at a bank of its own, in one message that waits to be delivered."""
+    """Break these banks of one user and plan one message about all of them, which waits for delivery."""
     for name in names:
         await bench.member(
             name, user="p", institution_code=name, institution_name=f"{name.title()} Bank", connection_status="DENIED"

@@ -1,4 +1,4 @@
-"""Hints make members be read at MX, and only what MX says then changes anything."""
+"""A hint makes the worker read the member at MX. Only that answer changes rows, never the hint itself."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ EACH = pytest.mark.each_database
 
 
 async def hint(bench: Any, *said: dict[str, Any]) -> None:
-    """What the web process does with these webhooks."""
+    """Store these webhooks as hints, as the web process does."""
     store = bench.runtime.database.store(HintStore)
     await store.add([found for each in said for found in hints_in(json.dumps(each).encode())])
     await bench.runtime.set_clock()
@@ -55,7 +55,7 @@ async def reads(sandbox: Any) -> dict[str, int]:
 
 
 async def _read_again_soon(bench: Any) -> None:
-    """As if the last readings were longer ago than two of one member have to be apart."""
+    """Set the last readings a minute back. A member is read once in three seconds at most."""
     await bench.sql("UPDATE hints SET read_at = :at", at=bench.stored(bench.runtime.clock.now() - timedelta(minutes=1)))
 
 
@@ -86,7 +86,7 @@ async def test_a_hint_that_is_late_or_doubled_opens_nothing(bench_for: Any, sand
             await sweep(bench.runtime)
             await _read_again_soon(bench)
         assert await bench.states() == {}
-        assert await reads(sandbox) == {"MBR-a": 2}  # one for each time that hints came, however many
+        assert await reads(sandbox) == {"MBR-a": 2}  # one for each of the two bursts of hints
         assert bench.woken == []
 
 
@@ -106,7 +106,7 @@ async def test_an_aggregation_closes_what_is_open_and_stops_its_message(bench_fo
         assert await bench.states() == {"MBR-a": "reconnected", "MBR-b": "ready"}
         found = {row[0]: row[1] for row in await bench.sql("SELECT user_guid, state FROM notifications")}
         assert found == {"USR-a": "cancelled", "USR-b": "pending"}
-        await sweep(bench.runtime)  # the date of the token is disproved: it opens nothing anew
+        await sweep(bench.runtime)  # MX disproved the token's date, so the sweep opens nothing
         assert len(await bench.sql("SELECT 1 FROM reconnections")) == 2
 
 
@@ -174,7 +174,7 @@ async def test_members_that_we_do_not_have_are_read_and_written_if_their_user_is
         await hint(
             bench,
             status("new"),
-            aggregation("nobody"),  # which names no user
+            aggregation("nobody"),  # names no user
             {"type": "CONSENT_EXPIRING", "customer": {"user_guid": "USR-ours"}},
             {"type": "CONSENT_EXPIRING", "customer": {"user_guid": "USR-other"}},
             {"type": "BALANCE", "payload": {"memberGuid": "MBR-x"}},
@@ -266,7 +266,7 @@ async def test_no_member_is_read_twice_at_once(bench_for: Any, sandbox_for: Any)
 
 
 class Answering:
-    """MX, with one answer to everything."""
+    """MX without a network: the same answer to every request."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer

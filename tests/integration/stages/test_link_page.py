@@ -1,4 +1,4 @@
-"""What the page behind a link says, on both databases."""
+"""The page behind a link: which banks it shows and their states, on both databases."""
 
 from datetime import timedelta
 from typing import Any
@@ -60,12 +60,12 @@ async def test_what_ended_says_how_unless_the_member_broke_again(bench_for: Any,
 @pytest.mark.parametrize(
     ("before", "newest", "shown"),
     [
-        # A notice was sent, the token expired, and its user came back by the notice's link.
+        # A notice was sent, the token expired, and the user came back by the notice's link.
         (("expires_soon", "cancelled"), ("expired", "reconnected"), BankState.BACK),
         (("connection_status", "cancelled"), ("connection_status", "reconnected"), BankState.BACK),
-        # It broke anew, and was given up.
+        # The member broke again, and that reconnection was given up.
         *((("connection_status", "reconnected"), ("connection_status", end), ENDS[end]) for end in ENDS),
-        # It works, and its date was moved, or notices were turned off.
+        # The member works. Its expiry date moved, or notices were turned off.
         (("connection_status", "reconnected"), ("expires_soon", "cancelled"), BankState.BACK),
         (("connection_status", "exhausted"), ("expires_soon", "cancelled"), BankState.ENDED),
         (("expires_soon", "cancelled"), ("expires_soon", "cancelled"), BankState.ENDED),

@@ -1,4 +1,4 @@
-"""Messages with ``PUBLIC_BASE_URL``: each carries one durable link of ours, and the token is nowhere but in the message."""
+"""Messages with ``PUBLIC_BASE_URL``: each has one durable link of ours, and its token is stored nowhere."""
 
 import asyncio
 import email
@@ -27,7 +27,7 @@ _URI = "https://bank.example/oauth/authorize?state=0123456789abcdef"
 
 
 class Mx:
-    """MX, as values; counts what it was asked."""
+    """MX without a network; ``asked`` lists its requests."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -46,7 +46,7 @@ class Mx:
 
 
 class Channel:
-    """Answers each message with the next of its outcomes, the last for good."""
+    """Answers each message with the next of its outcomes. The last one is repeated."""
 
     kind = "email"
 
@@ -64,12 +64,12 @@ class Channel:
 
     @property
     def hashes(self) -> list[str]:
-        """Of the tokens, in the order in which they left."""
+        """The hashes of the links' tokens, in the order in which the messages left."""
         return [hash_of(message.link.page.rpartition("/")[2]) for message in self.messages if message.link]
 
 
 class CadencePosition:
-    """One broken member, a channel and MX, both as values."""
+    """One broken member, with a channel and an MX that need no network."""
 
     def __init__(self, bench: Any, outcomes: Sequence[Outcome]) -> None:
         self.bench = bench
@@ -129,7 +129,7 @@ async def test_one_link_leads_to_all_banks_and_its_token_stands_in_the_mail_alon
         assert "Bank one" in text and "Bank two" in text  # noqa: PT018
         for uri in [row[0] for row in await bench.sql("SELECT uri FROM windows")]:
             assert bench.runtime.vault.decrypt(uri) not in text + html
-        # The header lines as they left, each unfolded (RFC 8058).
+        # The header lines as they were sent: RFC 8058 does not allow these two to be folded.
         lines = content.partition(b"\r\n\r\n")[0].split(b"\r\n")
         wanted = f"List-Unsubscribe: <{BASE}/u/{token}>, <mailto:no-reply@ledgerly.example?subject=unsubscribe>"
         assert wanted.encode() in lines
@@ -216,7 +216,7 @@ async def test_who_lost_the_lease_stores_no_link(place_for: Any) -> None:
 
 
 class Torn(Channel):
-    """Is cancelled while it waits for an answer, or before dispatch is on record."""
+    """A channel whose task is cancelled: after dispatch was committed, or before."""
 
     def __init__(self, *, after_dispatch: bool) -> None:
         super().__init__([Sent()])

@@ -1,4 +1,4 @@
-"""A user with many banks: a living worker keeps what it holds, every bank is asked for once, and one message tells of all."""
+"""A user with many banks: a living worker keeps its leases, asks MX once for each bank, and one message names all."""
 
 import asyncio
 from contextlib import suppress
@@ -26,9 +26,9 @@ def _script(members: int, step: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("step", "settings"),
     [
-        # MX is slow: 15 calls one after the other on each connection, 12 s.
+        # MX is slow: each of 7 connections makes 15 calls of 0.8 s one after the other, 12 s in all.
         pytest.param("slow:0.8", {"mx_max_connections": 7}, id="slow"),
-        # A low rate: without Redis a process takes an eighth of it, so the last turn comes after 13 s.
+        # A low rate: without Redis a process takes an eighth of it, 8 a second, so 105 calls take 13 s.
         pytest.param("ok", {"mx_requests_per_second": 64}, id="rate"),
     ],
 )
@@ -44,7 +44,7 @@ async def test_a_user_with_more_banks_than_a_lease_has_time_for_is_told_of_all_o
         async def sweeps() -> None:
             while not await bench.one("SELECT count(*) FROM reconnections WHERE state = 'leased'"):  # noqa: ASYNC110 - a row tells
                 await asyncio.sleep(0.01)
-            pause = 6  # no lease is over before
+            pause = 6  # no lease of 10 s expires before
             while not over.is_set():
                 await sweep(other.runtime)
                 await fetch(other.runtime)

@@ -1,4 +1,4 @@
-"""The application's columns of a member change to what MX said of one that is back, and to nothing else, on every path."""
+"""The worker writes the application's columns of a member only when MX says that it is back, on every path."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,7 +17,7 @@ _URI = "https://bank.example/oauth?state=1"
 
 
 class Saying:
-    """MX, with one word on every member."""
+    """MX without a network: the same fields for every member."""
 
     def __init__(self, **fields: Any) -> None:
         self._fields = fields
@@ -117,7 +117,7 @@ async def test_a_renewed_notice_leaves_the_member_as_the_application_wrote_it(be
     assert await _row(bench) == before
 
 
-#: Each asks the same function what MX's word means, and hands what it says to the same writer.
+#: Every path that may learn from MX that a member is back. All share one rule and one writer.
 _PATHS = {
     "fetch": _by_fetch,
     "verify": _by_verify,

@@ -1,4 +1,4 @@
-"""A member that MX carries on under another GUID is one member: it is asked for under the new GUID, and told of once."""
+"""A member that MX moved to another GUID is still one member: MX is asked for the new GUID, and one message is sent."""
 
 from datetime import timedelta
 from typing import Any
@@ -21,7 +21,7 @@ from worker.store.from_mx.members import MxMembers
 
 
 def _gone_at_mx(bench: Any, guid: str) -> list[str]:
-    """MX answers 404 for this GUID from here on; the members that it is asked for."""
+    """Let MX answer 404 for this GUID from here on; return the list to which each GUID that MX is asked for is added."""
     mx, asked = bench.runtime.mx, []
 
     def in_place_of(real: Any) -> Any:
@@ -81,7 +81,7 @@ async def test_a_move_that_is_learnt_after_the_new_member_makes_no_double(bench_
     async with sandbox_for({"a": OLD | {"connection_status": "CONNECTED"}}) as sandbox:
         bench = await bench_for(**sandbox.settings)
         await bench.member("a", connection_status="CONNECTED")
-        await bench.runtime.mx.oauth_window("USR-a", "MBR-a")  # from here on MX calls it MBR-new
+        await bench.runtime.mx.oauth_window("USR-a", "MBR-a")  # MX moves it to MBR-new
         await hint(bench, {"type": "MEMBER", "action": "CREATED", "guid": "MBR-new", "user_guid": "USR-a"})
         await hints(bench.runtime)
         await hint(bench, aggregation("a", user_guid="USR-a"))
@@ -102,7 +102,7 @@ async def test_a_move_that_a_fetch_learnt_is_known_to_the_next_reconnection(benc
         await bench.member("old", connection_status="DENIED")
         for stage in (sweep, fetch, deliver):
             await stage(bench.runtime)
-        for status in ("CONNECTED", "DENIED"):  # by the application, which knows the old GUID alone
+        for status in ("CONNECTED", "DENIED"):  # written by the application, which knows only the old GUID
             await bench.sql("UPDATE members SET connection_status = :s", s=status)
             await sweep(bench.runtime)
         asked = _gone_at_mx(bench, "MBR-old")
@@ -137,7 +137,7 @@ async def test_a_second_row_under_the_new_guid_is_told_for_itself_after_retentio
     await bench.member("alone", connection_status="CONNECTED")
     await bench.member("other", connection_status="CONNECTED")
     await _ended(bench, "old", 500, user="a", moved_to="MBR-new")
-    await _ended(bench, "alone", 500, moved_to="MBR-other")  # which is another user's
+    await _ended(bench, "alone", 500, moved_to="MBR-other")  # another user's member
     assert await retain(bench.runtime, bench.runtime.clock.now()) > 0
     moved = await bench.sql("SELECT member_guid, moved_to FROM members WHERE moved_to IS NOT NULL")
     assert moved == [("MBR-alone", "MBR-other")]
@@ -171,7 +171,7 @@ async def test_that_a_member_moved_outlives_the_reconnection_that_knew_it(bench_
         "MBR-stays": None,
         "own-id": None,
     }
-    # MX names the new GUID, and no second row is made for it.
+    # MX lists the new GUID; no second row is inserted for it.
     said = [MxMember(user_guid="USR-old", member_guid="MBR-new", connection_status="DENIED")]
     database = bench.runtime.database
     await database.transaction(lambda c: database.rows.part(MxMembers).apply(c, said, read_at=now, now=now))

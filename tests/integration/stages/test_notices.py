@@ -1,4 +1,4 @@
-"""Ahead of a token's expiry: told in time, never twice of the same day, and never of what is no longer so."""
+"""Notices before a token expires: sent in time, once for each notice day, and not if the token was renewed or broke."""
 
 import email
 import re
@@ -23,7 +23,7 @@ ON = {"expiry_notice_days": "7,2"}
 
 
 def _hold_clock(bench: Any, moment: Any) -> None:
-    """Policy's clock stands at a moment; the database's goes on."""
+    """Set the worker's clock to ``moment``. From then on the stages do not set it from the database's clock."""
 
     async def set_clock() -> Any:
         return bench.runtime.clock.now()
@@ -55,7 +55,7 @@ async def _episodes(bench: Any) -> list[tuple[Any, ...]]:
 
 
 async def _subjects(sandbox: Any) -> list[str]:
-    """Of all mails that arrived, oldest first."""
+    """The subjects of all mails that arrived, oldest first."""
     subjects = []
     for mail in sorted(await sandbox.mails(), key=lambda mail: mail["number"]):
         async with sandbox.session.get(f"{sandbox.addresses.base_url}/sandbox/mail/{mail['number']}.eml") as response:
@@ -104,7 +104,8 @@ async def test_a_customer_is_told_on_the_days_and_after_the_expiry_as_of_any_bre
         began = bench.runtime.clock.now()
         await _expiring(bench, "a", 7 * DAY + timedelta(minutes=30))
         told = {}
-        # Of every hour that something is due at, the one before and after it; what leaves at another is found by the next.
+        # The stages run shortly before and after each moment at which a message is due. A message at a wrong moment
+        # leaves in the next of these runs, at an hour that is not expected below.
         for hour in (0, 4, 8, 24 * 5, 24 * 5 + 4, 24 * 7, 24 * 7 + 4, 24 * 10 + 4, 24 * 10 + 8):
             _hold_clock(bench, began + hour * HOUR)
             before = len(await sandbox.mails())
@@ -118,7 +119,7 @@ async def test_a_customer_is_told_on_the_days_and_after_the_expiry_as_of_any_bre
             24 * 5 + 4,
             24 * 7 + 4,
             24 * 10 + 8,
-        ]  # the last: three days and some milliseconds later
+        ]  # the last is due three days and some milliseconds after the third
         first, second, third, _ = told.values()
         assert first == second
         assert first.startswith("Ledgerly will stop receiving data from Bank A on ")
@@ -142,7 +143,7 @@ async def test_that_mx_finds_the_member_connected_and_fresh_does_not_end_a_notic
         await sweep(bench.runtime)
         await fetch(bench.runtime)
         await sandbox.control(consent="MBR-a")
-        _hold_clock(bench, bench.runtime.clock.now() + timedelta(minutes=2))  # the member is read once more
+        _hold_clock(bench, bench.runtime.clock.now() + timedelta(minutes=2))  # deliver reads the member again
         await deliver(bench.runtime)
         assert await _episodes(bench) == [("expires_soon", "notified", "window")]
         assert len(await sandbox.mails()) == 1
@@ -159,7 +160,7 @@ async def test_that_mx_finds_the_member_connected_and_fresh_does_not_end_a_notic
 async def test_found_late_a_notice_is_one_message(bench_for: Any, sandbox_for: Any) -> None:
     async with sandbox_for({"a": ["ok"]}) as sandbox:
         bench = await bench_for(**sandbox.settings, **ON)
-        await _expiring(bench, "a", 2 * DAY + 6 * HOUR)  # both days are as good as here
+        await _expiring(bench, "a", 2 * DAY + 6 * HOUR)  # day 2 is six hours away: one notice serves both
         began = bench.runtime.clock.now()
         for hour in (0, 7, 42):
             _hold_clock(bench, began + hour * HOUR)
@@ -254,7 +255,7 @@ async def test_a_claim_finds_out_that_its_notice_is_over(bench_for: Any, sandbox
     [
         (timedelta(minutes=-50), None, 0),
         (timedelta(minutes=50), None, 0),
-        (DAY, "renewed", 0),  # within the days still: whoever just renewed is left in peace
+        (DAY, "renewed", 0),  # still within the notice days, but the user has just renewed: no new notice
         (-2 * DAY, "expiry_moved", 1),
     ],
 )

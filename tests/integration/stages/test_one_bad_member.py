@@ -1,4 +1,4 @@
-"""What MX cannot do for one member takes that one out of the message; what it can do for nobody postpones the message."""
+"""A fault of MX with one member leaves that member out of the message; a fault with all members defers the message."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -16,7 +16,7 @@ _URI = "https://bank.example/oauth/authorize?state=0123456789abcdef"
 
 
 class Mx:
-    """MX, as values: an answer by member, else that all is well and the member still broken."""
+    """MX without a network: an answer for each member in ``answers``; for others a window, and the member is still broken."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}
@@ -37,7 +37,7 @@ class Mx:
 
 
 class Channel:
-    """A mail server that takes everything."""
+    """A mail channel that sends every message; it notes the banks that each names and their count."""
 
     kind = "email"
 
@@ -57,7 +57,7 @@ class Channel:
 
 @pytest.fixture
 async def bank_for(bench_for: Any) -> Callable[..., Any]:
-    """Messages that wait since twenty minutes, so that MX is asked again: ``await bank_for({"p": ["a", "b"]})``."""
+    """Messages that have waited for 20 minutes, so that deliver asks MX again: ``await bank_for({"p": ["a", "b"]})``."""
 
     async def make(members: dict[str, list[str]], *, minutes: int = 20, **settings: Any) -> Any:
         bench = await bench_for(**settings)
@@ -77,7 +77,7 @@ async def bank_for(bench_for: Any) -> Callable[..., Any]:
 
 
 async def wait(bench: Any, **span: float) -> None:
-    """Time passes for the policies; the database's clock stands."""
+    """Move the worker's clock; the stages do not set it from the database's clock any more."""
     now = bench.runtime.clock.now() + timedelta(**span)
 
     async def set_clock() -> Any:
@@ -111,10 +111,10 @@ _OF_ONE_MEMBER = [
 @pytest.mark.parametrize(
     ("minutes", "ends"),
     [
-        *((20, ends) for ends in _OF_ONE_MEMBER),  # a window is minted anew
+        *((20, ends) for ends in _OF_ONE_MEMBER),  # the window is 20 minutes old, so a new one is minted
         *(
             (2, ends) for ends in _OF_ONE_MEMBER if ends[0].code in {"http_409", "http_500", "gone", "http_422"}
-        ),  # or it is read again
+        ),  # the window is young, so the member is only read
     ],
     ids=lambda value: value[0].code if isinstance(value, tuple) else None,
 )
@@ -129,7 +129,7 @@ async def test_a_member_that_mx_cannot_serve_is_left_out_and_the_others_are_told
     assert await _row(bench, "b") == (state, answer.code, attempts)
     assert {(await _row(bench, name))[0] for name in "ac"} == {"notified"}
     assert await bench.one("SELECT state FROM notifications") == "sent"
-    # The message is on record as one about the two that it named.
+    # The message has two items: the two banks that it named.
     assert await bench.one("SELECT count(*) FROM notification_reconnections") == 2
     live = "SELECT count(*) FROM windows WHERE superseded_at IS NULL AND member_guid = 'MBR-b'"
     assert await bench.one(live) == 0
@@ -237,7 +237,7 @@ async def test_a_message_about_many_names_ten_that_mx_vouches_for_and_counts_all
     await deliver(bench.runtime)
     assert [len(named) for named in bench.channel.named] == [10]
     assert bench.channel.counted == [24]
-    assert bench.mx.asked == 11  # the one that failed gave its place to the next
+    assert bench.mx.asked == 11  # one failed, so an eleventh was asked for
     rows = await bench.sql("SELECT state, count(*) FROM reconnections GROUP BY state ORDER BY state")
     assert [tuple(row) for row in rows] == [("due", 1), ("notified", 24)]
     assert await bench.one("SELECT count(*) FROM notification_reconnections") == 24

@@ -1,4 +1,4 @@
-"""A burst of breaks at one institution is held, told, and let go on a ramp."""
+"""When many members of one institution break at once, their messages are held and then released gradually."""
 
 from datetime import timedelta
 from typing import Any
@@ -13,7 +13,7 @@ from worker.store.transactions.fetch import FetchStore
 
 
 async def _past(bench: Any, code: str, *, reconnections: int, days: int) -> None:
-    """So many ended reconnections of an institution, spread over the days before."""
+    """Write ended reconnections of an institution, spread evenly over the last ``days`` days."""
     now = bench.runtime.clock.now()
     ended = [
         {"m": f"MBR-past-{code}-{number}", "u": f"USR-past-{code}-{number}", "c": code,

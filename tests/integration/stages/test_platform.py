@@ -1,4 +1,4 @@
-"""The stages on Platform, whose answer to a request for a window says nothing of the member."""
+"""The stages on Platform. Its answer to a request for a window does not contain the member's status."""
 
 from datetime import timedelta
 from typing import Any
@@ -18,7 +18,7 @@ BASE = "https://reconnect.example.com"
 
 
 async def _asked(sandbox: Any) -> tuple[int, int]:
-    """Requests for windows, and for members, since the last look."""
+    """How many windows and how many members MX was asked for since the last call."""
     ledger = await sandbox.get("/sandbox/ledger?members=false")
     assert ledger["flavours"].keys() <= {"platform"}
     await sandbox.control(reset="ledger")

@@ -1,7 +1,7 @@
-"""What each error of a push service does to the message, to the device, to the channel and to the reconnection behind it.
+"""What each error of a push service does to the message, the device, the channel and the reconnection.
 
-That a service's words lead to these outcomes over a real connection is tried in ``tests/integration/channels``; here the same
-judgements go through the deliver stage.
+``tests/integration/channels`` tests over real connections that the errors become these outcomes. Here the outcomes go through
+the deliver stage.
 """
 
 import json
@@ -23,7 +23,7 @@ from worker.stages.sweep import sweep
 from worker.store.sql.tables import devices, notifications, pauses, reconnections
 
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
-#: As MX's windows and our retries have it: nobody is told at once, and a first retry is drawn within a minute.
+#: The least wait before a retry without ``Retry-After``. A first retry waits a random time of at most a minute.
 SECOND = timedelta(seconds=1)
 
 
@@ -45,7 +45,7 @@ def _webpush(status: int, body: str = "", after: str | None = None) -> Outcome:
 
 
 class Answering:
-    """A channel that everything is sent on, to one end."""
+    """A channel that dispatches every message and answers with the same outcome."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -62,7 +62,7 @@ class Answering:
         pass
 
 
-#: By the name of the error: what the service says, and what must follow.
+#: By the error's name: the outcome of the service's answer. These disable the device.
 DROPPED = {
     "fcm UNREGISTERED": _fcm(404, "UNREGISTERED"),
     "fcm INVALID_ARGUMENT of the token": _fcm(400, "INVALID_ARGUMENT", field="message.token"),
@@ -79,7 +79,7 @@ REFUSED = {
     "webpush 413": _webpush(413),
     "webpush of another key": _webpush(403, '{"reason": "VapidPkHashMismatch"}'),
 }
-#: With how much is spent, and no earlier than when it is tried again.
+#: By the error's name: the outcome, the attempts that it counts, and the least wait before the next attempt.
 LATER = {
     "fcm QUOTA_EXCEEDED": (_fcm(429, "QUOTA_EXCEEDED", after="300"), 0, 300 * SECOND),
     "fcm 429": (_fcm(429, "", after="120"), 0, 120 * SECOND),
@@ -109,9 +109,9 @@ Told = Callable[..., Any]
 
 @pytest.fixture
 def told(bench_for: Any, sandbox_for: Any) -> Told:
-    """Lets people with one device each be told, one after the other, each to an end of its own, as if nothing had come of the others.
+    """Delivers one message for each error, each to a user with one device. Pauses of earlier errors are deleted.
 
-    Yields the error's name, with the rows of its person as they stand then, and the moments before and after.
+    Yields the error's name, and a dictionary: its user's rows by table, and the moments before (``now``) and after (``until``).
     """
 
     async def tell(errors: dict[str, Outcome]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
@@ -153,7 +153,7 @@ async def test_a_device_that_is_gone_is_disabled(told: Told) -> None:
         assert found["notifications"]["state"] == "suppressed", error
         assert found["notifications"]["outcome"] == DROPPED[error].code
         assert (found["reconnections"]["state"], found["reconnections"]["attempts"]) == ("due", 0), error
-        assert found["reconnections"]["next_attempt_at"] <= found["until"], error  # for another way
+        assert found["reconnections"]["next_attempt_at"] <= found["until"], error  # at once, for another channel
         assert found["pauses"] is None, error
 
 

@@ -1,4 +1,4 @@
-"""Whoever refuses us as a whole stops the channel, says so, and costs nobody an attempt, a step or an address."""
+"""A mail server or push service that refuses us as a whole pauses its channel. No attempt, step or address is lost."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,7 +21,7 @@ from worker.store.transactions.deliver import DeliverStore
 
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
-#: By the fault: how many are due, and what the reason names. The first few are enough where nothing is accepted.
+#: By the fault: how many messages are due, and a part of the pause's reason. If nothing was accepted yet, a few refusals suffice.
 STOPPED = {
     "rcpt:554 5.7.1 Service unavailable; client host blocked using a block list": (40, "554 5.7.1 at RCPT"),
     "rcpt:554 5.7.1 Client host blocked": (3, "554 5.7.1 at RCPT"),
@@ -29,7 +29,7 @@ STOPPED = {
     "rcpt:451 4.7.1 Try again later": (5, "451 4.7.1 at RCPT"),
     "data:554 5.7.1 Message refused": (30, "554 5.7.1 after the mail's text"),
     "data:550 5.7.1 Client does not have permissions to send as this sender": (1, "data_550"),
-    # By the code; tests/unit/channels/email has the others that mean the sender.
+    # Recognized by its code; tests/unit/channels/email has the other codes that concern the sender.
     "data:550 5.4.5 Daily user sending limit exceeded": (1, "data_550"),
     "data:452 4.3.1 Insufficient system storage": (5, "452 4.3.1 after the mail's text"),
     "mail:550 5.7.1 Sender rejected": (1, "mail_550"),
@@ -43,7 +43,7 @@ STOPPED = {
 
 
 class Office:
-    """A worker and its mail server; :meth:`work` is one turn of all stages, with all that waits made due."""
+    """A worker and its mail server. :meth:`work` runs sweep, fetch and deliver once."""
 
     def __init__(self, bench: Any, sandbox: Any) -> None:
         self.bench, self.sandbox = bench, sandbox
@@ -62,7 +62,7 @@ class Office:
         await deliver(self.bench.runtime)
 
     async def pass_time(self) -> None:
-        """All that waits is due, but for reminders."""
+        """Make pending messages and probes due, but no reminders."""
         past = self.bench.stored(self.bench.runtime.clock.now() - timedelta(minutes=1))
         for statement in (
             "UPDATE notifications SET next_attempt_at = :past WHERE state = 'pending'",
@@ -110,12 +110,12 @@ async def test_a_refusal_of_us_all_stops_the_channel_and_costs_nothing(office: A
         steps = await at.bench.sql("SELECT DISTINCT state, step, base_step FROM reconnections")
         assert [tuple(row) for row in steps] == [("ready", 0, 0)]
         assert await at.bench.one("SELECT count(*) FROM users WHERE refused_email IS NOT NULL") == 0
-        # Nothing more is sent while it stands, and a probe is one message that costs nothing either.
+        # The probe is refused too, and it costs no attempt either.
         await at.pass_time()
         at.bench.runtime.channels["email"]._pool.backoff._until = 0
         await deliver(at.bench.runtime)
         assert await at.rows() == [("pending", 0)] * count
-        # Once it is over, one probe closes it, and everybody is told once.
+        # When the fault is over, one probe closes the breaker, and every user is told once.
         await at.sandbox.control(mail_faults=[])
         await at.pass_time()
         at.bench.runtime.channels["email"]._pool.backoff._until = 0
@@ -164,7 +164,7 @@ async def test_one_recipient_who_is_refused_is_that_recipients_affair(office: An
     ],
 )
 async def test_one_recipient_refused_in_words_about_us_does_not_keep_the_channel_shut(office: Any, fault: str) -> None:
-    """It comes first on a day on which nothing was accepted yet, so it stops the channel; the next probe takes another mail."""
+    """Its refusal pauses the channel, since nothing was accepted yet that day. The next probe is another mail and is accepted."""
     async with office(4) as at:
         await at.sandbox.control(mail_faults=[{"fault": fault, "to": "m0@*"}])
         await at.customers(*addresses(1))
@@ -207,7 +207,7 @@ async def test_one_recipient_who_is_always_told_to_come_later_comes_to_an_end_an
 
 async def test_a_relay_that_takes_fewer_than_we_send_costs_nobody_an_attempt(office: Any) -> None:
     async with office(12, max_attempts=2) as at:
-        # Half of all tries, whoever they are for, as a relay with a rate does.
+        # A relay with a rate limit refuses half of all tries, whoever the recipient is.
         await at.sandbox.control(mail_faults=[{"fault": "rcpt:454 4.7.0 Throttling", "share": 0.5, "seed": 7}])
         await at.customers(*addresses(12))
         await at.work()
@@ -240,7 +240,7 @@ async def test_a_relay_that_tells_everybody_to_come_later_costs_nobody_an_attemp
 
 @ON_SQLITE
 async def test_one_strict_domain_is_not_everybody(office: Any) -> None:
-    """Its refusals may come in a row, and the healthy ones behind them are told all the same."""
+    """25 refusals of one domain in a row do not pause the channel; the recipients after them are told."""
     strict = [f"m{number}@strict.example" for number in range(25)]
     healthy = [f"m{number}@host.example" for number in range(25, 30)]
     async with office(30) as at:
@@ -256,7 +256,7 @@ async def test_one_strict_domain_is_not_everybody(office: Any) -> None:
 
 
 async def test_what_a_streak_cost_before_it_was_seen_is_given_back(office: Any) -> None:
-    """Spread over several runs, as on a small installation, and in several processes."""
+    """The three refusals happen in three runs, as on a small installation."""
     async with office(3) as at:
         await at.sandbox.control(mail_faults=[{"fault": "rcpt:554 5.7.1 Blocked"}])
         for number, address in enumerate(addresses(3)):
@@ -273,7 +273,7 @@ async def test_what_a_streak_cost_before_it_was_seen_is_given_back(office: Any) 
         assert await at.recipients() == sorted(addresses(3))
 
 
-#: By the service: what it says to everybody, and how many are due.
+#: By the fault: the channel, the answer to every message, and how many are due.
 PUSH = {
     "a payload that FCM does not take": ("fcm", google.error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT"), 25),
     "FCM is ill": ("fcm", google.error(500, "INTERNAL", "INTERNAL"), 4),
@@ -314,7 +314,7 @@ async def test_a_push_service_that_refuses_everybody_stops_its_channel_and_costs
             await at.pass_time()
             await deliver(at.bench.runtime)
             assert phones.delivered() == dict.fromkeys(devices, 1)
-            # Each was sent after all: it counts for the caps, and no device counts as one that failed.
+            # Every message was sent in the end: it counts for the caps, and its device does not count as failed.
             guids = [f"USR-m{number}" for number in range(count)]
             day_ago = at.bench.runtime.clock.now() - timedelta(days=1)
             users = await at.bench.runtime.database.store(DeliverStore).users(guids, since=day_ago)
@@ -322,7 +322,7 @@ async def test_a_push_service_that_refuses_everybody_stops_its_channel_and_costs
 
 
 class Push:
-    """A push service that refuses one token in words about our project."""
+    """A push service that refuses one token with an error about our project."""
 
     kind = "fcm"
 

@@ -1,4 +1,4 @@
-"""The settings that say when somebody is written to do what they say, and nought or nothing switches each off."""
+"""The settings about when a user gets a message work as documented; ``0`` or an empty value switches each off."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 def _hold_clock(bench: Any, moment: datetime) -> None:
-    """Policy's clock stands at a moment; the database's goes on."""
+    """Set the worker's clock to ``moment``. From then on the stages do not set it from the database's clock."""
 
     async def set_clock() -> Any:
         return bench.runtime.clock.now()
@@ -24,7 +24,7 @@ def _hold_clock(bench: Any, moment: datetime) -> None:
 
 
 async def _told_at(bench: Any, sandbox: Any, began: datetime, hours: Iterable[int]) -> list[int]:
-    """After how many hours from ``began`` a mail arrived."""
+    """Run the stages at these hours after ``began``; return the hours at which a mail arrived."""
     told = []
     for hour in hours:
         _hold_clock(bench, began + hour * HOUR)
@@ -55,14 +55,14 @@ async def test_reminder_days_count_from_the_first_message_and_none_leaves_that_a
         bench = await bench_for(**sandbox.settings, reminder_days=days)
         began = bench.runtime.clock.now()
         await bench.member("a", connection_status="DENIED")
-        # The first message takes some milliseconds from its hour, so a reminder is found an hour after its own.
+        # The first message leaves some milliseconds after hour 0, so the reminders are due just after hours 24 and 72.
         found = await _told_at(bench, sandbox, began, (0, 23, 25, 71, 73, 24 * 11))
         assert [hour // 24 * 24 for hour in found] == told
         assert await bench.states() == {"MBR-a": "exhausted"}
 
 
 def _night_from(now: datetime) -> str:
-    """Quiet hours, on the clock of UTC, that began a quarter of an hour ago and last for three hours."""
+    """Quiet hours in UTC that began 15 minutes ago and last for three hours."""
     start = now - timedelta(minutes=15)
     return f"{start:%H:%M}-{start + 3 * HOUR:%H:%M}"
 

@@ -1,4 +1,4 @@
-"""The sweep finds what broke, takes back what the dead held, and may run twice."""
+"""The sweep opens reconnections for broken members, recovers expired leases, and may run twice."""
 
 import asyncio
 from datetime import timedelta
@@ -247,7 +247,7 @@ async def test_what_was_given_up_rests_until_it_was_well_or_broke_anew(bench_for
     report = await sweep(bench.runtime)
     assert report is not None
     assert report.opened == 0
-    # Well in between, then broken again.
+    # The member works in between, then breaks again.
     await bench.sql("UPDATE members SET connection_status = 'CONNECTED'")
     await sweep(bench.runtime)
     await bench.sql("UPDATE members SET connection_status = 'DENIED'")

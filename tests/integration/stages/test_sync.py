@@ -1,4 +1,4 @@
-"""Sync: users and members from the real sandbox over sockets."""
+"""Sync: users and members are read from the sandbox over sockets."""
 
 import asyncio
 from datetime import timedelta
@@ -16,7 +16,7 @@ from worker.store.transactions.forget import ForgetStore
 
 
 def bank(users: int, *, second: int = 0, **more: Any) -> dict[str, Any]:
-    """So many users with a member each, the first ``second`` of them with another."""
+    """``users`` users with a member each; the first ``second`` of them have a second member."""
     rows: dict[str, Any] = {f"{n:04}": {"connection_status": "CONNECTED", **more} for n in range(users)}
     rows |= {f"x{n:04}": {"user_guid": f"USR-{n:04}", "connection_status": "DENIED", **more} for n in range(second)}
     return rows
@@ -60,7 +60,7 @@ async def test_what_is_not_listed_is_asked_for_before_it_counts_as_gone(sandbox_
         assert (found["gone"], found["unlisted"]) == (2, 2)
         gone = {row[0] for row in await bench.sql("SELECT member_guid FROM members WHERE gone_at IS NOT NULL")}
         assert gone == {"MBR-0001", "MBR-0002"}
-        # What is known to be gone is neither asked for again, nor does it make the list shorter.
+        # A member that is known to be gone is not asked for again, and its absence does not make the list count as shorter.
         await sandbox.control(lists={}, reset="ledger")
         assert "gone" not in told((await everything(bench)).found)
         ledger = await sandbox.get("/sandbox/ledger?members=false")
@@ -226,7 +226,7 @@ async def test_the_task_begins_one_only_when_it_is_due_and_a_sweep_wakes_what_wa
                 break
         assert report.startswith("finished: 100 users, 100 members")
         assert "sync" not in await wake(bench.runtime)
-        assert await sync(bench.runtime) == ""  # until it is three o'clock again
+        assert await sync(bench.runtime) == ""  # not due before the next 03:00
         await bench.sql(
             "UPDATE syncs SET started_at = :t", t=bench.stored(bench.runtime.clock.now() - timedelta(days=1))
         )
@@ -270,7 +270,7 @@ async def test_a_user_with_more_members_than_fit_on_a_page_has_all_of_them(
     async with sandbox_for(rows) as sandbox:
         bench = await bench_for(**sandbox.settings)
         assert (await everything(bench)).found["new_members"] == 100
-        await sandbox.control(lists={"most_per_page": 25})  # it lowers the size, and says so only in its answer
+        await sandbox.control(lists={"most_per_page": 25})  # MX lowers the page size; only its answer shows that
         assert "nothing changed" in (await everything(bench)).summary
         await sandbox.control(lists={"most_per_page": 25, "repeat": True})
         found = (await everything(bench)).found

@@ -1,4 +1,4 @@
-"""A sync that is due is begun by whichever task comes first, and once: beat's own message may come to nothing."""
+"""A due sync is begun once, by the first task that runs. Beat's own message may be lost or not published."""
 
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ from worker.store.pauses import EVERYTHING, MX, PauseStore
 
 DAILY = "0 3 * * *"
 BANK = {f"{n:04}": {"connection_status": "CONNECTED"} for n in range(20)}
-#: A list that is believed no more: it is shorter by more than a tenth.
+#: A list that sync does not believe: it is shorter by more than a tenth.
 SHORTER = {"shrink": 0.3}
 
 
@@ -51,7 +51,7 @@ class Clock:
 
 
 async def work_off(app: Celery, bench: Bench) -> list[str]:
-    """Run what waits in the queue of the stage, as a worker would; what each task reports."""
+    """Run the tasks in the stage's queue as a worker does; return the report of each."""
     reports = []
     with app.connection_for_read() as connection, connection.channel() as channel:
         app.amqp.queues["sync"](channel).declare()
@@ -86,7 +86,7 @@ async def syncs(bench: Bench) -> int:
 
 
 async def began(bench: Bench, ago: timedelta) -> None:
-    """The clock goes on: the last sync began so long ago."""
+    """Set the start of the last sync to ``ago`` before now."""
     at = bench.stored(bench.runtime.clock.now() - ago)
     await bench.sql("UPDATE syncs SET started_at = :at WHERE id = (SELECT max(id) FROM syncs)", at=at)
 
@@ -137,9 +137,9 @@ async def test_a_sync_that_began_in_the_future_is_followed_by_one_now(bench_for:
     async with sandbox_for(BANK) as sandbox:
         bench = await bench_for(**sandbox.settings, sync_schedule=DAILY)
         await sync(bench.runtime)
-        await began(bench, -timedelta(seconds=30))  # clocks of two databases, after a failover
+        await began(bench, -timedelta(seconds=30))  # after a failover, the new server's clock is 30 s behind
         assert not await is_due(bench.runtime, bench.runtime.clock.now())
-        await began(bench, -timedelta(days=365))  # the clock was put back since
+        await began(bench, -timedelta(days=365))  # the clock was a year ahead then
         await sweep(bench.runtime)
         assert ("sync", 1) in bench.woken
         assert (await sync(bench.runtime)).startswith("finished")

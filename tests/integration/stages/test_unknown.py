@@ -1,4 +1,4 @@
-"""On which days is somebody written to where an answer was lost?"""
+"""On which days does a user get messages if an answer was lost?"""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -14,15 +14,15 @@ from worker.stages.sweep import sweep
 from worker.store.transactions.retry import RetryStore
 
 _URI = "https://bank.example/oauth/authorize?state=0123456789abcdef"
-#: A little more than a day: what is due a day after a message is due when the next of them begins.
+#: A little more than a day, so that a message that is due a day after another is due at the next look.
 _DAY = timedelta(days=1, minutes=1)
-#: When the stages run: on the days of messages and before them. What leaves at another moment is found by the next of them, on a day
-#: that is none of its own.
+#: The days on which the stages run: the expected days of messages, and a day shortly before each. A message at a wrong moment
+#: leaves in the next of these runs, on a day that is not expected.
 _LOOKS = (0, 0.5, 1, 2.5, 3, 6.5, 7, 8)
 
 
 class Mx:
-    """MX, as values: nobody comes back."""
+    """MX without a network; the member stays broken."""
 
     async def oauth_window(self, _user_guid: str, member_guid: str) -> Any:
         return mx.Window(uri=_URI, member=mx.MemberState(guid=member_guid))
@@ -35,7 +35,7 @@ class Mx:
 
 
 class Channel:
-    """Loses the answer to the messages with these numbers."""
+    """A channel that loses the answers to the messages with these numbers, from 0."""
 
     kind = "email"
 
@@ -53,7 +53,7 @@ class Channel:
 
 
 class Life:
-    """A member that stays broken, look by look."""
+    """A member that stays broken, and the days on which its user got a message."""
 
     def __init__(self, bench: Any, lost: Sequence[int]) -> None:
         self.bench = bench
@@ -68,7 +68,7 @@ class Life:
         return self.bench.runtime.clock.now()
 
     async def live(self, *looks: float) -> None:
-        """The stages run at these days."""
+        """Run the stages on these days."""
         runtime = self.bench.runtime
         for look in looks:
             now = self.began + look * _DAY
@@ -94,7 +94,7 @@ async def life_for(bench_for: Any) -> Any:
     ("lost", "days"),
     [
         ([0], [0, 1, 3, 7]),  # the first message
-        ([0, 1], [0, 1, 3, 7]),  # and the one that followed it up: no third
+        ([0, 1], [0, 1, 3, 7]),  # the first message and its follow-up: there is no second follow-up
         ([1], [0, 3, 7]),  # a reminder: the next one is the retry
         ([0, 2], [0, 1, 3, 7]),
     ],
@@ -144,8 +144,8 @@ async def test_a_message_whose_worker_died_is_followed_up_too(life_for: Any) -> 
     ("lost", "before", "retried", "days"),
     [
         ([0], 0.5, 0.5, [0, 0.5, 3, 7]),
-        ([0, 1], 0.5, 0.5, [0, 0.5, 3, 7]),  # lost once more
-        ([0, 1], 1.5, 1.5, [0, 1, 1.5, 3, 7]),  # the one that followed it up
+        ([0, 1], 0.5, 0.5, [0, 0.5, 3, 7]),  # the requeued message's answer is lost too
+        ([0, 1], 1.5, 1.5, [0, 1, 1.5, 3, 7]),  # the answer to the follow-up was lost
         ([1], 3.5, 4.0, [0, 3, 4, 7]),  # a reminder
     ],
 )

@@ -1,4 +1,4 @@
-"""Opting out by a link, of everything or of one bank, on both databases; the stages then tell nobody of it until it is taken back."""
+"""Opting out by a link, of all messages or of one bank, on both databases. No message is sent until the user opts in again."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -142,7 +142,7 @@ async def test_who_opts_out_of_everything_hears_nothing_until_that_is_taken_back
         await _round(bench)
         assert await sandbox.mails() == []
         assert (await subscription(bench.runtime, token)).opted_out  # type: ignore[union-attr]
-        # The way to the bank stays open.
+        # The link still leads to the bank.
         assert await unsubscribe(bench.runtime, token, member_guid="MBR-alder")
         page = await page_of(bench.runtime, token)
         assert page is not None
@@ -176,7 +176,7 @@ async def test_a_link_knows_the_members_of_its_message_also_when_it_expired_and_
         assert not await unsubscribe(bench.runtime, token, member_guid="MBR-cedar")
         again = await subscription(bench.runtime, token)
         assert [m.muted for m in again.members] == [True, False]  # type: ignore[union-attr]
-        # A link of `reconnect link` is about what is open.
+        # A link of `reconnect link` is about the open reconnections.
         other = await subscription(bench.runtime, await _token(bench))
         assert [m.member_guid for m in other.members] == ["MBR-cedar"]  # type: ignore[union-attr]
 

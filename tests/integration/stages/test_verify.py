@@ -16,7 +16,7 @@ from worker.store.sql.tables import reconnections
 
 
 class Answering:
-    """MX, with one answer to everything."""
+    """MX without a network: the same answer to every request."""
 
     def __init__(self, answer: MemberAnswer) -> None:
         self.answer = answer

@@ -1,4 +1,4 @@
-"""Mail and page give a date on the calendar of their user, also where the clock is not whole hours away from UTC."""
+"""Mail and page show a date in the user's time zone, also if its offset from UTC is not a whole number of hours."""
 
 import email
 import re
