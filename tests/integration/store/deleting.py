@@ -1,4 +1,4 @@
-"""Deletes old histories in small batches, and says so: ``python -m … DATABASE_URL NOW CUT URI_KEY``."""
+"""Deletes old histories in batches of 3 and prints a line for each: ``python -m … DATABASE_URL NOW CUT URI_KEY``."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""Whole histories, written as the stages leave them: a reconnection, its windows, messages, links and clicks."""
+"""Writes whole histories as the stages do: a reconnection, its windows, messages, links and clicks."""
 
 import itertools
 from collections.abc import Iterable
@@ -20,18 +20,18 @@ from worker.store.sql.tables import (
     windows,
 )
 
-#: Links are read by the database's clock.
+#: The real time: whether a link has expired is decided by the database's clock.
 NOW = datetime.now(UTC).replace(microsecond=0)
 
 
 def ago(days: float) -> datetime:
-    """So many days before :data:`NOW`."""
+    """The moment ``days`` days before :data:`NOW`."""
     return NOW - timedelta(days=days)
 
 
 @dataclass
 class Histories:
-    """Collects rows, and writes them all at once."""
+    """Collects rows; :meth:`write` writes all of them in one transaction."""
 
     rows: dict[Any, list[dict[str, Any]]] = field(default_factory=dict)
     ids: Any = field(default_factory=lambda: itertools.count(1))
@@ -42,7 +42,7 @@ class Histories:
         return id_
 
     def user(self, user: str, *names: str, **columns: Any) -> None:
-        """A user and members that are `DENIED` unless told."""
+        """Add a user and its members. They are `DENIED` by default."""
         self.rows.setdefault(users, []).append({"user_guid": f"USR-{user}", "email": f"{user}@mail.example"})
         member = {
             "user_guid": f"USR-{user}",
@@ -64,7 +64,7 @@ class Histories:
         state: str = "",
         **columns: Any,
     ) -> int:
-        """One of so many days ago. Open ones are `due`, ended ones `reconnected`, unless told."""
+        """Add a reconnection; ``opened`` and ``closed`` are days before NOW. By default an open one is `due`, an ended one `reconnected`."""
         usual = {
             "user_guid": f"USR-{user or name}",
             "institution_code": "alder",
@@ -93,7 +93,7 @@ class Histories:
         link_days: float | None = None,
         step: int = 0,
     ) -> int:
-        """A message about these reconnections, with a window for each; ``link_days``: with a link that lives so long."""
+        """Add a message about these reconnections, with a window for each, and with a link if ``link_days`` says how long it works."""
         id_ = self._add(
             notifications, user_guid=f"USR-{user}", channel="email", step=step, state=state, message_key=f"key-{next(self.ids)}",
             created_at=ago(sent), sent_at=ago(sent), outcome_at=ago(sent), outcome=state,
@@ -111,14 +111,14 @@ class Histories:
         return id_
 
     def link(self, user: str, made: float, *, days: float, of: int | None = None) -> int:
-        """A link, in a message or by itself."""
+        """Add a link, either in the message ``of`` or without a message."""
         return self._add(
             links, token_hash=f"hash-{next(self.ids)}", user_guid=f"USR-{user}", notification_id=of,
             created_at=ago(made), expires_at=ago(made - days),
         )  # fmt: skip
 
     def click(self, link: int, of: int, at: float) -> None:
-        """A click that was given a window of its own."""
+        """Add a click, for which a window was minted."""
         id_ = self._add(
             clicks,
             link_id=link,
@@ -133,7 +133,7 @@ class Histories:
         )  # fmt: skip
 
     async def write(self, database: Any) -> None:
-        """Write what was collected."""
+        """Write the collected rows."""
         async with database.engine.begin() as connection:
             for table in metadata.sorted_tables:
                 if rows := self.rows.pop(table, None):
@@ -141,7 +141,7 @@ class Histories:
 
 
 async def everything(database: Any) -> dict[str, list[Any]]:
-    """All rows of all tables of ours, by their table's name."""
+    """All rows of our tables, by the table's name."""
     async with database.engine.begin() as connection:
         return {
             table.name: list((await connection.execute(select(table))).mappings()) for table in metadata.sorted_tables
@@ -149,7 +149,7 @@ async def everything(database: Any) -> dict[str, list[Any]]:
 
 
 async def dangling(database: Any) -> list[str]:
-    """Foreign keys that lead nowhere; SQLite does not watch over them."""
+    """The foreign keys that refer to a missing row. SQLite does not enforce them."""
     rows = await everything(database)
     found = []
     for table in metadata.sorted_tables:

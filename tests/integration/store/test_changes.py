@@ -1,4 +1,4 @@
-"""A sweep that visits what changed or fell due leaves nothing to do for one that visits everybody."""
+"""A sweep visits only members that changed or fell due. A visit to all members afterwards must change nothing."""
 
 import asyncio
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ from worker.store.transactions.visit import Visits
 EXAMPLES, STEPS = (400, 60) if LONG else (10, 18)
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)
 NOBODY = timedelta(0)
-#: Few, so that most steps meet something; one that is no GUID.
+#: Few, so that most steps concern an existing member. The last one does not look like a GUID.
 GUIDS = ("MBR-1", "MBR-2", "MBR-3", "MBR-4", "MBR-5", "MBR-6", "né")
 _R = ReconnectionState
 r = reconnections.c
@@ -83,7 +83,8 @@ steps = st.one_of(
 )
 
 
-#: Each of these fails if one way onto the list is missing. Moments pass within a day, since a daily reconciliation would find them.
+#: Each history fails if one of the ways in which a member is listed is missing. All moments are within a day, since otherwise the
+#: daily reconciliation would find the member.
 BROKEN: tuple[Any, ...] = (("write", "MBR-1", {"connection_status": "DENIED"}), ("sweep",))
 EXPIRING: tuple[Any, ...] = (("write", "MBR-1", {"token_expires_at": START + timedelta(hours=1)}), ("sweep",))
 KNOWN_HISTORIES: dict[str, list[tuple[Any, ...]]] = {
@@ -129,12 +130,12 @@ KNOWN_HISTORIES: dict[str, list[tuple[Any, ...]]] = {
 
 
 class Killed(Exception):  # noqa: N818 - no error
-    """The process dies here."""
+    """Stands for the death of the process."""
 
 
 @contextmanager
 def killed_at(engine: Any, statement: int) -> Iterator[None]:
-    """Die before the so-and-so-manieth statement."""
+    """Raise :class:`Killed` before the given statement, counted from 1."""
     left = statement
 
     def count(*_: Any) -> None:
@@ -153,7 +154,7 @@ def killed_at(engine: Any, statement: int) -> Iterator[None]:
 
 
 class History:
-    """A database at work: what applications, stages, operators and sweeps do to it, step by step."""
+    """A database, and one method for each step that an application, a stage, an operator or a sweep can take on it."""
 
     def __init__(self, bench: Any) -> None:
         self._bench = bench
@@ -219,7 +220,7 @@ class History:
         )
 
     async def end(self, guid: str, state: str) -> None:
-        """As a stage ends what it has leased."""
+        """Lease the member's reconnection and end it, as a stage does."""
         await self.lease(guid)
         rests = {"exhausted": NEVER, "gone": NEVER, "unsupported": self._now + timedelta(days=28)}
         well = None
@@ -237,7 +238,7 @@ class History:
         await self._database.transaction(work)
 
     async def sync(self, said: dict[str, str]) -> None:
-        """As MX answers about members of one page, in one transaction."""
+        """Apply MX's answers about the members of one page in one transaction."""
         at = self._now + timedelta(minutes=1)
         answers = [
             MxMember(user_guid="USR-1", member_guid=guid, connection_status=status, successfully_aggregated_at=at)
@@ -267,7 +268,7 @@ class History:
         await store.reconcile(self._now, grace=NOBODY)
 
     async def sweep(self) -> None:
-        """Sweep until no reconciliation is under way. Then a visit to everybody changes nothing."""
+        """Sweep until no reconciliation is unfinished. Then assert that a visit to everybody changes nothing."""
         await self._sweep_once()
         while await self._bench.one("SELECT count(*) FROM reconciliations WHERE finished_at IS NULL"):
             await self._sweep_once()
@@ -290,7 +291,7 @@ class History:
 
 @pytest.fixture
 async def run_history(bench_for: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs a history from an empty database on, to a last sweep; small pages, and one page of a reconciliation a sweep."""
+    """Runs a history on an empty database, and a sweep after it. A page has 3 rows; a sweep reconciles one page."""
     monkeypatch.setattr(sweeping, "PAGE", 3)
     monkeypatch.setattr(sweeping, "SECONDS", 0.0)
     history = History(await bench_for())
@@ -367,7 +368,7 @@ async def test_no_writer_waits_for_a_sweep_nor_a_sweep_for_a_writer_and_nothing_
     async with engine.connect() as writer:  # a long transaction of an application
         await writer.execute(became, {"s": "CONNECTED"})
         await asyncio.wait_for(store.visit_changed(now, grace=NOBODY), 10)
-        assert await _listed(bench) == ["MBR-m"]  # its entry is held, so it stays
+        assert await _listed(bench) == ["MBR-m"]  # the writer holds the entry, so it stays
         await writer.commit()
     assert (await store.visit_changed(now, grace=NOBODY)).opened == 0
     assert await _listed(bench) == []
@@ -444,7 +445,7 @@ async def test_a_writer_with_an_old_snapshot_is_not_failed_by_a_sweep(bench_for:
     assert (await store.visit_changed(bench.runtime.clock.now(), grace=NOBODY)).closed == 1
 
 
-@ON_POSTGRESQL  # a plan is made for a session there
+@ON_POSTGRESQL  # only PostgreSQL keeps a plan for the session
 async def test_a_session_that_wrote_one_row_writes_many_as_fast(bench_for: Any) -> None:
     bench = await bench_for()
     await bench.sql(
@@ -452,7 +453,7 @@ async def test_a_session_that_wrote_one_row_writes_many_as_fast(bench_for: Any) 
         "SELECT 'MBR-' || i, 'USR-1', 'CONNECTED' FROM generate_series(1, 20000) i"
     )
     async with bench.runtime.database.engine.begin() as connection:
-        await connection.execute(text("SET LOCAL statement_timeout = '20s'"))  # by nested loops it takes minutes
+        await connection.execute(text("SET LOCAL statement_timeout = '20s'"))  # with nested loops it would take minutes
         await connection.execute(text("UPDATE members SET connection_status = 'DENIED' WHERE member_guid = 'MBR-1'"))
         await connection.execute(text("UPDATE members SET connection_status = 'IMPAIRED'"))
     assert await bench.one("SELECT count(*) FROM changed_members") == 20_000

@@ -1,4 +1,4 @@
-"""A database whose host is gone without a word is noticed within a minute, not after two hours."""
+"""If the database's host disappears without closing its connections, that is noticed within a minute, not after two hours."""
 
 import asyncio
 import os

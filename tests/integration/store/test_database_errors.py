@@ -1,4 +1,4 @@
-"""Whatever is wrong with the database is one line that says what it is and what to do, and quotes nothing."""
+"""Every fault of the database becomes one line that names it, tells what to do, and contains no value or password."""
 
 import os
 import socket
@@ -33,7 +33,7 @@ def line_of(action: Any, url: str) -> str:
 
 @pytest.fixture
 def server(postgres: Postgres) -> Iterator[dict[str, str]]:
-    """URLs of databases and roles that are not as they must be."""
+    """URLs of databases and roles, each with a fault."""
     uri, mark = postgres.uri, f"t{os.getpid()}"
     with psycopg.connect(uri, autocommit=True) as admin:
         for encoding in ENCODINGS:

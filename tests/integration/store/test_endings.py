@@ -1,4 +1,4 @@
-"""How a reconnection ends by what the application's row says: a sweep and planning give the same answer, whatever the row says."""
+"""For every row that an application may write, a sweep and planning end the reconnection in the same way."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import product
@@ -16,7 +16,7 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 STATUSES = ("DENIED", "IMPAIRED", "IMPORTED", "PREVENTED")
 DAYS = (7, 2)
 SINCE = {reason: NOW - timedelta(days=3) for reason in Reason} | {Reason.EXPIRES_SOON: NOW + timedelta(days=5)}
-#: What else the row may say beside its status.
+#: Values of the row's other columns, beside its status.
 BESIDE: list[dict[str, Any]] = [
     {},
     {"error_code": 2004},
@@ -68,7 +68,7 @@ async def test_a_sweep_and_planning_end_a_reconnection_alike(bench_for: Any) -> 
     r = reconnections.c
     async with bench.runtime.database.engine.begin() as connection:
         await visits.visit(connection, [guid for guid, *_ in cases], NOW, grace=timedelta(0))
-        # The first of a member: one that a notice ended for is opened again, and so is one of another user.
+        # The oldest of each member. A newer one may exist: after a notice ended, or when the row names another user.
         found = await connection.execute(select(r.member_guid, r.state, r.outcome).order_by(r.id.desc()))
         swept = {row[0]: tuple(row[1:]) for row in found}
     for guid, reason, facts, user in cases:

@@ -1,4 +1,4 @@
-"""An event is in the database exactly where what it tells is, and says what it is about by GUIDs alone."""
+"""An event is committed in the same transaction as the change that it tells of, and names its subjects by GUIDs only."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ _R = ReconnectionState
 
 
 async def watched(bench_for: Any, **overrides: Any) -> Any:
-    """A bench whose database keeps a record of every change of a state."""
+    """A bench whose database records every change of a state."""
     bench = await bench_for(**(EVENTS | overrides))
     for statement in triggers(is_sqlite=bench.runtime.database.rows.is_sqlite):
         await bench.sql(statement.replace(":", r"\:"))
@@ -48,7 +48,7 @@ def test_what_is_told_of_a_change_does_not_depend_on_who_makes_it() -> None:
     for move in MOVES:
         for after in move.after:
             assert (event_of(move.name, after) is not None) is move.has_event, move
-    # All that the application is to be told of moves is told, and every end of a reconnection.
+    # Every event type that belongs to a move has a move, and so has every end of a reconnection.
     not_moves = {"clicked", "moved", "opted_out", "suspected", "over"}
     assert set(TELLS.values()) == {type_ for type_ in EventType if type_.partition(".")[2] not in not_moves}
 
@@ -103,7 +103,7 @@ async def _give_up(bench: Any, id_: int, *_: Any, **__: Any) -> object:
     return await bench.runtime.database.transaction(lambda c: notifications.give_up(c, now))
 
 
-#: How each move that is told is made. A new one needs its line here.
+#: The function that makes each move that has an event. A new move needs a line here.
 DRIVERS: dict[tuple[str, Mover], Any] = {
     ("open", Mover.SWEEP): _open,
     ("notify", Mover.DELIVER): _apply,

@@ -1,4 +1,4 @@
-"""Where there are no members yet PostgreSQL is given all of them at once, and whatever is in the way of that changes nothing."""
+"""The first load: while PostgreSQL has no members, an import loads all rows at once. If that fails, nothing is changed by it."""
 
 import asyncio
 import csv
@@ -16,7 +16,7 @@ from worker.intake import Problem, columns, slices
 from worker.store import first_load as loading
 from worker.store.first_load import SLICE, first_load
 
-#: More than is looked at before the way is chosen, where slices are a tenth as long as usual; and where they are not.
+#: More rows than an import reads before it chooses the first load: with slices of a tenth, and with slices of the usual length.
 MANY = 2_250
 REALLY_MANY = 22_500
 
@@ -34,7 +34,7 @@ Rows = list[dict[str, Any]]
 
 @pytest.fixture
 def database_url(postgres: Any) -> str:
-    """SQLite has no such way."""
+    """PostgreSQL alone: SQLite has no first load."""
     return str(postgres.database())
 
 
@@ -68,7 +68,7 @@ def write(path: Path, rows: Rows) -> Path:
 
 
 async def load(bench: Any, file: Path) -> bool:
-    """Whether a file could be loaded at once."""
+    """Load the file at once; return whether that was possible."""
     parts = (item.columns for item in slices(file, loading.SLICE) if not isinstance(item, Problem))
     return await first_load(bench.runtime.database, parts)
 
@@ -88,7 +88,7 @@ async def test_a_first_file_is_loaded_as_any_import_would_write_it_and_every_ind
     before = await bench.sql(SCHEMA)
     assert await load(bench, write(tmp_path / "all.csv", rows))
     assert await bench.sql(SCHEMA) == before
-    for start in range(0, REALLY_MANY, 15_000):  # too few for it
+    for start in range(0, REALLY_MANY, 15_000):  # too few rows for a first load
         part = write(tmp_path / "part.csv", rows[start : start + 15_000])
         assert not await load(other, part)
         assert await import_into(other.runtime.database, part) == (min(15_000, REALLY_MANY - start), 0)
@@ -142,7 +142,7 @@ async def test_what_is_in_the_way_leaves_everything_as_it_was_and_the_ordinary_w
     rows = rows_of(**unique)
     file = write(tmp_path / "all.csv", rows)
     loaded = await load(bench, file)
-    assert loaded == bool(unique)  # an index of the application's own is in nobody's way
+    assert loaded == bool(unique)  # an index of the application does not prevent the load
     assert await bench.sql(SCHEMA) == before
     assert await bench.one("SELECT count(*) FROM members") == (MANY if loaded else there)
     assert await import_into(bench.runtime.database, file) == (MANY, 0)
@@ -213,7 +213,7 @@ async def test_an_application_that_is_at_work_on_the_tables_goes_first(
         application.execute(held)
         assert not await load(bench, file)
         assert await import_into(bench.runtime.database, file) == (MANY, 0)
-        # It never had to wait for more than the moment in which the import tried.
+        # The application waits at most for the moment in which the import tries to lock the table.
         application.execute("INSERT INTO members (member_guid, user_guid) VALUES ('MBR-later', 'USR-later')")
     assert await bench.one("SELECT count(*) FROM members WHERE member_guid = 'MBR-later'") == 1
     assert await bench.one("SELECT count(*) FROM members WHERE member_guid <> 'MBR-theirs'") == MANY + 1

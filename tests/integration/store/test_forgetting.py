@@ -1,4 +1,4 @@
-"""Who is forgotten is found nowhere: values are planted in every column of every table, and searched for afterwards."""
+"""No value of a forgotten user is left: values are planted in every column of every table, and searched for afterwards."""
 
 import asyncio
 import re
@@ -24,12 +24,12 @@ from worker.store.transactions.fetch_results import FetchResult, NewNotification
 from worker.store.transactions.forget import NOT_OF_USERS, ForgetStore
 from worker.store.windows import NewWindow
 
-#: GUIDs that a row may name without the user in it: the user's own, or their member's.
+#: GUID columns of tables without ``user_guid`` that contain the user's GUID. The other such columns contain the member's.
 ALONE = {"subject": "USR-{0}"}
 
 
 def planted(table: Any, who: str, id_: int, now: Any) -> dict[str, Any]:
-    """A row of one user, with a word of its own in every column that can hold one."""
+    """A row of one user, with a different word in every column that can hold text."""
     states = {
         column: re.findall(r"'([^']*)'", str(check.sqltext))[-1]
         for check in table.constraints
@@ -62,7 +62,7 @@ def planted(table: Any, who: str, id_: int, now: Any) -> dict[str, Any]:
 
 
 async def plant(bench: Any, who: str, id_: int) -> None:
-    """A row in each table that may hold something of a user."""
+    """Write a row to every table that may contain a user's data."""
     now = bench.runtime.clock.now()
     async with bench.runtime.database.engine.begin() as connection:
         for table in metadata.sorted_tables:
@@ -71,7 +71,7 @@ async def plant(bench: Any, who: str, id_: int) -> None:
 
 
 async def found(bench: Any, *words: str) -> list[str]:
-    """Where any of these words stands, in any table of the database, ours or not."""
+    """The columns (``table.column``) in which any of these words occurs, in all tables of the database."""
     async with bench.runtime.database.engine.begin() as connection:
         names = "SELECT name FROM sqlite_master WHERE type = 'table'"
         if not bench.runtime.database.rows.is_sqlite:

@@ -1,4 +1,4 @@
-"""What MX says of members goes into our tables: what it may write, what it leaves alone, and what it closes."""
+"""MX's answers about members are applied to our tables: which columns are written, which are not, and what is closed."""
 
 from datetime import timedelta
 from typing import Any
@@ -59,7 +59,7 @@ async def test_it_writes_what_mx_knows_and_nothing_that_the_application_alone_kn
 
 
 async def test_a_second_time_it_writes_nothing(bench: Any) -> None:
-    await bench.member("ann", connection_status=" connected ")  # as an application may write it: it means the same
+    await bench.member("ann", connection_status=" connected ")  # another spelling of the same status
     heard = [
         says("ann"),
         says("new", "DENIED", is_oauth=True, institution_code="elm", error_code=2004, tells_error=True),
@@ -155,7 +155,7 @@ async def test_what_is_gone_ends_and_is_known_again_once_mx_lists_it(bench: Any)
     await bench.sql("DELETE FROM changed_members")
     assert await applied(bench, says("ann", "DENIED"), read_seconds_ago=-5) == Applied(changed=1)
     assert (await member(bench, "ann"))["gone_at"] is None
-    # A sweep may open another, and visits the member although its row says what it said before.
+    # A sweep may open another reconnection. It visits the member although the row has not changed.
     assert await bench.one("SELECT reopen_at FROM reconnections") is None
     assert await bench.one("SELECT DISTINCT member_guid FROM changed_members") == "MBR-ann"
     assert await applied(bench, says("ann", "DENIED"), read_seconds_ago=-5) == Applied(unchanged=1)

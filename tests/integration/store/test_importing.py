@@ -1,4 +1,4 @@
-"""What an import writes, by the batch through COPY or row by row, is what the file says."""
+"""An import stores the values of the file, whether it writes batches through COPY or single rows."""
 
 import csv
 import json
@@ -14,15 +14,15 @@ COLUMNS = (
     "user_guid", "member_guid", "institution_code", "institution_name", "connection_status", "is_oauth", "error_code",
     "token_expires_at", "email", "locale", "timezone", "channel", "device_kind", "device_address",
 )  # fmt: skip
-#: More than a batch, and enough for COPY.
+#: Several batches, and enough rows for COPY.
 MANY = 20_700
 NAMES = ("Alder & Sons", "a\\b", "\\NN", "\\.", 'say "hi", twice', "Örjan 銀行", "", "nulls", "x" * 200)
 
 
 def row(number: int) -> dict[str, Any]:
-    """A member whose cells hold what could be taken for something else on the way."""
+    """A member whose cells contain text that a faulty CSV or COPY writer would change."""
     return {
-        "user_guid": f"USR-{number // 2:06}",  # two members a user
+        "user_guid": f"USR-{number // 2:06}",  # each user has two members
         "member_guid": f"MBR-{(number * 7919) % MANY:06}",
         "institution_code": f"bank\\{number % 7}",
         "institution_name": NAMES[number % len(NAMES)],
@@ -77,7 +77,7 @@ async def test_a_file_of_many_rows_is_stored_as_the_same_rows_one_by_one_are(ben
         expected = {tuple(r[k] for k in keys): {n: v for n, v in r.items() if n != "id"} for r in at_once[table]}
         for given in found:
             name = tuple(given[k] for k in keys)
-            if name not in {("USR-000001",), ("MBR-003057",)}:  # those of the row that came twice
+            if name not in {("USR-000001",), ("MBR-003057",)}:  # in the file twice
                 assert {n: v for n, v in given.items() if n != "id"} == expected[name]
     (twice,) = (r for r in at_once["members"] if r["institution_name"] == "the last row of a key wins")
     assert twice["member_guid"] == defer["member_guid"]
@@ -118,7 +118,7 @@ async def test_importing_many_again_writes_what_changed_and_keeps_what_the_file_
 
 
 async def versions(bench: Any) -> list[Any]:
-    """PostgreSQL's own mark of who wrote a row last."""
+    """``xmin`` of each row: the transaction that wrote it last."""
     async with bench.runtime.database.engine.connect() as connection:
         found = await connection.execute(text("SELECT member_guid, xmin::text FROM members ORDER BY 1"))
         return [tuple(version) for version in found]

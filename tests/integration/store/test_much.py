@@ -1,4 +1,4 @@
-"""`status` among much: what is little is counted, of what is much a sample is, and it says so."""
+"""`status` counts small numbers of rows exactly. It estimates large ones from a sample and marks them as estimates."""
 
 from datetime import timedelta
 from typing import Any

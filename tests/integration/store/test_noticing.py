@@ -1,4 +1,4 @@
-"""Which notices begin and how they end, in SQL as in Python."""
+"""Notices begin and end in SQL by the same rule as in Python."""
 
 import asyncio
 from datetime import timedelta
@@ -17,14 +17,14 @@ from worker.store.selection import FACTS, facts_of
 from worker.store.sql.tables import members, reconnections
 from worker.store.transactions.visit import Visits
 
-#: Beside those of any distance, dates around the window's edges, the expiry and the drift.
+#: Dates (hours from now) around the limits of the rule: now, 2 days and 7 days. Other dates are drawn too.
 near_dates = st.sampled_from([0, 1, 47, 48, 49, 7 * 24 - 1, 7 * 24, 7 * 24 + 1]).flatmap(
     lambda hours: st.integers(-2, 2).map(lambda s: NOW + timedelta(hours=hours, seconds=s))
 )
 
 
 def some_rows(*, is_sqlite: bool) -> st.SearchStrategy[dict[str, Any]]:
-    """Any row, and rows of members that are well and whose token runs out soon."""
+    """Any row, or a row of a member that is not broken and whose token expires soon."""
     form = st.sampled_from(["%Y-%m-%dT%H:%M:%SZ", *["%Y%m%dT%H%M%S+0000", " %Y-%m-%d %H:%M:%S"] * is_sqlite])
     well = st.fixed_dictionaries(
         {
@@ -65,7 +65,7 @@ async def test_notices_begin_and_end_in_sql_as_in_python(bench_for: Any, days: t
             return [facts_of(row) for row in facts]
 
     async def visit(many: list[MemberFacts]) -> dict[str, tuple[str, str | None]]:
-        """Visit all; the state and outcome of each one's first notice."""
+        """Visit all members; return the state and outcome of each one's first notice."""
         async with bench.runtime.database.engine.begin() as connection:
             guids = [f"MBR-{n:03}" for n, _ in enumerate(many)]
             await visits.visit(connection, guids, NOW, grace=timedelta(0))
@@ -79,7 +79,7 @@ async def test_notices_begin_and_end_in_sql_as_in_python(bench_for: Any, days: t
         begun = await visit(facts)
         for n, (row, member) in enumerate(zip(many, facts, strict=True)):
             if member.is_reckoned and (row["token_expires_at"] is None or not row["token_expires_at"].strip(BLANKS)):
-                continue  # a sweep writes the date again before it opens notices
+                continue  # a sweep restores an emptied reckoned date before it opens notices
             assert (f"MBR-{n:03}" in begun) == is_near(member, statuses=STATUSES, days=days, now=NOW), member
         ended = await visit(await write(many, noticed=True))
         for n, member in enumerate(facts):

@@ -1,4 +1,4 @@
-"""Sweeps that should have run: one rule, by the schedule and the database's clock."""
+"""Sweeps are overdue once two slots of the schedule have passed without one, by the database's clock."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ BenchFor = Callable[..., Awaitable[Any]]
         ("*/5 * * * *", timedelta(minutes=10), "12:10"),
         ("* * * * *", timedelta(minutes=2), "12:02"),
         ("0 9-17 * * *", timedelta(hours=2), "14:00"),
-        ("0 9 * * 1", timedelta(days=13, hours=21), "09:00"),  # last on this Monday: the slots are one and two weeks on
+        ("0 9 * * 1", timedelta(days=13, hours=21), "09:00"),  # this Monday was swept: slots in one week and in two
         ("0 0 29 2 *", timedelta(days=2000), "00:00"),
     ],
 )
@@ -58,5 +58,5 @@ async def test_a_database_clock_that_stood_ahead_once_neither_hides_nor_stops_sw
     )
     assert await ReportStore(bench.runtime.database).overdue_sweeps("*/5 * * * *") is not None
     assert await sweep(bench.runtime, slot=now.replace(second=0, microsecond=0)) is not None
-    # Its time comes: the slot is not "swept already".
+    # When that slot is reached, it does not count as swept already.
     assert await sweep(bench.runtime, slot=ahead) is not None

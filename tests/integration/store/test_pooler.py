@@ -1,4 +1,4 @@
-"""A pooler lends the same session of PostgreSQL to several clients in turn: nothing may stay in it, and nothing be expected of it."""
+"""A pooler lends one session of PostgreSQL to several clients in turn. We may leave no setting in it, and rely on none."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -18,14 +18,14 @@ _NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
 async def _session(database: Database) -> Any:
-    """The driver's own connection, between two transactions of ours, as the pooler's next client would have it."""
+    """The driver's connection between two of our transactions: the state that the pooler's next client gets."""
     async with database.engine.connect() as connection:
         return (await connection.get_raw_connection()).driver_connection
 
 
 @pytest.fixture
 async def database(postgres: Any) -> Any:
-    """One session, in which another client left settings of its own."""
+    """A database with one session, in which another client left its settings."""
     database = Database(open_engine(make_settings(database_url=postgres.database()), pool_size=1))
     other = await _session(database)
     await other.execute("SET TIME ZONE 'Asia/Kolkata'; SET DateStyle = 'ISO, DMY'")

@@ -1,4 +1,4 @@
-"""What is told of presses: how many, which failed, and how soon a return followed; on both databases."""
+"""Reports about presses: how many, how many failed, and the time until the member was back; on both databases."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is over and old is deleted with all that hangs on it, and nothing else is; nothing that decides changes by it."""
+"""Old ended reconnections are deleted with their rows in other tables, and nothing else. No decision of a stage changes by that."""
 
 import asyncio
 import os
@@ -45,7 +45,7 @@ def test_each_foreign_key_is_served_by_an_index(settings_for: Any, database_url:
     for table in found.get_table_names():
         leading = [found.get_pk_constraint(table)["constrained_columns"]]
         leading += [key["column_names"] for key in found.get_unique_constraints(table)]
-        # A partial index serves the rows of its condition alone.
+        # A partial index serves only the rows that fulfil its condition.
         leading += [
             index["column_names"] for index in found.get_indexes(table)
             if not any(option.endswith("_where") for option in index.get("dialect_options", {}))
@@ -69,30 +69,30 @@ async def test_what_ended_long_ago_goes_with_all_that_hangs_on_it_and_nothing_el
     def keep(table: str, *ids: int) -> None:
         kept.update((table, id_) for id_ in ids)
 
-    # Deleted as a whole: windows, a message, its link, a click.
+    # Deleted completely: the reconnection, windows, a message, its link, a click.
     old = told.reconnection("old", 460, 420)
     message = told.message("old", [old], 450)
     told.click(told.link("old", 450, days=40, of=message), old, 440)
-    # Ended 399 days ago; never ended.
+    # Kept: one ended 399 days ago, one is open.
     for name, closed in (("young", 399.0), ("open", None)):
         id_ = told.reconnection(name, 500, closed)
         keep("reconnections", id_)
         keep("notifications", told.message(name, [id_], 490, link_days=40))
-    # `gone`, and its member is still DENIED: the row alone stays. An older one of the member is not needed beside it.
+    # `gone`, and its member is still DENIED: only the reconnection's row is kept. The member's older row is deleted.
     told.reconnection("gone", 600, 590, state="exhausted", reopen_at=NEVER)
     gone = told.reconnection("gone", 500, 490, state="gone", reopen_at=NEVER)
     told.message("gone", [gone], 495, link_days=40)
     keep("reconnections", gone)
-    # `unsupported`, whose four weeks are over.
+    # Deleted: `unsupported`, and its four weeks have passed.
     told.reconnection("well", 500, 490, state="unsupported", reopen_at=ago(462))
-    # A message about two: it goes with the last of them.
+    # A message about two reconnections is deleted with the last of them.
     first, second = (
         told.reconnection(name, 500, closed, user="both") for name, closed in (("two", 450), ("both", 300))
     )
     both = told.message("both", [first, second], 480, link_days=40)
     keep("reconnections", second)
     keep("notifications", both)
-    # A link that was pressed for a later break of the same member stays until that is old; its message too.
+    # A link that was pressed for a later break of the same member is kept until that break is old, and so is its message.
     before_it = told.reconnection("linked", 500, 460)
     letter = told.message("linked", [before_it], 470)
     link = told.link("linked", 470, days=100, of=letter)
@@ -100,7 +100,7 @@ async def test_what_ended_long_ago_goes_with_all_that_hangs_on_it_and_nothing_el
     told.click(link, later, 425)
     keep("reconnections", later)
     keep("notifications", letter)
-    # Links by themselves, a message about nothing, sweeps.
+    # Links without a message, a message without items, sweeps.
     told.link("old", 480, days=40)
     keep("links", told.link("old", 300, days=40), link)
     told.message("old", [], 480)
@@ -136,13 +136,13 @@ async def test_what_ended_long_ago_goes_with_all_that_hangs_on_it_and_nothing_el
         row["reconnection_id"] for row in left["notification_reconnections"]
     } | {later}
     assert gone not in {row["reconnection_id"] for row in left["windows"]}
-    assert [row["id"] for row in left["sweeps"]] == [6]  # the newest says whether sweeps are overdue
+    assert [row["id"] for row in left["sweeps"]] == [6]  # the newest shows whether sweeps are overdue
     assert [row["id"] for row in left["events"]] == [3, 4]
     assert [row["id"] for row in left["syncs"]] == [2]
     assert await dangling(bench.runtime.database) == []
-    # What `status` shows is as before.
+    # `status` shows the same numbers as before.
     assert _sums(await StandingStore(bench.runtime.database).read(NOW)) == _sums(before)
-    # Once more: nothing is left to do. When the member of `gone` is well, its row goes as well.
+    # A second run deletes nothing. When the member of `gone` works again, that row is deleted too.
     assert await retain(bench.runtime, NOW) == 0
     await bench.sql("UPDATE members SET connection_status = 'CONNECTED' WHERE member_guid = 'MBR-gone'")
     visits = Visits(bench.runtime.database.rows, statuses=STATUSES, notice_days=())
@@ -151,7 +151,7 @@ async def test_what_ended_long_ago_goes_with_all_that_hangs_on_it_and_nothing_el
     )
     await retain(bench.runtime, NOW)
     assert gone not in {row["id"] for row in (await everything(bench.runtime.database))["reconnections"]}
-    # A year later nothing of it is left but what is open.
+    # 800 days later only the open reconnection is left, with its message and link.
     await retain(bench.runtime, NOW + timedelta(days=800))
     left = await everything(bench.runtime.database)
     assert {row["member_guid"] for row in left["reconnections"]} == {"MBR-open"}
@@ -198,7 +198,7 @@ async def test_totals_of_a_day_follow_what_happens_to_it_later(bench_for: Any) -
 
     fresh = await stands()
     assert fresh["exhausted", "not_back"] == 6
-    await retain(bench.runtime, NOW)  # two of them are emptied
+    await retain(bench.runtime, NOW)  # empties the two old histories
     assert await stands() == fresh
     assert await RetryStore(database).reconnections(["exhausted"], ["MBR-u0", "MBR-u5"], now=NOW) == 2
     assert await stands() == fresh | {("exhausted", "not_back"): 4, ("due", "requeued"): 2}
@@ -209,7 +209,7 @@ async def test_totals_of_a_day_follow_what_happens_to_it_later(bench_for: Any) -
         changed = await stands()
         assert changed["sent", "bounce: 5.1.1"] == 1
         assert changed["sent", "sent"] == fresh["sent", "sent"] - 1
-    # The one that was emptied ends anew, and its history is one again.
+    # An emptied reconnection was requeued and ends again: it counts as one history again.
     await bench.sql(
         "UPDATE reconnections SET state = 'reconnected', outcome = 'back', closed_at = :at WHERE member_guid = 'MBR-u5'",
         at=bench.stored(NOW),
@@ -236,7 +236,7 @@ async def test_days_that_were_counted_while_the_clock_stood_ahead_are_counted_ag
 
 
 def a_crowd(rng: random.Random, size: int) -> Histories:
-    """Users with histories of all kinds, most of them over and old."""
+    """Users with histories of all kinds, most of them ended long ago."""
     told = Histories()
     for number in range(size):
         user = f"c{number}"
@@ -308,7 +308,7 @@ async def test_kills_and_others_at_work_leave_whole_histories(
                 some = rng.sample(names, 2)
                 await retrying.reconnections(["exhausted"], some, now=NOW)
                 requeued.update(some)
-                await asyncio.sleep(0.02)  # else SQLite's one lock is never free for the other
+                await asyncio.sleep(0.02)  # otherwise SQLite's only lock is never free for the other process
                 if kill_after is not None and out.read_bytes().count(b"batch") >= kill_after:
                     process.send_signal(signal.SIGKILL)
                     break
@@ -325,7 +325,7 @@ async def test_kills_and_others_at_work_leave_whole_histories(
         id_, there = row["id"], now_there.get(row["id"])
         is_old = row["closed_at"] is not None and row["closed_at"] < cut and row["member_guid"] not in requeued
         hanging = {item for item in items if item[1] == id_}
-        if there is None or there["emptied_at"] is not None:  # whole histories alone
+        if there is None or there["emptied_at"] is not None:  # deleted or emptied: then completely, and only if old
             assert row["closed_at"] is not None
             assert row["closed_at"] < cut
             assert hanging == set()
@@ -333,7 +333,7 @@ async def test_kills_and_others_at_work_leave_whole_histories(
         else:
             assert not is_old, row
             theirs = {item for item in was if item[1] == id_}
-            # What was emptied may have been requeued after that.
+            # A reconnection may have been emptied and requeued afterwards.
             assert hanging == theirs or (row["member_guid"] in requeued and hanging == set())
         if is_old and (row["reopen_at"] is None or row["reopen_at"] <= NOW):
             assert there is None
@@ -341,7 +341,7 @@ async def test_kills_and_others_at_work_leave_whole_histories(
 
 
 async def _what_decides(bench: Any) -> dict[str, Any]:
-    """All that history decides, as the stages ask for it."""
+    """Everything that the stages decide from histories, by the queries that they use."""
     database = bench.runtime.database
     sweeping = SweepStore(database, statuses=STATUSES, notice_days=(14, 7))
     rows = await everything(database)
@@ -350,7 +350,7 @@ async def _what_decides(bench: Any) -> dict[str, Any]:
     loaded = await FetchStore(database).users(people, since=NOW - span)
     pages = {}
     for row in rows["links"]:
-        if row["expires_at"] > NOW + timedelta(hours=1):  # the others expire while the test runs
+        if row["expires_at"] > NOW + timedelta(hours=1):  # other links may expire during the test
             page = await LinkPageStore(database).read(row["token_hash"])
             pages[row["id"]] = None if page is None else [(b.reconnection_id, b.state) for b in page[1]]
     return {
@@ -395,7 +395,7 @@ _histories = st.lists(
 )
 
 
-#: Members that are `DENIED` still, and whose only row says that they are not told anew.
+#: Members that are still `DENIED`. Their only reconnection blocks reopening.
 _AT_REST: list[dict[str, Any]] = [
     {
         "user": 0, "status": "DENIED", "revoked": None, "expires": None, "is_open": False, "link_alone": None,
@@ -410,7 +410,7 @@ _AT_REST: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-#: A member that broke five times; its first message left a moment after the bank was back, and its link leads on.
+#: A member that broke twice. Its first message left shortly after that reconnection had ended, and the link still works.
 _TOLD_LATE: list[dict[str, Any]] = [
     {
         "user": 0, "status": "DENIED", "revoked": None, "expires": None, "is_open": False, "link_alone": None,
@@ -423,7 +423,7 @@ _TOLD_LATE: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-#: A user's link, and a notice of theirs that ended since; what the member was before that may be deleted, and stands on no page.
+#: A user's link, and a notice that ended after it was made. The member's older reconnection may be deleted; no page shows it.
 _ENDED = {"closed": 1.0, "lasted": 0.0, "state": "reconnected", "reopen": "no", "reason": "connection_status", "outcome": "x", "message": None}  # fmt: skip
 _NOTICE_SINCE = [
     {

@@ -1,4 +1,4 @@
-"""Who came back, how fast, and after a message or without one; on both databases."""
+"""Reports about users who came back: how many, how fast, and after a message or without one; on both databases."""
 
 from datetime import timedelta
 from typing import Any
@@ -11,7 +11,7 @@ from worker.store.queries.returns import Returns, ReturnStore
 async def _episode(
     bench: Any, name: str, *, took: float, told: float | None = None, ago: float = 0, state: str = "reconnected"
 ) -> None:
-    """One that was opened ``took`` hours before its end, told ``told`` hours before it, and ended ``ago`` days ago."""
+    """A reconnection that ended ``ago`` days ago, was opened ``took`` hours before that, and told ``told`` hours before that."""
     closed = bench.runtime.clock.now() - timedelta(days=ago)
     await bench.sql(
         "INSERT INTO reconnections (member_guid, user_guid, state, reason, broken_since, opened_at, notified_at, closed_at) "

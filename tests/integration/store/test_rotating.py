@@ -1,4 +1,4 @@
-"""Keys are rotated batch by batch, and an interruption loses nothing."""
+"""Keys are rotated batch by batch. A rotation that is interrupted can be run again."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ async def test_rotation_can_be_interrupted_and_run_again(bench_for: Any, monkeyp
     await _windows(before, 10)
     both = await bench_for(uri_keys=f"{new},{old}")
     store = RotationStore(both.runtime.database, both.runtime.vault)
-    assert await store.rotate_after(0) == (4, 4, 4)  # and here somebody pulls the plug
+    assert await store.rotate_after(0) == (4, 4, 4)  # the rotation is interrupted here
     last, rotated = 0, 0
     while True:
         end, _, changed = await store.rotate_after(last)

@@ -1,4 +1,4 @@
-"""Time on record can be moved, all of it together, and only what is time."""
+"""All stored moments can be moved together, and no other value changes."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -64,7 +64,7 @@ async def test_beats_minutes_are_names_and_stay(bench_for: Any) -> None:
 async def test_what_an_application_wrote_that_is_no_moment_stays(bench_for: Any) -> None:
     bench = await bench_for()
     if not bench.runtime.database.rows.is_sqlite:
-        return  # PostgreSQL lets nobody write such a thing
+        return  # PostgreSQL refuses such a value
     await bench.member("a", connection_status="DENIED", token_expires_at="next spring")
     await set_back(bench.runtime.database, timedelta(days=1))
     assert await bench.one("SELECT token_expires_at FROM members") == "next spring"

@@ -1,4 +1,4 @@
-"""Migrations lead to the schema that the code speaks of."""
+"""Migrations lead to the schema that the code defines."""
 
 from typing import Any
 

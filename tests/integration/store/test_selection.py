@@ -1,4 +1,4 @@
-"""The rule in SQL is the rule in Python."""
+"""The selection rule in SQL gives the same result as the rule in Python."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta, timezone
@@ -20,7 +20,7 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 STATUSES = ("DENIED", "IMPAIRED", "IMPORTED", "PREVENTED")
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
-#: What an application may write into any column of SQLite.
+#: Values that an application may write into any column of SQLite.
 junk = (
     st.binary(max_size=12)
     | st.integers(-(2**63), 2**63 - 1)
@@ -65,7 +65,7 @@ statuses = st.none() | st.sampled_from(
 
 
 def written(*, is_sqlite: bool) -> st.SearchStrategy[dict[str, Any]]:
-    """What an application may write into a row."""
+    """Rows that an application may write."""
     any_kind = junk if is_sqlite else st.nothing()
     moments = sqlite_moments if is_sqlite else postgresql_moments
     truths = st.sampled_from([None, True, False] + ["true", "F", " yes", "no", "2", "maybe"] * is_sqlite)
@@ -81,7 +81,7 @@ def written(*, is_sqlite: bool) -> st.SearchStrategy[dict[str, Any]]:
 
 
 def with_reckoned(rows: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
-    """The same rows; some have a reckoned date, which stands, was emptied by the application, or made way for its own."""
+    """The same rows; some have a reckoned date. The application left it, emptied it, or wrote its own date over it."""
     dates = st.sampled_from([-72, -1, 1, 24, 48, 50, 24 * 90]).map(lambda h: as_text(NOW + timedelta(hours=h)) + "+00")
     stands = dates.map(lambda date: {"token_expires_at": date, "expiry_reckoned": date.removesuffix("+00")})
     emptied = dates.map(lambda date: {"token_expires_at": None, "expiry_reckoned": date.removesuffix("+00")})
@@ -90,7 +90,7 @@ def with_reckoned(rows: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[
 
 
 def inserting(*, is_sqlite: bool) -> Any:
-    """Writes a row as an application would, and the date that we reckoned."""
+    """The INSERT of a row as an application writes it, with the date that we reckoned."""
     values = [":member_guid", ":user_guid", ":is_oauth", ":connection_status", ":error_code"]
     dates = ["token_expires_at", "token_revoked_at", "expiry_reckoned"]
     values += [f":{name}" if is_sqlite else f"CAST(:{name} AS timestamptz)" for name in dates]
