@@ -1,6 +1,6 @@
-"""The comparison that ends every run: what the database says against what bank and mailbox saw.
+"""The comparison at the end of a test: the database against the records of the sandbox's bank and mailbox.
 
-It finds every discrepancy before it complains, and names a few rows of each.
+It collects all discrepancies, raises one error, and names up to five rows of each kind.
 """
 
 from collections import Counter, defaultdict
@@ -15,8 +15,8 @@ from tests.machine import Machine, get_json
 from worker.channels.email.message import message_id
 from worker.policy.states import ENDS
 
-#: A mail is on the wire, and its result waits to be settled with others, for no longer than this on a busy machine. A death
-#: within this time after its dispatch is what makes it unknown.
+#: The most that it takes, on a busy machine, to send a mail after its dispatch and to settle its result. Only a death within this
+#: time after the dispatch may leave a message unknown.
 AROUND_DATA = timedelta(seconds=5)
 
 _SHOWN = 5
@@ -35,7 +35,7 @@ class Findings:
             self.found[kind].append(str(which))
 
     def none(self, kind: str, rows: Iterable[Any]) -> None:
-        """There must be no such rows."""
+        """Add every one of these rows as a discrepancy."""
         for row in rows:
             self.expect(False, kind, tuple(row))
 
@@ -47,7 +47,7 @@ class Findings:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What a comparison counted, for the test to say more about."""
+    """The numbers that a comparison counted, for further assertions of the test."""
 
     reconnections: dict[str, int]
     notifications: dict[str, int]
@@ -66,11 +66,11 @@ def compare(
     ends: Collection[str] = _FINAL,
     unknown_codes: Collection[str] = (),
 ) -> Figures:
-    """Raise ``AssertionError`` unless database, bank and mailbox agree once nothing is in hand any more.
+    """Raise ``AssertionError`` unless database, bank and mailbox agree. To be called when no row is claimed any more.
 
-    ``broken`` is how many members are broken; ``ends`` are the final states that they may have come to. A notification may be
-    ``unknown`` only for a code that begins with one of ``unknown_codes``, or because its worker died: then the ``schedule`` must have a deed that begins
-    with one of the words ``deaths`` right after its dispatch.
+    ``broken`` is how many members are broken; ``ends`` are the final states that are allowed. A notification may be ``unknown`` for
+    an outcome that begins with one of ``unknown_codes``. It may also be ``unknown`` because its worker died: then the ``schedule``
+    must contain, right after the dispatch, a deed that begins with one of the words ``deaths``.
     """
     findings = Findings()
     _every_episode(records, findings, broken=broken, ends=set(ends))
@@ -91,7 +91,7 @@ def compare(
 
 
 def _every_episode(records: Records, findings: Findings, *, broken: int, ends: set[str]) -> None:
-    """Nobody is lost, and whoever waits knows what for."""
+    """Every member has a reconnection, and every open reconnection has a next step."""
     known = records.one("SELECT count(DISTINCT member_guid) FROM reconnections")
     findings.expect(known == broken, "members that have a reconnection", f"{known} of {broken}")
     findings.none(
@@ -135,7 +135,7 @@ def _every_episode(records: Records, findings: Findings, *, broken: int, ends: s
 
 
 def _every_window(records: Records, findings: Findings) -> None:
-    """One live window at most, one for each attempt, and only the live one keeps its URI."""
+    """A reconnection has one live window at most and one window for each epoch. Only the live one keeps its URI."""
     findings.none(
         "more than one live window",
         records.all(
@@ -160,7 +160,7 @@ def _every_window(records: Records, findings: Findings) -> None:
 
 
 def _the_bank(machine: Machine, records: Records, findings: Findings) -> int:
-    """No window is stored that the bank did not mint, and none minted more often than somebody held the row."""
+    """No member has more stored windows than the bank minted for it. Returns how many the bank minted in all."""
     ledger = get_json(f"{machine.sandbox['ledger']}?members=true", timeout=60)
     minted: dict[str, int] = {guid: counts["minted"] for guid, counts in ledger["members"].items()}
     for row in records.all(
@@ -173,7 +173,7 @@ def _the_bank(machine: Machine, records: Records, findings: Findings) -> int:
 
 
 def _every_message(machine: Machine, records: Records, findings: Findings) -> int:
-    """Nobody is mailed twice for one step, and the mailbox holds what the database says, no more and no less."""
+    """No user got two mails for one step, and the mailbox has exactly the mails that the database expects. Returns their number."""
     box = get_json(f"{machine.sandbox['base_url']}/sandbox/mail.json", timeout=60)
     findings.none("mails with one Message-ID", box["repeated"].items())
     arrived: Counter[str] = Counter(mail["message_id"] for mail in box["mails"])

@@ -1,4 +1,4 @@
-"""A machine with servers of its own for each test, and the schedule in the report of each that fails."""
+"""Each test gets a machine with its own servers. The report of a failed test shows its schedule."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -32,7 +32,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.fixture
 def schedule(request: pytest.FixtureRequest) -> Schedule:
-    """The test's random numbers, and the record of what it did."""
+    """The test's random numbers, and the list of the faults that it made."""
     return Schedule(_SEED, request.node.nodeid)
 
 
@@ -54,8 +54,10 @@ def own_postgres() -> Iterator[OwnPostgres]:
 
 @pytest.fixture
 def machine(tmp_path: Path, own_valkey: OwnValkey) -> Iterator[Machine]:
-    """SQLite, a broker of its own, leases of ten seconds, and settings that send messages at once; in the short form
-    no sweep looks for what is old enough to be deleted, as nothing is."""
+    """A machine with SQLite, its own broker, leases of ten seconds, and settings that send messages at once.
+
+    In the short form sweeps do not look for old rows to delete, since there are none.
+    """
     environment = environment_for(tmp_path, own_valkey.url)
     environment |= {"LEASE_SECONDS": "10", "MESSAGE_CAPS": ""} | ({} if LONG else {"RETENTION_DAYS": ""})
     with ExitStack() as stack:
@@ -64,7 +66,7 @@ def machine(tmp_path: Path, own_valkey: OwnValkey) -> Iterator[Machine]:
 
 @pytest.fixture
 def populated(machine: Machine) -> Any:
-    """Fills the machine's database and bank: ``populated(5000)``, with options for the bank's command line and more columns.
+    """Fills the machine's database and bank: ``populated(5000)``. It also takes options for the bank's command line, and more columns.
 
     A column is a name and a function of the member's number.
     """

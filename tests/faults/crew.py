@@ -1,4 +1,4 @@
-"""Those who keep the system going while the tests break it: a supervisor of the worker, and cron."""
+"""A supervisor of the worker, and cron: they keep the system running while a test breaks it."""
 
 import os
 import signal
@@ -14,9 +14,9 @@ from tests.machine import Machine, Ran, Running, wait_until
 
 
 class Worker:
-    """A worker under a supervisor, which starts it again as soon as its main process is gone, as systemd would.
+    """A worker under a supervisor, which restarts it as soon as its main process has ended, as systemd does.
 
-    Celery's main process also ends by itself: when one of its children is killed while it starts.
+    Celery's main process also ends by itself if a child is killed while the child starts.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Worker:
         self._supervisor.join(60)
 
     def its_children(self) -> list[psutil.Process]:
-        """The processes that do the work."""
+        """The child processes, which run the tasks."""
         try:
             children = psutil.Process(self.process.pid).children()
         except psutil.NoSuchProcess:
@@ -69,7 +69,7 @@ class Worker:
         return children
 
     def kill_a_child(self) -> None:
-        """SIGKILL to one of them; Celery starts another."""
+        """Send SIGKILL to one child; Celery starts another."""
         if children := self.its_children():
             child = self._schedule.rng.choice(children)
             with suppress(psutil.NoSuchProcess):
@@ -77,13 +77,13 @@ class Worker:
             self._schedule.note(f"killed child {child.pid}")
 
     def kill_main(self) -> None:
-        """SIGKILL to the main process."""
+        """Send SIGKILL to the main process."""
         self.its_children()
         self.process.kill()
         self._schedule.note(f"killed main {self.process.pid}")
 
     def stop(self, *, group: bool = False, within: float = 30.0) -> None:
-        """SIGTERM, to the main process or to its whole group; waits until all of them are gone, and starts none again."""
+        """Send SIGTERM to the main process or to its whole group, and wait until all have ended. They are not restarted."""
         children = self.its_children()
         self._enough.set()
         self._schedule.note(f"SIGTERM to {'the group of ' if group else ''}main {self.process.pid}")
@@ -98,7 +98,7 @@ class Worker:
         wait_until(lambda: not any(map(is_alive, children)), what="the end of its children")
 
     def expect_no_orphans(self, *, within: float = 30.0) -> None:
-        """Children whose main process is gone end by themselves: nobody else would ever end them."""
+        """Wait until every child whose main process is gone has ended by itself. Nothing else would end it."""
 
         def orphans() -> list[int]:
             ours = {child.pid for child in self.its_children()}
@@ -108,7 +108,7 @@ class Worker:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether a process still does anything."""
+    """Whether a process exists and is no zombie."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -140,7 +140,7 @@ class Cron:
         self._thread.join(120)
 
     def expect_plain_words(self) -> None:
-        """Whatever happened meanwhile, a sweep said it in single lines and without a traceback."""
+        """Assert that every sweep exited with 0 or 1 and printed no traceback."""
         for ran in self.ran:
             assert ran.code in {0, 1}, ran
             assert "Traceback" not in ran.err, ran.err

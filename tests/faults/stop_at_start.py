@@ -1,10 +1,11 @@
-"""Starts workers and sends SIGTERM to their group in their first moments; prints what became of each as a line of JSON.
+"""Starts workers and sends SIGTERM to their group in their first moments; prints the result of each as a line of JSON.
 
 ``python -m tests.faults.stop_at_start TRIES SEED CHILDREN FOLDER``. One process imports everything and forks a main process for
-each try, which costs a tenth of what the `celery` command does: so a thousand are affordable. The signal comes at a random moment
-after the first child or the last was forked: while children are made, initialised, or about to take their first task.
+each try. That costs a tenth of the time of the `celery` command, so a thousand tries are possible. The signal is sent at a random
+moment after the first or the last child was forked: while children are forked, initialised, or about to take their first task.
 
-A child writes a line when it is born and one when it ends in order, as Celery tells it. One that a signal ended writes no second.
+A child writes a line when it starts and another when Celery reports that it ends in order. A child that a signal killed writes no
+second line.
 """
 
 import json
@@ -28,7 +29,7 @@ BORN, ENDED = b"child born\n", b"child ended in order\n"
 
 
 def _ended(*, exitcode: int, **_: Any) -> None:
-    if exitcode >= 0:  # billiard's own handler of signals ends a process with less
+    if exitcode >= 0:  # negative after billiard's own signal handler ended the process
         os.write(1, ENDED)
 
 
@@ -40,13 +41,13 @@ class Try:
     children: int
     rng: random.Random
     pid: int = 0
-    #: When to send the signal; unset until as many children were forked as are waited for.
+    #: When to send the signal. None until enough children were forked.
     at: float | None = None
     sent: bool = False
     known: list[psutil.Process] = field(default_factory=list)
 
     def start(self) -> None:
-        """Fork the main process, the leader of a group of its own."""
+        """Fork the main process, which leads its own process group."""
         self.awaited = self.rng.choice([1, self.children])
         self.pause = self.rng.uniform(0, 0.4)
         self.deadline = time.monotonic() + 90
@@ -70,7 +71,7 @@ class Try:
             os._exit(code)
 
     def step(self) -> dict[str, Any] | None:
-        """Go on with it; what became of it, once it has ended."""
+        """Send the signal if it is time; return the result once the worker has ended or its deadline has passed, else None."""
         now = time.monotonic()
         done, status = os.waitpid(self.pid, os.WNOHANG)
         if done or now > self.deadline:

@@ -1,6 +1,6 @@
-"""``reconnect sweep`` at a given moment, imports done before: ``python -m tests.faults.sweep_at FILE``.
+"""``reconnect sweep`` at a given moment, with all imports done before: ``python -m tests.faults.sweep_at FILE``.
 
-It makes ``FILE.<pid>`` once it is ready, and begins at the Unix time that ``FILE`` holds as soon as there is such a file.
+It writes ``FILE.<pid>`` when it is ready. Then it waits for ``FILE``, which contains a Unix time, and sweeps at that time.
 """
 
 import os
@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-import worker.app  # noqa: F401 - what a sweep imports when it runs
+import worker.app  # noqa: F401 - a sweep imports it when it runs
 from tests.machine import wait_until
 from worker.cli import main
 

@@ -1,4 +1,4 @@
-"""MX answers with every fault that the sandbox knows, refuses everybody, or asks for silence."""
+"""MX answers with every fault that the sandbox has, refuses all requests, or answers with ``Retry-After: 120``."""
 
 from collections import Counter
 from typing import Any
@@ -15,7 +15,7 @@ from worker.sandbox.oauth_uris import HOSTILE_KINDS
 
 MANY, SOME = (3_000, 2_000) if LONG else (200, 150)
 
-#: What refuses everybody opens the breaker, so it comes more rarely than the rest.
+#: These answers open the breaker, so they are ten times rarer than the others.
 _REFUSALS = ["401", "403", "406"]
 _FAULTS = [
     "409", "429", "429:1", "500", "502", "503", "503:1", "504", "slow:0.3", "reset", "truncated", "html",
@@ -38,7 +38,7 @@ def test_with_a_third_of_all_answers_faulty_everybody_comes_to_the_end_that_mx_n
     with Worker(machine, schedule), Cron(machine, every=0.5 if LONG else 2) as cron:
         wait_until(lambda: records.one("SELECT count(*) FROM reconnections") == MANY, what="the first sweep")
         wait_until(lambda: _nobody_is_on_the_way(records), seconds=900 if LONG else 90, what="everybody's end", grain=1)
-        # Half of those who were told come back, and every third look at them is answered with a fault.
+        # Half of the users who were told come back, and every third check is answered with a fault.
         told = [row[0] for row in records.all("SELECT member_guid FROM reconnections WHERE state = 'notified'")]
         back = set(told[::2])
         machine.control(consent=sorted(back))
@@ -55,7 +55,7 @@ def test_with_a_third_of_all_answers_faulty_everybody_comes_to_the_end_that_mx_n
         records.pass_time("pauses")
         records.wait_until_nothing_is_unfinished(seconds=30)
     cron.expect_plain_words()
-    steps = Counter(machine.ledger()["steps"])  # of a fault that chance did not choose: none
+    steps = Counter(machine.ledger()["steps"])  # a Counter: a fault that was never drawn counts 0
     figures = compare(
         machine, records, broken=MANY, schedule=schedule, ends=("gone", "unsupported", "quarantined", "reconnected")
     )
@@ -72,7 +72,7 @@ def test_with_a_third_of_all_answers_faulty_everybody_comes_to_the_end_that_mx_n
 
 
 def _nobody_is_on_the_way(records: Records) -> bool:
-    """Retries and probes need not wait for their time; whether anything is left that would go on."""
+    """Make retries and probes due; return whether no reconnection is due, leased or ready."""
     records.pass_time("retries", "pauses")
     states = records.counts("reconnections")
     return not states.keys() & {"due", "leased", "ready"}
@@ -125,7 +125,7 @@ def test_when_mx_refuses_everybody_nobody_pays_for_it(machine: Machine, populate
 
 
 def _the_breaker_closes_even_if_nobody_is_due(machine: Machine, records: Records) -> None:
-    """A look at people who were told meets a 401, and there is no due row to probe with."""
+    """A check gets a 401 and opens the breaker. No reconnection is due for a probe, and it closes all the same."""
     machine.control(keys="revoke")
     records.pass_time("looks")
     assert machine("sweep").code == 0
@@ -146,7 +146,7 @@ def _pauses(records: Records) -> list[tuple[str, str]]:
 
 
 def _wait_for_empty_hands(records: Records) -> None:
-    """Wait until nobody holds anything."""
+    """Wait until no row is claimed."""
     wait_until(lambda: not {"leased", "sending"} & records.unfinished().keys(), what="empty hands")
 
 
@@ -166,7 +166,7 @@ def test_a_retry_after_of_two_minutes_silences_every_process(
             assert machine("sweep").code == 0
             _wait_for_empty_hands(records)
         asked = machine.ledger()["requests"]
-        # What was in flight at the first 429, and what other processes send until they know of it, a second later.
+        # The requests in flight at the first 429, and those of other processes, which learn of it up to a second later.
         assert asked <= connections * children * (1 + 1.5 / latency), (
             "others went on asking after MX had asked for silence"
         )
@@ -176,7 +176,7 @@ def test_a_retry_after_of_two_minutes_silences_every_process(
             assert machine("sweep").code == 0
             _wait_for_empty_hands(records)
         assert machine.ledger()["requests"] == asked, "MX was asked before its two minutes were over"
-    # Two minutes later: the silence is kept in Redis, the members' turns in the database.
+    # As if two minutes had passed: the silence is in Redis, the moments of the retries are in the database.
     with redis.Redis.from_url(own_valkey.url) as client:
         client.delete("reconnect:pacing:mx")
     records.pass_time("retries")

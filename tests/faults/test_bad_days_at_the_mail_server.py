@@ -1,4 +1,4 @@
-"""The mail server refuses, defers, hangs up, is slow, and the wire to it breaks: nobody is mailed twice, and the counts agree."""
+"""The mail server refuses, defers, disconnects and is slow, and connections break: no mail is sent twice, and the counts agree."""
 
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +13,7 @@ from tests.machine import Machine, wait_until
 
 MEMBERS = 5_000 if LONG else 200
 
-#: Fault and share of the occasions on which it strikes.
+#: By fault: the share of the occasions on which it happens.
 _FAULTS = {
     "rcpt:450 4.2.1 busy": 0.06,
     "rcpt:550 5.1.1 nobody here": 0.03,
@@ -31,7 +31,7 @@ _FAULTS = {
 def test_whatever_the_mail_server_does_nobody_is_mailed_twice_and_the_counts_agree(
     machine: Machine, populated: Any, schedule: Schedule
 ) -> None:
-    # Every second customer has a phone that their app runs on.
+    # Every second user has a phone with the app.
     phone = {
         "device_kind": lambda n: "fcm" if n % 2 else "",
         "device_address": lambda n: f"phone-{n:06}" if n % 2 else "",
@@ -45,7 +45,7 @@ def test_whatever_the_mail_server_does_nobody_is_mailed_twice_and_the_counts_agr
     ]
     with Wire(server, schedule.rng) as wire:
         machine.environment |= {"SMTP_URL": f"smtp://127.0.0.1:{wire.port}?tls=none", "SMTP_CONNECTIONS": "5"}
-        wire.disconnect()  # the day begins with a port that is closed
+        wire.disconnect()  # at first the port is closed
         with Worker(machine, schedule), Cron(machine, every=1 if LONG else 2) as cron:
             wait_until(
                 lambda: records.one("SELECT count(*) FROM notifications WHERE outcome = 'connect_refused'"),
@@ -82,9 +82,9 @@ def test_whatever_the_mail_server_does_nobody_is_mailed_twice_and_the_counts_agr
     assert wire.cut
     assert {state for channel, state in by_channel if channel == "email"} == {"sent", "unknown", "failed", "suppressed"}
     assert by_channel["email", "sent"] <= figures.mails <= by_channel["email", "sent"] + by_channel["email", "unknown"]
-    # An address that does not exist is not written to again.
+    # Every address that does not exist is recorded as refused, so it gets no other mail.
     assert records.one("SELECT count(*) FROM users WHERE refused_email = email") == by_channel["email", "suppressed"]
-    # Who was refused for good by mail and has a phone was told there, and nobody else was, least of all on "unknown".
+    # Exactly those users got a push message whose mail was refused for good and who have a phone; no user of an `unknown` mail.
     refused = {
         f"phone-{row.user_guid[-6:]}"
         for row in records.all("SELECT user_guid FROM notifications WHERE state IN ('failed', 'suppressed')")

@@ -1,4 +1,4 @@
-"""Beat remembers nothing, so nothing that went wrong once stops it: a clock that stood ahead, a file that was damaged."""
+"""Beat keeps no state between runs, so a clock that was ahead and a damaged schedule file do not stop it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,7 +52,7 @@ def test_a_clock_that_stood_ahead_once_and_a_damaged_file_stop_no_sweep(
             sent()
             clock.write_text("0")
             sent()
-            # A queue that nobody empties does not grow.
+            # No worker empties the queue, and beat does not let it grow.
             clock.write_text(str(YEAR))
             wait_until(lambda: queue.llen("sweep"), what="a sweep")
             clock.write_text(str(2 * YEAR))
@@ -63,7 +63,7 @@ def test_a_clock_that_stood_ahead_once_and_a_damaged_file_stop_no_sweep(
 
 @pytest.mark.timeout(150)
 def test_whoever_runs_says_that_sweeps_are_overdue(machine: Machine, populated: Any) -> None:
-    """Beat is dead: nobody sends a task, and the worker says it all the same. Or the worker is dead, and beat says it."""
+    """The worker reports it without getting a task from beat, and beat reports it without a worker."""
     records = populated(1)
     records.all("INSERT INTO sweeps (started_at) VALUES ('2026-01-01 00:00:00.000000') RETURNING id")
     machine.start_worker(1)

@@ -1,4 +1,4 @@
-"""Whatever the broker answers and whatever others put into it, the worker's main process lives, says why, and goes on after it."""
+"""The worker's main process survives refusals of the broker and foreign entries in it, logs the reason, and then works on."""
 
 import base64
 import json
@@ -19,7 +19,7 @@ from tests.machine import Machine, wait_until
 
 
 class Bad:
-    """A worker, its broker, and what its log says since it was last asked."""
+    """A worker, its broker, and the part of its log that was not read yet."""
 
     def __init__(self, machine: Machine, valkey: OwnValkey) -> None:
         assert machine("migrate").code == 0
@@ -33,11 +33,11 @@ class Bad:
         return redis.Redis.from_url(self.valkey.url)
 
     def says(self, words: str) -> None:
-        """Wait until its log says so."""
+        """Wait until these words are in the unread part of the log."""
         wait_until(lambda: self._said(words), seconds=40, what=f"{words!r}")
 
     def says_when_it_connects(self, words: str) -> None:
-        """Cut its connections until it says so: one that is cut between two of its requests is made anew without a word."""
+        """Cut the worker's connections until it logs these words. It reopens a connection that is cut between two requests silently."""
 
         def said() -> bool:
             if not self._said(words):
@@ -51,7 +51,7 @@ class Bad:
         return words.encode() in self._log.read_bytes()[self._read :]
 
     def works(self) -> None:
-        """A sweep that is put into its queue is run, by the same main process; what it said meanwhile is plain."""
+        """Assert that the same main process runs a sweep from its queue, and that its log until then is plain."""
         done = self._log.read_bytes().count(b'"report": "nothing to do"')
 
         def woken() -> bool:
@@ -80,7 +80,7 @@ def bad(machine: Machine, own_valkey: OwnValkey) -> Bad:
 
 
 def _message(**changes: Any) -> bytes:
-    """A message as Kombu puts it into a list, with something about it that is not ours."""
+    """A message as Kombu puts it into a list, with these changes."""
     whole = {
         "body": base64.b64encode(b"[[], {}, {}]").decode(), "content-encoding": "utf-8", "content-type": "application/json",
         "headers": {"lang": "py", "task": "reconnect.sweep", "id": "8f7c", "argsrepr": "()", "kwargsrepr": "{}"},
@@ -92,7 +92,7 @@ def _message(**changes: Any) -> bytes:
     return json.dumps(whole | changes).encode()
 
 
-#: What other programs put into a list of ours.
+#: Entries of other programs in one of our lists.
 FOREIGN = {
     "no JSON": b"garbage\x1b[31m",
     "no UTF-8": b"\xff\xfe\x00",
@@ -126,7 +126,7 @@ def test_foreign_entries_in_a_queue_are_dropped_and_the_worker_goes_on(bad: Bad)
             client.lpush("sweep", entry)
         wait_until(lambda: not client.llen("sweep"), what="the end of the queue")
         bad.works()
-        # And in what Kombu keeps of messages that are in hand.
+        # Also in the hash in which Kombu keeps unacknowledged messages.
         client.hset("unacked", "foreign", b"garbage")
         client.hset("unacked", "lost", json.dumps([json.loads(_message()), "gone", "gone"]))
         client.zadd("unacked_index", {"foreign": 1, "lost": 2, "nowhere": 3})
@@ -214,7 +214,7 @@ REFUSALS: dict[str, Callable[[Bad], Any]] = {
 }
 
 
-#: In its line on the broker.
+#: By refusal: words of `doctor`'s line about the broker.
 _SAID_BY_DOCTOR = {
     "a queue of another type": ["the key fetch is a string and must be a list"],
     "what is in hand, of another type": ["the key unacked_index is a string and must be a zset"],
@@ -227,7 +227,7 @@ _SAID_BY_DOCTOR = {
 }
 
 
-#: Each refusal makes the worker wait longer before it connects again, so another one begins after three.
+#: After each refusal the worker waits longer before it connects again, so a new worker is started after three.
 _NAMES = list(REFUSALS)
 
 

@@ -1,7 +1,7 @@
-"""Secrets are planted wherever there are any, the run goes badly in every way, and all that it wrote is searched for them.
+"""Every setting and row that may contain a secret gets a canary. After a run with many faults, all output is searched for canaries.
 
-Searched are the logs of every process at DEBUG, what every command printed, Celery's events, Flower's pages and API, every
-command that Redis was given, and the database, where addresses have their columns and URIs are encrypted.
+The output: logs of every process at DEBUG, the output of every command, Celery's events, Flower's pages and API, every command that
+Redis got, and the database. There, addresses may be in their own columns, and URIs are encrypted.
 """
 
 import base64
@@ -27,9 +27,9 @@ from worker.cli.processes import free_port
 
 MEMBERS = 2_000 if LONG else 80
 
-#: Who may be named where: addresses are the application's own, in the columns that it writes them to.
+#: The columns in which addresses may be: the application writes them there.
 _ADDRESS_COLUMNS = {("users", "email"), ("users", "refused_email"), ("devices", "device_address")}
-#: What the run was given, and what stands for the outside world: not what it wrote.
+#: Files that are input of the run or belong to the sandbox. They are not searched.
 _GIVEN = {"members.csv", "population.jsonl", "sandbox.json", "sandbox.log"}
 
 
@@ -42,7 +42,7 @@ def own_valkey() -> Iterator[OwnValkey]:
 
 
 class Monitor:
-    """Every command that a Redis is given, as ``MONITOR`` shows it."""
+    """Records every command that a Redis gets, by ``MONITOR``."""
 
     def __init__(self, server: OwnValkey) -> None:
         self._socket = socket.create_connection(("127.0.0.1", server.port))
@@ -56,14 +56,14 @@ class Monitor:
             self._heard += piece
 
     def close(self) -> None:
-        """Watch no more."""
+        """Stop recording."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(10)
         self._socket.close()
 
     def end(self) -> str:
-        """What was seen, with the bodies that Kombu wraps in base64 unwrapped."""
+        """The recorded commands, followed by the task bodies in them, decoded from base64."""
         self.close()
         text = self._heard.decode(errors="replace").replace('\\"', '"')
         wrapped = re.findall(r"[A-Za-z0-9+/]{24,}={0,2}", text)
@@ -83,7 +83,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def monitor() -> Iterator[Callable[[OwnValkey], Monitor]]:
-    """Watches a Redis; ended with the test."""
+    """Makes a monitor of a Redis, which ends with the test."""
     with ExitStack() as stack:
         yield lambda server: stack.enter_context(closing(Monitor(server)))
 
@@ -159,7 +159,7 @@ def _was_told(records: Any, receiver: Receiver) -> bool:
     return any(event["type"] == "notification.sent" for _, event in receiver.requests)
 
 
-#: What an operator may type afterwards.
+#: Commands of an operator afterwards.
 _COMMANDS = (
     "status --json", "doctor", "explain MBR-000001", "explain MBR-000002 --json", "import bad.csv", "retry", "rotate-keys",
     "sweep --dry-run", "events", "pause everything --reason tired", "resume everything", "optout USR-000001",
@@ -191,7 +191,7 @@ def _a_bad_day(machine: Machine, records: Any, database: OwnPostgres, worker: Wo
     machine.control(keys="revoke")
 
     def is_open() -> int:
-        records.pass_time("retries")  # else nobody may be due who would ask MX
+        records.pass_time("retries")  # otherwise perhaps no reconnection is due, and MX is not asked
         return int(records.one("SELECT count(*) FROM pauses WHERE scope = 'mx'"))
 
     wait_until(is_open, what="the breaker", grain=0.5)
@@ -202,7 +202,7 @@ def _a_bad_day(machine: Machine, records: Any, database: OwnPostgres, worker: Wo
 
     def over() -> bool:
         records.pass_time("retries", "pauses", "messages")
-        # Whose address was refused, and has no phone, stays due until the application knows another.
+        # A user with a refused address and no phone stays due until the application writes another address.
         rows = records.all(
             "SELECT state, outcome, count(*) AS n FROM reconnections WHERE state IN ('due', 'leased', 'ready')"
             " AND coalesce(outcome, '') <> 'address_refused' GROUP BY 1, 2"
@@ -260,7 +260,7 @@ def _written(folder: Path) -> list[Path]:
 
 
 def _canaries(machine: Machine) -> list[str]:
-    """What is planted, and parts of the sandbox's URIs."""
+    """The planted secrets, and parts of the sandbox's URIs."""
     account = json.loads((machine.folder / "phones" / "service-account.json").read_text())
     lines = [line for line in account["private_key"].splitlines() if not line.startswith("-")]
     return [
@@ -271,7 +271,7 @@ def _canaries(machine: Machine) -> list[str]:
 
 
 def _in_the_database(url: str, canaries: list[str]) -> set[tuple[str, str, str]]:
-    """Where a canary stands in a column that has no right to it."""
+    """The places where a column contains a canary that it must not contain."""
     found = set()
     with psycopg.connect(url) as connection:
         tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()

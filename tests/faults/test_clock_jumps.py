@@ -1,4 +1,4 @@
-"""The wall clock of a worker jumps by an hour: leases hold, and nobody is written to in their quiet hours."""
+"""The wall clock of a worker jumps by an hour: leases hold, and no message is sent in a user's quiet hours."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,8 +14,8 @@ from tests.machine import Machine, wait_until
 MEMBERS = 5_000 if LONG else 150
 WALL_CLOCK = Path(__file__).parent / "wall_clock"
 
-#: To whom it is what time, by what hour the clock jumps: in the zone where the jumped clock shows the quiet hours, it is not
-#: quiet; in the other it is, and the jumped clock does not show it. (A zone's sign is what POSIX made of it.)
+#: By the clock's jump (seconds): two time zones. In the first it is not quiet now, but the jumped clock says that it is. In the
+#: second it is quiet now, but the jumped clock says that it is not. (POSIX inverts the sign: Etc/GMT+1 is an hour behind UTC.)
 ZONES = {3600: ("Etc/GMT+1", "Etc/GMT"), -3600: ("Etc/GMT-1", "Etc/GMT")}
 
 
@@ -39,7 +39,7 @@ def test_when_a_workers_clock_jumps_leases_hold_and_quiet_hours_are_kept(
         assert "leased" in records.unfinished()
         clock.write_text(str(jump))
         schedule.note(f"the worker's clock jumps by {jump} s")
-        # A sweep whose clock has jumped as well takes nothing away from anybody.
+        # A sweep whose clock has jumped too recovers no lease.
         assert machine.json("sweep", environment=jumping)["recovered"] == 0
         wait_until(lambda: records.counts("reconnections").get("notified") == MEMBERS // 2, seconds=60, what="the work")
         records.wait_until_nothing_is_unfinished(seconds=30)
@@ -58,7 +58,7 @@ def test_when_a_workers_clock_jumps_leases_hold_and_quiet_hours_are_kept(
 def test_a_worker_whose_clock_is_an_hour_ahead_still_takes_the_work(
     machine: Machine, populated: Any, schedule: Schedule
 ) -> None:
-    """Whoever wakes it has the right time; to this worker, a message that expires within the hour is a thing of the past."""
+    """Other processes with a right clock wake it. If tasks expired within an hour, this worker would take them for expired."""
     records = populated(20, "--drop-bodies")
     clock = machine.folder / "clock"
     clock.write_text("3600")
@@ -69,7 +69,7 @@ def test_a_worker_whose_clock_is_an_hour_ahead_still_takes_the_work(
 
 
 def jumped_log(machine: Machine) -> bool:
-    """Whether the worker's log goes by another clock than ours at its end."""
+    """Whether the last line of the worker's log has another time than ours."""
     stamps = [line for line in (machine.folder / "worker.log").read_text().splitlines() if '"timestamp"' in line]
     last = datetime.fromisoformat(stamps[-1].split('"timestamp": "')[1][:26]).replace(tzinfo=UTC)
     return abs((last - datetime.now(UTC)).total_seconds()) > 3000

@@ -1,4 +1,4 @@
-"""A disk that is full or read-only: one clear line, exit 1, nothing half written, and everything goes on once there is room."""
+"""A full or read-only disk: one clear line, exit 1, no partial writes, and commands work again once there is room."""
 
 import sqlite3
 from pathlib import Path
@@ -18,7 +18,7 @@ def _one_line(ran: Ran) -> str:
 
 
 def _counts(path: Path) -> dict[str, int]:
-    """What is there; the file is whole."""
+    """How many rows each table has. Asserts that the file is intact."""
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         counts = {
@@ -31,7 +31,7 @@ def _counts(path: Path) -> dict[str, int]:
 
 @pytest.fixture
 def folder(machine: Machine) -> Path:
-    """Where the database lies, with a few members in it."""
+    """The folder of a database with a few members."""
     folder = machine.folder / "disk"
     folder.mkdir()
     machine.environment["DATABASE_URL"] = f"sqlite:///{folder / 'reconnect.db'}"
@@ -51,7 +51,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_half_written(machine: Machine, f
     counts = _counts(kept / "reconnect.db")
     assert counts["members"] == counts["users"] < MANY
     assert counts["members"] % 1000 in {0, FEW}, "half a batch was written"
-    if way == "limit":  # the next time there is room
+    if way == "limit":  # the next command has room
         assert machine("import", "many.csv").code == 0
         assert _counts(folder / "reconnect.db")["members"] == MANY
 
@@ -72,7 +72,7 @@ def test_a_sweep_without_room_opens_all_or_nothing_and_the_next_one_does_the_res
 @pytest.mark.parametrize("way", WAYS)
 def test_a_read_only_file_is_one_line(machine: Machine, folder: Path, way: str) -> None:
     under, url = read_only(way, folder)
-    # On a disk without the write-ahead log's files, SQLite cannot even open it.
+    # On a read-only disk SQLite cannot create the write-ahead log's files, so it cannot open the database.
     says = "it is read-only" if way == "limit" else "the file cannot be opened"
     there = {"DATABASE_URL": url}
     for ran in machine.each(("sweep", there), ("import few.csv", there), under=under):

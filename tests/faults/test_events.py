@@ -1,4 +1,6 @@
-"""SIGKILL at random moments while an unreliable endpoint is told everything: no move is without its event, no event without its move."""
+"""SIGKILL at random moments while events are posted to an unreliable endpoint: each transition has its event, and each event its
+transition.
+"""
 
 import json
 from contextlib import suppress
@@ -17,7 +19,7 @@ KILLS, MEMBERS = (20, 4_000) if LONG else (2, 250)
 
 
 def _unreliable(receiver: Receiver, schedule: Schedule) -> None:
-    """Of a hundred requests some fail, some are answered into nothing, and one hangs."""
+    """Of a hundred requests some fail, some lose their answer, and one hangs."""
     mixed = [500, 500, 429, 301, "lose", "lose", "lose", "hang"]
 
     def behave(_event: dict[str, Any], nth: int) -> Any:
@@ -54,7 +56,7 @@ def test_under_sigkill_every_move_has_its_event_and_each_arrives_in_order(
 
             def all_posted() -> bool:
                 records.pass_time("pauses")
-                # The worker updates the same rows in an order of its own; its transactions are tried again, and so is this one.
+                # The worker updates the same rows in another order. After a deadlock this update is tried again.
                 with suppress(OperationalError):
                     records.run(
                         "UPDATE events SET next_attempt_at = created_at WHERE state = 'waiting' AND lease_worker IS NULL"

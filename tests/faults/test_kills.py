@@ -1,4 +1,4 @@
-"""SIGKILL at random moments, to children and to the main process: every member comes through, once."""
+"""SIGKILL at random moments, to children and to the main process: every user is told, and only once."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def test_nobody_is_lost_and_nobody_is_mailed_twice_when_workers_are_killed(
     machine: Machine, populated: Any, postgres: Any, schedule: Schedule
 ) -> None:
     records = populated(MEMBERS, "--drop-bodies", "--latency", "0.1", url=postgres.database())
-    # Slow enough that the kills fall into the work: about a hundred members a second.
+    # About 100 members a second: slow enough that the kills happen during the work.
     machine.environment |= {"MX_MAX_CONNECTIONS": "10", "BATCH_SIZE": "100", "RUN_SECONDS": "5"}
     busy = 0
     with Worker(machine, schedule) as worker, Cron(machine, every=2 if LONG else 4) as cron:

@@ -1,4 +1,4 @@
-"""What the state machine found, told as stories: a worker that stood still, and a reconnection that is put back."""
+"""Faults that the state machine found, as single tests: a worker that was stopped for a while, and a reconnection that is requeued."""
 
 import asyncio
 from typing import Any
@@ -17,7 +17,7 @@ _PAST = "2000-01-01 00:00:00"
 async def test_a_message_whose_worker_stood_still_past_its_lease_is_sent_later(
     bench_for: Any, sandbox_for: Any
 ) -> None:
-    """The lease ran out before "dispatch began" could be put on record, and no sweep had taken it over: it is still this worker's."""
+    """The lease expired before the dispatch was committed. No sweep had recovered it, so the message is still this worker's."""
     async with sandbox_for({"a": ["ok"]}, mail_latency=0.3) as sandbox:
         bench = await bench_for(**sandbox.settings)
         await bench.member("a", connection_status="DENIED")
@@ -40,7 +40,7 @@ async def test_a_message_whose_worker_stood_still_past_its_lease_is_sent_later(
 async def test_who_was_set_aside_right_before_their_message_is_told_once_they_are_put_back(
     bench_for: Any, sandbox_for: Any
 ) -> None:
-    """The message of this step is over without having been sent; the one after `reconnect retry` is another."""
+    """The first message of the step ended without being sent. After `reconnect retry` a new message is planned for the same step."""
     async with sandbox_for(_BOTH) as sandbox:
         bench = await bench_for(**sandbox.settings, uri_max_age="1s")
         for name in ("a", "b"):

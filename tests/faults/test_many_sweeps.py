@@ -27,7 +27,7 @@ def test_two_beats_and_several_cron_sweeps_in_one_second_open_every_episode_once
     sent = 0
 
     def by_beat(became: str = "") -> int:
-        """How many sweeps that a beat sent were run, those that stood back included."""
+        """How many sweeps of beats were run: those that swept, those that had been "swept already", or both."""
         log = (machine.folder / "worker.log").read_text()
         back = log.count('"report": "swept already"')
         return {
@@ -47,7 +47,7 @@ def test_two_beats_and_several_cron_sweeps_in_one_second_open_every_episode_once
                 what="the end of the sweeps and of those that the beats sent",
             )
             records.wait_until_nothing_is_unfinished(seconds=60)
-    # Each beat sends one at its start and one at the moment; where one waits already, or the minute was swept, no other is done.
+    # Each beat sends a sweep at its start and one at the moment. It sends none if one is queued, and a swept minute is not swept again.
     assert records.one("SELECT count(*) FROM sweeps WHERE slot IS NOT NULL") == by_beat("swept") <= 2 * ROUNDS
     assert by_beat("swept already"), "no beat's sweep stood back"
     figures = compare(machine, records, broken=MEMBERS, schedule=schedule, ends=())
@@ -58,7 +58,7 @@ def test_two_beats_and_several_cron_sweeps_in_one_second_open_every_episode_once
 
 
 def _sweep_at_once(machine: Machine, schedule: Schedule, result: int) -> None:
-    """Start everybody, name a moment when all are ready, and wait until it has passed."""
+    """Start cron jobs and beats, choose a moment when all are ready, and wait until all have swept at that moment."""
     start = machine.folder / f"start-{result}"
     jobs = [
         machine.start(f"cron-{result}-{number}", sys.executable, "-m", "tests.faults.sweep_at", str(start))
@@ -66,9 +66,9 @@ def _sweep_at_once(machine: Machine, schedule: Schedule, result: int) -> None:
     ]
     wait_until(lambda: len(list(start.parent.glob(f"{start.name}.*"))) == CRON_JOBS, seconds=90, what="the cron jobs")
     moment = math.ceil(time.time()) + 20
-    if moment % 60 > 55:  # a slot is a minute by the database's clock; both beats are to tick in one
+    if moment % 60 > 55:  # a slot is a minute of the database's clock, and both beats must tick in the same one
         moment += 8
-    # To the beats, the moment is the beginning of a minute.
+    # On the clock of the beats, a minute begins at the moment.
     clock = machine.folder / f"clock-{result}"
     clock.write_text(str(60 - moment % 60))
     environment = {

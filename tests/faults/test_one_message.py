@@ -1,4 +1,4 @@
-"""Claims that run side by side keep a person's banks together: one message each, however many workers there are."""
+"""Concurrent claims keep a user's banks together: each user gets one message, however many workers there are."""
 
 from typing import Any
 

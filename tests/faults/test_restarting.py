@@ -1,4 +1,4 @@
-"""What ends by itself is started again, under `up` and under a Procfile."""
+"""A process that ends by itself is restarted, under `up` and under a Procfile."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ def test_what_ends_is_started_again_and_what_is_asked_to_end_or_set_wrongly_is_n
     restarting = (sys.executable, "-m", "worker.restarting", "sh", "-c")
     process = machine.start("restarting", *restarting, f"echo >> {ran}; exit 3")
     said = machine.folder / "restarting.log"
-    # Its end is awaited too: what is asked to end while its command runs ends with the command's own exit code.
+    # Wait for the third end too: a signal during the command would give the command's exit code.
     wait_until(lambda: said.read_text().count("process_ended") >= 3, what="a third end")
     assert ran.read_text().count("\n") >= 3
     process.terminate()
@@ -59,7 +59,7 @@ def test_up_brings_back_whatever_dies(machine: Machine) -> None:
     verbs = ("worker", "beat", "flower", "valkey")
 
     def ours() -> dict[str, psutil.Process]:
-        """The main processes by what they are."""
+        """The main processes by their role."""
         found: dict[str, psutil.Process] = {}
         for process in psutil.Process(up.pid).children(recursive=True):
             try:

@@ -1,9 +1,9 @@
-"""Whatever happens in whatever order, every state is followed by one that ``policy/states.py`` names.
+"""Events in any order lead only to transitions that ``policy/states.py`` allows.
 
-A state machine of Hypothesis sweeps, fetches, delivers, looks, dies in the middle, comes back late, lets time pass, and plays the
-application and the operator, on a real database that records every change of a state. What MX and the mail server say is drawn
-as values at the two seams (:class:`worker.mx.client.Mx` and :class:`worker.channels.Channel`); how they say it over a wire is the
-business of the tests with processes.
+A state machine of Hypothesis runs the stages, lets workers die and come back late, lets time pass, and acts as the application, the
+customer and the operator. It uses a real database that records every change of a state. Hypothesis draws the answers of MX and of
+the mail server as values (instead of :class:`worker.mx.client.Mx` and :class:`worker.channels.Channel`). The tests with processes
+cover the answers over a network.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ from worker.store.transactions.retry import RetryStore
 
 T = TypeVar("T")
 
-#: Members by number, two to a user.
+#: How many members there are. Each user has two.
 MEMBERS = 6
 _NAMES = [(f"MBR-{n}", f"USR-{n // 2}") for n in range(MEMBERS)]
 
@@ -102,9 +102,10 @@ _OUTCOMES: dict[str, Any] = {
 
 
 _CRASHES = {word for word, outcome in _OUTCOMES.items() if outcome is None}
-#: Where a deliverer's own transactions fail: the record that dispatch begins, and the end; before the commit, or its answer is lost.
+#: Failures of a deliverer's transactions: the one that records the dispatch ("mark") or the one that stores the result ("settle").
+#: "before": it fails before the commit. "after": it is committed, and its answer is lost.
 _FAULTS = ["none", "none", "mark before", "mark after", "settle before", "settle after"]
-#: Each crash with each failure that it leaves room for: a message whose record failed meets no crash any more.
+#: Every possible pair of crash and failure. If recording the dispatch fails, the message is not sent and no crash follows.
 _CRASHES_AND_FAULTS = [
     (word, fault)
     for word in ["sent", *sorted(_CRASHES)]
@@ -118,13 +119,13 @@ def _some(of: dict[str, Any]) -> st.SearchStrategy[list[str]]:
 
 
 class Answers:
-    """MX, as Hypothesis says: the drawn answers in turn."""
+    """MX, which gives the answers that Hypothesis drew, in turn."""
 
     def __init__(self) -> None:
         self.windows: Iterator[str] = cycle(["window"])
         self.checks: Iterator[str] = cycle(["not back"])
         self.clicks: Iterator[str] = cycle(["window"])
-        #: What happens once while fetch or deliver waits for a window.
+        #: Called once, while fetch or deliver waits for a window.
         self.meanwhile: Callable[[], Coroutine[Any, Any, None]] | None = None
 
     async def oauth_window(self, _user_guid: str, member_guid: str) -> Any:
@@ -148,7 +149,7 @@ class Answers:
 
 
 class Post:
-    """A channel, as Hypothesis says."""
+    """A channel with the outcomes that Hypothesis drew, in turn."""
 
     kind = "email"
 
@@ -162,7 +163,7 @@ class Post:
 
     async def send(self, message: Message, dispatching: Dispatching) -> Outcome:
         word = next(self.outcomes)
-        if word == "stalled":  # the process stood still until its lease was over, and no sweep has noticed yet
+        if word == "stalled":  # the process was stopped until its lease expired, and no sweep has recovered it yet
             await self.database.transaction(lambda connection: connection.execute(self._stall))
         if word in _CRASHES:
             return await self._crash(word, message, dispatching)
@@ -186,7 +187,7 @@ class Post:
 
 @contextmanager
 def failing(store: DeliverStore, fault: str) -> Iterator[None]:
-    """The database goes away in one kind of a deliverer's transactions: before they are committed, or after."""
+    """Let the database fail in one kind of a deliverer's transactions, before the commit or after it."""
     call, _, when = fault.partition(" ")
     name = {"mark": "mark_dispatched", "settle": "settle"}.get(call)
     if name is None:
@@ -207,7 +208,7 @@ def failing(store: DeliverStore, fault: str) -> Iterator[None]:
 
 
 class System(RuleBasedStateMachine):
-    """Everything that happens to the database."""
+    """All steps that Hypothesis can take, as rules."""
 
     #: Gives the URL of a fresh, migrated database.
     database: Callable[[], str]
@@ -225,7 +226,7 @@ class System(RuleBasedStateMachine):
         self.fetch_store, self.deliver_store = FetchStore(self.runtime.database), DeliverStore(self.runtime.database)
         self.dead_fetchers: list[Any] = []
         self.dead_deliverers: list[Any] = []
-        #: Clicks that led to a bank.
+        #: How many clicks led to a bank.
         self.led_away = 0
 
     async def _open(self, url: str) -> Runtime:
@@ -306,7 +307,7 @@ class System(RuleBasedStateMachine):
     def delivers(
         self, outcomes: list[str], windows: list[str], checks: list[str], *, old: bool, fetch_first: bool, fault: str
     ) -> None:
-        if fetch_first:  # else there is seldom anything to deliver
+        if fetch_first:  # otherwise there is seldom a message to deliver
             self.mx.windows = cycle(["window"])
             self.time_passes("retries")
             self.sweeps()
@@ -319,10 +320,10 @@ class System(RuleBasedStateMachine):
 
     @rule(days=st.integers(1, 3))
     def all_goes_well_for_a_round(self, days: int) -> None:
-        """So that what comes late in a reconnection comes up often enough."""
+        """Without this rule, late steps of a reconnection would be rare."""
         self.mx.windows, self.mx.checks, self.post.outcomes = cycle(["window"]), cycle(["not back"]), cycle(["sent"])
         for _ in range(days):
-            self.time_passes("messages")  # what a crash put back would be sent again
+            self.time_passes("messages")  # a message that was released after a crash would be sent again
             self.sweeps()
             self.run(fetch(self.runtime))
             self.run(deliver(self.runtime))
@@ -419,7 +420,7 @@ class System(RuleBasedStateMachine):
 
     @rule(deaths=st.integers(1, 6))
     def holders_died_of_these_rows_before(self, deaths: int) -> None:
-        """As if it had happened so often: row by row it would take most of the time that there is."""
+        """Set the number of lost leases at once. Single deaths would take most of the test's time."""
         self.records.run(
             "UPDATE reconnections SET lost_leases = :n WHERE state = 'leased'",
             "UPDATE notifications SET lost_leases = :n WHERE state = 'sending'",
@@ -428,7 +429,7 @@ class System(RuleBasedStateMachine):
 
     @rule(release=st.booleans())
     def the_dead_come_back(self, *, release: bool) -> None:
-        """A process that was only stopped writes what it has; where its lease was taken over, that changes nothing."""
+        """A process that was only stopped writes its results. If its lease was recovered, that changes nothing."""
         self.run(self._come_back(release=release))
 
     async def _come_back(self, *, release: bool) -> None:
@@ -475,7 +476,7 @@ class System(RuleBasedStateMachine):
         before = {row[0] for row in self.records.all(unknown)}
         self.run(RetryStore(self.runtime.database).unknown(None, now=now))
         defer = before - {row[0] for row in self.records.all(unknown)}
-        self.post.sent = [key for key in self.post.sent if key not in defer]  # these may arrive twice: it was asked for
+        self.post.sent = [key for key in self.post.sent if key not in defer]  # these may arrive twice, as the operator asked
 
     @rule(scope=st.sampled_from(["everything", "institution:alder", "channel:email"]), on=st.booleans())
     def the_operator_pauses(self, scope: str, *, on: bool) -> None:
@@ -483,7 +484,7 @@ class System(RuleBasedStateMachine):
         pauses = PauseStore(self.runtime.database)
         self.run(pauses.set(scope, "by hand", now=now) if on else pauses.lift(scope))
 
-    # --- What holds whatever happened ---
+    # --- Invariants ---
 
     @invariant()
     def all_is_in_order(self) -> None:
@@ -533,7 +534,7 @@ _OUT_OF_ORDER = {
 
 @pytest.fixture
 def fresh_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Callable[[], str]]:
-    """``fresh_database("sqlite")()``: the URL of a migrated database that nobody has used."""
+    """``fresh_database("sqlite")()``: the URL of a new, migrated database."""
 
     def of(kind: str) -> Callable[[], str]:
         if kind == "postgresql":
@@ -564,7 +565,7 @@ def _machine(
 def test_no_crash_of_a_deliverer_at_any_point_sends_a_message_twice(
     kind: str, fresh_database: Callable[[str], Callable[[], str]], settings_for: Callable[..., Settings]
 ) -> None:
-    """Each crash by itself, and then a day on which all goes well: chance alone seldom puts the two in this order."""
+    """Each crash, followed by a day without faults. Hypothesis alone seldom chooses this order."""
     machine = _machine(kind, fresh_database, settings_for)()
     try:
         machine.everybody_is_there()

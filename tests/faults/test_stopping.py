@@ -1,4 +1,4 @@
-"""SIGTERM during load: what is begun is finished, the rest is handed back at once, and nothing waits for a lease."""
+"""SIGTERM under load: begun work is finished, the other claimed rows are released at once, and no row waits for a lease to expire."""
 
 import json
 import signal
@@ -14,7 +14,7 @@ from tests.machine import Machine, wait_until
 
 STOPS, MEMBERS = (15, 8_000) if LONG else (1, 500)
 TRIES = 150 if LONG else 3
-#: The short form leaves PostgreSQL to the tests that kill.
+#: In the short form only the tests of kills use PostgreSQL.
 DATABASES = ["sqlite", "postgresql"] if LONG else ["sqlite"]
 
 
@@ -25,7 +25,7 @@ def test_after_sigterm_nothing_is_held_and_nothing_is_unknown(
 ) -> None:
     url = request.getfixturevalue("postgres").database() if database == "postgresql" else None
     records = populated(MEMBERS, "--drop-bodies", "--latency", "0.2", "--mail-latency", "0.005", url=url)
-    # Leases that no test could sit out.
+    # Leases of an hour: a row that waited for its lease would fail the test.
     machine.environment |= {"LEASE_SECONDS": "3600", "MX_MAX_CONNECTIONS": "20", "BATCH_SIZE": "100"}
     stopped_busy = 0
     for result in range(STOPS):
@@ -52,7 +52,7 @@ def test_after_sigterm_nothing_is_held_and_nothing_is_unknown(
 @pytest.mark.longest
 @pytest.mark.timeout(4 * 3600 if LONG else 180)
 def test_there_is_no_moment_at_which_a_sigterm_to_the_group_kills_a_child(machine: Machine, schedule: Schedule) -> None:
-    """From its fork on, before it is initialised and before its first task: see ``stop_at_start``."""
+    """Moments between the fork, the initialisation and the first task of a child: see ``stop_at_start``."""
     began = machine.start(
         "stops",
         sys.executable,
@@ -74,7 +74,7 @@ def test_there_is_no_moment_at_which_a_sigterm_to_the_group_kills_a_child(machin
 
 @pytest.mark.timeout(120)
 def test_a_child_obeys_its_main_process_and_nobody_else(machine: Machine, schedule: Schedule) -> None:
-    """As a cold stop and a time limit need it: the main process ends a child with SIGTERM."""
+    """A cold stop and a time limit need it: there the main process ends a child with SIGTERM."""
     with Worker(machine, schedule, children=2) as worker:
         children = worker.its_children()
         for each in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):

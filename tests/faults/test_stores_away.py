@@ -1,4 +1,4 @@
-"""Broker and database go away in the middle, and come back: empty, after a crash, both at once."""
+"""Broker and database go away during the work and come back: the broker empty, the database after a crash, or both at once."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tests.faults.schedule import LONG, Schedule
 from tests.faults.servers import OwnPostgres, OwnValkey
 from tests.machine import Machine, wait_until
 
-#: Forty calls at once: the work lasts for longer than all that is done to it, on the fastest machine too.
+#: With 40 calls in flight the work takes longer than all the faults, on the fastest machine too.
 ROUNDS, MEMBERS, LATENCY = (6, 15_000, "0.2") if LONG else (1, 800, "1")
 
 
@@ -55,7 +55,7 @@ def test_broker_and_database_may_go_away_at_any_moment(
         schedule.note("all is well again")
         records.wait_until_nothing_is_unfinished(seconds=900 if LONG else 90)
         survived = worker.process.pid == main
-    # Transactions are tried again for longer than any of this took.
+    # Transactions are tried again for longer than any of these faults lasted.
     assert [ran.err for ran in cron.ran if ran.code] == []
     cron.expect_plain_words()
     figures = compare(machine, records, broken=MEMBERS, schedule=schedule, deaths=("PostgreSQL", "both"), ends=())

@@ -1,4 +1,4 @@
-"""A sync that is killed three times: everybody is there, and MX is asked for nothing twice but what was being asked for."""
+"""A sync that is killed several times: all members are stored, and MX is asked again only for the requests under way at a kill."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ KILLS = 3
 
 
 def everybody() -> list[dict[str, Any]]:
-    """A member for each user, and another for every other user."""
+    """A member for each user, and a second one for every other user."""
     of = [*range(USERS), *range(0, USERS, 2)]
     return [
         {"user_guid": f"USR-{user:06}", "member_guid": f"MBR-{n:06}", "connection_status": "CONNECTED"}
@@ -24,7 +24,7 @@ def everybody() -> list[dict[str, Any]]:
 
 
 def asked(machine: Machine) -> int:
-    """Pages of users and of members that MX was asked for so far."""
+    """How many pages of users and of members MX was asked for so far."""
     return int(machine.ledger()["lists"])
 
 
@@ -46,7 +46,7 @@ def test_a_sync_that_is_killed_goes_on_where_it_was(machine: Machine, request: A
         assert process.poll() is None, (machine.folder / f"sync{kill}.log").read_text()
         process.kill()
         process.wait()
-        # What was in flight, and what was answered in the half second before; on a busy machine a settlement takes longer.
+        # The requests in flight, and those answered in the half second before, which were not stored yet. On a busy machine more.
         repeated += IN_FLIGHT + (2_000 if LONG else 150)
     ran = machine("sync", "--json", timeout=1200 if LONG else 60)
     assert ran.code == 0, ran.err

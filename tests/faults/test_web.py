@@ -86,13 +86,13 @@ async def test_a_web_process_may_be_killed_at_any_point_of_a_click(
             dying = [asyncio.create_task(press(point)) for point in points]
             await _until(lambda: records.one("SELECT count(*) FROM clicks WHERE minted") == 5, "five presses' record")
             _lock(locks, own_postgres, _row_of("reconnections", guids["MX answered"]))
-            # Weaker than the lock of the reference that a stored window takes, stronger than that of an update.
+            # This lock blocks the update of the click, but not the foreign key check of a new window.
             _lock(locks, own_postgres, _row_of("clicks", guids["stored"]), "NO KEY UPDATE")
             relay.word = b"INSERT INTO windows"  # one statement, which is a transaction of its own
             await _until(lambda: _waiting(records) == 3, "three that wait for a lock")
             await _until(lambda: _has_window(records, guids["committed"]), "the commit")
             await _until(lambda: _has_window(records, guids["answered"]), "the other commit")
-            # The customer whose answer is lost may know already that the connection is.
+            # For the customer at "answered" the connection may have ended already.
             done = [(point, str(task.result())) for point, task in zip(points, dying, strict=True) if task.done()]
             assert [point for point, _ in done if point != "answered"] == [], done
             assert relay.kept
@@ -103,18 +103,18 @@ async def test_a_web_process_may_be_killed_at_any_point_of_a_click(
             assert {press.status for press in died} == {0}
             locks.close()
             web.start()
-            # The same page is pressed again: what the dead process left counts for nothing, or is what the customer gets.
+            # The button of the same page is pressed again. The dead process's window is either handed out now or not used.
             again = await asyncio.gather(*(press(point) for point in points if point != "answered"))
             again.append(await customers.press(tokens["answered"], nonces["answered"]))
             assert statuses(again) == {"303": 6}, list(map(str, again))
-            # From another page the customer gets a link of their own, and the one of before stays theirs.
+            # Another load of the page gets a URI of its own, and the first page keeps its URI.
             other = await asyncio.gather(*(customers.press(tokens[point]) for point in points))
             repeated = await asyncio.gather(*(customers.press(tokens[point], nonces[point]) for point in points))
         assert statuses(other) == {"303": 6}
         assert [press.uri for press in repeated] == [press.uri for press in sorted(again, key=_place(tokens))]
         assert each_uri_belongs_to_one_click([*again, *other, *repeated]) == 2 * len(points)
     minted = _minted(machine)
-    # What was committed was not asked for again.
+    # A committed window was not minted again.
     assert {point: minted[guid] for point, guid in guids.items() if point in {"committed", "answered"}} == {
         "committed": 2, "answered": 2,
     }  # fmt: skip
@@ -135,7 +135,7 @@ async def test_database_and_redis_may_go_away_under_clicks(
 ) -> None:
     records = populated(LINKS, "--drop-bodies", "--latency", "0.05", url=own_postgres.url)
     web = Web(machine)
-    with Worker(machine, schedule):  # messages with links of their own, so that stored windows are handed out, too
+    with Worker(machine, schedule):  # messages with our links, so that clicks also get stored windows
         _swept(machine)
         wait_until(lambda: len(stored_messages(records)) == LINKS, what="the messages", seconds=60, grain=0.3)
     tokens = [
@@ -182,14 +182,14 @@ async def test_database_and_redis_may_go_away_under_clicks(
         enough.set()
         presses = await load
         print(statuses(presses), schedule)
-        # A browser offers to send the form again; so does a press on the same page.
+        # A customer without an answer presses again: a browser offers to send the same form again.
         cut_off = [press for press in presses if not press.has_a_way_on]
         assert [str(press) for press in cut_off if not _met_a_kill(press, schedule)] == []
         assert min(statuses(presses)[status] for status in ("303", "503")) > 0, "no fault was met"
-        # All is well again: every link leads to its bank.
+        # After the faults every link leads to its bank.
         again = [*((token, None) for token in tokens[:LINKS]), *((press.token, press.nonce) for press in cut_off)]
         after: list[Pressed] = []
-        for at in range(0, len(again), 50):  # fewer at once than a process takes
+        for at in range(0, len(again), 50):  # fewer at once than a process accepts
             after += await asyncio.gather(*(customers.press(*page) for page in again[at : at + 50]))
         assert set(statuses(after)) <= {"303", "429"}, statuses(after)
         assert statuses(after)["303"] > 0.9 * LINKS
@@ -204,13 +204,13 @@ async def test_database_and_redis_may_go_away_under_clicks(
 
 
 def _met_a_kill(press: Pressed, schedule: Schedule) -> bool:
-    """Whether a connection broke off when its process was killed."""
+    """Whether the press failed because its web process was killed."""
     gone = press.status == 0 and press.why in {"ServerDisconnectedError", "ClientOSError", "ClientConnectorError"}
     return gone and schedule.is_near(press.at, words=["web killed"], before=timedelta(seconds=15), after=timedelta(0))
 
 
 def _expect_each_window_went_to_one_click(machine: Machine, records: Records, presses: list[Pressed]) -> None:
-    """No more were given out for a member than the bank made for it, and the database says the same."""
+    """For each member, no more URIs were handed out than stored, and no more stored than the bank minted."""
     members = {
         row.token_hash: row.member_guid
         for row in records.all(
@@ -234,9 +234,9 @@ def _expect_each_window_went_to_one_click(machine: Machine, records: Records, pr
     assert wrong == 0
 
 
-# MX's answers, and what is found of them
+# MX's answers, and the search for secrets afterwards
 
-#: By the bank's answer to a click: the status of the page, and what the reconnection becomes.
+#: By MX's answer to a click: the status of the page, and the reconnection's new state.
 ANSWERS = {
     "ok": (303, ""), "scan": (303, ""), "link_seconds:5": (303, ""), "slow:0.2": (303, ""), "moved:MBR-anew": (303, ""),
     "connected": (200, "reconnected"), "unsupported": (200, "unsupported"), "gone": (200, "gone"), "rejected": (200, "quarantined"),
@@ -280,7 +280,7 @@ async def test_each_answer_of_mx_gives_a_page_with_a_way_on_and_leaves_no_secret
                 assert (owed, word) == (status == 503, word)
                 presses += [stored, fresh]
                 shown.append(str([await customers.get(f"/{kind}/{token}") for kind in "ru"]))
-            # Nothing is lost: what is still open leads to the bank as soon as MX answers.
+            # Every link whose reconnection is still open leads to the bank as soon as MX answers.
             for n, (word, (_, becomes)) in enumerate(ANSWERS.items()):
                 last = await _served(customers, tokens[f"person{n:06}@mail.example"], 200 if becomes else 303)
                 assert last.status == (200 if becomes else 303), (word, str(last))
@@ -305,7 +305,7 @@ async def test_each_answer_of_mx_gives_a_page_with_a_way_on_and_leaves_no_secret
 
 
 async def _served(customers: Customers, token: str, wanted: int) -> Pressed:
-    """Press until MX's wish for a pause is over."""
+    """Press until MX's ``Retry-After`` has passed."""
     for _ in range(20):
         press = await customers.press(token)
         if press.status == wanted:
@@ -349,7 +349,7 @@ async def test_thousands_of_looks_at_live_links_mint_nothing_and_change_no_row(
     async with customers_of(web, connections=30) as customers:
         assert (
             await customers.press(tokens[0])
-        ).status == 200  # two banks: nothing is chosen, and the press is recorded
+        ).status == 200  # two banks and none is chosen: the page is shown, and the press is recorded
         before, asked = checksum(records), machine.ledger()["requests"]
         looks = [
             (
@@ -396,5 +396,5 @@ def _has_window(records: Records, guid: str) -> bool:
 
 
 async def _until(condition: Callable[[], Any], what: str) -> None:
-    """Wait in a thread, since presses are under way in this loop."""
+    """Wait in a thread, since presses run in this event loop."""
     await asyncio.to_thread(wait_until, condition, what=what)

@@ -1,4 +1,4 @@
-"""Webhooks of MX, and the process that stores them is killed in the middle: what was answered with 204 is there."""
+"""MX's webhooks while the web process is killed: every webhook that was answered with 204 is stored."""
 
 import asyncio
 import base64
@@ -54,7 +54,7 @@ async def test_what_was_answered_is_stored_when_the_process_is_killed_in_the_mid
             await asyncio.gather(*sending)
             assert before + enough <= answered.total() < before + HINTS
         stored = {row[0]: row[1] for row in records.all("SELECT member_guid, times FROM hints")}
-        # Committed, and killed before the answer: MX sends it again. Never the other way round.
+        # A hint may be committed without an answer, and MX sends it again. It is never answered without being committed.
         assert not {name: count for name, count in answered.items() if stored.get(name, 0) < count}
         web.start()
         again = [f"MBR-{kill}-{n}" for kill in range(KILLS) for n in range(50)]
@@ -70,7 +70,7 @@ async def test_what_was_answered_is_stored_when_the_process_is_killed_in_the_mid
 async def test_nothing_wrong_is_sent_whatever_comes_in_whatever_order_while_workers_are_killed(
     machine: Machine, schedule: Schedule
 ) -> None:
-    """Late, doubled, reordered, malformed and unauthorised hints about members that are well, broken, or unknown to them."""
+    """Late, doubled, reordered, malformed and unauthorised hints about members that are well, broken, or unknown."""
     each = 200 if LONG else 30
     kinds = {"well": "CONNECTED", "broken": "DENIED", "unhinted": "DENIED", "strange": "CHALLENGED"}
     rows = [
@@ -116,7 +116,7 @@ async def test_nothing_wrong_is_sent_whatever_comes_in_whatever_order_while_work
         records = Records(machine.environment["DATABASE_URL"])
 
         def is_over() -> bool:
-            assert machine("sweep").code == 0  # takes back what the dead held
+            assert machine("sweep").code == 0  # recovers the leases of dead workers
             left = "SELECT count(*) FROM hints WHERE state IN ('due', 'leased')"
             return not records.one(left) and machine.mails()["count"] >= each
 
@@ -128,7 +128,7 @@ async def test_nothing_wrong_is_sent_whatever_comes_in_whatever_order_while_work
     broken = {f"USR-broken-{n}@mail.example".lower() for n in range(each)}
     unknown = records.one("SELECT count(*) FROM notifications WHERE state = 'unknown'")
     assert {address.lower() for address in told} == broken
-    assert max(told.values()) == 1 or unknown  # a mail whose worker was killed may have left
+    assert max(told.values()) == 1 or unknown  # a mail whose worker was killed may have been sent
     states = {row[0]: row[1] for row in records.all("SELECT member_guid, connection_status FROM members")}
     assert states == {
         row["member_guid"]: "CONNECTED" if "unhinted" in row["member_guid"] else row["connection_status"]

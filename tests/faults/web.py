@@ -1,4 +1,4 @@
-"""`reconnect web` as processes that can be killed, and customers who press the buttons of its pages over real connections."""
+"""`reconnect web` in processes that can be killed, and customers who press its buttons over real connections."""
 
 import asyncio
 import random
@@ -23,7 +23,7 @@ from tests.machine import Machine, Running, wait_until
 from worker.cli.processes import free_port
 from worker.policy.links import hash_of
 
-#: A click that takes longer has been left hanging (seconds). The web process gives itself 21 s at most, and reading may wait for a restart.
+#: A click that takes longer counts as hanging (seconds). The web process takes 21 s at most, and a read may wait for a restart.
 HANGING = 60.0
 
 _FAR = "2100-01-01 00:00:00.000000"
@@ -46,7 +46,7 @@ class Web:
         self.processes: list[Running] = []
 
     def start(self) -> Running:
-        """One more process; it serves when this returns."""
+        """Start one more process; return when it serves."""
         self._started += 1
         name = f"web-{self._started}"
         log = self._machine.folder / f"{name}.log"
@@ -59,19 +59,19 @@ class Web:
         return process
 
     def kill(self, process: Running | None = None) -> None:
-        """SIGKILL to this one, else to the one that was started first."""
+        """Send SIGKILL to this process, or to the one that was started first."""
         process = process or self.processes[0]
         self.processes.remove(process)
         process.send_signal(signal.SIGKILL)
         process.wait()
 
     def logs(self) -> dict[str, str]:
-        """What the processes wrote, by file."""
+        """The processes' logs, by file."""
         return {path.name: path.read_text(errors="replace") for path in self._machine.folder.glob("web-*.log")}
 
 
 def make_links(records: Records, owners: Sequence[str], *, notification_id: int | None = None) -> list[str]:
-    """A link to all that each of these users has to reconnect, or to what this message names; their tokens."""
+    """Make a link for each of these users: about all their banks, or about those that this message names. Returns the tokens."""
     tokens = [new_secret() for _ in owners]
     now = _FAR.replace("2100", "2020")
     with records.connection() as connection:
@@ -84,14 +84,14 @@ def make_links(records: Records, owners: Sequence[str], *, notification_id: int 
 
 
 def stored_messages(records: Records) -> dict[int, str]:
-    """The messages that have left, and their users."""
+    """The sent messages: their ids, and their users."""
     return {
         row.id: row.user_guid for row in records.all("SELECT id, user_guid FROM notifications WHERE state = 'sent'")
     }
 
 
 def checksum(records: Records) -> Mapping[str, tuple[int, str]]:
-    """Rows and checksum of each table of a PostgreSQL database."""
+    """Number of rows and checksum of each table of a PostgreSQL database."""
     tables = [name for (name,) in records.all("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
     query = "SELECT count(*), coalesce(md5(string_agg(t::text, ' ' ORDER BY t::text)), '') FROM \"{}\" t"
     return {table: tuple(records.all(query.format(table))[0]) for table in tables}
@@ -99,11 +99,11 @@ def checksum(records: Records) -> Mapping[str, tuple[int, str]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Pressed:
-    """What came of one press."""
+    """The result of one press."""
 
     token: str
     nonce: str
-    #: 0: no answer; ``why`` says what happened.
+    #: HTTP status. 0: no answer, and ``why`` names the error.
     status: int
     uri: str = field(default="", repr=False)
     text: str = field(default="", repr=False)
@@ -114,7 +114,7 @@ class Pressed:
 
     @property
     def has_a_way_on(self) -> bool:
-        """Whether the customer is led to the bank, or gets a page that tells what to do next."""
+        """Whether the customer is led to the bank or gets a page that tells what to do next."""
         if self.status == 303:
             return self.uri.startswith("https://")
         return self.status in {200, 404, 429, 503} and "<h1>" in self.text and "<footer>" in self.text
@@ -166,7 +166,7 @@ class Customers:
 
 @asynccontextmanager
 async def customers_of(web: Web, *, connections: int = 400) -> AsyncIterator[Customers]:
-    """Customers, each of whom connects anew, as customers do."""
+    """Customers. Every request opens a new connection, as those of real customers do."""
     connector = aiohttp.TCPConnector(limit=connections, force_close=True)
     async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
         yield Customers(web, session)
@@ -175,7 +175,7 @@ async def customers_of(web: Web, *, connections: int = 400) -> AsyncIterator[Cus
 async def press_for(
     customers: Customers, tokens: Sequence[str], rng: random.Random, *, rate: float, until: asyncio.Event
 ) -> list[Pressed]:
-    """Presses at a steady rate on random links, one in five of them a double click, until told; what came of each."""
+    """Press random links at a steady rate until the event is set; one press in five is a double click. Returns the results."""
     under_way: list[asyncio.Task[Pressed]] = []
     began = time.monotonic()
     while not until.is_set():
@@ -183,12 +183,12 @@ async def press_for(
         under_way += [asyncio.create_task(customers.press(token, nonce)) for _ in range(2 if rng.random() < 0.2 else 1)]
         behind = len(under_way) / rate - (time.monotonic() - began)
         if behind > 0:
-            await asyncio.sleep(behind)  # the rate, nothing is waited for
+            await asyncio.sleep(behind)  # keeps the rate
     return list(await asyncio.gather(*under_way))
 
 
 def each_uri_belongs_to_one_click(presses: Sequence[Pressed]) -> int:
-    """Checks that no URI was handed to two links, or to two loads of a page; how many there were."""
+    """Assert that no URI was handed to two links or to two loads of a page; return the number of URIs."""
     whose: dict[str, set[tuple[str, str]]] = {}
     for press in presses:
         if press.status == 303:
@@ -198,14 +198,14 @@ def each_uri_belongs_to_one_click(presses: Sequence[Pressed]) -> int:
 
 
 def statuses(presses: Sequence[Pressed]) -> Counter[str]:
-    """What came of presses, counted."""
+    """How many presses had each result."""
     return Counter(f"{press.status} {press.why}".strip() for press in presses)
 
 
 class LostAnswers:
-    """Relays connections to a server, and once told keeps back everything that the server says after a word of the client.
+    """Relays connections to a server. Once ``word`` is set, the server's answers after that word of the client are withheld.
 
-    Between a process and PostgreSQL, with the words of a statement that commits: it is done, and the process does not know.
+    Between a process and PostgreSQL, with the text of a statement that commits: it is committed, and the process does not know.
     Between a customer and the web process: the answer is written, and does not arrive.
     """
 
@@ -213,7 +213,7 @@ class LostAnswers:
         """``target``: a port, or the path of a Unix socket; the relay listens at ``at``, or on :attr:`port`."""
         self._target = target
         self.word: bytes | None = None
-        #: How many connections have had an answer kept back.
+        #: On how many connections an answer was withheld.
         self.kept = 0
         if at is None:
             self._listener = socket.create_server(("127.0.0.1", 0))
@@ -230,7 +230,7 @@ class LostAnswers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take no more connections, and wait until those that there are have ended: with their processes."""
+        """Accept no more connections, and wait until the existing ones have ended, which they do with their processes."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

@@ -1,4 +1,4 @@
-"""A wire between the worker and a server, to be cut: a TCP relay that refuses, or hangs up in the middle, by seeded random numbers."""
+"""A TCP relay between the worker and a server that refuses connections or cuts them, by seeded random numbers."""
 
 import random
 import selectors
@@ -17,7 +17,7 @@ class Wire:
         self._target = target
         self._rng = rng
         self._longest = longest
-        #: The share of connections that are cut: with 0.2 the first, the sixth, … By chance there might be none among a few.
+        #: The share of connections that are cut: with 0.2 the first, the sixth, … They are not drawn, since then perhaps none of a few is cut.
         self.share = 0.0
         self._to_cut = 1.0
         self.cut = 0
@@ -35,7 +35,7 @@ class Wire:
         threading.Thread(target=self._accept, args=(listener,), name="wire", daemon=True).start()
 
     def disconnect(self) -> None:
-        """Nobody listens any more, and whoever is connected is cut off."""
+        """Stop listening, and cut all connections."""
         listener, self._listener = self._listener, None
         if listener is not None:
             with suppress(OSError):
@@ -65,7 +65,7 @@ class Wire:
             threading.Thread(target=self._relay, args=(client, left), name="wire", daemon=True).start()
 
     def _relay(self, client: socket.socket, left: int | None) -> None:
-        """Until either side hangs up, or ``left`` bytes went to the server."""
+        """Relay until either side disconnects or ``left`` bytes went to the server."""
         with client, socket.socket() as server, selectors.DefaultSelector() as ready:
             with self._lock:
                 self._open |= {client, server}

@@ -1,8 +1,7 @@
 """Another wall clock for one process: put this folder on its ``PYTHONPATH``.
 
-``CLOCK_FILE`` names a file that holds the seconds by which the process's clock is ahead, read at every look at the clock; as
-long as there is no such file, the clock is right. Monotonic clocks run on undisturbed, as they do when an operator or NTP sets
-the time.
+``CLOCK_FILE`` names a file with the number of seconds by which the process's clock is ahead. It is read every time the clock is
+read. Without the file the clock is right. Monotonic clocks do not change, as when an operator or NTP sets the time.
 """
 
 import copyreg
@@ -18,14 +17,14 @@ _file = os.environ.get("CLOCK_FILE", "")
 
 def _ahead() -> float:
     try:
-        with open(_file, encoding="ascii") as file:  # noqa: PTH123 - no imports beyond need, in every process
+        with open(_file, encoding="ascii") as file:  # noqa: PTH123 - every process imports this file, so it imports little
             return float(file.read() or 0)
     except OSError:
         return 0.0
 
 
 class _AlsoReal(type):
-    """Moments made by C code are of the real class."""
+    """C code creates moments of the real class; they count as instances too."""
 
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, _real)
@@ -54,7 +53,7 @@ def _restore(*state: Any) -> dt.datetime:
 
 
 def _reduce(moment: dt.datetime) -> tuple[Any, Any]:
-    """Pickle finds a class by its name, and would find ours."""
+    """Pickle finds a class by its name, and would find ours instead of the real one."""
     return _restore, moment.__reduce__()[1]
 
 
