@@ -1,4 +1,4 @@
-"""The ``reconnect`` command as a person meets it."""
+"""The ``reconnect`` command as an operator runs it."""
 
 import json
 import sqlite3

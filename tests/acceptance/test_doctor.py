@@ -1,4 +1,4 @@
-"""`reconnect doctor` is the health check that people use: it fails when nobody is told, says what to do, and ends within seconds."""
+"""`reconnect doctor` serves as a health check: it fails if no message can be sent, tells what to do, and ends within seconds."""
 
 import json
 import socket
@@ -60,7 +60,7 @@ def test_it_fails_whenever_somebody_is_due_and_nobody_can_be_told(machine: Any) 
     assert all(finding["ok"] for finding in found.values()), found
     assert _examined(unread)[1]["replies"]["ok"] is None
 
-    # A due reminder, and no way to tell it.
+    # A reminder is due, and no channel can send it.
     code, found = _examined(nobody)
     assert (code, found["telling"]["ok"]) == (1, False)
     assert found["telling"]["says"].startswith("1 is due, and no channel is configured: set SMTP_URL")
@@ -68,7 +68,7 @@ def test_it_fails_whenever_somebody_is_due_and_nobody_can_be_told(machine: Any) 
         code, found = _examined(ran)
         assert (code, found["telling"]["ok"]) == (1, False), found
         assert "1 is due, and every" in found["telling"]["says"]
-    # Nobody is due: a pause by hand is a hint, as it was.
+    # No reconnection is due: then a pause by hand is a hint and no failure.
     code, found = _examined(stopped[11])
     assert (code, found["telling"]["ok"], found["pauses"]["ok"]) == (0, None, None)
 
@@ -80,7 +80,7 @@ def test_it_fails_whenever_somebody_is_due_and_nobody_can_be_told(machine: Any) 
 
 @pytest.fixture
 def silence() -> Iterator[int]:
-    """The port of a server that takes connections and never says a word."""
+    """The port of a server that accepts connections and never answers."""
     taken: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0), backlog=50) as server:
 
@@ -114,7 +114,7 @@ def test_it_ends_within_seconds_though_nothing_answers(machine: Any, silence: in
     code, found = _examined(machine("doctor", "--json", environment=silent))
     took = time.monotonic() - began
     assert code == 1
-    assert took < 45, took  # twelve seconds, and the start of a process on a busy machine
+    assert took < 45, took  # 12 s, plus the start of a process on a busy machine
     for name in ("broker", "mx", "channels", *(("schema", "database") if database else ())):
         assert found[name]["ok"] is False, found[name]
     if not database:

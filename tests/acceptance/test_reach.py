@@ -1,7 +1,7 @@
-"""Reach: of many customers' first clicks, how many come to a live consent page, whoever opened their mails before and however late they come.
+"""Reach: the share of first clicks that lead to a live consent page, also after scanners opened the mail, and days after the mail.
 
-`make reach` prints the two tables: with our links, and with MX's own. A worker, the web process, the bank and the mail server are real
-processes. Time passes by moving the record and the bank's links back.
+`make reach` prints two tables: with our links, and with MX's own. The worker, the web process, the bank and the mail server are real
+processes. To let time pass, the stored moments and the bank's links are moved back.
 """
 
 import asyncio
@@ -24,17 +24,17 @@ from worker.store.sandbox_time import set_back
 from worker.store.sql.database import Database, open_engine
 
 CUSTOMERS = int(os.environ.get("REACH_CUSTOMERS", "60"))
-#: A fifth of the addresses for each kind of scanner, and a fifth without.
+#: Each kind of scanner reads the mails of a fifth of the addresses. A fifth has no scanner.
 SCANNERS = [ScanRule(kind=kind, share=0.2) for kind in KINDS]
-#: When a third of the customers each come, after their mail.
+#: The time between mail and click. A third of the customers clicks at each of these moments.
 MOMENTS = {
     "after minutes": timedelta(minutes=10),
     "after hours": timedelta(hours=6),
     "after days": timedelta(days=2, hours=20),
 }
-#: MX does not say how long its links live. Here they live twice as long as URI_MAX_AGE (seconds).
+#: How long the bank's links work (seconds): twice URI_MAX_AGE. MX does not document it.
 LINK_SECONDS = 1800
-#: Every so manieth customer double-clicks.
+#: One customer in ten double-clicks.
 DOUBLE = 10
 
 
@@ -58,7 +58,7 @@ def test_first_clicks_reach_a_live_consent_page_whoever_opened_the_mail_before(
     ran = machine("sweep", "--wait", timeout=120)
     assert ran.code == 0, ran.err
     assert machine.mails()["count"] == CUSTOMERS
-    # Not what MX counts: where a busy machine made an answer late, fetch asked again.
+    # The ledger of MX is no measure here: on a busy machine an answer may be late, and fetch asks again.
     with contextlib.closing(sqlite3.connect(machine.folder / "reconnect.db", timeout=30)) as stored:
         (for_clicks,) = stored.execute("SELECT count(*) FROM windows WHERE epoch IS NULL").fetchone()
     assert for_clicks == 0, "what scanners did made MX mint nothing"
@@ -80,7 +80,7 @@ def test_first_clicks_reach_a_live_consent_page_whoever_opened_the_mail_before(
 
 
 async def _come(machine: Any, database: Database, *, ours: bool) -> Reach:
-    """Let the customers come, a third of them at each moment; what their first clicks came to."""
+    """Let a third of the customers click at each moment; return where their first clicks led."""
     reach, passed = Reach(moments=list(MOMENTS)), timedelta(0)
     async with aiohttp.ClientSession() as session:
         customers = Customers(session, machine.sandbox["base_url"])

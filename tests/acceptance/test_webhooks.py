@@ -1,4 +1,4 @@
-"""From MX's webhook to the mail, and from the customer's return to its end: real processes, and no sweep between them."""
+"""From MX's webhook to the mail, and from the user's return to the end of the reconnection: real processes, and no sweep."""
 
 import base64
 import time
@@ -15,7 +15,7 @@ from tests.faults.web import Web
 from tests.machine import PATIENCE, Machine, cast_of, environment_for, wait_until
 
 AUTH = "mx:webhook-secret"
-#: What each way may take with nothing else due (seconds).
+#: The most that each of the two may take while nothing else is due (seconds).
 WANTED = 5.0
 
 
@@ -45,7 +45,7 @@ def test_a_break_is_told_and_a_return_is_closed_within_seconds_of_their_webhooks
         return time.monotonic() - began
 
     broken, other, _ = (row["member_guid"] for row in rows)
-    machine.control(member=other, connection_status="CONNECTED")  # what is late or changes nothing is told to nobody
+    machine.control(member=other, connection_status="CONNECTED")  # nothing changes, so no mail
     machine.control(member=broken, connection_status="DENIED")
     to_mail = took(lambda: machine.mails()["count"], "the mail")
     wait_until(lambda: records.all("SELECT 1 FROM reconnections WHERE state = 'notified'"), what="its record")

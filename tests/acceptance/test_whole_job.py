@@ -24,7 +24,7 @@ def _settle(machine: Any, timeout: int = 60) -> Any:
 
 
 def _everything_in(url: str) -> str:
-    """Every key and value that Redis holds."""
+    """All keys and values in Redis."""
     found = []
     with redis.Redis.from_url(url) as client:
         for key in client.scan_iter():
@@ -41,12 +41,12 @@ def _everything_in(url: str) -> str:
                 case b"zset":
                     found += [member for member, _ in client.zscan_iter(key)]
     text = b"\n".join(part for part in found if isinstance(part, bytes)).decode(errors="replace")
-    # Kombu carries a task's body in base64.
+    # Kombu encodes a task's body in base64.
     bodies = re.findall(r'"body": "([A-Za-z0-9+/=]+)"', text)
     return text + "\n".join(base64.b64decode(body).decode(errors="replace") for body in bodies)
 
 
-#: Both flavours do the same by the same code, so one of them with many tells of both; ``FAULTS=long`` tries both at full size.
+#: How many members each of the two flavours gets. They share the code, so only one gets many; with ``FAULTS=long`` both do.
 _MANY, _SECOND = (10_000, 10_000) if os.environ.get("FAULTS") == "long" else (1_500, 300)
 
 
@@ -82,7 +82,7 @@ def test_thousands_of_members_on_postgresql_each_get_one_window_and_one_mail(
     assert ledger["flavours"].keys() == {api}
     if api == "platform":
         assert ledger["reads"] >= count, "each member is read before its mail leaves"
-    # A second sweep right after does nothing, unless some of them are to be checked already.
+    # A second sweep right after does nothing, except to wake verify if members are due for a check.
     second = machine.json("sweep")
     assert second.pop("woken").keys() <= {"verify"}
     assert set(second.values()) == {0}
@@ -107,7 +107,7 @@ def test_flower_shows_every_task_by_name_with_a_short_result_or_the_reason_of_a_
     rows, csv = acceptance.cast_of(30)
     (machine.folder / "members.csv").write_text(csv)
     machine.start_sandbox(rows)
-    machine.start_worker()  # there is no schema yet
+    machine.start_worker()  # before there is a schema
     port = acceptance.free_port()
     machine.celery(
         "flower", "flower", f"--port={port}", "--address=127.0.0.1", environment={"FLOWER_UNAUTHENTICATED_API": "true"}
@@ -266,7 +266,7 @@ def test_in_the_demos_forty_days_everybody_is_told_exactly_as_often_as_they_must
         row = kinds[name]
         assert row["did"] == {ended: row["members"]}, name
         assert (row["mails_a_user"], row["pushes_a_user"]) == ([mails], [pushes]), name
-    # Where another phone of theirs lives, the message goes there and is no message to a dead address.
+    # "old phone gone, new one" is not among them: the new phone is tried first, so no message goes to the dead one.
     dead = ("iPhone gone, mail instead", "browser gone, mail instead")
     assert found["notifications"]["suppressed"] == sum(kinds[name]["users"] for name in dead)
     assert found["returns"]["after_a_message"] == sum(

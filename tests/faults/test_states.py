@@ -476,7 +476,7 @@ class System(RuleBasedStateMachine):
         before = {row[0] for row in self.records.all(unknown)}
         self.run(RetryStore(self.runtime.database).unknown(None, now=now))
         defer = before - {row[0] for row in self.records.all(unknown)}
-        self.post.sent = [key for key in self.post.sent if key not in defer]  # these may arrive twice, as the operator asked
+        self.post.sent = [key for key in self.post.sent if key not in defer]  # these may now arrive twice
 
     @rule(scope=st.sampled_from(["everything", "institution:alder", "channel:email"]), on=st.booleans())
     def the_operator_pauses(self, scope: str, *, on: bool) -> None:
