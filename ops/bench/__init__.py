@@ -1,6 +1,6 @@
-"""How fast, how light, and against what: ``python -m ops.bench`` measures, prints one table and writes ``RESULTS.md``.
+"""The benchmark: ``python -m ops.bench`` measures speed, CPU and memory, prints one table and writes ``RESULTS.md``.
 
-Everything runs against real servers in processes of their own: PostgreSQL and Valkey from wheels, a lean MX
-(:mod:`.upstream`) and a lean mail server (:mod:`.mail_sink`) that answer after a fixed time and are never the bottleneck.
-What is compared is run in turns within one run, so that a ratio holds even where the machine's speed does not.
+The servers are real and run in their own processes: PostgreSQL and Valkey from wheels, a lean MX (:mod:`.upstream`) and a lean mail
+server (:mod:`.mail_sink`), which answer after a fixed time and are never the bottleneck. Things that are compared run alternately,
+so that their ratio is right even if the machine's speed changes.
 """

@@ -59,7 +59,7 @@ MEASURES = {
 
 
 def main() -> int:
-    """Measure; 1 if a measure could not be taken."""
+    """Take the measures; return 1 if one of them failed."""
     parser = argparse.ArgumentParser(prog="python -m ops.bench")
     parser.add_argument("--full", action="store_true", help="everything, at full size; the better part of an hour")
     parser.add_argument(
@@ -69,7 +69,7 @@ def main() -> int:
         "--profile", action="store_true", help="show where the CPU time of one child goes; nothing else"
     )
     given = parser.parse_args()
-    # Sweeps in this process say what they did; only what went wrong is worth a line here.
+    # Sweeps run in this process; only their warnings and errors are printed.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     form = FULL if given.full else SHORT
     failed = 0
@@ -86,7 +86,7 @@ def main() -> int:
             at = time.monotonic()
             try:
                 MEASURES[name](bench)
-            except Exception as error:  # noqa: BLE001 - one that fails must not take the others along
+            except Exception as error:  # noqa: BLE001 - the other measures must still run
                 failed += 1
                 traceback.print_exc()
                 results.rows.append(Row(what=f"{name}: not measured", value=0, detail=str(error)[:120]))

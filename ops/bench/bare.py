@@ -1,7 +1,7 @@
-"""The physical limit of the client: an aiohttp loop that asks and reads, classifies nothing and stores nothing.
+"""The upper limit for any client: an aiohttp loop that asks and reads, classifies nothing and stores nothing.
 
-It runs on the worker's own event loop (:class:`worker.runtime.LoopThread`), so that both have the same kind of loop, and asks
-for the same members with the same headers. Prints one JSON object with the seconds and CPU seconds that it took.
+It runs on the worker's own event loop (:class:`worker.runtime.LoopThread`), so that both have the same kind of loop. It asks for the
+same members with the same headers. Prints one JSON object with the seconds and CPU seconds that it took.
 """
 
 import argparse
@@ -24,7 +24,7 @@ HEADERS = {
 
 
 async def ask(base_url: str, *, requests: int, in_flight: int, stop_after: float) -> dict[str, float]:
-    """Ask for so many windows, so many side by side, and begin none after ``stop_after`` seconds."""
+    """Ask for ``requests`` windows, ``in_flight`` at a time. After ``stop_after`` seconds no request is begun."""
     numbers = iter(range(requests))
     began, cpu = time.monotonic(), time.process_time()
 

@@ -1,7 +1,7 @@
-"""The physical limit of a sync: an aiohttp loop that asks for the same pages as a sync, reads them, and stores nothing.
+"""The upper limit for a sync: an aiohttp loop that asks for the same pages as a sync, reads them, and stores nothing.
 
-It runs on the worker's own event loop, as :mod:`ops.bench.bare`. Of a page of users it takes the GUIDs, since the next requests need
-them. Prints one JSON object with the requests, the seconds and the CPU seconds that it took.
+It runs on the worker's own event loop, as :mod:`ops.bench.bare` does. It parses only the GUIDs of a page of users, which the next
+requests need. Prints one JSON object with the requests, the seconds and the CPU seconds that it took.
 """
 
 import argparse

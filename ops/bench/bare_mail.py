@@ -1,4 +1,4 @@
-"""Bare aiosmtplib: so many connections, each sending one mail after the other. Prints the seconds as JSON.
+"""Bare aiosmtplib: several connections, and each sends one mail after the other. Prints the seconds as JSON.
 
 ``python -m ops.bench.bare_mail PORT MAILS CONNECTIONS``
 """
@@ -19,7 +19,7 @@ from worker.settings import load_settings
 
 
 def content() -> bytes:
-    """A mail of the worker's, built once: what is sent is as long as what the worker sends."""
+    """One mail built by the worker's code, so that it is as long as the worker's mails."""
     given = settings_of(database_url="sqlite:///none", redis_url="redis://127.0.0.1", mx_url="http://127.0.0.1:9")
     settings = load_settings(_env_file=None, **{name.lower(): value for name, value in given.items()})
     link = "https://mxbank.mx.com/oauth/authorize?client_id=" + 200 * "x"
@@ -31,7 +31,7 @@ def content() -> bytes:
 
 
 async def send(port: int, mails: int, connections: int) -> float:
-    """Send them all; returns the seconds, connecting included."""
+    """Send all mails; return the seconds, including the time to connect."""
     numbers, data = iter(range(mails)), content()
 
     async def go_on() -> None:

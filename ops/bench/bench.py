@@ -1,4 +1,4 @@
-"""What every measure has at hand."""
+"""The object that every measure gets."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from ops.bench.results import Results, Row
 from ops.bench.servers import Broker, Postgres, Upstream, environment
 from ops.bench.whole_job import PAUSE_MAIL, Site, site_on_postgres
 
-#: ``BATCH_SIZE`` as it comes.
+#: The default of ``BATCH_SIZE``.
 DEFAULT_SLICE = 200
 
 
@@ -34,13 +34,13 @@ class Bench:
     _sites: int = 0
 
     def add(self, *rows: Row) -> None:
-        """Put rows into the table, and say so."""
+        """Add rows to the table, and print them."""
         for row in rows:
             print(f"  {row.what}: {row.shown} {row.wanted} {row.detail}", flush=True)
             self.results.rows.append(row)
 
     def template(self, broken: int) -> str:
-        """A filled database with so many broken members and as many that are well, its mail paused; its name."""
+        """The name of a database with ``broken`` broken members, as many that are well, and mail paused."""
         name = f"filled_{broken}"
         if name not in self._templates:
             url = self.migrated(name)
@@ -51,7 +51,7 @@ class Bench:
         return name
 
     def migrated(self, name: str) -> str:
-        """A new database with the newest schema and nothing in it; returns its URL."""
+        """Create an empty database with the newest schema; return its URL."""
         if "migrated" not in self._templates:
             url = self.postgres.create("migrated")
             reconnect(
@@ -62,7 +62,7 @@ class Bench:
 
     @contextmanager
     def site(self, *, broken: int, children: int = 1, **settings: Any) -> Iterator[Site]:
-        """A worker at work on PostgreSQL."""
+        """A running worker on PostgreSQL."""
         self._sites += 1
         number = self._sites
         with site_on_postgres(
@@ -74,13 +74,13 @@ class Bench:
             upstream=self.upstream,
             broken=broken,
             children=children,
-            # At its best, as its rivals are at theirs: a batch for every connection, and no smaller than the default.
+            # The best setting, as for the rivals: a batch has a member for every connection, and at least the default size.
             **{"batch_size": max(settings.get("mx_max_connections", 0), DEFAULT_SLICE)} | settings,
         ) as site:
             yield site
 
     def bare(self, *, requests: int, in_flight: int, stop_after: float = 3600.0, **knobs: float) -> "Bare":
-        """Bare aiohttp against the same server."""
+        """Run bare aiohttp against the same server."""
         self.upstream.set(**knobs)
         cpu = self.upstream.stats()["cpu"]
         options = {"--requests": requests, "--in-flight": in_flight, "--stop-after": stop_after}

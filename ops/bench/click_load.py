@@ -1,7 +1,7 @@
 """Customers who open a page or press its button: ``python -m ops.bench.click_load URL TOKENS get|post --rate R | --in-flight N --seconds S``.
 
-With ``--rate`` presses begin at fixed moments, however slow the answers are, and each is timed from its moment: a server that stands
-still for a second is seen by all who come meanwhile. Prints JSON.
+With ``--rate`` presses begin at fixed moments, however slow the answers are, and each is timed from its moment. So a server that
+stops for a second delays every press of that second in the result. Prints JSON.
 """
 
 import argparse
@@ -30,7 +30,7 @@ class Load:
         self.statuses: Counter[int] = Counter()
 
     async def one(self, began: float) -> None:
-        """One request by a customer with an address of their own, on the next link."""
+        """One request for the next link, by a customer with their own IP address. ``began`` is its moment."""
         number = next(self._numbers)
         headers = {"X-Forwarded-For": f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"}
         path = f"/r/{self._tokens[number % len(self._tokens)]}"
@@ -46,7 +46,7 @@ class Load:
         self.statuses[status] += 1
 
     async def at_rate(self, rate: float, seconds: float) -> None:
-        """So many a second."""
+        """Begin ``rate`` requests a second."""
         began = time.monotonic()
         under_way = set()
         for number in range(int(rate * seconds)):
@@ -58,7 +58,7 @@ class Load:
         await asyncio.gather(*under_way)
 
     async def in_flight(self, n: int, seconds: float) -> None:
-        """As many as the server answers, ``n`` at once."""
+        """Keep ``n`` requests in flight."""
         until = time.monotonic() + seconds
 
         async def customer() -> None:
@@ -69,7 +69,7 @@ class Load:
 
 
 async def main() -> None:
-    """Run it and print what came of it."""
+    """Run the load and print the result."""
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
     parser.add_argument("tokens", type=Path)

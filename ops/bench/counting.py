@@ -1,8 +1,7 @@
-"""How often the database and the broker are asked, and where the database's time goes.
+"""Counts the requests to the database and the broker, and the database's time for each statement.
 
-The bundled PostgreSQL has no ``pg_stat_statements``, so it is asked to log every statement with its duration
-(``log_min_duration_statement = 0``, without parameters) while one untimed run is counted. Each execution is one line there,
-``BEGIN`` and ``COMMIT`` included.
+The bundled PostgreSQL has no ``pg_stat_statements``. So during one run that is not timed, it logs every statement with its duration
+(``log_min_duration_statement = 0``, without parameters). Each execution is one line, including ``BEGIN`` and ``COMMIT``.
 """
 
 import re
@@ -34,40 +33,40 @@ class Statement:
 
 @dataclass
 class Counted:
-    """What a block of work asked of the database and the broker."""
+    """The requests of a block of work to the database and the broker."""
 
     statements: dict[str, Statement] = field(default_factory=lambda: defaultdict(Statement))
     redis: dict[str, int] = field(default_factory=dict)
 
     @property
     def statement_count(self) -> int:
-        """Statements, transaction control included."""
+        """How many statements there were, including transaction control."""
         return sum(statement.calls for statement in self.statements.values())
 
     @property
     def work_count(self) -> int:
-        """Statements without ``BEGIN``, ``COMMIT`` and the like."""
+        """How many statements there were, without ``BEGIN``, ``COMMIT`` and the like."""
         return sum(statement.calls for text, statement in self.statements.items() if not is_control(text))
 
     @property
     def database_milliseconds(self) -> float:
-        """How long the database took for all of them."""
+        """The database's time for all statements."""
         return sum(statement.milliseconds for statement in self.statements.values())
 
     @property
     def redis_count(self) -> int:
-        """Commands to the broker, the connections' greetings and the workers' idle polling included."""
+        """How many commands the broker got, including those of new connections and of idle polling."""
         return sum(self.redis.values())
 
 
 def is_control(text: str) -> bool:
-    """Whether it begins or ends a transaction, or asks whether the connection lives."""
+    """Whether a statement begins or ends a transaction, or only tests the connection."""
     return re.split(r"[;\s]", text.strip("; "), maxsplit=1)[0].upper() in _CONTROL
 
 
 @contextmanager
 def statements_logged(postgres: Postgres, name: str) -> Iterator[None]:
-    """Sessions that begin in this block log every statement; those of one database alone."""
+    """Let sessions of one database that begin in this block log every statement."""
     settings = {"log_min_duration_statement": "0", "log_parameter_max_length": "0"}
     with psycopg.connect(postgres.uri, autocommit=True) as connection:
         for setting, value in settings.items():
@@ -81,7 +80,7 @@ def statements_logged(postgres: Postgres, name: str) -> Iterator[None]:
 
 @contextmanager
 def counted(postgres: Postgres, broker: Broker) -> Iterator[Counted]:
-    """Count what the block asks; to be used within :func:`statements_logged`."""
+    """Count the requests of the block. To be used within :func:`statements_logged`."""
     found = Counted()
     offset, before = postgres.log.stat().st_size, broker.commands()
     yield found

@@ -1,4 +1,4 @@
-"""The two forms of the benchmark: how much of everything, how often."""
+"""The two forms of the benchmark, short and full: their sizes and numbers of rounds."""
 
 from dataclasses import dataclass
 
@@ -14,31 +14,31 @@ class Form:
     #: Members of one run of a rival.
     rival_members: int
     rival_rounds: int
-    #: Rival settings are tried out first, rather than the best of the last time taken.
+    #: Whether several settings of each rival are tried first. If not, the best of the last time are used.
     tries_rivals: bool
-    #: Requests in flight for the curve; none: no curve.
+    #: Requests in flight at the points of the curve. Empty: no curve.
     curve: tuple[int, ...]
     #: Sizes of the members table for a sweep; the last is compared with the first.
     tables: tuple[int, ...]
-    #: Members of a sweep beside reconnections that ended or are open, and how many of each there are (ended, open).
+    #: Members in the measure of sweeps beside other reconnections, and how many of those have ended and are open.
     standing_members: int
     standing: tuple[tuple[int, int], ...]
-    #: Breaks a day, while thirty days pass.
+    #: Breaks a day in the measure of thirty days.
     breaks_a_day: int
-    #: Reconnections opened at once for the memory of a sweep: few, then many.
+    #: Reconnections that one sweep opens in the measure of its memory: few, then many.
     openings: tuple[int, int]
     import_rows: int
     import_rounds: int
     mails: int
     mail_connections: tuple[int, ...]
-    #: Seconds that the slow tail is watched for, once the first slow answers have come.
+    #: Seconds for which the slow tail is watched after the first slow answers have come.
     tail_seconds: int
     tail_rounds: int
-    #: Whether bare aiohttp is watched too.
+    #: Whether the slow tail of bare aiohttp is measured too.
     tail_of_bare: bool
     #: Members after which a child's memory is compared: few, then many.
     memory: tuple[int, int]
-    #: Users of one sync, and how often.
+    #: Users of one sync, and the number of rounds.
     sync_users: int
     sync_rounds: int
 

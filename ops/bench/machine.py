@@ -1,4 +1,4 @@
-"""What it ran on, for the reader of the results."""
+"""The machine and the versions, for the reader of the results."""
 
 import os
 import platform

@@ -1,7 +1,7 @@
-"""A lean mail server: SMTP on a raw protocol under uvloop, every reply after a fixed time, every mail taken and thrown away.
+"""A lean mail server: SMTP on a raw protocol under uvloop. It replies after a fixed time, and accepts and discards every mail.
 
 ``python -m ops.bench.mail_sink DELAY`` listens on a free port, prints it, and takes ``DELAY`` seconds for each command. The
-command ``STAT``, which no mail client sends, is answered with what it took so far.
+command ``STAT``, which no mail client sends, is answered with the figures so far.
 """
 
 import asyncio
@@ -15,26 +15,26 @@ _END = b"\r\n.\r\n"
 
 
 class Sink:
-    """What all sessions share."""
+    """The figures of all sessions."""
 
     def __init__(self, delay: float) -> None:
         self.delay = delay
         self.clear()
 
     def clear(self) -> None:
-        """Begin to count anew."""
+        """Set all figures to zero."""
         self.mails = 0
         self.first_at: float | None = None
         self.last_at: float | None = None
 
     def stats(self) -> bytes:
-        """The figures in one line; whoever asks empties them."""
+        """Return the figures in one line, and set them to zero."""
         figures = {"mails": self.mails, "first_at": self.first_at, "last_at": self.last_at}
         return json.dumps(figures).encode()
 
 
 class Session(asyncio.Protocol):
-    """One connection; a command is answered before the next one comes."""
+    """One connection. The client waits for the reply before it sends the next command."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -88,7 +88,7 @@ class Session(asyncio.Protocol):
 
 
 async def serve(delay: float) -> None:
-    """Listen on a free port, print it, go on for ever."""
+    """Listen on a free port, print it, and serve for ever."""
     sink = Sink(delay)
     listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
     server = await asyncio.get_running_loop().create_server(lambda: Session(sink), sock=listening)

@@ -15,10 +15,10 @@ MIB = 2**20
 
 
 def peak_of(settings: Mapping[str, str], *arguments: str) -> tuple[float, float]:
-    """Run ``reconnect …`` to its end; returns the most memory it held (MiB) and the seconds it took.
+    """Run ``reconnect …`` to its end; return its peak memory (MiB) and the seconds it took.
 
-    Linux keeps the peak itself; elsewhere it is the highest of many looks. ``ru_maxrss`` would not do: a process inherits
-    its parent's.
+    Linux records the peak itself; elsewhere it is the highest of many samples. ``ru_maxrss`` is wrong here, since a process
+    inherits its parent's.
     """
     began, peak = time.monotonic(), 0.0
     command = [sys.executable, "-m", "worker", *arguments]
@@ -43,5 +43,5 @@ def _peak_so_far(pid: int) -> float:
 
 
 def held_by(process: psutil.Process) -> float:
-    """What it holds now (MiB)."""
+    """The memory of a process now (MiB)."""
     return float(process.memory_info().rss) / MIB

@@ -1,4 +1,4 @@
-"""What each statement costs: ``EXPLAIN (ANALYZE, BUFFERS, WAL)`` of what a process says to PostgreSQL, at the moment at which it says it."""
+"""The plan of each statement of a process: ``EXPLAIN (ANALYZE, BUFFERS, WAL)`` in PostgreSQL, right before the statement is executed."""
 
 import re
 from dataclasses import dataclass, field
@@ -8,14 +8,14 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 _EXPLAINED = ("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")
-#: Characters of a line: a condition may name a thousand GUIDs, and the plan says again what the statement asks.
+#: The most characters of a line. A condition may contain a thousand GUIDs, and the plan repeats the statement's conditions.
 _LONGEST = 300
 _TOOK = re.compile(r"Execution Time: ([\d.]+) ms")
 
 
 @dataclass
 class Plan:
-    """The dearest of all times that one statement was said."""
+    """The slowest execution of one statement."""
 
     statement: str
     milliseconds: float
@@ -25,12 +25,12 @@ class Plan:
 
 @dataclass
 class Plans:
-    """The statements of one engine, a plan of each."""
+    """The statements of one engine, with a plan of each."""
 
     _found: dict[str, Plan] = field(default_factory=dict)
 
     def watch(self, engine: AsyncEngine) -> None:
-        """From now on: each statement is executed under EXPLAIN first, in the same transaction, and that is taken back."""
+        """From now on, execute each statement first under EXPLAIN, in the same transaction, and roll that back."""
 
         @event.listens_for(engine.sync_engine, "before_cursor_execute")
         def explain(
@@ -57,7 +57,7 @@ class Plans:
         self._found[statement] = plan
 
     def shown(self, *, title: str, most: int | None = None) -> str:
-        """Their plans, the dearest first; ``most``: so many of them."""
+        """The plans as text, the slowest first, at most ``most`` of them."""
         plans = sorted(self._found.values(), key=lambda plan: -plan.milliseconds)
         parts = [
             f"{title}\n{len(plans)} statements, each at its dearest; EXPLAIN (ANALYZE, BUFFERS, WAL), PostgreSQL\n"

@@ -1,4 +1,4 @@
-"""Curves as SVG, written by hand: a picture for docs/performance.md needs no plotting library. Readable on light and dark pages."""
+"""Curves as SVG for docs/performance.md, without a plotting library. They are readable on light and dark pages."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ _INK = "#7a7f87"
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """How figures grow with something; a line for each of the things compared."""
+    """A picture of several lines over one axis, one line for each of the things compared."""
 
     name: str
     title: str
     x: str
     y: str
     lines: Mapping[str, Sequence[tuple[float, float]]]
-    #: Each step to the right is a multiple, as for table sizes.
+    #: Whether the x axis is logarithmic, as for table sizes.
     log_x: bool = False
 
     def svg(self) -> str:
@@ -71,7 +71,7 @@ class Curve:
 
 
 class _Scale:
-    """Where a figure stands from left to right."""
+    """Turns a value of the x axis into a position."""
 
     def __init__(self, least: float, most: float, *, log: bool) -> None:
         self._log = log
@@ -86,13 +86,13 @@ class _Scale:
 
 
 def _round_up(value: float) -> float:
-    """The next figure that divides into quarters nicely."""
+    """The next higher value whose quarters are round numbers."""
     size = 10 ** floor(log10(value)) if value > 0 else 1.0
     return ceil(value / size * 2.5) / 2.5 * size
 
 
 def _apart(concurrency: Sequence[float], gap: float = 15.0) -> list[float]:
-    """Labels at line ends, pushed apart where they would cover each other."""
+    """The positions of the labels at the line ends, moved apart where they would overlap."""
     moved = list(concurrency)
     order = sorted(range(len(concurrency)), key=lambda i: concurrency[i])
     for before, after in pairwise(order):

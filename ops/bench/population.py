@@ -1,4 +1,4 @@
-"""The members that everything is measured with, one to a user who has an e-mail address; the same in both databases."""
+"""The members of all measures: each has its own user with an e-mail address. They are the same in both databases."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ from uuid import UUID
 
 import psycopg
 
-#: Customers of many banks.
+#: How many institutions the members have.
 INSTITUTIONS = 500
-#: Ours alone, emptied between two runs. The order is the one in which they refer to each other.
+#: Our own tables, which are emptied between two runs. A table is before those that it refers to.
 WORK_TABLES = ("notification_reconnections", "windows", "clicks", "links", "notifications", "reconnections", "sweeps")
 
 
@@ -31,7 +31,7 @@ def institution(number: int) -> str:
 
 
 def fill_postgres(url: str, *, members: int, broken: int) -> None:
-    """So many members, the first of them broken. Indexes that the planner needs figures for are analysed."""
+    """Write members, of which the first ``broken`` are broken, and analyse the tables."""
     with psycopg.connect(url, autocommit=True) as connection:
         with _indexed_afterwards(connection, "users"):
             connection.execute(
@@ -47,7 +47,7 @@ def fill_postgres(url: str, *, members: int, broken: int) -> None:
 
 
 def fill_alike(url: str, members: int, *, status: str) -> None:
-    """So many members in one status, who have no users."""
+    """Write members with one status, without rows in ``users``."""
     with psycopg.connect(url, autocommit=True) as connection:
         with _indexed_afterwards(connection, "members"):
             for start in range(0, members, 1_000_000):
@@ -66,11 +66,13 @@ def _add_members(connection: psycopg.Connection, first: int, end: int, *, status
 
 
 def fill_standing(url: str, *, ended: int, waiting: int) -> None:
-    """Break the first members: so many whose reconnection ended, as gone or exhausted, then so many whose one waits for its reminder."""
+    """Break the first members: ``ended`` with a reconnection that ended (gone or exhausted), then ``waiting`` with one that waits for its
+    reminder.
+    """
     if not ended + waiting:
         return
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("ALTER TABLE members DISABLE TRIGGER USER")  # they were visited long ago
+        connection.execute("ALTER TABLE members DISABLE TRIGGER USER")  # as if they had been visited long ago
         with _indexed_afterwards(connection, "reconnections"):
             connection.execute(
                 "INSERT INTO reconnections (member_guid, user_guid, institution_code, state, reason, broken_since, opened_at, "
@@ -86,7 +88,7 @@ def fill_standing(url: str, *, ended: int, waiting: int) -> None:
                 {"banks": INSTITUTIONS, "ended": ended, "last": ended + waiting - 1},
             )
         (members,) = connection.execute("SELECT count(*) FROM members").fetchone() or (0,)
-        with _indexed_afterwards(connection, "members"):  # filled again: an UPDATE of so many takes ten times as long
+        with _indexed_afterwards(connection, "members"):  # an UPDATE of so many rows takes ten times as long
             connection.execute("TRUNCATE members")
             _add_members(connection, 0, ended + waiting, status="DENIED")
             _add_members(connection, ended + waiting, members, status="CONNECTED")
@@ -97,7 +99,7 @@ def fill_standing(url: str, *, ended: int, waiting: int) -> None:
 
 @contextmanager
 def _indexed_afterwards(connection: psycopg.Connection, table: str) -> Iterator[None]:
-    """Build the indexes of an empty table at once when the block has filled it, in a quarter of the time."""
+    """Drop the indexes of an empty table, and build them after the block has filled it. That takes a quarter of the time."""
     keys = connection.execute(
         "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = %s::regclass AND contype = 'p' "
         "AND NOT EXISTS (SELECT 1 FROM pg_constraint f WHERE f.confrelid = %s::regclass)",

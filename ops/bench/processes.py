@@ -1,4 +1,4 @@
-"""The worker that is measured: real Celery processes, started as its Procfile starts them, and what they cost."""
+"""The worker that is measured: real Celery processes, started as the Procfile starts them, and their CPU time."""
 
 import os
 import re
@@ -22,7 +22,7 @@ URI_KEY = Fernet.generate_key().decode()
 
 
 def settings_of(*, database_url: str, redis_url: str, mx_url: str, smtp_port: int = 9, **more: Any) -> dict[str, str]:
-    """The worker's environment: its defaults, but that people are written to at once and at any hour."""
+    """The worker's environment: the defaults, except that messages are sent at once and at any hour."""
     given = {
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
@@ -76,11 +76,11 @@ class Celeries:
 
     @property
     def children(self) -> list[psutil.Process]:
-        """The processes that do the work."""
+        """The child processes, which run the tasks."""
         return list(self.main.children())
 
     def cpu(self) -> float:
-        """CPU seconds of all of them so far."""
+        """CPU seconds of all these processes so far."""
         return sum(cpu_of(process) for process in (self.main, *self.children))
 
 
@@ -92,7 +92,7 @@ def cpu_of(process: psutil.Process) -> float:
 
 @contextmanager
 def celery_worker(settings: Mapping[str, str], *, children: int, folder: Path) -> Iterator[Celeries]:
-    """A worker with all queues and so many children, ready to take tasks."""
+    """A worker with all queues and ``children`` children, ready to take tasks."""
     log = folder / "worker.log"
     command = [
         sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-P", "prefork", "-c", str(children),
@@ -111,7 +111,7 @@ def running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process for as long as the block lasts; its output goes to ``log``.
 
-    In the end it is killed with all that it started: nothing is asked of it any more, and Celery's warm stop takes two seconds.
+    At the end it is killed with its children. Its work is over then, and Celery's warm stop would take two seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
@@ -142,5 +142,5 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 60.0, every: fl
 
 
 def failures(log: Path) -> list[str]:
-    """What a worker complained of, an event a line: a run with complaints counts for nothing."""
+    """The errors in a worker's log, one event a line. A run with errors is not counted."""
     return re.findall(r'"event": "(?:job_crashed|stage_failed|nobody_woken|uri_unreadable|stopped)".*', log.read_text())

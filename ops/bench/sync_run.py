@@ -1,4 +1,4 @@
-"""One whole sync in a process like a worker's child: prints seconds, CPU seconds, what it found, and what it held in memory along the way."""
+"""One whole sync in a process like a worker's child: prints seconds, CPU seconds, the sync's counts, and samples of its memory."""
 
 import json
 import threading
@@ -15,7 +15,7 @@ from worker.telemetry.logs import configure_logs
 
 
 def main() -> None:
-    """``python -m ops.bench.sync_run``; the settings are the environment's."""
+    """``python -m ops.bench.sync_run``; the settings come from the environment."""
     configure_logs()
 
     async def nobody(_stage: str, _n: int) -> int:

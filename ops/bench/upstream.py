@@ -1,9 +1,9 @@
-"""A lean MX: HTTP/1.1 with keep-alive on a raw protocol under uvloop, every answer after a fixed time.
+"""A lean MX: HTTP/1.1 with keep-alive on a raw protocol under uvloop. It answers after a fixed time.
 
-It parses no more of a request than it answers from, so that the client is what is measured. Its answer is a valid Atrium body
-for the member that was asked for, with a ``state`` of its own each time.
+It parses only the parts of a request that it needs, so that the client is the bottleneck. Its answer is a valid Atrium body for the
+requested member, with a new ``state`` each time.
 
-``GET /bench/set?…`` turns its knobs and empties its figures, ``GET /bench/stats`` shows them.
+``GET /bench/set?…`` sets its knobs and sets its figures to zero, ``GET /bench/stats`` shows the figures.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 
 from ops.bench.population import user_guid
 
-#: How often the course of requests is noted down (seconds).
+#: How often the course of requests is recorded (seconds).
 NOTE_EVERY = 0.05
 
 _ASKED = re.compile(rb"GET /users/([^/ ]+)/members/([^/? ]+)")
@@ -44,7 +44,7 @@ _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.mx.atrium.v1+json\r\n
 
 
 class Bank:
-    """What all connections share: the knobs, the figures, and the answers that wait for their moment."""
+    """The state of all connections: the knobs, the figures, and the answers that wait for their moment."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -54,11 +54,11 @@ class Bank:
         self.set({})
 
     def set(self, knobs: dict[str, str]) -> None:
-        """``delay`` and ``slow_delay`` in seconds; ``slow_every``: each so-manieth answer is slow (0: none)."""
+        """``delay`` and ``slow_delay`` in seconds. ``slow_every``: with 100, every hundredth answer is slow (0: none)."""
         self.delay = float(knobs.get("delay", "0.05"))
         self.slow_every = int(knobs.get("slow_every", "0"))
         self.slow_delay = float(knobs.get("slow_delay", "10"))
-        #: How many users there are in lists.
+        #: How many users the lists have.
         self.users = int(knobs.get("users", "0"))
         self.begun = self.answered = 0
         self.first_at: float | None = None
@@ -66,7 +66,7 @@ class Bank:
         self._course: list[tuple[float, int, int]] = []
 
     def stats(self) -> dict[str, object]:
-        """Moments are on the machine's monotonic clock, which all its processes share."""
+        """The figures. Moments are of the machine's monotonic clock, which all processes share."""
         return {
             "begun": self.begun,
             "answered": self.answered,
@@ -77,18 +77,18 @@ class Bank:
         }
 
     async def note_course(self) -> None:
-        """Write down now and then how many requests have come and how many were answered."""
+        """Record at intervals how many requests have begun and how many were answered."""
         while True:
             if self.begun and (not self._course or self._course[-1][1:] != (self.begun, self.answered)):
                 self._course.append((time.monotonic(), self.begun, self.answered))
             await asyncio.sleep(NOTE_EVERY)
 
     def ask(self, transport: asyncio.Transport, user: bytes, member: bytes) -> None:
-        """A request for a window came; its answer goes out in time."""
+        """Answer a request for a window after the delay."""
         self.answer(transport, _BODY % (member, next(self._states), user))
 
     def list_users(self, transport: asyncio.Transport, page: int, size: int) -> None:
-        """A page of users."""
+        """Answer with a page of users after the delay."""
         numbers = range((page - 1) * size, min(page * size, self.users))
         rows = [{"guid": user_guid(n), "identifier": f"u{n}", "is_disabled": False, "metadata": None} for n in numbers]
         said = {
@@ -100,14 +100,14 @@ class Bank:
         self.answer(transport, json.dumps({"users": rows, "pagination": said}).encode())
 
     def list_members(self, transport: asyncio.Transport, user: bytes) -> None:
-        """The members of a user: two of every other, one of the others."""
+        """Answer with the members of a user after the delay. Every other user has two, the others have one."""
         guids = [b"MBR-" + user[4:], b"MBR-x" + user[5:]][: 1 + (user[-1] % 2)]
         rows = b",".join([_ROW % (guid, user) for guid in guids])
         said = b'{"current_page":1,"per_page":100,"total_entries":%d,"total_pages":1}' % len(guids)
         self.answer(transport, b'{"members":[%b],"pagination":%b}' % (rows, said))
 
     def answer(self, transport: asyncio.Transport, body: bytes) -> None:
-        """A request came; this goes out in time."""
+        """Send an answer with this body after the delay."""
         now = time.monotonic()
         if self.first_at is None:
             self.first_at = now
@@ -124,7 +124,7 @@ class Bank:
                 self._loop.call_later(self.delay, self._answer_due)
 
     def _answer_due(self) -> None:
-        """One timer serves all answers of the same delay."""
+        """Send all answers that are due. One timer is enough, since all have the same delay."""
         now = time.monotonic()
         due = self._due
         while due and due[0][0] <= now:
@@ -137,12 +137,12 @@ class Bank:
     def _answer(self, transport: asyncio.Transport, answer: bytes) -> None:
         self.answered += 1
         self.last_at = time.monotonic()
-        if not transport.is_closing():  # a client that was ended does not wait for it any more
+        if not transport.is_closing():  # the client may have ended
             transport.write(answer)
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection; a client sends its next request when it has its answer."""
+    """One keep-alive connection. A client sends its next request after it got the answer."""
 
     def __init__(self, bank: Bank) -> None:
         self._bank = bank
@@ -182,7 +182,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve() -> None:
-    """Listen on a free port, print it, go on for ever."""
+    """Listen on a free port, print it, and serve for ever."""
     loop = asyncio.get_running_loop()
     bank = Bank()
     listening = socket.create_server(("127.0.0.1", 0), backlog=4096)

@@ -1,7 +1,7 @@
-"""MX's webhooks, as many as are answered: ``python -m ops.bench.webhook_load HOST:PORT CREDENTIALS --requests N --connections C``.
+"""MX's webhooks at full speed: ``python -m ops.bench.webhook_load HOST:PORT CREDENTIALS --requests N --connections C``.
 
-Each request goes over one of ``C`` connections that stay open. Every fifth says what an earlier one said already. The requests are
-made before the clock starts, and answers are read by hand, so that the client costs little beside the server. Prints JSON.
+The requests use ``C`` connections that stay open. One request in ten repeats an earlier one. The requests are built before the clock
+starts, and answers are parsed without a library, so that the client needs little CPU. Prints JSON.
 """
 
 import argparse
@@ -16,7 +16,7 @@ _TWICE = 5
 
 
 def requests(count: int, address: str, credentials: str) -> Iterator[bytes]:
-    """The requests, and what each says."""
+    """The requests, as bytes."""
     head = (
         f"POST /webhooks/mx HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n"
         f"Authorization: Basic {base64.b64encode(credentials.encode()).decode()}\r\nUser-Agent: mx\r\nAccept: */*\r\n"
@@ -38,7 +38,7 @@ def requests(count: int, address: str, credentials: str) -> Iterator[bytes]:
 
 
 class Connection(asyncio.Protocol):
-    """One connection: a request, its answer, the next request."""
+    """One connection. The next request is sent after the answer to the one before."""
 
     def __init__(self, waiting: Iterator[bytes], took: list[float], statuses: Counter[str]) -> None:
         self._waiting = waiting
@@ -64,7 +64,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        """An answer of 204 ends with its headers; others are counted, and end the connection."""
+        """Read an answer. A 204 ends with its headers; any other status is counted and ends the connection."""
         self._read += data
         if b"\r\n\r\n" not in self._read:
             return
@@ -84,7 +84,7 @@ class Connection(asyncio.Protocol):
 
 
 async def main() -> None:
-    """Run it and print what came of it."""
+    """Run the load and print the result."""
     parser = argparse.ArgumentParser()
     parser.add_argument("address")
     parser.add_argument("credentials")

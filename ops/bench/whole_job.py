@@ -1,6 +1,6 @@
-"""The worker's whole job on one database: sweep, fetch, windows and notification rows stored; and what it took.
+"""The worker's whole job on one database, and its time: sweep, fetch, windows and notifications stored.
 
-Mail is paused meanwhile (`reconnect pause channel:email`), so that no delivery runs beside what is measured.
+Mail is paused (`reconnect pause channel:email`), so that no delivery runs during the measure.
 """
 
 import sqlite3
@@ -19,7 +19,7 @@ from ops.bench.processes import Celeries, celery_worker, cpu_of, failures, recon
 from ops.bench.servers import Broker, Postgres, Upstream
 
 _BROKEN = "FROM members WHERE connection_status = 'DENIED'"
-#: What `reconnect pause channel:email` does.
+#: The SQL of `reconnect pause channel:email`.
 PAUSE_MAIL = "INSERT INTO pauses (scope, reason, since) VALUES ('channel:email', 'bench', CURRENT_TIMESTAMP)"
 
 
@@ -36,22 +36,22 @@ class Ran:
     worker_cpu: float
     database_cpu: float
     upstream_cpu: float
-    #: What MX saw: (moment, requests begun, requests answered), on the machine's monotonic clock.
+    #: The requests as MX counted them: (moment, requests begun, requests answered), on the machine's monotonic clock.
     course: tuple[tuple[float, int, int], ...]
 
     @property
     def rate(self) -> float:
-        """Members a second, sweep included."""
+        """Members a second, including the sweep."""
         return self.members / self.seconds
 
     @property
     def fetch_rate(self) -> float:
-        """Members a second once MX is being asked."""
+        """Members a second from the first request to MX on."""
         return self.members / self.fetch_seconds
 
 
 class Database:
-    """What a run asks of either database."""
+    """Queries of a run, for both kinds of database."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -72,7 +72,7 @@ class Database:
             return connection.execute(query).fetchone()[0]
 
     def empty_work(self) -> None:
-        """As before the first sweep: whoever is broken is on the list of changed members."""
+        """Empty our tables, as before the first sweep. All broken members are on the list of changed members."""
         with self.connected() as connection:
             if self.url.startswith("sqlite"):
                 for table in (*WORK_TABLES, "changed_members"):
@@ -85,7 +85,7 @@ class Database:
                 connection.execute("CHECKPOINT")
 
     def wait_until_fetched(self, seconds: float) -> float:
-        """The moment at which nothing is due or leased any more."""
+        """Wait until no reconnection is due or leased; return that moment."""
         unfinished = "SELECT EXISTS (SELECT 1 FROM reconnections WHERE state = 'leased') OR EXISTS (SELECT 1 FROM reconnections WHERE state = 'due')"
         with self.connected() as connection:
             wait_until(
@@ -94,7 +94,7 @@ class Database:
         return time.monotonic()
 
     def check_stored(self, members: int) -> None:
-        """Every member has its window, encrypted, and its pending notification: nothing was left out."""
+        """Raise ``RuntimeError`` unless every member has an encrypted window and a pending notification."""
         checks = {
             "reconnections that are ready": "SELECT count(*) FROM reconnections WHERE state = 'ready'",
             "encrypted URIs": "SELECT count(*) FROM windows WHERE uri LIKE 'gAAAA%' AND superseded_at IS NULL",
@@ -108,7 +108,7 @@ class Database:
 
 @dataclass
 class Site:
-    """A worker at work on a database of its own."""
+    """A running worker with its own database."""
 
     worker: Celeries
     database: Database
@@ -117,7 +117,7 @@ class Site:
     broken: int
 
     def run(self, **knobs: float) -> Ran:
-        """Break everybody, sweep, and wait until everything is stored."""
+        """Run the whole job once: sweep, and wait until everything is stored."""
         self.database.empty_work()
         self.upstream.set(**knobs)
         processes = [self.worker.main, *self.worker.children]
@@ -146,9 +146,9 @@ class Site:
         return ran
 
     def course_of(self, seconds: float, **knobs: float) -> tuple[tuple[float, int, int], ...]:
-        """Work for so many seconds from the first request on, then claim no more; what MX saw meanwhile.
+        """Work for ``seconds`` from the first request on, then pause; return the course of requests as MX counted them.
 
-        What is in hand then is waited for before the next course: after the last one nobody needs its end.
+        The next call waits until the claimed rows are finished. After the last call nothing waits for them.
         """
         with self.database.connected() as connection:
             unfinished = "SELECT EXISTS (SELECT 1 FROM reconnections WHERE state = 'leased')"
@@ -180,7 +180,7 @@ def site_on_postgres(
     children: int = 1,
     **settings: Any,
 ) -> Iterator[Site]:
-    """A worker with a copy of a filled database and a broker database of its own."""
+    """A worker with its own copy of a filled database and its own broker database."""
     url = postgres.create(name, template=template)
     given = settings_of(database_url=url, redis_url=broker.url(number), mx_url=upstream.url, **settings)
     with (

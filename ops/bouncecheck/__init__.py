@@ -1,1 +1,1 @@
-"""How well the bounce reader tells dead addresses from live ones, measured on sisimai's public mails. See ``__main__``."""
+"""How well the bounce reader distinguishes dead addresses from live ones, measured with sisimai's public mails. See ``__main__``."""

@@ -1,12 +1,12 @@
-"""``make bounces SET=DIR``: the bounce reader over sisimai's public set of bounces; how many dead addresses it finds, how surely.
+"""``make bounces SET=DIR``: run the bounce reader on sisimai's public set of bounces; measure its recall and its precision.
 
-``DIR`` is a checkout of https://github.com/sisimai/rb-sisimai, which holds the mails (``set-of-emails/``) and what each of them means
-(``test/public/*.rb``); or a checkout of https://github.com/sisimai/set-of-emails with one of ``rb-sisimai`` beside it. Nothing of
-either is part of this repository.
+``DIR`` is a checkout of https://github.com/sisimai/rb-sisimai, which contains the mails (``set-of-emails/``) and the meaning of each
+(``test/public/*.rb``). It may also be a checkout of https://github.com/sisimai/set-of-emails with one of ``rb-sisimai`` beside it.
+Nothing of either is part of this repository.
 
-An address counts as dead where sisimai's reason is ``userunknown``, ``hostunknown`` or ``hasmoved``: 182 of 626 recipients. The reader
-has found it where it would suppress it. ``ARGS=--misses`` names each mail in which the two differ. Exit 0 if recall is at
-least 0.75 and precision at least 0.97, else 1; 2 where the set is not there.
+An address counts as dead if sisimai's reason is ``userunknown``, ``hostunknown`` or ``hasmoved``: 182 of 626 recipients. The reader
+has found it if it would suppress it. ``ARGS=--misses`` names each mail in which the two differ. Exit 0 if recall is at least 0.75 and
+precision at least 0.97, else 1; 2 if the set is missing.
 """
 
 import argparse
@@ -26,7 +26,7 @@ out = Console(highlight=False, soft_wrap=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print the confusion table, and say whether it is good enough."""
+    """Measure and print the confusion table; return the exit code."""
     asked = _arguments(arguments)
     try:
         mails, lacking = expected(asked.set)
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def read(mail: Path) -> list[Report]:
-    """What the reader makes of a mail."""
+    """The reader's reports about a mail."""
     try:
         return parse(mail.read_bytes())
     except Unreadable:
@@ -59,10 +59,10 @@ def read(mail: Path) -> list[Report]:
 
 
 def compare(mail: Expected, reports: list[Report]) -> Counter[str]:
-    """How many recipients are found, missed, wrongly suppressed, and rightly left alone.
+    """How many recipients are found, missed, wrongly suppressed, and rightly not suppressed.
 
-    Recipients are compared one by one where the reader has as many as sisimai. Where it has not, they are counted, and each
-    suppression is first taken for a wrong one.
+    Recipients are compared one by one if the reader has as many as sisimai. Otherwise only their numbers are compared, and a suppression
+    counts as wrong first.
     """
     dead = mail.dead
     suppressed = [report.outcome is BounceOutcome.BAD_ADDRESS for report in reports]

@@ -1,6 +1,6 @@
-"""What each mail of the set is about, by sisimai's own reckoning.
+"""The meaning of each mail of the set, from sisimai's own tests.
 
-The mails are in ``maildir/bsd`` of the repository ``set-of-emails``. What they mean is in ``test/public/*.rb`` of the repository
+The mails are in ``maildir/bsd`` of the repository ``set-of-emails``. Their meanings are in ``test/public/*.rb`` of the repository
 ``rb-sisimai``: for each mail, a list with one entry for each recipient (``D.S.N.``, reply code, reason, hard bounce).
 """
 
@@ -17,12 +17,12 @@ _RECIPIENT = re.compile(r"\[([^\]]*)\]")
 
 
 class Missing(Exception):  # noqa: N818 - it names the state
-    """What the measure needs is not there; its text says what and where it was looked for."""
+    """A file or folder is missing. The text names it and the places where it was searched for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Expected:
-    """One mail of the set and what its recipients' reasons are, in the order in which the mail names them."""
+    """One mail of the set, and the reasons of its recipients in the mail's order."""
 
     mail: Path
     reasons: tuple[str, ...]
@@ -33,11 +33,11 @@ class Expected:
 
 
 def expected(folder: Path) -> tuple[list[Expected], list[str]]:
-    """All mails that ``folder`` has an answer for, and the names of those that it lacks; raises :class:`Missing`."""
+    """All mails of ``folder`` with their meanings, and the names of mails that have a meaning but no file. Raises :class:`Missing`."""
     mails, answers = _mails(folder), _answers(folder)
     found, lacking = [], []
     for name, reasons in _reasons(answers):
-        # Newer versions of the set call some mails after the recipient's provider.
+        # Newer versions of the set name some mails after the recipient's provider.
         path = next(
             (mails / each for each in (name, name.replace("lhost-", "rhost-")) if (mails / each).is_file()), None
         )

@@ -1,1 +1,1 @@
-"""One module for each group of rows; each is a function that takes the :class:`~ops.bench.bench.Bench`."""
+"""One module for each group of rows. Each measure is a function that takes the :class:`~ops.bench.bench.Bench`."""

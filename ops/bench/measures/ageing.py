@@ -1,8 +1,8 @@
-"""Whether what there is levels off: thirty days of work in some minutes, each with breaks, messages, returns, and what retention deletes.
+"""Whether the database stops growing: thirty days of work in some minutes, each with breaks, messages, returns and deletions.
 
-Each day goes by the sweep's clock, which is set; the sweeps open, close and delete as they do. What fetch and deliver write in between is
-written here, row by row as they do it, so that as many dead rows remain. Autovacuum looks as often a day as it would (every second, not every
-minute).
+The clock of the sweeps is set to each day. They are real: they open, close and delete. The statements of fetch and deliver are
+executed here, in the same order, so that they leave as many dead rows. Autovacuum runs every second instead of every minute, so that
+it runs often enough for each day.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ from worker.runtime import Runtime
 from worker.settings import load_settings
 from worker.stages.sweep import sweep
 
-#: What ended is deleted after :func:`age_of_deletion` of a week, which are 16 days.
+#: With a retention of a week, ended reconnections are deleted after 16 days: see :func:`age_of_deletion`.
 DAYS, RETENTION_DAYS, LINK_DAYS = 30, 7, 7
-#: A member breaks every so many days.
+#: A member breaks every 8 days.
 _EVERY = 8
-#: Days whose median is compared: the first without growth, if there is none, and the last.
+#: The days whose medians are compared: the first ones after which there should be no growth, and the last ones.
 _FIRST, _LAST = range(20, 25), range(26, 31)
 
-#: What becomes of what was opened today, in the order in which fetch and deliver write it.
+#: The statements of fetch and deliver for the reconnections of a day, in their order.
 _TOLD = (
     "UPDATE reconnections SET state = 'leased', lease_worker = 'bench', lease_expires_at = now(), epoch = epoch + 1 WHERE state = 'due'",
     (
@@ -65,7 +65,7 @@ _TOLD = (
 
 
 class _Aged(Runtime):
-    """A process whose clock is set."""
+    """A runtime whose clock the measure sets."""
 
     moment: datetime
 
@@ -75,7 +75,7 @@ class _Aged(Runtime):
 
 
 class _Site:
-    """A database in which so many members break a day."""
+    """A database in which ``breaks`` members break every day."""
 
     def __init__(self, bench: Bench, breaks: int) -> None:
         self._url = bench.migrated("ageing")
@@ -94,7 +94,7 @@ class _Site:
         fill_alike(self._url, _EVERY * breaks, status="CONNECTED")
 
     async def live(self) -> tuple[list[float], list[float], int]:
-        """For each day: MiB of all that is ours, and milliseconds of a sweep with nothing due; and how many reconnections there were."""
+        """Run all days. For each day: MiB of our tables, and milliseconds of a sweep with nothing due. Also: how many reconnections there were."""
 
         async def nobody(_stage: str, _n: int) -> int:
             return 0
@@ -116,7 +116,7 @@ class _Site:
         return sizes, sweeps, highest[0] if highest else 0
 
     async def _day(self, runtime: _Aged, connection: psycopg.Connection, day: int) -> None:
-        """They break, are told, come back; then sweeps until nothing is left that is over."""
+        """Members break, are told and come back. Then sweep until no row is old enough to be deleted."""
         among = {"first": day % _EVERY * self._breaks, "step": 1, "count": self._breaks}
         now = runtime.moment
         set_status(connection, "DENIED", **among)
@@ -168,7 +168,7 @@ def _quick_vacuum(bench: Bench) -> Iterator[None]:
 
 
 def ageing(bench: Bench) -> None:
-    """Thirty days."""
+    """Measure thirty days."""
     breaks = bench.form.breaks_a_day
     with _quick_vacuum(bench):
         sizes, sweeps, opened = asyncio.run(_Site(bench, breaks).live())

@@ -1,4 +1,4 @@
-"""How often the whole job asks the database and the broker: sweep, fetch, deliver and one look of verify."""
+"""How many requests the whole job sends to the database and the broker: sweep, fetch, deliver and one check of verify."""
 
 import re
 import time
@@ -10,12 +10,12 @@ from ops.bench.processes import wait_until
 from ops.bench.results import Row
 from ops.bench.servers import mail_sink
 
-#: As many as a mail server takes in some seconds.
+#: As many as a mail server accepts in some seconds.
 MAILS = 2_000
 
 
 def asked(bench: Bench) -> None:
-    """Counted in one run that is not timed; of those fetched, some are delivered, at the pace of a mail server."""
+    """Count one run that is not timed. Only some messages are delivered, since a mail server takes time for each."""
     members, mails = bench.form.members, min(bench.form.members, MAILS)
     found: dict[str, Counted] = {}
     with mail_sink() as sink, bench.site(broken=members, smtp_port=sink.port) as site:
@@ -33,7 +33,7 @@ def asked(bench: Bench) -> None:
                     wait_until(
                         lambda: not connection.execute(_UNSENT).fetchone()[0], seconds=600, every=0.2, what="delivery"
                     )
-                    time.sleep(1)  # the task's own end
+                    time.sleep(1)  # the task ends
                 connection.execute("UPDATE reconnections SET next_check_at = now() WHERE state = 'notified'")
                 with counted(bench.postgres, bench.broker) as found["verify"]:
                     site.worker.send("verify")

@@ -1,4 +1,4 @@
-"""Whether a child's memory grows with what it has done."""
+"""Whether a child's memory grows with the number of members that it has worked on."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ from ops.bench.results import Row
 
 
 def child_memory(bench: Bench) -> None:
-    """One child works through many members; what it holds after few and at the end."""
+    """Let one child work through many members; compare its memory after few members and at the end."""
     few, many = bench.form.memory
     with bench.site(broken=many, mx_max_connections=400) as site:
         (child,) = site.worker.children

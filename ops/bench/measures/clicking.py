@@ -1,4 +1,4 @@
-"""The web process: pages a second, presses a second, and our own share of a press while a batch is at work beside it."""
+"""The web process: pages a second, presses a second, and our share of a press's time, also while a worker fetches a batch."""
 
 import hashlib
 import secrets
@@ -22,14 +22,14 @@ from worker.cli.processes import free_port
 RATES, SECONDS = (50, 200), 12
 #: MX's time for an answer (seconds).
 MX = 0.05
-#: Links that the customers share, and members of the batch beside them.
+#: How many links the customers press, and how many other members the batch has.
 LINKS, BATCH = 4_000, 20_000
-#: Requests a second to MX, of which the batch takes all that it gets.
+#: The limit of requests a second to MX. The batch takes all that it gets.
 LIMIT = 500
 
 
 def clicking(bench: Bench) -> None:
-    """Pages and presses as fast as they are answered; then at a steady rate alone, beside a batch, beside a limit that is used up."""
+    """Pages and presses as fast as they are answered; then presses at a steady rate: alone, beside a batch, with a limit used up."""
     with _site(bench) as (site, url, tokens, web):
         cpu = cpu_of(web)
         pages = _load(url, tokens, "get", "--in-flight", 32, "--seconds", 8)
@@ -60,7 +60,7 @@ def clicking(bench: Bench) -> None:
 
 @contextmanager
 def _site(bench: Bench, **settings: Any) -> Iterator[tuple[Site, str, Path, psutil.Process]]:
-    """A worker, its web process, and links of which each leads to one bank and needs a window of its own for each press."""
+    """A worker, its web process, and links. Each link leads to one bank, and each press needs a new window."""
     port = free_port()
     more = {"public_base_url": f"http://127.0.0.1:{port}", "web_listen": f"127.0.0.1:{port}", "uri_max_age": "1s"}
     with (
@@ -77,7 +77,7 @@ def _site(bench: Bench, **settings: Any) -> Iterator[tuple[Site, str, Path, psut
 
 
 def _make_links(site: Site, tokens: Path) -> None:
-    """A link for each of the first users, as a message carries one."""
+    """Make a link for the message of each of the first users."""
     made = [secrets.token_urlsafe(16) for _ in range(LINKS)]
     with site.database.connected() as connection:
         query = (
@@ -97,7 +97,7 @@ def _make_links(site: Site, tokens: Path) -> None:
 
 
 def _batch_is_due(site: Site) -> None:
-    """All that no link is about is fetched anew, by the worker beside the web process."""
+    """Make all members without a link due, and let the worker fetch them."""
     theirs = "SELECT id FROM reconnections ORDER BY id OFFSET %s"
     with site.database.connected() as connection:
         for statement in (

@@ -1,4 +1,4 @@
-"""Deliver against bare aiosmtplib, over as many connections to a mail server that takes 10 ms for each command."""
+"""Deliver against bare aiosmtplib, both with the same number of connections to a mail server that takes 10 ms for each command."""
 
 import time
 from contextlib import ExitStack
@@ -16,7 +16,7 @@ _LEFT = "SELECT EXISTS (SELECT 1 FROM notifications WHERE state IN ('pending', '
 
 
 def delivering(bench: Bench) -> None:
-    """From the task that is sent until the last mail is on record as sent."""
+    """Measure from the moment at which the task is sent until the last mail is recorded as sent."""
     form = bench.form
     ours, bare = [], []
     for connections in form.mail_connections:
@@ -55,7 +55,7 @@ def _bare(sink: MailSink, mails: int, connections: int) -> float:
 
 
 def _deliver(site: Site, sink: MailSink) -> float:
-    """Fetch everybody's window, then let the mail go; returns mails a second."""
+    """Fetch all windows, then deliver the mails; return mails a second."""
     site.run()
     sink.take_stats()
     with site.database.connected() as connection:

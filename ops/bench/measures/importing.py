@@ -21,7 +21,7 @@ _COLUMNS = {
 
 
 def importing(bench: Bench) -> None:
-    """Into empty tables each time."""
+    """Import into empty tables each time."""
     rows = bench.form.import_rows
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         file = Path(folder) / "members.csv"
@@ -41,7 +41,7 @@ def importing(bench: Bench) -> None:
 
 
 def write_members(file: Path, rows: int) -> None:
-    """A file of so many members, one to a user; a tenth of them is broken."""
+    """Write a file with ``rows`` members, each of another user; a tenth of them are broken."""
     with file.open("w", encoding="utf-8", newline="") as out:
         lines = csv.writer(out)
         lines.writerow(_COLUMNS)

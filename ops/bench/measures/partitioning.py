@@ -1,4 +1,4 @@
-"""What declarative partitioning of `reconnections` by month would bring on PostgreSQL, and what it would take away. `docs/scale.md` has the answer."""
+"""The gains and losses of declarative partitioning of `reconnections` by month on PostgreSQL. `docs/scale.md` has the conclusion."""
 
 import asyncio
 import time
@@ -15,9 +15,9 @@ from worker.settings import load_settings
 from worker.store.sql.database import Database, open_engine
 from worker.store.transactions.retention import BATCH, RetentionStore
 
-#: Months that are kept, as by ``RETENTION_DAYS`` of 400.
+#: Months that are kept, as with ``RETENTION_DAYS=400``.
 MONTHS = 13
-#: What holds "one open reconnection a member" and "one id a row" today.
+#: The constraints that guarantee one open reconnection a member and one row an id today, tried on the partitioned table.
 _RULES = {
     "one open reconnection a member": "CREATE UNIQUE INDEX ON parted (member_guid) WHERE closed_at IS NULL",
     "an id by which windows and messages refer to it": "ALTER TABLE parted ADD PRIMARY KEY (id)",
@@ -25,7 +25,7 @@ _RULES = {
 
 
 def partitioning(bench: Bench) -> None:
-    """Delete a month of ended reconnections in batches, and by dropping a partition; find one by its id in both."""
+    """Delete a month of ended reconnections in batches and by dropping a partition; read a reconnection by its id in both."""
     ended = bench.form.standing[0][0]
     url = bench.migrated("partitioning")
     fill_alike(url, ended, status="CONNECTED")
@@ -76,7 +76,7 @@ def _row_size(bench: Bench, url: str, table: str) -> None:
 
 
 def _spread(connection: "psycopg.Connection") -> None:
-    """Let them end over as many months, and copy them into a table with a partition for each."""
+    """Spread the ends of the reconnections over 13 months, and copy them into a table with a partition for each month."""
     connection.execute(
         "UPDATE reconnections SET closed_at = now() - (id %% %s) * interval '30 days' - interval '9 days', reopen_at = NULL",
         (MONTHS,),
@@ -101,7 +101,7 @@ def _refusal(connection: "psycopg.Connection", statement: str) -> str:
 
 
 def _lookup(connection: "psycopg.Connection", table: str) -> list[float]:
-    """Milliseconds to plan and read one, as the worker does: nothing is prepared."""
+    """Milliseconds to plan and read one reconnection. As in the worker, no statement is prepared."""
     took = []
     for id_ in range(1, 200):
         statement = f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) SELECT * FROM {table} WHERE id = {id_}"
@@ -116,7 +116,7 @@ def _wal(connection: "psycopg.Connection") -> int:
 
 
 async def _retain(url: str) -> tuple[int, float]:
-    """Delete what ended in the oldest month, as a sweep does; rows and seconds."""
+    """Delete the reconnections that ended in the oldest month, as a sweep does; return rows and seconds."""
     given = settings_of(database_url=url, redis_url="redis://127.0.0.1:9/0", mx_url="http://127.0.0.1:9")
     database = Database(
         open_engine(load_settings(_env_file=None, **{name.lower(): value for name, value in given.items()}))

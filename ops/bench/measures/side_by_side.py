@@ -1,4 +1,4 @@
-"""The same members, the same server, the same database: this worker and what people would use instead."""
+"""This worker and its alternatives, with the same members, the same MX and the same database server."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,7 +13,7 @@ from ops.bench.whole_job import Ran
 
 CELERY, TASKS, PLAIN = "Celery, one task a member, requests", "one task a member, aiohttp", "plain asyncio script"
 
-#: At what each was best on two cores, and what the full form tries it at anew.
+#: Each rival with the setting that was best on two cores, and the settings (in flight, processes) that the full form tries again.
 RIVALS: dict[Rival, Sequence[tuple[int, int]]] = {
     Rival(name=f"{CELERY}, prefork", kind="prefork", in_flight=32): ((16, 1), (32, 1), (48, 1)),
     Rival(name=f"{CELERY}, threads", kind="threads", in_flight=50): ((20, 1), (50, 1), (100, 1)),
@@ -27,14 +27,14 @@ _MANY = 15_000
 
 
 def side_by_side(bench: Bench) -> None:
-    """All of them, each at its best."""
+    """Run all of them, each with its best setting."""
     form = bench.form
     database = bench.postgres.create("rivals", template=bench.template(form.members))
-    # The sweep and the start of a run are part of ours, and theirs begin with full queues: so many that they count for little.
+    # Our runs include the sweep and the start, and the rivals' do not. With this many members, that is a small part.
     members = max(form.members, _MANY)
 
     def run(rival: Rival, count: int) -> RivalRan:
-        # Prefork's and gevent's are slow: a run of theirs need not be long to be exact.
+        # Celery's pools are slow, so fewer members make an exact run.
         if rival.kind in {"prefork", "threads", "gevent"}:
             count = max(count // 2, 1_000)
         return run_rival(rival, count, database_url=database, broker=bench.broker, number=14, upstream=bench.upstream)
@@ -49,7 +49,7 @@ def side_by_side(bench: Bench) -> None:
             "two children": stack.enter_context(bench.site(broken=members, children=2, mx_max_connections=200)),
         }
         in_turns({name: site.run for name, site in ours.items()}, 1)
-        ours["two children"].run()  # so that each has its first task behind it
+        ours["two children"].run()  # so that each child has run its first task
         rounds = max(form.rival_rounds, 1)
         workers = in_turns({name: site.run for name, site in ours.items()}, rounds)
         rivals = in_turns({rival.name: partial(run, rival, form.rival_members) for rival in best}, rounds)
@@ -77,7 +77,7 @@ def side_by_side(bench: Bench) -> None:
 def _against(
     bench: Bench, group: str, *, wanted: float | None, ours: Mapping[str, list[Ran]], theirs: Sequence[list[RivalRan]]
 ) -> None:
-    """The worker against the best of a group in each turn."""
+    """Compare the worker with the best rival of a group in each round."""
     turns = range(len(theirs[0]))
     rates = [max(ran[turn].rate for ran in theirs) for turn in turns]
     with_one = median(ratios((r.rate for r in ours["one child"]), rates))
@@ -92,7 +92,7 @@ def _against(
 
 
 def _best(rival: Rival, tries: Sequence[tuple[int, int]], run: Callable[[Rival], RivalRan]) -> Rival:
-    """Try a rival at each of its settings; returns it at the best."""
+    """Try each setting of a rival; return the rival with the best one."""
     tried = [replace(rival, in_flight=in_flight, processes=processes) for in_flight, processes in tries]
     rates = {candidate: run(candidate).rate for candidate in tried}
     return max(tried, key=lambda candidate: rates[candidate])

@@ -1,8 +1,8 @@
-"""One answer of a hundred takes ten seconds: what is left of the throughput.
+"""The throughput when one answer in a hundred takes ten seconds.
 
-A slow answer keeps a connection busy as long as two hundred others do, so no client keeps its pace on as many connections as
-were just enough before: at 200 in flight and 50 ms, 1 % of 10 s leaves a third of the requests, whoever asks. So it is
-measured with connections to spare, and bare aiohttp beside it says what physics leaves.
+A slow answer keeps a connection busy as long as 200 answers of 50 ms. So any client needs more connections than before: with 200 in
+flight, 1 % of 10 s leaves a third of the requests. The measure uses more connections than needed, and bare aiohttp shows the upper
+limit.
 """
 
 from collections.abc import Sequence
@@ -12,20 +12,20 @@ from statistics import median
 from ops.bench.bench import Bench
 from ops.bench.results import in_turns, ratios, row_of
 
-#: Enough for 1 % of 10 s beside the others: MX allows 2,000 connections from one address.
+#: Enough connections for the slow 1 % and the others. MX allows 2,000 from one address.
 IN_FLIGHT = 1000
 SLOW = {"slow_every": 100, "slow_delay": 10}
-#: No client gets through more (requests a second).
+#: Requests a second that no client exceeds.
 MOST = 6_000
-#: By then as many slow answers end as begin.
+#: After this many seconds, as many slow answers end as begin.
 STEADY_AFTER = 11.0
 
 
 def slow_tail(bench: Bench) -> None:
-    """Both with and without a slow tail, watched once the tail is as long as it gets; in the full form across the ends of runs."""
+    """Measure with and without the slow tail, from the moment at which the tail is full."""
     form = bench.form
     seconds = STEADY_AFTER + form.tail_seconds
-    # More than a client can get through in that time.
+    # More members than a client can ask for in that time.
     members = int(seconds * MOST)
     with bench.site(broken=members, mx_max_connections=IN_FLIGHT) as site:
         bare = partial(bench.bare, requests=members, in_flight=IN_FLIGHT, stop_after=seconds)
@@ -48,7 +48,7 @@ def slow_tail(bench: Bench) -> None:
 
 
 def _steady_rate(course: Sequence[tuple[float, int, int]]) -> float:
-    """Requests begun a second, from the moment at which the tail is full until the end or until the last has begun."""
+    """Requests begun a second, from the moment at which the tail is full until the end, or until the last request has begun."""
     steady = [(at, begun) for at, begun, _ in course if at >= course[0][0] + STEADY_AFTER]
     if len(steady) < 2:
         raise RuntimeError("the run ended before the tail was full")

@@ -1,6 +1,6 @@
-"""What a sweep costs beside reconnections that wait or have ended, where nothing is due and where 10,000 are; and what `status` and
-`explain` cost there. The plans of their statements beside the most of them are kept as ``results/plans.txt``, those of the full
-form as ``results/plans-full.txt``.
+"""The time of a sweep while the table has many reconnections that wait or have ended: with nothing due, and with 10,000 due. Also the
+time of `status` and `explain` there. The plans of the statements with the most reconnections are written to ``results/plans.txt``,
+those of the full form to ``results/plans-full.txt``.
 """
 
 import asyncio
@@ -26,14 +26,14 @@ from worker.runtime import Runtime
 from worker.settings import load_settings
 from worker.stages.sweep import sweep
 
-#: Sweeps with nothing due in one turn: each is short.
+#: Sweeps with nothing due in one round. Each is short, so several are timed together.
 _SWEEPS = 5
-#: The database with the members, of which each site gets a copy.
+#: The database with the members. Each site gets a copy.
 _TEMPLATE = "standing"
 
 
 class Site:
-    """A database with members, of which some are broken and have a reconnection that ended or waits for its reminder."""
+    """A database with members. Some are broken, and their reconnection has ended or waits for its reminder."""
 
     def __init__(self, bench: Bench, *, members: int, ended: int, waiting: int) -> None:
         self.name = f"standing_{ended}_{waiting}"
@@ -45,12 +45,12 @@ class Site:
         self._settings = load_settings(_env_file=None, **{name.lower(): value for name, value in given.items()})
         fill_standing(self._url, ended=ended, waiting=waiting)
         asyncio.run(self._sweep(1))
-        with psycopg.connect(self._url) as connection:  # the first reconciliation, of millions, is put down as done
+        with psycopg.connect(self._url) as connection:  # skips the first reconciliation, of millions
             connection.execute("UPDATE reconciliations SET finished_at = clock_timestamp() WHERE finished_at IS NULL")
 
     @asynccontextmanager
     async def _runtime(self) -> AsyncIterator[Runtime]:
-        """A process that is connected, and that wakes nobody."""
+        """A connected runtime that wakes no worker."""
 
         async def nobody(_stage: str, _n: int) -> int:
             return 0
@@ -82,20 +82,20 @@ class Site:
         """Seconds of a sweep that opens 10,000, which are closed again afterwards."""
         with psycopg.connect(self._url, autocommit=True) as connection:
             connection.execute("CHECKPOINT")
-            # The last ones: the first are broken already.
+            # The last members, since the first are broken already.
             among = {"first": self._members - DUE, "step": 1, "count": DUE}
             set_status(connection, "DENIED", **among)
             took = asyncio.run(self._sweep(1, opens=DUE, plans=plans))
             set_status(connection, "CONNECTED", **among)
             connection.execute("DELETE FROM reconnections WHERE state = 'due'")
             connection.execute("DELETE FROM changed_members")
-            # Where few rows of many are dead, VACUUM alone leaves their entries in the indexes, and the next sweep would find them and mark
-            # them: a table without history has none.
+            # If few rows of many are dead, a plain VACUUM leaves their index entries, and the next sweep would have to mark them. A table
+            # without history has no such entries, so the comparison would be unfair.
             connection.execute("VACUUM (INDEX_CLEANUP ON) reconnections, changed_members")
         return took
 
     async def asked(self, plans: Plans | None = None) -> tuple[float, float]:
-        """Milliseconds of `status` and of `explain` of a member that waits; the start of a command is not among them."""
+        """Milliseconds of `status`, and of `explain` of a waiting member, without the start of the command."""
         async with self._runtime() as runtime:
             if plans:
                 plans.watch(runtime.database.engine)
@@ -107,7 +107,7 @@ class Site:
         return status, explain
 
     def explained(self) -> Plans:
-        """The plans of all that is measured here."""
+        """The plans of all statements that are measured here."""
         plans = Plans()
         asyncio.run(self._sweep(1, plans=plans))
         self.some_due(plans)
@@ -116,7 +116,7 @@ class Site:
 
 
 def standing(bench: Bench) -> None:
-    """Beside none, and beside as many as the form says."""
+    """Measure with no other reconnections, and with the numbers of the form."""
     members = bench.form.standing_members
     fill_alike(bench.migrated(_TEMPLATE), members, status="CONNECTED")
     sites = [

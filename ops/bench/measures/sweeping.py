@@ -1,4 +1,4 @@
-"""What a sweep costs: by the size of the members table, and in memory."""
+"""The time of a sweep by the size of the members table, and its memory."""
 
 import asyncio
 import time
@@ -18,12 +18,12 @@ from worker.runtime import Runtime
 from worker.settings import load_settings
 from worker.stages.sweep import sweep
 
-#: How many are due in a table of any size.
+#: How many members are due, whatever the size of the table.
 DUE = 10_000
 
 
 class Table:
-    """A database with so many members, and a runtime that sweeps it."""
+    """A database with ``size`` members, and a runtime that sweeps it."""
 
     def __init__(self, bench: Bench, size: int) -> None:
         self.size = size
@@ -34,12 +34,13 @@ class Table:
         self._turn = 0
 
     def sweeps(self, *, checkpoint_between: bool = False) -> tuple[float, float]:
-        """Break some members, sweep twice; the seconds of the sweep that opens and of the next, which finds them open.
+        """Break some members and sweep twice. Returns the seconds of the sweep that opens, and of the next, which finds them open.
 
-        After a checkpoint, whoever changes a page first logs all of it: those that break the members, unless it comes between.
+        After a checkpoint, the first change of a page logs the whole page. With ``checkpoint_between`` the sweep pays for that, and
+        otherwise the statements that break the members do.
         """
         self._turn += 1
-        # Of all institutions alike, however large the table: their number would divide the step.
+        # A step that the number of institutions does not divide, so that all institutions are equally affected.
         among = {"first": self._turn, "step": self.size // DUE - 1, "count": DUE}
         with psycopg.connect(self._url, autocommit=True) as connection:
             connection.execute("CHECKPOINT")
@@ -72,7 +73,7 @@ class Table:
 
 
 def table_size(bench: Bench) -> None:
-    """Ten thousand due among few and among many."""
+    """Measure 10,000 due members in a small and in a large table."""
     form = bench.form
     tables = {size: Table(bench, size) for size in form.tables}
     in_turns({f"{size}": table.sweeps for size, table in tables.items()}, 1)
@@ -114,7 +115,7 @@ def _rows(bench: Bench, found: dict[int, list[tuple[float, float]]], few: int, m
 
 
 def memory(bench: Bench) -> None:
-    """The most memory of `reconnect sweep` that opens few and many reconnections."""
+    """Measure the peak memory of `reconnect sweep` when it opens few and many reconnections."""
     peaks = {}
     for broken in bench.form.openings:
         with ExitStack() as stack:

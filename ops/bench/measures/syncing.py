@@ -1,4 +1,4 @@
-"""A sync of everybody against bare aiohttp that asks for the same pages, and whether its memory grows with the users."""
+"""A sync of all users against bare aiohttp that asks for the same pages, and whether a sync's memory grows with the users."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ IN_FLIGHT = 200
 
 
 def syncing(bench: Bench) -> None:
-    """On PostgreSQL: one into empty tables, where every row is written, and one that changes nothing."""
+    """Measure two syncs on PostgreSQL: one into empty tables, which writes every row, and one that changes nothing."""
     users, rounds = bench.form.sync_users, bench.form.sync_rounds
 
     def bare() -> dict[str, Any]:
@@ -31,7 +31,7 @@ def syncing(bench: Bench) -> None:
 
     found = in_turns(
         {"bare": bare, "first": first, "second": second}, 1
-    )  # in_turns may reverse the order; these two go together
+    )  # not in_turns, which may reverse the order: the second sync must follow the first
     for _ in range(rounds - 1):
         for name, run in (("bare", bare), ("first", first), ("second", second)):
             found[name].append(run())
@@ -85,6 +85,6 @@ def _sync(bench: Bench, url: str, users: int) -> dict[str, Any]:
 
 
 def _window(bench: Bench) -> dict[str, Any]:
-    """Requests, and the seconds from the first one to the last answer: a process's start does not count."""
+    """The number of requests, and the seconds from the first request to the last answer, without the start of the process."""
     stats = bench.upstream.stats()
     return {"requests": stats["answered"], "window": stats["last_at"] - stats["first_at"]}

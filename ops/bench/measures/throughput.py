@@ -1,4 +1,4 @@
-"""How close the worker comes to bare aiohttp, on how much CPU, and what more requests in flight or a second child bring."""
+"""The worker's throughput and CPU against bare aiohttp, and the gain from more requests in flight and from a second child."""
 
 from contextlib import ExitStack
 from functools import partial
@@ -11,12 +11,12 @@ from ops.bench.whole_job import Ran, Site, site_on_sqlite
 
 #: (requests in flight, share of bare aiohttp that must be reached).
 WANTED = ((200, 0.90), (400, 0.75))
-#: Few enough that neither the client nor MX is short of CPU, whatever the children do.
+#: Few requests in flight, so that neither the client nor MX is short of CPU.
 FEW = 50
 
 
 def against_bare(bench: Bench) -> None:
-    """One child on PostgreSQL against one process of bare aiohttp, in turns; and one on SQLite."""
+    """Measure one child on PostgreSQL against one process of bare aiohttp, alternately, and one child on SQLite."""
     form = bench.form
     with ExitStack() as stack:
         sites = {n: stack.enter_context(bench.site(broken=form.members, mx_max_connections=n)) for n, _ in WANTED}
@@ -28,7 +28,7 @@ def against_bare(bench: Bench) -> None:
         usual = stack.enter_context(bench.site(broken=form.members, mx_max_connections=400, batch_size=DEFAULT_SLICE))
         runs = {f"ours {n}": site.run for n, site in sites.items()} | {"usual": usual.run, "sqlite": sqlite.run}
         bares = {f"bare {n}": partial(bench.bare, requests=form.members, in_flight=n) for n in sites}
-        in_turns(runs, 1)  # the first run of a process makes its connections and compiles its statements
+        in_turns(runs, 1)  # the first run of a process also opens connections and compiles statements
         mixed = {name: run for pair in zip(bares.items(), runs.items(), strict=False) for name, run in pair}
         found = in_turns(mixed, form.rounds)
         found |= in_turns(
@@ -58,7 +58,7 @@ def _rows(bench: Bench, how: str, wanted: float | None, ours: list[Ran], bare: l
 
 
 def _cost(bench: Bench, ours: list[Ran], bare: list[Bare]) -> None:
-    """What a member costs, in bare aiohttp's CPU for a request: machines differ in both alike."""
+    """The CPU time of a member, divided by that of a request in bare aiohttp. This ratio is similar on all machines."""
     requests = [b.cpu / b.requests for b in bare]
     worker = [r.worker_cpu / r.members for r in ours]
     database = [r.database_cpu / r.members for r in ours]
@@ -114,7 +114,7 @@ def curve(bench: Bench) -> None:
 
 
 def children(bench: Bench) -> None:
-    """Two children against one: where every side has CPU to spare, and where the machine is full."""
+    """Measure two children against one, both with CPU to spare and with all CPU in use."""
     form = bench.form
     for n, members, wanted in ((FEW, form.members // 3, 1.8), (200, form.members, None)):
         with ExitStack() as stack:
@@ -124,7 +124,7 @@ def children(bench: Bench) -> None:
             }
             runs = {name: site.run for name, site in sites.items()}
             in_turns(runs, 1)
-            runs["2"]()  # once more, so that each child has its first task behind it
+            runs["2"]()  # once more, so that each child has run its first task
             found = in_turns(runs, form.rounds if wanted else max(form.rounds - 2, 3))
         one, two = found["1"], found["2"]
         busy = median((r.worker_cpu + r.database_cpu + r.upstream_cpu) / r.fetch_seconds for r in two)

@@ -1,4 +1,4 @@
-"""Webhooks: how many a second one web process stores, each answered after the commit that holds it."""
+"""Webhooks: how many a second one web process stores. Each is answered after its commit."""
 
 import sys
 import tempfile
@@ -19,7 +19,7 @@ CREDENTIALS = "mx:bench-password"
 
 
 def webhooks(bench: Bench) -> None:
-    """10,000 over 200 connections, one in five of which says what another said; PostgreSQL."""
+    """Send 10,000 webhooks over 200 connections; one in ten repeats another. On PostgreSQL."""
     url = bench.migrated("webhooks")
     port = free_port()
     address = f"127.0.0.1:{port}"
@@ -36,7 +36,7 @@ def webhooks(bench: Bench) -> None:
         command = [sys.executable, "-m", "worker", "web"]
         with running(command, settings=settings, folder=folder, log=folder / "web.log") as process:
             wait_until(lambda: is_open(port), what="the web process's start")
-            _send(address, 1_000)  # what a process does once
+            _send(address, 1_000)  # warms the process up
             with psycopg.connect(url, autocommit=True) as connection:
                 connection.execute("TRUNCATE hints")
                 web = psutil.Process(process.pid)
@@ -59,7 +59,7 @@ def webhooks(bench: Bench) -> None:
             at_least=WANTED,
             detail=detail,
         ),
-        # What an idle core makes of that; it moves less with what else the machine does.
+        # CPU time depends less than the rate on other work of the machine. The limit is the one of a fully used core.
         Row(what="CPU of a webhook in the web process", value=cpu / REQUESTS * 1e6, unit="µs", at_most=1e6 / WANTED),
     )
 
@@ -71,7 +71,7 @@ def _send(address: str, requests: int) -> Any:
 
 
 def _commits(connection: psycopg.Connection[Any]) -> int:
-    """Of this database so far. PostgreSQL counts them with a delay of a second at most."""
+    """How many commits this database has had so far. PostgreSQL's count may be a second late."""
     connection.execute("SELECT pg_stat_force_next_flush()")
     row = connection.execute("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()").fetchone()
     return int(row[0]) if row else 0

@@ -1,4 +1,4 @@
-"""What an application pays for the list of changed members: the same writes with the triggers and without them."""
+"""The cost of the list of changed members for an application: the same writes with the triggers and without them."""
 
 import tempfile
 import time
@@ -14,13 +14,13 @@ from ops.bench.population import INSTITUTIONS, fill_alike
 from ops.bench.processes import reconnect, settings_of
 from ops.bench.results import Row, in_turns, ratios, row_of
 
-#: Rows of a bulk write, and of the members table.
+#: How many rows a bulk write has, and how many the members table has.
 BULK, MEMBERS = 100_000, 300_000
-#: Updates of one row in one turn.
+#: How many updates of one row are timed in one round.
 SINGLE = 1_000
 
 _GUIDS = "SELECT member_guid FROM members ORDER BY user_guid LIMIT %s"
-#: Breaks those that are well, and makes well those that are broken: every row changes, and the list takes each.
+#: Breaks members that are well, and the other way round: every row changes, and each is added to the list.
 _TURNED = (
     "UPDATE members SET connection_status = CASE connection_status WHEN 'CONNECTED' THEN 'DENIED' ELSE 'CONNECTED' END "
 )
@@ -87,7 +87,7 @@ def _execute(connection: psycopg.Connection, statement: str, guids: list[str]) -
 
 
 def writing(bench: Bench) -> None:
-    """Each in turns with and without."""
+    """Measure each kind of write alternately with and without the triggers."""
     writers = {listed: Writer(bench, listed=listed) for listed in (False, True)}
     for what, name, unit, times, at_most in (
         ("an update of one row", "single", "µs", 1e6, None),

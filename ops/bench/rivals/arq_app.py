@@ -10,7 +10,7 @@ from ops.bench.rivals.task import HEADERS, AsyncStore, url_of
 
 _IN_FLIGHT = int(os.environ.get("BENCH_IN_FLIGHT", "200"))
 
-#: Two lines a job, its default, would cost it a good part of its time.
+#: By default arq logs two lines a job, which would take a good part of its time.
 QUIET = {"version": 1, "disable_existing_loggers": True, "root": {"level": "WARNING"}}
 
 
@@ -23,20 +23,20 @@ async def fetch(context: dict[str, Any], user_guid: str, member_guid: str) -> No
 
 
 async def startup(context: dict[str, Any]) -> None:
-    """One session and one store for the process."""
+    """Open one session and one store for the process."""
     context["session"] = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=_IN_FLIGHT))
     context["store"] = AsyncStore()
     await context["store"].open()
 
 
 async def shutdown(context: dict[str, Any]) -> None:
-    """Let go of them."""
+    """Close them."""
     await context["session"].close()
     await context["store"].close()
 
 
 class WorkerSettings:
-    """What arq's command reads."""
+    """The settings that arq's command reads."""
 
     functions: ClassVar = [fetch]
     on_startup = startup
@@ -44,5 +44,5 @@ class WorkerSettings:
     redis_settings = RedisSettings.from_dsn(os.environ.get("REDIS_URL", "redis://127.0.0.1"))
     max_jobs = _IN_FLIGHT
     keep_result = 0
-    # The default of half a second would be what is measured.
+    # With the default of half a second, only that delay would be measured.
     poll_delay = 0.05

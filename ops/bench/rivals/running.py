@@ -1,4 +1,4 @@
-"""Runs a rival: fills its queue, starts its processes, and times from the first request until the last row is stored."""
+"""Runs a rival: fills its queue, starts its processes, and measures the time from the first request to the last stored row."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ from ops.bench.servers import Broker, Upstream, environment
 
 @dataclass(frozen=True, kw_only=True)
 class Rival:
-    """One of them, with how many it works on at once."""
+    """One rival with its setting."""
 
     name: str
     kind: str
@@ -28,7 +28,7 @@ class Rival:
     connections: int = 20
 
     def command(self, count: int) -> list[str]:
-        """What its manual says to run."""
+        """The command that its manual gives."""
         celery = ("celery", "-A", "ops.bench.rivals.celery_app", "worker", "--without-gossip", "--without-mingle")
         module: dict[str, tuple[str, ...]] = {
             "prefork": (*celery, "-P", "prefork", "-c", str(self.in_flight)),
@@ -51,19 +51,19 @@ class RivalRan:
 
     members: int
     seconds: float
-    #: What filling its queue took; not part of ``seconds``.
+    #: The time to fill its queue, which is not part of ``seconds``.
     publishing_seconds: float
 
     @property
     def rate(self) -> float:
-        """Members a second, the queue filled beforehand."""
+        """Members a second, without the time to fill the queue."""
         return self.members / self.seconds
 
 
 def run_rival(
     rival: Rival, count: int, *, database_url: str, broker: Broker, number: int, upstream: Upstream
 ) -> RivalRan:
-    """Let it fetch and store so many members."""
+    """Let a rival fetch and store ``count`` members."""
     settings = settings_of(database_url=database_url, redis_url=broker.url(number), mx_url=upstream.url)
     settings |= {
         "BENCH_IN_FLIGHT": str(rival.in_flight // rival.processes),

@@ -1,4 +1,4 @@
-"""A plain asyncio script: reads who is broken, asks for all of them side by side, commits each as it comes.
+"""A plain asyncio script: reads the broken members, asks for all of them concurrently, and commits each answer.
 
 ``python -m ops.bench.rivals.script COUNT``
 """
@@ -16,7 +16,7 @@ _IN_FLIGHT = int(os.environ.get("BENCH_IN_FLIGHT", "200"))
 
 
 async def main(count: int) -> None:
-    """Fetch and store them all."""
+    """Fetch and store ``count`` members."""
     async with await psycopg.AsyncConnection.connect(DATABASE_URL) as connection:
         query = "SELECT user_guid, member_guid FROM members WHERE connection_status = 'DENIED' LIMIT %s"
         todo = iter(await (await connection.execute(query, (count,))).fetchall())

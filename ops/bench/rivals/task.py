@@ -1,4 +1,4 @@
-"""What each rival does for one member, blocking and asynchronous."""
+"""The work of each rival for one member, blocking and asynchronous."""
 
 import asyncio
 import json
@@ -34,18 +34,18 @@ _fernet = Fernet(os.environ.get("URI_KEYS") or Fernet.generate_key())
 
 
 def url_of(user_guid: str, member_guid: str) -> str:
-    """Where a member's window is asked for."""
+    """The URL that gives a member's window."""
     return f"{MX_URL}/users/{user_guid}/members/{member_guid}/oauth_window_uri"
 
 
 def row_of(member_guid: str, body: bytes) -> tuple[str, str]:
-    """What is stored of an answer."""
+    """The values to store from an answer."""
     uri = json.loads(body)["member"]["oauth_window_uri"]
     return member_guid, _fernet.encrypt(uri.encode()).decode()
 
 
 class BlockingStore:
-    """A few connections that threads or greenlets take turns with; made at the first use, after any fork."""
+    """A pool of connections for threads or greenlets. They are opened at the first use, so after any fork."""
 
     def __init__(self) -> None:
         self._free: queue.LifoQueue[psycopg.Connection | None] = queue.LifoQueue()
@@ -77,7 +77,7 @@ class AsyncStore:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator["AsyncStore"]:
-        """With its connections for as long as the block lasts."""
+        """A store that is connected for as long as the block lasts."""
         await self.open()
         try:
             yield self

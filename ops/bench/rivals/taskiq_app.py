@@ -11,7 +11,7 @@ from ops.bench.rivals.task import HEADERS, AsyncStore, url_of
 
 _IN_FLIGHT = int(os.environ.get("BENCH_IN_FLIGHT", "200"))
 
-#: Streams, since taskiq's plain lists lose what a worker held when it died.
+#: Streams: with taskiq's plain lists, the tasks of a worker that dies are lost.
 broker = RedisStreamBroker(
     os.environ.get("REDIS_URL", "redis://127.0.0.1"), xread_count=_IN_FLIGHT, xread_block=200, approximate=False
 )
@@ -20,7 +20,7 @@ _mine: dict[str, Any] = {}
 
 @broker.on_event(TaskiqEvents.WORKER_STARTUP)
 async def startup(_: TaskiqState) -> None:
-    """One session and one store for the process."""
+    """Open one session and one store for the process."""
     _mine["session"] = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=_IN_FLIGHT))
     _mine["store"] = AsyncStore()
     await _mine["store"].open()
@@ -28,7 +28,7 @@ async def startup(_: TaskiqState) -> None:
 
 @broker.on_event(TaskiqEvents.WORKER_SHUTDOWN)
 async def shutdown(_: TaskiqState) -> None:
-    """Let go of them."""
+    """Close them."""
     await _mine["session"].close()
     await _mine["store"].close()
 
