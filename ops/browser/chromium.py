@@ -1,4 +1,4 @@
-"""Chromium: found, or installed where that may be, and started so that it reaches nothing but this machine."""
+"""Finds Chromium or installs it where that is possible, and starts it so that it can reach only this machine."""
 
 import os
 import shutil
@@ -10,18 +10,18 @@ from playwright.sync_api import Browser, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _FLAGS = [
-    "--no-sandbox",  # it is started as root in a container, and shows our own pages
+    "--no-sandbox",  # it runs as root in a container, and shows only our own pages
     "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 
 
 def find() -> str | None:
-    """Where it is."""
+    """The path of Chromium, or None."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 def install() -> str | None:
-    """Install it where it is missing and this is root on a system with apt. Returns why that cannot be, in one line."""
+    """Install Chromium if it is missing, as root on a system with apt. Returns None, or in one line why that is not possible."""
     if find():
         return None
     apt = shutil.which("apt-get")
@@ -43,13 +43,13 @@ def install() -> str | None:
 
 @contextmanager
 def running(hosts: Mapping[str, int], *, key_hash: str) -> Iterator[Browser]:
-    """A browser in which these hosts (``*`` allowed) are ports of this machine, and all others but loopback do not exist.
+    """A browser in which these hosts (``*`` allowed) are ports of this machine. Apart from loopback, other hosts do not exist.
 
-    ``key_hash``: of the one key whose certificates it trusts; as it trusts them, it also keeps to HSTS.
+    ``key_hash`` is the hash of the only key whose certificates it trusts. Since it trusts them, it also obeys HSTS.
     """
     rules = [f"MAP {host} 127.0.0.1:{port}" for host, port in hosts.items()]
     rules += ["MAP * ~NOTFOUND", "EXCLUDE 127.0.0.1", "EXCLUDE localhost", "EXCLUDE [::1]", "EXCLUDE ::1"]
-    # The first rule that matches applies, so the hosts stand before `*`.
+    # The first rule that matches applies, so the hosts are before `*`.
     arguments = [
         *_FLAGS, f"--host-resolver-rules={', '.join(rules)}", f"--ignore-certificate-errors-spki-list={key_hash}",
     ]  # fmt: skip

@@ -1,6 +1,6 @@
 """Each of our pages in each look and language: axe-core, no sideways scrolling, the keyboard.
 
-A look is set on the page as it stands, since a page that a press brought cannot be loaded again.
+A look is set on a loaded page, since a page that a press returned cannot be loaded again.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,23 +11,23 @@ from typing import Any
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import CDPSession, Page
 
-#: WCAG 2.2 AA, and what axe-core's authors recommend beyond it.
+#: The rules of WCAG 2.2 AA, and axe-core's best practices.
 RULES = {
     "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
     "resultTypes": ["violations", "incomplete"],
 }
-#: A desk's window, in CSS pixels.
+#: The window of a desktop computer, in CSS pixels.
 DESK = (1280, 800)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """How the page is looked at."""
+    """Window size, colours and font size in which a page is checked."""
 
     name: str
     size: tuple[int, int] = DESK
     media: Mapping[str, Any] = field(default_factory=dict)
-    #: CSS pixels of the browser's own letters: 16, unless the customer has chosen larger ones.
+    #: The browser's default font size in CSS pixels: 16, unless the customer chose a larger one.
     letters: int = 16
 
 
@@ -41,7 +41,7 @@ LOOKS = (
     Look(name="contrast", media={"color_scheme": "dark", "forced_colors": "active"}),
 )
 
-#: The looks for every language: a longer word breaks a narrow page; no word breaks a colour.
+#: The looks in which every language is checked: a longer word can break a narrow page, but no colours.
 WHERE_WORDS_MATTER = tuple(look for look in LOOKS if look.name in {"light", "320 px", "text 200 %"})
 
 _WIDE = """() => {
@@ -50,7 +50,7 @@ _WIDE = """() => {
   const over = document.scrollingElement.scrollWidth - width;
   return over > 0 ? `${over} px too wide` : out.length ? `<${out[0].localName}> sticks out` : '';
 }"""
-#: A blur alone would leave the place from which Tab goes on.
+#: After a blur alone, Tab would continue from the old place.
 _TO_THE_TOP = """() => {
   document.body.tabIndex = -1;
   document.body.focus();
@@ -71,7 +71,7 @@ _FOCUS = """async () => {
 
 
 class Looking:
-    """At pages of one browser tab."""
+    """Checks the pages of one browser tab."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -79,7 +79,7 @@ class Looking:
         self._devtools: CDPSession = page.context.new_cdp_session(page)
 
     def set(self, look: Look) -> None:
-        """Change the window, the colours, the letters."""
+        """Set the window size, the colours and the font size."""
         self._page.set_viewport_size({"width": look.size[0], "height": look.size[1]})
         self._page.emulate_media(**({"forced_colors": "none"} | dict(look.media)))
         self._devtools.send(
@@ -87,17 +87,17 @@ class Looking:
         )
 
     def problems(self) -> list[str]:
-        """What is wrong with the page as it is shown."""
+        """The problems of the page as it is shown."""
         wide: str = self._page.evaluate(_WIDE)
         found = [wide] if wide else []
         results = self._page.evaluate("options => axe.run(options)", RULES)
         found += [f"axe: {_told(rule)}" for rule in results["violations"]]
-        # What axe cannot decide by itself is somebody's to look at, so it is no pass.
+        # A rule that axe cannot decide needs a human, so it counts as a problem.
         found += [f"axe, undecided: {_told(rule)}" for rule in results["incomplete"]]
         return found + self._keyboard()
 
     def _keyboard(self) -> list[str]:
-        """Tab goes through all links and buttons in their order, and one sees where it is."""
+        """Problems of the keyboard: Tab must reach all links and buttons in order, and the focus must be visible."""
         self._page.evaluate(_TO_THE_TOP)
         count = self._page.locator("a[href], button").count()
         seen = []
@@ -119,7 +119,7 @@ def _told(rule: Mapping[str, Any]) -> str:
 
 
 def each_look(page: Page, looks: tuple[Look, ...], seen: Callable[[str, list[str]], None]) -> None:
-    """Look at the page in every way."""
+    """Check the page in every look; ``seen`` gets each look's name and problems."""
     looking = Looking(page)
     try:
         for look in looks:

@@ -1,4 +1,4 @@
-"""How each page that a customer can meet is brought about, by real requests to the real process."""
+"""Produces each page that a customer can get, by real requests to the real process."""
 
 import re
 import secrets
@@ -15,14 +15,14 @@ from worker.web.texts import REASONS
 
 @dataclass(frozen=True)
 class Kind:
-    """A page: what it is called, and how a browser tab is brought to it."""
+    """A page: its name, and a function that opens it in a browser tab."""
 
     name: str
     bring: Callable[[Page], object]
 
 
 def kinds(place: Place) -> Iterator[Kind]:
-    """All of them."""
+    """All pages."""
     make = _Making(place)
     link = {
         who: place.links_of(who)
@@ -51,7 +51,7 @@ def kinds(place: Place) -> Iterator[Kind]:
     yield Kind("no messages about one bank", make.unsubscribe(stop, "undo_all", "bank"))
     yield Kind("one bank, undone", make.unsubscribe(stop, "bank", "undo_bank"))
     yield Kind("no messages at all", make.unsubscribe(stop, "undo_all", "all"))
-    # By another link: one takes thirty presses a minute.
+    # Another link, since one link accepts thirty presses a minute.
     yield Kind("all messages, undone", make.unsubscribe(link["one"][1], "all", "undo_all"))
     yield Kind("unsubscribe, unknown", _at(f"{BASE}/u/{'x' * 22}"))
     yield Kind("done", _at(f"{BASE}/done?status=success&member_guid={guid_of('one', 0)}"))
@@ -64,24 +64,24 @@ def _at(url: str) -> Callable[[Page], object]:
 
 
 class _Making:
-    """What has to happen before a page is there."""
+    """The steps before a page can be shown."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
         self.back = self.ended = 0
 
     def closed(self, link: str, who: str, number: int, step: str) -> int:
-        """MX answers this way when a bank's button is pressed, which closes the reconnection; returns that."""
+        """Press a bank's button while MX answers with ``step``, which closes the reconnection; return its id."""
         self._place.machine.control(member=guid_of(who, number), script=[step])
         return self._press_twice(link, CUSTOMERS[who][number].split()[0])
 
     def back_and_ended(self, link: str) -> None:
-        """Of four banks, one is back and one has ended."""
+        """Let one of four banks come back, and let another one end."""
         self.back = self.closed(link, "several", 1, "connected")
         self.ended = self.closed(link, "several", 3, "unsupported")
 
     def _press_twice(self, link: str, bank: str) -> int:
-        """The first press gets the window that was stored for the mail; the second asks MX."""
+        """Press twice: the first press gets the window that was stored for the mail, the second asks MX. Returns the reconnection's id."""
         _, html, _ = self._place.ask("GET", link, Accept_Language="en")
         found = re.search(rf'name="reconnection" value="(\d+)">\s*<button[^>]*>[^/]*{bank}', html)
         assert found, f"no button for {bank}"
@@ -94,7 +94,7 @@ class _Making:
         return self._place.ask("POST", link, form)[0]
 
     def pressed_for(self, link: str, reconnection: int | None) -> Callable[[Page], object]:
-        """A press on a page that was loaded before this reconnection closed."""
+        """The answer to a press on a page that was loaded before this reconnection closed."""
 
         def bring(page: Page) -> None:
             page.goto(link)
@@ -107,7 +107,7 @@ class _Making:
         return bring
 
     def down(self, link: str) -> Callable[[Page], object]:
-        """MX fails while the button is pressed."""
+        """The answer to a press while MX fails."""
         self._place.machine.control(member=guid_of("down", 0), script=["503"])
         self._press(link)
 
@@ -118,7 +118,7 @@ class _Making:
         return bring
 
     def often(self, link: str) -> Callable[[Page], object]:
-        """More presses than an hour has mints."""
+        """The answer to more presses than a link may mint in an hour."""
         assert HTTPStatus.TOO_MANY_REQUESTS in (self._press(link) for _ in range(25)), "25 presses were all served"
 
         def bring(page: Page) -> None:
@@ -128,7 +128,7 @@ class _Making:
         return bring
 
     def busy(self, link: str) -> Callable[[Page], object]:
-        """More presses than a link has in a minute."""
+        """The answer to more presses than a link accepts in a minute."""
 
         def bring(page: Page) -> None:
             asked = (self._place.ask("POST", link, {"choice": "nothing"})[0] for _ in range(100))
@@ -139,7 +139,7 @@ class _Making:
         return bring
 
     def away(self) -> str:
-        """A link's address at a web process whose database has no tables."""
+        """The address of a link at a web process whose database has no tables."""
         address = f"127.0.0.1:{free_port()}"
         self._place.serve(
             "web-without-database", WEB_LISTEN=address, PUBLIC_BASE_URL=f"http://{address}",
@@ -148,7 +148,7 @@ class _Making:
         return f"http://{address}/r/{'x' * 22}"
 
     def shown(self, method: str, link: str) -> Callable[[Page], object]:
-        """The answer to a request that no browser makes, or whose text none shows, as it would look."""
+        """The page of an answer that no browser shows: to a PUT, or the text of a redirect."""
 
         def bring(page: Page) -> None:
             language = page.evaluate("() => navigator.language")
@@ -168,7 +168,7 @@ class _Making:
         return bring
 
     def unsubscribe(self, link: str, *choices: str) -> Callable[[Page], object]:
-        """The first choice is made before, the others on the page."""
+        """The page after these choices. The first choice is made before the page is opened, the others on the page."""
 
         def bring(page: Page) -> None:
             before = {"undo_all": ("undo_all", "undo_bank")}.get(choices[0], (choices[0],))

@@ -9,13 +9,13 @@ from playwright.sync_api import Browser
 from ops.browser.pages import Kind
 from ops.browser.watching import watched
 
-#: Bytes that a picture may have: readers of the page load all of them.
+#: The most bytes of a picture, since a reader of the document loads all pictures.
 LIMIT = 200_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """What is shown, and how."""
+    """A picture: the page, and the look."""
 
     name: str
     kind: str
@@ -35,7 +35,7 @@ PICTURES = (
 
 
 def take(browser: Browser, kinds: Mapping[str, Kind], folder: Path) -> None:
-    """All of them."""
+    """Take all pictures."""
     for picture in PICTURES:
         size = {"width": picture.width, "height": 200}
         with watched(

@@ -1,4 +1,4 @@
-"""What the browser meets: the sandbox's bank and mailbox, a worker, `reconnect web`, TLS before both, and customers."""
+"""The servers for the browser: the sandbox's bank and mailbox, a worker, `reconnect web`, TLS before both, and customers."""
 
 import csv
 import email
@@ -23,7 +23,7 @@ PUBLIC = "links.ledgerly.example"
 BASE = f"https://{PUBLIC}"
 BANKS = "*.sandbox.example"
 
-#: Each customer's banks. The long name is what breaks narrow pages.
+#: Each customer's banks. The long name tests narrow pages.
 CUSTOMERS: dict[str, tuple[str, ...]] = {
     "way": ("Alder Bank",),
     "twice": ("Alder Bank",),
@@ -41,7 +41,7 @@ CUSTOMERS: dict[str, tuple[str, ...]] = {
 
 
 class Place:
-    """The running processes, and how a customer gets at things."""
+    """The running processes, and functions that act for a customer."""
 
     def __init__(self, machine: Machine, stack: ExitStack) -> None:
         self.machine = machine
@@ -59,7 +59,7 @@ class Place:
         self._worker: ExitStack | None = None
 
     def open(self) -> None:
-        """The sandbox, its customers, TLS."""
+        """Start the sandbox with its customers, and TLS."""
         self.machine.start_sandbox([
             {"user_guid": f"USR-{who}", "member_guid": guid_of(who, place), "institution_name": bank}
             | ({"connection_status": "CONNECTED"} if who == "ahead" else {})
@@ -78,7 +78,7 @@ class Place:
         return str(self.machine.sandbox["mail_page"])
 
     def work(self, **settings: str) -> None:
-        """Start the worker and the web process with these settings, instead of those that ran before."""
+        """Start the worker and the web process with these settings. Earlier ones are stopped."""
         if self._worker is not None:
             self._worker.close()
         self._worker = self.machine.stack = self.stack.enter_context(ExitStack())
@@ -88,7 +88,7 @@ class Place:
         self.serve(f"web-{self._served}")
 
     def serve(self, name: str, **environment: str) -> None:
-        """One more web process; ``name`` is that of its log."""
+        """Start one more web process; ``name`` is the name of its log."""
         process = self.machine.start(name, sys.executable, "-m", "worker", "web", environment=environment)
         log = self.machine.folder / f"{name}.log"
         wait_until(
@@ -98,7 +98,7 @@ class Place:
             raise RuntimeError(f"reconnect web does not start: {log.read_text().strip()[-300:]}")
 
     def write_to(self, *customers: str) -> None:
-        """Import them, and let the worker write to each."""
+        """Import these customers, and let the worker send a mail to each."""
         file = self.machine.folder / "members.csv"
         soon = (datetime.now(UTC) + timedelta(days=5)).isoformat()
         with file.open("w", newline="", encoding="utf-8") as rows:
@@ -138,7 +138,7 @@ class Place:
         raise RuntimeError(f"no mail with our links for {who}")
 
     def sweep(self) -> None:
-        """Check who is due to be checked."""
+        """Run a sweep, so that members that are due for a check are checked."""
         self._say("sweep", "--wait", "--timeout", "120")
 
     def ask(
@@ -170,18 +170,18 @@ class _Stay(urllib.request.HTTPRedirectHandler):
 
 
 def guid_of(who: str, place: int) -> str:
-    """A customer's member."""
+    """The GUID of a customer's member at the bank with this number."""
     return f"MBR-{who}-{place}"
 
 
 def address_of(who: str) -> str:
-    """A customer's address."""
+    """A customer's mail address."""
     return f"{who}@mail.example"
 
 
 @contextmanager
 def running(folder: Path) -> Iterator[Place]:
-    """A place that ends with everything in it."""
+    """A place; at the end of the block all its processes are stopped."""
     broker = ValkeyServer(port=free_port(), config={"maxmemory-policy": "noeviction"})
     broker.start()
     try:

@@ -1,4 +1,4 @@
-"""TLS before plain servers, as a proxy of the company or a bank has it: https names, and behind them ports of this machine."""
+"""TLS before plain servers, like a company's proxy or a bank: https names that lead to ports of this machine."""
 
 import asyncio
 import base64
@@ -16,14 +16,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 
 class Tls:
-    """A certificate for these names, and what it stands before."""
+    """A certificate for these names, and TLS servers that use it."""
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
         public = key.public_key().public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
-        #: By which a browser can be told to trust it.
+        #: The hash of the public key, with which a browser can be told to trust the certificate.
         self.key_hash = base64.b64encode(sha256(public).digest()).decode()
         name, now = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0])]), datetime.now(UTC)
         certificate = (
@@ -49,7 +49,7 @@ class Tls:
 
     @contextmanager
     def before(self, *ports: int) -> Iterator[list[int]]:
-        """The ports at which TLS stands before these ports of 127.0.0.1. Runs in a thread of its own."""
+        """Serve TLS before these ports of 127.0.0.1, in a separate thread; yields the TLS ports."""
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=loop.run_forever, daemon=True)
         thread.start()

@@ -1,4 +1,4 @@
-"""What a browser did behind a customer's back: requests, cookies, complaints of the Content-Security-Policy."""
+"""Watches what a browser does without showing it: requests, cookies, violations of the Content-Security-Policy."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ _A_STATUS = "Failed to load resource: the server responded with a status of"
 
 
 class Watched:
-    """A browser of one customer, with nothing in it."""
+    """One customer's new browser profile, watched."""
 
     def __init__(self, context: BrowserContext) -> None:
         self.context = context
@@ -28,7 +28,7 @@ class Watched:
         context.on("weberror", lambda error: self.problems.append(f"script error: {error.error}"))
 
     def end(self) -> list[str]:
-        """Every problem there was, cookies included."""
+        """End the watch; return all problems, including cookies."""
         cookies = sorted({f"{cookie['domain']} set a cookie" for cookie in self.context.cookies()})
         return [*dict.fromkeys(self.problems), *cookies]
 
@@ -52,7 +52,7 @@ class Watched:
         self.problems.append(f"no answer from {urlsplit(request.url).hostname}: {request.failure}")
 
     def _said(self, message: ConsoleMessage) -> None:
-        # The mailbox's frame runs no script, so it complains of the one that asks where the focus is.
+        # The mailbox's frame allows no script, so Chromium reports the script that reads the focus.
         of_the_mailbox = "/sandbox/mail/" in message.text
         if message.type in {"error", "warning"} and not message.text.startswith(_A_STATUS) and not of_the_mailbox:
             self.problems.append(f"console: {message.text[:160]}")
@@ -60,7 +60,7 @@ class Watched:
 
 @contextmanager
 def watched(browser: Browser, **options: Any) -> Iterator[Watched]:
-    """A new profile, as a customer's browser that was never here."""
+    """A new profile, like a browser that never visited our pages."""
     context = browser.new_context(**options)
     context.set_default_timeout(20_000)
     try:

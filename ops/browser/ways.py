@@ -10,13 +10,13 @@ from ops.browser.place import BASE, PUBLIC, Place, address_of
 from ops.browser.watching import Watched, watched
 from tests.machine import wait_until
 
-#: How many redirects stand behind a bank's link; over three names of the sandbox, after the bank's own.
+#: How many redirects a bank's link has. They lead over three host names of the sandbox, after the bank's own.
 REDIRECTS = 5
 
 
 @dataclass
 class Step:
-    """Something that was seen on the way, or was not."""
+    """One expectation on the way, and whether it was met."""
 
     way: str
     what: str
@@ -42,12 +42,12 @@ class Way:
         page.goto(f"{self.place.mailbox}?to={address_of(who)}")
         page.locator("table a").first.click()
         mail = page.locator("iframe")
-        mail.first.wait_for(state="attached")  # the page of mails fetches it
+        mail.first.wait_for(state="attached")  # the mailbox's page loads it
         self.check("the mail is there", mail.count() == 1)
         return page
 
     def to_our_page(self, mail: Page, press: Callable[[Locator], None]) -> Page:
-        """Through the link in the mail, which opens a tab of its own."""
+        """Follow the link in the mail, which opens a new tab."""
         link = mail.frame_locator("iframe").get_by_role("link").first
         with self.watch.context.expect_page() as opened:
             press(link)
@@ -87,7 +87,7 @@ class Way:
         self.check("the bank gets no Referer", not any(sent), f"{len(sent)} requests")
 
     def comes_back(self, page: Page, link: str) -> None:
-        """The page of the link says so, after a while."""
+        """Check that the link's page says after a while that the bank is back."""
 
         def is_back() -> bool:
             page.goto(link)
@@ -109,7 +109,7 @@ class Way:
 
 
 def by_mouse(place: Place, browser: Browser) -> list[Step]:
-    """A mouse, `MX_REFERRAL_SOURCE=APP`: it ends on our /done. On the way the customer goes back once and presses again."""
+    """With a mouse and `MX_REFERRAL_SOURCE=APP`: it ends on our /done. On the way the customer goes back once and presses again."""
     with watched(browser, locale="en-US") as watch:
         way = Way("mouse, APP", place, watch)
         page = way.to_our_page(way.open_mail("way"), lambda link: link.click())
@@ -129,7 +129,7 @@ def by_mouse(place: Place, browser: Browser) -> list[Step]:
 
 
 def by_double_click(place: Place, browser: Browser) -> list[Step]:
-    """A double click on the button, then "Deny"."""
+    """With a double click on the button, then "Deny"."""
     with watched(browser, locale="en-US") as watch:
         way = Way("double click, denied", place, watch)
         before = place.machine.ledger()["windows_minted"]
@@ -145,7 +145,7 @@ def by_double_click(place: Place, browser: Browser) -> list[Step]:
 
 
 def by_keyboard(place: Place, browser: Browser) -> list[Step]:
-    """The keyboard alone, JavaScript off, `MX_REFERRAL_SOURCE=BROWSER`: it ends on the bank's own page."""
+    """With the keyboard only, JavaScript off and `MX_REFERRAL_SOURCE=BROWSER`: it ends on the bank's own page."""
     with watched(browser, locale="en-US", java_script_enabled=False) as watch:
         way = Way("keyboard, no JavaScript, BROWSER", place, watch)
         page = way.to_our_page(way.open_mail("plain"), _enter)
@@ -163,7 +163,7 @@ def _is_done(url: str) -> bool:
 
 
 def _enter(target: Locator) -> None:
-    """Tab to it and press Enter. Raises :class:`AssertionError` if Tab does not get there."""
+    """Tab to the target and press Enter. Raises :class:`AssertionError` if Tab does not reach it."""
     page = target.page
     target.wait_for()
     for _ in range(30):
@@ -177,13 +177,13 @@ def _enter(target: Locator) -> None:
 
 
 Walk = Callable[[Place, Browser], list[Step]]
-#: By the MX_REFERRAL_SOURCE that they need.
+#: The ways that need ``MX_REFERRAL_SOURCE=APP``.
 APP: tuple[Walk, ...] = (by_mouse, by_double_click)
 BROWSER: tuple[Walk, ...] = (by_keyboard,)
 
 
 def walked(walk: Walk, place: Place, browser: Browser) -> list[Step]:
-    """The steps; where the way ends early, the last one says why."""
+    """Walk a way; return its steps. If it ends early, the last step says why."""
     try:
         return walk(place, browser)
     except (Error, AssertionError) as error:

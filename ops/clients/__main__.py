@@ -1,9 +1,9 @@
 """``make clients``: MX's own Python clients against the sandbox.
 
-Whoever integrates with MX may use `mx-platform-python` or `atrium`, both written by MX. If they list, read and mint at the sandbox, then
-the sandbox speaks as MX does, as far as MX's own programmers can tell. They run in an environment of their own, each in a process.
+MX publishes two clients, `mx-platform-python` and `atrium`. If both can list, read and mint at the sandbox, then the sandbox speaks MX's
+protocol as MX's own clients understand it. Each client runs in a process, in an environment without the worker.
 
-Exit code 1 if anything differs from what the sandbox was given. Everything is on loopback.
+Exit code 1 if an answer differs from the sandbox's data. Everything is on loopback.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from rich.table import Table
 
 from worker.sandbox.server import DEFAULT_API_KEY, DEFAULT_CLIENT_ID
 
-#: Seconds for the sandbox to start, and for a client to be done.
+#: Seconds that the sandbox may take to start, and a client to finish.
 _PATIENCE = 60.0
 
-#: The client, the flavour that its requests are counted as, and what is run.
+#: The client, the flavour of its requests in the ledger, and the command.
 CLIENTS = (
     ("atrium", "atrium", ["ask_atrium.py"]),
     ("mx-platform-python", "platform_2011", ["ask_platform.py"]),
@@ -38,7 +38,7 @@ out = Console(highlight=False, soft_wrap=True)
 
 
 def population() -> list[dict[str, Any]]:
-    """24 users, so three pages of ten; one of them with twelve members."""
+    """24 users, which are three pages of ten. One user has twelve members."""
     many = [
         {"user_guid": "USR-0", "member_guid": f"MBR-0-{n}", "institution_code": "alder", "institution_name": "Alder"}
         for n in range(12)
@@ -51,7 +51,7 @@ def population() -> list[dict[str, Any]]:
 
 
 def problems(got: dict[str, Any], flavour: str, ledger: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What each check found wrong; an empty text: nothing."""
+    """The name of each check and its problem; an empty text means none."""
     known = list(dict.fromkeys(row["user_guid"] for row in population()))
     members = [row["member_guid"] for row in population() if row["user_guid"] == "USR-0"]
     wanted: dict[str, Any] = {
@@ -87,7 +87,7 @@ def problems(got: dict[str, Any], flavour: str, ledger: dict[str, Any]) -> Itera
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do it all; 0 if nothing was found."""
+    """Run all checks; return 0 if no problem was found."""
     parser = argparse.ArgumentParser(prog="make clients", description="MX's own clients against the sandbox.")
     parser.add_argument("--python", type=Path, required=True, help="the interpreter that has the clients")
     python = parser.parse_args(arguments).python
@@ -126,7 +126,7 @@ def _ask(python: Path, command: Sequence[str], base_url: str) -> dict[str, Any]:
 
 @contextmanager
 def sandbox() -> Iterator[str]:
-    """A sandbox with :func:`population`; its base URL."""
+    """Run a sandbox with :func:`population`; yield its base URL."""
     with tempfile.TemporaryDirectory(prefix="clients-") as folder:
         file, ready = Path(folder) / "population.jsonl", Path(folder) / "ready.json"
         file.write_text("".join(f"{json.dumps(row)}\n" for row in population()), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Ask with `atrium`; prints what it got as JSON. Runs in the clients' environment: nothing of the worker is importable.
+"""Sends requests with `atrium` and prints the answers as JSON. Runs in the clients' environment, where the worker cannot be imported.
 
 ``python ask_atrium.py BASE_URL CLIENT_ID API_KEY``
 """
@@ -11,12 +11,12 @@ from collections.abc import Callable
 import atrium
 from atrium.rest import ApiException
 
-warnings.simplefilter("ignore")  # of 2021: it calls what urllib3 has deprecated since
+warnings.simplefilter("ignore")  # the client is of 2021 and calls functions that urllib3 has deprecated since
 base_url, client_id, api_key = sys.argv[1:]
 
 
 def client(key: str) -> atrium.AtriumClient:
-    # Each client gets a configuration of its own; this one would share the first one's headers.
+    # Without this line a second client would share the first one's headers.
     atrium.Configuration.set_default(None)
     return atrium.AtriumClient(key, client_id, base_url)
 

@@ -1,6 +1,7 @@
-"""Ask with `mx-platform-python`; prints what it got as JSON. Runs in the clients' environment: nothing of the worker is importable.
+"""Sends requests with `mx-platform-python` and prints the answers as JSON. Runs in the clients' environment, where the worker cannot be
+imported.
 
-``python ask_platform.py BASE_URL CLIENT_ID API_KEY [VERSION]``. Without a version the client is as it was shipped, for v20111101.
+``python ask_platform.py BASE_URL CLIENT_ID API_KEY [VERSION]``. Without a version the client uses its default, v20111101.
 """
 
 import json

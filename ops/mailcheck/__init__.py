@@ -1,1 +1,1 @@
-"""The mails, looked at with the eyes of others: a browser, a real mail server, a spam filter."""
+"""Checks of the mails with a browser, a real mail server and a spam filter."""

@@ -1,8 +1,8 @@
-"""``make mailcheck``: every kind of mail through a real mail server, and past SpamAssassin.
+"""``make mailcheck``: sends every kind of mail through a real mail server, and scores it with SpamAssassin.
 
-Each mail is sent by the worker's own email channel. The server must accept it and deliver it as it was built, byte for byte behind
-the trace headers that it puts in front; SpamAssassin, without the network, must give it less than two points. Where one of
-the two is missing and this is root on a system with apt, it is installed, without a service being started.
+Each mail is sent by the worker's own email channel. The server must accept it and deliver it unchanged, except for the trace headers
+that the server adds at the top. SpamAssassin, without the network, must give it less than two points. If one of the two programs is
+missing, it is installed without starting a service; this needs root and apt.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ from worker.channels.email.channel import EmailChannel
 from worker.channels.email.message import Composer, Mail
 from worker.settings import Settings, load_settings
 
-#: Points from which on a mail is in danger; SpamAssassin's own limit is five.
+#: A mail with this many points fails. SpamAssassin itself calls a mail spam from five points on.
 LIMIT = 2.0
 
 out = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> int:
-    """Check all of them; 0 if every mail arrives unchanged and looks like no spam."""
+    """Check all samples; return 0 if every mail arrives unchanged and its score is low enough."""
     if problem := install():
         sys.stderr.write(f"mailcheck: {problem}\n")
         return 1
@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def check(server: mta.Mta) -> int:
-    """All samples through one server, as a table; returns how many failed."""
+    """Send all samples through one server and print a table; return how many failed."""
     settings = load_settings(
         _env_file=None,
         mx_api_key="none",
@@ -93,10 +93,10 @@ def check(server: mta.Mta) -> int:
 
 
 async def send(settings: Settings, chosen: list[Sample]) -> list[Outcome]:
-    """Through the worker's own channel."""
+    """Send the samples through the worker's own channel."""
 
     async def dispatching() -> None:
-        pass  # nothing is on record here
+        pass  # there is no database here
 
     channel = EmailChannel(settings)
     try:
@@ -106,7 +106,7 @@ async def send(settings: Settings, chosen: list[Sample]) -> list[Outcome]:
 
 
 def find(settings: Settings, sample: Sample, delivered: dict[str, bytes]) -> tuple[bytes | None, bytes]:
-    """What was delivered of a sample, and what was built: the same message again, of the same moment, with a mailbox's line ends."""
+    """A sample as it was delivered (None if it was not), and as it was built: the same message and date, with a mailbox's line ends."""
     composer = Composer(settings)
     built = _built(composer.build(sample.message))
     content = delivered.get(message_id_of(built))
@@ -122,12 +122,12 @@ def _built(mail: object) -> bytes:
 
 
 def message_id_of(content: bytes) -> str:
-    """By which a mail is told from the others."""
+    """The Message-ID, which identifies a mail."""
     return str(email.message_from_bytes(content)["Message-ID"])
 
 
 def install() -> str | None:
-    """Install what is missing; returns why that cannot be, in one line."""
+    """Install the missing programs; return None, or in one line why that is not possible."""
     missing = ([] if mta.installed() else ["postfix"]) + ([] if spam.installed() else ["spamassassin"])
     if os.geteuid() != 0:
         return "mail servers start as root alone: run this as root, best in a container"
@@ -155,7 +155,7 @@ def install() -> str | None:
 
 @contextmanager
 def no_services() -> Iterator[None]:
-    """Packages that are installed meanwhile start nothing (Debian policy, 9.3.3)."""
+    """Packages that are installed in this block start no service (Debian policy, 9.3.3)."""
     policy = Path("/usr/sbin/policy-rc.d")
     if policy.exists():
         yield

@@ -1,7 +1,7 @@
-"""A real mail server for a few minutes: Postfix or Exim, on loopback, with a configuration and a spool of its own.
+"""A real mail server for a few minutes: Postfix or Exim, on loopback, with its own configuration and spool.
 
-Nothing of the system's is touched: no service, no ``/etc``, no spool. What comes for ``mail.example`` is put into a maildir; nothing is
-ever sent on. Both start as root alone and then give that up.
+The system's mail server is not touched: no service, no ``/etc``, no spool. Mail for ``mail.example`` is put into a maildir, and no mail
+is relayed. Both servers can only be started as root, and then give up root's rights.
 """
 
 import os
@@ -101,21 +101,21 @@ class Mta:
     box: Path
 
     def delivered(self) -> list[bytes]:
-        """What lies in the mailbox."""
+        """The mails in the mailbox."""
         return [path.read_bytes() for path in sorted((self.box / "new").glob("*"))]
 
 
 def installed() -> list[str]:
-    """Which mail servers there are, the stricter one first."""
+    """The installed mail servers, the stricter one first."""
     found = ["postfix"] if _find("postfix") else []
     return [*found, "exim"] if _find("exim4") or _find("exim") else found
 
 
 @contextmanager
 def running(name: str) -> Iterator[Mta]:
-    """Run one of :func:`installed` until the block ends; raises ``RuntimeError`` with what it said if it does not start."""
+    """Run one of :func:`installed` until the block ends. Raises ``RuntimeError`` with its output if it does not start."""
     folder = Path(tempfile.mkdtemp(prefix="mailcheck-"))
-    folder.chmod(0o755)  # Postfix's own users pass through
+    folder.chmod(0o755)  # Postfix's own users need access
     try:
         with (_postfix if name == "postfix" else _exim)(folder, free_port()) as mta:
             yield mta
@@ -140,7 +140,7 @@ def _postfix(folder: Path, port: int) -> Iterator[Mta]:
     try:
         with _process([*command, "start-fg"], port, folder / "log"):
             yield Mta(name=f"Postfix {version}", port=port, box=folder / "box")
-    finally:  # what was started is a script; the master is its child
+    finally:  # the started process is a script; Postfix's master is its child
         subprocess.run([*command, "stop"], capture_output=True, check=False)
 
 
@@ -175,7 +175,7 @@ def _process(command: list[str], port: int, log: Path) -> Iterator[None]:
 
 
 def wait_until(condition: Callable[[], object], *, seconds: float = 30.0) -> bool:
-    """Wait on a condition; returns whether it came to hold in time."""
+    """Wait for a condition; return whether it became true in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():

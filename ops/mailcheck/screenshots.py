@@ -3,7 +3,7 @@
     apt-get install chromium
     python -m ops.mailcheck.screenshots [FOLDER]
 
-Chromium is driven over its DevTools protocol, since only that sets the colour scheme and a telephone's width.
+Chromium is driven over its DevTools protocol, since only that can set the colour scheme and the width of a phone.
 """
 
 import asyncio
@@ -24,17 +24,17 @@ from worker.channels import Message
 from worker.channels.email.wording import word
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-#: Bytes that a picture may have: readers of the page load all of them.
+#: The most bytes of a picture, since a reader of the document loads all pictures.
 LIMIT = 200_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
-    """What is shown, and how."""
+    """A picture: the mail, and the look."""
 
     name: str
     shows: Message
-    #: CSS pixels; 500 and more is a desk, less a telephone.
+    #: CSS pixels. 500 and more is a desktop computer, less is a phone.
     width: int
     scheme: str
     #: Pixels of the picture per CSS pixel.
@@ -50,7 +50,7 @@ PICTURES = (
 
 @dataclass
 class Page:
-    """A tab, spoken to over a WebSocket."""
+    """A tab, which is driven over a WebSocket."""
 
     socket: aiohttp.ClientWebSocketResponse
     _last: int = 0
@@ -69,7 +69,7 @@ class Page:
 
 @asynccontextmanager
 async def browser(executable: str) -> AsyncIterator[Page]:
-    """A Chromium with one empty tab and a profile that is thrown away."""
+    """A Chromium with one empty tab and a temporary profile."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [executable, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
         command += ["--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]
@@ -101,7 +101,7 @@ def _written(file: Path) -> str:
 
 
 async def take(page: Page, picture: Picture) -> bytes:
-    """The picture, as PNG: the whole mail."""
+    """The picture of the whole mail, as PNG."""
     html = word(picture.shows, app="Ledgerly").html
     await page("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": picture.scheme}])
     screen = {"width": picture.width, "deviceScaleFactor": picture.scale, "mobile": picture.width < 500}
@@ -117,7 +117,7 @@ async def take(page: Page, picture: Picture) -> bytes:
 
 
 async def main(folder: Path) -> None:
-    """Take all of them."""
+    """Take all pictures."""
     executable = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if executable is None:
         raise SystemExit("screenshots: there is no Chromium: apt-get install chromium")

@@ -1,4 +1,4 @@
-"""What SpamAssassin thinks of a mail, by its own rules alone: nothing is looked up on the network."""
+"""SpamAssassin's score of a mail, by its local rules only: without the network."""
 
 import email
 import os
@@ -9,38 +9,38 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Points that SpamAssassin gives for coming from this machine; a customer's server would not give them.
+#: Switches off the rules about a mail from this machine, since they would not apply at a customer's server.
 _PREFERENCES = "score ALL_TRUSTED 0\nscore NO_RELAYS 0\nscore NO_RECEIVED 0\n"
 _STATUS = re.compile(r"score=(-?[\d.]+)\s.*?tests=([\w,\s]*?)\s+(?:autolearn|version)=", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Points, and the rules that gave them."""
+    """The points of a mail, and the rules that matched."""
 
     points: float
     rules: tuple[str, ...]
 
 
 def installed() -> bool:
-    """Whether it can be run here."""
+    """Whether SpamAssassin is installed."""
     return shutil.which("spamassassin") is not None
 
 
 def version() -> str:
-    """Which it is."""
+    """SpamAssassin's version."""
     said = subprocess.run(["spamassassin", "--version"], capture_output=True, text=True, check=True).stdout
     return said.splitlines()[0].strip()
 
 
 def works() -> bool:
-    """Whether it has rules at all: without, every mail would pass. Asked with the mail that every filter knows (GTUBE)."""
+    """Whether SpamAssassin has rules, since without rules every mail would pass. Tested with GTUBE, the standard test mail."""
     gtube = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
     return score(f"From: a@mail.example\nSubject: test\n\n{gtube}\n".encode()).points > 100
 
 
 def score(mail: bytes) -> Score:
-    """The score of a mail as a server delivered it; raises ``RuntimeError`` if there is none to be had."""
+    """The score of a delivered mail. Raises ``RuntimeError`` if SpamAssassin gives none."""
     with tempfile.TemporaryDirectory() as home:
         preferences = Path(home) / "user_prefs"
         preferences.write_text(_PREFERENCES)

@@ -1,9 +1,9 @@
 """``make proxycheck``: the snippets of ``ops/proxy`` in the real nginx and Caddy, before a real web process and a sandbox bank.
 
-A customer presses a button through the proxy and reaches the bank. Headers arrive once each, an invented ``X-Forwarded-For`` is not
-believed, a large body is refused, and while the web process is away customers read "try again". No log of the proxy holds a link, also when
-more requests are in hand than it has connections, an answer breaks off or a customer goes away. Where a server is missing and
-this is root on a system with apt, it is installed, without a service being started.
+A customer presses a button through the proxy and reaches the bank. Each header arrives once, an invented ``X-Forwarded-For`` is
+ignored, and a large body is refused. While the web process is away, customers get the page "try again". No log of the proxy contains a
+link, also if there are more requests than connections, an answer breaks off or a customer disconnects. A missing server is installed
+without starting a service; this needs root and apt.
 """
 
 import asyncio
@@ -43,12 +43,12 @@ out = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> int:
-    """Check both; 0 if everything holds."""
+    """Check both proxies; return 0 if every check passes."""
     missing = [name for name in PROXIES if not installed(name)]
     if missing and os.geteuid() == 0 and shutil.which("apt-get"):
         policy = Path("/usr/sbin/policy-rc.d")
         own = not policy.exists()
-        if own:  # Debian's way to install a server without starting it
+        if own:  # so that Debian does not start the servers after the installation
             policy.write_text("#!/bin/sh\nexit 101\n", encoding="utf-8")
             policy.chmod(0o755)
         try:
@@ -79,8 +79,8 @@ def main() -> int:
 
 
 def check(name: str, folder: Path) -> list[tuple[str, str | None]]:
-    """What was checked, and what was wrong with it; ``None``: nothing."""
-    folder.chmod(0o755)  # nginx's worker process is another user
+    """The name of each check and its problem; ``None`` means that it passed."""
+    folder.chmod(0o755)  # nginx's worker process runs as another user
     certificate(folder)
     environment = _environment(folder)
     with _bank(folder) as base_url:
@@ -160,7 +160,7 @@ async def _says_later(page: aiohttp.ClientResponse) -> bool:
 
 
 async def _broken_off(port: int, behind: int, token: str, folder: Path) -> tuple[str, str | None]:
-    """An answer that breaks off, and a customer who goes away: a proxy may write a line about either."""
+    """An answer that breaks off, and a customer who disconnects: a proxy may log either."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -181,9 +181,9 @@ async def _broken_off(port: int, behind: int, token: str, folder: Path) -> tuple
 
 
 async def _burst(port: int, behind: int, token: str, folder: Path) -> tuple[str, str | None]:
-    """Three hundred requests in hand, that began one after another: with as few connections as the nginx of this check has, some find none.
+    """Keep 300 requests open, begun one after another: more than the nginx of this check has connections for.
 
-    All at once they would wait to be accepted. One that is accepted as the last connections go is what nginx writes a line about.
+    If they began at once, they would wait to be accepted. nginx logs a request only if it was accepted and no connection was left.
     """
     release = asyncio.Event()
 
@@ -214,7 +214,7 @@ async def _burst(port: int, behind: int, token: str, folder: Path) -> tuple[str,
 
 
 async def _long_way(port: int, behind: int, folder: Path) -> tuple[str, str | None]:
-    """A redirect to the longest URI that may be stored, from a server in the place of the web process."""
+    """A redirect to the longest URI that may be stored, from a server that replaces the web process."""
     uri = f"https://bank.example/oauth/authorize?state={'s' * MAX_LENGTH}"[:MAX_LENGTH]
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -238,13 +238,13 @@ def _told(folder: Path, token: str) -> str | None:
 
 
 class _Loopback(AbstractResolver):
-    """Every name is this machine."""
+    """Resolves every name to this machine."""
 
     async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:  # noqa: ARG002
         return [ResolveResult(hostname=host, host="127.0.0.1", port=port, family=2, proto=0, flags=0)]
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is nothing to close."""
 
 
 def _client(port: int, folder: Path) -> aiohttp.ClientSession:
@@ -286,7 +286,7 @@ def _environment(folder: Path) -> dict[str, str]:
         "HOME": str(folder),
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "DATABASE_URL": f"sqlite:///{folder / 'reconnect.db'}",
-        "REDIS_URL": "redis://127.0.0.1:9/0",  # none is needed: each process counts for itself
+        "REDIS_URL": "redis://127.0.0.1:9/0",  # no Redis is needed: each process counts for itself
         "MX_API_KEY": "sandbox-api-key",
         "MX_CLIENT_ID": "sandbox-client-id",
         "URI_KEYS": Fernet.generate_key().decode(),
@@ -298,7 +298,7 @@ def _environment(folder: Path) -> dict[str, str]:
 def _reconnect(arguments: str, folder: Path, environment: dict[str, str]) -> str:
     command = [sys.executable, "-m", "worker", *arguments.split()]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode and not arguments.startswith("sweep"):  # without a broker a sweep says that it woke nobody
+    if done.returncode and not arguments.startswith("sweep"):  # without a broker a sweep fails after its work
         raise RuntimeError(f"reconnect {arguments}: {done.stderr.strip()}")
     return done.stdout
 

@@ -1,4 +1,4 @@
-"""nginx or Caddy for a minute, on loopback, with the configuration of ``ops/proxy`` and a certificate of their own."""
+"""nginx or Caddy for a minute, on loopback, with the configuration of ``ops/proxy`` and a self-signed certificate."""
 
 import datetime as dt
 import shutil
@@ -36,7 +36,7 @@ http {{
 
 
 def certificate(folder: Path) -> None:
-    """Write ``reconnect.pem`` and ``reconnect.key`` for :data:`HOST`, signed by themselves."""
+    """Write ``reconnect.pem`` and ``reconnect.key`` for :data:`HOST`, self-signed."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
     now = dt.datetime.now(dt.UTC)
@@ -75,7 +75,7 @@ def _nginx(folder: Path, port: int, web: int) -> list[str]:
 def _caddy(folder: Path, port: int, web: int) -> list[str]:
     text = (SNIPPETS / "Caddyfile").read_text(encoding="utf-8")
     text = _replaced(text, "127.0.0.1:8080", f"127.0.0.1:{web}")
-    # No certificate from outside, no port 80, and no port for its own administration.
+    # Without a certificate from outside, without port 80 and without the admin port.
     text = _replaced(text, "\n{\n", "\n{\n\tadmin off\n\tauto_https disable_redirects\n")
     tls = f"https://{HOST}:{port} {{\n\ttls {folder}/reconnect.pem {folder}/reconnect.key\n\t"
     text = _replaced(text, f"{HOST} {{", tls)
@@ -87,13 +87,13 @@ PROXIES = {"nginx": _nginx, "caddy": _caddy}
 
 
 def installed(name: str) -> bool:
-    """Whether the distribution's package is there."""
+    """Whether the distribution's package is installed."""
     return shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/bin") is not None
 
 
 @contextmanager
 def running(name: str, folder: Path, web: int) -> Iterator[int]:
-    """The proxy before the web process on port ``web``; yields its port. Its output goes to a file in ``folder``."""
+    """Run the proxy before the web process on port ``web``; yield its port. Its output goes to a file in ``folder``."""
     port = free_port()
     command = PROXIES[name](folder, port, web)
     environment = {"PATH": "/usr/sbin:/usr/bin:/bin:/usr/local/bin", "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
@@ -111,7 +111,7 @@ def running(name: str, folder: Path, web: int) -> Iterator[int]:
 
 
 def wait_for_port(port: int, process: "subprocess.Popen[bytes]") -> None:
-    """Until something listens; raises ``RuntimeError`` if the process ended or takes too long."""
+    """Wait until a server listens. Raises ``RuntimeError`` if the process ended or takes too long."""
     deadline = time.monotonic() + _PATIENCE
     while True:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):

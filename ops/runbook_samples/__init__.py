@@ -1,1 +1,1 @@
-"""The situations of ``docs/runbook.md``, played: see :mod:`ops.runbook_samples.__main__`."""
+"""Provokes the situations of ``docs/runbook.md``: see :mod:`ops.runbook_samples.__main__`."""

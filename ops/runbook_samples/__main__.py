@@ -1,13 +1,13 @@
-"""Provokes the situations of ``docs/runbook.md`` and prints what an operator then sees: `status`, `doctor`, the logs, Flower.
+"""Provokes the situations of ``docs/runbook.md`` and prints the output that an operator gets: `status`, `doctor`, the logs, Flower.
 
 ::
 
-    .venv/bin/python -m ops.runbook_samples                      # all of them, some ten minutes
-    .venv/bin/python -m ops.runbook_samples mx_refuses poison    # these
+    .venv/bin/python -m ops.runbook_samples                      # all of them: about ten minutes
+    .venv/bin/python -m ops.runbook_samples mx_refuses poison    # only these
 
-Everything is real (Celery, Valkey, PostgreSQL, Flower, SMTP) and on loopback; the bank is the sandbox. What the runbook quotes is
-copied from here, so whoever changes a line that operators read runs this again. (What a single command says on wrong input, such as
-an import with bad rows, is in ``tests/acceptance``.)
+All servers are real (Celery, Valkey, PostgreSQL, Flower, SMTP) and on loopback; the bank is the sandbox. The runbook quotes this
+output, so run this again after a change of a line that operators read. (The output of single commands on wrong input, such as an
+import with bad rows, is in ``tests/acceptance``.)
 """
 
 import sys
@@ -17,7 +17,7 @@ from ops.runbook_samples.scene import SITUATIONS, scene_of_its_own
 
 
 def main(names: list[str]) -> None:
-    """Run these, or all."""
+    """Run these situations, or all."""
     for name in names or SITUATIONS:
         print(f"\n=== {name}", flush=True)
         with scene_of_its_own() as scene:

@@ -18,7 +18,7 @@ def mx_faulty(scene: Scene) -> None:
 
 @situation
 def mx_down(scene: Scene) -> None:
-    """A run of 503: the breaker opens, probes, closes."""
+    """Every answer is 503: the breaker opens, probes, and closes."""
     scene.members(500)
     scene.machine.control(fault="503")
     scene.machine.start_worker()
@@ -75,7 +75,7 @@ def mx_too_many(scene: Scene) -> None:
 
 @situation
 def wrong_base_url(scene: Scene) -> None:
-    """Everything is 404; twenty for each process become gone, and no more."""
+    """Every answer is 404. Each process ends at most twenty reconnections as gone."""
     scene.members(100)
     right = scene.machine.environment["MX_BASE_URL"]
     scene.set(MX_BASE_URL=f"{right}/v1")

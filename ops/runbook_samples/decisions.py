@@ -1,4 +1,4 @@
-"""What needs somebody's decision: rows that are set aside, outages, pauses, keys, a full disk."""
+"""Situations that need an operator's decision: quarantined rows, outages, pauses, keys, a full disk."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from ops.runbook_samples.scene import Scene, children_of, situation
 
 @situation
 def poison(scene: Scene) -> None:
-    """A row that takes its workers down, six times."""
+    """A row whose workers die, six times."""
     scene.members(5)
     scene.set(LEASE_SECONDS="10")
     scene.machine.control(member="MBR-000003", script=["slow:30"])
@@ -129,7 +129,7 @@ def keys(scene: Scene) -> None:
 
 @situation
 def disk(scene: Scene) -> None:
-    """A full disk and a read-only one (needs the right to mount; else only what a file's mode can show)."""
+    """A full disk and a read-only one. Without the right to mount, only what limits and a file's mode can show."""
     scene.members(3000)
     folder = scene.machine.folder / "small"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""The mail server fails or refuses, and workers die while mails leave."""
+"""The mail server fails or refuses, and workers die while they send mails."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ for _name, _fault in {
 
 @situation
 def smtp_refused(scene: Scene) -> None:
-    """Nobody listens; then the password is wrong."""
+    """No mail server listens; then the password is wrong."""
     scene.members(30)
     right = scene.machine.environment["SMTP_URL"]
     scene.set(SMTP_URL=f"smtp://127.0.0.1:{free_port()}?tls=none")

