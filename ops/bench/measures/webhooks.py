@@ -59,7 +59,7 @@ def webhooks(bench: Bench) -> None:
             at_least=WANTED,
             detail=detail,
         ),
-        # CPU time depends less than the rate on other work of the machine. The limit is the one of a fully used core.
+        # CPU time depends less than the rate on other work of the machine. The limit: one core is enough for the wanted rate.
         Row(what="CPU of a webhook in the web process", value=cpu / REQUESTS * 1e6, unit="µs", at_most=1e6 / WANTED),
     )
 

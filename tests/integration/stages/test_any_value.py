@@ -92,7 +92,7 @@ async def test_no_value_in_any_column_stops_those_beside_it(bench_for: Any, sand
                 }
                 rows[column.table][column.name] = value
                 for table, row in rows.items():
-                    # The pair of kind and address is unique, and an odd value of another table would repeat the pair.
+                    # Only a user whose odd value is in a column of `devices` gets a device.
                     if table is not devices or column.table is devices:
                         await _write(connection, table, row, is_sqlite=is_sqlite)
             if is_sqlite:

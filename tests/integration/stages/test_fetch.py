@@ -35,7 +35,7 @@ async def test_a_window_is_stored_encrypted_together_with_its_notification(bench
         assert bench.woken[-1] == ("deliver", 1)
 
 
-#: By MX's answer: the reconnection's state afterwards.
+#: By MX's answer: the reconnection's state and outcome afterwards.
 ANSWERED = {
     "unsupported": ("unsupported", "member_cannot_use_oauth"),
     "gone": ("gone", "not_found"),
@@ -560,7 +560,7 @@ async def test_a_wrong_address_of_mx_ends_a_few_reconnections_and_not_all(bench_
         rows = await bench.sql("SELECT state, sum(attempts), count(*) FROM reconnections GROUP BY state ORDER BY state")
         assert [tuple(row) for row in rows] == [("due", 0, 60 - MOST_GONE), ("gone", 0, MOST_GONE)]
         assert await bench.one("SELECT reason FROM pauses WHERE scope = 'mx'") == "not_mx"
-        # Another process, which has not believed any 404 yet, probes and opens the breaker again.
+        # As if another process, which has not believed any 404 yet, sent the probe: the breaker stays open.
         bench.runtime.mx._unproven_in_a_row = 0
         await bench.sql("UPDATE pauses SET probe_at = '2020-01-01 00:00:00'")
         await fetch(bench.runtime)
