@@ -241,11 +241,11 @@ async def _press_stored(bench: Any, token: str) -> None:
     assert isinstance(await press(bench, token), LeadsTo)
 
 
-async def test_a_thousand_clicks_wake_verify_six_times_in_ten_minutes(bench_for: Any) -> None:
+async def test_a_thousand_clicks_wake_verify_about_six_times_in_ten_minutes(bench_for: Any) -> None:
     bench = await bench_for()
     for _ in range(1000):
         bench.runtime.delayed_wakes.plan("verify", (20, 40, 60, 120, 300, 600))
-    assert bench.runtime.delayed_wakes.planned <= 12
+    assert 6 <= bench.runtime.delayed_wakes.planned <= 12  # a wake for each moment, two while the second changes
     bench.runtime.delayed_wakes.plan("verify", (0,))
     async with asyncio.timeout(20):
         while not bench.woken:  # noqa: ASYNC110 - the bench has no event to wait for

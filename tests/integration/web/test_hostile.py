@@ -188,7 +188,7 @@ async def test_two_requests_cannot_be_hidden_in_one(site_for: Any) -> None:
 async def test_a_link_never_reaches_another_users_reconnection(site_for: Any) -> None:
     site = await site_for()
     ann, first = await linked(site.bench, "ann", uri="https://bank.example/oauth?state=anns")
-    bob, other = await linked(site.bench, "bob", uri="https://bank.example/oauth?state=bobs")
+    _, other = await linked(site.bench, "bob", uri="https://bank.example/oauth?state=bobs")
     closed = await reconnection(site.bench, "cid", state="exhausted")
     for named in (other, closed, first + 10_000, 0):
         response, text = await site.ask("POST", f"/r/{ann}", data={"reconnection": str(named)})
@@ -208,7 +208,6 @@ async def test_a_link_never_reaches_another_users_reconnection(site_for: Any) ->
     assert "Bank bob" not in page.source
     assert (await site.ask("POST", f"/r/{ann}", data={"reconnection": str(other)}))[0].status in {303, 503}
     assert await site.bench.one("SELECT count(*) FROM clicks WHERE reconnection_id <> :f", f=first) == 0
-    assert bob
 
 
 HOSTILE_NAMES = [
@@ -289,7 +288,7 @@ async def test_long_headers_cost_nothing(site_for: Any) -> None:
 async def test_who_reads_no_answer_is_cut_off(site_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "SEND_SECONDS", 0.5)
     site = await site_for()
-    reader, writer = await asyncio.open_connection("127.0.0.1", site.port, limit=1)
+    _, writer = await asyncio.open_connection("127.0.0.1", site.port, limit=1)
     request = f"GET /r/x HTTP/1.1\r\nHost: 127.0.0.1:{site.port}\r\n\r\n".encode()
 
     async def ask_on() -> None:
@@ -300,7 +299,6 @@ async def test_who_reads_no_answer_is_cut_off(site_for: Any, monkeypatch: pytest
     with pytest.raises(ConnectionError):
         await asyncio.wait_for(ask_on(), 30)
     writer.close()
-    assert reader
     assert (await site.ask("GET", "/healthz"))[0].status == 200
 
 

@@ -56,8 +56,9 @@ async def test_a_database_that_is_away_costs_a_page_that_says_try_again(
             response, text = await site.ask(method, path, headers={"X-Forwarded-For": "203.0.113.7"})
             page = Html(text)
             page.check()
+            assert response.status == 503
             if method == "GET" or path.startswith("/u"):
-                assert (response.status, response.headers["Retry-After"]) == (503, "30")
+                assert response.headers["Retry-After"] == "30"
                 assert page.buttons == ["Try again"]
         assert time.monotonic() - began < 60
         assert (await site.ask("GET", "/healthz"))[0].status == 200

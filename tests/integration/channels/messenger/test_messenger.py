@@ -267,10 +267,11 @@ async def test_a_messenger_that_refuses_everybody_stops_the_channel_and_costs_no
     assert len(messenger.taken) == 6
 
 
-async def test_a_messenger_that_is_not_there_stops_the_channel_until_it_is(office: Any, messenger: Any) -> None:
+async def test_a_messenger_that_is_not_there_stops_the_channel(office: Any, messenger: Any) -> None:
     at = await office(2, messenger_url="http://127.0.0.1:9/box")
     await at.work()
     assert {(row["state"], row["attempts"]) for row in await at.rows(notifications)} == {("pending", 0)}
+    assert await at.bench.one("SELECT scope FROM pauses") == "delivery:messenger"
     channel = at.bench.runtime.channels["messenger"]
     assert isinstance(await channel.check(), TryLater)
 

@@ -86,10 +86,14 @@ async def test_a_message_about_nothing_is_never_sent(connect, make_message, reco
 
 
 async def test_the_dispatch_is_on_record_before_anything_is_posted(apple, connect, make_message):
+    asked = []
+
     async def dispatching() -> None:
         assert not apple.connections
+        asked.append(True)
 
     assert await connect().send(make_message(), dispatching) == Sent()
+    assert asked == [True]
 
 
 async def test_what_dispatching_raises_passes_and_nothing_is_posted(apple, connect, make_message):

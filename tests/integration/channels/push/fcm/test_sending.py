@@ -99,11 +99,15 @@ async def test_several_banks_are_counted_and_not_linked(google, connect, make_me
 
 
 async def test_the_dispatch_is_on_record_before_anything_is_posted(google, connect, make_message):
+    asked = []
+
     async def dispatching() -> None:
         assert google.token_requests == 1  # fetching a token is no dispatch
         assert not google.requests
+        asked.append(True)
 
     assert await connect().send(make_message(), dispatching) == Sent()
+    assert asked == [True]
 
 
 async def test_what_dispatching_raises_passes_and_nothing_is_posted(google, connect, make_message):

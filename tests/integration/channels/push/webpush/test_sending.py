@@ -112,10 +112,14 @@ async def test_over_tls_too(serve, certificate, connect, make_message, record):
 
 
 async def test_the_dispatch_is_on_record_before_anything_is_posted(service, connect, make_message):
+    asked = []
+
     async def dispatching() -> None:
         assert not service.requests
+        asked.append(True)
 
     assert await connect().send(make_message(), dispatching) == Sent()
+    assert asked == [True]
 
 
 async def test_what_dispatching_raises_passes_and_nothing_is_posted(service, connect, make_message):
