@@ -174,6 +174,12 @@ def upgrade() -> None:  # noqa: PLR0915 - one schema, a statement each
         sa.PrimaryKeyConstraint("scope", name=op.f("pk_pauses")),
     )
     op.create_table(
+        "false_alarms",
+        sa.Column("institution_code", sa.String(length=128), nullable=False),
+        sa.Column("until", Moment(), nullable=False),
+        sa.PrimaryKeyConstraint("institution_code", name=op.f("pk_false_alarms")),
+    )
+    op.create_table(
         "reconnections",
         sa.Column("id", _ID, sa.Identity(always=False), nullable=False),
         sa.Column("member_guid", _GUID, nullable=False),
@@ -677,6 +683,7 @@ def downgrade() -> None:
         "links",
         "notifications",
         "reconnections",
+        "false_alarms",
         "pauses",
         "sweeps",
         "members",

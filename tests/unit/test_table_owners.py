@@ -24,6 +24,7 @@ OWNERS = {
     "hints": {"worker.store.hints"},
     "events": {"worker.store.events"},
     "pauses": {"worker.store.pauses"},
+    "false_alarms": {"worker.store.outages"},
     "sweeps": {"worker.store.sweeping"},
     "daily_totals": {"worker.store.totals"},
     "syncs": {"worker.store.syncs"},

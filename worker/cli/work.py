@@ -166,20 +166,23 @@ def resume(
     own = (delivery_scope(""), outage_scope(""))
     scope = what if what in {MX, EVENTS} or what.startswith(own) else _scope(what)
 
-    async def job(runtime: Runtime) -> None:
+    async def job(runtime: Runtime) -> str:
         pauses, now = PauseStore(runtime.database), await runtime.set_clock()
         paused = {pause.scope: pause for pause in await pauses.all()}
         if scope not in paused:
             others = f"; paused are {', '.join(list(paused)[:_NAMED])}" if paused else ", nor is anything else"
             raise WorkerError(f"resume: {scope} is not paused{did_you_mean(scope, paused) or others}")
         if paused[scope].is_outage:
-            await OutageStore(runtime.database).release(scope.removeprefix(outage_scope("")), now)
-            return
-        await pauses.lift(scope)
+            code = scope.removeprefix(outage_scope(""))
+            held = await runtime.database.store(OutageStore).release(code, now, false_alarm=True)
+            says = f"; {held:,} reconnections continue within an hour, and for an hour no burst holds the institution again"
+        else:
+            await pauses.lift(scope)
+            says = ""
         await wake(runtime)
+        return says
 
-    run(job)
-    out.print(f"Resumed {scope}.")
+    out.print(f"Resumed {scope}{run(job)}.")
 
 
 def _scope(what: str) -> str:

@@ -1,11 +1,11 @@
-"""Bursts of breaks at an institution: finding them, and releasing the messages that were held."""
+"""Bursts of breaks at an institution: finding them, releasing the messages that were held, and remembering false alarms."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Integer, cast, func, literal, select
+from sqlalchemy import Integer, cast, delete, exists, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.outage import HISTORY, WINDOW, normal, on_the_ramp
@@ -14,7 +14,7 @@ from worker.store.reconnections.notices import IS_NOTICE
 from worker.store.reconnections.transitions import Transitions
 from worker.store.sql.database import Database
 from worker.store.sql.moments import Moment, seconds_between
-from worker.store.sql.tables import reconnections, state_literal
+from worker.store.sql.tables import false_alarms, reconnections, state_literal
 
 r = reconnections.c
 
@@ -44,13 +44,17 @@ class OutageStore:
     async def busy_institutions(self, now: datetime, *, at_least: int) -> list[Burst]:
         """Institutions with at least so many breaks within the last window, and their earlier breaks.
 
-        A break counts if it was found in the window, and no date says that it happened earlier.
+        A break counts if it was found in the window, no date says that it happened earlier, and no operator called it a false alarm.
         """
+        is_false_alarm = exists().where(
+            false_alarms.c.institution_code == r.institution_code, false_alarms.c.until >= r.opened_at
+        )
         recent = (
             select(r.institution_code, func.count().label("breaks"))
             .where(
                 r.opened_at > now - WINDOW, r.broken_since > now - WINDOW, r.institution_code.is_not(None), ~IS_NOTICE
             )
+            .where(~is_false_alarm)
             .group_by(r.institution_code)
             .having(func.count() >= at_least)
         )
@@ -78,8 +82,12 @@ class OutageStore:
 
         return await self._database.transaction(work)
 
-    async def release(self, institution_code: str, now: datetime) -> int:
-        """End a hold, and spread the held reconnections over the ramp. Returns how many there are."""
+    async def release(self, institution_code: str, now: datetime, *, false_alarm: bool = False) -> int:
+        """End a hold, and spread the held reconnections over the ramp. Returns how many there are.
+
+        ``false_alarm``: an operator ended the hold before the burst was over. Breaks up to now, and those within the next
+        :data:`~worker.policy.outage.WINDOW`, count towards no burst, so that the next sweep does not hold them again.
+        """
         held = (
             select(r.id)
             .where(r.institution_code == institution_code, r.state == state_literal("due"), r.next_attempt_at <= now)
@@ -91,6 +99,16 @@ class OutageStore:
             places = {id_: now + on_the_ramp(place / len(ids)) for place, id_ in enumerate(ids)}
             await self._transitions.spread(connection, places, now)
             await lift(connection, outage_scope(institution_code))
+            if false_alarm:
+                await self._note_false_alarm(connection, institution_code, now)
             return len(ids)
 
         return await self._database.transaction(work)
+
+    async def _note_false_alarm(self, connection: AsyncConnection, institution_code: str, now: datetime) -> None:
+        until = now + WINDOW
+        await connection.execute(delete(false_alarms).where(false_alarms.c.until <= now - WINDOW))
+        insert = self._database.rows.insert(false_alarms).values(institution_code=institution_code, until=until)
+        await connection.execute(
+            insert.on_conflict_do_update(index_elements=["institution_code"], set_={"until": until})
+        )

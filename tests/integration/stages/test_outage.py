@@ -8,6 +8,7 @@ from sqlalchemy import text
 from worker.policy.outage import RAMP, WINDOW
 from worker.stages.fetch import fetch
 from worker.stages.sweep import sweep
+from worker.store.outages import OutageStore
 from worker.store.pauses import PauseStore
 from worker.store.transactions.fetch import FetchStore
 
@@ -30,9 +31,9 @@ async def _past(bench: Any, code: str, *, reconnections: int, days: int) -> None
         )
 
 
-async def _break(bench: Any, code: str, members: int) -> None:
+async def _break(bench: Any, name: str, members: int, *, of: str | None = None) -> None:
     await bench.members(
-        *(f"{code}-{number}" for number in range(members)), connection_status="DENIED", institution_code=code
+        *(f"{name}-{number}" for number in range(members)), connection_status="DENIED", institution_code=of or name
     )
 
 
@@ -71,6 +72,38 @@ async def test_when_the_burst_is_over_messages_go_out_on_a_ramp(bench_for: Any) 
     assert 8 <= counts[0] <= 13
     assert 38 <= counts[1] <= 43
     assert counts[2] == 100
+
+
+async def test_after_a_false_alarm_its_breaks_hold_nothing_and_a_burst_two_hours_later_does(bench_for: Any) -> None:
+    bench = await bench_for()
+    await _past(bench, "alder", reconnections=20, days=10)
+    await _past(bench, "birch", reconnections=20, days=10)
+    for code in ("alder", "birch"):
+        await _break(bench, code, 60)
+    await sweep(bench.runtime)
+    now, pauses = bench.runtime.clock.now(), PauseStore(bench.runtime.database)
+    assert await OutageStore(bench.runtime.database).release("alder", now, false_alarm=True) == 60
+    await _break(bench, "alder-2", 60, of="alder")  # the file that named them was not yet read to its end
+    await sweep(bench.runtime)
+    assert [pause.scope for pause in await pauses.all()] == ["outage:birch"]
+    assert await FetchStore(bench.runtime.database).due(now + RAMP, at_most=1000) == 120
+
+    ended = bench.stored(now + WINDOW)
+    await bench.sql("UPDATE reconnections SET opened_at = :at WHERE institution_code = 'alder'", at=ended)
+    assert await OutageStore(bench.runtime.database).busy_institutions(now + 1.5 * WINDOW, at_least=50) == []
+    later = bench.stored(now + WINDOW + timedelta(seconds=1))
+    await bench.sql("UPDATE reconnections SET opened_at = :at, broken_since = :at WHERE state = 'due'", at=later)
+    bursts = await OutageStore(bench.runtime.database).busy_institutions(now + 1.5 * WINDOW, at_least=50)
+    assert {burst.institution_code: burst.breaks for burst in bursts} == {"alder": 120, "birch": 60}
+
+
+async def test_a_false_alarm_is_forgotten_when_it_is_over(bench_for: Any) -> None:
+    bench = await bench_for()
+    outages, now = OutageStore(bench.runtime.database), bench.runtime.clock.now()
+    await outages.release("alder", now, false_alarm=True)
+    await outages.release("alder", now + WINDOW, false_alarm=True)
+    await outages.release("birch", now + 3 * WINDOW, false_alarm=True)
+    assert [tuple(row) for row in await bench.sql("SELECT institution_code FROM false_alarms")] == [("birch",)]
 
 
 async def test_an_institution_whose_normal_is_not_known_is_not_held(bench_for: Any) -> None:

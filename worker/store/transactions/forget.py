@@ -27,7 +27,7 @@ from worker.store.sql.tables import guid_columns, members, metadata, reconnectio
 
 #: Tables without rows of users, which need no search.
 NOT_OF_USERS = frozenset(
-    {"daily_totals", "institutions", "pauses", "reconciliations", "sweep_marks", "sweeps", "syncs"}
+    {"daily_totals", "false_alarms", "institutions", "pauses", "reconciliations", "sweep_marks", "sweeps", "syncs"}
 )
 #: A partial index is used only by a query with its condition.
 _HALVES: Mapping[Any, Sequence[Any]] = {

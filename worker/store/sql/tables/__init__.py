@@ -8,6 +8,7 @@ from worker.store.sql.tables.reconnections import reconnections, windows
 from worker.store.sql.tables.sweeps import (
     changed_members,
     daily_totals,
+    false_alarms,
     pauses,
     reckonings,
     reconciliations,
@@ -21,6 +22,7 @@ __all__ = [
     "daily_totals",
     "devices",
     "events",
+    "false_alarms",
     "guid_columns",
     "hints",
     "institutions",

@@ -1,4 +1,4 @@
-"""Tables of the sweep: sweeps, changed members and marks, reconciliations and reckonings, pauses, and daily totals."""
+"""Tables of the sweep: sweeps, pauses and false alarms, changed members and marks, reconciliations and reckonings, and daily totals."""
 
 from sqlalchemy import BigInteger, Column, Date, Identity, Integer, String, Table
 
@@ -30,6 +30,14 @@ pauses = Table(
     Column("since", Moment, nullable=False),
     # When the breaker lets one probe through, or an outage is examined again; NULL: paused until `reconnect resume`.
     Column("probe_at", Moment),
+)
+
+false_alarms = Table(
+    "false_alarms",
+    metadata,
+    # An operator ended the hold of this institution. Breaks that were opened up to ``until`` count towards no burst.
+    Column("institution_code", String(128), primary_key=True),
+    Column("until", Moment, nullable=False),
 )
 
 changed_members = Table(
