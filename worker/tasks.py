@@ -113,7 +113,7 @@ def run_sync() -> str:
 async def read_hints_and_list(runtime: Runtime) -> str:
     """Read the members of due hints, then work on the sync of all users and members, if one is unfinished or due.
 
-    Both share ``RUN_SECONDS``. If there is a sync to work on, hints get at most half of the time, so that the sync is never held up.
+    Both share ``RUN_SECONDS``. If there is a sync to work on, hints get at most half of the time, so that the sync always has the other half.
     """
     ends_at = runtime.run_ends_at()
     share = runtime.settings.run_seconds / 2 if await is_wanted(runtime, await runtime.set_clock()) else 0.0

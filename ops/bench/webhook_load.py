@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
-_TWICE = 5
+_REPEATED_EVERY = 10
 
 
 def requests(count: int, address: str, credentials: str) -> Iterator[bytes]:
@@ -22,7 +22,7 @@ def requests(count: int, address: str, credentials: str) -> Iterator[bytes]:
         f"Authorization: Basic {base64.b64encode(credentials.encode()).decode()}\r\nUser-Agent: mx\r\nAccept: */*\r\n"
     )
     for number in range(count):
-        named = number // 2 if number % _TWICE == _TWICE - 1 else number
+        named = number - 1 if number % _REPEATED_EVERY == _REPEATED_EVERY - 1 else number
         body = json.dumps(
             {
                 "action": "CHANGED",

@@ -135,9 +135,9 @@ class Records:
 
     def pass_time(self, *waiting: str) -> None:
         """Make waiting rows due now: all kinds, or those named of ``retries``, ``messages``, ``looks`` (checks) and ``pauses``."""
-        for name, statement in _WAITING.items():
-            if name in (waiting or _WAITING):
-                wait_until(lambda statement=statement: self._run_unless_deadlocked(statement), what="an update")
+        for name in waiting or _WAITING:
+            statement = _WAITING[name]
+            wait_until(lambda statement=statement: self._run_unless_deadlocked(statement), what="an update")
 
     def _run_unless_deadlocked(self, statement: str) -> bool:
         """Execute a statement; return False on a deadlock. The worker updates the same rows in another order, so that can happen."""
