@@ -31,12 +31,13 @@ STOP_GRACE = 60
 def configuration() -> dict[str, Any]:
     """Celery's configuration. Celery calls this at first use, so importing this module needs no settings."""
     try:
-        ours = settings()
-        check_channels(ours)  # a wrong template or key fails at the start of the worker, not at the first message
+        worker_settings = settings()
+        # A wrong template or key fails at the start of the worker, not at the first message.
+        check_channels(worker_settings)
     except WorkerError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(SettingsError.exit_code) from None
-    broker = ours.redis_url.get_secret_value()
+    broker = worker_settings.redis_url.get_secret_value()
     # By default Kombu does not verify certificates.
     verified = {"broker_use_ssl": {"ssl_cert_reqs": ssl.CERT_REQUIRED}} if broker.startswith("rediss:") else {}
     return (
@@ -58,8 +59,8 @@ def configuration() -> dict[str, Any]:
             "task_ignore_result": True,  # results are in the database
             "task_acks_late": True,
             "task_reject_on_worker_lost": True,
-            "task_soft_time_limit": soft_limit(ours.run_seconds),
-            "task_time_limit": hard_limit(ours.run_seconds),
+            "task_soft_time_limit": soft_limit(worker_settings.run_seconds),
+            "task_time_limit": hard_limit(worker_settings.run_seconds),
             "worker_prefetch_multiplier": 1,  # no task waits in one worker while another is idle
             "worker_soft_shutdown_timeout": STOP_GRACE,
             "worker_cancel_long_running_tasks_on_connection_loss": False,  # the epoch keeps a second execution from storing anything
@@ -73,7 +74,7 @@ def configuration() -> dict[str, Any]:
             "broker_connection_retry_on_startup": True,
             "broker_connection_max_retries": None,
             "broker_transport_options": {
-                "visibility_timeout": visibility_timeout(ours.run_seconds),
+                "visibility_timeout": visibility_timeout(worker_settings.run_seconds),
                 "unacked_restore_interval": 10,
                 "unacked_restore_throttle": 1,
                 "socket_timeout": 15,
@@ -87,8 +88,9 @@ def configuration() -> dict[str, Any]:
             "beat_schedule": {
                 stage: {"task": f"reconnect.{stage}", "schedule": Line(line), "kwargs": kwargs}
                 for stage, line, kwargs in (
-                    ("sweep", ours.sweep_schedule, {"by_beat": True}),
-                    ("sync", ours.sync_schedule, {}),  # so that it begins on time; any task of the stage begins it
+                    ("sweep", worker_settings.sweep_schedule, {"by_beat": True}),
+                    # So that a sync begins on time; any task of the stage begins it.
+                    ("sync", worker_settings.sync_schedule, {}),
                 )
                 if line is not None
             },

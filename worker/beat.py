@@ -63,11 +63,11 @@ class MemorylessScheduler(Scheduler):
     def _send(self, entry: Any) -> bool:
         stage = entry.task.removeprefix("reconnect.")
         try:
-            put = publish(self.app, stage, 1, **entry.kwargs)
+            tasks_added = publish(self.app, stage, 1, **entry.kwargs)
         except BrokerUnavailable as error:
             log.error("not_scheduled", stage=stage, why=str(error))  # noqa: TRY400 - the text says all; a traceback adds nothing
             return False
-        if put:
+        if tasks_added:
             log.info("scheduled", stage=stage)
         else:
             log.warning("not_scheduled", stage=stage, why="one waits in its queue already: see that a worker runs")

@@ -54,10 +54,10 @@ def broker_fault(error: BaseException) -> str | None:
     fallback = None
     while current is not None and id(current) not in seen:
         seen.add(id(current))
-        found = _explanation(current)
-        if found is not None and found != AWAY:
-            return found
-        fallback = fallback or found
+        explanation = _explanation(current)
+        if explanation is not None and explanation != AWAY:
+            return explanation
+        fallback = fallback or explanation
         current = current.__cause__ or current.__context__
     return fallback
 
@@ -83,6 +83,6 @@ def _code(error: BaseException) -> str | None:
         if isinstance(error, kind):
             return code
     # The error of a pipeline has "Command # 1 (…) of pipeline caused error: " in front of the server's answer.
-    first, _, _ = str(error).rpartition("caused error: ")[2].partition(" ")
-    known = getattr(error, "status_code", None) or first
-    return known if known.isascii() and known.isalpha() and known.isupper() else None
+    first_word, _, _ = str(error).rpartition("caused error: ")[2].partition(" ")
+    candidate = getattr(error, "status_code", None) or first_word
+    return candidate if candidate.isascii() and candidate.isalpha() and candidate.isupper() else None

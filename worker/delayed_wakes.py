@@ -35,9 +35,9 @@ class DelayedWakes:
         del self._planned[key]
         task = asyncio.ensure_future(self._wake(key[0], 1))
         self._running.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._forget)
 
-    def _done(self, task: "asyncio.Future[int]") -> None:
+    def _forget(self, task: "asyncio.Future[int]") -> None:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # so that asyncio does not log it; the next sweep wakes the stage

@@ -31,10 +31,10 @@ REPEAT = 600.0
 
 async def overdue(database: Database, uptime: float) -> str | None:
     """The text for the log if sweeps are overdue, else ``None``."""
-    found = await ReportStore(database).overdue_sweeps(
+    late_sweeps = await ReportStore(database).overdue_sweeps(
         settings().sweep_schedule, expected_for=timedelta(seconds=uptime)
     )
-    return found.text if found else None
+    return late_sweeps.text if late_sweeps else None
 
 
 class OverdueLog:

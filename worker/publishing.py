@@ -25,7 +25,7 @@ def publish(app: Celery, stage: str, n: int, **kwargs: Any) -> int:
         with app.producer_or_acquire() as producer:
             producer.connection.ensure_connection(max_retries=1, timeout=5)
             # The pooled connection may lead to a Redis that has restarted: one retry.
-            count = producer.connection.ensure(producer, lambda: _waiting(producer.channel, stage), max_retries=1)
+            count = producer.connection.ensure(producer, lambda: _queue_length(producer.channel, stage), max_retries=1)
             missing = max(n - int(count()), 0)
             for _ in range(missing):
                 app.send_task(
@@ -45,7 +45,7 @@ def publish(app: Celery, stage: str, n: int, **kwargs: Any) -> int:
     return missing
 
 
-def _waiting(channel: Any, queue: str) -> int:
+def _queue_length(channel: Any, queue: str) -> int:
     return int(channel.client.llen(queue))
 
 

@@ -30,11 +30,11 @@ WELL_AFTER = 60.0
 
 def keep(command: Sequence[str]) -> int:
     """Run the command until SIGTERM or Ctrl-C; returns the exit code."""
-    asked = threading.Event()
+    stop_requested = threading.Event()
     running: subprocess.Popen[bytes] | None = None
 
     def stop(number: int, _frame: object) -> None:
-        asked.set()
+        stop_requested.set()
         if running is not None:
             running.send_signal(number)
 
@@ -44,17 +44,17 @@ def keep(command: Sequence[str]) -> int:
     while True:
         began = time.monotonic()
         running = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)  # noqa: S603 - our own commands
-        if asked.is_set():  # the signal came during the start
+        if stop_requested.is_set():  # the signal came during the start
             running.terminate()
         code = running.wait()
-        if asked.is_set():
+        if stop_requested.is_set():
             return code if code >= 0 else 128 - code
         if code == SettingsError.exit_code:
             return code
         if time.monotonic() - began >= WELL_AFTER:
             wait = FIRST_WAIT
         log.error("process_ended", command=_name(command), how=_how(code), starts_again_in=f"{wait:.0f} s")
-        if asked.wait(wait):
+        if stop_requested.wait(wait):
             return 0
         wait = min(wait * 2, LONGEST_WAIT)
 

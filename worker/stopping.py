@@ -102,11 +102,11 @@ def _in_child() -> None:
 
 
 def _obey_main(main: int) -> None:
-    there_until = time.monotonic()
+    main_seen_at = time.monotonic()
     while not _take_one(main):
         if os.getppid() == main:
-            there_until = time.monotonic()
-        elif time.monotonic() - there_until > WITHOUT_MAIN:
+            main_seen_at = time.monotonic()
+        elif time.monotonic() - main_seen_at > WITHOUT_MAIN:
             break
     os._exit(TERMINATED)  # at once, as the signal itself would; the leases expire
 
@@ -115,8 +115,8 @@ if hasattr(signal, "sigtimedwait"):
 
     def _take_one(main: int) -> bool:
         """Wait :data:`LOOK_EVERY` for a signal; returns whether the main process sent one."""
-        taken = signal.sigtimedwait(ENDING, LOOK_EVERY)
-        return taken is not None and taken.si_pid == main
+        signal_info = signal.sigtimedwait(ENDING, LOOK_EVERY)
+        return signal_info is not None and signal_info.si_pid == main
 
 else:  # macOS does not say who sent a signal: the first one is ignored, the second one is obeyed
 

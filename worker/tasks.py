@@ -117,9 +117,9 @@ async def read_hints_and_list(runtime: Runtime) -> str:
     """
     ends_at = runtime.run_ends_at()
     share = runtime.settings.run_seconds / 2 if await is_wanted(runtime, await runtime.set_clock()) else 0.0
-    hinted = await hints(runtime, ends_at=ends_at - share)
-    listed = await sync(runtime, ends_at=ends_at)
-    return f"{hinted}; list: {listed}" if listed else hinted
+    hints_report = await hints(runtime, ends_at=ends_at - share)
+    sync_report = await sync(runtime, ends_at=ends_at)
+    return f"{hints_report}; list: {sync_report}" if sync_report else hints_report
 
 
 @app.task(base=StageTask, name="reconnect.events")

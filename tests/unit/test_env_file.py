@@ -14,7 +14,7 @@ from tests.conftest import URI_KEY
 from worker.cli.setup import dotenv
 from worker.errors import SettingsError
 from worker.settings import Settings, load_settings
-from worker.settings.env_file import quoted, read_env_file, strangers
+from worker.settings.env_file import misspelt_names, quoted, read_env_file
 
 GOOD = f"MX_API_KEY=k\nMX_CLIENT_ID=c\nURI_KEYS={URI_KEY}\n"
 
@@ -125,7 +125,7 @@ def test_under_honcho_the_file_says_what_it_says_to_us(tmp_path: Path, monkeypat
     ],
 )  # fmt: skip
 def test_a_misspelt_name_in_the_file_is_told_with_the_nearest(name: str, nearest: str) -> None:
-    assert strangers(Settings.model_fields, [name], []) == [
+    assert misspelt_names(Settings.model_fields, [name], []) == [
         f".env: {name.upper()} is no setting; the nearest one is {nearest}"
     ]
 
@@ -143,9 +143,9 @@ def test_the_environment_is_everybodys_and_only_what_is_very_like_is_told() -> N
         "WORKER_CHILDREN",
         "FLOWER_PORT",
     ]
-    assert strangers(Settings.model_fields, [], others) == []
-    assert strangers(Settings.model_fields, [], ["DATABASE_URI", "DATABASE_URL"]) == []
-    assert len(strangers(Settings.model_fields, [], ["MX_APIKEY"])) == 1
+    assert misspelt_names(Settings.model_fields, [], others) == []
+    assert misspelt_names(Settings.model_fields, [], ["DATABASE_URI", "DATABASE_URL"]) == []
+    assert len(misspelt_names(Settings.model_fields, [], ["MX_APIKEY"])) == 1
 
 
 def test_it_is_told_once_and_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,7 +56,7 @@ def _is_recipient(block: Message) -> bool:
 
 
 def _recipient(block: Message) -> Recipient:
-    found = [address_in(block.get(name)) for name in ("Original-Recipient", "Final-Recipient")]
+    addresses = [address_in(block.get(name)) for name in ("Original-Recipient", "Final-Recipient")]
     status, answer = _line(block, "Status"), _TYPE.sub("", _line(block, "Diagnostic-Code"))
     if not answer and "(" in status:  # "5.4.4 (Illegal host/domain name found)"
         answer = status.partition("(")[2]
@@ -64,7 +64,7 @@ def _recipient(block: Message) -> Recipient:
         action=_line(block, "Action").lower().split(" ")[0],
         status=status.partition("(")[0],
         answer=answer,
-        addresses=tuple(dict.fromkeys(each for each in found if each)),
+        addresses=tuple(dict.fromkeys(each for each in addresses if each)),
     )
 
 

@@ -153,9 +153,9 @@ def classify(*, status: str = "", answer: str = "", action: str = "failed", cont
         )
     if any(each[2:] == "2.2" for each in (*answered_codes, code)) or _FULL.search(words):
         return Classified(outcome=BounceOutcome.MAILBOX_FULL, code=code)
-    why = _dead_evidence(claimed, answered_codes, answer, words, context)
-    if why:
-        return Classified(outcome=BounceOutcome.BAD_ADDRESS, code=code, evidence=why)
+    evidence = _dead_evidence(claimed, answered_codes, answer, words, context)
+    if evidence:
+        return Classified(outcome=BounceOutcome.BAD_ADDRESS, code=code, evidence=evidence)
     return Classified(
         outcome=BounceOutcome.REFUSED if code or _REPLY.search(answer) else BounceOutcome.TRANSIENT, code=code
     )
@@ -177,23 +177,23 @@ def _dead_evidence(claimed: str, answered_codes: list[str], answer: str, words: 
     others = [each for each in (*specific, claimed) if not _is_unspecific(each) and each not in BAD_ADDRESS_CODES]
     if others or any(map(bool, (_DECOY.search(answer), _OUT_OF_ROOM.search(context), _NOT_THE_ADDRESS.search(words)))):
         return ""
-    answered = bool(answered_codes or _REPLY.search(answer))
+    has_code = bool(answered_codes or _REPLY.search(answer))
     claims_dead = claimed in BAD_ADDRESS_CODES
-    word = _dead_words(words) or ("user_unknown" if (answered or claims_dead) and _IN_AN_ANSWER.search(words) else "")
+    word = _dead_words(words) or ("user_unknown" if (has_code or claims_dead) and _IN_AN_ANSWER.search(words) else "")
     if specific:
         return ", ".join(filter(None, (specific[0], word)))
     if claims_dead:
-        return ", ".join(filter(None, (claimed, word))) if word or not answered else ""
+        return ", ".join(filter(None, (claimed, word))) if word or not has_code else ""
     # A server that sends enhanced codes and chooses x.0.0 ("undefined") does not mean a dead address.
     undefined = any(each.endswith(".0.0") for each in answered_codes)
     at_rcpt = _AT_RCPT.search(answer) or _AT_RCPT.search(context)
-    return word if not undefined and (at_rcpt or not answered or word == "no_such_domain") else ""
+    return word if not undefined and (at_rcpt or not has_code or word == "no_such_domain") else ""
 
 
 def _codes_in(answer: str) -> list[str]:
     """The enhanced codes in the answer: those that follow a reply code, else all."""
-    after_reply_code = [found[2] for found in _ANSWERED.finditer(answer)]
-    return after_reply_code or [found[0] for found in _CODE.finditer(answer)]
+    after_reply_code = [match[2] for match in _ANSWERED.finditer(answer)]
+    return after_reply_code or [match[0] for match in _CODE.finditer(answer)]
 
 
 def _is_temporary(claimed: str, answered_codes: list[str], answer: str) -> bool:
@@ -213,5 +213,5 @@ def _is_unspecific(code: str) -> bool:
 
 
 def _first_code(text: str) -> str:
-    found = _CODE.search(text[:1000])
-    return found[0] if found else ""
+    match = _CODE.search(text[:1000])
+    return match[0] if match else ""

@@ -40,8 +40,8 @@ def text_of(part: Message) -> str:
 
 def before_copy(text: str) -> str:
     """The reporting server's own text: the part before the copy of our mail."""
-    found = _COPY.search(text)
-    return text[: found.start()] if found else text
+    match = _COPY.search(text)
+    return text[: match.start()] if match else text
 
 
 def texts(mail: Message) -> Iterator[str]:

@@ -144,18 +144,20 @@ def _statuses(mail: Message, text: str, original: Message | None, container: Mes
         *tokens_of_report(mail),
         *tokens_of_report(container),
     )
-    told = {block.address: block.text for block in blocks(prose)} if prose else {}
-    everything = list(recipients(text))
-    for each in everything:
-        context = next((told[address] for address in each.addresses if address in told), "")
-        if len(everything) == 1 or not context:
+    text_by_address = {block.address: block.text for block in blocks(prose)} if prose else {}
+    all_recipients = list(recipients(text))
+    for recipient in all_recipients:
+        context = next((text_by_address[address] for address in recipient.addresses if address in text_by_address), "")
+        if len(all_recipients) == 1 or not context:
             context = prose
-        classified = classify(status=each.status, answer=each.answer, action=each.action, context=context)
-        if not each.answer and classified.outcome is BounceOutcome.REFUSED and context:
+        classified = classify(
+            status=recipient.status, answer=recipient.answer, action=recipient.action, context=context
+        )
+        if not recipient.answer and classified.outcome is BounceOutcome.REFUSED and context:
             classified = classify(
-                status=each.status, answer=" ".join(context.split()), action=each.action, context=prose
+                status=recipient.status, answer=" ".join(context.split()), action=recipient.action, context=prose
             )
-        yield _report(classified, tokens, each.addresses, original)
+        yield _report(classified, tokens, recipient.addresses, original)
 
 
 def _complaint(mail: Message, text: str, original: Message | None) -> Iterator[Report]:
@@ -168,29 +170,33 @@ def _complaint(mail: Message, text: str, original: Message | None) -> Iterator[R
 def _prose(mail: Message) -> Iterator[Report]:
     original = _original(children(mail))
     for text in texts(mail):
-        said = before_copy(text)
+        own_text = before_copy(text)
         tokens = (*tokens_of_original(original), *tokens_of_text(text), *tokens_of_report(mail))
-        found = list(_from_fields(said, tokens, original) if has_fields(said) else _from_words(said, tokens, original))
-        if found:
-            yield from found
+        reports = list(
+            _from_fields(own_text, tokens, original)
+            if has_fields(own_text)
+            else _from_words(own_text, tokens, original)
+        )
+        if reports:
+            yield from reports
             return
 
 
 def _from_fields(text: str, tokens: tuple[str, ...], original: Message | None) -> Iterator[Report]:
-    for each in recipients(text):
+    for recipient in recipients(text):
         yield _report(
-            classify(status=each.status, answer=each.answer, action=each.action, context=text),
+            classify(status=recipient.status, answer=recipient.answer, action=recipient.action, context=text),
             tokens,
-            each.addresses,
+            recipient.addresses,
             original,
         )
 
 
 def _from_words(text: str, tokens: tuple[str, ...], original: Message | None) -> Iterator[Report]:
     delayed = is_delay(text)
-    found = list(blocks(text))
-    for block in found:
-        context = text if len(found) == 1 else ""
+    all_blocks = list(blocks(text))
+    for block in all_blocks:
+        context = text if len(all_blocks) == 1 else ""
         classified = classify(answer=block.text, action="delayed" if delayed else "failed", context=context)
         yield _report(classified, tokens, (block.address,) if block.address else (), original)
 

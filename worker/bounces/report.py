@@ -72,7 +72,7 @@ def spellings(spec: str) -> set[str]:
 
 def address_in(value: object) -> str | None:
     """The address in ``rfc822; user@example.com``, with or without the type and angle brackets; ``None`` if there is none."""
-    text = _ESCAPED.sub(lambda found: _character(found[1]), str(value or "")[:2000])
+    text = _ESCAPED.sub(lambda match: _character(match[1]), str(value or "")[:2000])
     return spec_of(text.rpartition(";")[2].strip().strip("<>"))
 
 

@@ -63,8 +63,8 @@ def tokens_of_original(headers: Message | None) -> Iterator[str]:
 
 def tokens_of_text(text: str) -> Iterator[str]:
     """Tokens in a copy of our mail that is part of a text."""
-    yield from (found.lower() for found in _IN_TEXT.findall(text)[:_MOST_FIELDS])
-    yield from (found.lower() for found in _VERP_IN_TEXT.findall(text)[:_MOST_FIELDS])
+    yield from (token.lower() for token in _IN_TEXT.findall(text)[:_MOST_FIELDS])
+    yield from (token.lower() for token in _VERP_IN_TEXT.findall(text)[:_MOST_FIELDS])
 
 
 def addresses_in(value: object) -> list[str]:
@@ -78,11 +78,11 @@ def trace(reports: Iterable[Report], sent: Iterable[tuple[int, str, str]]) -> di
     ``sent`` are notifications (id, user, message key). Reading stops when every token is found.
     """
     wanted = {token for report in reports for token in report.tokens}
-    found = {}
+    notifications = {}
     for id_, user_guid, key in sent if wanted else ():
         token = message_token(key)
         if token in wanted:
-            found[token] = (id_, user_guid)
-            if len(found) == len(wanted):
+            notifications[token] = (id_, user_guid)
+            if len(notifications) == len(wanted):
                 break
-    return found
+    return notifications

@@ -46,15 +46,15 @@ def read(path: Path) -> tuple[list[Report], Counter[str]]:
     for content in _mails(path):
         counts["mails"] += 1
         try:
-            found = bounces.read(content)
+            reading = bounces.read(content)
         except Unreadable:
             counts["unreadable"] += 1
             continue
-        counts["reports"] += len(found.reports)
-        counts["other_mails"] += found.kind is not Kind.REPORT
-        if found.kind in _COUNTED_AS:
-            counts[_COUNTED_AS[found.kind]] += 1
-        reports += found.reports
+        counts["reports"] += len(reading.reports)
+        counts["other_mails"] += reading.kind is not Kind.REPORT
+        if reading.kind in _COUNTED_AS:
+            counts[_COUNTED_AS[reading.kind]] += 1
+        reports += reading.reports
     return reports, counts
 
 
@@ -65,28 +65,28 @@ def _mails(path: Path) -> Iterator[bytes]:
             for folder in [path / name for name in ("new", "cur") if (path / name).is_dir()] or [path]:
                 for file in sorted(folder.iterdir()):
                     if file.is_file() and not file.name.startswith("."):
-                        yield from _of_file(file)
+                        yield from _mails_of_file(file)
         elif path.is_file():
-            yield from _of_file(path)
+            yield from _mails_of_file(path)
         else:
             raise UsageError(f"bounces: {path}: there is no such folder or file")
     except OSError as error:
         raise UsageError(f"bounces: {path}: {error.strerror}") from None
 
 
-def _of_file(path: Path) -> Iterator[bytes]:
+def _mails_of_file(path: Path) -> Iterator[bytes]:
     try:
         with path.open("rb") as file:
             content = file.read(LIMIT)
         if content.startswith(b"From "):
-            yield from _of_mbox(path)
+            yield from _mails_of_mbox(path)
         else:
             yield content
     except OSError as error:
         aside.print(f"{path.name}: {error.strerror}")
 
 
-def _of_mbox(path: Path) -> Iterator[bytes]:
+def _mails_of_mbox(path: Path) -> Iterator[bytes]:
     box = mailbox.mbox(path, create=False)
     try:
         for key in box.iterkeys():
@@ -125,7 +125,7 @@ async def take_in(runtime: Runtime, reports: Sequence[Report], counts: Counter[s
             notes.append((mail[0], "bounced"))
         if report.outcome is not BounceOutcome.BAD_ADDRESS:
             counts[report.outcome] += 1
-        elif user is not None and _is_theirs(user, report):
+        elif user is not None and _names_current_address(user, report):
             refused.setdefault(user.user_guid, (user, f"bounce: {report.evidence}"))
         else:
             counts["not_theirs"] += 1
@@ -142,33 +142,33 @@ async def take_in(runtime: Runtime, reports: Sequence[Report], counts: Counter[s
     }
 
 
-def _is_theirs(user: MailUser, report: Report) -> bool:
+def _names_current_address(user: MailUser, report: Report) -> bool:
     """Whether the report names the user's present address. The user may have changed it since the mail was sent."""
     return spec_of(user.email or "") in report.addresses
 
 
 async def _trace(store: AddressStore, reports: Sequence[Report]) -> dict[str, tuple[int, str]]:
     """The notification (id, user) of each token of ours. Searches the newest mails first, and stops when no token is left."""
-    found: dict[str, tuple[int, str]] = {}
-    async for sent in store.mails():
+    notifications: dict[str, tuple[int, str]] = {}
+    async for mails in store.mails():
         untraced = [
-            report for report in reports if report.tokens and not any(token in found for token in report.tokens)
+            report for report in reports if report.tokens and not any(token in notifications for token in report.tokens)
         ]
         if not untraced:
             break
-        found |= trace(untraced, sent)
-    return found
+        notifications |= trace(untraced, mails)
+    return notifications
 
 
 async def _by_address(
-    store: AddressStore, reports: Sequence[Report], own: str | None
+    store: AddressStore, reports: Sequence[Report], own_address: str | None
 ) -> dict[tuple[str, str | None], list[str]]:
     """Users to whom we sent mail, by (address, sender). The sender is that of the returned header: our own or ``None``."""
-    addresses = {address for report in reports if report.sender in {None, own} for address in report.addresses}
-    found: dict[tuple[str, str | None], list[str]] = {}
+    addresses = {address for report in reports if report.sender in {None, own_address} for address in report.addresses}
+    users: dict[tuple[str, str | None], list[str]] = {}
     for user in (
         await store.users_at(spelling for address in addresses for spelling in spellings(address)) if addresses else ()
     ):
-        for sender in {None, own}:
-            found.setdefault((spec_of(user.email or "") or "", sender), []).append(user.user_guid)
-    return found
+        for sender in {None, own_address}:
+            users.setdefault((spec_of(user.email or "") or "", sender), []).append(user.user_guid)
+    return users

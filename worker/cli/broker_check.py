@@ -40,12 +40,12 @@ def examine_broker(settings: Settings) -> tuple[bool, str]:
 def _foreign_keys(client: Any) -> list[str]:
     expected = _KEYS | {f"_kombu.binding.{name}": "set" for name in (*STAGES, "celery.pidbox", "celeryev")}
     expected |= {f"{stage}{end}": "list" for stage in STAGES for end in ("", *(_PRIORITY + step for step in "369"))}
-    found = []
+    foreign = []
     for key, kind in expected.items():
         actual = client.type(key).decode()
         if actual not in {kind, "none"}:
-            found.append(f"the key {key.partition(_PRIORITY)[0]} is a {actual} and must be a {kind}")
-    return found
+            foreign.append(f"the key {key.partition(_PRIORITY)[0]} is a {actual} and must be a {kind}")
+    return foreign
 
 
 def _write(client: Any) -> None:

@@ -24,7 +24,7 @@ async def examine_channels(settings: Settings, *, patience: float) -> tuple[bool
     if not channels:
         return None, "SMTP_URL is not set, nor any push service's key, nor MESSENGER_URL"
     try:
-        found = dict(
+        outcomes = dict(
             zip(
                 channels,
                 await asyncio.gather(*(_ready(channel, patience) for channel in channels.values())),
@@ -34,12 +34,12 @@ async def examine_channels(settings: Settings, *, patience: float) -> tuple[bool
     finally:
         for channel in channels.values():
             await channel.close()
-    bad = {kind: outcome.code for kind, outcome in found.items() if not isinstance(outcome, Sent)}
-    if bad:
-        says = ", ".join(f"{kind} does not take messages from us ({code})" for kind, code in bad.items())
+    failed_codes = {kind: outcome.code for kind, outcome in outcomes.items() if not isinstance(outcome, Sent)}
+    if failed_codes:
+        problems = ", ".join(f"{kind} does not take messages from us ({code})" for kind, code in failed_codes.items())
         switches = registry.switches()
-        return False, f"{says}: see {', '.join(switches[kind] for kind in bad)}"
-    return True, f"messages are taken by {', '.join(found)}"
+        return False, f"{problems}: see {', '.join(switches[kind] for kind in failed_codes)}"
+    return True, f"messages are taken by {', '.join(outcomes)}"
 
 
 async def _ready(channel: Channel, patience: float) -> Outcome:
@@ -60,7 +60,7 @@ async def examine_telling(settings: Settings, database: Database) -> tuple[bool 
     if EVERYTHING in pauses:
         pause = pauses[EVERYTHING]
         return False if waiting else None, f"{due}, and everything is paused ({pause.reason}): `reconnect resume`"
-    stopped = {kind: held for kind in kinds if (held := _held(kind, pauses))}
+    stopped = {kind: scope for kind in kinds if (scope := _pausing_scope(kind, pauses))}
     if len(stopped) == len(kinds):
         scopes = ", ".join(stopped.values())
         return (
@@ -70,7 +70,7 @@ async def examine_telling(settings: Settings, database: Database) -> tuple[bool 
     return True, f"{due}; by {', '.join(kind for kind in kinds if kind not in stopped)}"
 
 
-def _held(kind: str, pauses: Collection[str]) -> str | None:
+def _pausing_scope(kind: str, pauses: Collection[str]) -> str | None:
     return next((scope for scope in (channel_scope(kind), delivery_scope(kind)) if scope in pauses), None)
 
 

@@ -62,15 +62,15 @@ def examine(settings: Settings) -> list[Finding]:
         "pauses": _pauses,
         "columns": _columns,
     }
-    found: dict[str, CheckResult] = {}
+    results: dict[str, CheckResult] = {}
 
     def run(name: str) -> None:
         try:
-            found[name] = asyncio.run(_checked(checks[name](settings)))
+            results[name] = asyncio.run(_checked(checks[name](settings)))
         except WorkerError as error:
-            found[name] = False, str(error)
+            results[name] = False, str(error)
         except Exception as error:  # noqa: BLE001 - a bug in one check must not hide the findings of the others
-            found[name] = False, f"the check itself failed ({type(error).__name__})"
+            results[name] = False, f"the check itself failed ({type(error).__name__})"
 
     threads = [threading.Thread(target=run, args=(name,), name=f"check-{name}", daemon=True) for name in checks]
     deadline = time.monotonic() + PATIENCE
@@ -80,19 +80,19 @@ def examine(settings: Settings) -> list[Finding]:
         thread.join(max(deadline - time.monotonic(), 0))
     findings: list[Finding] = []
     for name in checks:
-        ok, says = found.get(name) or (
+        ok, says = results.get(name) or (
             False,
-            f"no answer within {PATIENCE:.0f} s: see {_BEHIND.get(name, 'DATABASE_URL')}",
+            f"no answer within {PATIENCE:.0f} s: see {_SETTING_TO_SEE.get(name, 'DATABASE_URL')}",
         )
         earlier = next((f["check"] for f in findings if ok is False and f["says"] == says), None)
         findings.append({"check": name, "ok": ok, "says": f"unknown: same failure as {earlier}" if earlier else says})
-        if name not in found:
+        if name not in results:
             findings[-1]["hangs"] = True
     return findings
 
 
 #: The setting to look at when a check hangs. All other checks use the database.
-_BEHIND = {
+_SETTING_TO_SEE = {
     "broker": "REDIS_URL",
     "workers": "REDIS_URL",
     "mx": "MX_BASE_URL",
@@ -214,8 +214,8 @@ async def _columns(settings: Settings) -> CheckResult:
         counts = await UnreadableStore(database).counts()
     if not counts:
         return True, "everything that your application wrote is understood"
-    says = "; ".join(str(kind) for kind in counts)
-    return None, f"{says}: see what your application writes there (docs/database.md)"
+    sentence = "; ".join(str(kind) for kind in counts)
+    return None, f"{sentence}: see what your application writes there (docs/database.md)"
 
 
 async def _events(settings: Settings) -> CheckResult:
@@ -228,5 +228,5 @@ async def _pauses(settings: Settings) -> CheckResult:
         pauses = await PauseStore(database).all()
     if not pauses:
         return True, "nothing is paused"
-    says = "; ".join(f"{p.scope} since {p.since:%Y-%m-%d %H:%M} UTC: {p.reason}" for p in pauses)
-    return (None if all(p.by_hand for p in pauses) else False), says
+    sentence = "; ".join(f"{p.scope} since {p.since:%Y-%m-%d %H:%M} UTC: {p.reason}" for p in pauses)
+    return (None if all(p.by_hand for p in pauses) else False), sentence

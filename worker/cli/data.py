@@ -14,7 +14,7 @@ from worker.intake import (
     Note,
     Problem,
     Row,
-    called,
+    display_name,
     is_of_institutions,
     read_institutions,
     slices,
@@ -43,7 +43,7 @@ def import_file(
     """Upsert users and members; bad rows are reported by line and leave the rest untouched."""
     if is_of_institutions(file):
         aside.print(
-            f"{called(file)}: it has institutions and their consent_days, as `reconnect institutions` takes them"
+            f"{display_name(file)}: it has institutions and their consent_days, as `reconnect institutions` takes them"
         )
         institutions(file, dry_run=dry_run, as_json=as_json)
         return
@@ -51,16 +51,17 @@ def import_file(
         reading = _Reading(file, own_ids=may_use_own_ids())
         for _ in reading.slices(first_load.SLICE):
             pass
-        taken, refused = reading.taken, reading.refused
+        accepted, refused = reading.accepted, reading.refused
     else:
-        taken, refused = run_on_database(lambda database: import_into(database, file, own_ids=may_use_own_ids()))
+        accepted, refused = run_on_database(lambda database: import_into(database, file, own_ids=may_use_own_ids()))
     if as_json:
         print_json(
-            {"imported": 0 if dry_run else taken, "refused": refused} | ({"would_import": taken} if dry_run else {})
+            {"imported": 0 if dry_run else accepted, "refused": refused}
+            | ({"would_import": accepted} if dry_run else {})
         )
     else:
-        says = f"Would import {taken} rows, and wrote nothing" if dry_run else f"Imported {taken} rows"
-        out.print(says + (f", refused {refused} (named above)." if refused else "."))
+        summary = f"Would import {accepted} rows, and wrote nothing" if dry_run else f"Imported {accepted} rows"
+        out.print(summary + (f", refused {refused} (named above)." if refused else "."))
     if refused:
         raise typer.Exit(1)
 
@@ -74,28 +75,33 @@ def institutions(
     as_json: bool = AsJson,
 ) -> None:
     """Upsert for how many days a customer's consent lasts at each institution; the next sweeps reckon the expiries."""
-    found: dict[str, int | None] = {}
-    taken = refused = 0
+    consent_days: dict[str, int | None] = {}
+    accepted = refused = 0
     for item in read_institutions(file):
         if isinstance(item, Row):
-            taken += 1
-            found[item.values["institution_code"]] = item.values["consent_days"]
+            accepted += 1
+            consent_days[item.values["institution_code"]] = item.values["consent_days"]
         else:
             refused += isinstance(item, Problem)
-            aside.print(f"{called(file)}: {item}")
-    if found and not dry_run:
+            aside.print(f"{display_name(file)}: {item}")
+    if consent_days and not dry_run:
 
         async def write(database: Database) -> None:
-            await InstitutionStore(database).upsert(found.items())
+            await InstitutionStore(database).upsert(consent_days.items())
 
         run_on_database(write)
     if as_json:
         print_json(
-            {"imported": 0 if dry_run else taken, "refused": refused} | ({"would_import": taken} if dry_run else {})
+            {"imported": 0 if dry_run else accepted, "refused": refused}
+            | ({"would_import": accepted} if dry_run else {})
         )
     else:
-        says = f"Would import {taken} institutions, and wrote nothing" if dry_run else f"Imported {taken} institutions"
-        out.print(says + (f", refused {refused} (named above)." if refused else "."))
+        summary = (
+            f"Would import {accepted} institutions, and wrote nothing"
+            if dry_run
+            else f"Imported {accepted} institutions"
+        )
+        out.print(summary + (f", refused {refused} (named above)." if refused else "."))
     if refused:
         raise typer.Exit(1)
 
@@ -105,16 +111,16 @@ async def import_into(database: Database, file: Path, *, own_ids: bool = False) 
     reading = _Reading(file, own_ids=own_ids)
     # A first load can fail at the last row; then the file is read again. So the first load needs a file, not a pipe.
     if reading.may_be_repeated and await first_load.first_load(database, reading.slices(first_load.SLICE)):
-        return reading.taken, reading.refused
+        return reading.accepted, reading.refused
     store = ImportStore(database)
-    parts = reading.slices(store.slice)
-    part = next(parts, None)
-    while part is not None:
+    batches = reading.slices(store.slice)
+    batch = next(batches, None)
+    while batch is not None:
         # Read the next rows while the database stores these.
-        following = asyncio.create_task(asyncio.to_thread(next, parts, None))
-        await store.upsert(part)
-        part = await following
-    return reading.taken, reading.refused
+        next_batch = asyncio.create_task(asyncio.to_thread(next, batches, None))
+        await store.upsert(batch)
+        batch = await next_batch
+    return reading.accepted, reading.refused
 
 
 class _Reading:
@@ -124,27 +130,27 @@ class _Reading:
         self._file = file
         self._own_ids = own_ids
         self.may_be_repeated = file != STDIN and file.is_file()
-        self._named_to = 0
+        self._printed_to_line = 0
         self._notes: set[str] = set()
-        self.taken = self.refused = 0
+        self.accepted = self.refused = 0
 
     def slices(self, size: int) -> Iterator[Columns]:
         """The good rows from the beginning of the file, in batches of ``size``."""
-        self.taken = self.refused = 0
+        self.accepted = self.refused = 0
         for item in slices(self._file, size, own_ids=self._own_ids):
             match item:
                 case ColumnBatch():
-                    self.taken += len(item)
+                    self.accepted += len(item)
                     yield item.columns
                 case Problem():
                     self.refused += 1
-                    if item.line > self._named_to:
-                        self._named_to = item.line
-                        self._say(item)
+                    if item.line > self._printed_to_line:
+                        self._printed_to_line = item.line
+                        self._print(item)
                 case Note():
                     if item.text not in self._notes:
                         self._notes.add(item.text)
-                        self._say(item)
+                        self._print(item)
 
-    def _say(self, item: Problem | Note) -> None:
-        aside.print(f"{called(self._file)}: {item}")
+    def _print(self, item: Problem | Note) -> None:
+        aside.print(f"{display_name(self._file)}: {item}")

@@ -76,8 +76,8 @@ def demo(
         stack.enter_context(_own_settings())
         broker = stack.enter_context(bundled_broker())
         listen = f"127.0.0.1:{free_port()}"
-        bank = _start_bank(stack, folder, listen)
-        environment = _environment(folder, broker, bank, listen) | {"MX_API": api.value}
+        addresses = _start_sandbox(stack, folder, listen)
+        environment = _environment(folder, broker, addresses, listen) | {"MX_API": api.value}
         os.environ.update(environment)
         settings = load_settings(_env_file=None)
         schema.migrate(settings)
@@ -97,17 +97,17 @@ def demo(
                 follow=lambda seconds, bar: follow(runtime, give_up_after=seconds, bar=bar),
                 say=aside.print,
             )
-            return await run_forty_days(runtime, demo_members, bank["base_url"], folder, commands)
+            return await run_forty_days(runtime, demo_members, addresses["base_url"], folder, commands)
 
         results = run(job, settings)
-        _check_spoken(bank["base_url"], api)
+        _check_flavour(addresses["base_url"], api)
         kinds = kinds_of(results)
         wrong = sum(kind["wrong"] for kind in kinds)
         if as_json:
             _print_json(results, kinds, wrong, api)
         else:
             _print_tables(results, kinds)
-            _where_to_look(folder, bank, flower_port if stay else None)
+            _where_to_look(folder, addresses, flower_port if stay else None)
             out.print(f"Done in {time.monotonic() - began:.1f} s.")
         if stay:
             _keep_running(settings, visitors, folder)
@@ -117,27 +117,27 @@ def demo(
         )
 
 
-def _check_spoken(base_url: str, api: Api) -> None:
+def _check_flavour(base_url: str, api: Api) -> None:
     """Raise :class:`WorkerError` unless every request was one of this flavour."""
     url = f"{base_url}/sandbox/ledger?members=false"
     with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 - the sandbox's, on loopback
-        spoken = json.load(response)["flavours"]
-    if set(spoken) != {api.value}:
-        raise WorkerError(f"demo: the sandbox was asked as {', '.join(spoken) or 'nobody'}, not as {api.value} alone")
+        flavours = json.load(response)["flavours"]
+    if set(flavours) != {api.value}:
+        raise WorkerError(f"demo: the sandbox was asked as {', '.join(flavours) or 'nobody'}, not as {api.value} alone")
 
 
 def _print_json(results: Results, kinds: list[dict[str, Any]], wrong: int, api: Api) -> None:
     assert results.standing is not None  # noqa: S101 - run_forty_days sets it at the end
     assert results.returns is not None  # noqa: S101 - as above
-    found = {
+    summary = {
         "api": api.value,
         "members": len(results.demo_members),
         "wrong": wrong,
         "kinds": kinds,
         "days": results.days,
     }
-    found |= reach_of(results)
-    print_json(found | {"returns": asdict(results.returns)} | counted(results.standing))
+    summary |= reach_of(results)
+    print_json(summary | {"returns": asdict(results.returns)} | counted(results.standing))
 
 
 def _print_tables(results: Results, kinds: list[dict[str, Any]]) -> None:
@@ -203,7 +203,7 @@ def _empty(folder: Path) -> None:
     marker.touch()
 
 
-def _start_bank(stack: ExitStack, folder: Path, web_listen: str) -> dict[str, Any]:
+def _start_sandbox(stack: ExitStack, folder: Path, web_listen: str) -> dict[str, Any]:
     ready = folder / "sandbox.json"
     command = [sys.executable, "-m", "worker.sandbox", "--population", str(folder / "population.jsonl")]
     command += ["--mail-dir", str(folder / "mails"), "--latency", "0.05", "--ready-file", str(ready)]
@@ -230,38 +230,38 @@ def _start_web(stack: ExitStack, folder: Path, listen: str) -> None:
         time.sleep(0.05)
 
 
-def _environment(folder: Path, broker: str, bank: dict[str, Any], web_listen: str) -> dict[str, str]:
+def _environment(folder: Path, broker: str, addresses: dict[str, Any], web_listen: str) -> dict[str, str]:
     return {
         "DATABASE_URL": f"sqlite:///{folder / 'reconnect.db'}",
         "REDIS_URL": broker,
-        "MX_BASE_URL": bank["base_url"],
+        "MX_BASE_URL": addresses["base_url"],
         "MX_API_KEY": "sandbox-api-key",
         "MX_CLIENT_ID": "sandbox-client-id",
         "URI_KEYS": Fernet.generate_key().decode(),
-        "SMTP_URL": bank["smtp_url"],
+        "SMTP_URL": addresses["smtp_url"],
         "EMAIL_FROM": "Ledgerly <no-reply@ledgerly.example>",
         "EMAIL_REPLY_TO": "help@ledgerly.example",
-        "PUBLIC_BASE_URL": bank["public_base_url"],
+        "PUBLIC_BASE_URL": addresses["public_base_url"],
         "WEB_LISTEN": web_listen,
         "NOTIFY_AFTER": "0",
         # Quiet hours, caps and reminders keep their defaults.
-        **bank["push"],
+        **addresses["push"],
     }
 
 
-def _where_to_look(folder: Path, bank: dict[str, Any], flower_port: int | None) -> None:
-    shown = os.path.relpath(folder)
+def _where_to_look(folder: Path, addresses: dict[str, Any], flower_port: int | None) -> None:
+    relative_folder = os.path.relpath(folder)
     mails = sum(1 for _ in (folder / "mails").glob("*.eml"))
-    out.print(f"{mails} mails are in {shown}/mails (.eml); logs and database are in {shown}.")
+    out.print(f"{mails} mails are in {relative_folder}/mails (.eml); logs and database are in {relative_folder}.")
     if flower_port is None:
         out.print(
             "Flower: `make demo ARGS=--stay` keeps everything running, with Flower and the mails in your browser."
         )
     else:
-        out.print(f"Flower: http://127.0.0.1:{flower_port}/   Mails: {bank['mail_page']}   Stop with Ctrl-C.")
+        out.print(f"Flower: http://127.0.0.1:{flower_port}/   Mails: {addresses['mail_page']}   Stop with Ctrl-C.")
         out.print(
             "Be a customer: two users get mail in a few seconds. Open it, press its button, press the button of the page"
         )
         out.print("that opens, and allow at the bank. Then open the link in the mail again.")
         for email in dict.fromkeys(visitor.email for visitor in make_visitors()):
-            out.print(f"  {bank['mail_page']}?to={email}")
+            out.print(f"  {addresses['mail_page']}?to={email}")

@@ -43,11 +43,11 @@ def events(
     if replay:
         _replay(since, failed_only=failed, as_json=as_json)
         return
-    found = run(_listed)
+    state = run(_state)
     if as_json:
-        print_json(found)
+        print_json(state)
     else:
-        _print(found)
+        _print(state)
 
 
 def _replay(since: str | None, *, failed_only: bool, as_json: bool) -> None:
@@ -74,7 +74,7 @@ def _replay(since: str | None, *, failed_only: bool, as_json: bool) -> None:
         raise WorkerError("events: none is there to be replayed; what waits is posted anyway")
 
 
-async def _listed(runtime: Runtime) -> dict[str, Any]:
+async def _state(runtime: Runtime) -> dict[str, Any]:
     store = EventStore(runtime.database)
     pause = await PauseStore(runtime.database).get(EVENTS)
     return {
@@ -86,18 +86,18 @@ async def _listed(runtime: Runtime) -> dict[str, Any]:
     }
 
 
-def _print(found: dict[str, Any]) -> None:
-    if not found["on"]:
+def _print(state: dict[str, Any]) -> None:
+    if not state["on"]:
         out.print("EVENTS_URL is not set: no events are written or posted.")
-    if found["paused"] is not None:
-        out.print(styled(("Paused", "bold red"), f" {EVENTS}: {found['paused']}"))
-    out.print(standing_line(EventStanding(**{name: found[name] for name in EventStanding.__struct_fields__})))
+    if state["paused"] is not None:
+        out.print(styled(("Paused", "bold red"), f" {EVENTS}: {state['paused']}"))
+    out.print(standing_line(EventStanding(**{name: state[name] for name in EventStanding.__struct_fields__})))
     for title, name in (("The oldest that wait", "oldest_waiting"), ("The newest that were given up", "newest_failed")):
-        if found[name]:
+        if state[name]:
             table = Table(title=title, title_justify="left")
             for heading in ("sequence", "id", "type", "of", "happened", "attempts", "last answer", "next"):
                 table.add_column(heading)
-            for event in found[name]:
+            for event in state[name]:
                 table.add_row(
                     str(event["id"]),
                     event["event_id"],

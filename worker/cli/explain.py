@@ -39,41 +39,41 @@ def explain(guid: str = typer.Argument(..., metavar="MBR-…"), *, as_json: bool
     """Why this member was picked or skipped, its history, what comes next."""
     if not is_user_guid(guid):
         check_member(guid)
-    found = run(lambda runtime: explanation(runtime, guid))
+    report = run(lambda runtime: explanation(runtime, guid))
     if as_json:
-        print_json(found)
+        print_json(report)
         return
-    out.print(styled((guid, "bold"), f" {found['institution']}"))
-    out.print(f"  Rule: {found['verdict']}.")
-    if found["expiry"]:
-        out.print(f"  Expiry: {found['expiry']}.")
-    out.print(f"  User: {found['contact']}.")
-    for kind in found["not_understood"]:
+    out.print(styled((guid, "bold"), f" {report['institution']}"))
+    out.print(f"  Rule: {report['verdict']}.")
+    if report["expiry"]:
+        out.print(f"  Expiry: {report['expiry']}.")
+    out.print(f"  User: {report['contact']}.")
+    for kind in report["not_understood"]:
         out.print(f"  Not understood: {kind['column']} holds {kind['what']} ({kind['effect']}).")
-    for reconnection in found["reconnections"]:
+    for reconnection in report["reconnections"]:
         out.print(
             f"  Reconnection {reconnection['id']}: {reconnection['state']}, opened {when(reconnection['opened_at'])} ({reconnection['reason']})"
         )
         for at, text in reconnection["history"]:
             out.print(f"    {when(at)}  {text}")
-    for at, text in found["webhooks"]:
+    for at, text in report["webhooks"]:
         out.print(f"  Webhook of MX: {when(at)}  {text}")
-    for hold in found["holds"]:
+    for hold in report["holds"]:
         out.print(f"  Held: {hold['says']}.")
-    out.print(f"  Next: {found['next']}.")
+    out.print(f"  Next: {report['next']}.")
 
 
 async def explanation(runtime: Runtime, guid: str) -> dict[str, Any]:
     """Everything that `explain` shows about a member; raises :class:`WorkerError` if there is no such member."""
     now = await runtime.set_clock()
-    found = None if is_user_guid(guid) else await ReportStore(runtime.database).member(guid)
-    members = [] if found else await LookupStore(runtime.database).members_of(guid)
+    record = None if is_user_guid(guid) else await ReportStore(runtime.database).member(guid)
+    members = [] if record else await LookupStore(runtime.database).members_of(guid)
     if members or is_user_guid(guid):
         known = f"its members are {', '.join(members)}" if members else "no member of it is in the database"
         raise UsageError(f"{guid} is a user; say which member: {known}")
-    if found is None:
-        near = await nearest_guid(runtime.database, guid)
-        raise WorkerError(f"{guid} is not in the database: import it, or let your application write it{near}")
+    if record is None:
+        suggestion = await nearest_guid(runtime.database, guid)
+        raise WorkerError(f"{guid} is not in the database: import it, or let your application write it{suggestion}")
     settings = runtime.settings
     pauses = await PauseStore(runtime.database).all()
     overdue = await ReportStore(runtime.database).overdue_sweeps(settings.sweep_schedule)
@@ -84,20 +84,20 @@ async def explanation(runtime: Runtime, guid: str) -> dict[str, Any]:
         overdue=overdue.text if overdue else None,
         now=now,
     )
-    user_guid = (found["member"] or found["reconnections"][0])["user_guid"]
-    span = max((cap.within for cap in settings.message_caps), default=timedelta(0))
-    user = (await FetchStore(runtime.database).users({user_guid}, since=now - span))[user_guid]
+    user_guid = (record["member"] or record["reconnections"][0])["user_guid"]
+    longest_cap = max((cap.within for cap in settings.message_caps), default=timedelta(0))
+    user = (await FetchStore(runtime.database).users({user_guid}, since=now - longest_cap))[user_guid]
     sweeps = SweepStore(runtime.database, statuses=settings.reconnect_statuses, notice_days=settings.expiry_notice_days)
     outlook = explainer.outlook(
-        found["member"],
-        found["reconnections"][0] if found["reconnections"] else None,
+        record["member"],
+        record["reconnections"][0] if record["reconnections"] else None,
         user,
         would_open=await sweeps.would_open_for(guid, now),
     )
     return {
-        **_member(found, settings, now),
+        **_member(record, settings, now),
         "webhooks": [(hint.at, hint.text) for hint in await WebhookStore(runtime.database).of_member(guid)],
-        "contact": explainer.contact(user, refused_why=(found["user"] or {}).get("refused_why")),
+        "contact": explainer.contact(user, refused_why=(record["user"] or {}).get("refused_why")),
         "sync": synced(await SyncStore(runtime.database).last()),
         "not_understood": [asdict(kind) for kind in await UnreadableStore(runtime.database).of_user(user_guid)],
         "holds": [msgspec.structs.asdict(hold) for hold in outlook.holds],
@@ -105,8 +105,8 @@ async def explanation(runtime: Runtime, guid: str) -> dict[str, Any]:
     }
 
 
-def _member(found: dict[str, Any], settings: Settings, now: datetime) -> dict[str, Any]:
-    member = found["member"]
+def _member(record: dict[str, Any], settings: Settings, now: datetime) -> dict[str, Any]:
+    member = record["member"]
     if member is None:
         selection, institution = "the application has deleted this member", ""
     else:
@@ -121,16 +121,16 @@ def _member(found: dict[str, Any], settings: Settings, now: datetime) -> dict[st
     reconnections = [
         {
             **{
-                k: e[k]
-                for k in ("id", "state", "reason", "broken_since", "opened_at", "closed_at", "attempts", "outcome")
+                name: reconnection[name]
+                for name in ("id", "state", "reason", "broken_since", "opened_at", "closed_at", "attempts", "outcome")
             },
-            "moved_to": e["moved_to"],
-            "notified_at": e["notified_at"],
-            "clicked_at": e["clicked_at"],
-            "owed_at": e["owed_at"],
-            "history": _history(e),
+            "moved_to": reconnection["moved_to"],
+            "notified_at": reconnection["notified_at"],
+            "clicked_at": reconnection["clicked_at"],
+            "owed_at": reconnection["owed_at"],
+            "history": _history(reconnection),
         }
-        for e in found["reconnections"]
+        for reconnection in record["reconnections"]
     ]
     return {
         "member_guid": member["member_guid"] if member else None,
@@ -155,8 +155,8 @@ def _expiry(member: dict[str, Any]) -> str | None:
 
 
 def _history(reconnection: dict[str, Any]) -> list[tuple[datetime, str]]:
-    of = "its token expires" if reconnection["reason"] == Reason.EXPIRES_SOON else "broken since"
-    events = [(reconnection["opened_at"], f"opened; {of} {when(reconnection['broken_since'])}")]
+    cause = "its token expires" if reconnection["reason"] == Reason.EXPIRES_SOON else "broken since"
+    events = [(reconnection["opened_at"], f"opened; {cause} {when(reconnection['broken_since'])}")]
     events += [(window["fetched_at"], "a fresh window was stored") for window in reconnection["windows"]]
     for message in reconnection["notifications"]:
         at = message["sent_at"] or message["created_at"]

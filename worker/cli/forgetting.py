@@ -27,32 +27,32 @@ def forget(
     as_json: bool = AsJson,
 ) -> None:
     """Erase a user and all that is known of them, in every table. This cannot be undone."""
-    erased, missing, addresses = run_on_database(lambda database: _forgotten(database, users, yes=yes))
+    erased, missing, unknown_addresses = run_on_database(lambda database: _erase(database, users, yes=yes))
     if as_json:
         unknown = [entry.partition(";")[0] for entry in missing]
-        print_json({"forgotten": erased, "unknown": unknown, "unknown_addresses": addresses})
+        print_json({"forgotten": erased, "unknown": unknown, "unknown_addresses": unknown_addresses})
     else:
         for guid, rows in erased.items():
             out.print(f"{guid} is forgotten: {_listed(rows)}.")
     if erased:
         aside.print(_ELSEWHERE)
-    if addresses:
-        missing.append(f"{addresses} of the addresses" if len(users) > 1 else "a user with that address")
+    if unknown_addresses:
+        missing.append(f"{unknown_addresses} of the addresses" if len(users) > 1 else "a user with that address")
     if missing:
         raise WorkerError(f"not in the database: {', '.join(missing)}")
 
 
-async def _forgotten(database: Database, words: list[str], *, yes: bool) -> tuple[dict[str, Any], list[str], int]:
+async def _erase(database: Database, words: list[str], *, yes: bool) -> tuple[dict[str, Any], list[str], int]:
     """How many rows were erased for each user, the users without any row, and how many addresses no user has."""
-    meant = await users_meant(database, words)
-    guids = list(dict.fromkeys(guid for found in meant.values() for guid in found))
+    guids_by_word = await users_meant(database, words)
+    guids = list(dict.fromkeys(guid for word_guids in guids_by_word.values() for guid in word_guids))
     store = ForgetStore(database)
     known = {guid: rows for guid in guids if (rows := await store.count(guid))}
     missing = [guid + await nearest_guid(database, guid) for guid in guids if guid not in known]
     if known and not yes:
         _ask(known)
     erased = {guid: await store.forget(guid) for guid in known}
-    return erased, missing, sum(not found for found in meant.values())
+    return erased, missing, sum(not word_guids for word_guids in guids_by_word.values())
 
 
 def _ask(known: dict[str, dict[str, int]]) -> None:

@@ -61,51 +61,51 @@ def reason(count: Count) -> str | None:
 
 def counted(standing: Standing) -> dict[str, Any]:
     """The numbers of `status --json`: rows in each state, and the reasons why rows wait."""
-    found: dict[str, Any] = {"estimated": standing.estimated}
+    numbers: dict[str, Any] = {"estimated": standing.estimated}
     for kind, states, counts in (
         ("reconnections", _R, standing.reconnections),
         ("notifications", _N, standing.notifications),
     ):
-        found[kind] = dict.fromkeys(map(str, states), 0)
+        numbers[kind] = dict.fromkeys(map(str, states), 0)
         reasons: dict[tuple[str, str], int] = {}
         for count in counts:
-            found[kind][count.state] += count.count
+            numbers[kind][count.state] += count.count
             if word := reason(count):
                 reasons[count.state, word] = reasons.get((count.state, word), 0) + count.count
         name = "outcomes" if kind == "reconnections" else "notification_outcomes"
-        found[name] = [
+        numbers[name] = [
             {"state": state, "outcome": word, "count": number} for (state, word), number in sorted(reasons.items())
         ]
-    found["waiting"] = [
+    numbers["waiting"] = [
         *_waiting("reconnections", standing.reconnections, _R.DUE),
         *_waiting("notifications", standing.notifications, _N.PENDING),
     ]
-    return found
+    return numbers
 
 
 def _waiting(kind: str, counts: Iterable[Count], state: str) -> list[dict[str, Any]]:
     """How many rows in ``state`` wait for each reason, the largest number first."""
-    found: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for count in counts:
         if count.state == state:
             word = "paused" if count.paused else reason(count) or state
-            row = found.setdefault(word, {"what": kind, "why": word, "count": 0, "first_at": None})
+            row = rows.setdefault(word, {"what": kind, "why": word, "count": 0, "first_at": None})
             row["count"] += count.count
             row["first_at"] = min(filter(None, (row["first_at"], count.first_at)), default=None)
-    return sorted(found.values(), key=lambda row: (-row["count"], row["why"]))
+    return sorted(rows.values(), key=lambda row: (-row["count"], row["why"]))
 
 
-def funnel_table(found: dict[str, Any]) -> Table:
+def funnel_table(numbers: dict[str, Any]) -> Table:
     """The number of rows in each state and the reasons; without the last column if there are no reasons."""
     why: dict[tuple[str, str], list[str]] = {}
     for kind, name in (("reconnections", "outcomes"), ("notifications", "notification_outcomes")):
-        for item in found.get(name, ()):
+        for item in numbers.get(name, ()):
             why.setdefault((kind, item["state"]), []).append(f"{item['outcome']} {item['count']}")
     table = Table("", "state", "count", *(["why"] if why else []), title="Funnel", title_justify="left")
     for kind in ("reconnections", "notifications"):
-        for position, (state, count) in enumerate(found[kind].items()):
+        for position, (state, count) in enumerate(numbers[kind].items()):
             reasons = [", ".join(why.get((kind, state), ()))] if why else []
-            about = "~" if f"{kind}.{state}" in found.get("estimated", ()) else ""
+            about = "~" if f"{kind}.{state}" in numbers.get("estimated", ()) else ""
             table.add_row(
                 kind if position == 0 else "", state, f"{about}{count}", *reasons, style=None if count else "dim"
             )
@@ -116,13 +116,13 @@ def funnel_table(found: dict[str, Any]) -> Table:
 def waiting_table(waiting: Sequence[dict[str, Any]], now: datetime) -> Table:
     """How many rows wait for each reason, and the earliest moment at which one is due."""
     table = Table("", "waits for", "count", "first at", "which is", title="What waits", title_justify="left")
-    shown = sorted(waiting, key=lambda row: -row["count"])[:_ROWS]
-    for row in sorted(shown, key=waiting.index):
+    largest = sorted(waiting, key=lambda row: -row["count"])[:_ROWS]
+    for row in sorted(largest, key=waiting.index):
         first = row["first_at"]
         at = when(first) if first and first > now else "now"
         table.add_row(row["what"], row["why"], str(row["count"]), at, MEANINGS.get(row["why"], _RETRY))
-    if len(waiting) > len(shown):
-        rest = sum(row["count"] for row in waiting) - sum(row["count"] for row in shown)
+    if len(waiting) > len(largest):
+        rest = sum(row["count"] for row in waiting) - sum(row["count"] for row in largest)
         table.add_row("", "other reasons", str(rest), "", "see `reconnect status --json`")
     return table
 

@@ -20,20 +20,20 @@ def add_to(app: typer.Typer) -> None:
 def link(user: str = typer.Argument(..., metavar="USR-…", help="Whose link."), *, as_json: bool = AsJson) -> None:
     """Print a fresh link to all that a user has to reconnect. Whoever has it can open the way to the user's banks."""
     check_user(user)
-    made = run(lambda runtime: _made(runtime, user))
+    fresh = run(lambda runtime: make_link(runtime, user))
     if as_json:
-        print_json(made)
+        print_json(fresh)
         return
-    typer.echo(made["link"])
-    aside.print(f"It leads on until {when(made['expires_at'])}, while anything of the user is open.")
+    typer.echo(fresh["link"])
+    aside.print(f"It leads on until {when(fresh['expires_at'])}, while anything of the user is open.")
 
 
-async def _made(runtime: Runtime, user: str) -> dict[str, Any]:
+async def make_link(runtime: Runtime, user: str) -> dict[str, Any]:
     if runtime.settings.public_base_url is None:
         raise SettingsError("settings: PUBLIC_BASE_URL is missing: without it there are no links of ours")
-    made = await fresh_link(runtime, user)
-    if made is not None:
-        return {"user_guid": user, "link": made.page, "expires_at": made.until}
+    fresh = await fresh_link(runtime, user)
+    if fresh is not None:
+        return {"user_guid": user, "link": fresh.page, "expires_at": fresh.until}
     if await AddressStore(runtime.database).users([user]) or await LookupStore(runtime.database).members_of(user):
         raise WorkerError(f"link: {user} has nothing to reconnect")
     raise WorkerError(f"{user} is not in the database{await nearest_guid(runtime.database, user)}")

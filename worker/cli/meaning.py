@@ -27,8 +27,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     prefix = re.match(r"[a-z]+:|[A-Z]{3}-|", word)[0]  # type: ignore[index]
     names = {name.removeprefix(prefix).lower(): name for name in known}
-    found = get_close_matches(word.removeprefix(prefix).lower(), names, 1, _ALIKE)
-    return f"; did you mean {names[found[0]]}?" if found and names[found[0]] != word else ""
+    matches = get_close_matches(word.removeprefix(prefix).lower(), names, 1, _ALIKE)
+    return f"; did you mean {names[matches[0]]}?" if matches and names[matches[0]] != word else ""
 
 
 async def nearest_guid(database: Database, guid: str) -> str:
@@ -62,26 +62,26 @@ async def users_meant(database: Database, words: Iterable[str]) -> dict[str, lis
     Case of addresses does not matter. Raises :class:`UsageError`. No error quotes an address: a scheduled `optout` writes its errors
     to a log.
     """
-    found = {}
+    guids_by_word = {}
     own_ids = may_use_own_ids()
     for word in words:
         if names_user(word, own_ids=own_ids):
-            found[word] = [word]
+            guids_by_word[word] = [word]
             continue
         if "@" not in word:
             raise UsageError(f"{shown_value(word)} is no user GUID, which starts with USR-, and no address")
         try:
-            asked = parse_mailbox(parseaddr(word)[1])
+            mailbox = parse_mailbox(parseaddr(word)[1])
         except NotAMailbox:
             raise UsageError(
                 "a word is no address that mail can be sent to, and no user GUID, which starts with USR-"
             ) from None
-        spellings = [asked.spec]
+        spellings = [mailbox.spec]
         with suppress(UnicodeError):
-            spellings.append(f"{asked.local}@{idna.decode(asked.domain)}")
+            spellings.append(f"{mailbox.local}@{idna.decode(mailbox.domain)}")
         candidates = await LookupStore(database).addresses(spellings)
-        found[word] = [guid for guid, email in candidates if _spec(email) == asked.spec.lower()]
-    return found
+        guids_by_word[word] = [guid for guid, email in candidates if _spec(email) == mailbox.spec.lower()]
+    return guids_by_word
 
 
 def _spec(email: str) -> str:

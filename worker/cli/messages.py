@@ -41,27 +41,27 @@ def preview(
     """Show exactly what a user would be sent; nothing is sent, and MX is not asked."""
     if channel is not None and channel not in (kinds := registry.names()):
         raise UsageError(f"{channel[:60]!r} is none of {', '.join(kinds)}{did_you_mean(channel, kinds)}")
-    guid, shown = run(lambda runtime: _shown(runtime, user, channel))
-    for note in shown.notes:
+    guid, message = run(lambda runtime: _build_preview(runtime, user, channel))
+    for note in message.notes:
         aside.print(note)
     if as_json:
-        print_json({"user_guid": guid, **asdict(shown)})
+        print_json({"user_guid": guid, **asdict(message)})
     else:
-        heads = (("From", shown.sender), ("To", shown.recipient), ("Subject", shown.subject))
+        heads = (("From", message.sender), ("To", message.recipient), ("Subject", message.subject))
         for name, value in heads:
             if value is not None:
                 typer.echo(f"{name}: {plain(value, keep=ISOLATES)}")
-        typer.echo(f"\n{plain(shown.text, keep=ISOLATES + chr(10))}")
+        typer.echo(f"\n{plain(message.text, keep=ISOLATES + chr(10))}")
     if html is None and not open_it:
         return
-    if shown.html is None:
-        raise UsageError(f"a message by {shown.channel} has no HTML; see --channel {EMAIL}")
-    file = _write(shown.html, html)
+    if message.html is None:
+        raise UsageError(f"a message by {message.channel} has no HTML; see --channel {EMAIL}")
+    file = _write(message.html, html)
     if open_it and not webbrowser.open(file.resolve().as_uri()):
         raise WorkerError(f"preview: no browser was found; open {file} yourself")
 
 
-async def _shown(runtime: Runtime, user: str, channel: str | None) -> "tuple[str, Preview]":
+async def _build_preview(runtime: Runtime, user: str, channel: str | None) -> "tuple[str, Preview]":
     from worker.cli.previewing import preview as preview_of
 
     (guids,) = (await users_meant(runtime.database, [user])).values()
@@ -98,18 +98,18 @@ def bounces(
     from worker.cli.bouncing import LABELS, read, take_in
 
     reports, counts = read(path)
-    found = run(lambda runtime: take_in(runtime, reports, counts))
+    figures = run(lambda runtime: take_in(runtime, reports, counts))
     if as_json:
-        print_json(found)
+        print_json(figures)
         return
     out.print(
-        f"Read {found['mails']} mails: {found['other_mails']} are no delivery reports, the others report on "
-        f"{found['reports']} recipients."
+        f"Read {figures['mails']} mails: {figures['other_mails']} are no delivery reports, the others report on "
+        f"{figures['reports']} recipients."
     )
     for name, label in LABELS.items():
-        if found[name]:
-            out.print(f"  {found[name]:>6}  {label}")
-    for guid, why in found["suppressed_why"].items():
+        if figures[name]:
+            out.print(f"  {figures[name]:>6}  {label}")
+    for guid, why in figures["suppressed_why"].items():
         out.print(f"          {guid}: {why}", markup=False)
 
 
@@ -124,12 +124,12 @@ def optout(
     """Send a user no more messages on any channel; an address means every user who has it."""
 
     async def job(runtime: Runtime) -> tuple[set[str], list[str], int]:
-        meant = await users_meant(runtime.database, users)
-        guids = list(dict.fromkeys(guid for found in meant.values() for guid in found))
+        guids_by_word = await users_meant(runtime.database, users)
+        guids = list(dict.fromkeys(guid for word_guids in guids_by_word.values() for guid in word_guids))
         store = AddressStore(runtime.database)
         known = await store.opt_in(guids) if undo else await store.opt_out(guids, now=await runtime.set_clock())
         missing = [guid + await nearest_guid(runtime.database, guid) for guid in guids if guid not in known]
-        return known, missing, sum(not found for found in meant.values())
+        return known, missing, sum(not word_guids for word_guids in guids_by_word.values())
 
     known, missing, unknown_addresses = run(job)
     if as_json:

@@ -44,17 +44,17 @@ async def examine_mx(settings: Settings, *, patience: float) -> tuple[bool | Non
 async def examine_sync(settings: Settings, database: Database) -> tuple[bool | None, str]:
     """Whether syncs are run on time, and what the last one found."""
     last = await SyncStore(database).last()
-    line = settings.sync_schedule
+    schedule = settings.sync_schedule
     if last is None:
-        if line is None:
+        if schedule is None:
             return True, "MX is not listed: SYNC_SCHEDULE is not set"
-        return None, f"none yet (SYNC_SCHEDULE={line}): the next sweep has one begun"
+        return None, f"none yet (SYNC_SCHEDULE={schedule}): the next sweep has one begun"
     if last.phase == FAILED:
         return False, f"the last {last.says}"
-    since = None if line is None else overdue_since(line, last.started_at, datetime.now(UTC))
+    since = None if schedule is None else overdue_since(schedule, last.started_at, datetime.now(UTC))
     if since is not None:
         return False, (
-            f"overdue since {minute(since)} (SYNC_SCHEDULE={line}): see that sweeps run and that a worker takes the queue "
+            f"overdue since {minute(since)} (SYNC_SCHEDULE={schedule}): see that sweeps run and that a worker takes the queue "
             f"`sync`; the last {last.says}"
         )
     return True, f"the last {last.says}"
@@ -66,17 +66,21 @@ async def examine_webhooks(settings: Settings, database: Database) -> tuple[bool
         return True, "none are taken: MX_WEBHOOK_AUTH is not set"
     if settings.public_base_url is None:
         return False, "MX cannot reach this worker: MX_WEBHOOK_AUTH is set, and PUBLIC_BASE_URL is not"
-    came = await WebhookStore(database).lately()
-    if came.last_received_at is None:
+    webhooks = await WebhookStore(database).lately()
+    if webhooks.last_received_at is None:
         return None, f"none came within two days: is {settings.public_base_url}/webhooks/mx registered at MX?"
-    if came.waiting_since is not None and datetime.now(UTC) - came.waiting_since > _HINTS_WAIT:
+    if webhooks.waiting_since is not None and datetime.now(UTC) - webhooks.waiting_since > _HINTS_WAIT:
         return False, (
-            f"{came.shown_waiting} wait to be read since {minute(came.waiting_since)}: see `pauses`, and that a worker takes "
+            f"{webhooks.shown_waiting} wait to be read since {minute(webhooks.waiting_since)}: see `pauses`, and that a worker takes "
             "the queue `sync`"
         )
-    bad = [f"{count} {word}" for word, count in came.not_used.items() if word != NO_MEMBER]
-    says = f"the last came {minute(came.last_received_at)}"
-    return (None, f"{says}; within two days not used: {', '.join(bad)} (see the runbook)") if bad else (True, says)
+    unused = [f"{count} {word}" for word, count in webhooks.not_used.items() if word != NO_MEMBER]
+    sentence = f"the last came {minute(webhooks.last_received_at)}"
+    return (
+        (None, f"{sentence}; within two days not used: {', '.join(unused)} (see the runbook)")
+        if unused
+        else (True, sentence)
+    )
 
 
 def minute(moment: datetime) -> str:

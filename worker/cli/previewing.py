@@ -63,19 +63,21 @@ async def preview(runtime: Runtime, user_guid: str, channel: str | None) -> Prev
     now = await runtime.set_clock()
     picture = await PreviewStore(runtime.database).picture(user_guid)
     if picture is None:
-        near = await nearest_guid(runtime.database, user_guid)
-        raise WorkerError(f"{user_guid} is not in the database: import it, or let your application write it{near}")
+        suggestion = await nearest_guid(runtime.database, user_guid)
+        raise WorkerError(
+            f"{user_guid} is not in the database: import it, or let your application write it{suggestion}"
+        )
     user = (await DeliverStore(runtime.database).users({user_guid}, since=now))[user_guid]
     channel = channel or _channel(runtime, picture, user)
-    told = tuple(each for each in picture.open_reconnections if not each.muted)
-    muted = len(picture.open_reconnections) - len(told)
+    unmuted = tuple(each for each in picture.open_reconnections if not each.muted)
+    muted = len(picture.open_reconnections) - len(unmuted)
     # If every open reconnection is muted, the preview shows the message that they would get without that.
-    content = _content(runtime, replace(picture, open_reconnections=told) if told else picture, now)
+    content = _content(runtime, replace(picture, open_reconnections=unmuted) if unmuted else picture, now)
     notes = content.notes
     if muted:
         notes.append(
             f"Of {muted} broken banks the user wants no messages (members.muted_at): "
-            + ("they are left out." if told else "nothing would be sent.")
+            + ("they are left out." if unmuted else "nothing would be sent.")
         )
     route = choose(user.contact, configured={channel})
     if not isinstance(route, Route):
@@ -152,8 +154,8 @@ def _content(runtime: Runtime, picture: Picture, now: datetime) -> _Content:
     if together := _next_together(picture.open_reconnections, now):
         banks, notes = _banks(runtime, together)
         dates = [reconnection.next_attempt_at for reconnection in together if reconnection.next_attempt_at]
-        at = f", {when(min(dates))} at the earliest" if dates and min(dates) > now else ""
-        notes = [f"No message waits to be delivered; this is the next one{at}.", *notes]
+        earliest = f", {when(min(dates))} at the earliest" if dates and min(dates) > now else ""
+        notes = [f"No message waits to be delivered; this is the next one{earliest}.", *notes]
         return _Content(banks=banks, notes=notes, step=_step(together), ahead=_are_notices(together))
     return _example(runtime, picture.members, now)
 
@@ -166,7 +168,9 @@ def _next_together(open_reconnections: Sequence[OpenReconnection], now: datetime
     """The reconnections that the fetch stage will put into one message: the first that is due, and those due within ``SOON`` of it.
     Broken members go before notices."""
     open_reconnections = [
-        e for e in open_reconnections if e.next_attempt_at is not None or e.reason != Reason.EXPIRES_SOON
+        reconnection
+        for reconnection in open_reconnections
+        if reconnection.next_attempt_at is not None or reconnection.reason != Reason.EXPIRES_SOON
     ]
     dates = [
         reconnection.next_attempt_at for reconnection in open_reconnections if reconnection.next_attempt_at is not None
@@ -214,9 +218,9 @@ def _banks(runtime: Runtime, open_reconnections: Sequence[OpenReconnection]) -> 
 
 def _example(runtime: Runtime, members: Sequence[KnownMember], now: datetime) -> _Content:
     statuses, days = runtime.settings.reconnect_statuses, runtime.settings.expiry_notice_days
-    nothing_asked = "The links are placeholders; nothing was asked of MX."
+    link_note = "The links are placeholders; nothing was asked of MX."
     if runtime.settings.public_base_url is not None:
-        nothing_asked = _OUR_SAMPLE
+        link_note = _OUR_SAMPLE
     selections = [(member, classify(member.facts, statuses=statuses, now=now)) for member in members]
     broken = [
         _bank(member, since=selection.since or now, link=PLACEHOLDER)
@@ -225,26 +229,26 @@ def _example(runtime: Runtime, members: Sequence[KnownMember], now: datetime) ->
     ]
     if broken:
         note = "No reconnection is open yet; the next sweep opens it."
-        return _Content(banks=broken, notes=[note, nothing_asked])
-    near = [
+        return _Content(banks=broken, notes=[note, link_note])
+    expiring = [
         _bank(member, since=member.facts.token_expires_at or now, link=PLACEHOLDER)
         for member in members
         if is_near(member.facts, statuses=statuses, days=days, now=now)
     ]
-    if near:
+    if expiring:
         note = "No member of this user is broken; this is the notice ahead of an expiry (EXPIRY_NOTICE_DAYS)."
-        return _Content(banks=near, notes=[note, nothing_asked], ahead=True)
+        return _Content(banks=expiring, notes=[note, link_note], ahead=True)
     if members:
         banks = [_bank(member, since=now, link=PLACEHOLDER) for member in members]
         note = "No member of this user is broken; this is how a message about all their banks would look."
-        return _Content(banks=banks, notes=[note, nothing_asked])
+        return _Content(banks=banks, notes=[note, link_note])
     example = Bank(name="Example Bank", since=now, link=PLACEHOLDER)
     note = "This user has no members; this is how a message would look."
-    return _Content(banks=[example], notes=[note, nothing_asked])
+    return _Content(banks=[example], notes=[note, link_note])
 
 
-def _bank(of: OpenReconnection | KnownMember, *, since: datetime, link: str) -> Bank:
-    return Bank(name=of.institution_name or of.institution_code or "", since=since, link=link)
+def _bank(source: OpenReconnection | KnownMember, *, since: datetime, link: str) -> Bank:
+    return Bank(name=source.institution_name or source.institution_code or "", since=since, link=link)
 
 
 def _mail(runtime: Runtime, message: Message, notes: list[str]) -> Preview:

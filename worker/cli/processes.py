@@ -62,7 +62,7 @@ def flower_command(port: int) -> list[str]:
     return [*_CELERY, "flower", *options]
 
 
-def kept(command: Sequence[str]) -> list[str]:
+def restarted(command: Sequence[str]) -> list[str]:
     """The command under :mod:`worker.restarting`, which restarts it whenever it ends."""
     return [sys.executable, "-m", "worker.restarting", *command]
 
@@ -71,22 +71,22 @@ def kept(command: Sequence[str]) -> list[str]:
 def bundled_broker(port: int | None = None) -> Iterator[str]:
     """A bundled Valkey for the length of the block, restarted if it ends; yields its URL."""
     server = _start_valkey(port)
-    port, enough = server.port, threading.Event()
+    port, stop = server.port, threading.Event()
 
-    def keep() -> None:
+    def restart_if_ended() -> None:
         nonlocal server
-        while not enough.wait(1.0):
+        while not stop.wait(1.0):
             if not server.is_running():
                 log.error("process_ended", command="valkey", starts_again_in="0 s")
                 with suppress(BrokerUnavailable):  # tried again in a second
                     server = _start_valkey(port)
 
-    keeper = threading.Thread(target=keep, name="valkey-keeper", daemon=True)
+    keeper = threading.Thread(target=restart_if_ended, name="valkey-keeper", daemon=True)
     keeper.start()
     try:
         yield f"redis://127.0.0.1:{port}/0"
     finally:
-        enough.set()
+        stop.set()
         keeper.join()
         server.terminate()
 

@@ -20,18 +20,18 @@ async def examine_public_address(settings: Settings, *, patience: float) -> tupl
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=patience)) as session,
             session.get(f"{base}/readyz", headers={CHALLENGE: challenge}, allow_redirects=False) as response,
         ):
-            status, given = response.status, response.headers.get(FINGERPRINT)
+            status, fingerprint = response.status, response.headers.get(FINGERPRINT)
             unreached = response.headers.get(BY_PROXY) == UNREACHED
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        return False, f"{base}: {_silence(error)}"
-    if given not in fingerprints(settings, challenge):
-        return False, f"{base} {_stranger(status, given, unreached=unreached)}"
+        return False, f"{base}: {_no_answer(error)}"
+    if fingerprint not in fingerprints(settings, challenge):
+        return False, f"{base} {_wrong_answer(status, fingerprint, unreached=unreached)}"
     if status != HTTPStatus.OK:
         return False, f"{base} reaches this worker, and it is not ready ({status}): see schema and database"
     return True, f"{base} reaches this worker"
 
 
-def _silence(error: Exception) -> str:
+def _no_answer(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return "its certificate is not trusted here, and customers' browsers may refuse it too"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
@@ -39,8 +39,8 @@ def _silence(error: Exception) -> str:
     return f"nobody answers ({type(error).__name__}): start `reconnect web`, and see the proxy before it"
 
 
-def _stranger(status: int, given: str | None, *, unreached: bool) -> str:
-    if given is not None:
+def _wrong_answer(status: int, fingerprint: str | None, *, unreached: bool) -> str:
+    if fingerprint is not None:
         return "reaches a worker with other URI_KEYS: another installation, or one that was not restarted since they changed"
     if status == HTTPStatus.MISDIRECTED_REQUEST:
         return (

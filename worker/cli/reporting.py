@@ -9,12 +9,12 @@ from worker.store.queries.returns import Returns
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
-def given_up(count: int) -> str:
+def unanswered_line(count: int) -> str:
     """The line for reconnections that ended ``exhausted`` after the last reminder."""
     return f"{count} given up after the last reminder went unanswered; `reconnect retry --exhausted` requeues them"
 
 
-def never_told(count: int) -> str:
+def failed_line(count: int) -> str:
     """The line for reconnections that ended ``exhausted`` because every attempt failed."""
     return f"{count} given up after every attempt failed; `reconnect retry --exhausted` requeues them"
 
@@ -48,9 +48,9 @@ def links_pressed(presses: Presses) -> str:
 
 def span(seconds: float | timedelta) -> str:
     """A length of time in its two largest units: ``2 d 3 h``, ``41 min 5 s``, ``0 s``."""
-    left = round(seconds.total_seconds() if isinstance(seconds, timedelta) else seconds)
+    whole_seconds = round(seconds.total_seconds() if isinstance(seconds, timedelta) else seconds)
     for (unit, size), (smaller, small) in pairwise(_UNITS):
-        if left >= size:
-            rest = left % size // small
-            return f"{left // size} {unit}" + (f" {rest} {smaller}" if rest else "")
-    return f"{left} s"
+        if whole_seconds >= size:
+            rest = whole_seconds % size // small
+            return f"{whole_seconds // size} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{whole_seconds} s"

@@ -18,7 +18,7 @@ from worker.cli.processes import (
     beat_command,
     bundled_broker,
     flower_command,
-    kept,
+    restarted,
     web_command,
     worker_command,
 )
@@ -64,7 +64,7 @@ def up(
             commands["web"] = web_command()
             out.print(f"Web: {settings.public_base_url}, served on {settings.web_listen}.")
         for name, command in commands.items():
-            manager.add_process(name, f"exec {shlex.join(kept(command))}", env=environment)
+            manager.add_process(name, f"exec {shlex.join(restarted(command))}", env=environment)
         out.print(f"Flower: http://127.0.0.1:{flower_port}/   Stop with Ctrl-C.")
         manager.loop()
     sys.exit(0 if manager.returncode in {0, 130, 143} else 1)

@@ -53,7 +53,7 @@ def dotenv() -> str:
         elif field.is_required():
             lines.append(f"{name.upper()}=")
         else:
-            lines.append(f"# {name.upper()}={quoted(_DEFAULTS.get(name, _shown(field.default)))}")
+            lines.append(f"# {name.upper()}={quoted(_DEFAULTS.get(name, _default_text(field.default)))}")
         lines.append("")
     return "\n".join(lines)
 
@@ -70,7 +70,7 @@ _DEFAULTS = {
 }
 
 
-def _shown(value: object) -> str:
+def _default_text(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, tuple):
@@ -108,11 +108,11 @@ def rotate_keys(*, as_json: bool = AsJson) -> None:
                     return {"rotated": rotated}
                 last = end
 
-    done = run(job)
+    counts = run(job)
     if as_json:
-        print_json(done)
+        print_json(counts)
     else:
-        out.print(f"Re-encrypted {done['rotated']} URIs. All keys but the first may now be removed from URI_KEYS.")
+        out.print(f"Re-encrypted {counts['rotated']} URIs. All keys but the first may now be removed from URI_KEYS.")
 
 
 def doctor(*, as_json: bool = AsJson) -> None:

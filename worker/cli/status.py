@@ -9,7 +9,7 @@ import typer
 
 from worker.cli.events import standing_line
 from worker.cli.funnel import EXPIRING_WEEKS, counted, expiring_table, funnel_table, waiting_table
-from worker.cli.reporting import came_back, given_up, links_pressed, never_told
+from worker.cli.reporting import came_back, failed_line, links_pressed, unanswered_line
 from worker.cli.session import AsJson, out, print_json, run, styled, when
 from worker.policy.selection import Reason
 from worker.policy.states import ReconnectionState
@@ -35,48 +35,48 @@ def add_to(app: typer.Typer) -> None:
 def status(*, as_json: bool = AsJson) -> None:  # noqa: C901 - one line after the other
     """The funnel and the backlog."""
 
-    found = run(overview)
+    report = run(overview)
     if as_json:
-        print_json(found)
+        print_json(report)
         return
-    for pause in found["pauses"]:
+    for pause in report["pauses"]:
         probe = f"; tried again at {when(pause['probe_at'])}" if pause["probe_at"] else "; until `reconnect resume`"
-        says = f" {pause['scope']} since {when(pause['since'])}: {pause['reason']}{probe}"
-        out.print(styled(("Paused", "bold red"), says))
-    if found["overdue"]:
-        out.print(styled(("Overdue:", "bold red"), f" {found['overdue']}."))
-    out.print(funnel_table(found))
-    if found["waiting"]:
-        out.print(waiting_table(found["waiting"], found["at"]))
-    backlog = found["backlog"]
+        line = f" {pause['scope']} since {when(pause['since'])}: {pause['reason']}{probe}"
+        out.print(styled(("Paused", "bold red"), line))
+    if report["overdue"]:
+        out.print(styled(("Overdue:", "bold red"), f" {report['overdue']}."))
+    out.print(funnel_table(report))
+    if report["waiting"]:
+        out.print(waiting_table(report["waiting"], report["at"]))
+    backlog = report["backlog"]
     out.print(
         f"Now: {backlog['due_now']} due, {backlog['leased']} being fetched, {backlog['to_deliver_now']} to deliver, "
         f"{backlog['sending']} being sent. Later: {backlog['due_later']} reconnections ({backlog['retrying']} of them "
         f"retries), {backlog['to_deliver_later']} notifications; the next is due {when(backlog['next_due_at'])}."
     )
-    if ahead := found["open_by_reason"].get(str(Reason.EXPIRES_SOON)):
-        out.print(f"Of the open reconnections, {ahead} are notices ahead of an expiry: their members are well.")
-    if found["expiring"]:
-        out.print(expiring_table(found["expiring"]))
-    out.print(came_back(Returns(**found["returns"])))
-    for line in _of_clicks_and_events(found):
+    if notices := report["open_by_reason"].get(str(Reason.EXPIRES_SOON)):
+        out.print(f"Of the open reconnections, {notices} are notices ahead of an expiry: their members are well.")
+    if report["expiring"]:
+        out.print(expiring_table(report["expiring"]))
+    out.print(came_back(Returns(**report["returns"])))
+    for line in _of_clicks_and_events(report):
         out.print(line)
-    for line in _given_up(found["outcomes"]):
+    for line in _given_up(report["outcomes"]):
         out.print(line)
-    if found["not_understood"]:
-        kinds = "; ".join(str(NotUnderstood(**kind)) for kind in found["not_understood"])
+    if report["not_understood"]:
+        kinds = "; ".join(str(NotUnderstood(**kind)) for kind in report["not_understood"])
         out.print(f"Not understood of what your application wrote: {kinds}.")
-    sweep = found["last_sweep"]
-    following = f" The next is due {when(found['next_sweep_at'])}; what falls due waits for it, unless a worker takes it before."
+    sweep = report["last_sweep"]
+    next_sweep = f" The next is due {when(report['next_sweep_at'])}; what falls due waits for it, unless a worker takes it before."
     if sweep is None:
-        out.print(f"No sweep yet: run `reconnect sweep`, or start beat.{following}")
+        out.print(f"No sweep yet: run `reconnect sweep`, or start beat.{next_sweep}")
     else:
         out.print(
             f"Last sweep {when(sweep['started_at'])}: opened {sweep['opened']}, recovered {sweep['recovered']}, closed "
-            f"{sweep['closed']}, reminded {sweep['reminded']}, exhausted {sweep['exhausted']}.{following}"
+            f"{sweep['closed']}, reminded {sweep['reminded']}, exhausted {sweep['exhausted']}.{next_sweep}"
         )
-    _print_sync(found["sync"])
-    _print_webhooks(found["webhooks"])
+    _print_sync(report["sync"])
+    _print_webhooks(report["webhooks"])
 
 
 async def overview(runtime: Runtime) -> dict[str, Any]:
@@ -113,15 +113,17 @@ async def overview(runtime: Runtime) -> dict[str, Any]:
     }
 
 
-def _print_webhooks(came: dict[str, Any]) -> None:
-    if came["last_received_at"] is None:
-        if came["configured"]:
+def _print_webhooks(fields: dict[str, Any]) -> None:
+    if fields["last_received_at"] is None:
+        if fields["configured"]:
             out.print("Webhooks of MX: none came within two days; see `reconnect doctor`.")
         return
-    lately = Webhooks(**{name: value for name, value in came.items() if name != "configured"})
-    since = f" (since {when(lately.waiting_since)})" if lately.waiting_since else ""
-    unused = "".join(f", {count} not used: {word}" for word, count in lately.not_used.items())
-    out.print(f"Last webhook of MX {when(lately.last_received_at)}: {lately.shown_waiting} to be read{since}{unused}.")
+    webhooks = Webhooks(**{name: value for name, value in fields.items() if name != "configured"})
+    since = f" (since {when(webhooks.waiting_since)})" if webhooks.waiting_since else ""
+    unused = "".join(f", {count} not used: {word}" for word, count in webhooks.not_used.items())
+    out.print(
+        f"Last webhook of MX {when(webhooks.last_received_at)}: {webhooks.shown_waiting} to be read{since}{unused}."
+    )
 
 
 def _print_sync(sync: dict[str, Any] | None) -> None:
@@ -142,11 +144,11 @@ def synced(sync: Sync | None) -> dict[str, Any] | None:
     }
 
 
-def _of_clicks_and_events(found: dict[str, Any]) -> Iterator[str]:
-    if pressed := links_pressed(Presses(**found["clicks"])):
+def _of_clicks_and_events(report: dict[str, Any]) -> Iterator[str]:
+    if pressed := links_pressed(Presses(**report["clicks"])):
         yield pressed
-    if found["events"] is not None:
-        yield standing_line(EventStanding(**found["events"]))
+    if report["events"] is not None:
+        yield standing_line(EventStanding(**report["events"]))
 
 
 async def _events(runtime: Runtime) -> dict[str, Any] | None:
@@ -160,6 +162,6 @@ def _given_up(outcomes: Sequence[dict[str, Any]]) -> Iterator[str]:
     """The lines about reconnections that ended ``exhausted``."""
     counts = {item["outcome"]: item["count"] for item in outcomes if item["state"] == ReconnectionState.EXHAUSTED}
     if unanswered := counts.pop("reminders_exhausted", 0):
-        yield f"{given_up(unanswered)}."
+        yield f"{unanswered_line(unanswered)}."
     if failed := sum(counts.values()):
-        yield f"{never_told(failed)}."
+        yield f"{failed_line(failed)}."

@@ -27,7 +27,7 @@ from worker.stages.sync import SyncEnded, SyncResult, runs_here, sync_all
 from worker.stages.sync_one import sync_member, sync_user
 from worker.stages.sync_pass_base import Progress
 from worker.store.pauses import MX, PauseStore
-from worker.store.syncs.sync import FINISHED, LISTING, Busy, told
+from worker.store.syncs.sync import FINISHED, LISTING, Busy, counts_in_words
 
 
 def add_to(app: typer.Typer) -> None:
@@ -45,8 +45,8 @@ def sync(
 ) -> None:
     """Users and members from MX: what differs is written into users and members. A sync that was interrupted goes on where it was."""
     own_ids = may_use_own_ids()
-    for guid, is_one, prefix in ((user, names_user, "USR-"), (member, names_member, "MBR-")):
-        if guid is not None and not is_one(guid, own_ids=own_ids):
+    for guid, is_guid, prefix in ((user, names_user, "USR-"), (member, names_member, "MBR-")):
+        if guid is not None and not is_guid(guid, own_ids=own_ids):
             raise UsageError(f"{shown_value(guid)} is no GUID of MX; it starts with {prefix}")
 
     async def job(runtime: Runtime) -> dict[str, Any]:
@@ -63,7 +63,9 @@ def sync(
         print_json(result)
         return
     lowered = result.get("users_a_page")
-    out.print(f"Synced: {told(result['found'])}." + (f" MX serves {lowered} users a page." if lowered else ""))
+    out.print(
+        f"Synced: {counts_in_words(result['found'])}." + (f" MX serves {lowered} users a page." if lowered else "")
+    )
 
 
 async def _not_paused(runtime: Runtime) -> None:
@@ -86,7 +88,7 @@ async def _everything(runtime: Runtime, *, accept_shorter: bool) -> SyncResult:
                 await _watch(work, progress)
                 result = work.result()
             except Busy as busy:
-                if not await _is_over(runtime, busy, before):
+                if not await _may_go_on(runtime, busy, before):
                     raise
                 before = busy
                 continue
@@ -100,13 +102,13 @@ async def _everything(runtime: Runtime, *, accept_shorter: bool) -> SyncResult:
             return result
 
 
-async def _is_over(runtime: Runtime, busy: Busy, before: Busy | None) -> bool:
+async def _may_go_on(runtime: Runtime, busy: Busy, before: Busy | None) -> bool:
     """Wait a second for the lease of a process that may have been killed. ``False`` if that process is alive, or this one is to stop."""
     if runs_here(runtime, busy.worker) or (before is not None and busy.until != before.until):
         return False
-    left = (busy.until - await runtime.set_clock()).total_seconds()
+    remaining = (busy.until - await runtime.set_clock()).total_seconds()
     if before is None:
-        aside.print(f"{busy.worker} held the sync last. If it is gone, this goes on in {max(left, 0):.0f} s.")
+        aside.print(f"{busy.worker} held the sync last. If it is gone, this goes on in {max(remaining, 0):.0f} s.")
     with suppress(TimeoutError):
         await asyncio.wait_for(runtime.stopping.wait(), 1)
         return False
@@ -120,15 +122,15 @@ async def _watch(work: "asyncio.Task[Any]", progress: Progress) -> None:
         TextColumn("left"), TimeRemainingColumn(),
     )  # fmt: skip
     with Bar(*columns, console=aside) as bar:
-        shown, phase = bar.add_task("listing users", total=None), LISTING
+        task, phase = bar.add_task("listing users", total=None), LISTING
         while not work.done():
             if progress.phase != phase:
                 phase = progress.phase
-                bar.remove_task(shown)
-                shown = bar.add_task("checking members that no list has", total=progress.total or None)
-            bar.update(shown, completed=progress.done, total=progress.total or None)
+                bar.remove_task(task)
+                task = bar.add_task("checking members that no list has", total=progress.total or None)
+            bar.update(task, completed=progress.done, total=progress.total or None)
             await asyncio.wait({work}, timeout=0.2)
-        bar.update(shown, completed=progress.done, total=progress.total or None)
+        bar.update(task, completed=progress.done, total=progress.total or None)
 
 
 @contextmanager

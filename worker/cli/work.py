@@ -48,11 +48,11 @@ def sweep(
 ) -> None:
     """One sweep, for cron."""
     if dry_run:
-        found = run(_would_do)
+        plan = run(_planned)
         if as_json:
-            print_json(found)
+            print_json(plan)
         else:
-            _print_plan(found)
+            _print_plan(plan)
         return
 
     async def job(runtime: Runtime) -> SweepReport:
@@ -68,7 +68,7 @@ def sweep(
         out.print(f"Swept: {report.summary}.")
 
 
-async def _would_do(runtime: Runtime) -> dict[str, Any]:
+async def _planned(runtime: Runtime) -> dict[str, Any]:
     now = await runtime.set_clock()
     settings = runtime.settings
     store = runtime.database.store(
@@ -81,17 +81,17 @@ async def _would_do(runtime: Runtime) -> dict[str, Any]:
     }
 
 
-def _print_plan(found: dict[str, Any]) -> None:
-    total = sum(found["would_open"].values())
-    by = ", ".join(f"{reason} {count}" for reason, count in found["would_open"].items() if count)
-    out.print(f"Would open {total} reconnections" + (f" ({by})." if by else "."))
-    backlog = found["backlog"]
+def _print_plan(plan: dict[str, Any]) -> None:
+    total = sum(plan["would_open"].values())
+    reasons = ", ".join(f"{reason} {count}" for reason, count in plan["would_open"].items() if count)
+    out.print(f"Would open {total} reconnections" + (f" ({reasons})." if reasons else "."))
+    backlog = plan["backlog"]
     out.print(
         f"Would recover {backlog['leases_expired']} expired leases and wake workers for {backlog['due_now']} due "
         f"reconnections and {backlog['to_deliver_now']} due notifications."
     )
-    if found["pauses"]:
-        out.print(f"Paused: {', '.join(found['pauses'])}.")
+    if plan["pauses"]:
+        out.print(f"Paused: {', '.join(plan['pauses'])}.")
 
 
 async def follow(runtime: Runtime, *, give_up_after: float = 0, bar: bool = True) -> None:
@@ -103,18 +103,18 @@ async def follow(runtime: Runtime, *, give_up_after: float = 0, bar: bool = True
     since = await runtime.set_clock()
     began = moved_at = woken_at = time.monotonic()
     before: dict[str, int] = {}
-    most, warned = 0, False
+    total, warned = 0, False
     columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=aside, disable=not bar) as progress:
-        shown = progress.add_task("", total=None)
+        task = progress.add_task("", total=None)
         while True:
-            work = await reports.left_to_do(since, runtime.clock.now())
+            work = await reports.remaining_work(since, runtime.clock.now())
             # Each reconnection counts two steps: it is fetched, and then its message is delivered.
-            left = 2 * work["to_fetch"] + work["to_deliver"]
-            most = max(most, left)
-            says = f"to fetch {work['to_fetch']}, to deliver {work['to_deliver']}"
-            progress.update(shown, total=most, completed=most - left, description=says)
-            if not left:
+            remaining = 2 * work["to_fetch"] + work["to_deliver"]
+            total = max(total, remaining)
+            description = f"to fetch {work['to_fetch']}, to deliver {work['to_deliver']}"
+            progress.update(task, total=total, completed=total - remaining, description=description)
+            if not remaining:
                 return
             now = time.monotonic()
             if work != before:
@@ -132,7 +132,7 @@ async def follow(runtime: Runtime, *, give_up_after: float = 0, bar: bool = True
                     )
             if give_up_after and now - began > give_up_after:
                 raise WorkerError(
-                    f"work is left after {give_up_after:.0f} s: {says}. The workers go on without this command"
+                    f"work is left after {give_up_after:.0f} s: {description}. The workers go on without this command"
                 )
             await asyncio.sleep(0.2)
 
@@ -163,8 +163,8 @@ def resume(
     ),
 ) -> None:
     """End a pause. `mx`, `events` and `delivery:KIND` end a breaker, `outage:CODE` releases the messages that an outage held."""
-    own = (delivery_scope(""), outage_scope(""))
-    scope = what if what in {MX, EVENTS} or what.startswith(own) else _scope(what)
+    own_prefixes = (delivery_scope(""), outage_scope(""))
+    scope = what if what in {MX, EVENTS} or what.startswith(own_prefixes) else _scope(what)
 
     async def job(runtime: Runtime) -> str:
         pauses, now = PauseStore(runtime.database), await runtime.set_clock()
@@ -174,13 +174,13 @@ def resume(
             raise WorkerError(f"resume: {scope} is not paused{did_you_mean(scope, paused) or others}")
         if paused[scope].is_outage:
             code = scope.removeprefix(outage_scope(""))
-            held = await runtime.database.store(OutageStore).release(code, now, false_alarm=True)
-            says = f"; {held:,} reconnections continue within an hour, and for an hour no burst holds the institution again"
+            released = await runtime.database.store(OutageStore).release(code, now, false_alarm=True)
+            note = f"; {released:,} reconnections continue within an hour, and for an hour no burst holds the institution again"
         else:
             await pauses.lift(scope)
-            says = ""
+            note = ""
         await wake(runtime)
-        return says
+        return note
 
     out.print(f"Resumed {scope}{run(job)}.")
 
@@ -236,23 +236,27 @@ def retry(
             "reconnections": count,
             "notifications": await store.unknown(members or None, now=now) if unknown else 0,
         }
-        done = {guid for guid, number in by_member.items() if number} | await lookup.requeued(members or (), now)
+        requeued_guids = {guid for guid, number in by_member.items() if number} | await lookup.requeued(
+            members or (), now
+        )
         await wake(runtime)
-        left = [
+        not_requeued = [
             f"{guid} is {before[guid] or 'not broken' if guid in before else 'not in the database'}"
             + ("" if guid in before else await nearest_guid(runtime.database, guid))
             for guid in dict.fromkeys(members or ())
-            if guid not in done
+            if guid not in requeued_guids
         ]
-        return requeued, left
+        return requeued, not_requeued
 
-    requeued, left = run(job)
+    requeued, not_requeued = run(job)
     if as_json:
         print_json(requeued)
     else:
         out.print(f"Requeued {requeued['reconnections']} reconnections and {requeued['notifications']} notifications.")
-    if left:
-        raise WorkerError(f"retry: not requeued: {'; '.join(left[:_NAMED])}" + (" …" if len(left) > _NAMED else ""))
+    if not_requeued:
+        raise WorkerError(
+            f"retry: not requeued: {'; '.join(not_requeued[:_NAMED])}" + (" …" if len(not_requeued) > _NAMED else "")
+        )
     if not any(requeued.values()):
         raise WorkerError(
             f"retry: nothing is {' or '.join([*states, *(['unknown'] if unknown else [])])}, so nothing was requeued"

@@ -9,7 +9,7 @@ from worker.intake.cells import COLUMNS
 from worker.intake.columns import ColumnBatch, slices
 from worker.intake.institutions import is_of_institutions, read_institutions
 from worker.intake.items import Note, Problem, Row
-from worker.intake.lines import STDIN, called
+from worker.intake.lines import STDIN, display_name
 from worker.intake.reading import read
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "Note",
     "Problem",
     "Row",
-    "called",
+    "display_name",
     "is_of_institutions",
     "read",
     "read_institutions",

@@ -32,7 +32,7 @@ DEVICE_COLUMNS = ("device_kind", "device_address")
 COLUMNS = ("user_guid", "member_guid", *MEMBER_COLUMNS, *USER_COLUMNS, *DEVICE_COLUMNS)
 
 #: Words that programs write for a missing value. Without this check a bank would be called NULL.
-_NOTHINGS = {"null", "\\n", "nan", "none", "n/a", "#n/a", "<na>", "nil", "nat", "undefined", "(null)", "[null]"}
+_MISSING = {"null", "\\n", "nan", "none", "n/a", "#n/a", "<na>", "nil", "nat", "undefined", "(null)", "[null]"}
 _LOCALE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
 _STATUS = re.compile(r"[A-Z_]{1,64}")
 _LINE_BREAK = re.compile(r"[ \t]*[\r\n]+[ \t]*")
@@ -49,12 +49,12 @@ def value_of(name: str, cell: object, *, own_ids: bool = False) -> Any:
     value = cell.strip() if isinstance(cell, str) else cell
     if value is None or value == "":
         return None
-    if isinstance(value, str) and value.lower() in _NOTHINGS and name != "channel":
+    if isinstance(value, str) and value.lower() in _MISSING and name != "channel":
         raise ValueError(f"{value!r} is what a program writes for a missing value; leave the cell empty")
-    read = _GUIDS[name](value, own_ids=own_ids) if name in _GUIDS else _READERS.get(name, _text)(value)
-    if isinstance(read, str) and len(read) > LONGEST.get(name, 128):
+    parsed = _GUIDS[name](value, own_ids=own_ids) if name in _GUIDS else _READERS.get(name, _text)(value)
+    if isinstance(parsed, str) and len(parsed) > LONGEST.get(name, 128):
         raise ValueError(f"is longer than {LONGEST.get(name, 128)} characters")
-    return read
+    return parsed
 
 
 class _Cache(dict[str, Any]):
@@ -89,17 +89,17 @@ def _text(value: object) -> str:
 
 def _user_guid(value: object, *, own_ids: bool) -> str:
     if not names_user(value, own_ids=own_ids):
-        raise ValueError(f"{shown_value(value)} is no user GUID{_unless(own_ids, 'USR-')}")
+        raise ValueError(f"{shown_value(value)} is no user GUID{_expected_form(own_ids, 'USR-')}")
     return value
 
 
 def _member_guid(value: object, *, own_ids: bool) -> str:
     if not names_member(value, own_ids=own_ids):
-        raise ValueError(f"{shown_value(value)} is no member GUID{_unless(own_ids, 'MBR-')}")
+        raise ValueError(f"{shown_value(value)} is no member GUID{_expected_form(own_ids, 'MBR-')}")
     return value
 
 
-def _unless(own_ids: bool, prefix: str) -> str:
+def _expected_form(own_ids: bool, prefix: str) -> str:
     return " and no id of yours: letters, digits, - and _" if own_ids else f"; it starts with {prefix}"
 
 
@@ -198,10 +198,10 @@ def row_of(line: int, raw: Mapping[str, Any], *, own_ids: bool = False) -> Row |
             values[name] = value_of(name, cell, own_ids=own_ids)
         except ValueError as error:
             return Problem(line, f"{name} {error}")
-    return whole(line, values)
+    return checked_row(line, values)
 
 
-def whole(line: int, values: Mapping[str, Any]) -> Row | Problem:
+def checked_row(line: int, values: Mapping[str, Any]) -> Row | Problem:
     """The row of these values, or a problem that concerns the row as a whole, such as a missing GUID."""
     for name in ("user_guid", "member_guid"):
         if values.get(name) is None:

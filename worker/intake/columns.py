@@ -47,18 +47,18 @@ def slices(path: Path, size: int, *, own_ids: bool = False) -> Iterator[ColumnBa
     follows. Raises :class:`UsageError` if the file is neither CSV nor JSON.
     """
     with opened(path) as lines:
-        kept: dict[str, list[Any]] = {}
+        gathered: dict[str, list[Any]] = {}
         for item in _by_row(json_rows(lines, own_ids=own_ids)) if is_json(path, lines) else _csv(lines, own_ids):
             if not isinstance(item, ColumnBatch):
                 yield item
                 continue
-            if kept and (item.columns.keys() != kept.keys() or len(kept["member_guid"]) >= size):
-                yield ColumnBatch(kept)
-                kept = {}
+            if gathered and (item.columns.keys() != gathered.keys() or len(gathered["member_guid"]) >= size):
+                yield ColumnBatch(gathered)
+                gathered = {}
             for name, column in item.columns.items():
-                kept.setdefault(name, []).extend(column)
-        if kept:
-            yield ColumnBatch(kept)
+                gathered.setdefault(name, []).extend(column)
+        if gathered:
+            yield ColumnBatch(gathered)
 
 
 def _csv(lines: Lines, own_ids: bool) -> Iterator[ColumnBatch | Problem | Note]:
@@ -129,7 +129,7 @@ def _cells(block: list[str], width: int, separator: str) -> list[Sequence[str]]:
 
 def _column_reader(name: str, read: Callable[[str], Any], own_ids: bool) -> Callable[[Sequence[str]], Column]:
     """A function that reads all cells of a column at once; it raises ``ValueError`` if one of them may be bad."""
-    form = (_EACH | _OWN if own_ids else _EACH).get(name)
+    form = (_CELL_FORMS | _OWN_ID_FORMS if own_ids else _CELL_FORMS).get(name)
     if form is None:
         return lambda cells: list(map(read, cells))
     pattern, longest = form
@@ -153,13 +153,13 @@ _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _MAIL = rf"(?:(?=[!-~]{{1,64}}@|[^@\n]{{1,16}}@){_LETTER}+(?:\.{_LETTER}+)*@{_LABEL}(?:\.{_LABEL})*)?"
 
 #: Columns whose cells hardly ever repeat: the pattern of a cell, without blanks around it, and its greatest length.
-_EACH: dict[str, tuple[str, int]] = {
+_CELL_FORMS: dict[str, tuple[str, int]] = {
     "user_guid": (USER.pattern, MAX_LENGTH),
     "member_guid": (MEMBER.pattern, MAX_LENGTH),
     "email": (_MAIL, 200),
 }
 #: The same if users and members may be named by own ids.
-_OWN: dict[str, tuple[str, int]] = {
+_OWN_ID_FORMS: dict[str, tuple[str, int]] = {
     "user_guid": (f"(?!MBR-){OWN_ID.pattern}", MAX_LENGTH),
     "member_guid": (f"(?!USR-){OWN_ID.pattern}", MAX_LENGTH),
 }

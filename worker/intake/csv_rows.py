@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from worker.errors import UsageError
-from worker.intake.cells import COLUMNS, reader, row_of, whole
+from worker.intake.cells import COLUMNS, checked_row, reader, row_of
 from worker.intake.items import Note, Problem, Row
 from worker.intake.lines import Lines, is_text
 from worker.mx.identifiers import names_member, names_user
@@ -77,7 +77,7 @@ class CsvRows:
         except ValueError:
             cells_of = {name: cells[place] for place, name, _ in self.columns}
             return row_of(number, cells_of, own_ids=self._own_ids)  # which names the cell
-        return whole(number, values)
+        return checked_row(number, values)
 
     def _cells(self, text: str) -> list[str]:
         """The cells of a line. A line without quotes is split at the separators, which is faster than a ``csv.reader``."""
@@ -88,22 +88,22 @@ class CsvRows:
 
     def _over_more_lines(self, first: str) -> list[str] | None:
         """The cells of a row whose quoted cell contains line breaks; ``None`` if the quote is never closed. Then no line is taken."""
-        taken: list[str] = []
-        while len(taken) < _LONGEST_ROW and (more := self._lines.take(1)):
-            taken += more
-            if self._is_a_row(more[0]):
+        further_lines: list[str] = []
+        while len(further_lines) < _LONGEST_ROW and (next_line := self._lines.take(1)):
+            further_lines += next_line
+            if self._is_a_row(next_line[0]):
                 break
             try:
-                cells = next(csv.reader([first, *taken], delimiter=self.separator, strict=True))
+                cells = next(csv.reader([first, *further_lines], delimiter=self.separator, strict=True))
             except csv.Error as error:
                 if "unexpected end" in str(error):
                     continue
                 break
             if len(cells) != self.width:
                 break
-            self.line += len(taken)
+            self.line += len(further_lines)
             return cells
-        self._lines.give_back(taken)
+        self._lines.give_back(further_lines)
         return None
 
     def _is_a_row(self, text: str) -> bool:
@@ -113,31 +113,37 @@ class CsvRows:
             return False
         if len(cells) != self.width:
             return False
-        found = {name: cells[place].strip() for place, name, _ in self.columns}
+        cells_of = {name: cells[place].strip() for place, name, _ in self.columns}
         own_ids = self._own_ids
-        return names_user(found["user_guid"], own_ids=own_ids) and names_member(found["member_guid"], own_ids=own_ids)
+        return names_user(cells_of["user_guid"], own_ids=own_ids) and names_member(
+            cells_of["member_guid"], own_ids=own_ids
+        )
 
 
 def _header(text: str) -> tuple[str, list[str]]:
     """The separator of a header, and the names of its columns."""
-    found: dict[str, list[str]] = {}
-    wrong = None
+    names_by_separator: dict[str, list[str]] = {}
+    csv_error = None
     for separator in _SEPARATORS:
         try:
-            found[separator] = [
+            names_by_separator[separator] = [
                 name.strip().lower() for name in next(csv.reader([text], delimiter=separator, strict=True), [])
             ]
         except csv.Error as error:
-            wrong = error
+            csv_error = error
     # The separator that finds the most required columns, then the most columns.
-    separator = max(found, key=lambda s: (sum(name in found[s] for name in _REQUIRED), len(found[s])), default="")
-    names = found.get(separator, [])
-    if wrong is not None and not set(_REQUIRED) <= set(names):
-        raise UsageError(f"import: line 1: the header is no CSV: {wrong}")
+    separator = max(
+        names_by_separator,
+        key=lambda s: (sum(name in names_by_separator[s] for name in _REQUIRED), len(names_by_separator[s])),
+        default="",
+    )
+    names = names_by_separator.get(separator, [])
+    if csv_error is not None and not set(_REQUIRED) <= set(names):
+        raise UsageError(f"import: line 1: the header is no CSV: {csv_error}")
     if missing := [name for name in _REQUIRED if name not in names]:
         raise UsageError(f"import: line 1: the header lacks {' and '.join(missing)}; columns are {', '.join(COLUMNS)}")
-    taken = [name for name in names if name in COLUMNS]
-    if len(set(taken)) < len(taken):
+    known_names = [name for name in names if name in COLUMNS]
+    if len(set(known_names)) < len(known_names):
         raise UsageError("import: line 1: a column stands twice in the header")
     return separator, names
 

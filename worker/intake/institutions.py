@@ -70,15 +70,19 @@ def _of_csv(lines: Lines) -> Iterator[Row | Problem | Note]:
 
 def _header(text: str) -> tuple[str, list[str]]:
     """The separator of a header, and the names of its columns."""
-    found = {}
+    names_by_separator = {}
     for separator in _SEPARATORS:
         try:
             cells = next(csv.reader([text.strip()], delimiter=separator, strict=True), [])
         except csv.Error:
             continue
-        found[separator] = [name.strip().lower() for name in cells]
-    best = max(found, key=lambda separator: sum(name in COLUMNS for name in found[separator]), default=",")
-    return best, found.get(best, [])
+        names_by_separator[separator] = [name.strip().lower() for name in cells]
+    likeliest = max(
+        names_by_separator,
+        key=lambda separator: sum(name in COLUMNS for name in names_by_separator[separator]),
+        default=",",
+    )
+    return likeliest, names_by_separator.get(likeliest, [])
 
 
 def _of_json(lines: Lines) -> Iterator[Row | Problem | Note]:

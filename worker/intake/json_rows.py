@@ -106,15 +106,15 @@ def _array(lines: Lines) -> Iterator[tuple[int, Any]]:
 
 def _value(lines: Lines, text: str, at: int) -> tuple[Any, int, str, int]:
     """The value at ``at``: the value, its end, the text and the value's place in it. Text and place change if more lines are taken."""
-    taken = 0
+    lines_taken = 0
     while True:
         try:
             value, end = _decode(text, at)
         except json.JSONDecodeError as error:
             # A value that is incomplete at the end of the text continues in the next line.
-            if error.pos >= len(text.rstrip()) and taken < _LONGEST_OBJECT and (more := lines.take(1)):
-                text, at = text[at:] + more[0], 0
-                taken += 1
+            if error.pos >= len(text.rstrip()) and lines_taken < _LONGEST_OBJECT and (next_line := lines.take(1)):
+                text, at = text[at:] + next_line[0], 0
+                lines_taken += 1
                 continue
             following = text.find("{", max(error.pos, at + 1))
             return Problem(0, "is no JSON"), following if following >= 0 else len(text), text, at

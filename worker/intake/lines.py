@@ -34,8 +34,8 @@ class Lines:
         """The next lines, as many as there are and at most ``count``."""
         if not self._given_back:
             return list(islice(self._text, count))
-        taken, self._given_back = self._given_back[:count], self._given_back[count:]
-        return taken + list(islice(self._text, count - len(taken)))
+        lines, self._given_back = self._given_back[:count], self._given_back[count:]
+        return lines + list(islice(self._text, count - len(lines)))
 
     def give_back(self, lines: list[str]) -> None:
         """Return lines, so that they are taken again next."""
@@ -43,23 +43,23 @@ class Lines:
 
     def start(self) -> str:
         """The first character that is not blank, or an empty text. Takes no line."""
-        seen: list[str] = []
+        blank_lines: list[str] = []
         while (lines := self.take(1)) and not lines[0].strip():
-            seen += lines
-        self.give_back(seen + lines)
+            blank_lines += lines
+        self.give_back(blank_lines + lines)
         return lines[0].lstrip()[:1] if lines else ""
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Lines]:
     """The lines of a file; raises :class:`UsageError` if it cannot be read or is not text."""
-    name = called(path)
+    name = display_name(path)
     try:
         with sys.stdin.buffer if path == STDIN else path.open("rb") as raw:
             start = raw.peek(4)[:4]  # type: ignore[union-attr]
-            for sign, says in _STARTS.items():
-                if start.startswith(sign):
-                    raise UsageError(f"import: {name}: it is {says}")
+            for first_bytes, description in _STARTS.items():
+                if start.startswith(first_bytes):
+                    raise UsageError(f"import: {name}: it is {description}")
             if b"\0" in start[:2]:
                 raise UsageError(f"import: {name}: it is no UTF-8 text")
             yield Lines(io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline=""))
@@ -67,7 +67,7 @@ def opened(path: Path) -> Iterator[Lines]:
         raise UsageError(f"import: {name}: {error.strerror or type(error).__name__}") from None
 
 
-def called(path: Path) -> str:
+def display_name(path: Path) -> str:
     """The name of a file in messages."""
     return "standard input" if path == STDIN else path.name
 

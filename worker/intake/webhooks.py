@@ -30,10 +30,10 @@ _NOT_LETTERS = re.compile(r"[^a-z]")
 def hints_in(body: bytes) -> list[Hint]:
     """The hints in a body: one, or one for each entry of a list. Anything but a JSON object becomes a hint of the kind :data:`UNREADABLE`."""
     try:
-        said = _parsed(body)
-        if isinstance(said, list) and said and len(said) <= _MOST_HINTS:
-            return [_hint(each) for each in said]
-        return [_hint(said)]
+        payload = _parsed(body)
+        if isinstance(payload, list) and payload and len(payload) <= _MOST_HINTS:
+            return [_hint(each) for each in payload]
+        return [_hint(payload)]
     except (ValueError, RecursionError):
         return [Hint(key=hashlib.sha256(body).hexdigest(), kind=UNREADABLE)]
 
@@ -46,20 +46,20 @@ def _parsed(body: bytes) -> Any:
         return json.loads(body)
 
 
-def _hint(said: Any) -> Hint:
-    key = hashlib.sha256(msgspec.json.encode(said, order="deterministic")).hexdigest()
-    if not isinstance(said, dict):
+def _hint(payload: Any) -> Hint:
+    key = hashlib.sha256(msgspec.json.encode(payload, order="deterministic")).hexdigest()
+    if not isinstance(payload, dict):
         return Hint(key=key, kind=UNREADABLE)
-    member_guid, user_guid = said.get("member_guid"), said.get("user_guid")
+    member_guid, user_guid = payload.get("member_guid"), payload.get("user_guid")
     if not is_member_guid(member_guid):
-        member_guid = _found(said, "memberguid", is_member_guid) or _found(said, "guid", is_member_guid)
+        member_guid = _guid_under(payload, "memberguid", is_member_guid) or _guid_under(payload, "guid", is_member_guid)
     if not is_user_guid(user_guid):
-        user_guid = _found(said, "userguid", is_user_guid)
+        user_guid = _guid_under(payload, "userguid", is_user_guid)
     return Hint(
         key=key,
-        kind=_word(said.get("type")) or OTHER,
-        action=_word(said.get("action")),
-        connection_status=_word(said.get("connection_status")),
+        kind=_word(payload.get("type")) or OTHER,
+        action=_word(payload.get("action")),
+        connection_status=_word(payload.get("connection_status")),
         member_guid=member_guid,
         user_guid=user_guid,
     )
@@ -70,9 +70,9 @@ def _word(value: object) -> str | None:
     return value.upper() if isinstance(value, str) and _WORD.fullmatch(value) else None
 
 
-def _found(said: Any, name: str, is_guid: Any) -> str | None:
+def _guid_under(payload: Any, name: str, is_guid: Any) -> str | None:
     """The first GUID under a field of this name (``memberGuid`` and ``member-guid`` are ``memberguid``), the outermost first."""
-    waiting, seen = deque([said]), 0
+    waiting, seen = deque([payload]), 0
     while waiting and seen < _MOST_VALUES:
         value = waiting.popleft()
         seen += 1

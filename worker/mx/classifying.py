@@ -49,8 +49,8 @@ def classify_window(
     uri = fields.get("oauth_window_uri")
     if not isinstance(uri, str) or not uri.strip():
         return RetryLater(code="no_uri", upstream=False)
-    broken = check_uri(uri, host_is_allowed=host_is_allowed)
-    return HostileUri(code=broken) if broken else Window(uri=uri, member=state_of(guid, fields))
+    broken_rule = check_uri(uri, host_is_allowed=host_is_allowed)
+    return HostileUri(code=broken_rule) if broken_rule else Window(uri=uri, member=state_of(guid, fields))
 
 
 def classify_member(status: int, headers: Mapping[str, str], body: bytes, *, asked: str) -> MemberAnswer:
@@ -113,18 +113,18 @@ def _list(status: int, headers: Mapping[str, str], body: bytes, name: str) -> tu
         answer = parsed(body)
     except (ValueError, RecursionError):
         return RetryLater(code="not_json")
-    rows, said = (answer.get(key) if isinstance(answer, dict) else None for key in (name, "pagination"))
-    pagination = _pagination(said) if isinstance(said, dict) else None
+    rows, pagination_fields = (answer.get(key) if isinstance(answer, dict) else None for key in (name, "pagination"))
+    pagination = _pagination(pagination_fields) if isinstance(pagination_fields, dict) else None
     if not isinstance(rows, list) or pagination is None:
         return RetryLater(code="unexpected_shape")
     return rows, pagination
 
 
 def _pagination(fields: dict[str, Any]) -> Pagination | None:
-    said = {name: fields.get(name) for name in Pagination.__struct_fields__}
-    if not all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in said.values()):
+    figures = {name: fields.get(name) for name in Pagination.__struct_fields__}
+    if not all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in figures.values()):
         return None
-    return Pagination(**said)  # type: ignore[arg-type] # each was looked at
+    return Pagination(**figures)  # type: ignore[arg-type] # each was looked at
 
 
 def _member(status: int, headers: Mapping[str, str], body: bytes, asked: str) -> tuple[str, dict[str, Any]] | Failure:

@@ -208,12 +208,14 @@ class MxClient:
         ``per_page``: from 10 to 1,000. For a size out of its range MX silently takes 25, so ``pagination.per_page`` of the answer is the
         page size in force. MX always has this list: a 404 is :data:`~worker.mx.answers.NOT_MX`.
         """
-        return self._ask(self._flavour.users_url(page, per_page), self._classify_user_list, "", most=MAX_LIST_BODY)
+        return self._ask(
+            self._flavour.users_url(page, per_page), self._classify_user_list, "", max_octets=MAX_LIST_BODY
+        )
 
     def list_members(self, user_guid: str, page: int, per_page: int) -> Coroutine[Any, Any, MemberListAnswer]:
         """One page of a user's members, as :meth:`list_users`; ``Gone`` where MX does not know the user."""
         url = self._flavour.members_url(user_guid, page, per_page)
-        return self._ask(url, self._classify_member_list, user_guid, most=MAX_LIST_BODY)
+        return self._ask(url, self._classify_member_list, user_guid, max_octets=MAX_LIST_BODY)
 
     async def probe(self) -> Failure | None:
         """``None`` if MX accepts our requests, else the failure.
@@ -276,14 +278,14 @@ class MxClient:
         asked: str,
         *,
         body: bytes | None = None,
-        most: int = MAX_BODY,
+        max_octets: int = MAX_BODY,
     ) -> _Answer | Failure:
         """``asked``: the member or the user. It is empty for the list of users, which is the proof itself."""
         until = time.monotonic() + self._deadline
         begin_by = time.monotonic() + begin_within(self._deadline)
 
         def once() -> Coroutine[Any, Any, _Answer | RetryLater]:
-            return self._ask_once(url, classify, asked, until, begin_by, body=body, most=most)
+            return self._ask_once(url, classify, asked, until, begin_by, body=body, max_octets=max_octets)
 
         answer: _Answer | Failure = await once()
         if tries_for(answer) > 1:  # rare, so that the retrying machinery is only built when it is needed
@@ -311,15 +313,15 @@ class MxClient:
         *,
         urgent: bool = False,
         body: bytes | None = None,
-        most: int = MAX_BODY,
+        max_octets: int = MAX_BODY,
     ) -> _Answer | RetryLater:
-        """One request, once pacing permits it. ``most``: octets of its answer.
+        """One request, once pacing permits it. ``max_octets``: of its answer.
 
         ``begin_by``, ``until``: when it is begun and ended at the latest (``time.monotonic()``).
         """
         now = time.monotonic()
         if self._pacing is None:
-            reply = await self._transport.send(url, body=body, within=until - now, most=most)
+            reply = await self._transport.send(url, body=body, within=until - now, max_octets=max_octets)
             return reply if isinstance(reply, RetryLater) else classify(reply, asked)
         try:
             async with self._pacing.permit(within=begin_by - now, urgent=urgent) as permit:
@@ -327,11 +329,11 @@ class MxClient:
                     url,
                     body=body,
                     within=until - time.monotonic(),
-                    most=most,
+                    max_octets=max_octets,
                     before_sending=permit.before_sending if self._has_a_rate else None,
                 )
                 answer = reply if isinstance(reply, RetryLater) else classify(reply, asked)
                 permit.heard(answer)
                 return answer
-        except NoPermit as late:
-            return RetryLater(code=NOT_ASKED, after=late.after or None, upstream=False)
+        except NoPermit as no_permit:
+            return RetryLater(code=NOT_ASKED, after=no_permit.after or None, upstream=False)

@@ -52,20 +52,20 @@ def _says_no_oauth(body: bytes) -> bool:
 
 def _strings(body: bytes) -> list[str]:
     """Every string in a JSON text, with its escapes undone."""
-    found: list[str] = []
+    strings: list[str] = []
     try:
         todo: list[Any] = [parsed(body)]
     except (ValueError, RecursionError):
-        return found
+        return strings
     while todo:
         item = todo.pop()
         if isinstance(item, str):
-            found.append(item)
+            strings.append(item)
         elif isinstance(item, dict):
             todo.extend(item.values())
         elif isinstance(item, list):
             todo.extend(item)
-    return found
+    return strings
 
 
 def parsed(body: bytes) -> Any:

@@ -99,11 +99,11 @@ class Flavour(ABC):
     def _page(self, path: str, page: int, per_page: int) -> URL:
         # Parsed once for all lists of a sync: each call only replaces the path.
         key = (page, per_page)
-        if (known := self._pages.get(key)) is None:
-            known = self._base.with_query(f"page={page}&records_per_page={per_page}")
+        if (url := self._pages.get(key)) is None:
+            url = self._base.with_query(f"page={page}&records_per_page={per_page}")
             if page == 1:
-                self._pages[key] = known
-        return known.with_path(path, encoded=True, keep_query=True)
+                self._pages[key] = url
+        return url.with_path(path, encoded=True, keep_query=True)
 
     def _user(self, user: str) -> str:
         # Applications may write any text into their columns. A valid GUID of MX needs no quoting.

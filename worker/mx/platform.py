@@ -28,5 +28,5 @@ class Platform(Flavour):
 
     def _window_parameters(self, settings: Settings) -> dict[str, str]:
         """``enable_app2app`` is sent only as ``false``: ``true`` is MX's default."""
-        given = super()._window_parameters(settings)
-        return given if settings.mx_enable_app2app else given | {"enable_app2app": "false"}
+        parameters = super()._window_parameters(settings)
+        return parameters if settings.mx_enable_app2app else parameters | {"enable_app2app": "false"}

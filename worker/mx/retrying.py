@@ -65,11 +65,11 @@ async def persist(first: _Answer, ask_again: Callable[[], Awaitable[_Answer]], *
 
     ``ask_again()`` makes one more request. None is begun after ``begin_by`` (``time.monotonic()``).
     """
-    heard = [first]
+    unreturned = [first]
 
     async def attempt() -> _Answer:
-        if heard:  # tenacity counts the first answer as its first try, and waits from there
-            return heard.pop()
+        if unreturned:  # tenacity counts the first answer as its first try, and waits from there
+            return unreturned.pop()
         return await ask_again()
 
     out_of_time = stop_before_delay(max(begin_by - time.monotonic(), 0.0))

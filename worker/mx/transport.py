@@ -78,13 +78,13 @@ class Transport:
         *,
         body: bytes | None = None,
         within: float = TOTAL,
-        most: int = MAX_BODY,
+        max_octets: int = MAX_BODY,
         before_sending: Callable[[], Awaitable[None]] | None = None,
     ) -> HttpResponse | RetryLater:
         """One request of a URL that is already encoded, within so many seconds (at most :data:`TOTAL`).
 
         ``body``: JSON to POST; ``None`` for a GET.
-        ``most``: octets of the answer, after decompression.
+        ``max_octets``: of the answer, after decompression.
         ``before_sending`` is awaited when a connection is open and nothing has been sent; :class:`NoPermit` from it is raised here.
         """
         session = self._session or self._open()
@@ -99,7 +99,7 @@ class Transport:
                 trace_request_ctx=before_sending,
             )
             try:
-                answer = await _read(response, most)
+                answer = await _read(response, max_octets)
             except BaseException:
                 response.close()
                 raise
@@ -147,15 +147,15 @@ def _asking_before_sending() -> aiohttp.TraceConfig:
     return trace
 
 
-async def _read(response: aiohttp.ClientResponse, most: int) -> bytes | None:
+async def _read(response: aiohttp.ClientResponse, max_octets: int) -> bytes | None:
     """The whole body, so that the connection can be reused. ``None`` if it is too large; if more of it was to come, the connection is closed."""
     body = await response.content.readany()
     if response.content.at_eof():
-        return body if len(body) <= most else None
+        return body if len(body) <= max_octets else None
     parts = bytearray(body)
     while chunk := await response.content.readany():
         parts += chunk
-        if len(parts) > most:
+        if len(parts) > max_octets:
             response.close()
             return None
     return bytes(parts)
@@ -202,9 +202,9 @@ def proxy_for(base_url: str) -> URL | None:
     if not proxy or url.scheme != "https" or is_loopback(host) or proxy_bypass(host):
         return None
     try:
-        found = URL(proxy if "://" in proxy else f"http://{proxy}")
+        proxy_url = URL(proxy if "://" in proxy else f"http://{proxy}")
     except ValueError:
-        found = URL()
-    if found.scheme not in {"http", "https"} or not found.host:
+        proxy_url = URL()
+    if proxy_url.scheme not in {"http", "https"} or not proxy_url.host:
         raise SettingsError("HTTPS_PROXY: expected a proxy such as http://proxy.example:3128, or unset it")
-    return found
+    return proxy_url

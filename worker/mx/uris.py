@@ -36,18 +36,18 @@ def check_uri(uri: str, *, host_is_allowed: Callable[[str], bool]) -> str | None
 
     ``host_is_allowed`` is called with the host in lower case and in its ASCII form (``xn--…``).
     """
-    broken = _broken_characters(uri)
-    if broken:
-        return broken
+    broken_rule = _broken_characters(uri)
+    if broken_rule:
+        return broken_rule
     if uri[:6].lower() != "https:":
         return "uri_not_https"
     if uri[6:8] != "//":
         return "uri_host"
     # Without white space, control characters and backslashes, every parser ends the authority at the same place.
     match = _AUTHORITY.match(uri, 8)
-    host, broken = _classify_authority(match[0] if match else "")
-    if broken:
-        return broken
+    host, broken_rule = _classify_authority(match[0] if match else "")
+    if broken_rule:
+        return broken_rule
     if _DELIMITER.search(uri):
         return "uri_delimiter"
     return None if host_is_allowed(host) else "uri_host_not_allowed"
@@ -62,7 +62,7 @@ def in_ascii(uri: str) -> str:
         return uri
     match = _AUTHORITY.match(uri, 8)
     name, colon, port = (match[0] if match else "").partition(":")
-    rest = re.sub(r"[^\x00-\x7f]+", lambda found: quote(found[0]), uri[8 + len(name + colon + port) :])
+    rest = re.sub(r"[^\x00-\x7f]+", lambda run: quote(run[0]), uri[8 + len(name + colon + port) :])
     return f"{uri[:8]}{_ascii_host(name.lower())}{colon}{port}{rest}"
 
 
@@ -84,16 +84,16 @@ def _classify_authority(authority: str) -> tuple[str, str | None]:
     """The host in its ASCII form, and the rule it breaks, if any."""
     name, colon, port = authority.partition(":")
     if "@" in authority:
-        broken = "uri_user_info"
+        broken_rule = "uri_user_info"
     elif "[" in authority or "]" in authority:
-        broken = "uri_ip_literal"
+        broken_rule = "uri_ip_literal"
     elif len(authority) > _MAX_AUTHORITY:
-        broken = "uri_host"
+        broken_rule = "uri_host"
     elif colon and port != "443":
-        broken = "uri_port"
+        broken_rule = "uri_port"
     else:
         return _classify_name(name)
-    return "", broken
+    return "", broken_rule
 
 
 def _classify_name(written: str) -> tuple[str, str | None]:

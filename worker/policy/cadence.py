@@ -136,9 +136,9 @@ def _after_quiet_hours(moment: datetime, zones: Sequence[tzinfo], quiet: QuietHo
     if len(zones) == 1:  # nearly every user has one zone
         return _after_quiet_hours_in(moment, zones[0], quiet)
     for count in range(len(zones), 1, -1):
-        found = _outside_in_all(moment, zones[:count], quiet)
-        if found is not None:
-            return found
+        outside_quiet = _outside_in_all(moment, zones[:count], quiet)
+        if outside_quiet is not None:
+            return outside_quiet
     return _after_quiet_hours_in(moment, zones[0], quiet)
 
 
@@ -162,10 +162,10 @@ def _is_quiet_in(moment: datetime, zone: tzinfo, quiet: QuietHours) -> bool:
 def _after_quiet_hours_in(moment: datetime, zone: tzinfo, quiet: QuietHours) -> datetime:
     while _is_quiet_in(moment, zone, quiet):
         local = moment.astimezone(zone)
-        left = (datetime.combine(local.date(), quiet.end) - local.replace(tzinfo=None)) % _DAY
-        if (moment + left).astimezone(zone).utcoffset() != local.utcoffset():
+        until_quiet_ends = (datetime.combine(local.date(), quiet.end) - local.replace(tzinfo=None)) % _DAY
+        if (moment + until_quiet_ends).astimezone(zone).utcoffset() != local.utcoffset():
             # The clocks change on the way, so the end of the quiet hours may be skipped or come twice. Advance only to the next whole
             # quarter of an hour: no clock changes before it.
-            left = min(left, _QUARTER - (moment - _EPOCH) % _QUARTER)
-        moment += left
+            until_quiet_ends = min(until_quiet_ends, _QUARTER - (moment - _EPOCH) % _QUARTER)
+        moment += until_quiet_ends
     return moment

@@ -72,11 +72,11 @@ def choose(
     """
     if contact.opted_out or contact.preferred == "none":
         return Nobody(code="opted_out")
-    worn_out = {kind for kind in configured if sum(of == kind for of, _ in tried) >= MOST_DEVICES}
-    left = [
+    worn_out = {kind for kind in configured if sum(tried_kind == kind for tried_kind, _ in tried) >= MOST_DEVICES}
+    usable_devices = [
         (kind, address) for kind, address in contact.devices if (kind, address) not in tried and kind not in worn_out
     ]
-    addresses = dict(reversed(left))
+    addresses = dict(reversed(usable_devices))
     if contact.email and contact.email != contact.refused_email:
         addresses[EMAIL] = contact.email
     if (

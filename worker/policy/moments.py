@@ -38,21 +38,21 @@ def read_moment(text: str) -> datetime | None:
     text = text.strip(BLANKS)
     if len(text) > _LONGEST:
         return None
-    found = _MOMENT.fullmatch(text)
-    if found is None:
+    match = _MOMENT.fullmatch(text)
+    if match is None:
         return NEVER if text.lower() in _INFINITY else None
-    year = int(found["year"])
-    fraction = (found["fraction"] or "")[:6].ljust(6, "0")
+    year = int(match["year"])
+    fraction = (match["fraction"] or "")[:6].ljust(6, "0")
     try:
         moment = datetime(
             min(year, 9996),  # datetime ends with 9999; 9996 is a leap year, so that 29 February stays valid
-            int(found["month"]),
-            int(found["day"]),
-            int(found["hour"] or 0),
-            int(found["minute"] or 0),
-            int(found["second"] or 0),
+            int(match["month"]),
+            int(match["day"]),
+            int(match["hour"] or 0),
+            int(match["minute"] or 0),
+            int(match["second"] or 0),
             int(fraction),
-            tzinfo=_offset(found["offset"]),
+            tzinfo=_offset(match["offset"]),
         )
     except ValueError:
         return None

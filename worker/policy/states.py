@@ -335,7 +335,7 @@ TELLS: dict[StrEnum, EventType] = {
 @cache
 def event_of(name: str, after: StrEnum) -> EventType | None:
     """What the application is told of a move of this name to this state; ``None``: nothing."""
-    moves = [move for move in _moves_named(name) if _holds(move.after, after)]
+    moves = [move for move in _moves_named(name) if _contains(move.after, after)]
     if not moves:
         raise ImpossibleMoveError(f"nothing may {name} to {type(after).__name__} {after}")
     return TELLS[after] if any(move.has_event for move in moves) else None
@@ -345,14 +345,14 @@ def _moves_named(name: str) -> list[Move]:
     return [move for move in (*RECONNECTION_MOVES, *NOTIFICATION_MOVES, *UNDONE_REFUSALS) if move.name == name]
 
 
-def _holds(states: Iterable[StrEnum], wanted: StrEnum) -> bool:
+def _contains(states: Iterable[StrEnum], wanted: StrEnum) -> bool:
     """Whether ``wanted`` is among the states. States of a reconnection and of a notification may have the same text."""
     return any(type(state) is type(wanted) and state == wanted for state in states)
 
 
 def _steps(states: type[State], moves: Iterable[Move]) -> dict[State, set[State]]:
-    ways = [(before, after) for move in moves for before in move.before for after in move.after]
-    return {state: {states(after) for before, after in ways if before == state} for state in states}
+    pairs = [(before, after) for move in moves for before in move.before for after in move.after]
+    return {state: {states(after) for before, after in pairs if before == state} for state in states}
 
 
 #: From each state, the states that may follow it. An end is final, except for `reconnect retry` and the move `give_back`.
@@ -367,7 +367,7 @@ class ImpossibleMoveError(Exception):
 @cache
 def check(name: str, by: Mover, before: StrEnum, *after: StrEnum) -> None:
     """Raise :class:`ImpossibleMoveError` unless ``by`` may make the move of this name between these states."""
-    moves = [move for move in _moves_named(name) if by in move.by and _holds(move.before, before)]
+    moves = [move for move in _moves_named(name) if by in move.by and _contains(move.before, before)]
     for state in after:
         if not any(state in move.after for move in moves):
             raise ImpossibleMoveError(f"{by} may not {name} {type(before).__name__} {before} to {state}")

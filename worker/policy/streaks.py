@@ -46,12 +46,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 def alike(what: str, doubt: str, answers: Sequence[Answer], *, now: datetime) -> int:
     """How many refusals like this one make a streak, among the answers of a channel within :data:`MEMORY`; 0 if they make none."""
-    last = sorted(answers, key=lambda answer: (answer.at, answer.refusal is None), reverse=True)
-    accepted = [answer for answer in last if answer.refusal is None]
-    refused = _each_user(answer for answer in last[:OUT_OF] if answer.refusal == what)
+    newest_first = sorted(answers, key=lambda answer: (answer.at, answer.refusal is None), reverse=True)
+    accepted = [answer for answer in newest_first if answer.refusal is None]
+    refused = _each_user(answer for answer in newest_first[:OUT_OF] if answer.refusal == what)
     if doubt not in _ENOUGH:
         return len(refused) if len(refused) >= MANY and not accepted else 0
-    since_accepted = takewhile(lambda answer: answer.refusal is not None, last)
+    since_accepted = takewhile(lambda answer: answer.refusal is not None, newest_first)
     unbroken = _each_user(answer for answer in since_accepted if answer.refusal == what)
     if len(unbroken) >= _ENOUGH[doubt] and (not accepted or now - accepted[0].at > _QUIET[doubt]):
         return len(unbroken)

@@ -44,7 +44,7 @@ def zones_of(name: str | None, locale: str | None, *, default: str, fallback: Se
     if zone is not None:
         return Zones((zone,))
     country = zones_of_country(territory_of(locale))
-    return Zones(country or _different(tuple(ZoneInfo(key) for key in (default, *fallback))), understood=False)
+    return Zones(country or _distinct(tuple(ZoneInfo(key) for key in (default, *fallback))), understood=False)
 
 
 def zone_named(name: str) -> tzinfo | None:
@@ -73,14 +73,14 @@ def territory_of(locale: str | None) -> str | None:
 @lru_cache(maxsize=512)
 def zones_of_country(territory: str | None) -> tuple[tzinfo, ...]:
     """The zones of a country, one for each pair of winter and summer time; empty for an unknown country."""
-    return _different(tuple(ZoneInfo(key) for key in _countries().get(territory or "", ())))
+    return _distinct(tuple(ZoneInfo(key) for key in _countries().get(territory or "", ())))
 
 
-def _different(zones: Sequence[ZoneInfo]) -> tuple[tzinfo, ...]:
-    kept: dict[object, tzinfo] = {}
+def _distinct(zones: Sequence[ZoneInfo]) -> tuple[tzinfo, ...]:
+    by_offsets: dict[object, tzinfo] = {}
     for zone in zones:
-        kept.setdefault((_WINTER.astimezone(zone).utcoffset(), _SUMMER.astimezone(zone).utcoffset()), zone)
-    return tuple(kept.values())
+        by_offsets.setdefault((_WINTER.astimezone(zone).utcoffset(), _SUMMER.astimezone(zone).utcoffset()), zone)
+    return tuple(by_offsets.values())
 
 
 def _fixed(offset: re.Match[str]) -> tzinfo:
@@ -106,9 +106,9 @@ def _windows() -> dict[str, str]:
 @cache
 def _countries() -> dict[str, list[str]]:
     """The zones of each country in the order of the zone database, which lists the important ones first."""
-    found: dict[str, list[str]] = {}
+    zones_by_country: dict[str, list[str]] = {}
     for line in (files("tzdata") / "zoneinfo" / "zone.tab").read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             territory, _, key, *_ = line.split("\t")
-            found.setdefault(territory, []).append(key)
-    return found
+            zones_by_country.setdefault(territory, []).append(key)
+    return zones_by_country

@@ -95,38 +95,38 @@ def misread(path: Path, names: Iterable[str]) -> Values:
         return {}
     text = _text(path)
     try:
-        theirs = parse(text or "")
+        honcho_values = parse(text or "")
     except ValueError:  # an open quote; honcho itself would have failed on it
         return {}
-    ours = {} if text is None else _parsed(path, text)
+    file_values = {} if text is None else _parsed(path, text)
     known = {name.upper() for name in names}
     return {
         name: value
-        for name, value in ours.items()
-        if name.upper() in known and value is not None and os.environ.get(name) == theirs.get(name) != value
+        for name, value in file_values.items()
+        if name.upper() in known and value is not None and os.environ.get(name) == honcho_values.get(name) != value
     }
 
 
-def strangers(known: Collection[str], in_file: Collection[str], environment: Collection[str]) -> list[str]:
+def misspelt_names(known: Collection[str], in_file: Collection[str], environment: Collection[str]) -> list[str]:
     """A warning for each name that is no setting but probably a misspelt one.
 
     The environment holds variables of other programs. So a name from there is reported only if the similar setting is not set.
     """
     known = tuple(sorted(name.upper() for name in known))
-    given = {name.upper() for name in (*in_file, *environment)}
+    set_names = {name.upper() for name in (*in_file, *environment)}
     lines = []
-    for name in sorted(given - set(known)):
+    for name in sorted(set_names - set(known)):
         from_file = name in {other.upper() for other in in_file}
-        family = next((ours for ours in _OURS if from_file and name.startswith(ours)), None)
-        meant = _nearest(name, known, _NEAR)
-        if meant is None and family == "SMTP_":
-            meant = "SMTP_URL"  # it contains host, port, user and password
-        elif meant is None and family:
-            meant = _nearest(name, tuple(other for other in known if other.startswith(family)), 0.0)
-        if meant is None or (not from_file and meant in given):
+        prefix = next((ours for ours in _OURS if from_file and name.startswith(ours)), None)
+        nearest = _nearest(name, known, _NEAR)
+        if nearest is None and prefix == "SMTP_":
+            nearest = "SMTP_URL"  # it contains host, port, user and password
+        elif nearest is None and prefix:
+            nearest = _nearest(name, tuple(other for other in known if other.startswith(prefix)), 0.0)
+        if nearest is None or (not from_file and nearest in set_names):
             continue
         where = ".env" if from_file else "the environment"
-        lines.append(f"{where}: {_printable(name)} is no setting; the nearest one is {meant}")
+        lines.append(f"{where}: {_printable(name)} is no setting; the nearest one is {nearest}")
     return lines
 
 

@@ -76,8 +76,8 @@ class _EnvFile(DotEnvSettingsSource):
         if self.env_file is None:
             return {}
         path = Path(str(self.env_file))
-        found = misread(path, self.settings_cls.model_fields) if self._only_misread else read_env_file(path)
-        return {name.lower(): value for name, value in found.items()}
+        values = misread(path, self.settings_cls.model_fields) if self._only_misread else read_env_file(path)
+        return {name.lower(): value for name, value in values.items()}
 
 
 class Settings(EventsSettings, WebSettings, PushSettings, MessengerSettings, BaseSettings):
@@ -265,11 +265,11 @@ class Settings(EventsSettings, WebSettings, PushSettings, MessengerSettings, Bas
 
     @model_validator(mode="before")
     @classmethod
-    def _base_url_by_flavour(cls, given: dict[str, Any]) -> dict[str, Any]:
-        bases = MX_BASE_URLS.get(str(given.get("mx_api")))
-        if bases is not None and not str(given.get("mx_base_url") or "").strip():
-            return given | {"mx_base_url": bases[0]}
-        return given
+    def _base_url_by_flavour(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        bases = MX_BASE_URLS.get(str(raw.get("mx_api")))
+        if bases is not None and not str(raw.get("mx_base_url") or "").strip():
+            return raw | {"mx_base_url": bases[0]}
+        return raw
 
     @field_validator("mx_base_url")
     @classmethod

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from worker.errors import SettingsError
-from worker.settings.env_file import read_env_file, strangers
+from worker.settings.env_file import misspelt_names, read_env_file
 from worker.settings.fields import Settings
 
 
@@ -35,7 +35,7 @@ _warned: set[str] = set()
 def misspelt(file: Any = ".env") -> list[str]:
     """A line for each name in ``file`` or the environment that is no setting but close to one."""
     in_file = read_env_file(Path(str(file))) if file is not None else {}
-    return strangers(Settings.model_fields, in_file, os.environ)
+    return misspelt_names(Settings.model_fields, in_file, os.environ)
 
 
 @cache

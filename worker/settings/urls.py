@@ -93,16 +93,16 @@ def _decoded(text: str) -> str:
 
 def _host(text: str) -> Host:
     """A host from ``name:port``, ``[IPv6]:port``, or the percent-encoded folder of a Unix socket."""
-    found = re.fullmatch(r"(?:\[(?P<v6>[^\]]*)\]|(?P<name>[^:]*))(?::(?P<port>\d{0,5}))?", text, re.ASCII)
-    if found is None:
+    match = re.fullmatch(r"(?:\[(?P<v6>[^\]]*)\]|(?P<name>[^:]*))(?::(?P<port>\d{0,5}))?", text, re.ASCII)
+    if match is None:
         raise ValueError
-    port = int(found["port"]) if found["port"] else None
+    port = int(match["port"]) if match["port"] else None
     if port is not None and not 1 <= port <= 65_535:  # noqa: PLR2004 - TCP's ports
         raise ValueError
-    if found["v6"] is not None:
-        ipaddress.IPv6Address(found["v6"])
-        return found["v6"], port
-    name = _decoded(found["name"])
+    if match["v6"] is not None:
+        ipaddress.IPv6Address(match["v6"])
+        return match["v6"], port
+    name = _decoded(match["name"])
     if name and not name.startswith("/") and not _HOST.fullmatch(name):
         raise ValueError
     return name, port
@@ -185,9 +185,9 @@ def _ask_libpq(options: Mapping[str, Any]) -> None:
             f"{_POSTGRESQL}; libpq does not know one of its options (options are its own, such as sslmode)"
         ) from None
     connection = pq.PGconn.connect_start(line.encode())
-    said = connection.error_message.decode("utf-8", "replace")
+    error_message = connection.error_message.decode("utf-8", "replace")
     connection.finish()
-    if refused := re.match(r"invalid (?:integer value .* for connection option \"(\w+)\"|(\w+) value)", said):
+    if refused := re.match(r"invalid (?:integer value .* for connection option \"(\w+)\"|(\w+) value)", error_message):
         raise ValueError(f"libpq does not take the value of its option {refused[1] or refused[2]}")
 
 
@@ -259,10 +259,10 @@ def _over_tls(text: str, expected: str, cargo: str) -> str:
         raise ValueError(f"must be https: {cargo} would cross the network in the clear (http only on loopback)")
     text = text.strip()
     try:
-        read = URL(text).raw_host
+        parsed_host = URL(text).raw_host
     except ValueError:
-        read = None
-    if not read:
+        parsed_host = None
+    if not parsed_host:
         raise ValueError(expected)
     return text
 

@@ -65,8 +65,8 @@ class WebSettings(BaseModel):
     @field_validator("web_listen")
     @classmethod
     def _host_and_port(cls, value: str) -> str:
-        found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*):(\d{1,5})", value)
-        if found is None or not 0 <= int(found[2]) <= _PORTS:
+        match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*):(\d{1,5})", value)
+        if match is None or not 0 <= int(match[2]) <= _PORTS:
             raise ValueError("expected host:port, such as 127.0.0.1:8080")
         return value
 

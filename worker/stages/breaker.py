@@ -49,7 +49,7 @@ class Breaker:
         self._scope = scope
         self._refused: str | None = None
         self._was_well = False
-        self._last: deque[bool] = deque(maxlen=OUT_OF)
+        self._last_calls: deque[bool] = deque(maxlen=OUT_OF)
         #: Why the breaker is open, and since when.
         self.reason = ""
         self.since: datetime | None = None
@@ -71,14 +71,14 @@ class Breaker:
 
     def failed(self, code: str) -> bool:
         """Record a failure that MX or the server may have caused. Returns whether there is a failure streak, which opens the breaker."""
-        self._last.append(False)
-        if self._last.count(False) >= MANY:
+        self._last_calls.append(False)
+        if self._last_calls.count(False) >= MANY:
             self._refused = self._refused or f"a failure streak, the last {code}"
         return self._refused is not None
 
     def went_well(self) -> None:
         """Record a call that was served."""
-        self._last.append(True)
+        self._last_calls.append(True)
         self._was_well = True
 
     @property

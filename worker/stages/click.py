@@ -51,7 +51,7 @@ ASK_SECONDS = 10.0
 GIVEN_UP_AFTER = ASK_SECONDS + 3.0
 #: The second press of a double click asks the database after this many seconds whether the first is answered, then at growing
 #: intervals up to the longest. Each question is a statement, and while MX is slow many presses wait.
-_FIRST_LOOK, _LOOK_GROWTH, _LONGEST_LOOK = 0.075, 1.4, 0.7
+_FIRST_WAIT, _WAIT_GROWTH, _LONGEST_WAIT = 0.075, 1.4, 0.7
 
 _S = ReconnectionState
 
@@ -125,45 +125,45 @@ class _Click:
             is_usable=self._is_usable,
         )
         match begun:
-            case Begun(what=PressResult.NO_LINK):
+            case Begun(result=PressResult.NO_LINK):
                 return NoLink()
-            case Begun(what=PressResult.TOO_MANY, until=datetime() as until):
+            case Begun(result=PressResult.TOO_MANY, until=datetime() as until):
                 return TooMany(until)
-            case Begun(what=PressResult.PAUSED):
+            case Begun(result=PressResult.PAUSED):
                 return TryAgain()
-            case Begun(what=what, bank=BankNow() as bank, press=Press() as press, now=datetime() as now):
-                answer = await self._answer(what, bank, press, now, begun.encrypted_uri)
+            case Begun(result=press_result, bank=BankNow() as bank, press=Press() as press, now=datetime() as now):
+                answer = await self._answer(press_result, bank, press, now, begun.encrypted_uri)
                 if isinstance(answer, LeadsTo):
                     self._runtime.delayed_wakes.plan("verify", (after.total_seconds() for after in AFTER_CLICK))
                 return answer
         return Choose()
 
     async def _answer(
-        self, what: PressResult, bank: BankNow, press: Press, now: datetime, locked: str | None
+        self, press_result: PressResult, bank: BankNow, press: Press, now: datetime, encrypted_uri: str | None
     ) -> Answer:
-        if what is PressResult.OVER:
-            return _over(bank, ReconnectionState(bank.state))
-        if what is PressResult.HANDED_OUT:
-            return self._leads_to(locked)
-        if what is PressResult.DOUBLE:
+        if press_result is PressResult.OVER:
+            return _closed_answer(bank, ReconnectionState(bank.state))
+        if press_result is PressResult.HANDED_OUT:
+            return self._leads_to(encrypted_uri)
+        if press_result is PressResult.DOUBLE:
             return await self._wait_for_first(bank, press, now)
         return await self._ask(bank, press, now)
 
     async def _wait_for_first(self, bank: BankNow, press: Press, now: datetime) -> Answer:
         """The answer that the first press of a double click gets."""
-        began, left = time.monotonic(), GIVEN_UP_AFTER - (now - press.clicked_at).total_seconds()
-        wait = _FIRST_LOOK
+        began, remaining = time.monotonic(), GIVEN_UP_AFTER - (now - press.clicked_at).total_seconds()
+        wait = _FIRST_WAIT
         while True:
-            outcome, locked = await self._store.look(press.id)
-            if locked is not None:
-                return self._leads_to(locked)
+            outcome, encrypted_uri = await self._store.outcome_and_uri(press.id)
+            if encrypted_uri is not None:
+                return self._leads_to(encrypted_uri)
             if outcome is not None:
-                state = await self._store.standing(bank)
-                return TryAgain() if state in OPEN else _over(bank, state)
-            if time.monotonic() >= began + left:
+                state = await self._store.state_now(bank)
+                return TryAgain() if state in OPEN else _closed_answer(bank, state)
+            if time.monotonic() >= began + remaining:
                 return await self._ask(bank, press, now + timedelta(seconds=time.monotonic() - began))
             await asyncio.sleep(wait)
-            wait = min(wait * _LOOK_GROWTH, _LONGEST_LOOK)
+            wait = min(wait * _WAIT_GROWTH, _LONGEST_WAIT)
 
     async def _ask(self, bank: BankNow, press: Press, now: datetime) -> Answer:
         began = time.monotonic()
@@ -178,7 +178,7 @@ class _Click:
                 if state is _S.QUARANTINED:
                     log.warning("quarantined", member=bank.member_guid, outcome=code)
                 end = ClickClose(state=state, outcome=code, reopen_at=reopen_at)
-                return _over(bank, await self._store.close(bank, press, end, now))
+                return _closed_answer(bank, await self._store.close(bank, press, end, now))
             case MxUnavailable() | Retry():
                 await self._store.fail(bank, press, failure.code, now, asked=failure.code != NOT_ASKED)
         if failure.kind is FailureKind.REFUSED:  # after fail(): an error here must not lose what the user is owed
@@ -192,30 +192,30 @@ class _Click:
         fetched = FetchOutcomes(self._runtime).of_window(_claim(bank), answer)
         if fetched.state is _S.RECONNECTED:
             end = ClickClose(state=fetched.state, outcome=fetched.outcome, well=fetched.well)
-            return _over(bank, await self._store.close(bank, press, end, now))
+            return _closed_answer(bank, await self._store.close(bank, press, end, now))
         window = NewWindow(
             reconnection_id=bank.reconnection_id,
             member_guid=answer.member.guid,
             encrypted_uri=fetched.encrypted_uri or "",
         )
-        locked, state = await self._store.served(bank, press, window, now)
-        return _over(bank, state) if state not in OPEN else self._leads_to(locked)
+        encrypted_uri, state = await self._store.served(bank, press, window, now)
+        return _closed_answer(bank, state) if state not in OPEN else self._leads_to(encrypted_uri)
 
-    def _leads_to(self, locked: str | None) -> Answer:
+    def _leads_to(self, encrypted_uri: str | None) -> Answer:
         """``None``: the reconnection closed a moment ago, or a sweep deleted the URI before the second press read it."""
-        return TryAgain() if locked is None else LeadsTo(self._runtime.vault.decrypt(locked))
+        return TryAgain() if encrypted_uri is None else LeadsTo(self._runtime.vault.decrypt(encrypted_uri))
 
-    def _is_usable(self, locked: str) -> bool:
+    def _is_usable(self, encrypted_uri: str) -> bool:
         """Whether a stored URI can be read, and may reach a user by today's settings."""
         try:
-            uri = self._runtime.vault.decrypt(locked)
+            uri = self._runtime.vault.decrypt(encrypted_uri)
         except SettingsError as error:
             log.error("uri_unreadable", why=str(error))  # noqa: TRY400 - one line says it all
             return False
         return check_uri(uri, host_is_allowed=self._settings.uri_host_is_allowed) is None
 
 
-def _over(bank: BankNow, state: ReconnectionState) -> Back | Ended:
+def _closed_answer(bank: BankNow, state: ReconnectionState) -> Back | Ended:
     return Back(bank.name) if state is _S.RECONNECTED else Ended(str(state))
 
 

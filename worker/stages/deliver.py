@@ -67,24 +67,24 @@ class Deliver:
         mx_serves: bool = True,
         ends_at: float | None = None,
         mode: RunMode = RunMode.WORK,
-        probed: str = "",
+        probed_channel: str = "",
         figures: Counter[str] | None = None,
     ) -> None:
-        """``probed`` is the channel that a probe tries. ``ends_at``: see :meth:`Runtime.run_ends_at`."""
+        """``probed_channel`` is the channel that a probe tries. ``ends_at``: see :meth:`Runtime.run_ends_at`."""
         ends_at = runtime.run_ends_at() if ends_at is None else ends_at
         self._runtime = runtime
-        self._probed = probed
+        self._probed_channel = probed_channel
         self._settings = runtime.settings
         self._store = runtime.database.store(DeliverStore)
         # At most as many mails wait for the commit as there are connections.
-        self._dispatch = DispatchLog(self._store, enough=self._settings.smtp_connections)
+        self._dispatch = DispatchLog(self._store, full_size=self._settings.smtp_connections)
         self._outcomes = DeliveryOutcomes(runtime)
         self._breakers = breakers
         self._mx_breaker = mx_breaker
         self._freshness = Freshness(runtime, mx_breaker, may_ask=mx_serves)
         self._mode = mode
         #: Rows that the last claim took.
-        self.taken = 0
+        self.rows_claimed = 0
         #: Whether a probe found that the channel accepts messages again; ``None``: it found out nothing.
         self.serves: bool | None = None
         self.figures: Counter[str] = Counter() if figures is None else figures
@@ -108,33 +108,35 @@ class Deliver:
         now = self._runtime.clock.now()
         worker_id, lease = self._runtime.worker_id, self._settings.lease_seconds
         if self._mode is RunMode.PROBE:
-            claimed = await self._store.claim_probe(self._probed, worker_id=worker_id, lease_seconds=lease, now=now)
+            claimed = await self._store.claim_probe(
+                self._probed_channel, worker_id=worker_id, lease_seconds=lease, now=now
+            )
         else:
             claim = self._store.claim_poison if self._mode is RunMode.POISON else self._store.claim
             claimed = await claim(n, worker_id=worker_id, lease_seconds=lease, now=now)
-        self.taken = len(claimed)
-        span = max((cap.within for cap in self._settings.message_caps), default=timedelta(0))
+        self.rows_claimed = len(claimed)
+        longest_cap = max((cap.within for cap in self._settings.message_caps), default=timedelta(0))
         guids = {notification.user_guid for notification in claimed}
-        users = await self._store.users(guids, since=now - span) if guids else {}
-        refused = {notification.channel for notification in claimed if notification.refused_at is not None}
-        channels = await self._store.acceptance(refused, now) if refused else {}  # rare
+        users = await self._store.users(guids, since=now - longest_cap) if guids else {}
+        refused_channels = {notification.channel for notification in claimed if notification.refused_at is not None}
+        acceptances = await self._store.acceptance(refused_channels, now) if refused_channels else {}  # rare
         jobs, deferred = [], []
         for notification in claimed:
             user = users[notification.user_guid]
-            moment = self._moment(user, now)
+            moment = self._earliest_moment(user, now)
             if moment > now:
                 zones = zones_of_user(user, self._settings).all
                 why = why_later(now, zones=zones, quiet=self._settings.quiet_hours)
                 deferred.append(deferred_until(notification, why, moment))
             else:
-                only_this_message = concerns_only_this_message(notification, channels.get(notification.channel))
+                only_this_message = concerns_only_this_message(notification, acceptances.get(notification.channel))
                 jobs.append(DeliveryJob(notification=notification, user=user, only_this_message=only_this_message))
         if deferred:
             await self._store.settle(deferred, now=now)
             self.figures["deferred"] += len(deferred)
         return Batch(taken=len(claimed) if self._mode is RunMode.WORK else 0, jobs=jobs)
 
-    def _moment(self, user: User, now: datetime) -> datetime:
+    def _earliest_moment(self, user: User, now: datetime) -> datetime:
         settings = self._settings
         zones = zones_of_user(user, settings).all
         return earliest(now, zones=zones, quiet=settings.quiet_hours, caps=settings.message_caps, sent=user.sent)
@@ -151,7 +153,7 @@ class Deliver:
         elif job.checked.fresh:
             result = await self._tell(job, job.checked)
         else:
-            why = next((left.outcome for left in job.checked.requeued), "superseded")
+            why = next((requeued.outcome for requeued in job.checked.requeued), "superseded")
             result = DeliveryResult(notification=job.notification, state=_N.CANCELLED, outcome=why)
         return with_what_was_left_out(job, result)
 
@@ -168,18 +170,18 @@ class Deliver:
             at = self._runtime.clock.now() + wait
             return self._outcomes.end(notification, about, _N.SUPPRESSED, route.code, at=at)
         job.link = self._link(notification)
-        shown = job.link.shown if job.link is not None else None
+        link = job.link.shown if job.link is not None else None
         message = Message(
             key=notification.message_key,
             address=route.address,
             locale=user.locale,
             time_zone=zone_of_message(user, self._settings),
             step=notification.step,
-            banks=tuple(_bank(fresh, shown) for fresh in checked.fresh),
+            banks=tuple(_bank(fresh, link) for fresh in checked.fresh),
             more=len(checked.unnamed),
             ahead=all(item.reason == Reason.EXPIRES_SOON for item in about),
             only_this_message=job.only_this_message,
-            link=shown,
+            link=link,
         )
         try:
             outcome = await self._runtime.channels[notification.channel].send(message, lambda: self._begin(job))
@@ -192,7 +194,7 @@ class Deliver:
             return deferred_until(notification, "dispatch_not_recorded", notification.next_attempt_at)
         # A 421 or 429 that concerns this message alone must not pause the channel.
         outcome = for_one_message(message, outcome)
-        return with_refusal(self._answered(job, outcome, address=route.address), outcome)
+        return with_refusal(self._result_of_outcome(job, outcome, address=route.address), outcome)
 
     def _link(self, notification: ClaimedNotification) -> MadeLink | None:
         return make_link(
@@ -203,7 +205,7 @@ class Deliver:
             rng=self._runtime.rng,
         )
 
-    def _answered(self, job: DeliveryJob, outcome: Outcome, *, address: str) -> DeliveryResult:
+    def _result_of_outcome(self, job: DeliveryJob, outcome: Outcome, *, address: str) -> DeliveryResult:
         """The result of an outcome. If a probe shows that the channel still refuses us, its message is deferred without an attempt."""
         channel = job.notification.channel
         if isinstance(outcome, ChannelDown):
@@ -230,28 +232,28 @@ class Deliver:
         result = self._outcomes.retry(job.notification, job.about, code, self._runtime.clock.now(), after=None)
         return with_what_was_left_out(job, result)
 
-    async def settle(self, done: Sequence[DeliveryResult]) -> None:
+    async def settle(self, results: Sequence[DeliveryResult]) -> None:
         """Write results. If the breaker of MX opens, what its failures did to reconnections is undone."""
         now = self._runtime.clock.now()
-        blamed = self._freshness.take_what_blamed_mx()
+        blamed = self._freshness.take_blamed()
         for breaker in (*self._breakers.values(), self._mx_breaker):
             await breaker.settle(now, probe=False)
-        if self._mode is not RunMode.PROBE and any(result.refusal is not None for result in done):
-            for streak in await self._store.settle_and_assess(done, now=now, probe_after=PROBE_AFTER):
+        if self._mode is not RunMode.PROBE and any(result.refusal is not None for result in results):
+            for streak in await self._store.settle_and_assess(results, now=now, probe_after=PROBE_AFTER):
                 self.runner.halted = True
                 if streak.is_new:
                     log_stopped(delivery_scope(streak.channel), streak.reason, given_back=streak.given_back)
         else:
-            await self._store.settle(done, now=now)
-            if self.serves is False and any(result.refusal is not None for result in done):
-                self.serves = await self._store.is_refused_alone(done, now=now)
+            await self._store.settle(results, now=now)
+            if self.serves is False and any(result.refusal is not None for result in results):
+                self.serves = await self._store.is_refused_alone(results, now=now)
         if blamed:
             await self._store.give_back(blamed, now=now)
-        self.figures.update("retry" if d.state is _N.PENDING else str(d.state) for d in done)
+        self.figures.update("retry" if result.state is _N.PENDING else str(result.state) for result in results)
 
     async def release(self, jobs: Sequence[DeliveryJob]) -> None:
         """Hand back messages that were not dispatched. Dispatched ones become ``unknown``, because their answer is lost."""
-        await self._dispatch.stop_for_nobody()
+        await self._dispatch.stop_if_nobody_waits()
         try:
             if unsent := [job for job in jobs if not job.dispatched]:
                 links = [job.link.stored for job in unsent if job.link is not None]
@@ -276,18 +278,18 @@ def _bank(fresh: Fresh, link: DurableLink | None) -> Bank:
 
 
 async def _probe(
-    runtime: Runtime, kind: str, breaker: Breaker, *, new_stage: Callable[..., Deliver], ends_at: float
+    runtime: Runtime, channel: str, breaker: Breaker, *, new_stage: Callable[..., Deliver], ends_at: float
 ) -> None:
     """Send one message on a channel that the breaker stopped. If it is accepted, the channel is resumed."""
     serves = None
     for _ in range(MOST_TRIED):  # a message that is cancelled or deferred proves nothing about the channel
-        probe = new_stage(mode=RunMode.PROBE, probed=kind)
+        probe = new_stage(mode=RunMode.PROBE, probed_channel=channel)
         await probe.runner.run()
         serves = probe.serves
-        if serves is not None or not probe.taken or monotonic() >= ends_at or runtime.stopping.is_set():
+        if serves is not None or not probe.rows_claimed or monotonic() >= ends_at or runtime.stopping.is_set():
             break
     if serves is None and NOT_REACHED in breaker.reason:  # no message could be tried: an answer is enough
-        serves = isinstance(await runtime.channels[kind].check(), Sent)
+        serves = isinstance(await runtime.channels[channel].check(), Sent)
     if serves:
         breaker.went_well()
         await breaker.settle(runtime.clock.now(), probe=True)
@@ -298,23 +300,23 @@ async def deliver(runtime: Runtime) -> str:
     ends_at = runtime.run_ends_at()
     started = await runtime.set_clock()
     pauses = runtime.database.store(PauseStore)
-    breakers = {kind: Breaker(pauses, delivery_scope(kind)) for kind in runtime.channels}
+    breakers = {channel: Breaker(pauses, delivery_scope(channel)) for channel in runtime.channels}
     mx_serves = await pauses.get(MX) is None
     new_stage = partial(
         Deliver, runtime, breakers, mx_breaker=Breaker(pauses, MX), mx_serves=mx_serves, ends_at=ends_at
     )
-    for kind, breaker in breakers.items():
+    for channel, breaker in breakers.items():
         if await breaker.admit(started) is Gate.PROBE:
-            await _probe(runtime, kind, breaker, new_stage=new_stage, ends_at=ends_at)
-    work = new_stage()
-    await work.runner.run()
-    more = work.runner.has_more
-    while not more and not work.runner.halted and monotonic() < ends_at and not runtime.stopping.is_set():
-        poison = new_stage(mode=RunMode.POISON, figures=work.figures)
+            await _probe(runtime, channel, breaker, new_stage=new_stage, ends_at=ends_at)
+    stage = new_stage()
+    await stage.runner.run()
+    more = stage.runner.has_more
+    while not more and not stage.runner.halted and monotonic() < ends_at and not runtime.stopping.is_set():
+        poison = new_stage(mode=RunMode.POISON, figures=stage.figures)
         await poison.runner.run()
         more = monotonic() >= ends_at
-        if not poison.taken:
+        if not poison.rows_claimed:
             break
     if more and not runtime.stopping.is_set():
         await runtime.wake("deliver", 1)
-    return summary(work.figures, runtime.clock.now() - started)
+    return summary(stage.figures, runtime.clock.now() - started)

@@ -91,7 +91,7 @@ class DeliveryOutcomes:
                     notification, waiting, _N.SUPPRESSED, outcome.code, at=now, address=address, refused_address=address
                 )
             case Failed():
-                at = now if self._has_another_way(job, address) else None
+                at = now if self._has_another_route(job, address) else None
                 return self.end(notification, waiting, _N.FAILED, outcome.code, at=at, address=address)
             case TryLater() if outcome.whole_channel:
                 wait = next_attempt(1, now=now, rng=self._runtime.rng, after=outcome.after)
@@ -108,7 +108,7 @@ class DeliveryOutcomes:
             return self.retry(job.notification, job.about, code, self._runtime.clock.now(), after=None)
         return self.end(job.notification, job.about, _N.UNKNOWN, code, told=True, certain=False)
 
-    def _has_another_way(self, job: DeliveryJob, address: str) -> bool:
+    def _has_another_route(self, job: DeliveryJob, address: str) -> bool:
         """Whether another device or another channel is left, now that this address failed."""
         user, channel = job.user, job.notification.channel
         failed = {*user.failed_channels, channel} if channel in ONE_ADDRESS else user.failed_channels

@@ -28,17 +28,17 @@ GATHER = 0.006
 class DispatchLog:
     """Commits "dispatch begins" for all messages that wait for it at once (a group commit).
 
-    ``enough``: a group of this size waits for no more messages.
+    ``full_size``: a group of this size waits for no more messages.
     """
 
-    def __init__(self, store: DeliverStore, *, enough: int) -> None:
+    def __init__(self, store: DeliverStore, *, full_size: int) -> None:
         self._store = store
         self._queue: list[_Waiting] = []
         #: The group that is being committed.
         self._group: list[_Waiting] = []
         self._writer: asyncio.Task[None] | None = None
-        self._enough = enough
-        self._is_enough = asyncio.Event()
+        self._full_size = full_size
+        self._is_full_size = asyncio.Event()
 
     async def begin(self, notification: ClaimedNotification, link: NewLink | None = None) -> None:
         """Commit that dispatch begins, together with the message's link. The message may leave only after this returns.
@@ -48,14 +48,14 @@ class DispatchLog:
         """
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._queue.append((notification, link, future))
-        if len(self._queue) >= self._enough:
-            self._is_enough.set()
+        if len(self._queue) >= self._full_size:
+            self._is_full_size.set()
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
         if not await future:
             raise LeaseLost
 
-    async def stop_for_nobody(self) -> None:
+    async def stop_if_nobody_waits(self) -> None:
         """Cancel the writer if every waiting sender was cancelled, so that no transaction stays open. Whether their group was committed is unknown."""
         waiting = any(not future.done() for *_, future in (*self._group, *self._queue))
         if self._writer is not None and not waiting:
@@ -75,7 +75,7 @@ class DispatchLog:
                     continue
                 try:
                     links = [link for _, link, _ in group if link is not None]
-                    marked = await self._store.mark_dispatched(
+                    dispatched_ids = await self._store.mark_dispatched(
                         [notification for notification, *_ in group], *([links] if links else [])
                     )
                 except Exception as error:  # noqa: BLE001 - the senders of this group get it, and the next group is tried anew
@@ -83,7 +83,7 @@ class DispatchLog:
                 else:
                     for notification, _, future in group:
                         if not future.done():
-                            future.set_result(notification.id in marked)
+                            future.set_result(notification.id in dispatched_ids)
         except BaseException as error:
             _fail([*self._group, *self._queue], error)
             self._queue = []
@@ -91,11 +91,11 @@ class DispatchLog:
 
     async def _gather(self) -> None:
         """Wait until the group is large enough, or its first message has waited :data:`GATHER`."""
-        if len(self._queue) < self._enough:
-            self._is_enough.clear()
-            timer = asyncio.get_running_loop().call_later(GATHER, self._is_enough.set)
+        if len(self._queue) < self._full_size:
+            self._is_full_size.clear()
+            timer = asyncio.get_running_loop().call_later(GATHER, self._is_full_size.set)
             try:
-                await self._is_enough.wait()
+                await self._is_full_size.wait()
             finally:
                 timer.cancel()
 

@@ -54,11 +54,11 @@ class Posted(msgspec.Struct, frozen=True):
     answer: Answer
 
 
-class Done(msgspec.Struct, frozen=True):
+class JobResult(msgspec.Struct, frozen=True):
     """The result of a job: the events that were posted, and those that are left for later."""
 
     posted: Sequence[Posted]
-    left: Sequence[ClaimedEvent]
+    unposted: Sequence[ClaimedEvent]
 
 
 class Events:
@@ -73,7 +73,7 @@ class Events:
         self._probe = probe
         self._failing = 0
         #: Why the breaker opens, and for how long.
-        self._stop: tuple[str, timedelta] | None = None
+        self._pause: tuple[str, timedelta] | None = None
         self.accepted = False
         self.figures: Counter[str] = Counter()
         self.runner = Runner(
@@ -97,7 +97,7 @@ class Events:
         )
         return Batch(taken=len(jobs), jobs=jobs)
 
-    async def work(self, job: Job) -> Done:
+    async def work(self, job: Job) -> JobResult:
         """Post the events of one user, each after the one before it was accepted."""
         clock, posted = self._runtime.clock, []
         until = clock.now() + LONGEST
@@ -113,49 +113,51 @@ class Events:
                 self._failed(answer)
                 break
             self._failing, self.accepted = 0, True
-        return Done(posted, job[len(posted) :])
+        return JobResult(posted, job[len(posted) :])
 
     def _failed(self, answer: Answer) -> None:
         self._failing += 1
-        told_to_wait = answer.code == _UNAVAILABLE and answer.retry_after is not None
-        if self._failing >= STREAK or self._probe or told_to_wait or answer.code in {_GONE, _TOO_MANY}:
+        asked_to_wait = answer.code == _UNAVAILABLE and answer.retry_after is not None
+        if self._failing >= STREAK or self._probe or asked_to_wait or answer.code in {_GONE, _TOO_MANY}:
             self._trip(answer)
 
     def _trip(self, answer: Answer) -> None:
         self.runner.halted = True
         if answer.code == _GONE:
-            self._stop = f"the endpoint wants no more events ({_GONE})", _LONGEST_PAUSE
+            self._pause = f"the endpoint wants no more events ({_GONE})", _LONGEST_PAUSE
         elif answer.unreachable:
-            self._stop = f"the endpoint {NOT_REACHED}: {answer.code}", PROBE_SOON
+            self._pause = f"the endpoint {NOT_REACHED}: {answer.code}", PROBE_SOON
         else:
             wait = PROBE_EVERY if answer.retry_after is None else timedelta(seconds=answer.retry_after)
-            self._stop = (
+            self._pause = (
                 f"the endpoint accepts no events: {answer.code}",
                 min(max(wait, timedelta(seconds=1)), _LONGEST_PAUSE),
             )
 
-    def crashed(self, job: Job) -> Done:
+    def crashed(self, job: Job) -> JobResult:
         """An error of this worker counts as a failure of the first event, which is retried by the usual schedule."""
         now = self._runtime.clock.now()
-        return Done([Posted(job[0], now, now, Answer(accepted=False, code="crashed"))], job[1:])
+        return JobResult([Posted(job[0], now, now, Answer(accepted=False, code="crashed"))], job[1:])
 
-    async def settle(self, done: Sequence[Done]) -> None:
+    async def settle(self, job_results: Sequence[JobResult]) -> None:
         """Write results, and hand back what was not posted."""
-        posted = [each for one in done for each in one.posted]
+        posted = [each for job_result in job_results for each in job_result.posted]
         results = [_accepted(each) for each in posted if each.answer.accepted]
         if failed := [each for each in posted if not each.answer.accepted]:
-            last = max((each.ended for each in posted if each.answer.accepted), default=None)
+            last_accepted_at = max((each.ended for each in posted if each.answer.accepted), default=None)
             stored = await self._store.last_accepted_at()
-            last = max((moment for moment in (last, stored) if moment is not None), default=None)
-            results += [self._not_accepted(each, last) for each in failed]
-        if self._stop is not None:
-            (reason, wait), self._stop = self._stop, None
+            last_accepted_at = max(
+                (moment for moment in (last_accepted_at, stored) if moment is not None), default=None
+            )
+            results += [self._not_accepted(each, last_accepted_at) for each in failed]
+        if self._pause is not None:
+            (reason, wait), self._pause = self._pause, None
             now = self._runtime.clock.now()
             if await self._pauses.set(EVENTS, reason, now=now, probe_after=wait):
                 log_stopped(EVENTS, reason)
             self._runtime.delayed_wakes.plan("events", (wait.total_seconds(),))
         await self._store.settle(results)
-        await self._store.release([event for one in done for event in one.left])
+        await self._store.release([event for job_result in job_results for event in job_result.unposted])
         self.figures.update(result.state if result.state != WAITING else "retry" for result in results)
         self._wake_for([result for result in results if result.next_attempt_at is not None])
 
@@ -246,11 +248,11 @@ async def _probe(runtime: Runtime, endpoint: Endpoint, pauses: PauseStore, *, en
     batch = await stage.claim(1)
     for job in batch.jobs:
         try:
-            done = await stage.work(job)
+            job_result = await stage.work(job)
         except BaseException:
             await stage.release([job])
             raise
-        await stage.settle([done])
+        await stage.settle([job_result])
     if stage.accepted and await pauses.lift(EVENTS):
         log.info("resumed", scope=EVENTS)
     return stage.accepted

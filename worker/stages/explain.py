@@ -20,7 +20,16 @@ from worker.policy.selection import MemberFacts, Reason
 from worker.policy.states import NotificationState, ReconnectionState
 from worker.schedules import slots_after
 from worker.settings import Settings
-from worker.stages.explain_words import NO_WAY, RECORDED, SAYS_MUTED, Hold, Outlook, grace, kind_of_message, minute
+from worker.stages.explain_words import (
+    MUTED_SENTENCE,
+    RECORDED,
+    WHY_UNREACHABLE,
+    Hold,
+    Outlook,
+    grace,
+    kind_of_message,
+    minute,
+)
 from worker.stages.freshness import TRUSTED_FOR
 from worker.stages.planning import Planner
 from worker.store.members import MUTED
@@ -60,7 +69,7 @@ class Explainer:
             if route.channel in user.failed_channels:
                 text += ", which refused the last message"
         else:
-            text = f"cannot be told: {self._no_way(route.code, user)}"
+            text = f"cannot be told: {self._why_unreachable(route.code, user)}"
         contact = user.contact
         if contact.email and contact.email == contact.refused_email:
             why = f" ({refused_why})" if refused_why else ""
@@ -69,7 +78,7 @@ class Explainer:
             text += "; your messenger has no address of theirs, and is asked again after 30 days (users.messenger_refused_at)"
         return text
 
-    def _no_way(self, code: str, user: User) -> str:
+    def _why_unreachable(self, code: str, user: User) -> str:
         if code == "opted_out" and not user.contact.opted_out:
             code = "chose_none"
         kinds = [*([EMAIL] if user.contact.email else []), *(kind for kind, _ in user.contact.devices)]
@@ -77,7 +86,7 @@ class Explainer:
             kinds.append(MESSENGER)
         switches = registry.switches()
         settings = ", ".join(dict.fromkeys(switches[kind] for kind in kinds if kind in switches))
-        return NO_WAY.get(code, code).format(user=user.user_guid, settings=f"see {settings}")
+        return WHY_UNREACHABLE.get(code, code).format(user=user.user_guid, settings=f"see {settings}")
 
     def outlook(
         self,
@@ -128,14 +137,14 @@ class Explainer:
             sweep = self._sweep_after(self._now)
             since = member["token_revoked_at"] or member["token_expires_at"]
             since = min(since, sweep) if since and would_open in {Reason.REVOKED, Reason.EXPIRED} else sweep
-            speaks = sweep if would_open == Reason.EXPIRES_SOON else since + self._settings.notify_after
+            notify_from = sweep if would_open == Reason.EXPIRES_SOON else since + self._settings.notify_after
             holds = [self._until_sweep()]
-            if speaks > sweep:
-                holds.append(grace(speaks))
+            if notify_from > sweep:
+                holds.append(grace(notify_from))
             holds += self._fetch_pauses(member["institution_code"])
-            told = self._telling(user, max(sweep, speaks), holds, "a window is fetched")
+            then = self._telling(user, max(sweep, notify_from), holds, "a window is fetched")
             return Outlook(
-                holds=tuple(holds), next=f"the next sweep opens a reconnection, at about {minute(sweep)}; {told}"
+                holds=tuple(holds), next=f"the next sweep opens a reconnection, at about {minute(sweep)}; {then}"
             )
         if reconnection is None:
             return Outlook(next="nothing, unless it breaks")
@@ -153,18 +162,18 @@ class Explainer:
         return Outlook(next=f"nothing, until somebody looks and runs `reconnect retry {reconnection['member_guid']}`")
 
     def _due(self, member: Mapping[str, Any] | None, reconnection: Mapping[str, Any], user: User) -> Outlook:
-        ends = self._planner.over(_claim(member, reconnection), self._now)
-        if ends is not None:
+        end = self._planner.end_of(_claim(member, reconnection), self._now)
+        if end is not None:
             return Outlook(
-                next=f"the next sweep ends it as {ends.state} ({ends.outcome}), at about {minute(self._sweep())}"
+                next=f"the next sweep ends it as {end.state} ({end.outcome}), at about {minute(self._sweep())}"
             )
         at = max(reconnection["next_attempt_at"] or self._now, self._now)
         holds = [*self._recorded(reconnection)] if at > self._now else [self._until_sweep()]
         checks = self._checks(reconnection, holds)
         holds += self._fetch_pauses(reconnection["institution_code"])
-        told = self._telling(user, at, holds, "a window is fetched")
+        then = self._telling(user, at, holds, "a window is fetched")
         return Outlook(
-            holds=tuple(dict.fromkeys(holds)), next="; ".join([*checks, told]) + self._notice_ends(reconnection)
+            holds=tuple(dict.fromkeys(holds)), next="; ".join([*checks, then]) + self._notice_ends(reconnection)
         )
 
     def _leased(self, reconnection: Mapping[str, Any]) -> Outlook:
@@ -183,7 +192,11 @@ class Explainer:
     def _ready(self, reconnection: Mapping[str, Any], user: User) -> Outlook:
         """A message has its window, and may wait."""
         message = next(
-            (told for told in reversed(reconnection["notifications"]) if told["state"] in {_N.PENDING, _N.SENDING}),
+            (
+                notification
+                for notification in reversed(reconnection["notifications"])
+                if notification["state"] in {_N.PENDING, _N.SENDING}
+            ),
             None,
         )
         if message is None:
@@ -192,12 +205,12 @@ class Explainer:
         if message["state"] == _N.SENDING:
             worker_id, until = message["lease_worker"], message["lease_expires_at"]
             if until is not None and until <= self._now:
-                left = (
+                dispatch_state = (
                     "may have left: it becomes unknown"
                     if message["dispatched_at"]
                     else "has not left: it is sent again"
                 )
-                hold = Hold(code="lease_lost", says=f"its worker {worker_id} is gone, and the message {left}")
+                hold = Hold(code="lease_lost", says=f"its worker {worker_id} is gone, and the message {dispatch_state}")
                 return Outlook(
                     holds=(hold, self._until_sweep()), next=f"the next sweep, at about {minute(self._sweep())}"
                 )
@@ -226,30 +239,30 @@ class Explainer:
         if at <= self._now:
             holds.append(self._until_sweep())
         # The planner plans a new message, and would let it wait for this one.
-        alone = msgspec.structs.replace(user, message_under_way=False)
-        stored = max((window["fetched_at"] for window in reconnection["windows"]), default=self._now)
-        if self._now - stored > TRUSTED_FOR:
+        user_without_message = msgspec.structs.replace(user, message_under_way=False)
+        last_fetched_at = max((window["fetched_at"] for window in reconnection["windows"]), default=self._now)
+        if self._now - last_fetched_at > TRUSTED_FOR:
             holds += self._paused({MX}, "MX cannot be asked whether the customer is back")
-        told = self._telling(alone, at, holds, "its message leaves", channel=channel)
-        return Outlook(holds=tuple(holds), next=told)
+        then = self._telling(user_without_message, at, holds, "its message leaves", channel=channel)
+        return Outlook(holds=tuple(holds), next=then)
 
     def _notified(self, member: Mapping[str, Any] | None, reconnection: Mapping[str, Any], user: User) -> Outlook:
         ahead = reconnection["reason"] == Reason.EXPIRES_SOON
         at = reconnection["next_attempt_at"]
-        place = CadencePosition(reconnection["step"], reconnection["base_step"])
+        position = CadencePosition(reconnection["step"], reconnection["base_step"])
         facts = MemberFacts(**{name: member[name] for name in MemberFacts.__struct_fields__}) if member else None
-        over = self._planner.over(_claim(member, reconnection), self._now)
-        ends = {USER_CHANGED} if ahead else {USER_CHANGED, "no_longer_broken"}
-        if facts is None or (over is not None and over.outcome in ends):
+        end = self._planner.end_of(_claim(member, reconnection), self._now)
+        ending_outcomes = {USER_CHANGED} if ahead else {USER_CHANGED, "no_longer_broken"}
+        if facts is None or (end is not None and end.outcome in ending_outcomes):
             return Outlook(next=f"the next sweep ends it, at about {minute(self._sweep())}")
         holds: list[Hold] = []
         parts = self._checks(reconnection, holds)
         if at is None:
             parts.append("no further notice")
-        elif not ahead and place.reminder >= len(self._settings.reminder_days):
+        elif not ahead and position.reminder >= len(self._settings.reminder_days):
             parts.append(f"it is given up at about {minute(self._sweep_after(at))}, after the last reminder")
         else:
-            what = f"{kind_of_message(place, ahead=ahead)} is fetched{' again' if place.reminder == 0 else ''}"
+            what = f"{kind_of_message(position, ahead=ahead)} is fetched{' again' if position.reminder == 0 else ''}"
             holds += self._fetch_pauses(reconnection["institution_code"])
             parts.append(self._telling(user, max(at, self._now), holds, what))
         return Outlook(holds=tuple(dict.fromkeys(holds)), next="; ".join(parts) + self._notice_ends(reconnection))
@@ -268,15 +281,17 @@ class Explainer:
         """A sentence that says when ``what`` happens: from ``at`` on, once the user may be told. Adds what prevents it to ``holds``."""
         if self._muted:
             holds[:] = [hold for hold in holds if hold.code != MUTED]
-            holds.append(Hold(code=MUTED, says=SAYS_MUTED))
+            holds.append(Hold(code=MUTED, says=MUTED_SENTENCE))
             return f"nothing, while that holds; looked at again at about {minute(self._sweep_after(at))}"
-        way, route = self._planner.route_now(user, at), self._planner.route_to(user)
+        route_or_wait, route = self._planner.route_now(user, at), self._planner.route_to(user)
         if isinstance(route, Nobody):
-            holds[:] = [hold for hold in holds if hold.code not in NO_WAY]  # the recorded hold has fewer details
-            holds.append(Hold(code=route.code, says=self._no_way(route.code, user)))
+            holds[:] = [
+                hold for hold in holds if hold.code not in WHY_UNREACHABLE
+            ]  # the recorded hold has fewer details
+            holds.append(Hold(code=route.code, says=self._why_unreachable(route.code, user)))
             return f"nothing, while that holds; looked at again at about {minute(self._sweep_after(at))}"
-        if not isinstance(way, Route):
-            code, until = way
+        if not isinstance(route_or_wait, Route):
+            code, until = route_or_wait
             holds.append(Hold(code=code, says=f"{RECORDED[code]}, until {minute(until)}", until=until))
             at = until
         by = channel or route.channel
@@ -299,7 +314,7 @@ class Explainer:
             yield Hold(code=outcome or "retry", says=says, until=at)
         elif not outcome:
             yield grace(at)
-        elif outcome in NO_WAY or outcome == "every_channel_failed":
+        elif outcome in WHY_UNREACHABLE or outcome == "every_channel_failed":
             yield Hold(
                 code=outcome, says=f"nobody could be told ({outcome}); looked at again at {minute(at)}", until=at
             )

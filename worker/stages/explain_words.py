@@ -33,7 +33,7 @@ def minute(moment: datetime | None) -> str:
 
 
 #: Why the user cannot be told, by the planner's code.
-NO_WAY = {
+WHY_UNREACHABLE = {
     "opted_out": "the customer opted out; `reconnect optout --undo {user}` takes that back",
     "chose_none": "the customer chose no messages (users.channel is none)",
     "no_address": "the customer has no address and no device",
@@ -42,7 +42,7 @@ NO_WAY = {
 }
 
 
-SAYS_MUTED = "its user asked for no messages about this bank (members.muted_at); the unsubscribe page in each message takes that back"
+MUTED_SENTENCE = "its user asked for no messages about this bank (members.muted_at); the unsubscribe page in each message takes that back"
 
 
 #: Why a reconnection or message waits until its ``next_attempt_at``, by the outcome that was stored with that.
@@ -61,9 +61,9 @@ RECORDED = {
 }
 
 
-def kind_of_message(place: CadencePosition, *, ahead: bool) -> str:
+def kind_of_message(position: CadencePosition, *, ahead: bool) -> str:
     """The name of the next message, if the user was notified before. ``ahead``: it is a notice."""
-    if place.reminder == 0:  # the message that was sent did not count, because its answer was lost
+    if position.reminder == 0:  # the message that was sent did not count, because its answer was lost
         return "the first message, which may not have arrived,"
     return "the next notice" if ahead else "the next reminder"
 

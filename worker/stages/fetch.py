@@ -63,8 +63,8 @@ class Fetch:
         self._breaker = breaker
         self._mode = mode
         #: Rows that the last claim took, and users for whom MX is asked.
-        self.taken = 0
-        self.asked = 0
+        self.rows_claimed = 0
+        self.users_asked = 0
         self._outcomes = FetchOutcomes(runtime)
         self._attribution = Attribution(breaker, probe=mode is RunMode.PROBE)
         #: Results with failures that may be MX's; they are not written yet.
@@ -76,7 +76,7 @@ class Fetch:
         #: No window is asked for after this, so that a user with thousands of banks does not outlast the task.
         self._ask_until = ends_at + runtime.mx_deadline
         #: Whether messages were stored since deliver was woken last, and when that was.
-        self._to_deliver = False
+        self._has_new_messages = False
         self._woken_at = float("-inf")
         self.figures: Counter[str] = Counter() if figures is None else figures
         self.runner = Runner(
@@ -98,14 +98,16 @@ class Fetch:
         if room < 1:
             return await self._wait_for_room(n)
         claims = await self._take(room, now)
-        self.taken = len(claims)
-        span = max((cap.within for cap in self._settings.message_caps), default=timedelta(0))
-        users = await self._store.users({claim.user_guid for claim in claims}, since=now - span) if claims else {}
+        self.rows_claimed = len(claims)
+        longest_cap = max((cap.within for cap in self._settings.message_caps), default=timedelta(0))
+        users = (
+            await self._store.users({claim.user_guid for claim in claims}, since=now - longest_cap) if claims else {}
+        )
         jobs, deferred = self._planner.plan(claims, users, now)
         if deferred:
             await self._store.settle(deferred, now=now)
             self._count(deferred)
-        self.asked += len(jobs)
+        self.users_asked += len(jobs)
         self._unasked += sum(len(job.claims) for job in jobs)
         # A probe and a batch of poison are one claim each.
         taken = n if len(claims) >= room else len(claims)  # room was the limit, so more may be due
@@ -200,34 +202,36 @@ class Fetch:
         """An error of this worker counts as an attempt, so that it cannot repeat for ever."""
         return [self._outcomes.of_failure(claim, OUR_FAULT) for claim in job.claims], None
 
-    async def settle(self, done: Sequence[UserResult]) -> None:
+    async def settle(self, user_results: Sequence[UserResult]) -> None:
         """Write results, except failures that may still turn out to be MX's."""
-        await self._settle([*done, *self._take_undecided()], certain=False)
+        await self._settle([*user_results, *self._take_undecided()], certain=False)
 
     async def run(self) -> None:
         """One run. A failure that is undecided at its end counts as the member's."""
         await self.runner.run()
         if undecided := self._take_undecided():
             await self._settle(undecided, certain=True)
-        if self._to_deliver:
+        if self._has_new_messages:
             await self._runtime.wake("deliver", 1)
 
     def _take_undecided(self) -> list[UserResult]:
         undecided, self._undecided = self._undecided, []
         return undecided
 
-    async def _settle(self, done: Sequence[UserResult], *, certain: bool) -> None:
+    async def _settle(self, user_results: Sequence[UserResult], *, certain: bool) -> None:
         now = self._runtime.clock.now()
         if self._breaker.tripped:
-            done = [([self._unchanged_if_mx(fetched) for fetched in results], message) for results, message in done]
+            user_results = [
+                ([self._unchanged_if_mx(fetched) for fetched in results], message) for results, message in user_results
+            ]
         elif not certain:
-            self._undecided = [result for result in done if self._may_be_mx(result)]
-            done = [result for result in done if not self._may_be_mx(result)]
+            self._undecided = [result for result in user_results if self._may_be_mx(result)]
+            user_results = [result for result in user_results if not self._may_be_mx(result)]
         await self._breaker.settle(now, probe=self._mode is RunMode.PROBE)
-        self._to_deliver |= await self._store.settle(done, now=now) > 0
-        self._count(done)
-        if self._to_deliver and time.monotonic() >= self._woken_at + _WAKE_EVERY:
-            self._to_deliver, self._woken_at = False, time.monotonic()
+        self._has_new_messages |= await self._store.settle(user_results, now=now) > 0
+        self._count(user_results)
+        if self._has_new_messages and time.monotonic() >= self._woken_at + _WAKE_EVERY:
+            self._has_new_messages, self._woken_at = False, time.monotonic()
             await self._runtime.wake("deliver", 1)
 
     def _may_be_mx(self, result: UserResult) -> bool:
@@ -238,8 +242,8 @@ class Fetch:
         mx_failed = self._attribution.was_mx(claim.id)
         return defer(claim, claim.next_attempt_at, fetched.outcome) if mx_failed else fetched
 
-    def _count(self, done: Sequence[UserResult]) -> None:
-        self.figures.update(word_of(fetched) for results, _ in done for fetched in results)
+    def _count(self, user_results: Sequence[UserResult]) -> None:
+        self.figures.update(word_of(fetched) for results, _ in user_results for fetched in results)
 
     async def release(self, jobs: Sequence[UserJob]) -> None:
         """Hand back."""
@@ -271,7 +275,7 @@ async def fetch(runtime: Runtime) -> str:
         runtime.mx.doubt()  # whichever process takes the probe
     stage = Fetch(runtime, breaker, ends_at=ends_at, mode=RunMode.PROBE if gate is Gate.PROBE else RunMode.WORK)
     await stage.run()
-    if gate is Gate.PROBE and not stage.asked and await _is_served(runtime, breaker):
+    if gate is Gate.PROBE and not stage.users_asked and await _is_served(runtime, breaker):
         # No reconnection could be the probe: none is due, or their users cannot be told now. Deliver and verify wait for MX, so it is asked.
         breaker.went_well()
         await breaker.settle(runtime.clock.now(), probe=True)
@@ -280,7 +284,7 @@ async def fetch(runtime: Runtime) -> str:
         poison = Fetch(runtime, breaker, ends_at=ends_at, mode=RunMode.POISON, figures=stage.figures)
         await poison.run()
         more = time.monotonic() >= ends_at
-        if not poison.taken:
+        if not poison.rows_claimed:
             break
     if (more or (gate is Gate.PROBE and not stage.runner.halted)) and not runtime.stopping.is_set():
         await runtime.wake("fetch", 1)

@@ -72,12 +72,12 @@ FreshnessResult = Fresh | ClosedReconnection | Requeued | MxUnavailable
 class Checked:
     """The results of checking the reconnections of a message."""
 
-    found: Sequence[FreshnessResult] = ()
+    results: Sequence[FreshnessResult] = ()
     #: Reconnections that the message only counts ("and 12 more").
     unnamed: tuple[NotificationItem, ...] = ()
 
     def _of(self, kind: type[Kind]) -> tuple[Kind, ...]:
-        return tuple(each for each in self.found if isinstance(each, kind))
+        return tuple(each for each in self.results if isinstance(each, kind))
 
     @property
     def fresh(self) -> tuple[Fresh, ...]:
@@ -125,26 +125,26 @@ class Freshness:
     async def check(self, waiting: Sequence[NotificationItem]) -> Checked:
         """Check these reconnections. A message names ten at most, so MX is asked until ten are fresh, not for all 3,000."""
         now = self._runtime.clock.now()
-        found: list[FreshnessResult] = []
-        left = list(waiting)
-        while left and (room := MOST_NAMED - sum(isinstance(each, Fresh) for each in found)) > 0:
-            batch, left = left[:room], left[room:]
-            found += await asyncio.gather(*(self._one(item, now) for item in batch))
-            if any(isinstance(each, MxUnavailable) for each in found):
+        results: list[FreshnessResult] = []
+        unchecked = list(waiting)
+        while unchecked and (room := MOST_NAMED - sum(isinstance(each, Fresh) for each in results)) > 0:
+            batch, unchecked = unchecked[:room], unchecked[room:]
+            results += await asyncio.gather(*(self._check_one(item, now) for item in batch))
+            if any(isinstance(each, MxUnavailable) for each in results):
                 break
         unnamed = []
-        for item in left:
+        for item in unchecked:
             if (left_out := _left_out_unasked(item, now)) is not None:
-                found.append(left_out)
+                results.append(left_out)
             else:
                 unnamed.append(item)
-        return Checked(found=found, unnamed=tuple(unnamed))
+        return Checked(results=results, unnamed=tuple(unnamed))
 
-    def take_what_blamed_mx(self) -> list[Requeued | ClosedReconnection]:
+    def take_blamed(self) -> list[Requeued | ClosedReconnection]:
         """The results of a streak's failures, if the breaker opens now. The store undoes them."""
         return [self._left_out.pop(reconnection_id) for reconnection_id in self._attribution.take_blamed()]
 
-    async def _one(self, item: NotificationItem, now: datetime) -> FreshnessResult:
+    async def _check_one(self, item: NotificationItem, now: datetime) -> FreshnessResult:
         if (left_out := _left_out_unasked(item, now)) is not None:
             return left_out
         age, limit = now - item.fetched_at, self._runtime.settings.uri_max_age
@@ -156,8 +156,8 @@ class Freshness:
             return MxUnavailable(code="mx_paused")
         if too_old and self._window_tells_status:
             return await self._minted_anew(item, now)
-        if (over := await self._read_and_end_if_back(item, now)) is not None:
-            return over
+        if (end_or_failure := await self._read_and_end_if_back(item, now)) is not None:
+            return end_or_failure
         return await self._minted_anew(item, now) if too_old else self._fit_to_send(item, now)
 
     async def _minted_anew(self, item: NotificationItem, now: datetime) -> FreshnessResult:
@@ -191,10 +191,12 @@ class Freshness:
         return Fresh(item=item, uri=uri)
 
     def _renewed(self, item: NotificationItem, window: Window, now: datetime) -> Fresh:
-        locked = self._runtime.vault.encrypt(window.uri)
-        renewal = NewWindow(reconnection_id=item.reconnection_id, member_guid=window.member.guid, encrypted_uri=locked)
-        fresh = msgspec.structs.replace(item, encrypted_uri=locked, fetched_at=now)
-        return Fresh(item=fresh, uri=window.uri, renewal=renewal)
+        encrypted_uri = self._runtime.vault.encrypt(window.uri)
+        renewal = NewWindow(
+            reconnection_id=item.reconnection_id, member_guid=window.member.guid, encrypted_uri=encrypted_uri
+        )
+        renewed_item = msgspec.structs.replace(item, encrypted_uri=encrypted_uri, fetched_at=now)
+        return Fresh(item=renewed_item, uri=window.uri, renewal=renewal)
 
     def _ending_if_back(self, item: NotificationItem, member: MemberState) -> ClosedReconnection | None:
         well = well_by(
@@ -266,12 +268,12 @@ def _ending(
 
 def _requeued(item: NotificationItem, code: str, *, at: datetime, attempts: int) -> Requeued:
     """Due again. The message that leaves it out does not count as its reminder, but its step number is used up."""
-    place = CadencePosition(item.step, item.base_step).after_one_that_does_not_count()
+    position = CadencePosition(item.step, item.base_step).after_one_that_does_not_count()
     return Requeued(
         reconnection_id=item.reconnection_id,
         outcome=code,
         attempts=attempts,
         next_attempt_at=at,
-        step=place.step,
-        base_step=place.base_step,
+        step=position.step,
+        base_step=position.base_step,
     )

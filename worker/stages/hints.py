@@ -86,7 +86,7 @@ class Hints:
         self._opened = False
         self._woken_at = float("-inf")
         #: Rows that the last claim took.
-        self.taken = 0
+        self.rows_claimed = 0
         self.figures: Counter[str] = Counter() if figures is None else figures
         self.runner = Runner(
             stage=self,
@@ -106,8 +106,8 @@ class Hints:
             now=self._runtime.clock.now(),
             poison=self._poison,
         )
-        self.taken = sum(len(claim.fences) for claim in claims)
-        return Batch(taken=0 if self._poison else self.taken, jobs=claims)
+        self.rows_claimed = sum(len(claim.fences) for claim in claims)
+        return Batch(taken=0 if self._poison else self.rows_claimed, jobs=claims)
 
     async def work(self, claim: ClaimedHints) -> Reading:
         """Read the hinted member, or all known members of the hinted user."""
@@ -171,9 +171,9 @@ class Hints:
         """An error of this worker counts as an attempt, so that it cannot repeat for ever."""
         return self._failed(job, OUR_FAULT, self._runtime.clock.now())
 
-    async def settle(self, done: Sequence[Reading]) -> None:
+    async def settle(self, readings: Sequence[Reading]) -> None:
         """Write results, except failures that may still turn out to be MX's."""
-        await self._settle([*done, *self._take_undecided()], certain=False)
+        await self._settle([*readings, *self._take_undecided()], certain=False)
 
     async def run(self) -> None:
         """One run. A failure that is undecided at its end counts as the hint's own."""
@@ -186,22 +186,22 @@ class Hints:
         undecided, self._undecided = self._undecided, []
         return undecided
 
-    async def _settle(self, done: Sequence[Reading], *, certain: bool) -> None:
+    async def _settle(self, readings: Sequence[Reading], *, certain: bool) -> None:
         now = self._runtime.clock.now()
         if self._breaker.tripped:
-            done = [self._unchanged_if_mx(reading, now) for reading in done]
+            readings = [self._unchanged_if_mx(reading, now) for reading in readings]
         elif not certain:
-            self._undecided = [reading for reading in done if self._may_be_mx(reading)]
-            done = [reading for reading in done if not self._may_be_mx(reading)]
+            self._undecided = [reading for reading in readings if self._may_be_mx(reading)]
+            readings = [reading for reading in readings if not self._may_be_mx(reading)]
         await self._breaker.settle(now, probe=False)
-        if not done:
+        if not readings:
             return
-        for reading in done:
+        for reading in readings:
             if reading.result.state is HintState.FAILED:
                 log.warning("hint_failed", hinted=reading.result.claim.guid, outcome=reading.result.outcome)
-        applied = await self._store.settle(done, now=now, skip_aggregation=self._settings.mx_skip_aggregation)
-        self.figures.update("read" if reading.answers else reading.result.outcome for reading in done)
-        guids = {name for reading in done for answer in reading.answers for name in _names(answer, reading)}
+        applied = await self._store.settle(readings, now=now, skip_aggregation=self._settings.mx_skip_aggregation)
+        self.figures.update("read" if reading.answers else reading.result.outcome for reading in readings)
+        guids = {name for reading in readings for answer in reading.answers for name in _names(answer, reading)}
         grace = self._settings.notify_after.total_seconds()
         closed, opened = await self._catching_up.catch_up(guids, now, grace_seconds=grace)
         self.figures.update({"back": applied.back + closed, "opened": opened})
@@ -267,8 +267,8 @@ async def hints(runtime: Runtime, *, ends_at: float | None = None) -> str:
     started = await runtime.set_clock()
     database: Database = runtime.database
     store = database.store(HintStore)
-    if lost := await store.recover(started):
-        log.warning("hints_recovered", rows=lost)
+    if recovered_rows := await store.recover(started):
+        log.warning("hints_recovered", rows=recovered_rows)
     if await database.store(PauseStore).get(MX) is not None:
         return "paused"  # the fetch stage's probe finds out when MX serves us again
     breaker = Breaker(database.store(PauseStore), MX)
@@ -279,7 +279,7 @@ async def hints(runtime: Runtime, *, ends_at: float | None = None) -> str:
         poison = Hints(runtime, breaker, ends_at=ends_at, poison=True, figures=stage.figures)
         await poison.run()
         more = time.monotonic() >= ends_at
-        if not poison.taken:
+        if not poison.rows_claimed:
             break
     if more and not runtime.stopping.is_set():
         await runtime.wake("sync", 1)

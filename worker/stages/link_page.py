@@ -54,10 +54,10 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
 async def page_of(runtime: Runtime, token: str) -> Page | None:
     """What the page of a link shows; ``None`` for a token that is unknown or expired, after the same work."""
-    found = await runtime.database.store(LinkPageStore).read(hash_of(token))
-    if found is None:
+    link_and_banks = await runtime.database.store(LinkPageStore).read(hash_of(token))
+    if link_and_banks is None:
         return None
-    link, banks = found
+    link, banks = link_and_banks
     settings = runtime.settings
     zones = zones_of(link.timezone, link.locale, default=settings.time_zone, fallback=settings.fallback_time_zones)
     return Page(

@@ -36,8 +36,8 @@ def steps_after(
 def _after(
     item: NotificationItem, *, now: datetime, settings: Settings, told: bool, certain: bool, retry_at: datetime | None
 ) -> NextStep:
-    place = CadencePosition(item.step, item.base_step)
-    counted, uncounted = place.after_one_that_counts(), place.after_one_that_does_not_count()
+    position = CadencePosition(item.step, item.base_step)
+    counted, uncounted = position.after_one_that_counts(), position.after_one_that_does_not_count()
     following, next_at = counted, _next_message(item, counted, now, settings)
     if retry_at is not None:
         following, next_at = uncounted, retry_at
@@ -57,9 +57,11 @@ def _after(
     )
 
 
-def _next_message(item: NotificationItem, place: CadencePosition, now: datetime, settings: Settings) -> datetime | None:
+def _next_message(
+    item: NotificationItem, position: CadencePosition, now: datetime, settings: Settings
+) -> datetime | None:
     """When the next message is due; ``None`` after the last notice ahead of an expiry: the expiry or a new date ends it."""
     if item.reason == Reason.EXPIRES_SOON:
         spread_by = place_of(item.member_guid) if item.wave else None
         return notices.next_notice(item.broken_since, settings.expiry_notice_days, told_at=now, place=spread_by)
-    return max(next_reminder(item.first_notified_at or now, place.reminder, settings.reminder_days), now)
+    return max(next_reminder(item.first_notified_at or now, position.reminder, settings.reminder_days), now)

@@ -54,28 +54,30 @@ class Planner:
             by_user.setdefault(claim.user_guid, []).append(claim)
         jobs: list[UserJob] = []
         deferred: list[UserResult] = []
-        for guid, theirs in by_user.items():
+        for guid, user_claims in by_user.items():
             user = users[guid]
-            ended = [fetched for claim in theirs if (fetched := self.over(claim, now)) is not None]
-            left = (
-                [claim for claim in theirs if all(fetched.claim is not claim for fetched in ended)] if ended else theirs
+            unasked = [fetched for claim in user_claims if (fetched := self.end_of(claim, now)) is not None]
+            open_claims = (
+                [claim for claim in user_claims if all(fetched.claim is not claim for fetched in unasked)]
+                if unasked
+                else user_claims
             )
-            if any(claim.muted for claim in left):
-                ended += [defer(claim, now + UNREACHABLE_WAIT, MUTED) for claim in left if claim.muted]
-                left = [claim for claim in left if not claim.muted]
-            way = self.route_now(user, now)
-            if isinstance(way, Route) and left:
-                spoken, later = broken_first(left, now)
-                if spoken:
-                    jobs.append(UserJob(user=user, route=way, claims=tuple(spoken)))
-                ended += [defer(claim, at, outcome) for claim, at, outcome in later]
-            elif not isinstance(way, Route):
-                ended += [defer(claim, way[1], way[0]) for claim in left]
-            if ended:
-                deferred.append((ended, None))
+            if any(claim.muted for claim in open_claims):
+                unasked += [defer(claim, now + UNREACHABLE_WAIT, MUTED) for claim in open_claims if claim.muted]
+                open_claims = [claim for claim in open_claims if not claim.muted]
+            route_or_wait = self.route_now(user, now)
+            if isinstance(route_or_wait, Route) and open_claims:
+                message_claims, deferred_claims = broken_first(open_claims, now)
+                if message_claims:
+                    jobs.append(UserJob(user=user, route=route_or_wait, claims=tuple(message_claims)))
+                unasked += [defer(claim, at, outcome) for claim, at, outcome in deferred_claims]
+            elif not isinstance(route_or_wait, Route):
+                unasked += [defer(claim, route_or_wait[1], route_or_wait[0]) for claim in open_claims]
+            if unasked:
+                deferred.append((unasked, None))
         return jobs, deferred
 
-    def over(self, claim: ClaimedReconnection, now: datetime) -> FetchResult | None:
+    def end_of(self, claim: ClaimedReconnection, now: datetime) -> FetchResult | None:
         """The end of a reconnection by the application's data, or after its last reminder. ``None``: it stays open, and MX is asked."""
         end = ending(
             claim.facts,
@@ -138,8 +140,8 @@ def broken_first(
     if broken:
         return broken, [(claim, max(claim.next_attempt_at, now + SOON), "broken_member_first") for claim in ahead]
     early = [claim for claim in ahead if claim.next_attempt_at > now + notices.NOTICES_APART]
-    spoken = [claim for claim in ahead if claim not in early]
-    return spoken, [(claim, claim.next_attempt_at, "scheduled_notice") for claim in early]
+    joining = [claim for claim in ahead if claim not in early]
+    return joining, [(claim, claim.next_attempt_at, "scheduled_notice") for claim in early]
 
 
 def defer(claim: ClaimedReconnection, at: datetime, outcome: str) -> FetchResult:

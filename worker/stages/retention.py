@@ -24,19 +24,19 @@ async def retain(runtime: Runtime, now: datetime) -> int:
     store, settings = runtime.database.store(RetentionStore), runtime.settings
     until = time.monotonic() + MOST_SECONDS
 
-    def go_on() -> bool:
+    def has_time() -> bool:
         return time.monotonic() < until and not runtime.stopping.is_set()
 
     while await store.count_a_day(now):
-        if not go_on():
+        if not has_time():
             return 0  # no day may be deleted before it is counted
     if settings.retention_days is None:
         return 0
-    cut = now - age_of_deletion(
+    delete_before = now - age_of_deletion(
         settings.retention_days, notice_days=settings.expiry_notice_days, caps=settings.message_caps
     )
     deleted = 0
-    for batch in (
+    for delete_batch in (
         store.delete_reconnections,
         store.delete_emptied,
         store.delete_links,
@@ -45,10 +45,10 @@ async def retain(runtime: Runtime, now: datetime) -> int:
         store.delete_events,
     ):
         while True:
-            found = await batch(cut, now)
-            deleted += found
-            if found < BATCH or not go_on():
+            deleted_rows = await delete_batch(delete_before, now)
+            deleted += deleted_rows
+            if deleted_rows < BATCH or not has_time():
                 break
     if deleted:
-        log.info("deleted_old", rows=deleted, ended_before=cut.isoformat(timespec="seconds"))
+        log.info("deleted_old", rows=deleted, ended_before=delete_before.isoformat(timespec="seconds"))
     return deleted

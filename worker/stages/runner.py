@@ -96,7 +96,7 @@ class Stage(Protocol[Job, Done]):
     def crashed(self, job: Job) -> Done:
         """The result of a job whose ``work`` raised. That is an error of this worker, and the other jobs go on."""
 
-    async def settle(self, done: Sequence[Done]) -> None:
+    async def settle(self, results: Sequence[Done]) -> None:
         """Write results, in one transaction."""
 
     async def release(self, jobs: Sequence[Job]) -> None:
@@ -205,9 +205,9 @@ class Runner(Generic[Job, Done]):
         ahead = max(self.slots, self.batch // 2) if self.claims_at_once > 1 else self.batch // 2
         if not self._claims:
             return len(self._waiting) <= ahead
-        coming = len(self._claims) * self.batch
-        most = self.claims_at_once if self._full_batch else 1
-        return len(self._claims) < most and len(self._waiting) + coming <= self.slots + ahead
+        rows_coming = len(self._claims) * self.batch
+        claim_limit = self.claims_at_once if self._full_batch else 1
+        return len(self._claims) < claim_limit and len(self._waiting) + rows_coming <= self.slots + ahead
 
     def _claim_ahead(self) -> None:
         while not self.drained and self._runs_low():
@@ -220,8 +220,8 @@ class Runner(Generic[Job, Done]):
         return waited or len(self._done) >= self.batch or self._is_idle()
 
     def _settle(self) -> None:
-        done, self._done = self._done, []
-        self._settling = self._start(self.stage.settle(done))
+        results, self._done = self._done, []
+        self._settling = self._start(self.stage.settle(results))
 
     async def _wait_for_something_to_do(self) -> None:
         self._something_to_do.clear()
@@ -246,9 +246,9 @@ class Runner(Generic[Job, Done]):
         await self.stopping.wait()
         self._something_to_do.set()
 
-    def _take(self, found: Batch[Job]) -> None:
-        self._waiting.extend(found.jobs)
-        self._full_batch = found.taken >= self.batch
+    def _take(self, claimed: Batch[Job]) -> None:
+        self._waiting.extend(claimed.jobs)
+        self._full_batch = claimed.taken >= self.batch
         self.drained = self.drained or not self._full_batch
 
     def _fill_slots(self) -> None:

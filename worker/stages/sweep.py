@@ -60,9 +60,9 @@ async def sweep(runtime: Runtime, *, slot: datetime | None = None) -> SweepRepor
     report.recovered = await recover(runtime, store)
     await runtime.database.store(ReckoningStore).reckon(now)
     await store.begin_visits(now)
-    found = await store.visit_changed(now, grace=settings.notify_after)
-    found += await store.reconcile(now, grace=settings.notify_after)
-    report.opened, report.closed = found.opened, found.closed
+    visits = await store.visit_changed(now, grace=settings.notify_after)
+    visits += await store.reconcile(now, grace=settings.notify_after)
+    report.opened, report.closed = visits.opened, visits.closed
     report.reminded, report.exhausted = await store.remind(now, messages=len(settings.reminder_days))
     report.reminded += await store.tell_owed(now)
     await store.forget_clicked(now)
@@ -150,6 +150,6 @@ async def wake(runtime: Runtime) -> dict[str, int]:
     woken = {}
     for stage, rows in due.items():
         tasks = min(ceil(rows / runtime.settings.batch_size), MOST_WOKEN)
-        if tasks and (put := await runtime.wake(stage, tasks)):
-            woken[stage] = put
+        if tasks and (tasks_added := await runtime.wake(stage, tasks)):
+            woken[stage] = tasks_added
     return woken

@@ -39,7 +39,7 @@ from worker.store.syncs.sync import (
     Busy,
     Sync,
     complete,
-    told,
+    counts_in_words,
 )
 
 log = structlog.get_logger()
@@ -67,9 +67,11 @@ class SyncResult(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def summary(self) -> str:
         """One line."""
-        says = told(self.found)
+        figures = counts_in_words(self.found)
         return (
-            says if self.lowered_to is None else f"{says}; MX serves {self.lowered_to} users a page, not {USERS_A_PAGE}"
+            figures
+            if self.lowered_to is None
+            else f"{figures}; MX serves {self.lowered_to} users a page, not {USERS_A_PAGE}"
         )
 
 
@@ -89,9 +91,9 @@ async def sync_all(
     store = runtime.database.store(SyncStore)
     lease = lease_of(runtime)
     unfinished = await store.unfinished()
-    holder = unfinished.lease_worker if unfinished is not None else None
-    dead = holder if runs_here(runtime, holder) is False else None
-    sync = await store.take(runtime.worker_id, seconds=lease, now=now, begin=begin, dead=dead)
+    lease_worker = unfinished.lease_worker if unfinished is not None else None
+    dead_worker = lease_worker if runs_here(runtime, lease_worker) is False else None
+    sync = await store.take(runtime.worker_id, seconds=lease, now=now, begin=begin, dead=dead_worker)
     if sync is None:
         return None
     if sync.taken == 0 and not sync.has_all_users:
@@ -109,7 +111,7 @@ async def sync_all(
         runtime.pacing.wait_behind_others(patient=False)
         if sync.finished_at is None:
             with suppress(WorkerError):  # its lease runs out by itself
-                await store.let_go(sync)
+                await store.release(sync)
 
 
 class _Run:
@@ -143,13 +145,15 @@ class _Run:
     async def _list(self, ends_at: float) -> bool:
         """One pass over the users to be listed. Returns whether to continue."""
         sync, store, progress = self._sync, self._store, self._progress
-        known = await store.known_users()
-        before = await store.last_finished()
+        known_users = await store.known_users()
+        last_sync = await store.last_finished()
 
         def check_total(total: int) -> None:
-            most = max(known, before.total or 0 if before is not None else 0)
-            if shrank(most, total) and not self._accept_shorter:
-                raise ListLies(f"it has {total} entries, and {most} users were known: shorter by more than a tenth")
+            expected_total = max(known_users, last_sync.total or 0 if last_sync is not None else 0)
+            if shrank(expected_total, total) and not self._accept_shorter:
+                raise ListLies(
+                    f"it has {total} entries, and {expected_total} users were known: shorter by more than a tenth"
+                )
 
         progress.phase, progress.done = LISTING, await store.done_users()
         progress.total = max(sync.total or 0, progress.done)
@@ -167,15 +171,15 @@ class _Run:
         sync.taken, sync.per_page, sync.has_all_users = position.taken, position.per_page, position.ended
         sync.first_total, sync.total = position.first_total, position.total
         self._lowered = position.per_page if position.per_page < USERS_A_PAGE else None
-        await self._heed(mx_health)
+        await self._raise_if_unserved(mx_health)
         if await self._has_listed_all():
             await self._compare(position)
             return True
         return self._goes_on(listing, ends_at)
 
-    def _goes_on(self, done: "Listing | Checking", ends_at: float) -> bool:
+    def _goes_on(self, sync_pass: "Listing | Checking", ends_at: float) -> bool:
         """Whether another pass is made, which asks again for the rows that failed."""
-        if done.runner.drained and not done.advanced:
+        if sync_pass.runner.drained and not sync_pass.advanced:
             raise SyncEnded(
                 f"sync: MX lets none of our requests through now; {self._so_far}, and the next `reconnect sync` goes on from there"
             )
@@ -207,14 +211,14 @@ class _Run:
         mx_health = MxHealth()
         checking = Checking(self._runtime, store, sync, mx_health, progress, seconds=ends_at - monotonic())
         await checking.runner.run()
-        await self._heed(mx_health)
+        await self._raise_if_unserved(mx_health)
         if not await store.to_check(1, after=0):
-            await store.end(sync, FINISHED, told(sync.found), self._runtime.clock.now())
+            await store.end(sync, FINISHED, counts_in_words(sync.found), self._runtime.clock.now())
             log.info("synced", **{word: count for word, count in sync.found.items() if count})
             return True
         return self._goes_on(checking, ends_at)
 
-    async def _heed(self, mx_health: MxHealth) -> None:
+    async def _raise_if_unserved(self, mx_health: MxHealth) -> None:
         """Raise if MX does not serve us."""
         if not mx_health.code:
             return
@@ -249,10 +253,10 @@ async def is_due(runtime: Runtime, now: datetime) -> bool:
     line = runtime.settings.sync_schedule
     if line is None:
         return False
-    last = await runtime.database.store(SyncStore).last()
-    if last is None or last.started_at > now + _AHEAD:
+    last_sync = await runtime.database.store(SyncStore).last()
+    if last_sync is None or last_sync.started_at > now + _AHEAD:
         return True
-    slots = slots_after(line, last.started_at)
+    slots = slots_after(line, last_sync.started_at)
     return bool(slots) and slots[0] <= now
 
 
@@ -269,8 +273,8 @@ async def sync(runtime: Runtime, *, ends_at: float | None = None) -> str:
     """
     ends_at = runtime.run_ends_at() if ends_at is None else ends_at
     now = await runtime.set_clock()
-    held = {pause.scope for pause in await runtime.database.store(PauseStore).all()}
-    if held & {EVERYTHING, MX}:
+    paused_scopes = {pause.scope for pause in await runtime.database.store(PauseStore).all()}
+    if paused_scopes & {EVERYTHING, MX}:
         return "paused"
     try:
         result = await sync_all(runtime, begin=await is_due(runtime, now), seconds=ends_at - monotonic())

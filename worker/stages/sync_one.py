@@ -20,7 +20,7 @@ from worker.store.syncs.sync import (
 async def sync_user(runtime: Runtime, user_guid: str) -> dict[str, int]:
     """List the members of one user, and read those that are not listed. Returns what was found, as in ``store/syncs/sync.py``."""
     now = await runtime.set_clock()
-    store, found = runtime.database.store(SyncStore), Counter[str]()
+    store, counts = runtime.database.store(SyncStore), Counter[str]()
     known = await store.members_of(user_guid)
     listed = await members_of(runtime.mx, user_guid)
     if listed.failure is not None or (listed.is_gone and not known):
@@ -28,53 +28,53 @@ async def sync_user(runtime: Runtime, user_guid: str) -> dict[str, int]:
         raise SyncEnded(f"sync: MX does not list the members of {user_guid} ({code})")
     if listed.lie:
         raise SyncEnded(f"sync: MX's list of the members of {user_guid} is not believed: {listed.lie}")
-    heard = [mx_member(member, user_guid=user_guid) for member in listed.members.values()]
-    missing = not_listed(heard, known)
+    mx_members = [mx_member(member, user_guid=user_guid) for member in listed.members.values()]
+    missing = not_listed(mx_members, known)
     # First those that are not listed: one may have moved to a GUID that our tables do not have yet.
     for guid in missing:
-        await _sync_one(runtime, user_guid, guid, found, read_at=now, asked=known[guid])
+        await _sync_one(runtime, user_guid, guid, counts, read_at=now, asked_guid=known[guid])
     await store.apply_one(
-        heard,
+        mx_members,
         read_at=now,
         now=runtime.clock.now(),
         skip_aggregation=runtime.settings.mx_skip_aggregation,
-        found=found,
+        found=counts,
     )
-    return complete(found + Counter(users=1))
+    return complete(counts + Counter(users=1))
 
 
 async def sync_member(runtime: Runtime, member_guid: str, user_guid: str | None = None) -> dict[str, int]:
     """Read one member; ``user_guid`` is needed if our tables do not have it. Returns what was found, as in ``store/syncs/sync.py``."""
     now = await runtime.set_clock()
-    found = Counter[str]()
+    counts = Counter[str]()
     store = runtime.database.store(SyncStore)
     user = user_guid or await store.user_of(member_guid)
     if user is None:
         raise SyncEnded(f"sync: {member_guid} is not in the database; MX needs its user to find it: add --user USR-…")
-    moved = (await store.members_of(user)).get(member_guid)
-    await _sync_one(runtime, user, member_guid, found, read_at=now, asked=moved)
-    return complete(found)
+    moved_to = (await store.members_of(user)).get(member_guid)
+    await _sync_one(runtime, user, member_guid, counts, read_at=now, asked_guid=moved_to)
+    return complete(counts)
 
 
 async def _sync_one(
     runtime: Runtime,
     user_guid: str,
     member_guid: str,
-    found: Counter[str],
+    counts: Counter[str],
     *,
     read_at: datetime,
-    asked: str | None = None,
+    asked_guid: str | None = None,
 ) -> None:
     store, skip = runtime.database.store(SyncStore), runtime.settings.mx_skip_aggregation
-    answer = await runtime.mx.read_member(user_guid, asked or member_guid)
+    answer = await runtime.mx.read_member(user_guid, asked_guid or member_guid)
     if isinstance(answer, MemberRead):
-        said = [mx_member(answer.member, user_guid=user_guid, asked_guid=member_guid)]
-        await store.apply_one(said, read_at=read_at, now=runtime.clock.now(), skip_aggregation=skip, found=found)
+        mx_members = [mx_member(answer.member, user_guid=user_guid, asked_guid=member_guid)]
+        await store.apply_one(mx_members, read_at=read_at, now=runtime.clock.now(), skip_aggregation=skip, found=counts)
     elif isinstance(answer, Gone):
         member = MemberToCheck(id=0, member_guid=member_guid, user_guid=user_guid, attempts=0)
         await store.settle_checks(
             None, [MemberChecked(member=member, gone=True)],
-            read_at=read_at, skip_aggregation=skip, seconds=0, now=runtime.clock.now(), found=found,
+            read_at=read_at, skip_aggregation=skip, seconds=0, now=runtime.clock.now(), found=counts,
         )  # fmt: skip
     else:
         raise SyncEnded(f"sync: MX does not read {member_guid} for us now ({failure_of(answer).code})")

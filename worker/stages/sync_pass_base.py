@@ -31,29 +31,29 @@ class MxHealth:
     """
 
     def __init__(self) -> None:
-        self._last: deque[bool] = deque(maxlen=OUT_OF)
+        self._last_calls: deque[bool] = deque(maxlen=OUT_OF)
         #: Why the run ends, as a short word of ``mx/answers.py``.
         self.code = ""
         #: Whether MX refused the client, which concerns every stage.
         self.refused = False
 
     def went_well(self) -> None:
-        self._note(well=True)
+        self._record_call(well=True)
 
     def failed(self, failure: MxFailure) -> bool:
         """Record a failure. Returns whether MX is asked no more in this run."""
         if failure.kind is FailureKind.REFUSED:
             self.code, self.refused = failure.code, True
         elif failure.kind is FailureKind.UPSTREAM:
-            self._note(well=False)
-            if self._last.count(False) >= MANY:
+            self._record_call(well=False)
+            if self._last_calls.count(False) >= MANY:
                 self.code = failure.code
         elif failure.kind not in NOT_SERVED:
             self.went_well()
         return bool(self.code)
 
-    def _note(self, *, well: bool) -> None:
-        self._last.append(well)
+    def _record_call(self, *, well: bool) -> None:
+        self._last_calls.append(well)
 
 
 @dataclass
@@ -79,12 +79,12 @@ class Pass(Generic[Job, Done]):
         self._progress = progress
         self._lease = lease_of(runtime)
         self._claim_until = monotonic() + seconds
-        self._last = 0
+        self._last_id = 0
         #: How many rows are done, or had an attempt counted.
         self.advanced = 0
-        self._turn = asyncio.Lock()
+        self._claim_lock = asyncio.Lock()
         #: When each unsettled row was claimed, which was before MX was asked about it.
-        self._began: dict[int, datetime] = {}
+        self._claimed_at: dict[int, datetime] = {}
         self.runner: Runner[Job, Done] = Runner(
             stage=self,  # type: ignore[arg-type]  # the subclasses are stages
             slots=runtime.settings.mx_max_connections,
@@ -104,7 +104,7 @@ class Pass(Generic[Job, Done]):
 
     def _read_at(self, ids: Sequence[int]) -> datetime:
         now = self._runtime.clock.now()
-        return min((self._began.pop(id_, now) for id_ in ids), default=now)
+        return min((self._claimed_at.pop(id_, now) for id_ in ids), default=now)
 
     async def release(self, jobs: Sequence[Job]) -> None:
         """Nothing to do: rows that are not settled are still pending."""

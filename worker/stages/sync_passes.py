@@ -54,38 +54,38 @@ class Listing(Pass[UserToRead, UserRead]):
             ended=sync.has_all_users,
         )
         #: The task that fetches the next page ahead of need, and whether it is storing the page already.
-        self._page: asyncio.Task[None] | None = None
+        self._page_task: asyncio.Task[None] | None = None
         self._is_storing = False
 
     async def claim(self, n: int) -> Batch[UserToRead]:
         """Users whose members are to be read; fetches pages of users as they are needed."""
-        async with self._turn:
+        async with self._claim_lock:
             while True:
-                users = await self._store.to_read(n, after=self._last)
+                users = await self._store.to_read(n, after=self._last_id)
                 if len(users) >= n or self._mx_health.code or self._has_all_pages():
                     break
                 if monotonic() >= self._claim_until:  # pages may be small, and MX slow
                     break
-                page, self._page = self._page or asyncio.create_task(self._fetch_page()), None
-                await page
+                page_task, self._page_task = self._page_task or asyncio.create_task(self._fetch_page()), None
+                await page_task
             if users:
-                self._last = users[-1].id
-                self._began.update(dict.fromkeys((user.id for user in users), self._runtime.clock.now()))
-            if self._page is None and not self.position.ended:
-                self._page = asyncio.create_task(self._fetch_page())  # in parallel to the work on these users
+                self._last_id = users[-1].id
+                self._claimed_at.update(dict.fromkeys((user.id for user in users), self._runtime.clock.now()))
+            if self._page_task is None and not self.position.ended:
+                self._page_task = asyncio.create_task(self._fetch_page())  # in parallel to the work on these users
             is_all = self._mx_health.code or self._has_all_pages()
             return Batch(taken=len(users) if is_all else n, jobs=users)
 
     def _has_all_pages(self) -> bool:
-        return self.position.ended and self._page is None
+        return self.position.ended and self._page_task is None
 
     async def close(self) -> None:
         """Cancel the fetch of a page; the page is asked for again. If it is being stored already, wait for that."""
-        page, self._page = self._page, None
-        if page is not None:
+        page_task, self._page_task = self._page_task, None
+        if page_task is not None:
             if not self._is_storing:
-                page.cancel()
-            await asyncio.gather(page, return_exceptions=True)
+                page_task.cancel()
+            await asyncio.gather(page_task, return_exceptions=True)
 
     async def _fetch_page(self) -> None:
         """Fetch one page of users, and store it together with the checkpoint."""
@@ -114,7 +114,7 @@ class Listing(Pass[UserToRead, UserRead]):
 
     async def _store_page(self, position: Position, page: UserList) -> None:
         takes_emails = self._runtime.settings.sync_emails
-        fresh = await self._store.store_users(
+        new_users = await self._store.store_users(
             self._sync,
             position,
             [mx_user(user, with_email=takes_emails) for user in page.users],
@@ -124,60 +124,60 @@ class Listing(Pass[UserToRead, UserRead]):
             now=self._runtime.clock.now(),
         )
         self.position = position
-        if page.users and not fresh:
+        if page.users and not new_users:
             raise ListLies(
                 f"pages repeat: page {page.pagination.current_page} holds nobody who was not on a page before"
             )
 
     async def work(self, user: UserToRead) -> UserRead:
         """Read the members of one user."""
-        found = await members_of(self._runtime.mx, user.user_guid)
-        if found.failure is not None:
-            failed, counts = self._failed(found.failure)
+        listed = await members_of(self._runtime.mx, user.user_guid)
+        if listed.failure is not None:
+            failed, counts = self._failed(listed.failure)
             return UserRead(user=user, failed=failed, counts=counts)
         self._mx_health.went_well()
-        noted = found.oddities() if found.unreadable or found.lie else {}
-        heard = [mx_member(member, user_guid=user.user_guid) for member in found.members.values()]
-        if found.lie or user.known.keys() <= found.members.keys():  # nearly always, nothing is missing
-            return UserRead(user=user, members=heard, noted=noted)
-        missing = not_listed(heard, {guid: row.moved_to for guid, row in user.known.items()})
-        if missing and any(member.member_guid not in user.known for member in heard):
-            heard, missing = await self._find_moved(user, heard, missing)
-        return UserRead(user=user, members=heard, missing=missing, noted=noted)
+        noted = listed.oddities() if listed.unreadable or listed.lie else {}
+        mx_members = [mx_member(member, user_guid=user.user_guid) for member in listed.members.values()]
+        if listed.lie or user.known.keys() <= listed.members.keys():  # nearly always, nothing is missing
+            return UserRead(user=user, members=mx_members, noted=noted)
+        missing = not_listed(mx_members, {guid: row.moved_to for guid, row in user.known.items()})
+        if missing and any(member.member_guid not in user.known for member in mx_members):
+            mx_members, missing = await self._find_moved(user, mx_members, missing)
+        return UserRead(user=user, members=mx_members, missing=missing, noted=noted)
 
     async def _find_moved(
-        self, user: UserToRead, heard: list[MxMember], missing: list[str]
+        self, user: UserToRead, mx_members: list[MxMember], missing: list[str]
     ) -> tuple[list[MxMember], list[str]]:
         """Some of our rows are not listed, and some listed members are new: a new one may be a missing one that moved to another GUID."""
-        still = []
+        still_missing = []
         for guid in missing:
             answer = await self._runtime.mx.read_member(user.user_guid, user.known[guid].moved_to or guid)
             if isinstance(answer, MemberRead) and answer.member.guid != guid:
                 # Put before the same member's entry in the list, because the first answer about a member counts.
-                heard = [mx_member(answer.member, user_guid=user.user_guid, asked_guid=guid), *heard]
+                mx_members = [mx_member(answer.member, user_guid=user.user_guid, asked_guid=guid), *mx_members]
             else:
-                still.append(guid)
-        return heard, still
+                still_missing.append(guid)
+        return mx_members, still_missing
 
     def crashed(self, job: UserToRead) -> UserRead:
         """An error of this worker counts as an attempt."""
         log.warning("sync_crashed", user=job.user_guid, outcome=OUR_FAULT.code)
         return UserRead(user=job, failed=True)
 
-    async def settle(self, done: Sequence[UserRead]) -> None:
+    async def settle(self, reads: Sequence[UserRead]) -> None:
         """Write results, and the checkpoint."""
         if self._mx_health.code:  # MX fails as a whole, so no attempt is counted
-            done = [msgspec.structs.replace(each, counts=False) if each.failed else each for each in done]
+            reads = [msgspec.structs.replace(read, counts=False) if read.failed else read for read in reads]
         await self._store.settle_users(
             self._sync,
-            done,
-            read_at=self._read_at([each.user.id for each in done]),
+            reads,
+            read_at=self._read_at([read.user.id for read in reads]),
             skip_aggregation=self._runtime.settings.mx_skip_aggregation,
             seconds=self._lease,
             now=self._runtime.clock.now(),
         )
-        self.advanced += sum(not each.failed or each.counts for each in done)
-        self._progress.done += sum(not each.failed for each in done)
+        self.advanced += sum(not read.failed or read.counts for read in reads)
+        self._progress.done += sum(not read.failed for read in reads)
         self._progress.total = max(self.position.total or 0, self._progress.done)
 
 
@@ -186,20 +186,20 @@ class Checking(Pass[MemberToCheck, MemberChecked]):
 
     async def claim(self, n: int) -> Batch[MemberToCheck]:
         """Members to be read."""
-        async with self._turn:
-            found = await self._store.to_check(n, after=self._last)
-            if found:
-                self._last = found[-1].id
-                self._began.update(dict.fromkeys((member.id for member in found), self._runtime.clock.now()))
-            return Batch(taken=len(found), jobs=found)
+        async with self._claim_lock:
+            members = await self._store.to_check(n, after=self._last_id)
+            if members:
+                self._last_id = members[-1].id
+                self._claimed_at.update(dict.fromkeys((member.id for member in members), self._runtime.clock.now()))
+            return Batch(taken=len(members), jobs=members)
 
     async def work(self, member: MemberToCheck) -> MemberChecked:
         """Read one member."""
         answer = await self._runtime.mx.read_member(member.user_guid, member.asked_guid)
         if isinstance(answer, MemberRead):
             self._mx_health.went_well()
-            said = mx_member(answer.member, user_guid=member.user_guid, asked_guid=member.member_guid)
-            return MemberChecked(member=member, said=said)
+            member_at_mx = mx_member(answer.member, user_guid=member.user_guid, asked_guid=member.member_guid)
+            return MemberChecked(member=member, answer=member_at_mx)
         if isinstance(answer, Gone):
             self._mx_health.went_well()
             return MemberChecked(member=member, gone=True)
@@ -209,18 +209,18 @@ class Checking(Pass[MemberToCheck, MemberChecked]):
         """An error of this worker counts as an attempt."""
         return MemberChecked(member=job)
 
-    async def settle(self, done: Sequence[MemberChecked]) -> None:
+    async def settle(self, checks: Sequence[MemberChecked]) -> None:
         """Write results."""
         if self._mx_health.code:
-            done = [msgspec.structs.replace(each, counts=False) for each in done]
+            checks = [msgspec.structs.replace(check, counts=False) for check in checks]
         await self._store.settle_checks(
             self._sync,
-            done,
-            read_at=self._read_at([each.member.id for each in done]),
+            checks,
+            read_at=self._read_at([check.member.id for check in checks]),
             skip_aggregation=self._runtime.settings.mx_skip_aggregation,
             seconds=self._lease,
             now=self._runtime.clock.now(),
             found=self._sync.found,
         )
-        self.advanced += sum(each.gone or each.said is not None or each.counts for each in done)
-        self._progress.done += sum(each.gone or each.said is not None for each in done)
+        self.advanced += sum(check.gone or check.answer is not None or check.counts for check in checks)
+        self._progress.done += sum(check.gone or check.answer is not None for check in checks)

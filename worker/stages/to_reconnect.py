@@ -33,9 +33,9 @@ class ToReconnect(msgspec.Struct, frozen=True, kw_only=True):
 
 async def to_reconnect(runtime: Runtime, user_guid: str, *, key: bytes) -> ToReconnect | None:
     """What this user has to reconnect; ``None`` for an unknown user. MX is not asked. ``key``: the key from which tokens are derived."""
-    shown, stored = _link(runtime.settings, user_guid, key=key, now=runtime.clock.now())
-    banks = await runtime.database.store(ToReconnectStore).read(user_guid, link=stored)
-    return None if banks is None else ToReconnect(banks=banks, link=shown if banks else None)
+    link, new_link = _link(runtime.settings, user_guid, key=key, now=runtime.clock.now())
+    banks = await runtime.database.store(ToReconnectStore).read(user_guid, link=new_link)
+    return None if banks is None else ToReconnect(banks=banks, link=link if banks else None)
 
 
 async def opt_out(runtime: Runtime, user_guid: str) -> bool:
@@ -48,5 +48,5 @@ def _link(settings: Settings, user_guid: str, *, key: bytes, now: datetime) -> t
     assert base is not None  # noqa: S101 - the web process does not start without it
     token = token_of_hour(key, user_guid, now)
     until = hour_of(now) + timedelta(days=settings.link_days)
-    shown = DurableLink(page=page_address(base, token), unsubscribe=unsubscribe_address(base, token), until=until)
-    return shown, NewLink(token_hash=hash_of(token), user_guid=user_guid, expires_at=until)
+    link = DurableLink(page=page_address(base, token), unsubscribe=unsubscribe_address(base, token), until=until)
+    return link, NewLink(token_hash=hash_of(token), user_guid=user_guid, expires_at=until)

@@ -34,10 +34,10 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
 
 async def subscription(runtime: Runtime, token: str) -> Subscription | None:
     """Which messages the user of a link gets; ``None`` for an unknown token. Changes nothing."""
-    found = await _read(runtime, token)
-    if found is None:
+    subscriber_and_members = await _read(runtime, token)
+    if subscriber_and_members is None:
         return None
-    subscriber, members = found
+    subscriber, members = subscriber_and_members
     return Subscription(
         locale=subscriber.locale,
         opted_out=subscriber.opted_out,
@@ -52,10 +52,10 @@ async def unsubscribe(runtime: Runtime, token: str, *, member_guid: str | None =
 
     ``False``: the token is unknown, the link is not about this member, or the application deleted the user. Repeating it is harmless.
     """
-    found = await _read(runtime, token)
-    if found is None:
+    subscriber_and_members = await _read(runtime, token)
+    if subscriber_and_members is None:
         return False
-    subscriber, members = found
+    subscriber, members = subscriber_and_members
     now = await runtime.set_clock()
     if member_guid is None:
         return bool(await AddressStore(runtime.database).opt_out([subscriber.user_guid], now=now))
@@ -67,10 +67,10 @@ async def unsubscribe(runtime: Runtime, token: str, *, member_guid: str | None =
 
 async def resubscribe(runtime: Runtime, token: str, *, member_guid: str | None = None) -> bool:
     """Undo :func:`unsubscribe`: messages follow by the usual rules. Returns ``False`` in the same cases."""
-    found = await _read(runtime, token)
-    if found is None:
+    subscriber_and_members = await _read(runtime, token)
+    if subscriber_and_members is None:
         return False
-    subscriber, members = found
+    subscriber, members = subscriber_and_members
     if member_guid is None:
         return bool(await AddressStore(runtime.database).opt_in([subscriber.user_guid]))
     if all(member.member_guid != member_guid for member in members):

@@ -98,26 +98,30 @@ class Verify:
     def _result_of_failure(self, check: MemberCheck, failure: MxFailure) -> CheckResult:
         """The result of a check that could not read the member."""
         now = self._runtime.clock.now()
-        after = after_checking(failure, checks=check.checks, now=now, clicked_at=check.clicked_at)
-        if isinstance(after, ReconnectionState):
-            return CheckResult(check=check, state=after, outcome=failure.code)
+        end_or_recheck = after_checking(failure, checks=check.checks, now=now, clicked_at=check.clicked_at)
+        if isinstance(end_or_recheck, ReconnectionState):
+            return CheckResult(check=check, state=end_or_recheck, outcome=failure.code)
         if check.reason == Reason.EXPIRES_SOON or check.state is ReconnectionState.DUE:
             at = next_check_for_click(now, clicked_at=check.clicked_at)
             if at is None and failure.kind in NOT_SERVED:  # nothing else asks: repeat the last check
-                at = after.at
-            return CheckResult(check=check, outcome=failure.code, next_check_at=at, counts=after.counts)
-        return CheckResult(check=check, outcome=failure.code, next_check_at=after.at, counts=after.counts)
+                at = end_or_recheck.at
+            return CheckResult(check=check, outcome=failure.code, next_check_at=at, counts=end_or_recheck.counts)
+        return CheckResult(
+            check=check, outcome=failure.code, next_check_at=end_or_recheck.at, counts=end_or_recheck.counts
+        )
 
     def crashed(self, job: MemberCheck) -> CheckResult:
         """An error of this worker: the member is checked again after the next interval."""
         return self._result_of_failure(job, OUR_FAULT)
 
-    async def settle(self, done: Sequence[CheckResult]) -> None:
+    async def settle(self, results: Sequence[CheckResult]) -> None:
         """Write results."""
         now = self._runtime.clock.now()
         await self._breaker.settle(now, probe=False)
-        await self._store.settle(done, now=now)
-        self.figures.update("reconnected" if s.state is ReconnectionState.RECONNECTED else s.outcome for s in done)
+        await self._store.settle(results, now=now)
+        self.figures.update(
+            "reconnected" if result.state is ReconnectionState.RECONNECTED else result.outcome for result in results
+        )
 
     async def release(self, jobs: Sequence[MemberCheck]) -> None:
         """Nothing to do: a check that was claimed and not made is due again after :data:`RECHECK_AFTER`."""

@@ -57,16 +57,16 @@ class RefusedAddresses:
             )
             .values(disabled_at=bindparam("now", type_=Moment()))
         )
-        who = rows.table("given", {"user_guid": Text()}).c
+        guids = rows.table("given", {"user_guid": Text()}).c
         self._refuse_messenger = (
             update(users)
-            .where(u.user_guid == who.user_guid)
+            .where(u.user_guid == guids.user_guid)
             .values(messenger_refused_at=bindparam("now", type_=Moment()))
         )
-        self._trust_messenger = update(users).where(u.user_guid == who.user_guid).values(messenger_refused_at=None)
+        self._trust_messenger = update(users).where(u.user_guid == guids.user_guid).values(messenger_refused_at=None)
         self._trust_mailboxes = (
             update(users)
-            .where(u.user_guid == who.user_guid, u.refused_email == plain_text(u.email))
+            .where(u.user_guid == guids.user_guid, u.refused_email == plain_text(u.email))
             .values(refused_email=None, refused_why=None)
         )
         ids = rows.table("given", {"id": BigInteger()}).c
@@ -80,11 +80,11 @@ class RefusedAddresses:
 
     async def refuse(self, connection: AsyncConnection, refused: Iterable[Mapping[str, Any]], now: datetime) -> None:
         """Suppress these mailboxes and devices (user, address, channel). An address that the user has replaced since is skipped."""
-        given = [dict(row) for row in refused]
-        await self._execute(connection, self._refuse_mailbox, [row for row in given if row["channel"] == EMAIL])
-        of_messenger = [{"user_guid": row["user_guid"]} for row in given if row["channel"] == MESSENGER]
+        rows = [dict(row) for row in refused]
+        await self._execute(connection, self._refuse_mailbox, [row for row in rows if row["channel"] == EMAIL])
+        of_messenger = [{"user_guid": row["user_guid"]} for row in rows if row["channel"] == MESSENGER]
         await self._execute(connection, self._refuse_messenger, of_messenger, now=now)
-        of_devices = [row for row in given if row["channel"] not in ONE_ADDRESS]
+        of_devices = [row for row in rows if row["channel"] not in ONE_ADDRESS]
         await self._execute(connection, self._refuse_device, of_devices, now=now)
 
     async def trust(
@@ -128,22 +128,22 @@ class AddressStore:
             .returning(u.user_guid)
         )
         self._notifications = rows.part(NotificationTransitions)
-        theirs = update(users).where(u.user_guid == guids.c.user_guid).returning(u.user_guid)
-        willing = theirs.where(~is_set(u.opted_out_at))
+        update_user = update(users).where(u.user_guid == guids.c.user_guid).returning(u.user_guid)
+        willing = update_user.where(~is_set(u.opted_out_at))
         self._opt_out = willing.values(opted_out_at=bindparam("now", type_=Moment()))
-        self._opt_in = theirs.values(opted_out_at=None)
+        self._opt_in = update_user.values(opted_out_at=None)
         self._known = select(u.user_guid).join(guids, u.user_guid == guids.c.user_guid)
 
     async def mails(self) -> AsyncIterator[list[tuple[int, str, str]]]:
         """All notifications by email, in batches, the newest first: id, user, message key."""
-        last = None
+        last_id = None
         while True:
             query = select(n.id, n.user_guid, n.message_key).where(n.channel == EMAIL).order_by(n.id.desc())
-            found = await self._tuples(query.where(n.id < last) if last is not None else query)
-            if not found:
+            batch = await self._tuples(query.where(n.id < last_id) if last_id is not None else query)
+            if not batch:
                 return
-            yield found
-            last = found[-1][0]
+            yield batch
+            last_id = batch[-1][0]
 
     async def _tuples(self, query: Any) -> list[tuple[int, str, str]]:
         async def work(connection: AsyncConnection) -> list[tuple[int, str, str]]:

@@ -76,10 +76,10 @@ class Changes:
             .limit(bindparam("n", type_=Integer()))
             .with_for_update(skip_locked=True)
         )
-        taken: ColumnElement[bool] = tuple_(c.member_guid, c.id).in_(select(given.member_guid, given.id))
+        is_struck: ColumnElement[bool] = tuple_(c.member_guid, c.id).in_(select(given.member_guid, given.id))
         if not rows.is_sqlite:
-            taken = and_(c.member_guid == given.member_guid, c.id == given.id)  # USING, which SQLite lacks
-        self._strike = delete(changed_members).where(taken)
+            is_struck = and_(c.member_guid == given.member_guid, c.id == given.id)  # USING, which SQLite lacks
+        self._strike = delete(changed_members).where(is_struck)
         guids = rows.table("given", {"member_guid": Text()}).c
         self._list = self._listing(select(guids.member_guid))
         is_leased = r.state == state_literal(ReconnectionState.LEASED)
@@ -104,15 +104,17 @@ class Changes:
 
     def _listing(self, guids: Any) -> Any:
         if self._rows.is_sqlite:
-            found = guids.subquery("found")
-            both = select(found.c.member_guid, literal(0)).where(literal(1) == literal(1))
-            return self._rows.insert(changed_members).from_select(["member_guid", "id"], both).on_conflict_do_nothing()
+            listed = guids.subquery("found")
+            numbered = select(listed.c.member_guid, literal(0)).where(literal(1) == literal(1))
+            return (
+                self._rows.insert(changed_members).from_select(["member_guid", "id"], numbered).on_conflict_do_nothing()
+            )
         return self._rows.insert(changed_members).from_select(["member_guid"], guids)
 
     async def take(self, connection: AsyncConnection, after: Entry, *, n: int) -> list[Entry]:
         """The next ``n`` entries behind ``after``, locked. Entries that others have locked are skipped and stay on the list."""
-        given = {"after": after[0], "after_id": after[1], "n": n}
-        return [(row[0], row[1]) for row in await connection.execute(self._take, given)]
+        parameters = {"after": after[0], "after_id": after[1], "n": n}
+        return [(row[0], row[1]) for row in await connection.execute(self._take, parameters)]
 
     async def strike(self, connection: AsyncConnection, entries: Sequence[Entry]) -> None:
         """Delete these entries: their members were visited."""

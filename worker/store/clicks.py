@@ -71,14 +71,14 @@ class Clicks:
 
         The link's row must be locked, so that presses of one link come one after the other.
         """
-        given = {"of_link": link_id, "about": reconnection_id, "nonce": nonce_hash}
-        new = await self._begin.first(connection, given | {"now": now})
+        parameters = {"of_link": link_id, "about": reconnection_id, "nonce": nonce_hash}
+        new = await self._begin.first(connection, parameters | {"now": now})
         if new is None:
-            await connection.execute(self._retire, given | {"double_after": now - DOUBLE_CLICK})
-            new = await self._begin.first(connection, given | {"now": now})
+            await connection.execute(self._retire, parameters | {"double_after": now - DOUBLE_CLICK})
+            new = await self._begin.first(connection, parameters | {"now": now})
         if new is not None:
             return Press(id=new.id, clicked_at=now, outcome=None, is_new=True)
-        row = (await connection.execute(self._earlier, given)).one()
+        row = (await connection.execute(self._earlier, parameters)).one()
         return Press(id=row.id, clicked_at=row.clicked_at, outcome=row.outcome, is_new=False)
 
     async def outcome_of(self, connection: AsyncConnection, click_id: int) -> str | None:
@@ -90,8 +90,8 @@ class Clicks:
         self, connection: AsyncConnection, click_id: int, outcome: str, now: datetime, *, asked: bool = True
     ) -> None:
         """Write how a click ended, unless it has ended already. ``asked``: whether MX was asked for a window, so that it was a mint."""
-        given = {"of_click": click_id, "ended": outcome[:64], "now": now, "asked": asked}
-        await connection.execute(self._finish, given)
+        parameters = {"of_click": click_id, "ended": outcome[:64], "now": now, "asked": asked}
+        await connection.execute(self._finish, parameters)
 
 
 def beginning(rows: Rows, clicked: Any) -> Any:
@@ -99,9 +99,9 @@ def beginning(rows: Rows, clicked: Any) -> Any:
 
     ``clicked``: a query of link, reconnection and moment. Returns the click's id.
     """
-    given = clicked.subquery("clicked")
+    click = clicked.subquery("clicked")
     # It is stored as a mint. Clicks.finish() corrects that if MX was not asked.
-    values = select(*given.c, bindparam("nonce", type_=Text()), true()).where(
+    values = select(*click.c, bindparam("nonce", type_=Text()), true()).where(
         true()
     )  # SQLite: ON CONFLICT after a WHERE alone
     columns = ["link_id", "reconnection_id", "clicked_at", "nonce_hash", "minted"]

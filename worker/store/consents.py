@@ -90,7 +90,7 @@ class Consents:
         self._rows = rows
         self._are_any = select(i.institution_code).where(days_are_known()).limit(1)
         ids = rows.table("given", {"id": BigInteger()}).c
-        own = and_(is_set(m.token_expires_at), ~is_reckoned())
+        has_own_date = and_(is_set(m.token_expires_at), ~is_reckoned())
         self._returned = (
             update(members)
             .where(
@@ -99,7 +99,7 @@ class Consents:
                 r.state == state_literal(ReconnectionState.RECONNECTED),
                 r.reason != Reason.EXPIRES_SOON,
             )
-            .values(on_return(_NOW, keep=own, otherwise=null()))
+            .values(on_return(_NOW, keep=has_own_date, otherwise=null()))
         )
         is_emptied = and_(
             m.expiry_reckoned.is_not(None),
@@ -111,9 +111,9 @@ class Consents:
         )
         # Ordered as their indexes are, so that the planner uses the index whatever number of rows it estimates.
         due = select(m.member_guid).order_by(m.expiry_reckoned).limit(bindparam("n", type_=Integer()))
-        self._due = [due.where(which, is_guid(m.member_guid)) for which in (is_emptied, has_passed)]
+        self._due = [due.where(condition, is_guid(m.member_guid)) for condition in (is_emptied, has_passed)]
         guids = rows.table("given", {"member_guid": Text()}).c
-        given = m.member_guid == guids.member_guid
+        in_batch = m.member_guid == guids.member_guid
         # Which of the two holds is read together with the lock. As a condition of the UPDATE it would make PostgreSQL go through all due
         # rows, by their index, for each batch.
         self._lock = (
@@ -122,12 +122,12 @@ class Consents:
                 case((is_emptied, 1), else_=0).label("is_emptied"),
                 case((has_passed, 1), else_=0).label("has_passed"),
             )
-            .where(given)
+            .where(in_batch)
             .order_by(m.member_guid)
             .with_for_update(skip_locked=True, key_share=True, of=members)
         )
-        self._restore = update(members).where(given).values(token_expires_at=m.expiry_reckoned)
-        self._go_on = update(members).where(given).values(_following())
+        self._restore = update(members).where(in_batch).values(token_expires_at=m.expiry_reckoned)
+        self._go_on = update(members).where(in_batch).values(_following())
         self._go_on_of = self._go_on.where(has_passed)
 
     async def are_any(self, connection: AsyncConnection) -> bool:
@@ -142,19 +142,19 @@ class Consents:
 
     async def due(self, connection: AsyncConnection, now: datetime, *, n: int) -> list[str]:
         """Members for :meth:`go_on`, sorted: up to ``n`` whose date was emptied, and up to ``n`` whose date has passed."""
-        found: set[str] = set()
+        member_guids: set[str] = set()
         for query in self._due:
-            found.update((await connection.execute(query, {"now": now, "n": n})).scalars())
-        return sorted(found)
+            member_guids.update((await connection.execute(query, {"now": now, "n": n})).scalars())
+        return sorted(member_guids)
 
     async def go_on(self, connection: AsyncConnection, member_guids: Collection[str], now: datetime) -> int:
         """Write emptied reckoned dates of these members again, and replace passed ones by the next date; returns how many.
 
         A member that another transaction has locked is skipped.
         """
-        found = (await connection.execute(self._lock, {"given": self._of(member_guids), "now": now})).all()
-        passed = [row.member_guid for row in found if row.has_passed]
-        emptied = [row.member_guid for row in found if row.is_emptied and not row.has_passed]
+        locked_rows = (await connection.execute(self._lock, {"given": self._of(member_guids), "now": now})).all()
+        passed = [row.member_guid for row in locked_rows if row.has_passed]
+        emptied = [row.member_guid for row in locked_rows if row.is_emptied and not row.has_passed]
         if emptied:
             await connection.execute(self._restore, {"given": self._of(emptied)})
         if passed:

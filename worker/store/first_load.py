@@ -75,11 +75,11 @@ async def _load(database: Database, ahead: Sequence[Columns], rest: Iterable[Col
             for columns in chain(ahead, rest):
                 if columns.keys() != ahead[0].keys():
                     raise _InTheWay
-                await _all(load.write(columns) for load in loads)
-        await _all(load.finish() for load in loads)
+                await _run_all(load.write(columns) for load in loads)
+        await _run_all(load.finish() for load in loads)
 
 
-async def _all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def _run_all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Run all jobs in parallel and wait for each, so that no transaction is rolled back while a job still uses it."""
     for error in await asyncio.gather(*jobs, return_exceptions=True):
         if error is not None:
@@ -129,9 +129,9 @@ class _Load:
     async def write(self, columns: Columns) -> None:
         """Write those columns of a batch that belong to this table."""
         assert self._copy is not None, "write within copying()"  # noqa: S101
-        await self._copy.write(self._text.of(self._taken(columns)))
+        await self._copy.write(self._text.of(self._pick(columns)))
 
-    def _taken(self, columns: Columns) -> Columns:
+    def _pick(self, columns: Columns) -> Columns:
         return {name: columns[name] for name in self._names}
 
     async def finish(self) -> None:
@@ -145,17 +145,17 @@ class _Merge(_Load):
     """A table whose rows are staged first and then merged into it."""
 
     def __init__(
-        self, connection: AsyncConnection, table: Table, names: Sequence[str], rows: Rows, given: Table
+        self, connection: AsyncConnection, table: Table, names: Sequence[str], rows: Rows, staged_table: Table
     ) -> None:
-        super().__init__(connection, given, names)
-        self._columns = given.c.keys()
-        self._merging = upserting(rows, table, names, latest_of(given, table, names))
+        super().__init__(connection, staged_table, names)
+        self._columns = staged_table.c.keys()
+        self._merging = upserting(rows, table, names, latest_of(staged_table, table, names))
         self._lines = 0
 
-    def _taken(self, columns: Columns) -> Columns:
-        taken = numbered(super()._taken(columns), self._lines)
-        self._lines += len(taken["line"])
-        return taken
+    def _pick(self, columns: Columns) -> Columns:
+        picked = numbered(super()._pick(columns), self._lines)
+        self._lines += len(picked["line"])
+        return picked
 
     async def finish(self) -> None:
         """Merge the staged rows."""

@@ -38,19 +38,19 @@ class ImportStore:
         copied = not rows.is_sqlite and len(columns["member_guid"]) >= _WORTH_A_COPY
 
         async def work(connection: AsyncConnection) -> None:
-            given = await staged(connection, list(columns)) if copied else None
-            if given is not None:
-                async with copying(connection, given, given.c.keys()) as copy:
+            staged_table = await staged(connection, list(columns)) if copied else None
+            if staged_table is not None:
+                async with copying(connection, staged_table, staged_table.c.keys()) as copy:
                     await copy.write(CopyText().of(numbered(columns)))
             for table, key in KEYS.items():
                 names = names_of(table, columns)
                 if not set(key) <= set(names):
                     continue
-                if given is None:
+                if staged_table is None:
                     parameters = {"given": rows.encode(_latest(columns, key, names))}
                     await connection.execute(upserting(rows, table, names, _bound(rows, table, names)), parameters)
                 else:
-                    await connection.execute(upserting(rows, table, names, latest_of(given, table, names)))
+                    await connection.execute(upserting(rows, table, names, latest_of(staged_table, table, names)))
 
         await self._database.transaction(work)
 
@@ -86,21 +86,21 @@ def _latest(columns: Columns, key: Sequence[str], names: Sequence[str]) -> list[
     """
     keys = zip(*(columns[name] for name in key), strict=True)
     rows = zip(*(columns[name] for name in names), strict=True)
-    latest = {given: row for given, row in zip(keys, rows, strict=True) if given[0] is not None}
-    return [dict(zip(names, latest[given], strict=True)) for given in sorted(latest)]
+    latest = {row_key: row for row_key, row in zip(keys, rows, strict=True) if row_key[0] is not None}
+    return [dict(zip(names, latest[row_key], strict=True)) for row_key in sorted(latest)]
 
 
-def latest_of(given: Table, table: Table, names: Sequence[str]) -> Any:
+def latest_of(staged_table: Table, table: Table, names: Sequence[str]) -> Any:
     """The same for staged rows, as a query: the last row of each key."""
-    keys = [given.c[name] for name in KEYS[table]]
-    found = select(*(given.c[name] for name in names)).ext(distinct_on(*keys))
-    return found.where(keys[0].is_not(None)).order_by(*keys, given.c.line.desc())
+    keys = [staged_table.c[name] for name in KEYS[table]]
+    query = select(*(staged_table.c[name] for name in names)).ext(distinct_on(*keys))
+    return query.where(keys[0].is_not(None)).order_by(*keys, staged_table.c.line.desc())
 
 
 async def staged(connection: AsyncConnection, names: Sequence[str]) -> Table:
     """A temporary table for rows with these columns, dropped at the end of the transaction; ``line`` numbers the rows."""
     types = {name: table.c[name].type for table in KEYS for name in names if name in table.c}
-    given = Table(
+    staged_table = Table(
         "given",
         MetaData(),
         Column("line", BigInteger),
@@ -108,8 +108,8 @@ async def staged(connection: AsyncConnection, names: Sequence[str]) -> Table:
         prefixes=["TEMPORARY"],
         postgresql_on_commit="DROP",
     )
-    await connection.run_sync(given.create)
-    return given
+    await connection.run_sync(staged_table.create)
+    return staged_table
 
 
 def numbered(columns: Columns, start: int = 0) -> Columns:

@@ -47,9 +47,9 @@ class InstitutionStore:
         )
         self._expiring = _expiring(is_sqlite=rows.is_sqlite)
 
-    async def upsert(self, found: Iterable[tuple[str, int | None]]) -> None:
+    async def upsert(self, consent_days: Iterable[tuple[str, int | None]]) -> None:
         """Write the rows of a file: code and days; the last row of a code wins."""
-        latest = dict(found)
+        latest = dict(consent_days)
         given = self._database.rows.encode(
             {"institution_code": code, "consent_days": days} for code, days in sorted(latest.items())
         )
@@ -63,20 +63,21 @@ class InstitutionStore:
         """Members whose token expires within so many weeks, by institution and week; the largest institutions first."""
 
         async def work(connection: AsyncConnection) -> list[ExpiringWeek]:
-            given = {"now": now, "until": now + weeks * _WEEK}
+            parameters = {"now": now, "until": now + weeks * _WEEK}
             return [
                 ExpiringWeek(
                     institution_code=code, begins_at=now + week * _WEEK, members=number, reckoned=int(reckoned)
                 )
-                for code, week, number, reckoned in await connection.execute(self._expiring, given)
+                for code, week, number, reckoned in await connection.execute(self._expiring, parameters)
             ]
 
-        found = await self._database.transaction(work)
+        expiring_weeks = await self._database.transaction(work)
         sizes: dict[str | None, int] = {}
-        for each in found:
-            sizes[each.institution_code] = sizes.get(each.institution_code, 0) + each.members
+        for week in expiring_weeks:
+            sizes[week.institution_code] = sizes.get(week.institution_code, 0) + week.members
         return sorted(
-            found, key=lambda each: (-sizes[each.institution_code], each.institution_code or "", each.begins_at)
+            expiring_weeks,
+            key=lambda week: (-sizes[week.institution_code], week.institution_code or "", week.begins_at),
         )
 
 

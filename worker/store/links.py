@@ -141,8 +141,8 @@ class LinkStore:
 
         async def work(connection: AsyncConnection) -> Link | None:
             columns = (k.id, k.user_guid, k.notification_id, k.created_at, k.expires_at, k.clicked_at)
-            found = await connection.execute(select(*columns).where(k.token_hash == token_hash))
-            row = found.mappings().first()
+            rows = await connection.execute(select(*columns).where(k.token_hash == token_hash))
+            row = rows.mappings().first()
             return None if row is None else Link(**row)
 
         return await self._database.transaction(work)

@@ -61,11 +61,11 @@ async def mark_well(connection: AsyncConnection, rows: Rows, well: Collection[We
         "given",
         {"member_guid": Text(), "connection_status": Text(), "error_code": Integer(), "aggregated_at": Moment()},
     ).c
-    own = and_(is_set(m.token_expires_at), ~is_reckoned())
+    has_own_date = and_(is_set(m.token_expires_at), ~is_reckoned())
     disproved = has_passed(m.token_expires_at, given.aggregated_at)
     expiry = on_return(
         bindparam("now", type_=Moment()),
-        keep=and_(own, func.coalesce(~disproved, true())),
+        keep=and_(has_own_date, func.coalesce(~disproved, true())),
         otherwise=null(),
     )
     # This lists no member as changed: a reconnection closes in the same transaction, and Changes.list_closed lists members to visit.
@@ -120,9 +120,11 @@ def muted(member_guid: ColumnElement[str]) -> ColumnElement[int]:
     It is a scalar query of the small index ``ix_members_muted``, which has few members. PostgreSQL would turn ``NOT EXISTS`` into a join
     and choose another plan for it.
     """
-    that = members.alias("muted_member").c
-    found = select(literal(1)).where(that.member_guid == member_guid, that.muted_at.is_not(None), is_set(that.muted_at))
-    return func.coalesce(found.scalar_subquery(), 0)
+    muted_member = members.alias("muted_member").c
+    query = select(literal(1)).where(
+        muted_member.member_guid == member_guid, muted_member.muted_at.is_not(None), is_set(muted_member.muted_at)
+    )
+    return func.coalesce(query.scalar_subquery(), 0)
 
 
 async def mute(connection: AsyncConnection, member_guid: str, now: datetime) -> None:

@@ -71,12 +71,17 @@ class OutageStore:
                 .where(~IS_NOTICE)
                 .group_by(r.institution_code, hour)
             )
-            known: dict[str, dict[int, int]] = {code: {} for code in busy}
-            first = dict.fromkeys(busy, now - WINDOW)
-            for code, ago, before, opened_at in await connection.execute(past):
-                known[code][ago], first[code] = before, min(first[code], opened_at)
+            breaks_by_hour: dict[str, dict[int, int]] = {code: {} for code in busy}
+            earliest = dict.fromkeys(busy, now - WINDOW)
+            for code, hours_ago, count, opened_at in await connection.execute(past):
+                breaks_by_hour[code][hours_ago], earliest[code] = count, min(earliest[code], opened_at)
             return [
-                Burst(institution_code=code, breaks=breaks, hours=known[code], history=now - WINDOW - first[code])
+                Burst(
+                    institution_code=code,
+                    breaks=breaks,
+                    hours=breaks_by_hour[code],
+                    history=now - WINDOW - earliest[code],
+                )
                 for code, breaks in busy.items()
             ]
 

@@ -94,8 +94,8 @@ async def put(
     insert = rows.insert(pauses).values(scope=scope, reason=reason, since=now, probe_at=probe_at)
     inserted = (await connection.execute(insert.on_conflict_do_nothing().returning(pauses.c.scope))).first()
     if not inserted:
-        again = update(pauses).where(pauses.c.scope == scope).values(reason=reason, probe_at=probe_at)
-        await connection.execute(again)
+        statement = update(pauses).where(pauses.c.scope == scope).values(reason=reason, probe_at=probe_at)
+        await connection.execute(statement)
     elif (code := _suffering(scope)) is not None:
         record_about(connection, EventType.OUTAGE_SUSPECTED, (code,))
     return bool(inserted)

@@ -119,23 +119,23 @@ class Reckoning:
         after = await connection.scalar(self._lock)
         if after is None:
             return 0, False
-        end, of_all = (
+        end, last_of_all = (
             await connection.scalar(self._end, {"after": after, "n": n - 1}),
             await connection.scalar(self._last),
         )
-        last = end is None or end >= of_all
-        end = of_all if last else end
-        found = 0
+        is_last = end is None or end >= last_of_all
+        end = last_of_all if is_last else end
+        written = 0
         if end is not None and end > after:
-            given = {"after": after, "end": end, "now": now}
-            found = (await connection.execute(self._reckon, given)).rowcount
-            found += (await connection.execute(self._clear, given)).rowcount
-            dropped = (await connection.execute(self._drop, given)).scalars().all()
-            found += len(dropped)
+            parameters = {"after": after, "end": end, "now": now}
+            written = (await connection.execute(self._reckon, parameters)).rowcount
+            written += (await connection.execute(self._clear, parameters)).rowcount
+            dropped = (await connection.execute(self._drop, parameters)).scalars().all()
+            written += len(dropped)
             await self._end_notices(connection, dropped, now)
-        place = {"after_guid": "", "finished_at": now} if last else {"after_guid": end}
+        place = {"after_guid": "", "finished_at": now} if is_last else {"after_guid": end}
         await connection.execute(self._write.values(**place))
-        return found, not last
+        return written, not is_last
 
     async def _end_notices(self, connection: AsyncConnection, dropped: Sequence[str], now: datetime) -> None:
         """Cancel the notices of these members, whose date was taken back. A visit would end them as renewed, because the date is empty."""
@@ -166,31 +166,31 @@ class ReckoningStore:
         ``seconds``: how long to walk, at least one page; by default as long as a sweep spends on a reconciliation.
         """
         began = time.monotonic()
-        found = await self._go_on(now)
+        total_written = await self._go_on(now)
         reason = await self._database.transaction(lambda connection: self._reckoning.begin(connection, now))
         if reason is None:
-            return found
+            return total_written
         share = SECONDS_FOR.get(reason, SECONDS) if seconds is None else seconds
         while True:
             written, more = await self._database.transaction(
                 lambda connection: self._reckoning.page(connection, now, n=page)
             )
-            found += written
+            total_written += written
             if not more or time.monotonic() - began > share:
-                return found
+                return total_written
 
     async def _go_on(self, now: datetime) -> int:
         """Write the dates that cannot wait for a walk, except in locked rows; returns how many."""
-        found = 0
+        total_written = 0
         while True:
             due = await self._database.transaction(partial(self._consents.due, now=now, n=PAGE))
             written = 0
             for start in range(0, len(due), BATCH):
                 batch = due[start : start + BATCH]
                 written += await self._database.transaction(partial(self._consents.go_on, member_guids=batch, now=now))
-            found += written
+            total_written += written
             if len(due) < PAGE or not written:
-                return found
+                return total_written
 
 
 def _reckoning(page: ColumnElement[bool]) -> Any:

@@ -48,13 +48,13 @@ class Page:
 
     #: Why there is a reconciliation.
     reason: str
-    found: VisitCounts
+    counts: VisitCounts
 
 
 def rule_of(statuses: Collection[str], notice_days: Sequence[int]) -> str:
     """The settings that the rule depends on, hashed."""
-    said = f"{RULE_VERSION} {sorted(statuses)} {sorted(notice_days)}"
-    return sha256(said.encode()).hexdigest()
+    text = f"{RULE_VERSION} {sorted(statuses)} {sorted(notice_days)}"
+    return sha256(text.encode()).hexdigest()
 
 
 class Reconciling:
@@ -79,20 +79,20 @@ class Reconciling:
             {MEMBERS: bindparam(name, type_=Text()), RECONNECTIONS: bindparam(name, type_=BigInteger())}
             for name in ("after", "end")
         )
-        rest = {
+        remaining = {
             MEMBERS: and_(m.member_guid > after[MEMBERS], is_guid(m.member_guid)),
             RECONNECTIONS: r.id > after[RECONNECTIONS],
         }
         n = bindparam("n", type_=BigInteger())
         self._ends = {
-            phase: select(key).where(rest[phase]).order_by(key).limit(1).offset(n) for phase, key in _KEYS.items()
+            phase: select(key).where(remaining[phase]).order_by(key).limit(1).offset(n) for phase, key in _KEYS.items()
         }
-        worth_it = {
+        may_matter = {
             MEMBERS: may_matter_by(bindparam("until", type_=Moment())),
             RECONNECTIONS: or_(r.closed_at.is_(None), r.reopen_at.is_not(None)),
         }
         self._pages = {
-            phase: select(_GUIDS[phase]).where(rest[phase], worth_it[phase]).order_by(key)
+            phase: select(_GUIDS[phase]).where(remaining[phase], may_matter[phase]).order_by(key)
             for phase, key in _KEYS.items()
         }
         self._up_to = {phase: key <= end[phase] for phase, key in _KEYS.items()}
@@ -115,25 +115,25 @@ class Reconciling:
             return None
         after = row.after_guid if row.phase == MEMBERS else row.after_id
         end = await connection.scalar(self._ends[row.phase], {"after": after, "n": n - 1})
-        page, given = self._pages[row.phase], {"after": after}
+        page, parameters = self._pages[row.phase], {"after": after}
         if row.phase == MEMBERS:
-            given |= {"until": horizon(now, visits.notices.days)}
+            parameters |= {"until": horizon(now, visits.notices.days)}
         if end is not None:
-            page, given = page.where(self._up_to[row.phase]), given | {"end": end}
-        guids = list(dict.fromkeys((await connection.execute(page, given)).scalars()))
+            page, parameters = page.where(self._up_to[row.phase]), parameters | {"end": end}
+        guids = list(dict.fromkeys((await connection.execute(page, parameters)).scalars()))
         before = await self._changes.open_of(connection, guids)
-        found = await visits.visit(connection, guids, await self._changes.as_of(connection, now), grace=grace)
+        counts = await visits.visit(connection, guids, await self._changes.as_of(connection, now), grace=grace)
         await self._changes.list(connection, await self._changes.passed_over(connection, before))
-        figures = {"opened": rec.opened + found.opened, "closed": rec.closed + found.closed}
+        figures = {"opened": rec.opened + counts.opened, "closed": rec.closed + counts.closed}
         await connection.execute(
             update(reconciliations).where(rec.id == row.id).values(**_place(row.phase, end, now), **figures)
         )
-        return Page(reason=row.reason, found=found)
+        return Page(reason=row.reason, counts=counts)
 
     async def leave(self, connection: AsyncConnection, member_guids: Collection[str]) -> None:
         """Remove the GUIDs of these members, which are forgotten: a reconciliation whose place is one of them begins again."""
-        at_one = rec.after_guid.in_(sorted(member_guids))
-        await connection.execute(update(reconciliations).where(at_one).values(after_guid=""))
+        at_forgotten = rec.after_guid.in_(sorted(member_guids))
+        await connection.execute(update(reconciliations).where(at_forgotten).values(after_guid=""))
 
 
 def _place(phase: str, end: Any, now: datetime) -> dict[str, Any]:

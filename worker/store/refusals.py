@@ -119,10 +119,12 @@ class Refusals:
         streaks = []
         for channel in sorted({channel for channel, _ in new}):
             answers = await self._answers(connection, channel, now)
-            for what, doubt in [(what, doubt) for (of, what), doubt in new.items() if of == channel]:
-                if count := alike(what, doubt, answers, now=now):
-                    reason = _in_words(channel, what, doubt, count)
-                    given_back = await self._give_back(connection, channel, what, now)
+            for refusal, doubt in [
+                (refusal, doubt) for (refused_on, refusal), doubt in new.items() if refused_on == channel
+            ]:
+                if count := alike(refusal, doubt, answers, now=now):
+                    reason = _in_words(channel, refusal, doubt, count)
+                    given_back = await self._give_back(connection, channel, refusal, now)
                     after = probe_after.get(doubt, probe_after[""])
                     is_new = await put(
                         connection, self._rows, delivery_scope(channel), reason, now=now, probe_after=after
@@ -146,11 +148,11 @@ class Refusals:
         self, connection: AsyncConnection, channels: Iterable[str], now: datetime
     ) -> dict[str, Acceptance]:
         """What each of these channels accepted within the last hour, and how many messages wait because they were refused."""
-        found = {}
-        for kind in channels:
-            row = await connection.execute(self._acceptance, {"channel": kind, "since": now - MEMORY})
-            found[kind] = Acceptance(*row.one())
-        return found
+        by_channel = {}
+        for channel in channels:
+            row = await connection.execute(self._acceptance, {"channel": channel, "since": now - MEMORY})
+            by_channel[channel] = Acceptance(*row.one())
+        return by_channel
 
     async def best_prospect(
         self, connection: AsyncConnection, channel: str, candidates: Sequence[tuple[int, str | None]], now: datetime
@@ -164,8 +166,8 @@ class Refusals:
     async def _answers(self, connection: AsyncConnection, channel: str, now: datetime) -> list[Answer]:
         parameters = {"channel": channel, "since": now - MEMORY}
         refused = [
-            Answer(at=at, refusal=what, user=user, place=_place(channel, email))
-            for at, what, user, email in await connection.execute(self._refused, parameters)
+            Answer(at=at, refusal=refusal, user=user, place=_place(channel, email))
+            for at, refusal, user, email in await connection.execute(self._refused, parameters)
         ]
         accepted = [
             Answer(at=at, refusal=None, user=user, place=_place(channel, email))
@@ -173,9 +175,9 @@ class Refusals:
         ]
         return refused + accepted
 
-    async def _give_back(self, connection: AsyncConnection, channel: str, what: str, now: datetime) -> int:
+    async def _give_back(self, connection: AsyncConnection, channel: str, refusal: str, now: datetime) -> int:
         """Undo the effects of a streak on attempts, steps of the cadence and suppressed addresses."""
-        parameters = {"channel": channel, "what": what, "since": now - MEMORY}
+        parameters = {"channel": channel, "what": refusal, "since": now - MEMORY}
         cost = (await connection.execute(self._cost, parameters)).all()
 
         pending = [row.id for row in cost if row.state == NotificationState.PENDING]
@@ -201,13 +203,13 @@ def _place(channel: str, email: str | None) -> str | None:
     return email.rpartition("@")[2].strip().lower() if channel == EMAIL and email else None
 
 
-def _in_words(channel: str, what: str, doubt: str, count: int) -> str:
+def _in_words(channel: str, refusal: str, doubt: str, count: int) -> str:
     server = _SERVER.get(channel, channel)
     if doubt == UNREACHABLE:
-        return f"{server} {NOT_REACHED}, or takes nothing from us: {what}"
-    return f"{server} refuses us: {count} messages alike, with {what}"
+        return f"{server} {NOT_REACHED}, or takes nothing from us: {refusal}"
+    return f"{server} refuses us: {count} messages alike, with {refusal}"
 
 
-def _up_to(where: ColumnElement[bool], most: int) -> ScalarSelect[int]:
-    """How many there are, counted no further than ``most``."""
-    return select(func.count()).select_from(select(n.id).where(where).limit(most).subquery()).scalar_subquery()
+def _up_to(where: ColumnElement[bool], at_most: int) -> ScalarSelect[int]:
+    """How many there are, counted no further than ``at_most``."""
+    return select(func.count()).select_from(select(n.id).where(where).limit(at_most).subquery()).scalar_subquery()

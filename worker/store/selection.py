@@ -122,8 +122,10 @@ def since(now: ColumnElement[datetime]) -> ColumnElement[datetime | None]:
 
 def may_be_broken() -> ColumnElement[bool]:
     """The predicate of ``ix_members_suspect``, word for word and without parameters, so that the index is used."""
-    other = and_(*(m.connection_status != literal_column(f"'{form}'") for form in ("CONNECTED", "connected", "6")))
-    return or_(m.token_revoked_at.is_not(None), m.error_code.is_not(None), other)
+    not_connected = and_(
+        *(m.connection_status != literal_column(f"'{form}'") for form in ("CONNECTED", "connected", "6"))
+    )
+    return or_(m.token_revoked_at.is_not(None), m.error_code.is_not(None), not_connected)
 
 
 def may_matter() -> ColumnElement[bool]:
@@ -165,16 +167,16 @@ def standing(
     one row: PostgreSQL does not turn those into a join, for which it would have to guess how many members may be broken.
     """
     this = m.member_guid == member_guid
-    is_theirs = m.user_guid == user_guid
+    is_same_user = m.user_guid == user_guid
     end = case(
-        (~is_theirs, literal(str(ReconnectionState.CANCELLED))),
+        (~is_same_user, literal(str(ReconnectionState.CANCELLED))),
         (or_(is_broken(statuses, now), is_doubtful(picked_for)), literal(BROKEN)),
         (is_healthy(), literal(str(ReconnectionState.RECONNECTED))),
         else_=literal(str(ReconnectionState.CANCELLED)),
     )
     return func.coalesce(
         # The user is not a condition of WHERE, or PostgreSQL would look the row up by the index of users.
-        select(case((is_theirs, literal(BROKEN)), else_=literal(str(ReconnectionState.CANCELLED))))
+        select(case((is_same_user, literal(BROKEN)), else_=literal(str(ReconnectionState.CANCELLED))))
         .where(this, may_be_broken(), is_broken(statuses, now))
         .scalar_subquery(),
         select(end).where(this).scalar_subquery(),

@@ -131,11 +131,13 @@ class SweepStore:
     async def set_aside(self, now: datetime) -> int:
         """Quarantine rows whose workers died too often (:data:`MOST_DEATHS`); they are not tried again by themselves."""
 
-        async def quarantine(connection: AsyncConnection, state: ReconnectionState, which: ColumnElement[bool]) -> int:
+        async def quarantine(
+            connection: AsyncConnection, state: ReconnectionState, condition: ColumnElement[bool]
+        ) -> int:
             return await self._closing.close(
                 connection,
                 r.state == state_literal(state),
-                which,
+                condition,
                 before=(state,),
                 after=(_R.QUARANTINED,),
                 state=_R.QUARANTINED,
@@ -167,12 +169,12 @@ class SweepStore:
 
     async def visit_changed(self, now: datetime, *, grace: timedelta) -> VisitCounts:
         """Visit every member that is listed, page by page, so that memory stays flat."""
-        found, last = VisitCounts(), FIRST_ENTRY
+        counts, last = VisitCounts(), FIRST_ENTRY
         while True:
             entries, visited = await self._database.transaction(partial(self._visit_page, last, now, grace))
-            found += visited
+            counts += visited
             if len(entries) < PAGE:
-                return found
+                return counts
             last = entries[-1]
 
     async def _visit_page(
@@ -187,23 +189,23 @@ class SweepStore:
             del guids[0]
         as_of = await self._changes.as_of(connection, now)
         before = await self._changes.open_of(connection, guids)
-        found = await self._visits.visit(connection, guids, as_of, grace=grace)
-        stay = await self._changes.passed_over(connection, before)
-        await self._changes.strike(connection, [entry for entry in entries if entry[0] not in stay])
-        return entries, found
+        counts = await self._visits.visit(connection, guids, as_of, grace=grace)
+        passed_over = await self._changes.passed_over(connection, before)
+        await self._changes.strike(connection, [entry for entry in entries if entry[0] not in passed_over])
+        return entries, counts
 
     async def reconcile(self, now: datetime, *, grace: timedelta) -> VisitCounts:
         """Continue a reconciliation that is under way, for a part of the sweep's time."""
-        found, began = VisitCounts(), time.monotonic()
+        counts, began = VisitCounts(), time.monotonic()
         while True:
             page = await self._database.transaction(
                 lambda connection: self._reconciling.page(connection, self._visits, now, n=PAGE, grace=grace)
             )
             if page is None:
-                return found
-            found += page.found
+                return counts
+            counts += page.counts
             if time.monotonic() - began > SECONDS_FOR.get(page.reason, SECONDS):
-                return found
+                return counts
 
     async def remind(self, now: datetime, *, messages: int) -> tuple[int, int]:
         """Make users who were told and are not back due for the next reminder, or give them up after ``messages`` messages; how many of each."""
@@ -241,15 +243,15 @@ class SweepStore:
     async def would_open(self, now: datetime) -> dict[str, int]:
         """How many reconnections a visit to all members would open now, by reason."""
         why = reason(self._now)
-        seen = dict.fromkeys(("token_revoked", "token_expired", "error_code", "connection_status"), 0)
+        zeros = dict.fromkeys(("token_revoked", "token_expired", "error_code", "connection_status"), 0)
         query = select(why, func.count()).where(may_matter(), self._opening.to_open()).group_by(why)
 
         async def work(connection: AsyncConnection) -> dict[str, int]:
-            found = seen | {row[0]: row[1] for row in await connection.execute(query, {"now": now})}
+            counts = zeros | {row[0]: row[1] for row in await connection.execute(query, {"now": now})}
             if self._notices.days:
                 notices = await connection.scalar(self._notices.counting(), self._notices.parameters(now))
-                found[str(Reason.EXPIRES_SOON)] = int(notices or 0)
-            return found
+                counts[str(Reason.EXPIRES_SOON)] = int(notices or 0)
+            return counts
 
         return await self._database.transaction(work)
 
@@ -259,11 +261,11 @@ class SweepStore:
         query = select(why).where(m.member_guid == member_guid, self._opening.to_open())
 
         async def work(connection: AsyncConnection) -> str | None:
-            found: str | None = await connection.scalar(query, {"now": now})
-            if found is None and self._notices.days:
+            why_broken: str | None = await connection.scalar(query, {"now": now})
+            if why_broken is None and self._notices.days:
                 counting = self._notices.counting().where(m.member_guid == member_guid)
                 if await connection.scalar(counting, self._notices.parameters(now)):
                     return str(Reason.EXPIRES_SOON)
-            return found
+            return why_broken
 
         return await self._database.transaction(work)

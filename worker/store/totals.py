@@ -170,20 +170,20 @@ class Totals:
 
     async def count_a_day(self, connection: AsyncConnection, now: datetime) -> date | None:
         """Count the first day that is over and not counted yet; ``None`` if there is none. Days on which nothing happened are skipped."""
-        over, until = (now - MARGIN).date(), await self.until(connection)
-        if until is not None and until > _begin_of(over):
+        first_open_day, until = (now - MARGIN).date(), await self.until(connection)
+        if until is not None and until > _begin_of(first_open_day):
             # A day that is not over was counted while the database's clock was ahead. It is counted again, since it will have more rows.
-            await connection.execute(delete(daily_totals).where(t.day >= over))
+            await connection.execute(delete(daily_totals).where(t.day >= first_open_day))
             until = await self.until(connection)
         moments = [
             await (connection.scalar(first) if until is None else connection.scalar(since, {"begin": until}))
             for first, since in self._first
         ]
-        known = [moment for moment in moments if moment is not None]
-        if not known:
+        known_moments = [moment for moment in moments if moment is not None]
+        if not known_moments:
             return None
-        day: date = min(known).date()
-        if day >= over:
+        day: date = min(known_moments).date()
+        if day >= first_open_day:
             return None
         # Of two sweeps at once only one counts the day. The other waits here and then finds it counted.
         if await connection.scalar(self._mark, {"day": day}) is None:
@@ -199,13 +199,13 @@ class Totals:
 
     async def uncount_ended(self, connection: AsyncConnection, ids: Collection[int]) -> None:
         """Subtract these reconnections, which are about to be reopened, from the totals of the days on which they ended."""
-        await self._off(connection, ENDED.what, ids)
+        await self._subtract(connection, ENDED.what, ids)
 
     async def uncount_told(self, connection: AsyncConnection, ids: Collection[int]) -> None:
         """Subtract these notifications, whose end is about to change, from the totals of the days on which they ended."""
-        await self._off(connection, TOLD.what, ids)
+        await self._subtract(connection, TOLD.what, ids)
 
-    async def _off(self, connection: AsyncConnection, what: str, ids: Collection[int]) -> None:
+    async def _subtract(self, connection: AsyncConnection, what: str, ids: Collection[int]) -> None:
         if not ids or (until := await self.until(connection)) is None:
             return
         given = self._rows.encode({"id": id_} for id_ in sorted(ids))
@@ -217,29 +217,30 @@ class Totals:
         key = (t.state, t.outcome, t.detail)
         totals = select(*key, func.sum(t.count)).where(t.what == source.what).group_by(*key)
         # Two queries, since no index serves an OR. Rows without a moment were written by hand.
-        fresh = [source.at.is_not(None) if until is None else source.at >= literal(until, Moment())]
-        fresh += [source.at.is_(None)] if source.may_lack else []
+        uncounted = [source.at.is_not(None) if until is None else source.at >= literal(until, Moment())]
+        uncounted += [source.at.is_(None)] if source.may_lack else []
         if since is not None:
-            whole = (since + _DAY).date()
-            totals = totals.where(t.day >= whole)
+            first_whole_day = (since + _DAY).date()
+            totals = totals.where(t.day >= first_whole_day)
             begin = literal(since, Moment())
             if until is None or until <= since:
-                fresh = [source.at > begin]
+                uncounted = [source.at > begin]
             else:  # and the rest of the day of `since`
-                fresh = [
+                uncounted = [
                     source.at >= literal(until, Moment()),
-                    and_(source.at > begin, source.at < literal(_begin_of(whole), Moment())),
+                    and_(source.at > begin, source.at < literal(_begin_of(first_whole_day), Moment())),
                 ]
         columns = source.columns()
         queries = [totals]
         queries += [
-            select(*columns, func.count()).where(source.where, each).group_by(*source.grouped()) for each in fresh
+            select(*columns, func.count()).where(source.where, condition).group_by(*source.grouped())
+            for condition in uncounted
         ]
-        found: dict[tuple[str, str, str], int] = {}
+        counts: dict[tuple[str, str, str], int] = {}
         for query in queries:
             for state, outcome, detail, count in await connection.execute(query):
-                found[state, outcome, detail] = found.get((state, outcome, detail), 0) + int(count)
-        return [Total(*words, count) for words, count in found.items() if count]
+                counts[state, outcome, detail] = counts.get((state, outcome, detail), 0) + int(count)
+        return [Total(*words, count) for words, count in counts.items() if count]
 
 
 def _begin_of(day: date) -> datetime:

@@ -61,17 +61,17 @@ class UserStore:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
         given = rows.table("given", {"user_guid": Text()})
-        theirs = and_(devices.c.user_guid == given.c.user_guid, ~is_set(devices.c.disabled_at))
+        is_usable_device = and_(devices.c.user_guid == given.c.user_guid, ~is_set(devices.c.disabled_at))
         #: A row for each device, and one row for a user without devices. Devices may be stored before their user is.
         self._users = (
             select(given.c.user_guid, *_USER, devices.c.device_kind, devices.c.device_address)
             .select_from(given)
             .outerjoin(users, users.c.user_guid == given.c.user_guid)
-            .outerjoin(devices, theirs)
+            .outerjoin(devices, is_usable_device)
             .order_by(devices.c.id.desc())  # the newest first: an old phone may no longer be used
         )
-        ended = (NotificationState.FAILED, NotificationState.SUPPRESSED)
-        spoken = (NotificationState.SENT, NotificationState.UNKNOWN)
+        failed_states = (NotificationState.FAILED, NotificationState.SUPPRESSED)
+        sent_states = (NotificationState.SENT, NotificationState.UNKNOWN)
         self._history = (
             select(
                 notifications.c.user_guid,
@@ -86,8 +86,9 @@ class UserStore:
             .where(
                 or_(
                     notifications.c.state.in_(LIVE),
-                    notifications.c.state.in_(spoken) & (notifications.c.sent_at > bindparam("since", type_=Moment())),
-                    notifications.c.state.in_(ended)
+                    notifications.c.state.in_(sent_states)
+                    & (notifications.c.sent_at > bindparam("since", type_=Moment())),
+                    notifications.c.state.in_(failed_states)
                     & (notifications.c.outcome_at > database_now(-FAILURE_COUNTS_FOR.total_seconds())),
                 )
             )
@@ -96,30 +97,32 @@ class UserStore:
     async def load(self, connection: AsyncConnection, guids: Collection[str], *, since: datetime) -> dict[str, User]:
         """The users with these GUIDs; a user without a row cannot be reached on any channel."""
         given = self._rows.encode({"user_guid": guid} for guid in sorted(guids))
-        found: dict[str, tuple[Any, ...]] = {}
+        user_columns: dict[str, tuple[Any, ...]] = {}
         reachable: dict[str, list[tuple[str, str]]] = {}
         for guid, *user, kind, address in await connection.execute(self._users, {"given": given}):
-            found[guid] = tuple(user)
+            user_columns[guid] = tuple(user)
             if kind is not None and address is not None:
                 reachable.setdefault(guid, []).append((kind, address))
         sent: dict[str, list[datetime]] = {}
         failed: dict[str, set[str]] = {}
         tried: dict[str, set[tuple[str, str]]] = {}
         under_way = set()
-        for told in await connection.execute(self._history, {"given": given, "since": since}):
-            if told.state in LIVE:
-                under_way.add(told.user_guid)
-            elif told.device_kind is not None:
-                tried.setdefault(told.user_guid, set()).add((told.device_kind, told.device_address))
-            elif told.state == NotificationState.SUPPRESSED:
+        for message in await connection.execute(self._history, {"given": given, "since": since}):
+            if message.state in LIVE:
+                under_way.add(message.user_guid)
+            elif message.device_kind is not None:
+                tried.setdefault(message.user_guid, set()).add((message.device_kind, message.device_address))
+            elif message.state == NotificationState.SUPPRESSED:
                 pass  # its address is stored as refused
-            elif told.state == NotificationState.FAILED:
-                failed.setdefault(told.user_guid, set()).add(told.channel)
+            elif message.state == NotificationState.FAILED:
+                failed.setdefault(message.user_guid, set()).add(message.channel)
             else:
-                sent.setdefault(told.user_guid, []).append(told.sent_at)
+                sent.setdefault(message.user_guid, []).append(message.sent_at)
         loaded = {}
         for guid in guids:
-            channel, email, refused_email, opted_out, locale, timezone, messenger, refused = found.get(guid, _NOBODY)
+            channel, email, refused_email, opted_out, locale, timezone, messenger, refused = user_columns.get(
+                guid, _NOBODY
+            )
             loaded[guid] = User(
                 user_guid=guid,
                 contact=Contact(

@@ -83,8 +83,8 @@ class Windows:
         ``closed``: those that closed; their clicks' windows are superseded too.
         """
         if reconnection_ids:
-            over = frozenset(closed)
-            given = self._rows.encode({"id": id_, "closed": id_ in over} for id_ in reconnection_ids)
+            closed_ids = frozenset(closed)
+            given = self._rows.encode({"id": id_, "closed": id_ in closed_ids} for id_ in reconnection_ids)
             await connection.execute(self._wipe, {"given": given, "now": now})
 
     async def hand_out(
@@ -94,8 +94,8 @@ class Windows:
 
         Hands out a window only if no click had it and every message about it carried our link. So its URI never left this database.
         """
-        given = {"about": reconnection_id, "pressed": click_id, "fetched_after": fetched_after}
-        uri: str | None = await connection.scalar(self._hand_out, given)
+        parameters = {"about": reconnection_id, "pressed": click_id, "fetched_after": fetched_after}
+        uri: str | None = await connection.scalar(self._hand_out, parameters)
         return uri
 
     async def take_back(self, connection: AsyncConnection, click_id: int) -> None:
@@ -106,8 +106,8 @@ class Windows:
         self, connection: AsyncConnection, minted: NewWindow, click_id: int, now: datetime
     ) -> str | None:
         """Store a window that was minted for a click, unless the click has one; returns the encrypted URI of the click's window."""
-        given = {"about": minted.reconnection_id, "guid": minted.member_guid, "locked": minted.encrypted_uri}
-        uri: str | None = await connection.scalar(self._store_clicked, given | {"pressed": click_id, "now": now})
+        parameters = {"about": minted.reconnection_id, "guid": minted.member_guid, "locked": minted.encrypted_uri}
+        uri: str | None = await connection.scalar(self._store_clicked, parameters | {"pressed": click_id, "now": now})
         return uri if uri is not None else await self.of_click(connection, click_id)
 
     async def of_click(self, connection: AsyncConnection, click_id: int) -> str | None:
@@ -189,15 +189,15 @@ def storing_clicked(rows: Rows, *, of: Any) -> Any:
 
 def _hand_out() -> Any:
     link, sent = notification_reconnections.c, links.c
-    carries_it = exists().where(link.reconnection_id == w.reconnection_id, link.window_id == w.id)
-    ours = exists().where(sent.notification_id == link.notification_id).correlate(notification_reconnections)
+    carries_window = exists().where(link.reconnection_id == w.reconnection_id, link.window_id == w.id)
+    has_our_link = exists().where(sent.notification_id == link.notification_id).correlate(notification_reconnections)
     return (
         update(windows)
         .where(
             *_unclaimed(bindparam("about", type_=BigInteger()), bindparam("fetched_after", type_=Moment())),
-            carries_it.where(ours),
+            carries_window.where(has_our_link),
             # A message that left before PUBLIC_BASE_URL was set carried the URI itself; it has no link.
-            ~carries_it.where(~ours),
+            ~carries_window.where(~has_our_link),
         )
         .values(click_id=bindparam("pressed", type_=BigInteger()))
         .returning(w.uri)
@@ -230,14 +230,14 @@ class RotationStore:
         change = update(windows).where(w.id == given.id, w.uri == given.before).values(uri=given.after)
 
         async def work(connection: AsyncConnection) -> tuple[int | None, int, int]:
-            found = (await connection.execute(page, {"last": last})).all()
+            stored = (await connection.execute(page, {"last": last})).all()
             stale = [
                 {"id": row.id, "before": row.uri, "after": self._vault.rotate(row.uri)}
-                for row in found
+                for row in stored
                 if not self._vault.is_under_first_key(row.uri)
             ]
             if stale:
                 await connection.execute(change, {"given": rows.encode(stale)})
-            return (found[-1].id if found else None), len(found), len(stale)
+            return (stored[-1].id if stored else None), len(stored), len(stale)
 
         return await self._database.transaction(work)

@@ -51,16 +51,16 @@ def _without_exception(value: object) -> object:
 
 def _scrub_event(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Scrub every field. An exception becomes ``cause``, unless the message contains it, and ``at``, the place that raised it."""
-    found = event.pop("exc_info", None)
-    if found is True:
-        found = sys.exc_info()
-    if isinstance(found, BaseException):
-        found = (type(found), found, found.__traceback__)
-    if isinstance(found, tuple) and isinstance(found[1], BaseException):
-        cause = cause_of(found[1])
+    exc_info = event.pop("exc_info", None)
+    if exc_info is True:
+        exc_info = sys.exc_info()
+    if isinstance(exc_info, BaseException):
+        exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
+    if isinstance(exc_info, tuple) and isinstance(exc_info[1], BaseException):
+        cause = cause_of(exc_info[1])
         if cause not in str(event.get("event")):
             event["cause"] = cause
-        if place := place_of(found[2]):
+        if place := place_of(exc_info[2]):
             event["at"] = place
     for name, value in event.items():
         if isinstance(value, BaseException):
@@ -72,14 +72,14 @@ def _scrub_event(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
 
 def configure_logs(level: int = logging.INFO) -> None:
     """Write our events and the libraries' log records to stderr, in one format."""
-    before: list[structlog.typing.Processor] = [
+    shared_processors: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     structlog.configure(
-        processors=[*before, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared_processors, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
@@ -91,7 +91,7 @@ def configure_logs(level: int = logging.INFO) -> None:
     handler.addFilter(_ScrubArguments())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=before,
+            foreign_pre_chain=shared_processors,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _scrub_event, render],
         )
     )

@@ -39,8 +39,8 @@ class Keys:
 
     def place_of(self, request: web.Request) -> int | None:
         """Which key the request carries, counted from 0; ``None`` if none of them."""
-        given = request.headers.getall(hdrs.AUTHORIZATION, [])
-        scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        authorizations = request.headers.getall(hdrs.AUTHORIZATION, [])
+        scheme, _, key = authorizations[0].partition(" ") if len(authorizations) == 1 else ("", "", "")
         digest = _digest(key.strip())
         fits = [hmac.compare_digest(digest, each) for each in self._digests]
         return fits.index(True) if scheme.lower() == "bearer" and any(fits) else None
@@ -80,8 +80,8 @@ class ApiRoutes:
         if (refusal := await self._refusal(request)) is not None:
             return refusal
         guid = request.match_info["user_guid"]
-        found = await to_reconnect(self._runtime, guid, key=self._link_key) if self._is_user(guid) else None
-        return _unknown_user() if found is None else web.json_response(_answer(guid, found))
+        reconnections = await to_reconnect(self._runtime, guid, key=self._link_key) if self._is_user(guid) else None
+        return _unknown_user() if reconnections is None else web.json_response(_answer(guid, reconnections))
 
     async def optout(self, request: web.Request) -> web.Response:
         """Send a user no more messages. Repeating it is harmless."""
@@ -97,19 +97,19 @@ class ApiRoutes:
 
     async def _refusal(self, request: web.Request) -> web.Response | None:
         """401 or 429; ``None`` for a request that is allowed. Raises :class:`TurnedAway` while too many transactions run."""
-        place = self._keys.place_of(request)
-        if place is None:
+        key_number = self._keys.place_of(request)
+        if key_number is None:
             refusal = await self._too_many(request, Limit.UNAUTHORISED)
             if refusal is None:
                 refusal = problem(401, "The request needs a key: Authorization: Bearer KEY, one of API_KEYS.")
                 refusal.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
             return refusal
-        wait = await self._limits.wait(Limit.API, f"key {place}")
+        wait = await self._limits.wait(Limit.API, f"key {key_number}")
         if wait is None:
             wait = await self._limits.wait(Limit.API_USER, request.match_info["user_guid"])
         if wait is not None:
             return problem(429, "Too many requests.", retry_after=wait)
-        self._overload.check(most=MOST_FOR_PROGRAMS)
+        self._overload.check(limit=MOST_FOR_PROGRAMS)
         return None
 
     async def _too_many(self, request: web.Request, limit: Limit) -> web.Response | None:
@@ -122,11 +122,11 @@ def _unknown_user() -> web.Response:
     return problem(404, "No such user: it is in neither `users` nor `members`, or, for an opt-out, not in `users`.")
 
 
-def _answer(guid: str, found: ToReconnect) -> dict[str, Any]:
-    link = found.link
+def _answer(guid: str, reconnections: ToReconnect) -> dict[str, Any]:
+    link = reconnections.link
     return {
         "user_guid": guid,
-        "reconnections": [_bank(bank) for bank in found.banks],
+        "reconnections": [_bank(bank) for bank in reconnections.banks],
         "link": link.page if link is not None else None,
         "link_expires_at": _moment(link.until) if link is not None else None,
     }

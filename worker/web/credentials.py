@@ -26,17 +26,17 @@ class Credentials:
 
         Digests are compared, all of one length, so the time reveals neither how much was right nor how long the secret is.
         """
-        given = request.headers.getall(hdrs.AUTHORIZATION, [])
-        scheme, _, words = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        authorizations = request.headers.getall(hdrs.AUTHORIZATION, [])
+        scheme, _, value = authorizations[0].partition(" ") if len(authorizations) == 1 else ("", "", "")
         if scheme.lower() != ("bearer" if self._is_bearer else "basic"):
             return False
-        said = words.strip().encode("utf-8", "surrogateescape")
+        credentials = value.strip().encode("utf-8", "surrogateescape")
         if not self._is_bearer:
             try:
-                said = base64.b64decode(said, validate=True)
+                credentials = base64.b64decode(credentials, validate=True)
             except (binascii.Error, ValueError):
                 return False
-        return hmac.compare_digest(_digest(said), self._digest)
+        return hmac.compare_digest(_digest(credentials), self._digest)
 
 
 def _digest(secret: bytes) -> bytes:

@@ -35,14 +35,14 @@ class DoneRoutes:
     async def show(self, request: web.Request) -> web.Response:
         """Thanks, or what went wrong and what to do."""
         # MX has written the address with HTML's `&amp;` in it, so a name may begin with `amp;`.
-        given = {name.removeprefix("amp;"): value for name, value in reversed(list(request.query.items()))}
-        guid = given.get("member_guid", "")
+        parameters = {name.removeprefix("amp;"): value for name, value in reversed(list(request.query.items()))}
+        guid = parameters.get("member_guid", "")
         if request.method == "GET" and is_member_guid(guid) and len(self._hints) < _MOST_HINTS:
             # In a task of its own, so that the time of the answer does not reveal whether we know the member.
             hint = asyncio.create_task(self._hint(guid))
             self._hints.add(hint)
             hint.add_done_callback(self._hints.discard)
-        return self._pages.done(request, reason_of(given))
+        return self._pages.done(request, reason_of(parameters))
 
     async def close(self) -> None:
         """Wait for the hints that are being handled."""
@@ -57,9 +57,9 @@ class DoneRoutes:
             log.warning("hint_lost", exc_info=True)
 
 
-def reason_of(given: Mapping[str, str]) -> str | None:
+def reason_of(parameters: Mapping[str, str]) -> str | None:
     """Why OAuth did not end well; ``None`` if it did."""
-    if given.get("status", "").lower() == "success":
+    if parameters.get("status", "").lower() == "success":
         return None
-    reason = given.get("error_reason", "").upper()
+    reason = parameters.get("error_reason", "").upper()
     return reason if reason in REASONS else "UNKNOWN_ERROR"

@@ -74,7 +74,7 @@ class Guard:
 
     async def _safely(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
         try:
-            async with asyncio.timeout(self._seconds(request, route)):
+            async with asyncio.timeout(self._time_limit(request, route)):
                 return await self._checked(request, handler, route)
         except web.HTTPException as error:
             return self._refused(request, error, self._answers(request))
@@ -100,7 +100,7 @@ class Guard:
                 return self._answers(request).busy(request, wait)
         return await handler(request)
 
-    def _seconds(self, request: web.Request, route: str) -> float:
+    def _time_limit(self, request: web.Request, route: str) -> float:
         if _is_view(request):
             return VIEW_SECONDS
         return self._opt_out_seconds if route == UNSUBSCRIBE else self._press_seconds

@@ -15,7 +15,7 @@ _OPEN, _CLOSE = "<style>", "</style>"
 
 def common_headers(*, https: bool) -> Mapping[str, str]:
     """The headers by name. ``https``: whether the public address is https."""
-    found = {
+    headers = {
         "Cache-Control": "no-store",
         POLICY: _POLICY.format(""),
         "Referrer-Policy": "no-referrer",
@@ -25,8 +25,8 @@ def common_headers(*, https: bool) -> Mapping[str, str]:
         "X-Robots-Tag": "noindex, nofollow",
     }
     if https:
-        found["Strict-Transport-Security"] = "max-age=63072000"
-    return found
+        headers["Strict-Transport-Security"] = "max-age=63072000"
+    return headers
 
 
 def policy_for(html: str) -> str:

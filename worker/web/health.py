@@ -21,7 +21,7 @@ BY_PROXY, UNREACHED = "X-Reconnect-Proxy", "unreached"
 _CHALLENGE = re.compile(r"[0-9a-f]{16,64}")
 
 #: Seconds for which an answer about the schema is reused, because anyone may ask; and seconds that the database may take.
-_HOLDS, _PATIENCE = 2.0, 6.0
+_VALID_FOR, _PATIENCE = 2.0, 6.0
 
 
 def fingerprints(settings: Settings, challenge: str) -> Sequence[str]:
@@ -38,7 +38,7 @@ class HealthRoutes:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._asking: asyncio.Task[str | None] | None = None
-        self._answer: str | None = None
+        self._fault: str | None = None
         self._answered_at = float("-inf")
 
     async def alive(self, request: web.Request) -> web.Response:  # noqa: ARG002
@@ -47,14 +47,14 @@ class HealthRoutes:
 
     async def ready(self, request: web.Request) -> web.Response:
         """200 if the database answers and has this version's schema; else 503, and why."""
-        if time.monotonic() - self._answered_at > _HOLDS:
+        if time.monotonic() - self._answered_at > _VALID_FOR:
             # One question to the database at a time, however many requests there are.
             self._asking = self._asking or asyncio.create_task(self._ask())
             await asyncio.shield(self._asking)
         challenge = request.headers.get(CHALLENGE, "")
         headers = {FINGERPRINT: fingerprints(self._settings, challenge)[0]} if _CHALLENGE.fullmatch(challenge) else {}
-        if self._answer is not None:
-            return web.json_response({"status": "not ready", "why": self._answer}, status=503, headers=headers)
+        if self._fault is not None:
+            return web.json_response({"status": "not ready", "why": self._fault}, status=503, headers=headers)
         return web.json_response({"status": "ready"}, headers=headers)
 
     async def close(self) -> None:
@@ -66,9 +66,9 @@ class HealthRoutes:
         try:
             async with asyncio.timeout(_PATIENCE):
                 current, newest = await asyncio.to_thread(schema.revisions, self._settings)
-            self._answer = None if current == newest else "schema"
+            self._fault = None if current == newest else "schema"
         except (WorkerError, TimeoutError):
-            self._answer = "database"
+            self._fault = "database"
         finally:
             self._answered_at, self._asking = time.monotonic(), None
-        return self._answer
+        return self._fault

@@ -22,7 +22,7 @@ MOST_AT_ONCE = 500
 #: Seconds between two wakes of the stage. A run also reads hints that come while it runs.
 WAKE_EVERY = 0.5
 #: Seconds between two log lines with the number of hints.
-TELL_EVERY = 10.0
+LOG_EVERY = 10.0
 
 #: Seconds that storing a batch may take. MX sends a webhook again if it was not answered with 204.
 STORE_WITHIN = 15.0
@@ -42,11 +42,11 @@ class HintIntake:
         self._store = store
         self._wake = wake
         self._waiting: list[tuple[Sequence[Hint], asyncio.Future[None]]] = []
-        self._came = asyncio.Event()
-        self._to_wake = asyncio.Event()
+        self._hints_came = asyncio.Event()
+        self._wake_wanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._counts: Counter[str] = Counter()
-        self._told_at = float("-inf")
+        self._logged_at = float("-inf")
 
     async def take(self, hints: Sequence[Hint]) -> None:
         """Store the hints of one request; returns once they are committed. Raises what storing them raised."""
@@ -54,7 +54,7 @@ class HintIntake:
             self._tasks = [asyncio.create_task(self._keep_storing()), asyncio.create_task(self._keep_waking())]
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((hints, stored))
-        self._came.set()
+        self._hints_came.set()
         await stored
 
     async def close(self) -> None:
@@ -67,15 +67,15 @@ class HintIntake:
         storing.cancel()
         waking.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tell()
+        self._log_counts()
 
     async def _keep_storing(self) -> None:
         while True:
-            await self._came.wait()
+            await self._hints_came.wait()
             await asyncio.sleep(LINGER)
             batch = self._next_batch()
             if not self._waiting:
-                self._came.clear()
+                self._hints_came.clear()
             await self._store_batch(batch)
 
     def _next_batch(self) -> list[tuple[Sequence[Hint], "asyncio.Future[None]"]]:
@@ -89,7 +89,7 @@ class HintIntake:
         return batch
 
     async def _store_batch(self, batch: Sequence[tuple[Sequence[Hint], "asyncio.Future[None]"]]) -> None:
-        hints = [hint for given, _ in batch for hint in given]
+        hints = [hint for request_hints, _ in batch for hint in request_hints]
         try:
             async with asyncio.timeout(STORE_WITHIN):
                 to_read = await self._store(hints)
@@ -105,22 +105,22 @@ class HintIntake:
             return
         _end(batch)
         if to_read:
-            self._to_wake.set()
+            self._wake_wanted.set()
         self._counts.update(hint.kind if hint.kind in _SHOWN else OTHER for hint in hints)
-        if asyncio.get_running_loop().time() >= self._told_at + TELL_EVERY:
-            self._tell()
+        if asyncio.get_running_loop().time() >= self._logged_at + LOG_EVERY:
+            self._log_counts()
 
-    def _tell(self) -> None:
+    def _log_counts(self) -> None:
         """Log how many hints came, by kind. A line for each request would be thousands a second."""
         if self._counts:
             log.info("webhooks", **{kind.lower(): count for kind, count in sorted(self._counts.items())})
             self._counts.clear()
-            self._told_at = asyncio.get_running_loop().time()
+            self._logged_at = asyncio.get_running_loop().time()
 
     async def _keep_waking(self) -> None:
         while True:
-            await self._to_wake.wait()
-            self._to_wake.clear()
+            await self._wake_wanted.wait()
+            self._wake_wanted.clear()
             try:
                 await self._wake()
             except Exception as error:  # noqa: BLE001 - the next sweep wakes the stage

@@ -53,7 +53,7 @@ class Limits:
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
         url = settings.redis_url.get_secret_value()
         # Kombu takes ssl_cert_reqs=CERT_REQUIRED as well as =required; redis-py takes the latter alone.
-        self._url = re.sub(r"(?<=ssl_cert_reqs=)CERT_\w+", lambda found: found[0][5:].lower(), url)
+        self._url = re.sub(r"(?<=ssl_cert_reqs=)CERT_\w+", lambda match: match[0][5:].lower(), url)
         self._key = derived_key(settings, "limits")
         self._clock = clock
         self._shared: SlidingWindowCounterRateLimiter | None = None
@@ -67,7 +67,7 @@ class Limits:
         item, name = limit.value, hmac.new(self._key, f"{limit.name}:{who}".encode(), hashlib.sha256).hexdigest()[:32]
         if self._clock() >= self._away_until:
             try:
-                found = await self._ask(self._connected(), item, name)
+                seconds = await self._ask(self._connected(), item, name)
             except (RedisError, OSError) as error:  # TimeoutError is an OSError
                 self._away_until = self._clock() + AWAY_FOR
                 if not self._is_away:
@@ -77,7 +77,7 @@ class Limits:
                 if self._is_away:
                     log.info("limits_shared_again")
                 self._is_away = False
-                return found
+                return seconds
         return await self._ask(self._own, item, name)
 
     async def close(self) -> None:

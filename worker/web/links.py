@@ -52,9 +52,9 @@ class LinkRoutes:
         page = None if isinstance(answer, NoLink) else await page_of(self._runtime, token)
         if page is None or not page.banks:
             return self._pages.unknown(request)
-        return self._stays(request, page, answer)
+        return self._page_with_notice(request, page, answer)
 
-    def _stays(self, request: web.Request, page: Page, answer: Answer) -> web.Response:
+    def _page_with_notice(self, request: web.Request, page: Page, answer: Answer) -> web.Response:
         """The customer's page again, with a notice about the press."""
         nonce = self._new_nonce()
         match answer:

@@ -63,8 +63,8 @@ def _json(schema: str, description: str) -> dict[str, Any]:
 
 def _problem(description: str, *headers: str) -> dict[str, Any]:
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    found: dict[str, Any] = {"description": description, "content": content}
-    return found | ({"headers": {name: {"schema": _TEXT} for name in headers}} if headers else {})
+    response: dict[str, Any] = {"description": description, "content": content}
+    return response | ({"headers": {name: {"schema": _TEXT} for name in headers}} if headers else {})
 
 
 _PROBLEMS: dict[str, Any] = {

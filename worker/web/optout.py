@@ -41,10 +41,10 @@ class OptOutRoutes:
     async def show(self, request: web.Request) -> web.Response:
         """The page with the choice."""
         self._overload.check()
-        found = await subscription(self._runtime, request.match_info["token"])
-        if found is None:
+        current = await subscription(self._runtime, request.match_info["token"])
+        if current is None:
             return self._pages.unknown_unsubscribe(request)
-        return self._page(request, found)
+        return self._page(request, current)
 
     async def change(self, request: web.Request) -> web.Response:
         """One click of a mailbox provider, or a button of the page: always 200, never a redirect (RFC 8058, 3.2)."""
@@ -62,38 +62,38 @@ class OptOutRoutes:
         if before is None:
             return self._pages.unknown_unsubscribe(request)
         choice = "all" if form.get(ONE_CLICK[0]) == ONE_CLICK[1] else form.get("choice", "")
-        named = form.get("member")
-        guid = next((member.member_guid for member in before.members if member.member_guid == named), None)
-        done = ""
+        wanted_guid = form.get("member")
+        guid = next((member.member_guid for member in before.members if member.member_guid == wanted_guid), None)
+        change = ""
         if choice == "all":
-            done = "all" if await unsubscribe(self._runtime, token) else ""
-            if not done:
+            change = "all" if await unsubscribe(self._runtime, token) else ""
+            if not change:
                 log.warning(
                     "opt_out_not_stored",
                     why="its user is not in `users`; the application deleted it, or did not write it",
                 )
         elif choice == "undo_all":
-            done = "undo" if await resubscribe(self._runtime, token) else ""
+            change = "undo" if await resubscribe(self._runtime, token) else ""
         elif choice == "bank" and guid is not None:
-            done = "bank" if await unsubscribe(self._runtime, token, member_guid=guid) else ""
+            change = "bank" if await unsubscribe(self._runtime, token, member_guid=guid) else ""
         elif choice == "undo_bank" and guid is not None:
-            done = "undo" if await resubscribe(self._runtime, token, member_guid=guid) else ""
+            change = "undo" if await resubscribe(self._runtime, token, member_guid=guid) else ""
         after = await subscription(self._runtime, token)
         if after is None:  # the user was erased in between
             return self._pages.unknown_unsubscribe(request)
-        return self._page(request, after, done=done, member_guid=guid)
+        return self._page(request, after, change=change, member_guid=guid)
 
     def _page(
-        self, request: web.Request, found: Subscription, *, done: str = "", member_guid: str | None = None
+        self, request: web.Request, current: Subscription, *, change: str = "", member_guid: str | None = None
     ) -> web.Response:
-        """The choice of messages; ``done`` says what was changed just now."""
-        language = self._pages.language(request, found.locale)
+        """The choice of messages; ``change`` says what was changed just now."""
+        language = self._pages.language(request, current.locale)
         members = [
             {"guid": member.member_guid, "name": bank_name(language, member.name), "muted": member.muted}
-            for member in found.members
+            for member in current.members
         ]
         named = next((member["name"] for member in members if member["guid"] == member_guid), "")
-        values = {"opted_out": found.opted_out, "members": members, "done": done, "named": named}
+        values = {"opted_out": current.opted_out, "members": members, "done": change, "named": named}
         return self._pages.page(UNSUBSCRIBE, language, values)
 
 

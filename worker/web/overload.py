@@ -25,7 +25,7 @@ MOST = 60
 #: The same for the API. It is lower, because a company's server can try again, and must not displace customers.
 MOST_FOR_PROGRAMS = 30
 #: Seconds between two log lines about refused requests.
-TELL_EVERY = 10.0
+LOG_EVERY = 10.0
 
 
 class TurnedAway(Exception):  # noqa: N818 - not an error: the answer is "come back"
@@ -39,16 +39,16 @@ class Overload:
         self._database = database
         self._clock = clock
         self._turned_away = 0
-        self._told_at = float("-inf")
+        self._logged_at = float("-inf")
 
-    def check(self, *, most: int = MOST) -> None:
-        """Raise :class:`TurnedAway` if ``most`` transactions run or wait. Logs how many requests were turned away."""
-        too_many = self._database.transactions_under_way >= most
+    def check(self, *, limit: int = MOST) -> None:
+        """Raise :class:`TurnedAway` if ``limit`` transactions run or wait. Logs how many requests were turned away."""
+        too_many = self._database.transactions_under_way >= limit
         self._turned_away += too_many
-        if self._turned_away and (now := self._clock()) >= self._told_at + TELL_EVERY:
+        if self._turned_away and (now := self._clock()) >= self._logged_at + LOG_EVERY:
             log.warning(
                 "web_overloaded", turned_away=self._turned_away, transactions=self._database.transactions_under_way
             )
-            self._turned_away, self._told_at = 0, now
+            self._turned_away, self._logged_at = 0, now
         if too_many:
             raise TurnedAway

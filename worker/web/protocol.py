@@ -42,8 +42,8 @@ class Runner(web.AppRunner):
         self._header_seconds = header_seconds
 
     async def _make_server(self) -> web.Server:
-        made = await super()._make_server()
-        server = _Server(made.request_handler, request_factory=made.request_factory)
+        default_server = await super()._make_server()
+        server = _Server(default_server.request_handler, request_factory=default_server.request_factory)
         server.headers = common_headers(https=self._https)
         server.header_seconds = self._header_seconds
         return server

@@ -27,7 +27,7 @@ log = structlog.get_logger()
 #: Seconds that running requests may take after SIGTERM: MX has 10 for a press, the database the rest.
 GRACE = 14.0
 #: Seconds that closing everything may take after that.
-_LONGEST_END = 3.0
+_CLOSE_WITHIN = 3.0
 #: Seconds between two readings of the database's clock.
 CLOCK_EVERY = 30.0
 #: Seconds for which a transaction is retried while the database is away. A customer waits for it.
@@ -43,10 +43,10 @@ _OPEN_FILES = 16_384
 async def serve(settings: Settings, *, wake: Wake) -> None:
     """Serve until SIGTERM or Ctrl-C. Raises :class:`WorkerError` if it cannot listen on ``WEB_LISTEN``."""
     runtime = Runtime(settings, wake=wake, database=_database(settings))
-    asked = asyncio.Event()
+    stop_wanted = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
+        loop.add_signal_handler(number, stop_wanted.set)
     https = (settings.public_base_url or "").lower().startswith("https:")
     try:
         allow_many_connections()
@@ -56,15 +56,15 @@ async def serve(settings: Settings, *, wake: Wake) -> None:
             _warm_up(runtime)
             await _listen(runner, settings.web_listen)
             log.info("web_ready", listen=settings.web_listen)
-            await _keep_clock(runtime, until=asked)
+            await _keep_clock(runtime, until=stop_wanted)
             log.info("web_stopping")
         finally:
             with suppress(TimeoutError):
-                await asyncio.wait_for(runner.cleanup(), GRACE + _LONGEST_END)
+                await asyncio.wait_for(runner.cleanup(), GRACE + _CLOSE_WITHIN)
     finally:
         runtime.stopping.set()
         with suppress(TimeoutError):
-            await asyncio.wait_for(runtime.close(), _LONGEST_END)
+            await asyncio.wait_for(runtime.close(), _CLOSE_WITHIN)
 
 
 def _warm_up(runtime: Runtime) -> None:
@@ -107,7 +107,7 @@ async def _keep_clock(runtime: Runtime, *, until: asyncio.Event) -> None:
         reading = asyncio.create_task(runtime.set_clock())
         await asyncio.wait({reading, ended}, return_when=asyncio.FIRST_COMPLETED)
         if not reading.done():
-            await asyncio.wait({reading}, timeout=_LONGEST_END)  # else SQLite's thread would outlive the loop
+            await asyncio.wait({reading}, timeout=_CLOSE_WITHIN)  # else SQLite's thread would outlive the loop
             reading.cancel()
         elif isinstance(error := reading.exception(), WorkerError):
             log.warning("clock_not_set", why=str(error))

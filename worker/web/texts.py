@@ -115,16 +115,16 @@ def _ours(default_locale: str | None) -> Texts:
 
 def _by_preference(accepted: str) -> list[str]:
     """The languages of an ``Accept-Language`` (RFC 9110, 12.5.4), the highest weight first."""
-    found = []
+    weighted = []
     for place, word in enumerate(accepted.split(",")):
         tag, _, weight = word.replace(" ", "").partition(";q=")
         try:
-            liked = float(weight or 1)
+            quality = float(weight or 1)
         except ValueError:
             continue
-        if tag and 0 < liked <= 1:
-            found.append((-liked, place, tag))
-    return [tag for _, _, tag in sorted(found)]
+        if tag and 0 < quality <= 1:
+            weighted.append((-quality, place, tag))
+    return [tag for _, _, tag in sorted(weighted)]
 
 
 def _examples(name: str) -> Iterator[tuple[dict[str, Any], list[str]]]:

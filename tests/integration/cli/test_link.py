@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from worker.cli.linking import _made
+from worker.cli.linking import make_link
 from worker.policy.links import hash_of
 from worker.stages.link_page import page_of
 from worker.stages.sweep import sweep
@@ -39,7 +39,7 @@ async def test_it_leads_to_all_that_the_user_has_open(bench_for: Any) -> None:
     for name in ("alder", "birch"):
         await bench.member(name, user="p", connection_status="DENIED")
     await sweep(bench.runtime)
-    token = (await _made(bench.runtime, "USR-p"))["link"].rpartition("/")[2]
+    token = (await make_link(bench.runtime, "USR-p"))["link"].rpartition("/")[2]
     row = (await bench.sql("SELECT token_hash, user_guid, notification_id FROM links"))[0]
     assert tuple(row) == (hash_of(token), "USR-p", None)
     page = await page_of(bench.runtime, token)

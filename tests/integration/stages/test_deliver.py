@@ -377,4 +377,4 @@ async def test_who_waits_for_the_end_of_the_work_waits_for_a_message_that_anothe
         reports, now = ReportStore(bench.runtime.database), bench.runtime.clock.now()
         for later, left in ((timedelta(seconds=2), 1), (timedelta(minutes=1), 0)):
             await bench.sql("UPDATE notifications SET next_attempt_at = :at", at=bench.stored(now + later))
-            assert await reports.left_to_do(now, now) == {"to_fetch": 0, "to_deliver": left}
+            assert await reports.remaining_work(now, now) == {"to_fetch": 0, "to_deliver": left}

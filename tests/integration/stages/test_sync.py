@@ -11,7 +11,7 @@ from worker.stages.sweep import wake
 from worker.stages.sync import SyncEnded, sync, sync_all
 from worker.stages.sync_one import sync_member, sync_user
 from worker.store.syncs.store import SyncStore
-from worker.store.syncs.sync import told
+from worker.store.syncs.sync import counts_in_words
 from worker.store.transactions.forget import ForgetStore
 
 
@@ -62,7 +62,7 @@ async def test_what_is_not_listed_is_asked_for_before_it_counts_as_gone(sandbox_
         assert gone == {"MBR-0001", "MBR-0002"}
         # A member that is known to be gone is not asked for again, and its absence does not make the list count as shorter.
         await sandbox.control(lists={}, reset="ledger")
-        assert "gone" not in told((await everything(bench)).found)
+        assert "gone" not in counts_in_words((await everything(bench)).found)
         ledger = await sandbox.get("/sandbox/ledger?members=false")
         assert ledger["reads"] == ledger["lists"]
 

@@ -80,5 +80,5 @@ async def test_the_log_says_how_many_were_turned_away() -> None:
         Busy.transactions_under_way, now = MOST_FOR_PROGRAMS, 111.0
         overload.check()  # customers are served again; programs are not
         with pytest.raises(TurnedAway):
-            overload.check(most=MOST_FOR_PROGRAMS)
+            overload.check(limit=MOST_FOR_PROGRAMS)
     assert [line["turned_away"] for line in logged] == [1, 4]

@@ -21,8 +21,8 @@ def test_a_moment_is_used_once_and_not_before_it_comes():
 def test_a_moment_that_is_missed_by_too_much_is_lost():
     schedule = Schedule()
     schedule.add(10.0, 0.01, 5)  # the last one is at 10.04
-    assert schedule.left(10.0) == 5
-    assert schedule.left(10.025 + LATE) == 2
+    assert schedule.count(10.0) == 5
+    assert schedule.count(10.025 + LATE) == 2
     assert schedule.lost == 3
     assert schedule.take(10.025 + LATE)
     assert not schedule.take(10.041 + LATE)

@@ -51,7 +51,7 @@ async def _ends(senders: Sequence[asyncio.Task[None]]) -> list[Any]:
 
 async def test_those_who_stand_there_together_are_recorded_together() -> None:
     store = Store()
-    log = DispatchLog(store, enough=1)  # type: ignore[arg-type]
+    log = DispatchLog(store, full_size=1)  # type: ignore[arg-type]
     senders = [*await _waiting(log, 0), *await _waiting(log, 1, 2)]
     store.let.set()
     ends = await _ends(senders)
@@ -65,7 +65,7 @@ async def test_those_who_come_one_after_the_other_are_recorded_together_once_the
     monkeypatch.setattr("worker.stages.dispatch_log.GATHER", 3600.0)  # a full group must not wait for it
     store = Store()
     store.let.set()
-    log = DispatchLog(store, enough=3)  # type: ignore[arg-type]
+    log = DispatchLog(store, full_size=3)  # type: ignore[arg-type]
     senders = [*await _waiting(log, 0), *await _waiting(log, 2), *await _waiting(log, 4)]
     assert await _ends(senders) == [None] * 3
     assert store.groups == [[0, 2, 4]]
@@ -73,16 +73,16 @@ async def test_those_who_come_one_after_the_other_are_recorded_together_once_the
 
 async def test_for_senders_who_were_all_cut_short_nothing_is_written_any_more() -> None:
     store = Store()
-    log = DispatchLog(store, enough=1)  # type: ignore[arg-type]
+    log = DispatchLog(store, full_size=1)  # type: ignore[arg-type]
     first, second = await _waiting(log, 0, 2)
     first.cancel()
     await asyncio.sleep(0)
     async with asyncio.timeout(60):
-        await log.stop_for_nobody()  # the second still waits, so the group is written
+        await log.stop_if_nobody_waits()  # the second still waits, so the group is written
         assert len(asyncio.all_tasks()) == 3
         second.cancel()
         await asyncio.sleep(0)
-        await log.stop_for_nobody()
+        await log.stop_if_nobody_waits()
     assert store.groups == [[0, 2]]
     assert len(asyncio.all_tasks()) == 1
 
@@ -90,7 +90,7 @@ async def test_for_senders_who_were_all_cut_short_nothing_is_written_any_more() 
 async def test_one_that_is_alone_is_recorded_by_itself() -> None:
     store = Store()
     store.let.set()
-    log = DispatchLog(store, enough=10)  # type: ignore[arg-type]
+    log = DispatchLog(store, full_size=10)  # type: ignore[arg-type]
     assert await _ends(await _waiting(log, 2)) == [None]
     assert store.groups == [[2]]
 
@@ -109,7 +109,7 @@ async def test_one_that_is_alone_is_recorded_by_itself() -> None:
 async def test_whatever_is_raised_releases_everybody_who_waits(error: BaseException, expected: type) -> None:
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # ignore that the writer's task failed
     store = Store(raises=error)
-    log = DispatchLog(store, enough=1)  # type: ignore[arg-type]
+    log = DispatchLog(store, full_size=1)  # type: ignore[arg-type]
     first, *behind = [*await _waiting(log, 0), *await _waiting(log, 2, 4)]
     store.let.set()
     (end,) = await _ends([first])
@@ -120,7 +120,7 @@ async def test_whatever_is_raised_releases_everybody_who_waits(error: BaseExcept
 
 async def test_a_writer_that_is_cancelled_releases_everybody_who_waits() -> None:
     store = Store()
-    log = DispatchLog(store, enough=1)  # type: ignore[arg-type]
+    log = DispatchLog(store, full_size=1)  # type: ignore[arg-type]
     senders = [*await _waiting(log, 0), *await _waiting(log, 2, 4)]
     assert log._writer is not None
     log._writer.cancel()
@@ -129,7 +129,7 @@ async def test_a_writer_that_is_cancelled_releases_everybody_who_waits() -> None
 
 async def test_a_sender_that_is_cancelled_before_its_group_is_written_is_not_recorded() -> None:
     store = Store()
-    log = DispatchLog(store, enough=1)  # type: ignore[arg-type]
+    log = DispatchLog(store, full_size=1)  # type: ignore[arg-type]
     senders = [*await _waiting(log, 0), *await _waiting(log, 2, 4)]
     senders[1].cancel()
     store.let.set()

@@ -22,11 +22,11 @@ class Backoff:
 
     def paused(self) -> Outcome | None:
         """The outcome of a message during the pause; ``None`` if messages may be sent."""
-        left = self._until - self._clock()
-        if left <= 0 or self._why is None:
+        remaining = self._until - self._clock()
+        if remaining <= 0 or self._why is None:
             return None
         # Nothing was sent to the server, so the failure streak must not count this.
-        return replace(self._why, after=left, refusal=None) if isinstance(self._why, TryLater) else self._why
+        return replace(self._why, after=remaining, refusal=None) if isinstance(self._why, TryLater) else self._why
 
     def note(self, outcome: Outcome) -> Outcome:
         """Note the outcome of a message and return it. If the channel pauses now, the returned outcome has the seconds to wait.

@@ -166,8 +166,8 @@ def blames_sender(codes: Sequence[str], text: str) -> bool:
 
 def _enhanced_codes(code: int, text: str) -> list[str]:
     """The reply's enhanced codes (RFC 2034), each once. One that contradicts the reply code (``550 4.7.1``) is left out."""
-    found = _ENHANCED.findall(text) or _ENHANCED_WITHIN.findall(text)[:1]
-    return [enhanced for enhanced in dict.fromkeys(found) if enhanced[0] == str(code)[0]]
+    enhanced_codes = _ENHANCED.findall(text) or _ENHANCED_WITHIN.findall(text)[:1]
+    return [enhanced for enhanced in dict.fromkeys(enhanced_codes) if enhanced[0] == str(code)[0]]
 
 
 def _is_about_message(enhanced: str) -> bool:

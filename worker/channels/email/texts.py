@@ -166,8 +166,8 @@ def _try(templates: _Templates, language: Language, kind: str, values: Mapping[s
         raise failed(error, kind, language) from None
     if not rendered.subject or len(rendered.subject) > _SUBJECT_LIMIT:
         raise mistake(f"{kind}/{SUBJECT} gives {'no' if not rendered.subject else 'too long a'} subject ({where})")
-    shown = {TEXT: rendered.text.split(), HTML: _unquoted(rendered.html)}
-    for name, links in shown.items():
+    links_by_part = {TEXT: rendered.text.split(), HTML: _hrefs(rendered.html)}
+    for name, links in links_by_part.items():
         if any(bank["link"] not in links for bank in values["banks"]):
             raise mistake(f"{kind}/{name} does not show the link of every bank ({where})")
 
@@ -204,5 +204,5 @@ def _with_crlf(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n")
 
 
-def _unquoted(html: str) -> set[str]:
-    return {unescape(found) for pair in re.findall(r"""href\s*=\s*(?:"([^"]*)"|'([^']*)')""", html) for found in pair}
+def _hrefs(html: str) -> set[str]:
+    return {unescape(href) for pair in re.findall(r"""href\s*=\s*(?:"([^"]*)"|'([^']*)')""", html) for href in pair}

@@ -21,9 +21,9 @@ class Pause:
 
     def paused(self) -> TryLater | None:
         """The outcome of a message during the pause; ``None`` if messages may be sent."""
-        left = self._until - self._clock()
+        remaining = self._until - self._clock()
         # Nothing was sent to the service, so the failure streak must not count this.
-        return replace(self._why, after=left, refusal=None) if left > 0 else None
+        return replace(self._why, after=remaining, refusal=None) if remaining > 0 else None
 
     def note(self, outcome: Outcome) -> Outcome:
         """Note the outcome of a message and return it. If the channel pauses now, the returned outcome has the seconds to wait.

@@ -23,14 +23,14 @@ _WEIGHT = 0.05
 
 
 class ConcurrencyLimit:
-    """Slots for requests in flight; ``most`` of them, and as many from the start."""
+    """Slots for requests in flight; ``maximum`` of them, and as many from the start."""
 
-    def __init__(self, most: int, *, clock: Callable[[], float]) -> None:
+    def __init__(self, maximum: int, *, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._most = float(most)
+        self._maximum = float(maximum)
         self._cut_at = float("-inf")
         #: The limit now; it counts rounded down.
-        self.limit = self._most
+        self.limit = self._maximum
         #: Slots in use.
         self.in_flight = 0
         #: The average duration of a request (seconds).
@@ -57,11 +57,11 @@ class ConcurrencyLimit:
 
     def went_well(self) -> None:
         """MX served a request: raise the limit, unless less than half of it is used."""
-        if self.limit < self._most and self.in_flight * 2 >= self.limit:
-            self.limit = min(self._most, self.limit + GROWTH / self.limit)
+        if self.limit < self._maximum and self.in_flight * 2 >= self.limit:
+            self.limit = min(self._maximum, self.limit + GROWTH / self.limit)
 
     def pushed_back(self, began: float) -> None:
         """MX answered 429 to a request that began at ``began``, or did not answer in time: cut the limit."""
         if began >= self._cut_at:
             self._cut_at = self._clock()
-            self.limit = max(min(FLOOR, self._most), self.limit * CUT)
+            self.limit = max(min(FLOOR, self._maximum), self.limit * CUT)

@@ -158,20 +158,20 @@ class CarriedTime:
     DRIFT = 0.001
 
     def __init__(self) -> None:
-        self._least, self._most, self._at = float("-inf"), float("inf"), 0.0
+        self._lower, self._upper, self._at = float("-inf"), float("inf"), 0.0
 
-    def learn(self, theirs: float, *, asked: float, answered: float) -> None:
-        """Their clock said ``theirs`` at some moment between ``asked`` and ``answered`` of ours."""
+    def learn(self, server_time: float, *, asked: float, answered: float) -> None:
+        """The server's clock said ``server_time`` at some moment between ``asked`` and ``answered`` of ours."""
         drift = self.DRIFT * (answered - self._at)
-        self._least, self._most, self._at = self._least - drift, self._most + drift, answered
-        if theirs - answered > self._most or theirs - asked < self._least:  # one of the clocks was set
-            self._least, self._most = float("-inf"), float("inf")
-        self._least = max(self._least, theirs - answered)
-        self._most = min(self._most, theirs - asked)
+        self._lower, self._upper, self._at = self._lower - drift, self._upper + drift, answered
+        if server_time - answered > self._upper or server_time - asked < self._lower:  # one of the clocks was set
+            self._lower, self._upper = float("-inf"), float("inf")
+        self._lower = max(self._lower, server_time - answered)
+        self._upper = min(self._upper, server_time - asked)
 
-    def here(self, theirs: float) -> float:
-        """The moment on our clock when theirs says ``theirs``; the latest one within the bounds, never too early."""
-        return theirs - self._least
+    def here(self, server_time: float) -> float:
+        """The moment on our clock when the server's says ``server_time``; the latest one within the bounds, never too early."""
+        return server_time - self._lower
 
 
 class RedisLedger:
@@ -179,7 +179,7 @@ class RedisLedger:
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         # Kombu takes ssl_cert_reqs=CERT_REQUIRED as well as =required; redis-py takes the latter alone.
-        self._url = re.sub(r"(?<=ssl_cert_reqs=)CERT_\w+", lambda found: found[0][5:].lower(), url)
+        self._url = re.sub(r"(?<=ssl_cert_reqs=)CERT_\w+", lambda match: match[0][5:].lower(), url)
         self._clock = clock
         self._time = CarriedTime()
         self._id = secrets.randbits(48)

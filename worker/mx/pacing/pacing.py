@@ -57,14 +57,14 @@ class Pacing:
 
         At least 1 if none wait; 0 if MX must not be asked in all that time.
         """
-        left = seconds - self.blocked_for
-        if left <= 0:
+        remaining = seconds - self.blocked_for
+        if remaining <= 0:
             return 0
-        most = self._concurrency.turnover(left)
+        requests = self._concurrency.turnover(remaining)
         if self._source.share is not None:
-            most = min(most, self._source.share * left)
+            requests = min(requests, self._source.share * remaining)
         waiting = self._queue.waiting
-        return max(int(most) - waiting, 0 if waiting else 1)
+        return max(int(requests) - waiting, 0 if waiting else 1)
 
     def wait_behind_others(self, *, patient: bool) -> None:
         """Whether this process takes only moments of the rate that no other process wants: fetch goes before a sync."""

@@ -22,7 +22,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from worker.mx.pacing.concurrency import ConcurrencyLimit
-from worker.mx.pacing.source import GRANT, LOOK_EVERY, PermitSource
+from worker.mx.pacing.source import GRANT, READ_LEDGER_EVERY, PermitSource
 
 #: Moments are reserved for the requests that wait, and for those that will come within this many seconds at the present flow.
 FOLLOWERS = 0.25
@@ -224,7 +224,7 @@ class PermitQueue:
             now,
             waiting=bool(self._waiters or self._late),
             usable=self._moments_wanted(),
-            active=now - self.last_began < LOOK_EVERY,
+            active=now - self.last_began < READ_LEDGER_EVERY,
         )
 
     def _moments_wanted(self) -> int:

@@ -39,7 +39,7 @@ class Schedule:
             return self._moments.popleft()
         return None
 
-    def left(self, now: float) -> int:
+    def count(self, now: float) -> int:
         """The number of moments that are not lost."""
         self._lose(now)
         return len(self._moments)

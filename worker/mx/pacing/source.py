@@ -29,7 +29,7 @@ LEAD = 0.1
 #: that has more to ask has reserved its next moments by then.
 PATIENT_REACH = 0.05
 #: How often the ledger is read while there is work (seconds).
-LOOK_EVERY = 1.0
+READ_LEDGER_EVERY = 1.0
 #: What was read from the ledger is valid for this many seconds. After that it is read again before anything is sent. Longer than a
 #: call to Redis takes to fail.
 STALE = 5.0
@@ -41,7 +41,7 @@ OWN_REACH = 1.1
 UNKNOWN_PROCESSES = 8
 
 #: A silence is written to the ledger at once; if later answers extend it, at most this often (seconds).
-_TELL_EVERY = 0.1
+_REPORT_EVERY = 0.1
 _SOON = 0.02
 _NEVER, _AT_NO_TIME = float("-inf"), float("inf")
 
@@ -97,27 +97,27 @@ class PermitSource:
 
         ``waiting``: somebody waits. ``usable``: moments that could be used. ``active``: a request was sent lately.
         """
-        looks = [_AT_NO_TIME]
+        read_times = [_AT_NO_TIME]
         if waiting or active:
-            looks.append(self._asked_at + (TRY_EVERY if self.alone else LOOK_EVERY))
+            read_times.append(self._asked_at + (TRY_EVERY if self.alone else READ_LEDGER_EVERY))
         if waiting and now >= self._stale_at:
-            looks.append(now)
+            read_times.append(now)
         if self._untold_block > now:
-            looks.append(self._asked_at + _TELL_EVERY)
+            read_times.append(self._asked_at + _REPORT_EVERY)
         needed = self._needed_at(now, usable)
         if self.alone:
-            return min(max(min(looks), self._asked_at + TRY_EVERY), needed)
-        return min(*looks, needed)
+            return min(max(min(read_times), self._asked_at + TRY_EVERY), needed)
+        return min(*read_times, needed)
 
     async def refill(self, usable: int) -> None:
         """Reserve moments, write a silence to the ledger, read what others wrote."""
         now = self._clock()
-        n = self._wanted(now, usable) if now + LOOK_EVERY / 4 >= self._needed_at(now, usable) else 0
+        n = self._wanted(now, usable) if now + READ_LEDGER_EVERY / 4 >= self._needed_at(now, usable) else 0
         if self.alone:
             self._plan_own_share(n, now)
             n = 0
         if not self.alone or now >= self._asked_at + TRY_EVERY:
-            await self._look(n, now)
+            await self._read_ledger(n, now)
 
     async def urgent(self) -> float | None:
         """The moment of a request that goes ahead of all others; ``None``: too many such requests wait already.
@@ -136,8 +136,8 @@ class PermitSource:
                     careful=int(now - self._heard_at < 2 * self.horizon),
                     urgent=True,
                 )
-            except Exception as error:  # noqa: BLE001 - as in _look
-                self._is_away(cause_of(error))
+            except Exception as error:  # noqa: BLE001 - as in _read_ledger
+                self._note_away(cause_of(error))
             else:
                 self._processes = grant.processes
                 self._hold_until(grant.blocked_until)
@@ -171,16 +171,16 @@ class PermitSource:
 
     def _needed_at(self, now: float, usable: int) -> float:
         """When more moments are reserved: not while half of those that can be used are here."""
-        if self._rate is None or usable == 0 or self.schedule.left(now) * 2 > usable:
+        if self._rate is None or usable == 0 or self.schedule.count(now) * 2 > usable:
             return _AT_NO_TIME
         return max(self._reserve_from, self.schedule.last - LEAD)
 
     def _wanted(self, now: float, usable: int) -> int:
         if self.share is None:
             return 0
-        return min(usable - self.schedule.left(now), max(1, int(self.share * GRANT)))
+        return min(usable - self.schedule.count(now), max(1, int(self.share * GRANT)))
 
-    async def _look(self, n: int, now: float) -> None:
+    async def _read_ledger(self, n: int, now: float) -> None:
         self._asked_at = now
         untold = self._untold_block
         try:
@@ -193,7 +193,7 @@ class PermitSource:
                 reach=PATIENT_REACH if self.patient else None,
             )
         except Exception as error:  # noqa: BLE001 - whatever Redis does, the work goes on; its own text may hold a password
-            self._is_away(cause_of(error))
+            self._note_away(cause_of(error))
         else:
             if self._untold_block == untold:
                 self._untold_block = _NEVER
@@ -207,7 +207,7 @@ class PermitSource:
             self.alone = False
             log.info("pacing_shared", processes=grant.processes)
             self.schedule.forget_from(grant.first)
-        if self.blocked_until > max(grant.blocked_until + _TELL_EVERY, now):
+        if self.blocked_until > max(grant.blocked_until + _REPORT_EVERY, now):
             self._untold_block = self.blocked_until  # Redis was emptied, or somebody was told less
         self._hold_until(grant.blocked_until)
         if self._rate is not None:
@@ -215,7 +215,7 @@ class PermitSource:
             ahead = PATIENT_REACH if self.patient else self.horizon / 2
             self._reserve_from = _NEVER if grant.n or not n else max(grant.first - ahead, now + _SOON)
 
-    def _is_away(self, why: str) -> None:
+    def _note_away(self, why: str) -> None:
         now = self._clock()
         self._stale_at = now + STALE
         self._reserve_from = _NEVER

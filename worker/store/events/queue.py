@@ -89,8 +89,8 @@ class EventStore:
         self._lease = _lease_statement(rows)
         self._lease_probe = _lease_statement(rows, probe=True)
         self._settle = _settle_statement(rows)
-        held = rows.table("given", {"id": BigInteger(), "epoch": BigInteger()}).c
-        is_held = and_(e.id == held.id, e.epoch == held.epoch, e.state == state_literal(WAITING))
+        fences = rows.table("given", {"id": BigInteger(), "epoch": BigInteger()}).c
+        is_held = and_(e.id == fences.id, e.epoch == fences.epoch, e.state == state_literal(WAITING))
         self._release = update(events).where(is_held).values(lease_worker=None, lease_expires_at=None)
         until = database_now(bindparam("lease_seconds", type_=Float()))
         self._renew = update(events).where(is_held).values(lease_expires_at=until)
@@ -99,14 +99,14 @@ class EventStore:
         self, n: int, *, worker_id: str, lease_seconds: float, now: datetime, probe: bool = False
     ) -> list[list[ClaimedEvent]]:
         """Claim the due events of up to ``n`` subjects, each subject's in order. With ``probe`` although the breaker is open."""
-        given = {"n": n, "worker_id": worker_id, "lease_seconds": lease_seconds, "now": now}
+        parameters = {"n": n, "worker_id": worker_id, "lease_seconds": lease_seconds, "now": now}
 
         async def work(connection: AsyncConnection) -> list[list[ClaimedEvent]]:
-            rows = await connection.execute(self._lease_probe if probe else self._lease, given)
-            found: dict[str, list[ClaimedEvent]] = {}
+            rows = await connection.execute(self._lease_probe if probe else self._lease, parameters)
+            by_subject: dict[str, list[ClaimedEvent]] = {}
             for row in sorted(rows, key=lambda row: int(row.id)):
-                found.setdefault(row.subject, []).append(ClaimedEvent(**row._mapping))  # noqa: SLF001 - SQLAlchemy's public name
-            return list(found.values())
+                by_subject.setdefault(row.subject, []).append(ClaimedEvent(**row._mapping))  # noqa: SLF001 - SQLAlchemy's public name
+            return list(by_subject.values())
 
         return await self._database.transaction(work)
 
@@ -134,8 +134,8 @@ class EventStore:
 
     async def due(self, now: datetime, *, at_most: int) -> int:
         """The number of subjects whose events could be claimed now, counted no further than ``at_most``."""
-        found = select(e.id).where(_claimable(literal(now, Moment()))).limit(at_most).subquery()
-        return int(await self._scalar(select(func.count()).select_from(found)) or 0)
+        due_subjects = select(e.id).where(_claimable(literal(now, Moment()))).limit(at_most).subquery()
+        return int(await self._scalar(select(func.count()).select_from(due_subjects)) or 0)
 
     async def last_accepted_at(self) -> datetime | None:
         """When the endpoint accepted an event last."""
@@ -242,11 +242,13 @@ def _lease_statement(rows: Rows, *, probe: bool = False) -> Any:
         .cte("due")
     )
     # No event may overtake an older one of its subject that is not due or is leased. This is looked up once per subject, not per event.
-    held = events.alias("held").c
-    first_held = select(func.min(held.id)).where(held.subject == due.c.subject, _waits(held.state), ~_free(now, held))
-    free = select(due.c.subject, first_held.scalar_subquery().label("until")).cte("free")
+    blocking = events.alias("held").c
+    first_blocking = select(func.min(blocking.id)).where(
+        blocking.subject == due.c.subject, _waits(blocking.state), ~_free(now, blocking)
+    )
+    free = select(due.c.subject, first_blocking.scalar_subquery().label("until")).cte("free")
     behind = events.alias("behind").c
-    theirs = (
+    claimed_ids = (
         select(behind.id)
         .join(free, behind.subject == free.c.subject)
         .where(_waits(behind.state), or_(free.c.until.is_(None), behind.id < free.c.until))
@@ -254,7 +256,7 @@ def _lease_statement(rows: Rows, *, probe: bool = False) -> Any:
     columns = (e.id, e.epoch, e.event_id, e.type, e.subject, e.data, e.created_at, e.attempts, e.tried_at)
     return (
         update(events)
-        .where(rows.among(e.id, theirs))
+        .where(rows.among(e.id, claimed_ids))
         .values(
             lease_worker=bindparam("worker_id"),
             lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())),

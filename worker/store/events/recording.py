@@ -57,7 +57,7 @@ def record_about(connection: AsyncConnection, type_: EventType, about: Iterable[
     """
     noted = connection.info.get(_NOTED)
     if noted is not None:
-        noted += [(type_, each) for each in about]
+        noted += [(type_, key) for key in about]
 
 
 class Outbox:

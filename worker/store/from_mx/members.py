@@ -81,22 +81,29 @@ class MxMembers:
         ``read_at``: a moment before the first of them was asked for, by the database's clock. ``skip_aggregation``:
         ``MX_SKIP_AGGREGATION``. If MX names one member twice, the first answer counts.
         """
-        first, counts = first_of_each(answers)
-        if not first:
+        first_answers, counts = first_of_each(answers)
+        if not first_answers:
             return counts
-        rows = await self._our_rows.about(connection, first)
-        inserted = await self._insert_unknown(connection, [each for each in first if not rows.get(each.member_guid)])
-        pairs, of_others = _pairs(first, rows)
+        rows = await self._our_rows.about(connection, first_answers)
+        inserted = await self._insert_unknown(
+            connection, [answer for answer in first_answers if not rows.get(answer.member_guid)]
+        )
+        pairs, of_others = _pairs(first_answers, rows)
         reconnections_of = await self._reconnections(connection, pairs, read_at)
         # A reconnection of these ended after MX was asked, so this answer is older than our rows.
         overtaken = {
-            guid for guid, found in reconnections_of.items() if any(_ended_since(read_at, each) for each in found)
+            guid
+            for guid, reconnections_of_one in reconnections_of.items()
+            if any(_ended_since(read_at, reconnection) for reconnection in reconnections_of_one)
         }
         for guid in overtaken:
             del reconnections_of[guid]
         back = await self._close(connection, pairs, reconnections_of, now=now, skip_aggregation=skip_aggregation)
         known_again = {
-            each.id: guid for guid, found in reconnections_of.items() for each in found if each.closed_at is not None
+            reconnection.id: guid
+            for guid, reconnections_of_one in reconnections_of.items()
+            for reconnection in reconnections_of_one
+            if reconnection.closed_at is not None
         }
         await self._transitions.know_again(connection, known_again)
         changed, moved = await self._update_rows(connection, {g: p for g, p in pairs.items() if g not in overtaken})
@@ -152,12 +159,12 @@ class MxMembers:
     ) -> dict[str, list[_Relevant]]:
         if not guids:
             return {}
-        given = {"given": self._rows.encode({"guid": guid} for guid in sorted(guids)), "read_at": read_at}
-        found: dict[str, list[_Relevant]] = {}
-        for values in await connection.execute(self._about, given):
-            each = _Relevant(**dict(zip(_Relevant.__struct_fields__, values, strict=True)))
-            found.setdefault(each.member_guid, []).append(each)
-        return found
+        parameters = {"given": self._rows.encode({"guid": guid} for guid in sorted(guids)), "read_at": read_at}
+        by_member: dict[str, list[_Relevant]] = {}
+        for values in await connection.execute(self._about, parameters):
+            reconnection = _Relevant(**dict(zip(_Relevant.__struct_fields__, values, strict=True)))
+            by_member.setdefault(reconnection.member_guid, []).append(reconnection)
+        return by_member
 
     async def _close(
         self,
@@ -170,10 +177,11 @@ class MxMembers:
     ) -> int:
         """Close the reconnections that are over by MX's answer; returns how many."""
         changes = [
-            _closing(each, pairs[guid][0], now=now)
-            for guid, found in reconnections_of.items()
-            for each in found
-            if each.state in _CLOSABLE and _is_back(each, pairs[guid][0], skip_aggregation=skip_aggregation)
+            _closing(reconnection, pairs[guid][0], now=now)
+            for guid, reconnections_of_one in reconnections_of.items()
+            for reconnection in reconnections_of_one
+            if reconnection.state in _CLOSABLE
+            and _is_back(reconnection, pairs[guid][0], skip_aggregation=skip_aggregation)
         ]
         return await self._end(connection, changes, now)
 
@@ -189,14 +197,22 @@ class MxMembers:
         """MX answered 404 for these members: set ``gone_at``, and end their open reconnections as `gone`. Returns how many rows were written."""
         if not member_guids:
             return 0
-        about = await self._reconnections(
+        by_member = await self._reconnections(
             connection, member_guids, NEVER
         )  # only those that are open or block as `gone`
         changes = [
-            close(each.id, _R(each.state), _R.GONE, now=now, epoch=each.epoch, outcome="not_found", reopen_at=NEVER)
-            for found in about.values()
-            for each in found
-            if each.state in _CLOSABLE
+            close(
+                reconnection.id,
+                _R(reconnection.state),
+                _R.GONE,
+                now=now,
+                epoch=reconnection.epoch,
+                outcome="not_found",
+                reopen_at=NEVER,
+            )
+            for reconnections_of_one in by_member.values()
+            for reconnection in reconnections_of_one
+            if reconnection.state in _CLOSABLE
         ]
         await self._end(connection, changes, now)
         given = self._rows.encode({"guid": guid} for guid in sorted(member_guids))
@@ -221,37 +237,45 @@ def _ended_since(read_at: datetime, reconnection: _Relevant) -> bool:
     return reconnection.closed_at is not None and reconnection.closed_at >= read_at
 
 
-def _is_back(each: _Relevant, answer: MxMember, *, skip_aggregation: bool) -> bool:
+def _is_back(reconnection: _Relevant, answer: MxMember, *, skip_aggregation: bool) -> bool:
     # The member of a notice is well anyway.
-    return each.reason != Reason.EXPIRES_SOON and is_back(
+    return reconnection.reason != Reason.EXPIRES_SOON and is_back(
         connection_status=answer.connection_status,
         is_being_aggregated=answer.is_being_aggregated,
         successfully_aggregated_at=answer.successfully_aggregated_at,
         error_code=answer.error_code,
-        broken_since=each.broken_since,
-        reason=each.reason,
+        broken_since=reconnection.broken_since,
+        reason=reconnection.reason,
         skip_aggregation=skip_aggregation,
     )
 
 
-def _closing(each: _Relevant, answer: MxMember, *, now: datetime) -> Change:
+def _closing(reconnection: _Relevant, answer: MxMember, *, now: datetime) -> Change:
     well = Well(
-        member_guid=each.member_guid,
+        member_guid=reconnection.member_guid,
         connection_status=answer.connection_status or "",
         error_code=answer.error_code,
         aggregated_at=answer.successfully_aggregated_at,
     )
-    return close(each.id, _R(each.state), _R.RECONNECTED, now=now, well=well, epoch=each.epoch, outcome="back")
+    return close(
+        reconnection.id,
+        _R(reconnection.state),
+        _R.RECONNECTED,
+        now=now,
+        well=well,
+        epoch=reconnection.epoch,
+        outcome="back",
+    )
 
 
 def _update(rows: Rows) -> Any:
     given = rows.table("given", {"member_guid": Text(), **WRITTEN}).c
-    kept = ("connection_status", "is_oauth", "institution_code", "institution_name")
+    optional_columns = ("connection_status", "is_oauth", "institution_code", "institution_name")
     return (
         update(members)
         .where(m.member_guid == given.member_guid)
         .values(
-            **{name: func.coalesce(given[name], m[name]) for name in kept},
+            **{name: func.coalesce(given[name], m[name]) for name in optional_columns},
             error_code=case((given.clears_error, null()), else_=func.coalesce(given.error_code, m.error_code)),
             moved_to=given.moved_to,
             gone_at=None,

@@ -36,7 +36,7 @@ class OurRows:
 
     async def about(self, connection: AsyncConnection, answers: Sequence[MxMember]) -> dict[str, list[OurMember]]:
         """The rows that each answer is about, by the answer's GUID."""
-        found: dict[str, list[OurMember]] = {}
+        rows_by_guid: dict[str, list[OurMember]] = {}
         seen: set[str] = set()
 
         async def read(statement: Any, guids: Iterable[str], names: dict[str, str] | None = None) -> None:
@@ -45,22 +45,22 @@ class OurRows:
                 row = OurMember(**dict(zip(OurMember.__struct_fields__, values, strict=True)))
                 if row.member_guid not in seen:
                     seen.add(row.member_guid)
-                    found.setdefault((names or {}).get(answered, answered), []).append(row)
+                    rows_by_guid.setdefault((names or {}).get(answered, answered), []).append(row)
 
         asked = {answer.asked_guid: answer.member_guid for answer in answers if answer.asked_guid is not None}
         guids = {answer.member_guid for answer in answers}
         await read(self._by_guid, asked, asked)
         await read(self._by_guid, guids)
         await read(self._by_new_guid, guids)
-        if own := {
+        if own_ids := {
             answer.own_id: answer.member_guid
             for answer in answers
-            if answer.own_id is not None and answer.member_guid not in found
+            if answer.own_id is not None and answer.member_guid not in rows_by_guid
         }:
-            await read(self._by_guid, own, own)
-        if unknown := guids - found.keys():
+            await read(self._by_guid, own_ids, own_ids)
+        if unknown := guids - rows_by_guid.keys():
             given = self._rows.encode({"guid": guid} for guid in sorted(unknown))
-            before = {old: new for new, old in await connection.execute(self._moved_before, {"given": given})}
-            if before:
-                await read(self._by_guid, before, before)
-        return found
+            old_guids = {old: new for new, old in await connection.execute(self._moved_before, {"given": given})}
+            if old_guids:
+                await read(self._by_guid, old_guids, old_guids)
+        return rows_by_guid

@@ -43,11 +43,11 @@ class Arrivals:
         self._rows = rows
         self._add = _add_statement(rows)
 
-    async def add(self, connection: AsyncConnection, given: Sequence[Hint]) -> int:
+    async def add(self, connection: AsyncConnection, new_hints: Sequence[Hint]) -> int:
         """Store hints with one statement; returns for how many of them a member is to be read. The same hint twice is one row."""
-        times = Counter(hint.key for hint in given)
+        times = Counter(hint.key for hint in new_hints)
         # Sorted by key, so that two processes cannot deadlock.
-        ordered = sorted({hint.key: hint for hint in given}.values(), key=lambda hint: hint.key)
+        ordered = sorted({hint.key: hint for hint in new_hints}.values(), key=lambda hint: hint.key)
         rows = [_row(hint, times[hint.key]) for hint in ordered]
         await connection.execute(self._add, {"given": self._rows.encode(rows)})
         return sum(row["state"] == HintState.DUE for row in rows)

@@ -55,23 +55,23 @@ class HintResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def claimed_hints(
-    guid: str, found: Sequence[Any], known: Any, of_user: Sequence[Any], *, is_member: bool
+    guid: str, rows: Sequence[Any], known: Any, of_user: Sequence[Any], *, is_member: bool
 ) -> ClaimedHints:
     """Claimed rows that name the same member, or only the same user, as one value.
 
     ``known``: our row of the member. ``of_user``: our rows of the user's members, if the hints name no member.
     """
-    fences = tuple(Fence(row.key, row.epoch, row.times) for row in found)
-    attempts = max(row.attempts for row in found)
+    fences = tuple(Fence(row.key, row.epoch, row.times) for row in rows)
+    attempts = max(row.attempts for row in rows)
     if not is_member:
         targets = tuple(_target(row) for row in of_user[:_MOST_OF_A_USER])
         return ClaimedHints(fences=fences, guid=guid, targets=targets, attempts=attempts)
-    said = next((row.user_guid for row in found if row.user_guid is not None), None)
+    user_guid = next((row.user_guid for row in rows if row.user_guid is not None), None)
     if known is not None:
         # Our tables may name a user by the client's own id.
-        same = said in {None, known.user_guid} or not known.user_guid.startswith("USR-")
+        same = user_guid in {None, known.user_guid} or not known.user_guid.startswith("USR-")
         return ClaimedHints(fences=fences, guid=guid, targets=(_target(known),), attempts=attempts, same_user=same)
-    targets = () if said is None else (Target(user_guid=said, asked_guid=guid),)
+    targets = () if user_guid is None else (Target(user_guid=user_guid, asked_guid=guid),)
     return ClaimedHints(fences=fences, guid=guid, targets=targets, attempts=attempts)
 
 

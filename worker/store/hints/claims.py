@@ -88,30 +88,32 @@ class HintClaims:
         """Claim up to ``n`` due hints, and all other waiting hints of the same members. ``poison``: only hints whose workers died."""
         if not self._rows.is_sqlite:  # SQLite has one writer at a time anyway
             await connection.execute(select(func.pg_advisory_xact_lock(_CLAIMING)))
-        given: dict[str, Any] = {"n": n, "worker_id": worker_id, "lease_seconds": lease_seconds, "now": now}
+        parameters: dict[str, Any] = {"n": n, "worker_id": worker_id, "lease_seconds": lease_seconds, "now": now}
         statement = self._lease
         if poison:
             deaths = await connection.scalar(self._fewest_deaths, {"now": now})
             if deaths is None:
                 return []
-            given |= {"n": batch_size(n, deaths), "deaths": deaths}
+            parameters |= {"n": batch_size(n, deaths), "deaths": deaths}
             statement = self._lease_poison
-        taken = (await connection.execute(statement, given)).all()
-        return await self._claimed(connection, taken) if taken else []
+        leased_rows = (await connection.execute(statement, parameters)).all()
+        return await self._claimed(connection, leased_rows) if leased_rows else []
 
-    async def _claimed(self, connection: AsyncConnection, taken: Sequence[Any]) -> list[ClaimedHints]:
+    async def _claimed(self, connection: AsyncConnection, leased_rows: Sequence[Any]) -> list[ClaimedHints]:
         by_guid: dict[str, list[Any]] = {}
-        for row in taken:
+        for row in leased_rows:
             by_guid.setdefault(row.member_guid or row.user_guid, []).append(row)
-        named = {guid for guid, found in by_guid.items() if found[0].member_guid is not None}
-        known = {row.member_guid: row for row in await self._read(connection, self._known, named)}
-        known = {row.moved_to: row for row in await self._read(connection, self._moved, named - known.keys())} | known
+        member_guids = {guid for guid, hint_rows in by_guid.items() if hint_rows[0].member_guid is not None}
+        known = {row.member_guid: row for row in await self._read(connection, self._known, member_guids)}
+        known = {
+            row.moved_to: row for row in await self._read(connection, self._moved, member_guids - known.keys())
+        } | known
         of_user: dict[str, list[Any]] = {}
-        for row in await self._read(connection, self._of_user, by_guid.keys() - named):
+        for row in await self._read(connection, self._of_user, by_guid.keys() - member_guids):
             of_user.setdefault(row.user_guid, []).append(row)
         return [
-            claimed_hints(guid, found, known.get(guid), of_user.get(guid, ()), is_member=guid in named)
-            for guid, found in by_guid.items()
+            claimed_hints(guid, hint_rows, known.get(guid), of_user.get(guid, ()), is_member=guid in member_guids)
+            for guid, hint_rows in by_guid.items()
         ]
 
     async def _read(self, connection: AsyncConnection, statement: Any, guids: Collection[str]) -> Sequence[Any]:
@@ -152,11 +154,12 @@ class HintClaims:
 
     async def due(self, connection: AsyncConnection, now: datetime, *, at_most: int) -> int:
         """How many hints could be claimed now or have an expired lease, counted no further than ``at_most``."""
-        found = 0
-        for which in (self._waiting, self._lost):  # two statements: an OR over two partial indexes would read the table
-            some = select(literal(1)).select_from(hints).where(which).limit(at_most).subquery()
-            found += int(await connection.scalar(select(func.count()).select_from(some), {"now": now}) or 0)
-        return min(found, at_most)
+        count = 0
+        # Two statements: an OR over two partial indexes would read the table.
+        for condition in (self._waiting, self._lost):
+            some = select(literal(1)).select_from(hints).where(condition).limit(at_most).subquery()
+            count += int(await connection.scalar(select(func.count()).select_from(some), {"now": now}) or 0)
+        return min(count, at_most)
 
     async def held(self, connection: AsyncConnection, claims: Sequence[ClaimedHints]) -> set[str]:
         """The keys of the hints that are still leased under their epoch, locked in order of their keys."""
@@ -248,10 +251,10 @@ def _lease_statement(rows: Rows, *, poison: bool) -> Any:
         .with_for_update(skip_locked=True, of=sibling)
         .cte("along")
     )
-    taken = select(due.c.key) if poison else select(due.c.key).union_all(select(along.c.key))
+    leased_keys = select(due.c.key) if poison else select(due.c.key).union_all(select(along.c.key))
     return (
         update(hints)
-        .where(rows.among(h.key, taken))
+        .where(rows.among(h.key, leased_keys))
         .values(
             state=HintState.LEASED,
             lease_worker=bindparam("worker_id"),

@@ -56,7 +56,7 @@ class NotificationClaims:
     ) -> list[ClaimedNotification]:
         """Take up to ``n`` notifications that are due on channels that are not paused."""
         parameters = {"n": n, "worker_id": worker_id, "lease_seconds": lease_seconds, "now": now}
-        return await self._taken(connection, self._lease, parameters)
+        return await self._claimed(connection, self._lease, parameters)
 
     async def lease_poison(
         self, connection: AsyncConnection, n: int, *, worker_id: str, lease_seconds: float, now: datetime
@@ -67,7 +67,7 @@ class NotificationClaims:
         if deaths is None:
             return []
         parameters = {"n": batch_size(n, deaths), "deaths": deaths, "worker_id": worker_id, "now": now}
-        return await self._taken(connection, self._lease_poison, parameters | {"lease_seconds": lease_seconds})
+        return await self._claimed(connection, self._lease_poison, parameters | {"lease_seconds": lease_seconds})
 
     async def candidates(
         self, connection: AsyncConnection, channel: str, now: datetime
@@ -87,25 +87,25 @@ class NotificationClaims:
     ) -> list[ClaimedNotification]:
         """Take this candidate, although the breaker paused its channel."""
         parameters = {"chosen": chosen, "n": 1, "worker_id": worker_id, "lease_seconds": lease_seconds, "now": now}
-        return await self._taken(connection, self._lease_chosen, parameters)
+        return await self._claimed(connection, self._lease_chosen, parameters)
 
     async def take_over(
         self, connection: AsyncConnection, n: int, *, worker_id: str, lease_seconds: float
     ) -> list[ClaimedNotification]:
         """Take over notifications whose worker died after dispatch began: it is unknown whether they arrived."""
         parameters = {"n": n, "worker_id": worker_id, "lease_seconds": lease_seconds}
-        return await self._taken(connection, self._take_over, parameters)
+        return await self._claimed(connection, self._take_over, parameters)
 
-    async def _taken(
+    async def _claimed(
         self, connection: AsyncConnection, statement: Any, parameters: dict[str, Any]
     ) -> list[ClaimedNotification]:
         ids = (await connection.execute(statement, parameters)).scalars().all()
         if not ids:
             return []
-        found: dict[int, list[Any]] = {}
+        rows_by_id: dict[int, list[Any]] = {}
         for row in await connection.execute(self._load, {"given": self._rows.encode({"id": id_} for id_ in ids)}):
-            found.setdefault(row.id, []).append(row)
-        return [claimed_of(rows) for rows in found.values()]
+            rows_by_id.setdefault(row.id, []).append(row)
+        return [claimed_of(rows) for rows in rows_by_id.values()]
 
     async def mark_dispatched(self, connection: AsyncConnection, claimed: Sequence[ClaimedNotification]) -> set[int]:
         """Record that dispatch begins; returns those that are still leased. The others must not be sent."""
@@ -148,5 +148,5 @@ class NotificationClaims:
 
     async def due(self, connection: AsyncConnection, now: datetime, *, at_most: int) -> int:
         """How many notifications could be leased now, counted no further than ``at_most``."""
-        found = select(n.id).where(claimable(literal(now, Moment()))).limit(at_most).subquery()
-        return int(await connection.scalar(select(func.count()).select_from(found)) or 0)
+        due_rows = select(n.id).where(claimable(literal(now, Moment()))).limit(at_most).subquery()
+        return int(await connection.scalar(select(func.count()).select_from(due_rows)) or 0)

@@ -127,8 +127,8 @@ class NotificationTransitions:
 
     async def _changed_by(self, connection: AsyncConnection, given: Sequence[Mapping[str, Any]]) -> list[int]:
         """The notifications that a bounce changes, locked."""
-        found = await self._execute(connection, self._news, given)
-        return [row.id for row in found]
+        changed = await self._execute(connection, self._news, given)
+        return [row.id for row in changed]
 
     async def cancel_about(
         self, connection: AsyncConnection, closed: Collection[int], now: datetime, *, by: Mover = Mover.SWEEP
@@ -160,14 +160,14 @@ class NotificationTransitions:
         check("resend", Mover.RETRY, _N.UNKNOWN, _N.PENDING)
         newer = notifications.alias("newer")
         about = select(link.notification_id).join(reconnections, r.id == link.reconnection_id)
-        theirs = n.id.in_(about.where(r.member_guid.in_(members))) if members else true()
+        about_members = n.id.in_(about.where(r.member_guid.in_(members))) if members else true()
         overtaken = exists().where(newer.c.user_guid == n.user_guid, newer.c.id > n.id)
-        which = (n.state == _N.UNKNOWN, theirs, ~overtaken)
-        locked = select(n.id).where(*which).order_by(n.id).with_for_update()
+        conditions = (n.state == _N.UNKNOWN, about_members, ~overtaken)
+        locked = select(n.id).where(*conditions).order_by(n.id).with_for_update()
         await self._totals.uncount_told(connection, list((await connection.execute(locked)).scalars()))
         statement = (
             update(notifications)
-            .where(*which)
+            .where(*conditions)
             .values(state=_N.PENDING, next_attempt_at=now, attempts=0, epoch=n.epoch + 1, outcome="requeued")
             .returning(n.id)
         )
@@ -246,10 +246,10 @@ def _finish(rows: Rows) -> Any:
 
 
 def _leave_out(rows: Rows) -> Any:
-    left = rows.table("given", {"id": BigInteger(), "notification_id": BigInteger()}).c
+    item = rows.table("given", {"id": BigInteger(), "notification_id": BigInteger()}).c
     return delete(notification_reconnections).where(
-        rows.among(link.notification_id, select(left.notification_id)),
-        exists().where(left.id == link.reconnection_id, left.notification_id == link.notification_id),
+        rows.among(link.notification_id, select(item.notification_id)),
+        exists().where(item.id == link.reconnection_id, item.notification_id == link.notification_id),
     )
 
 
@@ -265,17 +265,17 @@ def _relink(rows: Rows) -> Any:
 
 
 def _note_device(rows: Rows) -> Any:
-    at = rows.table("given", {"id": BigInteger(), "address": Text(), "channel": Text()}).c
+    tried = rows.table("given", {"id": BigInteger(), "address": Text(), "channel": Text()}).c
     device = (
         select(func.max(devices.c.id))  # an application may have written one device twice, in two forms
         .where(
             devices.c.user_guid == n.user_guid,
-            device_kind(devices.c.device_kind) == at.channel,
-            plain_text(devices.c.device_address) == at.address,
+            device_kind(devices.c.device_kind) == tried.channel,
+            plain_text(devices.c.device_address) == tried.address,
         )
         .scalar_subquery()
     )
-    return update(notifications).where(n.id == at.id).values(device_id=device)
+    return update(notifications).where(n.id == tried.id).values(device_id=device)
 
 
 def _note_bounce(rows: Rows) -> Any:
@@ -285,26 +285,26 @@ def _note_bounce(rows: Rows) -> Any:
 
 def _news_of_bounces(rows: Rows) -> Any:
     bounced = rows.table("given", {"id": BigInteger(), "outcome": Text()})
-    found = select(n.id).join(bounced, n.id == bounced.c.id).where(*_is_news(bounced.c))
-    return found.order_by(n.id).with_for_update(of=notifications)
+    query = select(n.id).join(bounced, n.id == bounced.c.id).where(*_is_news(bounced.c))
+    return query.order_by(n.id).with_for_update(of=notifications)
 
 
 def _is_news(bounced: Any) -> tuple[Any, ...]:
     """The conditions under which a bounce changes a notification: it was sent, and has another outcome."""
-    spoken = n.state.in_((state_literal(_N.SENT), state_literal(_N.UNKNOWN)))
-    return n.id == bounced.id, spoken, or_(n.outcome.is_(None), n.outcome != bounced.outcome)
+    may_have_arrived = n.state.in_((state_literal(_N.SENT), state_literal(_N.UNKNOWN)))
+    return n.id == bounced.id, may_have_arrived, or_(n.outcome.is_(None), n.outcome != bounced.outcome)
 
 
 def _cancel(rows: Rows) -> Any:
     closed = rows.table("given", {"id": BigInteger()})
     behind = select(link.notification_id).join(closed, link.reconnection_id == closed.c.id)
-    others = (
+    has_ready_item = (
         exists()
         .where(link.notification_id == n.id, link.reconnection_id == r.id, r.state == state_literal("ready"))
         .correlate(notifications)
     )
     return (
         update(notifications)
-        .where(rows.among(n.id, behind), n.state == state_literal(_N.PENDING), ~others)
+        .where(rows.among(n.id, behind), n.state == state_literal(_N.PENDING), ~has_ready_item)
         .values(state=_N.CANCELLED, outcome="superseded", outcome_at=_NOW)
     )

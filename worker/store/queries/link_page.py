@@ -110,17 +110,17 @@ class LinkReads:
     async def bank(self, connection: AsyncConnection, link: LinkAt, reconnection_id: int) -> BankNow | None:
         """The bank of this reconnection, as in :meth:`banks`; ``None`` if the link is not about it."""
         of_message = link.notification_id is not None
-        found = await self._read(connection, self._one_named, link, named=reconnection_id) if of_message else []
-        if not found:
+        banks = await self._read(connection, self._one_named, link, named=reconnection_id) if of_message else []
+        if not banks:
             statement = self._one_of_message if of_message else self._one_of_user
-            found = await self._read(connection, statement, link, named=reconnection_id)
-        return found[0] if found else None
+            banks = await self._read(connection, statement, link, named=reconnection_id)
+        return banks[0] if banks else None
 
     async def _read(
-        self, connection: AsyncConnection, statement: FastStatement, link: LinkAt, **more: object
+        self, connection: AsyncConnection, statement: FastStatement, link: LinkAt, **extra: object
     ) -> list[BankNow]:
-        given = {"user_guid": link.user_guid, "notification_id": link.notification_id, "made_at": link.created_at}
-        return [bank_of(row) for row in await statement.rows(connection, given | more)]
+        parameters = {"user_guid": link.user_guid, "notification_id": link.notification_id, "made_at": link.created_at}
+        return [bank_of(row) for row in await statement.rows(connection, parameters | extra)]
 
 
 class LinkPageStore:
@@ -149,8 +149,8 @@ _NAMED: ColumnElement[int] = bindparam("named", type_=BigInteger())
 _MADE_AT: ColumnElement[datetime] = bindparam("made_at", type_=Moment())
 
 
-def _banks(may_stand: ColumnElement[bool], *which: ColumnElement[bool]) -> Any:
-    """For each reconnection of ``which``: the one to show for its member, among those that ``may_stand`` for it (it may be itself).
+def _banks(may_stand: ColumnElement[bool], *conditions: ColumnElement[bool]) -> Any:
+    """For each reconnection that satisfies ``conditions``: the one to show for its member, among those that ``may_stand`` for it (it may be itself).
 
     That is the open one (there is at most one), else the one that was opened last. A cancelled notice does not tell whether the bank works,
     so it is shown only if there is nothing else. The plain SQL is DISTINCT ON. This looks up each of at most ten rows in the index of
@@ -164,7 +164,7 @@ def _banks(may_stand: ColumnElement[bool], *which: ColumnElement[bool]) -> Any:
         .limit(1)
         .scalar_subquery()
     )
-    stands = select(newest.label("id")).where(_first.c.user_guid == _USER, *which).distinct().subquery("stands")
+    stands = select(newest.label("id")).where(_first.c.user_guid == _USER, *conditions).distinct().subquery("stands")
     return (
         select(*columns_of_bank(_shown.c))
         .select_from(stands)
@@ -207,8 +207,8 @@ def columns_of_bank(s: Any, *, name: ColumnElement[Any] = members.c.institution_
 
 def bank_of(row: Any) -> BankNow:
     """The bank in a row with :func:`columns_of_bank`; other columns are ignored."""
-    named = {field: getattr(row, field) for field in BankNow.__struct_fields__}
-    return BankNow(**named | {"name": row.name or row.institution_code or ""})
+    values = {field: getattr(row, field) for field in BankNow.__struct_fields__}
+    return BankNow(**values | {"name": row.name or row.institution_code or ""})
 
 
 def _order(s: Any) -> tuple[ColumnElement[Any], ...]:
@@ -239,7 +239,7 @@ def _members_of_message() -> Any:
 def _open_or_closed() -> Any:
     """A user's open reconnections, and the newest of each member that closed since the link was made."""
     later = reconnections.alias("later")
-    newest = ~exists().where(later.c.member_guid == r.member_guid, later.c.id > r.id)
-    theirs = select(members.c.member_guid).where(members.c.user_guid == _USER)
+    is_newest = ~exists().where(later.c.member_guid == r.member_guid, later.c.id > r.id)
+    members_of_user = select(members.c.member_guid).where(members.c.user_guid == _USER)
     opened = select(r.id).where(r.user_guid == _USER, r.closed_at.is_(None))
-    return union(opened, select(r.id).where(r.member_guid.in_(theirs), r.closed_at >= _MADE_AT, newest))
+    return union(opened, select(r.id).where(r.member_guid.in_(members_of_user), r.closed_at >= _MADE_AT, is_newest))

@@ -24,7 +24,7 @@ class LookupStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def _all(self, query: Any) -> list[Any]:
+    async def _rows(self, query: Any) -> list[Any]:
         async def work(connection: AsyncConnection) -> list[Any]:
             return [tuple(row) for row in await connection.execute(query)]
 
@@ -33,43 +33,43 @@ class LookupStore:
     async def addresses(self, spellings: Iterable[str]) -> list[tuple[str, str]]:
         """Users (GUID, address) whose address is one of these, ignoring case and space around it."""
         # Addresses have no index: the table is read once.
-        given = sorted({spelling.lower() for spelling in spellings})
-        query = select(u.user_guid, u.email).where(func.lower(plain_text(u.email)).in_(given)).order_by(u.user_guid)
-        return [(row[0], row[1]) for row in await self._all(query)]
+        lowered = sorted({spelling.lower() for spelling in spellings})
+        query = select(u.user_guid, u.email).where(func.lower(plain_text(u.email)).in_(lowered)).order_by(u.user_guid)
+        return [(row[0], row[1]) for row in await self._rows(query)]
 
     async def has_institution(self, code: str) -> bool:
         """Whether a member or an open reconnection has this institution code."""
-        of = select(literal(1)).where(plain_text(m.institution_code) == code).limit(1)
+        of_member = select(literal(1)).where(plain_text(m.institution_code) == code).limit(1)
         opened = select(literal(1)).where(r.institution_code == code, r.closed_at.is_(None)).limit(1)
-        return bool(await self._all(of) or await self._all(opened))
+        return bool(await self._rows(of_member) or await self._rows(opened))
 
     async def institutions(self) -> list[str]:
         """The institution codes of members."""
         code = plain_text(m.institution_code)
         query = select(code).where(code.is_not(None)).distinct().limit(_MOST)
-        return [row[0] for row in await self._all(query)]
+        return [row[0] for row in await self._rows(query)]
 
     async def members_of(self, user_guid: str) -> list[str]:
         """A user's members, including members that only a reconnection names."""
-        found = union(
+        query = union(
             select(m.member_guid).where(m.user_guid == user_guid, is_guid(m.member_guid)),
             select(r.member_guid).where(r.user_guid == user_guid),
         )
-        return sorted(row[0] for row in await self._all(found))
+        return sorted(row[0] for row in await self._rows(query))
 
     async def neighbours(self, guid: str) -> Sequence[str]:
         """The GUIDs next to this one in the order of the index: probably one of them is meant if its end was mistyped."""
         column = m.member_guid if guid.startswith("MBR-") else u.user_guid
         after = select(column).where(column >= guid, is_guid(column)).order_by(column).limit(2)
         before = select(column).where(column < guid, is_guid(column)).order_by(column.desc()).limit(2)
-        return [row[0] for query in (after, before) for row in await self._all(query)]
+        return [row[0] for query in (after, before) for row in await self._rows(query)]
 
     async def states(self, guids: Iterable[str]) -> dict[str, str]:
         """The state of the newest reconnection of each of these members; ``""`` for a member that never had one."""
-        named = list(guids)
-        newest = select(func.max(r.id)).where(r.member_guid.in_(named)).group_by(r.member_guid)
-        known = await self._all(select(m.member_guid).where(m.member_guid.in_(named)))
-        states = await self._all(select(r.member_guid, r.state).where(r.id.in_(newest)))
+        member_guids = list(guids)
+        newest = select(func.max(r.id)).where(r.member_guid.in_(member_guids)).group_by(r.member_guid)
+        known = await self._rows(select(m.member_guid).where(m.member_guid.in_(member_guids)))
+        states = await self._rows(select(r.member_guid, r.state).where(r.id.in_(newest)))
         return {row[0]: "" for row in known} | dict(states)
 
     async def requeued(self, guids: Iterable[str], at: datetime) -> set[str]:
@@ -81,4 +81,4 @@ class LookupStore:
             .join(notifications, n.id == link.notification_id)
             .where(r.member_guid.in_(list(guids)), n.outcome == "requeued", n.next_attempt_at == literal(at, Moment()))
         )
-        return {row[0] for row in await self._all(query)}
+        return {row[0] for row in await self._rows(query)}

@@ -39,8 +39,8 @@ class Presses:
     @property
     def failed(self) -> dict[str, int]:
         """The outcomes with which a click failed, the most frequent first."""
-        found = {word: n for word, n in self.outcomes.items() if word not in _WENT_WELL | {_UNDER_WAY}}
-        return dict(sorted(found.items(), key=lambda each: (-each[1], each[0])))
+        failed = {outcome: n for outcome, n in self.outcomes.items() if outcome not in _WENT_WELL | {_UNDER_WAY}}
+        return dict(sorted(failed.items(), key=lambda each: (-each[1], each[0])))
 
 
 class PressStore:
@@ -63,15 +63,16 @@ class PressStore:
                 total.outcome: total.count for total in await self._totals.sums(connection, CLICKED, since=since)
             }
             pressed = sum(outcomes.values())
-            opened, seen = (await connection.execute(links)).one()
+            opened, sampled = (await connection.execute(links)).one()
             return Presses(
                 days=within.days,
                 # Links of several days cannot be added up. So with many clicks, the newest ones give the number of links per click.
-                links_opened=opened if pressed <= seen else round(opened * pressed / seen),
+                links_opened=opened if pressed <= sampled else round(opened * pressed / sampled),
                 clicks=pressed,
                 outcomes=outcomes,
                 median_seconds_to_return=median_seconds(
-                    (back.clicked_at, back.closed_at) for back in await newest_returns(connection, since)
+                    (reconnection.clicked_at, reconnection.closed_at)
+                    for reconnection in await newest_returns(connection, since)
                 ),
             )
 

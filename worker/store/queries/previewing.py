@@ -87,18 +87,18 @@ class PreviewStore:
         """What is stored about a user; ``None``: nothing is."""
 
         async def work(connection: AsyncConnection) -> Picture | None:
-            theirs = (await connection.execute(_members(user_guid))).all()
+            member_rows = (await connection.execute(_members(user_guid))).all()
             waiting = (await connection.execute(_pending(user_guid))).first()
             open_reconnections = (
                 await connection.execute(_open_reconnections(user_guid, waiting.id if waiting else None))
             ).all()
-            known = await connection.scalar(select(users.c.user_guid).where(users.c.user_guid == user_guid))
-            if known is None and not theirs and not open_reconnections:
+            known_guid = await connection.scalar(select(users.c.user_guid).where(users.c.user_guid == user_guid))
+            if known_guid is None and not member_rows and not open_reconnections:
                 return None
             return Picture(
                 pending=Pending(**waiting._mapping) if waiting else None,  # noqa: SLF001 - SQLAlchemy's public name for it
                 open_reconnections=tuple(OpenReconnection(**row._mapping) for row in open_reconnections),  # noqa: SLF001
-                members=tuple(_member(row) for row in theirs),
+                members=tuple(_member(row) for row in member_rows),
             )
 
         return await self._database.transaction(work)

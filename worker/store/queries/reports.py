@@ -67,7 +67,7 @@ class ReportStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def left_to_do(self, since: datetime, now: datetime) -> dict[str, int]:
+    async def remaining_work(self, since: datetime, now: datetime) -> dict[str, int]:
         """How much work that was due at ``since`` is still to be done, without retries. Each kind is counted by its own index.
 
         A message that fetch has just queued may be due slightly in the future by this process's clock.
@@ -178,34 +178,34 @@ class ReportStore:
                 ]
             )
 
-        found = await self._database.transaction(work)
-        return f"{_MANY}+" if found > _MANY else str(found or "")
+        count = await self._database.transaction(work)
+        return f"{_MANY}+" if count > _MANY else str(count or "")
 
     async def member(self, guid: str) -> dict[str, Any] | None:
         """Everything that is stored about a member."""
 
         async def work(connection: AsyncConnection) -> dict[str, Any] | None:
             columns = (members.c.user_guid, members.c.institution_code, members.c.institution_name)
-            ours = (is_set(members.c.muted_at), members.c.consent_from, older_row())
-            of_member = select(*columns, *ours, *FACTS)
+            our_columns = (is_set(members.c.muted_at), members.c.consent_from, older_row())
+            of_member = select(*columns, *our_columns, *FACTS)
             row = (await connection.execute(of_member.where(members.c.member_guid == guid))).first()
             history = await connection.execute(
                 select(reconnections).where(r.member_guid == guid).order_by(r.id.desc()).limit(20)
             )
-            found = [dict(reconnection) for reconnection in history.mappings()]
-            if row is None and not found:
+            reconnection_rows = [dict(reconnection) for reconnection in history.mappings()]
+            if row is None and not reconnection_rows:
                 return None
-            user_guid = row.user_guid if row else found[0]["user_guid"]
+            user_guid = row.user_guid if row else reconnection_rows[0]["user_guid"]
             user = (await connection.execute(select(users).where(users.c.user_guid == user_guid))).mappings().first()
             alive = and_(devices.c.user_guid == user_guid, ~is_set(devices.c.disabled_at))
             kinds = await connection.scalars(select(devices.c.device_kind).where(alive))
-            for reconnection in found:
+            for reconnection in reconnection_rows:
                 await self._add_history(connection, reconnection)
             return {
                 "member": _member(guid, row) if row else None,
                 "user": dict(user) if user else None,
                 "devices": sorted(kind for kind in kinds if kind is not None),
-                "reconnections": found,
+                "reconnections": reconnection_rows,
             }
 
         return await self._database.transaction(work)
@@ -225,7 +225,7 @@ class ReportStore:
             .limit(_MOST_CLICKS)
         )
         link = notification_reconnections.c
-        told = await connection.execute(
+        messages = await connection.execute(
             select(
                 n.channel,
                 link.step,
@@ -245,7 +245,7 @@ class ReportStore:
         )
         reconnection["clicks"] = [dict(row) for row in pressed.mappings()][::-1]
         reconnection["windows"] = [dict(row) for row in minted.mappings()]
-        reconnection["notifications"] = [dict(row) for row in told.mappings()]
+        reconnection["notifications"] = [dict(row) for row in messages.mappings()]
 
 
 def _member(guid: str, row: Any) -> dict[str, Any]:

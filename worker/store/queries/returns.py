@@ -59,8 +59,12 @@ class ReturnStore:
                 days=within.days,
                 reconnected=sum(counts.values()),
                 after_a_message=counts.get("after_message", 0),
-                median_seconds=median_seconds((back.opened_at, back.closed_at) for back in newest),
-                median_seconds_after_message=median_seconds((back.notified_at, back.closed_at) for back in newest),
+                median_seconds=median_seconds(
+                    (reconnection.opened_at, reconnection.closed_at) for reconnection in newest
+                ),
+                median_seconds_after_message=median_seconds(
+                    (reconnection.notified_at, reconnection.closed_at) for reconnection in newest
+                ),
             )
 
         return await self._database.transaction(work)
@@ -78,5 +82,5 @@ def median_seconds(spans: Iterable[tuple[datetime | None, datetime]]) -> float |
 
     Pairs without a first moment, or with one that is later than the second, are left out. ``None`` if no pair is left.
     """
-    took = [(second - first).total_seconds() for first, second in spans if first is not None and first <= second]
-    return median(took) if took else None
+    seconds = [(second - first).total_seconds() for first, second in spans if first is not None and first <= second]
+    return median(seconds) if seconds else None

@@ -62,8 +62,8 @@ class Standing:
     def backlog(self) -> dict[str, Any]:
         """How much is due now and later, leased, and to be delivered."""
 
-        def number(counts: Sequence[Count], state: str, **which: bool) -> int:
-            fits = (c for c in counts if c.state == state and all(getattr(c, k) == v for k, v in which.items()))
+        def number(counts: Sequence[Count], state: str, **wanted: bool) -> int:
+            fits = (c for c in counts if c.state == state and all(getattr(c, k) == v for k, v in wanted.items()))
             return sum(count.count for count in fits)
 
         return {
@@ -123,32 +123,32 @@ class StandingStore:
         is_live = or_(*(table.c.state == state_literal(state) for state in states))
         if table is reconnections:
             is_live = r.closed_at.is_(None)
-        whole = Source(table)
+        all_rows = Source(table)
         if self._database.rows.is_sqlite or await up_to(connection, table, is_live, most=EXACT) <= EXACT:
-            return await self._counted(connection, whole, now, is_live)
+            return await self._counted(connection, all_rows, now, is_live)
         counts: list[Count] = []
-        much: list[Any] = []
+        large_states: list[Any] = []
         for state in states:
-            one = table.c.state == state_literal(state)
+            in_state = table.c.state == state_literal(state)
             # `ready` has no index. But ready reconnections are those that a live message names.
             if table is reconnections and state == "ready":
-                one = and_(one, r.id.in_(_named_by_live()))
+                in_state = and_(in_state, r.id.in_(_named_by_live()))
                 few = await up_to(connection, notifications, _is_live(), most=EXACT // 10) <= EXACT // 10
             else:
-                few = await up_to(connection, table, one, most=EXACT) <= EXACT
+                few = await up_to(connection, table, in_state, most=EXACT) <= EXACT
             if few:
-                counts += await self._counted(connection, whole, now, one)
+                counts += await self._counted(connection, all_rows, now, in_state)
             else:
-                much.append(state)
-        if much:
+                large_states.append(state)
+        if large_states:
             drawn = await sample_of(connection, table)
             of = drawn.rows.c
             counts += await self._counted(
-                connection, drawn, now, or_(*(of.state == state_literal(state) for state in much))
+                connection, drawn, now, or_(*(of.state == state_literal(state) for state in large_states))
             )
         return counts
 
-    async def _counted(self, connection: AsyncConnection, source: Source, now: datetime, which: Any) -> list[Count]:
+    async def _counted(self, connection: AsyncConnection, source: Source, now: datetime, condition: Any) -> list[Count]:
         c, moment = source.rows.c, literal(now, Moment())
         is_reconnection = "reason" in c
         waiting = c.state == state_literal("due" if is_reconnection else "pending")
@@ -165,7 +165,7 @@ class StandingStore:
         columns = (c.state, c.outcome, later, held, retried, why)
         counted = select(*columns, func.count(), func.min(case((waiting, c.next_attempt_at)))).select_from(source.rows)
         grouped = columns if is_reconnection else columns[:-1]
-        rows = await connection.execute(counted.where(which).group_by(*grouped))
+        rows = await connection.execute(counted.where(condition).group_by(*grouped))
         return [
             Count(
                 row[0], row[1], bool(row[2]), bool(row[3]), source.scaled(row[6]), row[7],

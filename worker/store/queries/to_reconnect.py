@@ -49,11 +49,11 @@ class ToReconnectStore:
         """
 
         async def work(connection: AsyncConnection) -> Sequence[BrokenBank] | None:
-            given = {"user_guid": user_guid}
-            found = [_bank(row) for row in await connection.execute(_OPEN, given)]
-            if found:
+            parameters = {"user_guid": user_guid}
+            banks = [_bank(row) for row in await connection.execute(_OPEN, parameters)]
+            if banks:
                 await self._links.store_once(connection, link)
-            return found if found or await connection.scalar(_KNOWN, given) else None
+            return banks if banks or await connection.scalar(_KNOWN, parameters) else None
 
         return await self._database.transaction(work)
 

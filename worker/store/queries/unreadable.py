@@ -101,7 +101,7 @@ class UnreadableStore:
         async def work(connection: AsyncConnection) -> list[NotUnderstood]:
             rows = self._database.rows
             sources = [await source_of(connection, rows, table, true()) for table in (users, devices, members)]
-            return await _found(connection, sources)
+            return await _count_unreadable(connection, sources)
 
         return await self._database.transaction(work)
 
@@ -109,35 +109,37 @@ class UnreadableStore:
         """The same for one user and their devices. A member's unreadable columns are part of its ``MemberFacts``."""
 
         async def work(connection: AsyncConnection) -> list[NotUnderstood]:
-            return await _found(connection, [Source(users), Source(devices)], user_guid)
+            return await _count_unreadable(connection, [Source(users), Source(devices)], user_guid)
 
         return await self._database.transaction(work)
 
 
-async def _found(
+async def _count_unreadable(
     connection: AsyncConnection, sources: Sequence[Source], user_guid: str | None = None
 ) -> list[NotUnderstood]:
     """Unreadable values in these sources: users, devices and members, in this order; later ones may be missing."""
-    found = []
+    not_understood = []
 
-    def add(source: Source, column: str, what: str, effect: str, seen: int) -> None:
-        if seen:
-            count = source.scaled(seen)
-            found.append(NotUnderstood(column=column, what=what, count=count, effect=effect, about=source.is_sample))
+    def add(source: Source, column: str, what: str, effect: str, counted: int) -> None:
+        if counted:
+            count = source.scaled(counted)
+            not_understood.append(
+                NotUnderstood(column=column, what=what, count=count, effect=effect, about=source.is_sample)
+            )
 
     for source, kinds in zip(sources, (_OF_USERS, _OF_DEVICES, _OF_MEMBERS), strict=False):
         conditions = (source.instead_of(condition) for _, _, condition, _ in kinds)
         query = select(*(func.count(case((condition, 1))) for condition in conditions)).select_from(source.rows)
-        theirs = [source.rows.c.user_guid == user_guid] if user_guid else []
-        row = (await connection.execute(query.where(*theirs))).one()
-        for (column, what, _, effect), seen in zip(kinds, row, strict=True):
-            add(source, column, what, effect, seen)
+        of_user = [source.rows.c.user_guid == user_guid] if user_guid else []
+        row = (await connection.execute(query.where(*of_user))).one()
+        for (column, what, _, effect), counted in zip(kinds, row, strict=True):
+            add(source, column, what, effect, counted)
     of_users = sources[0]
     for plain, what, is_understood, effect in _WORDS:
-        theirs = [of_users.rows.c.user_guid == user_guid] if user_guid else []
+        of_user = [of_users.rows.c.user_guid == user_guid] if user_guid else []
         number, column = func.count().label("number"), of_users.rows.c[plain.name]
-        words = select(column, number).where(is_set(column), *theirs).group_by(column).order_by(number.desc())
+        words = select(column, number).where(is_set(column), *of_user).group_by(column).order_by(number.desc())
         rows = await connection.execute(words.limit(_DIFFERENT))
-        seen = sum(number for word, number in rows if word is not None and not is_understood(word))
-        add(of_users, f"users.{plain.name}", what, effect, seen)
-    return sorted(found, key=lambda kind: (kind.column, kind.what))
+        counted = sum(number for word, number in rows if word is not None and not is_understood(word))
+        add(of_users, f"users.{plain.name}", what, effect, counted)
+    return sorted(not_understood, key=lambda kind: (kind.column, kind.what))

@@ -89,17 +89,17 @@ class WebhookStore:
 
         async def work(connection: AsyncConnection) -> list[AboutMember]:
             rows = (await connection.execute(query)).all()
-            return [AboutMember(at=row.last_received_at, text=_told(row)) for row in reversed(rows)]
+            return [AboutMember(at=row.last_received_at, text=_in_words(row)) for row in reversed(rows)]
 
         return await self._database.transaction(work)
 
 
-def _told(row: Any) -> str:
+def _in_words(row: Any) -> str:
     """``CONNECTION_STATUS DENIED, 2 times: read at 10:02:07 UTC, MX said CONNECTED``."""
     kind, action, status, _, times, state, outcome, read_at = row
-    said = " ".join(word for word in (kind, status or action) if word)
-    said += f", {times} times" if times > 1 else ""
+    text = " ".join(word for word in (kind, status or action) if word)
+    text += f", {times} times" if times > 1 else ""
     if state == "done" and read_at is not None:
-        return f"{said}: read at {read_at:%H:%M:%S} UTC, MX said {outcome}"
+        return f"{text}: read at {read_at:%H:%M:%S} UTC, MX said {outcome}"
     waits = {"due": "the member is to be read", "leased": "the member is being read"}.get(state, state)
-    return f"{said}: {waits}" + (f" ({outcome})" if outcome else "")
+    return f"{text}: {waits}" + (f" ({outcome})" if outcome else "")

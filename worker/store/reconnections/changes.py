@@ -51,8 +51,8 @@ def reschedule(id_: int, *, outcome: str, attempts: int, at: datetime | None) ->
 def after_message(id_: int, after: ReconnectionState, *, now: datetime, told: bool, **columns: Any) -> Change:
     """``notify``, or ``go_on`` if the message told nobody. ``attempts`` is set to 0."""
     name = "notify" if after is _R.NOTIFIED else "go_on"
-    written_too = {"attempts": 0, "notified_at": now if told else None, **columns}
-    return Change(id=id_, name=name, before=_R.READY, after=after, columns=written_too)
+    all_columns = {"attempts": 0, "notified_at": now if told else None, **columns}
+    return Change(id=id_, name=name, before=_R.READY, after=after, columns=all_columns)
 
 
 def leave_out(id_: int, *, at: datetime, **columns: Any) -> Change:
@@ -90,8 +90,8 @@ def checked(id_: int, state: ReconnectionState, epoch: int, *, again_at: datetim
     ``again_at``: what taking the check wrote as ``next_check_at``. If the row has an earlier moment, a click or a hint came during the
     check, and the earlier of both moments counts.
     """
-    given = {"epoch": epoch, "again_at": again_at, **columns}
-    return Change(id=id_, name="", before=state, after=state, columns=given)
+    all_columns = {"epoch": epoch, "again_at": again_at, **columns}
+    return Change(id=id_, name="", before=state, after=state, columns=all_columns)
 
 
 def applying(rows: Rows) -> Any:

@@ -74,8 +74,8 @@ class MemberChecks:
 
     async def due(self, connection: AsyncConnection, now: datetime, *, at_most: int) -> int:
         """How many reconnections could be checked now, counted no further than ``at_most``."""
-        found = select(r.id).where(_to_check(literal(now, Moment()))).limit(at_most).subquery()
-        return int(await connection.scalar(select(func.count()).select_from(found)) or 0)
+        due_rows = select(r.id).where(_to_check(literal(now, Moment()))).limit(at_most).subquery()
+        return int(await connection.scalar(select(func.count()).select_from(due_rows)) or 0)
 
 
 def only_for_click() -> ColumnElement[Any]:

@@ -100,7 +100,7 @@ class ReconnectionClaims:
         """
         statement = self._lease_probe if probe else self._lease
         parameters = {"n": n, "worker_id": worker_id, "now": now, "soon": soon, "lease_seconds": lease_seconds}
-        return await self._taken(connection, statement, parameters)
+        return await self._claimed(connection, statement, parameters)
 
     async def lease_poison(
         self, connection: AsyncConnection, n: int, *, worker_id: str, lease_seconds: float, now: datetime
@@ -110,9 +110,9 @@ class ReconnectionClaims:
         if deaths is None:
             return []
         parameters = {"n": batch_size(n, deaths), "deaths": deaths, "worker_id": worker_id, "now": now}
-        return await self._taken(connection, self._lease_poison, parameters | {"lease_seconds": lease_seconds})
+        return await self._claimed(connection, self._lease_poison, parameters | {"lease_seconds": lease_seconds})
 
-    async def _taken(
+    async def _claimed(
         self, connection: AsyncConnection, statement: Any, parameters: dict[str, Any]
     ) -> list[ClaimedReconnection]:
         ids = (await connection.execute(statement, parameters)).scalars().all()
@@ -159,8 +159,8 @@ class ReconnectionClaims:
 
     async def due(self, connection: AsyncConnection, now: datetime, *, at_most: int) -> int:
         """How many reconnections could be leased now, counted no further than ``at_most``."""
-        found = select(r.id).where(_claimable(literal(now, Moment()))).limit(at_most).subquery()
-        return int(await connection.scalar(select(func.count()).select_from(found)) or 0)
+        due_rows = select(r.id).where(_claimable(literal(now, Moment()))).limit(at_most).subquery()
+        return int(await connection.scalar(select(func.count()).select_from(due_rows)) or 0)
 
 
 def _claimable(now: ColumnElement[datetime], *, probe: bool = False, poison: bool | None = None) -> ColumnElement[bool]:
@@ -248,10 +248,10 @@ def _lease_statement(rows: Rows, *, probe: bool = False, poison: bool = False) -
         .with_for_update(skip_locked=True, of=sibling)
         .cte("along")
     )
-    taken = select(due.c.id) if poison else union_all(select(due.c.id), select(along.c.id))
+    leased_ids = select(due.c.id) if poison else union_all(select(due.c.id), select(along.c.id))
     return (
         update(reconnections)
-        .where(rows.among(r.id, taken))
+        .where(rows.among(r.id, leased_ids))
         .values(
             state=_R.LEASED,
             lease_worker=bindparam("worker_id"),
@@ -325,7 +325,7 @@ _CLAIMED = (
 
 
 def _claim_of(row: Any) -> ClaimedReconnection:
-    is_muted, is_of_other_user, known, *facts = row[len(_CLAIMED) :]
-    of_member = (facts_of(facts) if known else None, bool(is_muted), bool(is_of_other_user))
+    is_muted, is_of_other_user, known_guid, *facts = row[len(_CLAIMED) :]
+    of_member = (facts_of(facts) if known_guid else None, bool(is_muted), bool(is_of_other_user))
     claimed: tuple[Any, ...] = (*row[: len(_CLAIMED)], *of_member)
     return ClaimedReconnection(*claimed)

@@ -90,8 +90,8 @@ class Clicked:
 
     async def check_now(self, connection: AsyncConnection, member_guid: str, now: datetime) -> int:
         """Make this member, or one that moved to this GUID, due for a check now, or 10 s after its last one; how many there are."""
-        given = {"guid": member_guid, "now": now}
-        return sum([int((await connection.execute(each, given)).rowcount) for each in self._check_now])
+        parameters = {"guid": member_guid, "now": now}
+        return sum([int((await connection.execute(statement, parameters)).rowcount) for statement in self._check_now])
 
     async def tell(self, connection: AsyncConnection, owed_before: datetime, now: datetime) -> int:
         """``remind`` before its day: make reconnections due with a click that failed before ``owed_before`` and none served since; how many."""
@@ -125,9 +125,9 @@ def _sooner(moment: ColumnElement[datetime]) -> ColumnElement[Any]:
 
 
 def _check_now(column: ColumnElement[Any]) -> Any:
-    rested = later(r.outcome_at, literal(CHECKS_APART, Float()))
+    allowed_at = later(r.outcome_at, literal(CHECKS_APART, Float()))
     return (
         update(reconnections)
         .where(column == bindparam("guid", type_=String()), r.closed_at.is_(None), ~IS_NOTICE)
-        .values(next_check_at=_sooner(case((rested > _NOW, rested), else_=_NOW)))
+        .values(next_check_at=_sooner(case((allowed_at > _NOW, allowed_at), else_=_NOW)))
     )

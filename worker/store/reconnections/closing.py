@@ -56,17 +56,17 @@ class Closing:
         ``parameters``: those of ``where``, besides ``now``. ``where`` must select only states of ``before``, and ``state`` must be one of
         ``after``. ``reopen_at``: when a sweep may open another for the member; ``None``: at once, if it breaks again.
         """
-        for each in before:
-            check("close", Mover.SWEEP, each, *after)
+        for state_before in before:
+            check("close", Mover.SWEEP, state_before, *after)
         moment = bindparam("now", type_=Moment())
         values: dict[str, Any] = {"state": state, "outcome": outcome, "outcome_at": moment, "closed_at": moment}
         values |= {"owed_at": None, "next_check_at": None}
         if reopen_at is not None:
             values["reopen_at"] = reopen_at
         statement = update(reconnections).where(*where).values(values).returning(r.id, r.state)
-        ended = (await connection.execute(statement, {"now": now, **(parameters or {})})).all()
-        ids = [row.id for row in ended]
-        for row in ended:
+        closed_rows = (await connection.execute(statement, {"now": now, **(parameters or {})})).all()
+        ids = [row.id for row in closed_rows]
+        for row in closed_rows:
             record(connection, "close", _R(row.state), (row.id,))
         if not ids:
             return 0

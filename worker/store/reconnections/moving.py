@@ -29,13 +29,13 @@ def older_row() -> ColumnElement[str | None]:
     The plain SQL is a join, for which PostgreSQL would read all members.
     """
     older = members.alias("older").c
-    found = select(older.member_guid).where(
+    query = select(older.member_guid).where(
         older.moved_to == m.member_guid,
         older.moved_to.is_not(None),  # of the small index ix_members_moved
         older.user_guid == m.user_guid,
         older.gone_at.is_(None),
     )
-    return found.limit(1).scalar_subquery()
+    return query.limit(1).scalar_subquery()
 
 
 def is_double() -> ColumnElement[bool]:

@@ -54,7 +54,7 @@ class Notices:
     def _expires_soon(self) -> ColumnElement[bool]:
         return and_(m.token_expires_at.is_not(None), dated_between(m.token_expires_at, self._rows.is_sqlite))
 
-    def _worth_one(self) -> ColumnElement[bool]:
+    def _may_get_notice(self) -> ColumnElement[bool]:
         """Whether a well member may get a notice: no reconnection of it prevents one.
 
         An open reconnection prevents it. So does one of the same user whose ``reopen_at`` lies ahead, or that ended after the first notice
@@ -62,14 +62,14 @@ class Notices:
         another user, does not prevent it.
         """
         first_day = later(normalised(m.token_expires_at), -bindparam("window", type_=Float()))
-        ended = and_(r.closed_at > first_day, func.coalesce(r.outcome, "").not_in(("expiry_moved", USER_CHANGED)))
-        theirs = and_(r.user_guid == m.user_guid, or_(r.reopen_at > self._now, ended))
-        in_the_way = exists().where(r.member_guid == m.member_guid, or_(r.closed_at.is_(None), theirs))
+        ended_since = and_(r.closed_at > first_day, func.coalesce(r.outcome, "").not_in(("expiry_moved", USER_CHANGED)))
+        blocks_its_user = and_(r.user_guid == m.user_guid, or_(r.reopen_at > self._now, ended_since))
+        is_blocked = exists().where(r.member_guid == m.member_guid, or_(r.closed_at.is_(None), blocks_its_user))
         guids = and_(is_guid(m.member_guid), is_guid(m.user_guid))
         well = and_(truth(m.is_oauth).is_not(False), is_healthy(), guids, is_well(self._statuses, self._now))
-        return and_(well, ~in_the_way, ~is_double())
+        return and_(well, ~is_blocked, ~is_double())
 
-    def opening(self, these: ColumnElement[bool]) -> Any:
+    def opening(self, condition: ColumnElement[bool]) -> Any:
         """Open a notice for each of these members whose token expires soon and that may get one."""
         values = {
             "member_guid": m.member_guid,
@@ -86,16 +86,18 @@ class Notices:
             self._rows.insert(reconnections)
             .from_select(
                 list(values),
-                select(*values.values()).where(these, self._expires_soon(), self._worth_one()).order_by(m.member_guid),
+                select(*values.values())
+                .where(condition, self._expires_soon(), self._may_get_notice())
+                .order_by(m.member_guid),
             )
             .on_conflict_do_nothing()
         )
 
     def counting(self) -> Any:
         """How many :meth:`opening` would open."""
-        return select(func.count()).select_from(members).where(self._expires_soon(), self._worth_one())
+        return select(func.count()).select_from(members).where(self._expires_soon(), self._may_get_notice())
 
-    def over(self) -> tuple[ColumnElement[bool], ColumnElement[str], ColumnElement[str]]:
+    def ending(self) -> tuple[ColumnElement[bool], ColumnElement[str], ColumnElement[str]]:
         """Which notices are over, the state in which each ends, and its outcome: the member broke, the token was renewed, or the date was moved.
 
         A reckoned date that moves ahead does not show a renewal. Verify ends the notice of a member that came back.

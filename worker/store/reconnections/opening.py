@@ -50,20 +50,20 @@ class Opening:
         covers it.
         """
         revoked_at, never = normalised(m.token_revoked_at), literal(NEVER, Moment())
-        newer = or_(
+        newer_break = or_(
             and_(revoked_at > r.closed_at, revoked_at < never),
             and_(normalised(m.token_expires_at) > r.closed_at, expired(self._now)),
         )
-        is_theirs = r.user_guid == m.user_guid
-        at_rest = and_(r.reopen_at > self._now, ~func.coalesce(newer, false()), ~IS_NOTICE, is_theirs)
-        in_the_way = exists().where(r.member_guid == m.member_guid, or_(r.closed_at.is_(None), at_rest))
-        return and_(is_broken(self._statuses, self._now), ~in_the_way, ~is_double())
+        is_same_user = r.user_guid == m.user_guid
+        still_blocks = and_(r.reopen_at > self._now, ~func.coalesce(newer_break, false()), ~IS_NOTICE, is_same_user)
+        is_blocked = exists().where(r.member_guid == m.member_guid, or_(r.closed_at.is_(None), still_blocks))
+        return and_(is_broken(self._statuses, self._now), ~is_blocked, ~is_double())
 
-    def opening(self, these: ColumnElement[bool]) -> Any:
+    def opening(self, condition: ColumnElement[bool]) -> Any:
         """Open a reconnection for each of these members that :meth:`to_open` selects. They are sorted by GUID, so that two sweeps
         at once cannot deadlock."""
-        known = since(self._now)
-        broken_since = case((and_(known.is_not(None), known < self._now), known), else_=self._now)
+        known_since = since(self._now)
+        broken_since = case((and_(known_since.is_not(None), known_since < self._now), known_since), else_=self._now)
         speak_at = later(broken_since, bindparam("grace", type_=Float()))
         values = {
             "member_guid": m.member_guid,
@@ -78,7 +78,9 @@ class Opening:
         }
         return (
             self._rows.insert(reconnections)
-            .from_select(list(values), select(*values.values()).where(these, self.to_open()).order_by(m.member_guid))
+            .from_select(
+                list(values), select(*values.values()).where(condition, self.to_open()).order_by(m.member_guid)
+            )
             .on_conflict_do_nothing()
         )
 

@@ -57,9 +57,9 @@ class Spreading:
         """Give each new notice of a wave a moment of its own; ``days`` is ``EXPIRY_NOTICE_DAYS``. Returns how many were spread."""
         spread = 0
         counts: dict[date, dict[str | None, int]] = {}
-        while found := (await connection.execute(self._undecided)).all():
+        while page := (await connection.execute(self._undecided)).all():
             decided = []
-            for id_, guid, code, expires_at in found:
+            for id_, guid, code, expires_at in page:
                 day = expires_at.astimezone(UTC).date()
                 if day not in counts:
                     counts[day] = await self._count(connection, day)
@@ -73,8 +73,8 @@ class Spreading:
     async def _count(self, connection: AsyncConnection, day: date) -> dict[str | None, int]:
         """How many members of each institution expire on a day (UTC)."""
         following = day + timedelta(days=1)
-        given: dict[str, Any] = {"from_day": day.isoformat(), "to_day": following.isoformat()}
+        parameters: dict[str, Any] = {"from_day": day.isoformat(), "to_day": following.isoformat()}
         if not self._rows.is_sqlite:
             midnight = time(tzinfo=UTC)
-            given = {"from_day": datetime.combine(day, midnight), "to_day": datetime.combine(following, midnight)}
-        return {code: number for code, number in await connection.execute(self._counts, given)}  # noqa: C416 - rows
+            parameters = {"from_day": datetime.combine(day, midnight), "to_day": datetime.combine(following, midnight)}
+        return {code: number for code, number in await connection.execute(self._counts, parameters)}  # noqa: C416 - rows

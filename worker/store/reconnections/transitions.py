@@ -101,41 +101,47 @@ class Transitions:
         """
         for name, before, after in {(change.name, change.before, change.after) for change in changes if change.name}:
             check(name, by, before, after)
-        made: set[int] = set()
+        changed_ids: set[int] = set()
         if changes:
             with_another_guid = await self._with_another_guid(connection, changes)
             given = self._rows.encode(
                 {"id": change.id, "before": change.before, "state": change.after, **change.columns}
                 for change in changes
             )
-            made = set((await connection.execute(self._apply, {"given": given, "now": now})).scalars())
-            record_about(connection, EventType.MOVED, [id_ for id_ in with_another_guid if id_ in made])
+            changed_ids = set((await connection.execute(self._apply, {"given": given, "now": now})).scalars())
+            record_about(connection, EventType.MOVED, [id_ for id_ in with_another_guid if id_ in changed_ids])
             for change in changes if are_on(connection) else ():
-                if change.name and change.id in made:
+                if change.name and change.id in changed_ids:
                     record(connection, change.name, change.after, (change.id,))
         await self._closing.finish(
             connection,
             # A reconnection that closes may have windows of clicks, even if fetch stored none.
             wiped=[
-                *(each.id for each in changes if (each.wipes or each.after in ENDS) and each.id in made),
+                *(
+                    change.id
+                    for change in changes
+                    if (change.wipes or change.after in ENDS) and change.id in changed_ids
+                ),
                 *replaced,
             ],
             closed=[change.id for change in changes if change.after in ENDS],
             left_out=left_out,
-            well=[change.well for change in changes if change.well is not None and change.id in made],
+            well=[change.well for change in changes if change.well is not None and change.id in changed_ids],
             now=now,
         )
         # This must follow finish(), which marks their members well.
-        over = [change.id for change in changes if change.after in ENDS and change.id in made]
-        await self._changed_members.list_closed(connection, over)
-        return made
+        closed_ids = [change.id for change in changes if change.after in ENDS and change.id in changed_ids]
+        await self._changed_members.list_closed(connection, closed_ids)
+        return changed_ids
 
     async def _with_another_guid(self, connection: AsyncConnection, changes: Sequence[Change]) -> list[int]:
         """The reconnections for which MX answered with another GUID than before; empty if no events are written."""
         if not are_on(connection):
             return []
         given = [
-            {"id": each.id, "moved_to": to} for each in changes if (to := each.columns.get("moved_to")) is not None
+            {"id": change.id, "moved_to": to}
+            for change in changes
+            if (to := change.columns.get("moved_to")) is not None
         ]
         if not given:
             return []
@@ -165,15 +171,15 @@ class Transitions:
         """``reopen``: each member's latest reconnection, if it ended in one of ``states``. ``attempts`` is set to 0."""
         for state in states:
             check("reopen", Mover.RETRY, _R(state), _R.DUE)
-        other = reconnections.alias("other")
-        is_not_latest = exists().where(other.c.member_guid == r.member_guid, other.c.id > r.id)
-        which = (r.state.in_(states), r.member_guid.in_(members) if members else true(), ~is_not_latest)
-        locked = select(r.id).where(*which).order_by(r.id).with_for_update()
+        newer = reconnections.alias("other")
+        is_not_latest = exists().where(newer.c.member_guid == r.member_guid, newer.c.id > r.id)
+        conditions = (r.state.in_(states), r.member_guid.in_(members) if members else true(), ~is_not_latest)
+        locked = select(r.id).where(*conditions).order_by(r.id).with_for_update()
         ids = list((await connection.execute(locked)).scalars())
         await self._totals.uncount_ended(connection, ids)
         statement = (
             update(reconnections)
-            .where(*which)
+            .where(*conditions)
             .values(
                 state=_R.DUE,
                 closed_at=None,
@@ -291,7 +297,7 @@ def _give_back(rows: Rows) -> Any:
     given = rows.table("given", {"id": BigInteger(), "outcome": Text(), "attempts": Integer()}).c
     other = reconnections.alias("other")
     # An exhausted one is still at the step of the message that it was left out of. A due one was moved past that step already.
-    ended = case((r.state == state_literal("exhausted"), 1), else_=0)
+    step_to_add = case((r.state == state_literal("exhausted"), 1), else_=0)
     open_again = exists().where(other.c.member_guid == r.member_guid, other.c.closed_at.is_(None), other.c.id != r.id)
     return (
         update(reconnections)
@@ -305,8 +311,8 @@ def _give_back(rows: Rows) -> Any:
         .values(
             state=ReconnectionState.DUE,
             attempts=r.attempts - 1,
-            step=r.step + ended,
-            base_step=r.base_step + ended,
+            step=r.step + step_to_add,
+            base_step=r.base_step + step_to_add,
             next_attempt_at=_NOW,
             closed_at=None,
             reopen_at=None,
@@ -318,12 +324,13 @@ def _give_back(rows: Rows) -> Any:
 def _revivable(rows: Rows) -> Any:
     """Ended messages, and their reconnections that did not change since, if nothing else was begun for the user."""
     ids = rows.table("given", {"id": BigInteger()})
-    other, held = notifications.alias("other"), reconnections.alias("held")
+    other_message, sibling = notifications.alias("other"), reconnections.alias("held")
     window = exists().where(windows.c.id == link.window_id, windows.c.superseded_at.is_(None))
-    written_since = exists().where(
-        other.c.user_guid == n.user_guid, (other.c.id > n.id) | (other.c.state.in_(LIVE) & (other.c.id != n.id))
+    messaged_since = exists().where(
+        other_message.c.user_guid == n.user_guid,
+        (other_message.c.id > n.id) | (other_message.c.state.in_(LIVE) & (other_message.c.id != n.id)),
     )
-    being_fetched = exists().where(held.c.user_guid == n.user_guid, held.c.state == ReconnectionState.LEASED)
+    being_fetched = exists().where(sibling.c.user_guid == n.user_guid, sibling.c.state == ReconnectionState.LEASED)
     return (
         select(n.id, r.id)
         .join(ids, n.id == ids.c.id)
@@ -333,7 +340,7 @@ def _revivable(rows: Rows) -> Any:
             r.state == state_literal(ReconnectionState.DUE),
             r.step == link.step + 1,
             window,
-            ~written_since,
+            ~messaged_since,
             ~being_fetched,
         )
         .order_by(r.id)

@@ -44,9 +44,9 @@ def _plain_text(element: Any, compiler: Any, **kw: Any) -> str:
 def _plain_text_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
     column = _text_of(element, compiler, **kw)
     length = getattr(element.clauses.clauses[0].type, "length", None) or 10_000
-    whole = f"nullif(trim(substr({column}, 1, {length}), {SQLITE_BLANKS}), '')"
+    trimmed = f"nullif(trim(substr({column}, 1, {length}), {SQLITE_BLANKS}), '')"
     # NUL ends a text for half of SQLite's functions, and a BLOB is not text.
-    return f"CASE WHEN typeof({column}) = 'text' AND instr({column}, char(0)) = 0 THEN {whole} END"
+    return f"CASE WHEN typeof({column}) = 'text' AND instr({column}, char(0)) = 0 THEN {trimmed} END"
 
 
 class _StatusName(TypeDecorator[str]):
@@ -114,8 +114,8 @@ def _truth_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
     column = _text_of(element, compiler, **kw)
     word = f"lower(trim({column}, {SQLITE_BLANKS}))"
     yes, no = (", ".join(f"'{word}'" for word in words) for words in (TRUE, FALSE))
-    read = f"CASE WHEN {word} IN ({yes}) THEN 1 WHEN {word} IN ({no}) THEN 0 END"
-    return f"CASE typeof({column}) WHEN 'integer' THEN CASE {column} WHEN 1 THEN 1 WHEN 0 THEN 0 END WHEN 'text' THEN {read} END"
+    parsed = f"CASE WHEN {word} IN ({yes}) THEN 1 WHEN {word} IN ({no}) THEN 0 END"
+    return f"CASE typeof({column}) WHEN 'integer' THEN CASE {column} WHEN 1 THEN 1 WHEN 0 THEN 0 END WHEN 'text' THEN {parsed} END"
 
 
 class whole_number(FunctionElement[int]):  # noqa: N801
@@ -172,8 +172,8 @@ def _unreadable(element: Any, compiler: Any, **kw: Any) -> str:
 @compiles(unreadable, "sqlite")
 def _unreadable_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
     column = element.clauses.clauses[0]
-    read = compiler.process(column.type.column_expression(column), **kw)
-    return f"({compiler.process(is_set(column), **kw)} AND {read} IS NULL)"
+    parsed = compiler.process(column.type.column_expression(column), **kw)
+    return f"({compiler.process(is_set(column), **kw)} AND {parsed} IS NULL)"
 
 
 class is_guid(FunctionElement[bool]):  # noqa: N801

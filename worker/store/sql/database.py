@@ -186,33 +186,33 @@ class Database:
         self.on_events: Callable[[], None] = lambda: None
         self._stores: dict[Any, Any] = {}
 
-    def store(self, kind: Callable[..., Store], **given: Hashable) -> Store:
+    def store(self, kind: Callable[..., Store], **arguments: Hashable) -> Store:
         """``kind(database, **given)``, made only once per process: making its statements costs more than running them a few times."""
-        key = (kind, *given.items())
+        key = (kind, *arguments.items())
         if key not in self._stores:
-            self._stores[key] = kind(self, **given)
-        found: Store = self._stores[key]
-        return found
+            self._stores[key] = kind(self, **arguments)
+        store: Store = self._stores[key]
+        return store
 
     async def transaction(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Run ``work`` in one transaction, write its events, and commit. While the database is away, all of it is repeated.
 
         Raises :class:`DatabaseUnavailable` if it stays away, :class:`SchemaMismatch` if tables or columns are missing.
         """
-        told = False
+        wrote_events = False
 
         async def begun(connection: AsyncConnection) -> T:
-            nonlocal told
+            nonlocal wrote_events
             if not self.rows.is_sqlite:
                 await send(connection, _BEGIN)  # cheaper than by the event, which serves other users of the engine
             self._outbox.open(connection, are_kept=self.keeps_events)
             result = await work(connection)
-            # `told` stays true if the answer to a commit was lost: the second run then has no events to write.
-            told |= self.keeps_events and await self._outbox.write(connection)
+            # `wrote_events` stays true if the answer to a commit was lost: the second run then has no events to write.
+            wrote_events |= self.keeps_events and await self._outbox.write(connection)
             return result
 
         result = await self._run(self.engine if self.rows.is_sqlite else self._apart, begun)
-        if told:
+        if wrote_events:
             self.on_events()
         return result
 

@@ -17,7 +17,7 @@ from worker.errors import DatabaseUnavailable, SchemaMismatch
 class Meaning(NamedTuple):
     """What is wrong, and whether it may be over soon, so that the transaction is retried."""
 
-    says: str
+    text: str
     passes: bool = False
 
 
@@ -123,11 +123,11 @@ def as_worker_error(error: BaseException | None, url: URL) -> DatabaseUnavailabl
     """What a failure of the database means, in one line without parameters."""
     meaning = _meaning(error)
     if meaning is _SCHEMA:
-        return SchemaMismatch(_SCHEMA.says)
+        return SchemaMismatch(_SCHEMA.text)
     if meaning is None:
         kind = type(getattr(error, "orig", None) or error).__name__
         return DatabaseUnavailable(f"database: {where(url)}: {kind}; see that it runs and DATABASE_URL is right")
-    return DatabaseUnavailable(f"database: {where(url)}: {meaning.says}")
+    return DatabaseUnavailable(f"database: {where(url)}: {meaning.text}")
 
 
 def where(url: URL) -> str:
@@ -158,8 +158,8 @@ def passes(error: BaseException) -> bool:
 def _meaning(error: BaseException | None) -> Meaning | None:
     origin: Any = getattr(error, "orig", None) or error
     state = getattr(origin, "sqlstate", None)
-    if state and (found := _STATES.get(state) or _STATES.get(state[:2])):
-        return found
+    if state and (meaning := _STATES.get(state) or _STATES.get(state[:2])):
+        return meaning
     text = str(origin or "").lower()
     if "does not exist" in text and not state:
         return Meaning("the role does not exist; see DATABASE_URL") if 'role "' in text else _NO_DATABASE

@@ -29,25 +29,25 @@ class FastStatement:
             self._text = str(compiled)
             self._constants = {name: bind.value for bind, name in compiled.bind_names.items() if not bind.required}
 
-    async def rows(self, connection: AsyncConnection, given: Mapping[str, Any]) -> Sequence[Any]:
-        """The rows, with columns as attributes; ``given``: the parameters. Raises the exceptions that SQLAlchemy raises."""
+    async def rows(self, connection: AsyncConnection, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """The rows, with columns as attributes. Raises the exceptions that SQLAlchemy raises."""
         if not self._text:
-            return (await connection.execute(self._statement, given)).all()
-        return await send(connection, self._text, {**self._constants, **given})
+            return (await connection.execute(self._statement, parameters)).all()
+        return await send(connection, self._text, {**self._constants, **parameters})
 
-    async def first(self, connection: AsyncConnection, given: Mapping[str, Any]) -> Any:
+    async def first(self, connection: AsyncConnection, parameters: Mapping[str, Any]) -> Any:
         """Its first row; ``None`` if there is none."""
-        found = await self.rows(connection, given)
-        return found[0] if found else None
+        rows = await self.rows(connection, parameters)
+        return rows[0] if rows else None
 
 
-async def send(connection: AsyncConnection, text: str, given: Mapping[str, Any] | None = None) -> Sequence[Any]:
+async def send(connection: AsyncConnection, text: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Any]:
     """Execute SQL in the transaction of a connection to PostgreSQL; the rows, if it returns any."""
     sync: Any = connection.sync_connection
     driver: psycopg.AsyncConnection[Any] = sync.connection.driver_connection
     cursor = driver.cursor(row_factory=namedtuple_row)
     try:
-        await cursor.execute(text, given)
+        await cursor.execute(text, parameters)
         return [] if cursor.description is None else await cursor.fetchall()
     except asyncio.CancelledError:
         await connection.invalidate()  # as SQLAlchemy does: a statement may still be running on it

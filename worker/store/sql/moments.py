@@ -121,8 +121,8 @@ def _normalised_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
     usual = f"{column} >= '{FIRST.year}' AND {column} < '{FAR.year}' AND {usual}"
     # Only printable ASCII reaches the function: SQLite cannot hand over text that is not UTF-8.
     text = f"trim({column}, {SQLITE_BLANKS})"
-    other = f"WHEN {text} NOT GLOB '*[^ -~]*' THEN {READ_MOMENT}({text})"
-    return f"CASE WHEN typeof({column}) <> 'text' THEN NULL WHEN {usual} THEN {second} || '.000000' {other} END"
+    other_forms = f"WHEN {text} NOT GLOB '*[^ -~]*' THEN {READ_MOMENT}({text})"
+    return f"CASE WHEN typeof({column}) <> 'text' THEN NULL WHEN {usual} THEN {second} || '.000000' {other_forms} END"
 
 
 def read_moment_sqlite(text: str) -> str | None:
@@ -149,10 +149,10 @@ def _has_passed(element: Any, compiler: Any, **kw: Any) -> str:
 def _has_passed_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
     column, now = element.clauses
     text, moment = compiler.process(column, **kw), compiler.process(now, **kw)
-    read = compiler.process(normalised(column), **kw)
+    parsed = compiler.process(normalised(column), **kw)
     # Most dates lie ahead and begin with the day. For these a comparison of text is enough: no offset is as long as two days.
     ahead = f"{text} > date({moment}, '+2 days') AND {text} GLOB '[0-9][0-9][0-9][0-9]-*'"
-    return f"CASE WHEN {ahead} THEN 0 ELSE coalesce({read} <= {moment}, 0) END"
+    return f"CASE WHEN {ahead} THEN 0 ELSE coalesce({parsed} <= {moment}, 0) END"
 
 
 class seconds_between(FunctionElement[float]):  # noqa: N801
@@ -217,9 +217,9 @@ def dated_between(column: ColumnElement[Any], is_sqlite: bool) -> ColumnElement[
 
 def dates_between(lower: datetime, upper: datetime, *, is_sqlite: bool) -> dict[str, object]:
     """The parameters of :func:`dated_between`."""
-    given: dict[str, object] = {"lower": lower, "upper": upper}
+    parameters: dict[str, object] = {"lower": lower, "upper": upper}
     if is_sqlite:
         first, last = (lower - timedelta(days=1)).date(), (upper + timedelta(days=2)).date()
-        given |= {"from_day": first.isoformat(), "to_day": last.isoformat()}
-        given |= {"from_digits": f"{first:%Y%m%d}", "to_digits": f"{last:%Y%m%d}"}
-    return given
+        parameters |= {"from_day": first.isoformat(), "to_day": last.isoformat()}
+        parameters |= {"from_digits": f"{first:%Y%m%d}", "to_digits": f"{last:%Y%m%d}"}
+    return parameters

@@ -29,25 +29,25 @@ class Rows:
         self.insert: Any = sqlite.insert if is_sqlite else postgresql.insert
         self._parts: dict[Any, Any] = {}
 
-    def part(self, kind: Callable[..., Part], **given: Hashable) -> Part:
+    def part(self, kind: Callable[..., Part], **arguments: Hashable) -> Part:
         """``kind(rows, **given)``, made only once for this dialect. It holds only statements, which cost more to make than to run."""
-        key = (kind, *given.items())
+        key = (kind, *arguments.items())
         if key not in self._parts:
-            self._parts[key] = kind(self, **given)
-        found: Part = self._parts[key]
-        return found
+            self._parts[key] = kind(self, **arguments)
+        part: Part = self._parts[key]
+        return part
 
     def table(self, name: str, columns: Mapping[str, TypeEngine[Any]]) -> FromClause:
         """A table of the rows bound to the parameter ``name``, with these columns."""
-        given = bindparam(name, type_=Text())
+        parameter = bindparam(name, type_=Text())
         if self.is_sqlite:
-            each = func.json_each(given).table_valued("value")
+            element = func.json_each(parameter).table_valued("value")
             fields = (
-                type_coerce(func.json_extract(each.c.value, f"$.{key}"), type_).label(key)
+                type_coerce(func.json_extract(element.c.value, f"$.{key}"), type_).label(key)
                 for key, type_ in columns.items()
             )
             return select(*fields).subquery(name)
-        values = func.json_to_recordset(cast(given, JSON())).table_valued(
+        values = func.json_to_recordset(cast(parameter, JSON())).table_valued(
             *(column(key, type_) for key, type_ in columns.items())
         )
         return values.render_derived(name, with_types=True)

@@ -39,8 +39,8 @@ OWN = "reconnect.own"
 def _may_matter(row: str, until: str | None) -> str:
     """Whether by the rule this row may be broken or get a notice by ``until``; ``None``: at any time."""
     connected = " AND ".join(f"{row}.connection_status <> '{form}'" for form in ("CONNECTED", "connected", "6"))
-    says = f"{row}.token_revoked_at IS NOT NULL OR {row}.error_code IS NOT NULL OR {connected}"
-    return f"({says} OR {row}.token_expires_at {f'<= {until}' if until else 'IS NOT NULL'})"
+    may_be_broken = f"{row}.token_revoked_at IS NOT NULL OR {row}.error_code IS NOT NULL OR {connected}"
+    return f"({may_be_broken} OR {row}.token_expires_at {f'<= {until}' if until else 'IS NOT NULL'})"
 
 
 def creating(dialect: str, schema: str | None) -> Iterator[str]:
@@ -55,12 +55,12 @@ def _postgresql(schema: str) -> Iterator[str]:
     until = f"(SELECT greatest(max(mark.until), clock_timestamp()) + interval '1 day' FROM {schema}sweep_marks mark)"
     is_, was = (_may_matter(row, until) for row in ("is_", "was"))
 
-    def known(row: str) -> str:
-        found = f"SELECT true FROM {schema}reconnections r WHERE r.member_guid = {row}.member_guid LIMIT 1"
-        return f"coalesce(({found}), false)"
+    def had_reconnection(row: str) -> str:
+        query = f"SELECT true FROM {schema}reconnections r WHERE r.member_guid = {row}.member_guid LIMIT 1"
+        return f"coalesce(({query}), false)"
 
     sources = {
-        "insert": ("", f"SELECT is_.member_guid FROM is_ WHERE {is_} OR {known('is_')}", "NEW TABLE AS is_"),
+        "insert": ("", f"SELECT is_.member_guid FROM is_ WHERE {is_} OR {had_reconnection('is_')}", "NEW TABLE AS is_"),
         "update": (
             f"IF current_setting('{OWN}', true) = '1' THEN PERFORM set_config('{OWN}', '', true); RETURN NULL; END IF;",
             (
@@ -69,20 +69,20 @@ def _postgresql(schema: str) -> Iterator[str]:
                 # If the key changed, neither the old nor the new row has a partner.
                 f"WHERE {differs} AND (is_.member_guid IS NULL OR was.member_guid IS NULL OR {is_} OR {was} "
                 # A notice may be open for a date for which none would be opened yet.
-                f"OR (is_.token_expires_at IS NOT NULL OR was.token_expires_at IS NOT NULL) AND {known('is_')})"
+                f"OR (is_.token_expires_at IS NOT NULL OR was.token_expires_at IS NOT NULL) AND {had_reconnection('is_')})"
             ),
             "OLD TABLE AS was NEW TABLE AS is_",
         ),
         "delete": (
             "",
-            f"SELECT was.member_guid FROM was WHERE {was} OR was.token_expires_at IS NOT NULL AND {known('was')}",
+            f"SELECT was.member_guid FROM was WHERE {was} OR was.token_expires_at IS NOT NULL AND {had_reconnection('was')}",
             "OLD TABLE AS was",
         ),
     }
-    for event, (first, source, tables) in sources.items():
+    for event, (prelude, source, tables) in sources.items():
         # Sorted by key, as the index of the list is.
         body = (
-            f"{first} INSERT INTO {schema}changed_members (member_guid) "
+            f"{prelude} INSERT INTO {schema}changed_members (member_guid) "
             f"SELECT changed.member_guid FROM ({source} ORDER BY 1) AS changed "
             # A member with an empty GUID is never picked, and its entry would mean all members.
             f"WHERE changed.member_guid <> '{EVERYTHING}' "
@@ -114,9 +114,9 @@ def _function(event: str, body: str) -> str:
 def _sqlite() -> Iterator[str]:
     differs = " OR ".join(f"NEW.{column} IS NOT OLD.{column}" for column in READ)
     moved = "NEW.member_guid IS NOT OLD.member_guid"
-    known = "EXISTS (SELECT 1 FROM reconnections r WHERE r.member_guid = NEW.member_guid)"
+    had_reconnection = "EXISTS (SELECT 1 FROM reconnections r WHERE r.member_guid = NEW.member_guid)"
     conditions = {
-        ("insert", "NEW"): f"{_may_matter('NEW', None)} OR {known}",
+        ("insert", "NEW"): f"{_may_matter('NEW', None)} OR {had_reconnection}",
         ("update", "NEW"): f"{moved} OR ({differs}) AND ({_may_matter('NEW', None)} OR {_may_matter('OLD', None)})",
         ("moved", "OLD"): moved,
         ("delete", "OLD"): _may_matter("OLD", None),

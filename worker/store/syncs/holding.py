@@ -97,10 +97,12 @@ class Holding:
 
         return await self._database.transaction(work)
 
-    async def let_go(self, sync: Sync) -> None:
+    async def release(self, sync: Sync) -> None:
         """End the lease, so that another process may continue the sync at once."""
-        mine = update(syncs).where(s.id == sync.id, s.epoch == sync.epoch, s.unfinished)
-        await self._database.transaction(lambda connection: connection.execute(mine.values(lease_expires_at=None)))
+        update_sync = update(syncs).where(s.id == sync.id, s.epoch == sync.epoch, s.unfinished)
+        await self._database.transaction(
+            lambda connection: connection.execute(update_sync.values(lease_expires_at=None))
+        )
 
     async def _touch(
         self, connection: AsyncConnection, sync: Sync, *, seconds: float, now: datetime, **values: Any
@@ -171,13 +173,13 @@ class Holding:
         async with self._turn:
             before = Counter(sync.found)
 
-            async def again(connection: AsyncConnection) -> Any:
+            async def repeatable(connection: AsyncConnection) -> Any:
                 sync.found.clear()
                 sync.found.update(before)
                 return await work(connection)
 
             try:
-                return await self._database.transaction(again)
+                return await self._database.transaction(repeatable)
             except BaseException:
                 sync.found.clear()
                 sync.found.update(before)
@@ -185,7 +187,7 @@ class Holding:
 
     async def end(self, sync: Sync, phase: str, outcome: str, now: datetime) -> None:
         """End the sync: store how it ended, and delete its listed users and missing members."""
-        mine = update(syncs).where(s.id == sync.id, s.epoch == sync.epoch, s.unfinished)
+        update_sync = update(syncs).where(s.id == sync.id, s.epoch == sync.epoch, s.unfinished)
         values = {
             "phase": phase,
             "outcome": outcome[:2000],
@@ -198,7 +200,7 @@ class Holding:
         }
 
         async def work(connection: AsyncConnection) -> None:
-            if not (await connection.execute(mine.values(values))).rowcount:
+            if not (await connection.execute(update_sync.values(values))).rowcount:
                 raise LostSync
             await self._clear(connection)
 

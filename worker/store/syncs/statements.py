@@ -40,16 +40,17 @@ class Statements:
         ).subquery()
         # Two conditions: the small index of open reconnections serves the first.
         is_open, rests = (
-            exists().where(r.member_guid == m.member_guid, which) for which in (r.closed_at.is_(None), blocks_as_gone())
+            exists().where(r.member_guid == m.member_guid, condition)
+            for condition in (r.closed_at.is_(None), blocks_as_gone())
         )
         self._to_read = (
             select(pending, *OUR_MEMBER, or_(is_open, rests))
             .outerjoin(members, and_(m.user_guid == pending.c.user_guid, m.gone_at.is_(None)))
             .order_by(pending.c.id)
         )
-        done = rows.table("given", {"id": BigInteger(), "attempts": Integer(), "done_at": Moment()}).c
+        finished = rows.table("given", {"id": BigInteger(), "attempts": Integer(), "done_at": Moment()}).c
         self._finish_users = (
-            update(sync_users).where(su.id == done.id).values(attempts=done.attempts, done_at=done.done_at)
+            update(sync_users).where(su.id == finished.id).values(attempts=finished.attempts, done_at=finished.done_at)
         )
         lacking = rows.table("given", {"member_guid": Text(), "user_guid": Text()})
         self._add_missing = (
@@ -64,9 +65,9 @@ class Statements:
         self._add_elsewhere = elsewhere.on_conflict_do_update(
             index_elements=["member_guid"], set_={"is_elsewhere": True}
         )
-        gone = rows.table("given", {"id": BigInteger()})
-        self._finish_checks = delete(sync_missing).where(rows.among(sm.id, select(gone.c.id)))
-        self._count_attempt = update(sync_missing).where(sm.id == gone.c.id).values(attempts=sm.attempts + 1)
+        checked = rows.table("given", {"id": BigInteger()})
+        self._finish_checks = delete(sync_missing).where(rows.among(sm.id, select(checked.c.id)))
+        self._count_attempt = update(sync_missing).where(sm.id == checked.c.id).values(attempts=sm.attempts + 1)
         from_here = bindparam("from_here", type_=String())
         unlisted = and_(m.gone_at.is_(None), ~exists().where(su.user_guid == m.user_guid))
         walk = m.member_guid > from_here
@@ -88,36 +89,36 @@ class Statements:
         by_id = {user.own_id: user.user_guid for user in listed if user.own_id is not None}
         if not by_id:
             return {}
-        given = self._given({"own_id": own} for own in sorted(by_id))
-        return {by_id[own]: own for own in (await connection.execute(self._own_names, given)).scalars()}
+        given = self._given({"own_id": own_id} for own_id in sorted(by_id))
+        return {by_id[own_id]: own_id for own_id in (await connection.execute(self._own_names, given)).scalars()}
 
     async def add_users(
-        self, connection: AsyncConnection, guids: Iterable[str], done: Collection[str], now: datetime
+        self, connection: AsyncConnection, guids: Iterable[str], done_guids: Collection[str], now: datetime
     ) -> set[str]:
         unique = dict.fromkeys(guids)
         if not unique:
             return set()
-        given = self._given({"user_guid": guid, "done_at": now if guid in done else None} for guid in unique)
+        given = self._given({"user_guid": guid, "done_at": now if guid in done_guids else None} for guid in unique)
         return set((await connection.execute(self._add_users, given)).scalars())
 
     async def to_read(self, connection: AsyncConnection, n: int, after: int) -> list[UserToRead]:
-        found: dict[int, UserToRead] = {}
+        users_to_read: dict[int, UserToRead] = {}
         known: dict[str, KnownMember] = {}
         names = KnownMember.__struct_fields__
         for id_, user_guid, attempts, *member in await connection.execute(self._to_read, {"n": n, "after": after}):
-            if id_ not in found:
+            if id_ not in users_to_read:
                 known = {}
-                found[id_] = UserToRead(id=id_, user_guid=user_guid, attempts=attempts, known=known)
+                users_to_read[id_] = UserToRead(id=id_, user_guid=user_guid, attempts=attempts, known=known)
             if member[0] is not None:
                 known[member[0]] = KnownMember(**dict(zip(names, member, strict=True)))
-        return list(found.values())
+        return list(users_to_read.values())
 
     async def still_there(self, connection: AsyncConnection, read: Sequence[UserRead]) -> list[UserRead]:
         """Those whose user was not erased meanwhile. They are locked, so that they are not erased before the transaction ends."""
         ids = [each.user.id for each in read]
         query = select(su.id).where(su.id.in_(ids)).order_by(su.id).with_for_update(key_share=True)
-        kept = set((await connection.execute(query)).scalars()) if ids else set()
-        return [each for each in read if each.user.id in kept]
+        present_ids = set((await connection.execute(query)).scalars()) if ids else set()
+        return [each for each in read if each.user.id in present_ids]
 
     async def finish_users(self, connection: AsyncConnection, read: Sequence[UserRead], now: datetime) -> None:
         rows = []
@@ -137,14 +138,16 @@ class Statements:
                 rows = [{"member_guid": guid, "user_guid": user} for guid, user in sorted(dict(pairs).items())]
                 await connection.execute(statement, self._given(rows))
 
-    async def finish_checks(self, connection: AsyncConnection, done: Sequence[int], failed: Sequence[int]) -> None:
-        for statement, ids in ((self._finish_checks, done), (self._count_attempt, failed)):
+    async def finish_checks(
+        self, connection: AsyncConnection, checked_ids: Sequence[int], failed_ids: Sequence[int]
+    ) -> None:
+        for statement, ids in ((self._finish_checks, checked_ids), (self._count_attempt, failed_ids)):
             if ids:
                 await connection.execute(statement, self._given({"id": id_} for id_ in sorted(ids)))
 
     async def add_unlisted(self, connection: AsyncConnection, after: str) -> str | None:
         """Add the members of one page whose users MX did not list; returns where the next page begins, ``None`` if there is none."""
         end: str | None = await connection.scalar(self._edge, {"from_here": after})
-        given = {"from_here": after} | ({} if end is None else {"to_here": end})
-        await connection.execute(self._add_unlisted[end is None], given)
+        parameters = {"from_here": after} | ({} if end is None else {"to_here": end})
+        await connection.execute(self._add_unlisted[end is None], parameters)
         return end

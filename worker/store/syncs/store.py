@@ -47,13 +47,13 @@ class SyncStore(Holding):
         async def work(connection: AsyncConnection) -> int:
             if await connection.scalar(select(s.taken).where(s.id == sync.id)) == position.taken:
                 return len(listed)  # it was committed, and the answer to the commit was lost
-            named = await self._statements.own_names(connection, listed)
-            ours = [
-                msgspec.structs.replace(user, user_guid=named.get(user.user_guid, user.user_guid)) for user in listed
+            own_ids = await self._statements.own_names(connection, listed)
+            our_users = [
+                msgspec.structs.replace(user, user_guid=own_ids.get(user.user_guid, user.user_guid)) for user in listed
             ]
-            skipped = {named.get(guid, guid) for guid in disabled}
-            fresh = await self._statements.add_users(connection, [user.user_guid for user in ours], skipped, now)
-            new_users, emails = await self._rows.part(MxUsers).apply(connection, ours)
+            skipped = {own_ids.get(guid, guid) for guid in disabled}
+            fresh = await self._statements.add_users(connection, [user.user_guid for user in our_users], skipped, now)
+            new_users, emails = await self._rows.part(MxUsers).apply(connection, our_users)
             sync.found.update(
                 users=len(fresh),
                 repeated=len(listed) - len(fresh),
@@ -85,7 +85,7 @@ class SyncStore(Holding):
     async def settle_users(
         self,
         sync: Sync,
-        given: Sequence[UserRead],
+        user_reads: Sequence[UserRead],
         *,
         read_at: datetime,
         skip_aggregation: bool,
@@ -95,22 +95,27 @@ class SyncStore(Holding):
         """Write MX's answers about the members of these users, and mark the users as done."""
 
         async def work(connection: AsyncConnection) -> None:
-            read = await self._statements.still_there(connection, given)
-            said = [member for each in read for member in each.members if not _is_as_we_have_it(member, each.user)]
+            present = await self._statements.still_there(connection, user_reads)
+            answers = [
+                member
+                for user_read in present
+                for member in user_read.members
+                if not _is_as_we_have_it(member, user_read.user)
+            ]
             applied = await self._rows.part(MxMembers).apply(
-                connection, said, read_at=read_at, now=now, skip_aggregation=skip_aggregation
+                connection, answers, read_at=read_at, now=now, skip_aggregation=skip_aggregation
             )
             await self._statements.add_missing(
                 connection,
-                [(guid, each.user.user_guid) for each in read for guid in each.missing],
+                [(guid, user_read.user.user_guid) for user_read in present for guid in user_read.missing],
                 [(guid, "") for guid in applied.of_others],
             )
-            await self._statements.finish_users(connection, read, now)
-            for each in read:
-                sync.found.update(each.noted)
-                gives_up = each.failed and each.counts and each.user.attempts + 1 >= MOST_ATTEMPTS
+            await self._statements.finish_users(connection, present, now)
+            for user_read in present:
+                sync.found.update(user_read.noted)
+                gives_up = user_read.failed and user_read.counts and user_read.user.attempts + 1 >= MOST_ATTEMPTS
                 sync.found.update(unread=int(gives_up))
-            sync.found.update(members=sum(len(each.members) for each in read))
+            sync.found.update(members=sum(len(user_read.members) for user_read in present))
             _note(sync.found, applied)
             await self._touch(connection, sync, seconds=seconds, now=now)
 
@@ -159,18 +164,20 @@ class SyncStore(Holding):
         """Write MX's answers about members that it did not list. ``sync``: ``None`` if no sync of all users is under way."""
 
         async def work(connection: AsyncConnection) -> None:
-            said = [each.said for each in checked if each.said is not None]
+            answers = [each.answer for each in checked if each.answer is not None]
             applied = await self._rows.part(MxMembers).apply(
-                connection, said, read_at=read_at, now=now, skip_aggregation=skip_aggregation
+                connection, answers, read_at=read_at, now=now, skip_aggregation=skip_aggregation
             )
-            gone = [each.member.member_guid for each in checked if each.gone]
-            found.update(gone=await self._rows.part(MxMembers).mark_gone(connection, gone, now), unlisted=len(said))
+            gone_guids = [each.member.member_guid for each in checked if each.gone]
+            found.update(
+                gone=await self._rows.part(MxMembers).mark_gone(connection, gone_guids, now), unlisted=len(answers)
+            )
             _note(found, applied)
             if sync is None:
                 return
-            done = [each.member.id for each in checked if each.gone or each.said is not None]
-            failed = [each.member for each in checked if not each.gone and each.said is None and each.counts]
-            await self._statements.finish_checks(connection, done, [member.id for member in failed])
+            checked_ids = [each.member.id for each in checked if each.gone or each.answer is not None]
+            failed = [each.member for each in checked if not each.gone and each.answer is None and each.counts]
+            await self._statements.finish_checks(connection, checked_ids, [member.id for member in failed])
             found.update(unchecked=sum(member.attempts + 1 >= MOST_ATTEMPTS for member in failed))
             await self._touch(connection, sync, seconds=seconds, now=now)
 
@@ -180,17 +187,23 @@ class SyncStore(Holding):
             await self._retried(sync, work)
 
     async def apply_one(
-        self, said: Sequence[MxMember], *, read_at: datetime, now: datetime, skip_aggregation: bool, found: Counter[str]
+        self,
+        answers: Sequence[MxMember],
+        *,
+        read_at: datetime,
+        now: datetime,
+        skip_aggregation: bool,
+        found: Counter[str],
     ) -> None:
         """Write MX's answers about single members."""
 
         async def work(connection: AsyncConnection) -> Applied:
             return await self._rows.part(MxMembers).apply(
-                connection, said, read_at=read_at, now=now, skip_aggregation=skip_aggregation
+                connection, answers, read_at=read_at, now=now, skip_aggregation=skip_aggregation
             )
 
         _note(found, await self._database.transaction(work))
-        found.update(members=len(said))
+        found.update(members=len(answers))
 
     async def members_of(self, user_guid: str) -> dict[str, str | None]:
         """The user's members that are not gone: each GUID, and the GUID that it moved to."""
@@ -205,16 +218,16 @@ class SyncStore(Holding):
         """The user of a member of ours."""
 
         async def work(connection: AsyncConnection) -> str | None:
-            found: str | None = await connection.scalar(select(m.user_guid).where(m.member_guid == member_guid))
-            return found
+            user_guid: str | None = await connection.scalar(select(m.user_guid).where(m.member_guid == member_guid))
+            return user_guid
 
         return await self._database.transaction(work)
 
 
-def _is_as_we_have_it(said: MxMember, user: UserToRead) -> bool:
+def _is_as_we_have_it(answer: MxMember, user: UserToRead) -> bool:
     """Whether there is nothing to write: our row has the same values, and no reconnection of the member is concerned."""
-    row = user.known.get(said.member_guid)
-    return row is not None and not row.concerns_reconnection and says_nothing_new(said, row)
+    row = user.known.get(answer.member_guid)
+    return row is not None and not row.concerns_reconnection and says_nothing_new(answer, row)
 
 
 def _note(found: Counter[str], applied: Applied) -> None:

@@ -77,7 +77,7 @@ class Sync(msgspec.Struct, kw_only=True):
     @property
     def summary(self) -> str:
         """What it found, in one line."""
-        return told(self.found)
+        return counts_in_words(self.found)
 
     @property
     def says(self) -> str:
@@ -86,8 +86,10 @@ class Sync(msgspec.Struct, kw_only=True):
             return f"ended {self.finished_at:%Y-%m-%d %H:%M} UTC, {self.summary}"
         if self.phase == FAILED:
             return f"failed {self.finished_at:%Y-%m-%d %H:%M} UTC, {self.outcome}"
-        done = f"{self.found.get('users', 0)} of {self.total} users listed" if self.total else "no page of users yet"
-        return f"unfinished: {done}, {self.found.get('members', 0)} members; last progress {self.touched_at:%Y-%m-%d %H:%M} UTC"
+        progress = (
+            f"{self.found.get('users', 0)} of {self.total} users listed" if self.total else "no page of users yet"
+        )
+        return f"unfinished: {progress}, {self.found.get('members', 0)} members; last progress {self.touched_at:%Y-%m-%d %H:%M} UTC"
 
 
 def complete(found: Mapping[str, int]) -> dict[str, int]:
@@ -95,10 +97,10 @@ def complete(found: Mapping[str, int]) -> dict[str, int]:
     return {word: found.get(word, 0) for word in FOUND}
 
 
-def told(found: Mapping[str, int]) -> str:
+def counts_in_words(found: Mapping[str, int]) -> str:
     """Figures of ``found`` as one line: ``100 users, 150 members, 3 new members, 2 changed``, or ``100 users, 150 members, nothing changed``."""
     always = ("users", "members")
-    parts = [f"{found.get(word, 0)} {says}" for word, says in FOUND.items() if word in always or found.get(word, 0)]
+    parts = [f"{found.get(word, 0)} {phrase}" for word, phrase in FOUND.items() if word in always or found.get(word, 0)]
     if not any(found.get(word, 0) for word in CHANGES):
         parts.append("nothing changed")
     return ", ".join(parts)
@@ -159,6 +161,6 @@ class MemberChecked(msgspec.Struct, frozen=True, kw_only=True):
     """MX's answer when it was asked for this member alone."""
 
     member: MemberToCheck
-    said: MxMember | None = None
+    answer: MxMember | None = None
     gone: bool = False
     counts: bool = True

@@ -35,5 +35,5 @@ class CatchUpStore:
                 connection, sorted(member_guids), as_of, grace=timedelta(seconds=grace_seconds)
             )
 
-        found = await self._database.transaction(work)
-        return found.closed, found.opened
+        counts = await self._database.transaction(work)
+        return counts.closed, counts.opened

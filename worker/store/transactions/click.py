@@ -54,9 +54,9 @@ class PressResult(Enum):
 
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
-    """The beginning of a click. Which fields are set depends on ``what``."""
+    """The beginning of a click. Which fields are set depends on ``result``."""
 
-    what: PressResult
+    result: PressResult
     now: datetime | None = None
     bank: BankNow | None = None
     press: Press | None = None
@@ -66,7 +66,7 @@ class Begun(msgspec.Struct, frozen=True, kw_only=True):
     until: datetime | None = None
 
     def __repr__(self) -> str:
-        return f"Begun({self.what})"
+        return f"Begun({self.result})"
 
 
 class ClickClose(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +106,8 @@ class ClickStore:
 
         ``max_age``: an older window is not handed out; ``None``: none is too old. ``is_usable``: whether an encrypted URI may be.
         """
-        mine: set[int] = set()  # if the answer to a commit was lost, the transaction runs again and finds its own click
+        # If the answer to a commit was lost, the transaction runs again and finds its own click.
+        own_clicks: set[int] = set()
         begun, lost = await self._begin_at_once(token_hash, reconnection_id, nonce_hash, max_age)
         if begun is not None:
             return begun
@@ -114,23 +115,27 @@ class ClickStore:
         async def work(connection: AsyncConnection) -> Begun:
             link = await self._links.press(connection, token_hash)
             if link is None:
-                return Begun(what=PressResult.NO_LINK)
+                return Begun(result=PressResult.NO_LINK)
             bank = await self._bank(connection, link, reconnection_id)
             if bank is None:
-                return Begun(what=PressResult.CHOOSE)
-            found = await self._statements.note(connection, bank.reconnection_id, link.id, link.now, max_age=max_age)
-            bank = msgspec.structs.replace(bank, state=found.state)
+                return Begun(result=PressResult.CHOOSE)
+            reconnection = await self._statements.note(
+                connection, bank.reconnection_id, link.id, link.now, max_age=max_age
+            )
+            bank = msgspec.structs.replace(bank, state=reconnection.state)
             press = await self._clicks.press(connection, link.id, bank.reconnection_id, nonce_hash, link.now)
             # If the answer to the statement was lost, it is unknown whether the click is its own. If another press made it, both ask MX, and
             # the first window counts.
             if press.is_new or lost:
-                mine.add(press.id)
-                if found.is_open:
+                own_clicks.add(press.id)
+                if reconnection.is_open:
                     record_about(connection, EventType.CLICKED, (bank.reconnection_id,))
-            begun = Begun(what=PressResult.MINT, now=link.now, bank=bank, press=press)
-            if found.is_open and (press.id not in mine or press.outcome is not None):
-                return msgspec.structs.replace(begun, what=PressResult.DOUBLE)
-            end = await self._end_without_asking(connection, link, begun, found, max_age=max_age, is_usable=is_usable)
+            begun = Begun(result=PressResult.MINT, now=link.now, bank=bank, press=press)
+            if reconnection.is_open and (press.id not in own_clicks or press.outcome is not None):
+                return msgspec.structs.replace(begun, result=PressResult.DOUBLE)
+            end = await self._end_without_asking(
+                connection, link, begun, reconnection, max_age=max_age, is_usable=is_usable
+            )
             if end is None:
                 return begun
             await self._clicks.finish(connection, press.id, end[0], link.now, asked=False)
@@ -149,24 +154,24 @@ class ClickStore:
         async def work(connection: AsyncConnection) -> tuple[BankNow, Press] | None:
             nonlocal tries
             tries += 1
-            found = await self._statements.begin(connection, token_hash, reconnection_id, nonce_hash, max_age=max_age)
-            if found is not None:
-                record_about(connection, EventType.CLICKED, (found[0].reconnection_id,))
-            return found
+            begun = await self._statements.begin(connection, token_hash, reconnection_id, nonce_hash, max_age=max_age)
+            if begun is not None:
+                record_about(connection, EventType.CLICKED, (begun[0].reconnection_id,))
+            return begun
 
         run = self._database.transaction if self._database.keeps_events else self._database.apart
-        found = await run(work)
-        if found is None:
+        begun = await run(work)
+        if begun is None:
             return None, tries > 1
-        bank, press = found
-        return Begun(what=PressResult.MINT, now=press.clicked_at, bank=bank, press=press), False
+        bank, press = begun
+        return Begun(result=PressResult.MINT, now=press.clicked_at, bank=bank, press=press), False
 
     async def _end_without_asking(
         self,
         connection: AsyncConnection,
         link: LinkAt,
         begun: Begun,
-        found: PressedReconnection,
+        reconnection: PressedReconnection,
         *,
         max_age: timedelta | None,
         is_usable: Callable[[str], bool],
@@ -174,32 +179,32 @@ class ClickStore:
         """How a click ends if MX need not or may not be asked; ``None``: MX is to be asked."""
         assert begun.bank is not None and begun.press is not None, "a click on a bank"  # noqa: S101, PT018
         bank, press, replace = begun.bank, begun.press, msgspec.structs.replace
-        if not found.is_open:
-            return str(found.state), replace(begun, what=PressResult.OVER)
-        if found.is_paused:
+        if not reconnection.is_open:
+            return str(reconnection.state), replace(begun, result=PressResult.OVER)
+        if reconnection.is_paused:
             await self._clicked.owe(connection, bank.reconnection_id, link.now)
-            return "paused", replace(begun, what=PressResult.PAUSED)
-        if found.may_have_window:
+            return "paused", replace(begun, result=PressResult.PAUSED)
+        if reconnection.may_have_window:
             oldest = FIRST if max_age is None else link.now - max_age
             uri = await self._windows.hand_out(connection, bank.reconnection_id, press.id, fetched_after=oldest)
             if uri is not None and is_usable(uri):
                 await self._clicked.serve(connection, bank.reconnection_id, moved_to=None)
-                return "stored_window", replace(begun, what=PressResult.HANDED_OUT, encrypted_uri=uri)
+                return "stored_window", replace(begun, result=PressResult.HANDED_OUT, encrypted_uri=uri)
             if uri is not None:
                 await self._windows.take_back(connection, press.id)
-        until = found.no_mint_before
-        return None if until is None else ("too_many", replace(begun, what=PressResult.TOO_MANY, until=until))
+        until = reconnection.no_mint_before
+        return None if until is None else ("too_many", replace(begun, result=PressResult.TOO_MANY, until=until))
 
-    async def _bank(self, connection: AsyncConnection, link: LinkAt, named: int | None) -> BankNow | None:
+    async def _bank(self, connection: AsyncConnection, link: LinkAt, named_id: int | None) -> BankNow | None:
         """The named bank, else the only open one, else, if none is open, the only one. ``None``: the user has to choose."""
-        if named is not None:
-            bank = await self._reads.bank(connection, link, named)
+        if named_id is not None:
+            bank = await self._reads.bank(connection, link, named_id)
             if bank is not None:
                 return bank
         banks: Sequence[BankNow] = await self._reads.banks(connection, link)
-        opened = [bank for bank in banks if bank.stands(link.now) in {BankState.BROKEN, BankState.AHEAD}]
-        few = opened or banks
-        return few[0] if len(few) == 1 else None
+        open_banks = [bank for bank in banks if bank.stands(link.now) in {BankState.BROKEN, BankState.AHEAD}]
+        candidates = open_banks or banks
+        return candidates[0] if len(candidates) == 1 else None
 
     async def check_now(self, member_guid: str) -> int:
         """Make this member, or one that moved to this GUID, due for its next check as soon as allowed; how many reconnections."""
@@ -210,7 +215,7 @@ class ClickStore:
 
         return await self._database.transaction(work)
 
-    async def look(self, click_id: int) -> tuple[str | None, str | None]:
+    async def outcome_and_uri(self, click_id: int) -> tuple[str | None, str | None]:
         """The outcome and the encrypted URI of a click, each ``None`` if there is none yet."""
 
         async def work(connection: AsyncConnection) -> tuple[str | None, str | None]:
@@ -219,7 +224,7 @@ class ClickStore:
 
         return await self._database.apart(work)
 
-    async def standing(self, bank: BankNow) -> ReconnectionState:
+    async def state_now(self, bank: BankNow) -> ReconnectionState:
         """The state that the bank's reconnection is in now."""
 
         async def work(connection: AsyncConnection) -> ReconnectionState:
@@ -236,7 +241,7 @@ class ClickStore:
         """
 
         moved_to = window.member_guid if window.member_guid != bank.member_guid else None
-        given = {
+        parameters = {
             "of": bank.reconnection_id,
             "now_at": moved_to,
             "guid": window.member_guid,
@@ -249,9 +254,9 @@ class ClickStore:
         }
         # A new GUID causes an event, which needs a transaction.
         if not self._database.rows.is_sqlite and not (moved_to is not None and self._database.keeps_events):
-            at_once = await self._database.apart(lambda connection: self._statements.serve(connection, given))
-            if at_once is not None:
-                return at_once
+            stored = await self._database.apart(lambda connection: self._statements.serve(connection, parameters))
+            if stored is not None:
+                return stored
 
         async def work(connection: AsyncConnection) -> tuple[str | None, ReconnectionState]:
             standing = await self._clicked.lock(connection, bank.reconnection_id)

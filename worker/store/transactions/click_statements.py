@@ -47,7 +47,7 @@ class ClickStatements:
 
     def __init__(self, rows: Rows) -> None:
         self._noting = noting(of=bindparam("of", type_=BigInteger()), now=_NOW, soon=bindparam("soon", type_=Moment()))
-        found = (
+        columns = (
             r.state,
             r.closed_at,
             holds_by_hand(r.institution_code).label("is_paused"),
@@ -59,9 +59,9 @@ class ClickStatements:
         self._is_sqlite = rows.is_sqlite
         if rows.is_sqlite:
             # Not with RETURNING: SQLAlchemy omits the table names of its columns, so in a subquery ``id`` would be the window's.
-            self._found = FastStatement(rows, select(*found).where(r.id == bindparam("of", type_=BigInteger())))
+            self._read = FastStatement(rows, select(*columns).where(r.id == bindparam("of", type_=BigInteger())))
         else:
-            self._found = FastStatement(rows, self._noting.returning(*found))
+            self._read = FastStatement(rows, self._noting.returning(*columns))
             self._begin = FastStatement(rows, _begin_at_once(rows))
             self._serve = FastStatement(rows, _serve_at_once(rows))
 
@@ -75,7 +75,7 @@ class ClickStatements:
         max_age: timedelta | None,
     ) -> PressedReconnection:
         """Record that a user pressed the button, so that the member is checked soon. Locks the reconnection; the link must be locked."""
-        given = {
+        parameters = {
             "of": reconnection_id,
             "of_link": link_id,
             "now": now,
@@ -84,8 +84,8 @@ class ClickStatements:
             "fetched_after": FIRST if max_age is None else now - max_age,
         }
         if self._is_sqlite:
-            await connection.execute(self._noting, given)
-        row = await self._found.first(connection, given)
+            await connection.execute(self._noting, parameters)
+        row = await self._read.first(connection, parameters)
         return PressedReconnection(
             state=ReconnectionState(row.state),
             is_open=row.closed_at is None,
@@ -109,26 +109,26 @@ class ClickStatements:
         A usual click is the first press of a link within two seconds, on an open bank that the message named (the only one, if the form
         names none), and nothing prevents asking MX. SQLite cannot do this.
         """
-        given = {
+        parameters = {
             "of_hash": token_hash,
             "named": reconnection_id,
             "nonce": nonce_hash,
             "max_age": NO_AGE if max_age is None else max_age.total_seconds(),
         }
-        row = await self._begin.first(connection, given)
+        row = await self._begin.first(connection, parameters)
         if row is None:
             return None
         return bank_of(row), Press(id=row.click_id, clicked_at=row.now, outcome=None, is_new=True)
 
     async def serve(
-        self, connection: AsyncConnection, given: Mapping[str, Any]
+        self, connection: AsyncConnection, parameters: Mapping[str, Any]
     ) -> tuple[str, ReconnectionState] | None:
         """All writes of a served click in one statement, which needs no transaction; returns the stored URI and the reconnection's state.
 
         ``None``: the reconnection is over, or the click has a window already. Then the writes must be done step by step; that repeats what
         was done here, with the same result. SQLite cannot do this.
         """
-        row = await self._serve.first(connection, given)
+        row = await self._serve.first(connection, parameters)
         return None if row is None else (row.uri, ReconnectionState(row.state))
 
 
@@ -143,7 +143,7 @@ def _begin_at_once(rows: Rows) -> Any:
     PostgreSQL cannot turn into joins.
     """
     now = func.statement_timestamp(type_=Moment())
-    named: ColumnElement[int | None] = bindparam("named", type_=BigInteger())
+    named_id: ColumnElement[int | None] = bindparam("named", type_=BigInteger())
     link = pressing(
         k.last_clicked_at.is_(None) | (k.last_clicked_at < later(now, literal(-_PRESSES_APART, Float())))
     ).cte("link")
@@ -154,7 +154,7 @@ def _begin_at_once(rows: Rows) -> Any:
     bank = (
         select(*columns_of_bank(r, name=_name_of(r.member_guid)), link.c.id.label("link_id"), link.c.now)
         .select_from(link)
-        .join(reconnections, r.id == func.coalesce(named, only_one.having(func.count() == 1).scalar_subquery()))
+        .join(reconnections, r.id == func.coalesce(named_id, only_one.having(func.count() == 1).scalar_subquery()))
         .where(
             r.user_guid == link.c.user_guid,
             r.closed_at.is_(None),

@@ -52,10 +52,10 @@ class DeliverStore:
         """Take one due notification of a channel that the breaker paused: the one that is most likely to be accepted."""
 
         async def work(connection: AsyncConnection) -> list[ClaimedNotification]:
-            found = await self._claims.candidates(connection, channel, now)
-            if not found:
+            candidates = await self._claims.candidates(connection, channel, now)
+            if not candidates:
                 return []
-            chosen = await self._refusals.best_prospect(connection, channel, found, now)
+            chosen = await self._refusals.best_prospect(connection, channel, candidates, now)
             return await self._claims.lease_chosen(
                 connection, chosen, worker_id=worker_id, lease_seconds=lease_seconds, now=now
             )
@@ -114,7 +114,7 @@ class DeliverStore:
 
     async def give_back(self, left_out: Sequence[Requeued | ClosedReconnection], *, now: datetime) -> None:
         """Undo attempts that failed because MX failed as a whole, unless the row changed since."""
-        failed = [{"id": e.reconnection_id, "outcome": e.outcome, "attempts": e.attempts} for e in left_out]
+        failed = [{"id": each.reconnection_id, "outcome": each.outcome, "attempts": each.attempts} for each in left_out]
         await self._database.transaction(lambda connection: self._reconnections.give_back(connection, failed, now))
 
     async def release(self, claimed: Sequence[ClaimedNotification], *, links: Sequence[NewLink] = ()) -> None:

@@ -118,26 +118,26 @@ class DeliverSettling:
     ) -> int:
         """Write the results of messages that are still leased; returns how many."""
         finished = await self._notifications.finish(connection, [_row(result, now) for result in results], now, by=by)
-        ours = [result for result in results if result.notification.id in finished]
-        renewed = [(result.notification.id, window) for result in ours for window in result.renewals]
+        settled = [result for result in results if result.notification.id in finished]
+        renewed = [(result.notification.id, window) for result in settled for window in result.renewals]
         ids = [window.reconnection_id for _, window in renewed]
         await self._reconnections.apply(
             connection,
-            [change for result in ours for change in _changes(result, now)],
+            [change for result in settled for change in _changes(result, now)],
             by=by,
             now=now,
-            left_out=[item for result in ours for item in result.left_out],
+            left_out=[item for result in settled for item in result.left_out],
             replaced=ids,
         )
         await self._reconnections.next_epoch(connection, ids)
         await self._windows.renew(connection, [window for _, window in renewed], now)
         await self._notifications.relink(connection, [(id_, window.reconnection_id) for id_, window in renewed])
-        await self._links.withdraw(connection, [d.withdrawn_link for d in ours if d.withdrawn_link is not None])
+        await self._links.withdraw(connection, [d.withdrawn_link for d in settled if d.withdrawn_link is not None])
         await self._notifications.note_devices(
             connection,
             [
                 {"id": d.notification.id, "address": d.tried_device, "channel": d.notification.channel}
-                for d in ours
+                for d in settled
                 if d.tried_device is not None
             ],
         )
@@ -145,7 +145,7 @@ class DeliverSettling:
             connection,
             [
                 {"user_guid": d.notification.user_guid, "address": d.refused_address, "channel": d.notification.channel}
-                for d in ours
+                for d in settled
                 if d.refused_address is not None
             ],
             now,
@@ -154,7 +154,7 @@ class DeliverSettling:
 
 
 def _row(result: DeliveryResult, now: datetime) -> dict[str, Any]:
-    spoken = result.state in {NotificationState.SENT, NotificationState.UNKNOWN}
+    may_have_arrived = result.state in {NotificationState.SENT, NotificationState.UNKNOWN}
     return {
         "id": result.notification.id,
         "epoch": result.notification.epoch,
@@ -162,7 +162,7 @@ def _row(result: DeliveryResult, now: datetime) -> dict[str, Any]:
         "outcome": result.outcome,
         "next_attempt_at": result.next_attempt_at,
         "attempts": result.attempts,
-        "sent_at": now if spoken else None,
+        "sent_at": now if may_have_arrived else None,
         "refusal": result.refusal,
         "spent": result.spent,
     }
@@ -170,7 +170,7 @@ def _row(result: DeliveryResult, now: datetime) -> dict[str, Any]:
 
 def _changes(result: DeliveryResult, now: datetime) -> list[Change]:
     """The changes of the message's reconnections."""
-    gone_on = [
+    next_changes = [
         after_message(
             step.reconnection_id,
             step.state,
@@ -207,4 +207,4 @@ def _changes(result: DeliveryResult, now: datetime) -> list[Change]:
         )
         for each in result.requeued
     ]
-    return gone_on + closed + requeued
+    return next_changes + closed + requeued

@@ -51,13 +51,13 @@ class FetchStore:
         """The users behind claims, by GUID, with what they were sent after ``since``."""
         return await self._database.transaction(lambda connection: self._users.load(connection, guids, since=since))
 
-    async def settle(self, done: Sequence[UserResult], *, now: datetime) -> int:
+    async def settle(self, results: Sequence[UserResult], *, now: datetime) -> int:
         """Write the results of claims that are still leased, in one transaction; results of other claims are discarded.
 
         If another message to the user is under way by now, no second one is queued: the reconnections are due again in 10 minutes.
         Returns how many messages are to be delivered.
         """
-        return await self._database.transaction(lambda connection: self._settling.run(connection, done, now))
+        return await self._database.transaction(lambda connection: self._settling.run(connection, results, now))
 
     async def release(self, claims: Sequence[ClaimedReconnection]) -> None:
         """End leases at once; nothing is counted."""

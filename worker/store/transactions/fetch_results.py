@@ -58,13 +58,17 @@ class FetchSettling:
         self._notifications = rows.part(NotificationTransitions)
         self._windows = rows.part(Windows)
 
-    async def run(self, connection: AsyncConnection, done: Sequence[UserResult], now: datetime) -> int:
+    async def run(self, connection: AsyncConnection, user_results: Sequence[UserResult], now: datetime) -> int:
         """Write the results of claims that are still leased; returns how many messages are to be delivered."""
-        held = await self._claims.held(connection, [fetched.claim for results, _ in done for fetched in results])
-        ours = [([f for f in results if f.claim.id in held], message) for results, message in done]
+        leased_ids = await self._claims.held(
+            connection, [fetched.claim for results, _ in user_results for fetched in results]
+        )
+        leased_results = [
+            ([f for f in results if f.claim.id in leased_ids], message) for results, message in user_results
+        ]
         speaking = {
             message.user_guid: message
-            for results, message in ours
+            for results, message in leased_results
             if message is not None and any(f.state is ReconnectionState.READY for f in results)
         }
         queued = await self._notifications.queue(
@@ -72,7 +76,7 @@ class FetchSettling:
         )
         results = [
             f if f.state is not ReconnectionState.READY or f.claim.user_guid in queued else _wait_for_turn(f, now)
-            for results, _ in ours
+            for results, _ in leased_results
             for f in results
         ]
         await self._reconnections.apply(connection, [_change(f, now) for f in results], by=Mover.FETCH, now=now)

@@ -55,26 +55,28 @@ class ForgetStore:
         """How many rows of each table are this user's; empty if there are none."""
 
         async def work(connection: AsyncConnection) -> dict[str, int]:
-            found = await self._search.find(connection, user_guid, await self._search.members_of(connection, user_guid))
-            return _numbers(found)
+            rows_by_table = await self._search.find(
+                connection, user_guid, await self._search.members_of(connection, user_guid)
+            )
+            return _numbers(rows_by_table)
 
         return await self._database.transaction(work)
 
     async def forget(self, user_guid: str) -> dict[str, int]:
         """Erase the user; returns how many rows of each table were deleted."""
         erased: dict[str, int] = {}
-        theirs: set[str] = set()
+        member_guids: set[str] = set()
 
         async def work(connection: AsyncConnection) -> dict[str, int]:
             if not self._database.rows.is_sqlite:
                 await connection.execute(sql_text("LOCK TABLE reconnections IN EXCLUSIVE MODE"))
-            return await self._search.erase(connection, user_guid, theirs)
+            return await self._search.erase(connection, user_guid, member_guids)
 
         for _ in range(_PASSES):
-            now = await self._database.transaction(work)
-            if not now:
+            deleted = await self._database.transaction(work)
+            if not deleted:
                 break
-            for table, number in now.items():
+            for table, number in deleted.items():
                 erased[table] = erased.get(table, 0) + number
         return erased
 
@@ -88,62 +90,62 @@ class _Search:
 
     async def members_of(self, connection: AsyncConnection, user_guid: str) -> set[str]:
         """The GUIDs of the user's members, and those that they moved to, except members that are another user's by now."""
-        named: set[str] = set()
+        guids: set[str] = set()
         for table in self._tables:
             if "user_guid" not in table.c:
                 continue
-            about = [column for column in guid_columns(table) if column.name != "user_guid"]
-            if about:
-                for row in await self._rows_at(connection, table.c.user_guid, [user_guid], about):
-                    named |= {guid for guid in row if guid is not None}
-        others = await self._rows_at(
-            connection, members.c.member_guid, named, [members.c.member_guid, members.c.user_guid]
+            member_columns = [column for column in guid_columns(table) if column.name != "user_guid"]
+            if member_columns:
+                for row in await self._rows_at(connection, table.c.user_guid, [user_guid], member_columns):
+                    guids |= {guid for guid in row if guid is not None}
+        owners = await self._rows_at(
+            connection, members.c.member_guid, guids, [members.c.member_guid, members.c.user_guid]
         )
-        return named - {member for member, user in others if user != user_guid} - {user_guid}
+        return guids - {member for member, user in owners if user != user_guid} - {user_guid}
 
     async def find(
-        self, connection: AsyncConnection, user_guid: str, theirs: Collection[str], *, lock: bool = False
+        self, connection: AsyncConnection, user_guid: str, member_guids: Collection[str], *, lock: bool = False
     ) -> FoundRows:
         """The primary keys of all rows that are theirs, by table."""
-        found: FoundRows = {}
+        rows_by_table: FoundRows = {}
         for table in self._tables:
             key, ids = list(table.primary_key), set()
             for column in guid_columns(table):
                 if f"{table.name}.{column.name}" in _BY_REFERENCE:
                     continue
-                sought = [user_guid] if column.name == "user_guid" else [user_guid, *theirs]
-                whose = [table.c.user_guid] if "user_guid" in table.c else []
-                for row in await self._rows_at(connection, column, sought, [*key, *whose], lock=lock):
-                    if not whose or table.name in _BY_MEMBER or row[-1] in {None, user_guid}:
+                guids = [user_guid] if column.name == "user_guid" else [user_guid, *member_guids]
+                user_columns = [table.c.user_guid] if "user_guid" in table.c else []
+                for row in await self._rows_at(connection, column, guids, [*key, *user_columns], lock=lock):
+                    if not user_columns or table.name in _BY_MEMBER or row[-1] in {None, user_guid}:
                         ids.add(tuple(row[: len(key)]))
             for reference in sorted(table.foreign_keys, key=lambda each: each.parent.name):
-                parents = [id_[0] for id_ in found.get(reference.column.table.name, ())]
+                parents = [id_[0] for id_ in rows_by_table.get(reference.column.table.name, ())]
                 ids |= set(map(tuple, await self._rows_at(connection, reference.parent, parents, key, lock=lock)))
             if ids:
-                found[table.name] = ids
-        return found
+                rows_by_table[table.name] = ids
+        return rows_by_table
 
-    async def erase(self, connection: AsyncConnection, user_guid: str, theirs: set[str]) -> dict[str, int]:
-        """Delete all rows. The members found are added to ``theirs``, so that later passes know them."""
+    async def erase(self, connection: AsyncConnection, user_guid: str, member_guids: set[str]) -> dict[str, int]:
+        """Delete all rows. The members found are added to ``member_guids``, so that later passes know them."""
         erased: dict[str, int] = {}
         # Deleting members may list them as changed, by a trigger.
         for _ in range(_PASSES):
-            theirs |= await self.members_of(connection, user_guid)
-            found = await self.find(connection, user_guid, theirs, lock=True)
-            theirs |= await self._of_windows(connection, user_guid, found)
-            if not found:
+            member_guids |= await self.members_of(connection, user_guid)
+            rows_by_table = await self.find(connection, user_guid, member_guids, lock=True)
+            member_guids |= await self._of_windows(connection, user_guid, rows_by_table)
+            if not rows_by_table:
                 break
             for table in reversed(self._tables):
-                await self._delete(connection, table, found.get(table.name, set()))
-            for name, number in _numbers(found).items():
+                await self._delete(connection, table, rows_by_table.get(table.name, set()))
+            for name, number in _numbers(rows_by_table).items():
                 erased[name] = erased.get(name, 0) + number
-        await self._reconciling.leave(connection, theirs)
+        await self._reconciling.leave(connection, member_guids)
         return erased
 
-    async def _of_windows(self, connection: AsyncConnection, user_guid: str, found: FoundRows) -> set[str]:
+    async def _of_windows(self, connection: AsyncConnection, user_guid: str, rows_by_table: FoundRows) -> set[str]:
         """The GUIDs that MX answered with."""
         windows = metadata.tables["windows"].c
-        ids = [id_[0] for id_ in found.get("windows", ())]
+        ids = [id_[0] for id_ in rows_by_table.get("windows", ())]
         return {row[0] for row in await self._rows_at(connection, windows.id, ids, [windows.member_guid])} - {user_guid}
 
     async def _rows_at(
@@ -151,7 +153,7 @@ class _Search:
         connection: AsyncConnection,
         column: Column[Any],
         values: Collection[Any],
-        what: Sequence[Any],
+        columns: Sequence[Any],
         *,
         lock: bool = False,
     ) -> list[Any]:
@@ -159,8 +161,8 @@ class _Search:
         if not values:
             return []
         rows: list[Any] = []
-        for half in _HALVES.get(column, (column.is_not(None),)):
-            query = select(*what).where(column.in_(sorted(values)), half).order_by(*column.table.primary_key)
+        for condition in _HALVES.get(column, (column.is_not(None),)):
+            query = select(*columns).where(column.in_(sorted(values)), condition).order_by(*column.table.primary_key)
             rows += (await connection.execute(query.with_for_update() if lock else query)).all()
         return rows
 
@@ -173,5 +175,5 @@ class _Search:
             await connection.execute(delete(table).where(first.in_(sorted(id_[0] for id_ in ids))))
 
 
-def _numbers(found: FoundRows) -> dict[str, int]:
-    return {name: len(ids) for name, ids in sorted(found.items())}
+def _numbers(rows_by_table: FoundRows) -> dict[str, int]:
+    return {name: len(ids) for name, ids in sorted(rows_by_table.items())}

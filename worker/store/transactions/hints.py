@@ -50,11 +50,11 @@ class HintStore:
         )
         self._users = select(users.c.user_guid).where(users.c.user_guid.in_(bindparam("names", expanding=True)))
 
-    async def add(self, given: Sequence[Hint]) -> int:
+    async def add(self, new_hints: Sequence[Hint]) -> int:
         """Store hints in one transaction; returns for how many of them a member is to be read. The same hint twice is one row."""
-        if not given:
+        if not new_hints:
             return 0
-        return await self._database.apart(lambda connection: self._arrivals.add(connection, given))
+        return await self._database.apart(lambda connection: self._arrivals.add(connection, new_hints))
 
     async def claim(
         self, n: int, *, worker_id: str, lease_seconds: float, now: datetime, poison: bool = False
@@ -96,14 +96,22 @@ class HintStore:
         """
 
         async def work(connection: AsyncConnection) -> Applied:
-            held = await self._claims.held(connection, [each.result.claim for each in readings])
-            mine = [each for each in readings if any(fence.key in held for fence in each.result.claim.fences)]
+            leased_keys = await self._claims.held(connection, [reading.result.claim for reading in readings])
+            leased_readings = [
+                reading
+                for reading in readings
+                if any(fence.key in leased_keys for fence in reading.result.claim.fences)
+            ]
             applied = Applied()
-            results = [each.result for each in mine]
-            for together in _by_moment(mine):
-                done, again = await self._apply(connection, together, now=now, skip_aggregation=skip_aggregation)
-                applied += done
-                results = [_once_more(result, now) if result.claim.guid in again else result for result in results]
+            results = [reading.result for reading in leased_readings]
+            for group in _by_moment(leased_readings):
+                group_applied, overtaken_guids = await self._apply(
+                    connection, group, now=now, skip_aggregation=skip_aggregation
+                )
+                applied += group_applied
+                results = [
+                    _once_more(result, now) if result.claim.guid in overtaken_guids else result for result in results
+                ]
             await self._claims.finish(connection, results, now)
             return applied
 
@@ -119,24 +127,26 @@ class HintStore:
         applied = await rows.part(MxMembers).apply(
             connection, answers, read_at=read_at, now=now, skip_aggregation=skip_aggregation
         )
-        await rows.part(MxMembers).mark_gone(connection, [guid for each in readings for guid in each.gone], now)
+        await rows.part(MxMembers).mark_gone(connection, [guid for reading in readings for guid in reading.gone], now)
         if not applied.overtaken:
             return applied, set()
-        guids = {guid: each.result.claim.guid for each in readings for target in each.result.claim.targets
+        guids = {guid: reading.result.claim.guid for reading in readings for target in reading.result.claim.targets
                  if (guid := target.row_guid) is not None}  # fmt: skip
-        found = await connection.execute(self._overtaken, {"guids": list(guids), "read_at": read_at, "now": now})
-        return applied, {guids[row[0]] for row in found}
+        overtaken_rows = await connection.execute(
+            self._overtaken, {"guids": list(guids), "read_at": read_at, "now": now}
+        )
+        return applied, {guids[row[0]] for row in overtaken_rows}
 
     async def _by_our_users(self, connection: AsyncConnection, readings: Sequence[Reading]) -> list[MxMember]:
         """The answers, with users named by the client's own id if our tables name them so."""
-        answers = [answer for each in readings for answer in each.answers]
-        own = {guid: id_ for each in readings for guid, id_ in each.own_users.items()}
-        if not own:
+        answers = [answer for reading in readings for answer in reading.answers]
+        own_ids = {guid: id_ for reading in readings for guid, id_ in reading.own_users.items()}
+        if not own_ids:
             return answers
-        ours = set((await connection.execute(self._users, {"names": sorted(set(own.values()))})).scalars())
+        our_names = set((await connection.execute(self._users, {"names": sorted(set(own_ids.values()))})).scalars())
         return [
-            msgspec.structs.replace(answer, user_guid=own[answer.member_guid])
-            if own.get(answer.member_guid) in ours
+            msgspec.structs.replace(answer, user_guid=own_ids[answer.member_guid])
+            if own_ids.get(answer.member_guid) in our_names
             else answer
             for answer in answers
         ]
@@ -145,10 +155,10 @@ class HintStore:
 def _by_moment(readings: Sequence[Reading]) -> list[list[Reading]]:
     """Groups readings by the moment at which they began. A group spans 2 s at most, since its earliest moment counts for all of it."""
     groups: list[list[Reading]] = []
-    for each in sorted(readings, key=lambda one: one.read_at):
-        if not groups or (each.read_at - groups[-1][0].read_at).total_seconds() > _TOGETHER:
+    for reading in sorted(readings, key=lambda reading: reading.read_at):
+        if not groups or (reading.read_at - groups[-1][0].read_at).total_seconds() > _TOGETHER:
             groups.append([])
-        groups[-1].append(each)
+        groups[-1].append(reading)
     return groups
 
 

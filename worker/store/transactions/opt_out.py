@@ -55,13 +55,13 @@ class SubscriptionStore:
                 locale=row.locale,
                 opted_out=bool(row.opted_out),
             )
-            given = {"user_guid": row.user_guid, "notification_id": row.notification_id}
+            parameters = {"user_guid": row.user_guid, "notification_id": row.notification_id}
             statement = _OF_USER if row.notification_id is None else _OF_MESSAGE
-            found = [
+            subscribed_members = [
                 SubscribedMember(member_guid=guid, name=name or code or "", muted=bool(muted))
-                for guid, name, code, muted in await connection.execute(statement, given)
+                for guid, name, code, muted in await connection.execute(statement, parameters)
             ]
-            return subscriber, found
+            return subscriber, subscribed_members
 
         return await self._database.transaction(work)
 
@@ -86,10 +86,10 @@ _SUBSCRIBER: Any = (
 )
 
 
-def _members(*which: Any) -> Any:
+def _members(*conditions: Any) -> Any:
     return (
         select(m.member_guid, m.institution_name, m.institution_code, is_set(m.muted_at))
-        .where(m.user_guid == _USER, *which)
+        .where(m.user_guid == _USER, *conditions)
         .order_by(m.institution_name, m.member_guid)
     )
 

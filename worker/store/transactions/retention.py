@@ -144,9 +144,9 @@ class _Old:
             .with_for_update(skip_locked=True)
         )
         # No condition on `emptied_at`: PostgreSQL would read the index of all emptied rows.
-        whose = select(r.member_guid).where(of(r.id))
+        member_guids = select(r.member_guid).where(of(r.id))
         self._of_members = select(r.id, r.member_guid, r.reason, r.closed_at, r.reopen_at, r.emptied_at).where(
-            rows.among(r.member_guid, whose)
+            rows.among(r.member_guid, member_guids)
         )
         self._messages_about = select(item.notification_id).where(of(item.reconnection_id)).distinct()
         self._links_pressed = select(c.link_id).where(of(c.reconnection_id)).distinct()
@@ -168,7 +168,7 @@ class _Old:
         self._messages = delete(notifications).where(of(n.id), WAS_TOLD, about_nothing)
         self._moves = (
             select(r.id, r.member_guid, r.moved_to)
-            .where(rows.among(r.member_guid, whose), r.moved_to.is_not(None))
+            .where(rows.among(r.member_guid, member_guids), r.moved_to.is_not(None))
             .order_by(r.id)
         )
         self._reconnections = delete(reconnections).where(of(r.id))
@@ -176,8 +176,10 @@ class _Old:
         self._links_alone = delete(links).where(k.id.in_(alone.limit(_N)))
         oldest = select(n.id).where(WAS_TOLD, n.outcome_at < _CUT).order_by(n.outcome_at).limit(5 * BATCH).subquery()
         self._about_nothing = delete(notifications).where(n.id.in_(select(oldest.c.id)), about_nothing)
-        told = select(e.id).where(e.created_at < _CUT, e.state != state_literal("waiting")).order_by(e.created_at)
-        self._events = delete(events).where(e.id.in_(told.limit(_N)))
+        ended_events = (
+            select(e.id).where(e.created_at < _CUT, e.state != state_literal("waiting")).order_by(e.created_at)
+        )
+        self._events = delete(events).where(e.id.in_(ended_events.limit(_N)))
         self._sweeps, self._syncs = delete(sweeps).where(_of_runs(sweeps)), delete(syncs).where(_of_runs(syncs))
         self._reconciliations = delete(reconciliations).where(_of_runs(reconciliations))
 
@@ -202,26 +204,26 @@ class _Old:
         return self._rows.encode({"id": id_} for id_ in sorted(ids))
 
     async def reconnections(self, connection: AsyncConnection, cut: datetime, now: datetime) -> int:
-        found = (await connection.execute(self._ended, {"cut": cut, "now": now, "n": BATCH})).all()
-        ids = {row.id for row in found}
+        old_rows = (await connection.execute(self._ended, {"cut": cut, "now": now, "n": BATCH})).all()
+        ids = {row.id for row in old_rows}
         if not ids:
             return 0
-        blocking = {row.id for row in found if row.blocks}
+        blocking = {row.id for row in old_rows if row.blocks}
         messages = await self._ids(connection, self._messages_about, ids)
         pressed = await self._ids(connection, self._links_pressed, ids)
         carried = await self._ids(connection, self._links_of, messages)
-        given = {"given": self._given(ids)}
+        parameters = {"given": self._given(ids)}
         for statement in self._dependents:
-            await connection.execute(statement, given)
-        if theirs := pressed | carried:
-            gone = await connection.execute(self._links, {"given": self._given(theirs), "now": now})
-            messages |= {id_ for id_ in gone.scalars() if id_ is not None}
+            await connection.execute(statement, parameters)
+        if link_ids := pressed | carried:
+            deleted_links = await connection.execute(self._links, {"given": self._given(link_ids), "now": now})
+            messages |= {id_ for id_ in deleted_links.scalars() if id_ is not None}
         if messages:
             await connection.execute(self._messages, {"given": self._given(messages)})
         overtaken = await self._overtaken(connection, blocking)
         await self._emptied.mark(connection, blocking, now)
-        if over := (ids - blocking) | overtaken:
-            await self._delete(connection, over)
+        if deletable_ids := (ids - blocking) | overtaken:
+            await self._delete(connection, deletable_ids)
         return len(ids)
 
     async def emptied(self, connection: AsyncConnection, cut: datetime, now: datetime) -> int:  # noqa: ARG002
@@ -232,11 +234,11 @@ class _Old:
 
     async def _delete(self, connection: AsyncConnection, ids: Collection[int]) -> None:
         """Delete these rows. The GUID that a member moved to is written into ``members`` first."""
-        given = {"given": self._given(ids)}
-        newest = {row.member_guid: row for row in await connection.execute(self._moves, given)}
+        parameters = {"given": self._given(ids)}
+        newest = {row.member_guid: row for row in await connection.execute(self._moves, parameters)}
         moves = {guid: row.moved_to for guid, row in newest.items() if row.id in ids}
         await keep_moves(connection, self._rows, moves)
-        await connection.execute(self._reconnections, given)
+        await connection.execute(self._reconnections, parameters)
 
     async def links(self, connection: AsyncConnection, cut: datetime, now: datetime) -> int:  # noqa: ARG002
         return int((await connection.execute(self._links_alone, {"cut": cut, "n": BATCH})).rowcount)
@@ -245,9 +247,9 @@ class _Old:
         return int((await connection.execute(self._about_nothing, {"cut": cut})).rowcount)
 
     async def runs(self, connection: AsyncConnection, cut: datetime, now: datetime) -> int:  # noqa: ARG002
-        given = {"cut": cut, "n": BATCH}
+        parameters = {"cut": cut, "n": BATCH}
         statements = (self._sweeps, self._syncs, self._reconciliations)
-        return max([int((await connection.execute(statement, given)).rowcount) for statement in statements])
+        return max([int((await connection.execute(statement, parameters)).rowcount) for statement in statements])
 
     async def events(self, connection: AsyncConnection, cut: datetime, now: datetime) -> int:  # noqa: ARG002
         return int((await connection.execute(self._events, {"cut": cut, "n": BATCH})).rowcount)
@@ -256,11 +258,11 @@ class _Old:
 def _of_runs(table: Table) -> Any:
     """The oldest rows of a table of runs. They are selected by id and then filtered by age, since the age has no index."""
     t = table.c
-    first = select(t.id, t.started_at, t.finished_at).order_by(t.id).limit(_N).subquery().c
+    oldest = select(t.id, t.started_at, t.finished_at).order_by(t.id).limit(_N).subquery().c
     newest = select(t.id).order_by(t.id.desc()).limit(1).scalar_subquery()
     # A sweep whose process died has no end.
-    over = literal(True) if table is sweeps else first.finished_at.is_not(None)
-    return t.id.in_(select(first.id).where(first.started_at < _CUT, first.id < newest, over))
+    has_ended = literal(True) if table is sweeps else oldest.finished_at.is_not(None)
+    return t.id.in_(select(oldest.id).where(oldest.started_at < _CUT, oldest.id < newest, has_ended))
 
 
 def _blocks_reopening() -> Any:

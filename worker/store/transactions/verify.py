@@ -46,9 +46,9 @@ class VerifyStore:
             lambda connection: self._checks.take(connection, n, now=now, again_at=again_at)
         )
 
-    async def settle(self, seen: Sequence[CheckResult], *, now: datetime) -> None:
+    async def settle(self, results: Sequence[CheckResult], *, now: datetime) -> None:
         """Write the results of checks, except for reconnections that were claimed or reminded since."""
-        changes = [_change(each, now) for each in seen]
+        changes = [_change(result, now) for result in results]
         await self._database.transaction(
             lambda connection: self._transitions.apply(connection, changes, by=Mover.VERIFY, now=now)
         )
@@ -58,29 +58,29 @@ class VerifyStore:
         return await self._database.transaction(lambda connection: self._checks.due(connection, now, at_most=at_most))
 
 
-def _change(seen: CheckResult, now: datetime) -> Change:
-    check, checks = seen.check, seen.check.checks + seen.counts
-    if seen.state is None:
+def _change(result: CheckResult, now: datetime) -> Change:
+    check, checks = result.check, result.check.checks + result.counts
+    if result.state is None:
         return checked(
             check.id,
             check.state,
             check.epoch,
             again_at=check.again_at,
             # The outcome of a due reconnection tells why it waits, so it is kept.
-            outcome=None if check.state is ReconnectionState.DUE else seen.outcome,
-            next_check_at=seen.next_check_at,
-            moved_to=seen.moved_to,
+            outcome=None if check.state is ReconnectionState.DUE else result.outcome,
+            next_check_at=result.next_check_at,
+            moved_to=result.moved_to,
             checks=checks,
         )
     return close(
         check.id,
         check.state,
-        seen.state,
+        result.state,
         now=now,
-        well=seen.well,
+        well=result.well,
         epoch=check.epoch,
-        outcome=seen.outcome,
-        reopen_at=NEVER if seen.state is ReconnectionState.GONE else None,
-        moved_to=seen.moved_to,
+        outcome=result.outcome,
+        reopen_at=NEVER if result.state is ReconnectionState.GONE else None,
+        moved_to=result.moved_to,
         checks=checks,
     )

@@ -55,37 +55,37 @@ class Visits:
         self._spreading = rows.part(Spreading)
         given = rows.table("given", {"member_guid": Text()}).c
         now: ColumnElement[datetime] = bindparam("now", type_=Moment())
-        self._theirs = r.member_guid == given.member_guid
+        self._of_visited = r.member_guid == given.member_guid
         stands = standing(r.member_guid, statuses, now, picked_for=r.reason, user_guid=r.user_guid)
-        gone = stands == str(_R.GONE)
-        other_user = is_of_other_user(r.member_guid, r.user_guid)
+        is_gone = stands == str(_R.GONE)
+        is_other_user = is_of_other_user(r.member_guid, r.user_guid)
         # The member of an open notice is well, so being well does not end it.
-        ends = or_(~IS_NOTICE, gone, other_user)
-        over = and_(r.closed_at.is_(None), r.state != state_literal(_R.LEASED), stands != BROKEN, ends)
+        may_end = or_(~IS_NOTICE, is_gone, is_other_user)
+        is_over = and_(r.closed_at.is_(None), r.state != state_literal(_R.LEASED), stands != BROKEN, may_end)
         outcome = case(
-            (gone, literal("member_deleted")),
-            (other_user, literal(USER_CHANGED)),
+            (is_gone, literal("member_deleted")),
+            (is_other_user, literal(USER_CHANGED)),
             else_=literal("no_longer_broken"),
         )
-        self._ends: list[tuple[ColumnElement[bool], Any, Any]] = [(over, stands, outcome), self.notices.over()]
+        self._ends: list[tuple[ColumnElement[bool], Any, Any]] = [(is_over, stands, outcome), self.notices.ending()]
         self._well = stands.in_([str(_R.RECONNECTED), str(_R.CANCELLED)])
-        these = m.member_guid == given.member_guid
-        self._open = self.opening.opening(these)
-        self._open_notices = self.notices.opening(these)
+        is_visited = m.member_guid == given.member_guid
+        self._open = self.opening.opening(is_visited)
+        self._open_notices = self.notices.opening(is_visited)
 
     async def visit(
         self, connection: AsyncConnection, guids: Collection[str], now: datetime, *, grace: timedelta
     ) -> VisitCounts:
         """Close the reconnections of members that are no longer broken, and open one for those that are, in this transaction."""
-        found = VisitCounts()
+        counts = VisitCounts()
         if not guids:
-            return found
+            return counts
         given = {"given": self._rows.encode({"member_guid": guid} for guid in guids)}
-        for over, state, outcome in self._ends:
-            found.closed += await self._closing.close(
+        for is_over, state, outcome in self._ends:
+            counts.closed += await self._closing.close(
                 connection,
-                self._theirs,
-                over,
+                self._of_visited,
+                is_over,
                 parameters=given,
                 before=(_R.DUE, _R.READY, _R.NOTIFIED),
                 after=(_R.RECONNECTED, _R.CANCELLED, _R.GONE),
@@ -93,12 +93,12 @@ class Visits:
                 outcome=outcome,
                 now=now,
             )
-        await self._transitions.allow_reopening(connection, self._theirs, self._well, now=now, parameters=given)
+        await self._transitions.allow_reopening(connection, self._of_visited, self._well, now=now, parameters=given)
         opening = {"now": now, "grace": grace.total_seconds(), **given}
-        found.opened += await open_all(connection, self._open, opening)
+        counts.opened += await open_all(connection, self._open, opening)
         if self.notices.days:
             parameters = self.notices.parameters(now) | given
             if notices := await open_all(connection, self._open_notices, parameters):
                 await self._spreading.spread(connection, self.notices.days, now)
-            found.opened += notices
-        return found
+            counts.opened += notices
+        return counts

@@ -16,8 +16,8 @@ MOST = 5
 class DoubtfulTokens:
     """Counts the devices that were refused since the last accepted message."""
 
-    def __init__(self, *, most: int = MOST) -> None:
-        self._most = most
+    def __init__(self, *, limit: int = MOST) -> None:
+        self._limit = limit
         self._in_a_row = 0
 
     def attribute(self, outcome: Outcome) -> Outcome:
@@ -25,7 +25,7 @@ class DoubtfulTokens:
         if isinstance(outcome, Sent):
             self._in_a_row = 0
         elif isinstance(outcome, BadAddress) and outcome.doubtful:
-            if self._in_a_row >= self._most:
+            if self._in_a_row >= self._limit:
                 return ChannelDown(code=outcome.code)
             self._in_a_row += 1
         return outcome

@@ -65,8 +65,8 @@ class WebPushChannel:
         text = word(message, app=self._config.app_name, default_locale=self._config.default_locale)
 
         def body(link: str | None) -> dict[str, Any]:
-            shown = {"title": text.title, "body": text.body, "lang": text.language, "tag": message_id(message.key)}
-            return {**shown, "data": data_for(message, link)}
+            fields = {"title": text.title, "body": text.body, "lang": text.language, "tag": message_id(message.key)}
+            return {**fields, "data": data_for(message, link)}
 
         return encode_payload(body, link_for(message, include_link=self._config.include_link), limit=_PLAINTEXT_LIMIT)
 

@@ -24,9 +24,9 @@ class PublicResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """The public addresses; raises :class:`NonPublicAddress` if the host has only others."""
-        found = await ThreadedResolver().resolve(host, port, family)
-        public = [result for result in found if self._is_allowed(result["host"])]
-        if found and not public:
+        resolved = await ThreadedResolver().resolve(host, port, family)
+        public = [result for result in resolved if self._is_allowed(result["host"])]
+        if resolved and not public:
             raise NonPublicAddress
         return public
 

@@ -66,10 +66,10 @@ def _refused(endpoint: str, config: WebPushConfig) -> BadAddress | Failed | None
         return BadAddress(code="endpoint_malformed")
     if config.allow_loopback and _is_on_this_machine(endpoint):
         return None
-    broken = check_uri(endpoint, host_is_allowed=lambda host: _is_known(host, config.hosts))
-    if broken == _HOST_NOT_ALLOWED:
+    broken_rule = check_uri(endpoint, host_is_allowed=lambda host: _is_known(host, config.hosts))
+    if broken_rule == _HOST_NOT_ALLOWED:
         return Failed(code="endpoint_host_not_allowed")
-    return BadAddress(code=broken.replace("uri_", "endpoint_", 1)) if broken else None
+    return BadAddress(code=broken_rule.replace("uri_", "endpoint_", 1)) if broken_rule else None
 
 
 def _is_known(host: str, patterns: tuple[str, ...]) -> bool:
