@@ -2,7 +2,8 @@
 
 If far more members of one institution break within an hour than usual, it is most likely an outage of the institution. Messages would
 send thousands of users to a bank that cannot serve them. So the messages are held, an error is logged, and when the hold ends the
-messages go out on a ramp over an hour. An institution with less than three days of history is never held.
+messages go out on a ramp over an hour. An institution without a break in the last two weeks that is
+older than three days is never held: what is usual for it is not known.
 
 Example: usually 4 members an hour break. 50 in one hour are a burst (at least 50, and at least 10 times 4).
 
@@ -14,7 +15,7 @@ second-busiest day, even if all other hours are quiet.
 from collections.abc import Mapping
 from datetime import timedelta
 
-#: A burst is counted over this time. A hold lasts as long, and is extended while the burst continues.
+#: A burst is counted over this time. A hold lasts as long, and each sweep that still counts a burst extends it.
 WINDOW = timedelta(hours=1)
 #: The history from which the usual number is taken, and how much of it there must be.
 HISTORY, LEAST_HISTORY = timedelta(days=14), timedelta(days=3)

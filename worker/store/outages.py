@@ -25,13 +25,14 @@ class Burst:
 
     institution_code: str
     breaks: int
-    #: Earlier breaks, by how many hours before the window they were opened, and the length of time that they cover.
-    hours: Mapping[int, int]
+    #: Earlier breaks, by how many hours before the window they were opened.
+    earlier_by_hour: Mapping[int, int]
+    #: How long before the window the oldest of them was opened.
     history: timedelta
 
     @property
     def per_window_normally(self) -> float:
-        return normal(self.hours, self.history)
+        return normal(self.earlier_by_hour, self.history)
 
 
 class OutageStore:
@@ -44,7 +45,8 @@ class OutageStore:
     async def busy_institutions(self, now: datetime, *, at_least: int) -> list[Burst]:
         """Institutions with at least so many breaks within the last window, and their earlier breaks.
 
-        A break counts if it was found in the window, no date says that it happened earlier, and no operator called it a false alarm.
+        A break counts if it was found in the window, and no date says that it happened earlier. Notices do not count, nor breaks in the
+        time for which an operator called the burst a false alarm (:meth:`release`).
         """
         is_false_alarm = exists().where(
             false_alarms.c.institution_code == r.institution_code, false_alarms.c.until >= r.opened_at
@@ -74,12 +76,13 @@ class OutageStore:
             breaks_by_hour: dict[str, dict[int, int]] = {code: {} for code in busy}
             earliest = dict.fromkeys(busy, now - WINDOW)
             for code, hours_ago, count, opened_at in await connection.execute(past):
-                breaks_by_hour[code][hours_ago], earliest[code] = count, min(earliest[code], opened_at)
+                breaks_by_hour[code][hours_ago] = count
+                earliest[code] = min(earliest[code], opened_at)
             return [
                 Burst(
                     institution_code=code,
                     breaks=breaks,
-                    hours=breaks_by_hour[code],
+                    earlier_by_hour=breaks_by_hour[code],
                     history=now - WINDOW - earliest[code],
                 )
                 for code, breaks in busy.items()
