@@ -3,7 +3,7 @@
 1. Claim due messages. A message whose user may not be told right now is deferred.
 2. Check its members with MX (:mod:`worker.stages.freshness`): a member that is back is left out, a window that is too old is replaced.
 3. Commit that dispatch begins, and with it the hash of our link (``PUBLIC_BASE_URL``), then send. From that commit on, a lost answer
-   makes the message ``unknown``, and it is not sent again unless ``AMBIGUOUS_SENDS`` is ``resend``.
+   makes the message ``unknown``. Then it is sent again only by ``AMBIGUOUS_SENDS=resend`` or ``reconnect retry --unknown``.
 4. Write the new states of the message and of its reconnections in one transaction (:mod:`worker.stages.delivery_outcomes`).
 """
 
@@ -52,7 +52,7 @@ _N, _R = NotificationState, ReconnectionState
 
 
 class OutOfTime(Exception):  # noqa: N818 - it names what happened
-    """The task would end before a mail server must have answered, so the message is left to the next task."""
+    """Too little time is left to wait for the mail server's answer, so the message is left to the next task."""
 
 
 class Deliver:
@@ -134,7 +134,7 @@ class Deliver:
         if deferred:
             await self._store.settle(deferred, now=now)
             self.figures["deferred"] += len(deferred)
-        return Batch(taken=len(claimed) if self._mode is RunMode.WORK else 0, jobs=jobs)
+        return Batch(jobs, more_may_be_due=len(claimed) >= n and self._mode is RunMode.WORK)
 
     def _earliest_moment(self, user: User, now: datetime) -> datetime:
         settings = self._settings
@@ -186,7 +186,8 @@ class Deliver:
         try:
             outcome = await self._runtime.channels[notification.channel].send(message, lambda: self._begin(job))
         except LeaseLost:
-            # If another worker claimed the message, its epoch is higher and this result is discarded. Otherwise the message is due again.
+            # If another worker claimed the message, its epoch is higher and this result is discarded. If the lease only ran out, the message
+            # is due again.
             return deferred_until(notification, "lease_lost", notification.next_attempt_at)
         except OutOfTime:
             return deferred_until(notification, "out_of_time", notification.next_attempt_at)
@@ -225,7 +226,7 @@ class Deliver:
         job.dispatched = True
 
     def crashed(self, job: DeliveryJob) -> DeliveryResult:
-        """An error of this worker: ``unknown`` if dispatch began, else a failed attempt."""
+        """An error of this worker: if dispatch began, an answer that was lost; else a failed attempt."""
         code = "internal_error"
         if job.dispatched:
             return with_what_was_left_out(job, self._outcomes.unknown(job, code))
@@ -314,7 +315,7 @@ async def deliver(runtime: Runtime) -> str:
     while not more and not stage.runner.halted and monotonic() < ends_at and not runtime.stopping.is_set():
         poison = new_stage(mode=RunMode.POISON, figures=stage.figures)
         await poison.runner.run()
-        more = monotonic() >= ends_at
+        more = monotonic() >= ends_at  # then poison may be left for the successor
         if not poison.rows_claimed:
             break
     if more and not runtime.stopping.is_set():

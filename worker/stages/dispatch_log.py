@@ -12,7 +12,7 @@ _Waiting = tuple[ClaimedNotification, NewLink | None, asyncio.Future[bool]]
 
 
 class LeaseLost(Exception):  # noqa: N818 - it names what happened
-    """Another worker claimed the notification; it must not be sent here."""
+    """The lease ran out, and perhaps another worker claimed the message. It must not be sent here."""
 
 
 class NotRecorded(Exception):  # noqa: N818 - it names what happened

@@ -95,7 +95,7 @@ class Events:
             now=self._runtime.clock.now() + ahead,
             probe=self._probe,
         )
-        return Batch(taken=len(jobs), jobs=jobs)
+        return Batch(jobs, more_may_be_due=len(jobs) >= n)
 
     async def work(self, job: Job) -> JobResult:
         """Post the events of one user, each after the one before it was accepted."""

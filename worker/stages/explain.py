@@ -31,7 +31,7 @@ from worker.stages.explain_words import (
     minute,
 )
 from worker.stages.freshness import TRUSTED_FOR
-from worker.stages.planning import Planner
+from worker.stages.planning import Planner, Wait
 from worker.store.members import MUTED
 from worker.store.pauses import EVERYTHING, MX, Pause, channel_scope, delivery_scope, outage_scope
 from worker.store.reconnections.claims import ClaimedReconnection
@@ -283,17 +283,15 @@ class Explainer:
             holds[:] = [hold for hold in holds if hold.code != MUTED]
             holds.append(Hold(code=MUTED, says=MUTED_SENTENCE))
             return f"nothing, while that holds; looked at again at about {minute(self._sweep_after(at))}"
-        route_or_wait, route = self._planner.route_now(user, at), self._planner.route_to(user)
+        route_now, route = self._planner.route_now(user, at), self._planner.route_to(user)
         if isinstance(route, Nobody):
-            holds[:] = [
-                hold for hold in holds if hold.code not in WHY_UNREACHABLE
-            ]  # the recorded hold has fewer details
+            # The recorded hold has fewer details.
+            holds[:] = [hold for hold in holds if hold.code not in WHY_UNREACHABLE]
             holds.append(Hold(code=route.code, says=self._why_unreachable(route.code, user)))
             return f"nothing, while that holds; looked at again at about {minute(self._sweep_after(at))}"
-        if not isinstance(route_or_wait, Route):
-            code, until = route_or_wait
-            holds.append(Hold(code=code, says=f"{RECORDED[code]}, until {minute(until)}", until=until))
-            at = until
+        if isinstance(route_now, Wait):
+            at = route_now.until
+            holds.append(Hold(code=route_now.code, says=f"{RECORDED[route_now.code]}, until {minute(at)}", until=at))
         by = channel or route.channel
         holds += self._paused({channel_scope(by), delivery_scope(by)}, f"nothing leaves by {by}")
         if channel is not None:

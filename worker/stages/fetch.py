@@ -96,7 +96,7 @@ class Fetch:
         # Claim no more than pacing permits within one call's time, less what was claimed already.
         room = min(n, self._runtime.pacing.affordable(begin_within(self._runtime.mx_deadline)) - self._unasked)
         if room < 1:
-            return await self._wait_for_room(n)
+            return await self._wait_for_room()
         claims = await self._take(room, now)
         self.rows_claimed = len(claims)
         longest_cap = max((cap.within for cap in self._settings.message_caps), default=timedelta(0))
@@ -110,16 +110,15 @@ class Fetch:
         self.users_asked += len(jobs)
         self._unasked += sum(len(job.claims) for job in jobs)
         # A probe and a batch of poison are one claim each.
-        taken = n if len(claims) >= room else len(claims)  # room was the limit, so more may be due
-        return Batch(taken=taken if self._mode is RunMode.WORK else 0, jobs=jobs)
+        return Batch(jobs, more_may_be_due=len(claims) >= room and self._mode is RunMode.WORK)
 
-    async def _wait_for_room(self, n: int) -> Batch[UserJob]:
+    async def _wait_for_room(self) -> Batch[UserJob]:
         """Pacing permits nothing right now: wait a moment, or end the run if MX asked us to wait long."""
         if self._runtime.pacing.blocked_for > _SIT_OUT:
             self.runner.halted = True
         else:
             await asyncio.sleep(0.2)
-        return Batch(taken=n, jobs=())
+        return Batch((), more_may_be_due=True)
 
     async def _take(self, n: int, now: datetime) -> list[ClaimedReconnection]:
         worker_id, lease = self._runtime.worker_id, self._settings.lease_seconds
@@ -141,7 +140,7 @@ class Fetch:
         if len(claims) > first:
             results += await asyncio.gather(*map(self._ask_beside, claims[first:]))
         ready = [fetched.claim for fetched in results if fetched.state is _S.READY]
-        return results, new_notification(job, ready) if ready else None
+        return UserResult(results, new_notification(job, ready) if ready else None)
 
     async def _ask(self, claim: ClaimedReconnection) -> FetchResult:
         """Ask MX for one window, as soon as a connection is free."""
@@ -200,7 +199,7 @@ class Fetch:
 
     def crashed(self, job: UserJob) -> UserResult:
         """An error of this worker counts as an attempt, so that it cannot repeat for ever."""
-        return [self._outcomes.of_failure(claim, OUR_FAULT) for claim in job.claims], None
+        return UserResult([self._outcomes.of_failure(claim, OUR_FAULT) for claim in job.claims])
 
     async def settle(self, user_results: Sequence[UserResult]) -> None:
         """Write results, except failures that may still turn out to be MX's."""
@@ -222,7 +221,8 @@ class Fetch:
         now = self._runtime.clock.now()
         if self._breaker.tripped:
             user_results = [
-                ([self._unchanged_if_mx(fetched) for fetched in results], message) for results, message in user_results
+                UserResult([self._unchanged_if_mx(fetched) for fetched in results], message)
+                for results, message in user_results
             ]
         elif not certain:
             self._undecided = [result for result in user_results if self._may_be_mx(result)]
@@ -235,7 +235,7 @@ class Fetch:
             await self._runtime.wake("deliver", 1)
 
     def _may_be_mx(self, result: UserResult) -> bool:
-        return any(self._attribution.may_be_mx(fetched.claim.id) for fetched in result[0])
+        return any(self._attribution.may_be_mx(fetched.claim.id) for fetched in result.results)
 
     def _unchanged_if_mx(self, fetched: FetchResult) -> FetchResult:
         claim = fetched.claim

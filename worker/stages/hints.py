@@ -107,7 +107,7 @@ class Hints:
             poison=self._poison,
         )
         self.rows_claimed = sum(len(claim.fences) for claim in claims)
-        return Batch(taken=0 if self._poison else self.rows_claimed, jobs=claims)
+        return Batch(claims, more_may_be_due=self.rows_claimed >= n and not self._poison)
 
     async def work(self, claim: ClaimedHints) -> Reading:
         """Read the hinted member, or all known members of the hinted user."""

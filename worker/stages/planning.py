@@ -31,11 +31,18 @@ _S = ReconnectionState
 
 
 class UserJob(msgspec.Struct, frozen=True, kw_only=True):
-    """One user, and the reconnections that are fetched for them."""
+    """One user, and the reconnections for which MX is asked for a window."""
 
     user: User
     route: Route
     claims: tuple[ClaimedReconnection, ...]
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Why a user may not be told now, and until when."""
+
+    code: str
+    until: datetime
 
 
 class Planner:
@@ -53,29 +60,29 @@ class Planner:
         for claim in claims:
             by_user.setdefault(claim.user_guid, []).append(claim)
         jobs: list[UserJob] = []
-        deferred: list[UserResult] = []
+        settled: list[UserResult] = []
         for guid, user_claims in by_user.items():
             user = users[guid]
-            unasked = [fetched for claim in user_claims if (fetched := self.end_of(claim, now)) is not None]
-            open_claims = (
-                [claim for claim in user_claims if all(fetched.claim is not claim for fetched in unasked)]
-                if unasked
-                else user_claims
-            )
-            if any(claim.muted for claim in open_claims):
-                unasked += [defer(claim, now + UNREACHABLE_WAIT, MUTED) for claim in open_claims if claim.muted]
-                open_claims = [claim for claim in open_claims if not claim.muted]
-            route_or_wait = self.route_now(user, now)
-            if isinstance(route_or_wait, Route) and open_claims:
+            unasked: list[FetchResult] = []
+            open_claims = []
+            for claim in user_claims:
+                if (end := self.end_of(claim, now)) is not None:
+                    unasked.append(end)
+                elif claim.muted:
+                    unasked.append(defer(claim, now + UNREACHABLE_WAIT, MUTED))
+                else:
+                    open_claims.append(claim)
+            route = self.route_now(user, now)
+            if isinstance(route, Wait):
+                unasked += [defer(claim, route.until, route.code) for claim in open_claims]
+            elif open_claims:
                 message_claims, deferred_claims = broken_first(open_claims, now)
                 if message_claims:
-                    jobs.append(UserJob(user=user, route=route_or_wait, claims=tuple(message_claims)))
+                    jobs.append(UserJob(user=user, route=route, claims=tuple(message_claims)))
                 unasked += [defer(claim, at, outcome) for claim, at, outcome in deferred_claims]
-            elif not isinstance(route_or_wait, Route):
-                unasked += [defer(claim, route_or_wait[1], route_or_wait[0]) for claim in open_claims]
             if unasked:
-                deferred.append((unasked, None))
-        return jobs, deferred
+                settled.append(UserResult(unasked))
+        return jobs, settled
 
     def end_of(self, claim: ClaimedReconnection, now: datetime) -> FetchResult | None:
         """The end of a reconnection by the application's data, or after its last reminder. ``None``: it stays open, and MX is asked."""
@@ -102,18 +109,18 @@ class Planner:
             route = choose(user.contact, configured=self._configured)  # better the channel that failed than none
         return route
 
-    def route_now(self, user: User, now: datetime) -> Route | tuple[str, datetime]:
+    def route_now(self, user: User, now: datetime) -> Route | Wait:
         """The route to the user; or why they may not be told now, and until when. `explain` uses it too."""
         if user.message_under_way:
-            return "other_notification_live", now + OTHER_MESSAGE_WAIT
+            return Wait("other_notification_live", now + OTHER_MESSAGE_WAIT)
         route = self.route_to(user)
         if isinstance(route, Nobody):
-            return route.code, now + UNREACHABLE_WAIT
+            return Wait(route.code, now + UNREACHABLE_WAIT)
         zones = zones_of_user(user, self._settings).all
         quiet = self._settings.quiet_hours
         moment = earliest(now, zones=zones, quiet=quiet, caps=self._settings.message_caps, sent=user.sent)
         if moment > now:
-            return why_later(now, zones=zones, quiet=quiet), moment
+            return Wait(why_later(now, zones=zones, quiet=quiet), moment)
         return route
 
 

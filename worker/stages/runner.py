@@ -19,8 +19,8 @@ field              holds                                                        
 ``_done``          results that no settlement has taken yet                     filled by slots, emptied by the main loop
 ``_claims``        claims under way                                             main loop
 ``_settling``      the settlement under way; ``None``: there is none            main loop
-``_full_batch``    whether the last claim was a full batch                      main loop
-``drained``        a claim brought less than a batch: nothing more is due       main loop; never unset
+``_more_due``      whether the last claim said that more may be due             main loop
+``drained``        a claim said that nothing more is due                        main loop; never unset
 ``out_of_time``    the time in which jobs are begun is over                     main loop; never unset
 ``halted``         the stage wants no more jobs begun                           the stage; never unset
 ``_ended``         the main loop has ended; cancelled jobs are handed back      main loop; never unset
@@ -31,7 +31,7 @@ field              holds                                                        
 1. A claimed job is in one place: ``_waiting``, ``_working``, ``_done`` (as its result), or in the settlement under way. It leaves by
    ``settle`` or by ``release``, once. If that call fails, the lease of the row expires and the next sweep recovers it.
 2. ``_working`` holds at most ``slots`` jobs.
-3. At most one settlement is under way. One claim is under way at a time; up to ``claims_at_once`` while the last one took a full batch.
+3. At most one settlement is under way. One claim is under way at a time; up to ``claims_at_once`` while more may be due.
 4. A slot sets ``_something_to_do`` when it leaves work for the main loop: a full batch of results, too few jobs waiting, or no
    job left. Fewer results than a batch wait for more, at most
    :data:`SETTLE_EVERY`.
@@ -78,17 +78,17 @@ SETTLE_EVERY = 0.2
 
 @dataclass(frozen=True)
 class Batch(Generic[Job]):
-    """What one claim took: ``taken`` rows, of which ``jobs`` are to be worked on (the others were settled at once)."""
+    """What one claim took. ``more_may_be_due``: it took as many rows as it might, or jobs come later; else the runner claims no more."""
 
-    taken: int
     jobs: Sequence[Job]
+    more_may_be_due: bool
 
 
 class Stage(Protocol[Job, Done]):
     """What the runner needs of a stage."""
 
     async def claim(self, n: int) -> Batch[Job]:
-        """Take up to ``n`` due rows; fewer mean that no more are due."""
+        """Take up to ``n`` due rows. Those that are not to be worked on are settled at once."""
 
     async def work(self, job: Job) -> Done:
         """Do one job. Whatever MX or a channel answers is a result, not an exception."""
@@ -140,7 +140,7 @@ class Runner(Generic[Job, Done]):
         self._slots: set[asyncio.Task[None]] = set()
         self._done: list[Done] = []
         self._claims: set[asyncio.Task[Batch[Job]]] = set()
-        self._full_batch = False
+        self._more_due = False
         self._settling: asyncio.Task[None] | None = None
         self._something_to_do = asyncio.Event()
         self._ended = False
@@ -206,7 +206,7 @@ class Runner(Generic[Job, Done]):
         if not self._claims:
             return len(self._waiting) <= ahead
         rows_coming = len(self._claims) * self.batch
-        claim_limit = self.claims_at_once if self._full_batch else 1
+        claim_limit = self.claims_at_once if self._more_due else 1
         return len(self._claims) < claim_limit and len(self._waiting) + rows_coming <= self.slots + ahead
 
     def _claim_ahead(self) -> None:
@@ -248,8 +248,8 @@ class Runner(Generic[Job, Done]):
 
     def _take(self, claimed: Batch[Job]) -> None:
         self._waiting.extend(claimed.jobs)
-        self._full_batch = claimed.taken >= self.batch
-        self.drained = self.drained or not self._full_batch
+        self._more_due = claimed.more_may_be_due
+        self.drained = self.drained or not self._more_due
 
     def _fill_slots(self) -> None:
         while self._may_begin():

@@ -74,7 +74,7 @@ class Listing(Pass[UserToRead, UserRead]):
             if self._page_task is None and not self.position.ended:
                 self._page_task = asyncio.create_task(self._fetch_page())  # in parallel to the work on these users
             is_all = self._mx_health.code or self._has_all_pages()
-            return Batch(taken=len(users) if is_all else n, jobs=users)
+            return Batch(users, more_may_be_due=len(users) >= n or not is_all)
 
     def _has_all_pages(self) -> bool:
         return self.position.ended and self._page_task is None
@@ -191,7 +191,7 @@ class Checking(Pass[MemberToCheck, MemberChecked]):
             if members:
                 self._last_id = members[-1].id
                 self._claimed_at.update(dict.fromkeys((member.id for member in members), self._runtime.clock.now()))
-            return Batch(taken=len(members), jobs=members)
+            return Batch(members, more_may_be_due=len(members) >= n)
 
     async def work(self, member: MemberToCheck) -> MemberChecked:
         """Read one member."""

@@ -56,7 +56,7 @@ class Verify:
         """Take members whose check is due."""
         now = self._runtime.clock.now()
         checks = await self._store.claim(n, now=now, again_at=now + RECHECK_AFTER)
-        return Batch(taken=len(checks), jobs=checks)
+        return Batch(checks, more_may_be_due=len(checks) >= n)
 
     async def work(self, check: MemberCheck) -> CheckResult:
         """Read one member."""

@@ -43,7 +43,7 @@ class Limit(Enum):
     #: Requests to the API per key, and per user over all keys.
     API = RateLimitItemPerMinute(12_000)
     API_USER = RateLimitItemPerMinute(120)
-    #: Presses per link. The number of windows that they mint has its own limit, in the click.
+    #: Presses per link, and opt-outs per link. The number of windows that presses mint has its own limit, in the click.
     LINK = RateLimitItemPerMinute(30)
 
 

@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 #: Opt-outs that are stored at once. The others wait, so that they leave database connections for customers' presses.
 MOST_AT_ONCE = 10
-#: Seconds for which storing an opt-out is retried while the database is away. It is longer than for a page, which a customer waits for.
+#: Seconds for which storing an opt-out is retried while the database is away. It is longer than for a page: a mailbox provider waits.
 PATIENCE = 20.0
 
 #: What a mailbox provider posts (RFC 8058).
@@ -47,7 +47,10 @@ class OptOutRoutes:
         return self._page(request, current)
 
     async def change(self, request: web.Request) -> web.Response:
-        """One click of a mailbox provider, or a button of the page: always 200, never a redirect (RFC 8058, 3.2)."""
+        """One click of a mailbox provider, or a button of the page: 200 once it is stored, never a redirect (RFC 8058, 3.2).
+
+        404 for an unknown link, 429 for too many requests, 503 if the database stays away for :data:`PATIENCE`.
+        """
         token, form = request.match_info["token"], await read_form(request)
         if (wait := await self._limits.wait(Limit.LINK, f"u:{token}")) is not None:
             return self._pages.busy(request, wait)

@@ -47,7 +47,7 @@ class Desk:
         await self._call("claim")
         jobs = range(len(self.claimed), min(len(self.claimed) + n, self.due))
         self.claimed += jobs
-        return Batch(taken=len(jobs), jobs=jobs)
+        return Batch(jobs, more_may_be_due=len(jobs) >= n)
 
     async def work(self, job: int) -> Done:
         self.begun.append(job)

@@ -187,7 +187,9 @@ async def test_a_claim_that_takes_fewer_than_it_might_was_the_last(due: int, cla
 
 async def test_it_claims_on_where_all_that_was_taken_was_settled_at_once() -> None:
     desk = Desk(0)
-    batches = iter([Batch(taken=10, jobs=()), Batch(taken=10, jobs=(1, 2)), Batch(taken=9, jobs=())])
+    batches = iter(
+        [Batch((), more_may_be_due=True), Batch((1, 2), more_may_be_due=True), Batch((), more_may_be_due=False)]
+    )
 
     async def claim(n: int) -> Batch[int]:
         return next(batches)

@@ -55,7 +55,7 @@ class Pacing:
     def affordable(self, seconds: float) -> int:
         """How many requests this process can begin in this many seconds, beyond those that wait for a permit.
 
-        At least 1 if none wait; 0 if MX must not be asked in all that time.
+        0 while MX must not be asked, or if enough requests wait already; otherwise at least 1.
         """
         remaining = seconds - self.blocked_for
         if remaining <= 0:
@@ -67,7 +67,7 @@ class Pacing:
         return max(int(requests) - waiting, 0 if waiting else 1)
 
     def wait_behind_others(self, *, patient: bool) -> None:
-        """Whether this process takes only moments of the rate that no other process wants: fetch goes before a sync."""
+        """With ``patient`` this process takes only moments of the rate that no other process wants: fetch goes before a sync."""
         self._source.patient = patient
 
     async def close(self) -> None:

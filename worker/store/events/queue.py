@@ -90,10 +90,10 @@ class EventStore:
         self._lease_probe = _lease_statement(rows, probe=True)
         self._settle = _settle_statement(rows)
         fences = rows.table("given", {"id": BigInteger(), "epoch": BigInteger()}).c
-        is_held = and_(e.id == fences.id, e.epoch == fences.epoch, e.state == state_literal(WAITING))
-        self._release = update(events).where(is_held).values(lease_worker=None, lease_expires_at=None)
+        is_still_leased = and_(e.id == fences.id, e.epoch == fences.epoch, e.state == state_literal(WAITING))
+        self._release = update(events).where(is_still_leased).values(lease_worker=None, lease_expires_at=None)
         until = database_now(bindparam("lease_seconds", type_=Float()))
-        self._renew = update(events).where(is_held).values(lease_expires_at=until)
+        self._renew = update(events).where(is_still_leased).values(lease_expires_at=until)
 
     async def lease(
         self, n: int, *, worker_id: str, lease_seconds: float, now: datetime, probe: bool = False

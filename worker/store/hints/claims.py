@@ -61,14 +61,14 @@ class HintClaims:
         self._moved = select(*row).where(m.moved_to == guids.guid, m.moved_to.is_not(None))
         self._of_user = select(*row).where(m.user_guid == guids.guid).order_by(m.member_guid)
         fences = rows.table("given", {"key": Text(), "epoch": BigInteger()}).c
-        is_held = and_(h.key == fences.key, h.epoch == fences.epoch, h.state == _LEASED)
-        self._held = select(h.key).where(is_held).order_by(h.key).with_for_update(of=hints)
+        is_still_leased = and_(h.key == fences.key, h.epoch == fences.epoch, h.state == _LEASED)
+        self._still_leased = select(h.key).where(is_still_leased).order_by(h.key).with_for_update(of=hints)
         self._release = (
-            update(hints).where(is_held).values(state=HintState.DUE, lease_worker=None, lease_expires_at=None)
+            update(hints).where(is_still_leased).values(state=HintState.DUE, lease_worker=None, lease_expires_at=None)
         )
         self._renew = (
             update(hints)
-            .where(is_held)
+            .where(is_still_leased)
             .values(lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())))
         )
         self._finish = _finish_statement(rows)
@@ -161,17 +161,17 @@ class HintClaims:
             count += int(await connection.scalar(select(func.count()).select_from(some), {"now": now}) or 0)
         return min(count, at_most)
 
-    async def held(self, connection: AsyncConnection, claims: Sequence[ClaimedHints]) -> set[str]:
+    async def still_leased(self, connection: AsyncConnection, claims: Sequence[ClaimedHints]) -> set[str]:
         """The keys of the hints that are still leased under their epoch, locked in order of their keys."""
-        return {row[0] for row in await connection.execute(self._held, {"given": self._fences(claims)})}
+        return {row[0] for row in await connection.execute(self._still_leased, {"given": self._encode_fences(claims)})}
 
     async def release(self, connection: AsyncConnection, claims: Sequence[ClaimedHints]) -> None:
         """End leases; the hints are due again."""
-        await connection.execute(self._release, {"given": self._fences(claims)})
+        await connection.execute(self._release, {"given": self._encode_fences(claims)})
 
     async def renew(self, connection: AsyncConnection, claims: Sequence[ClaimedHints], *, lease_seconds: float) -> None:
         """Lengthen leases."""
-        await connection.execute(self._renew, {"given": self._fences(claims), "lease_seconds": lease_seconds})
+        await connection.execute(self._renew, {"given": self._encode_fences(claims), "lease_seconds": lease_seconds})
 
     async def finish(self, connection: AsyncConnection, results: Sequence[HintResult], now: datetime) -> None:
         """Write the results of claimed hints. A hint that came again meanwhile is due once more."""
@@ -192,7 +192,7 @@ class HintClaims:
         ]
         await connection.execute(self._finish, {"given": self._rows.encode(given), "now": now})
 
-    def _fences(self, claims: Sequence[ClaimedHints]) -> str:
+    def _encode_fences(self, claims: Sequence[ClaimedHints]) -> str:
         fences = sorted((fence for claim in claims for fence in claim.fences), key=lambda fence: fence.key)
         return self._rows.encode({"key": fence.key, "epoch": fence.epoch} for fence in fences)
 

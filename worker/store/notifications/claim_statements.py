@@ -137,21 +137,21 @@ def load_statement(rows: Rows) -> Any:
     )
 
 
-def _fences(rows: Rows) -> Any:
+def _given_fences(rows: Rows) -> Any:
     return rows.table("given", {"id": BigInteger(), "epoch": BigInteger()})
 
 
-def _is_held(given: Any) -> Any:
+def _is_still_leased(given: Any) -> Any:
     """Whether a notification is still leased under its epoch: no other worker leased it since, and it is not settled."""
     return and_(n.id == given.c.id, n.epoch == given.c.epoch, n.state == state_literal("sending"))
 
 
 def mark_statement(rows: Rows) -> Any:
     """Record that dispatch begins, for notifications that are still leased."""
-    given = _fences(rows)
+    given = _given_fences(rows)
     return (
         update(notifications)
-        .where(_is_held(given), n.lease_expires_at > database_now())
+        .where(_is_still_leased(given), n.lease_expires_at > database_now())
         .values(dispatched_at=database_now())
         .returning(n.id)
     )
@@ -159,19 +159,19 @@ def mark_statement(rows: Rows) -> Any:
 
 def release_statement(rows: Rows) -> Any:
     """End the leases of notifications that did not leave."""
-    given = _fences(rows)
+    given = _given_fences(rows)
     return (
         update(notifications)
-        .where(_is_held(given))
+        .where(_is_still_leased(given))
         .values(state=NotificationState.PENDING, lease_worker=None, lease_expires_at=None, dispatched_at=None)
     )
 
 
 def renew_statement(rows: Rows) -> Any:
     """Lengthen leases that are still held."""
-    given = _fences(rows)
+    given = _given_fences(rows)
     return (
         update(notifications)
-        .where(_is_held(given))
+        .where(_is_still_leased(given))
         .values(lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())))
     )

@@ -109,20 +109,20 @@ class NotificationClaims:
 
     async def mark_dispatched(self, connection: AsyncConnection, claimed: Sequence[ClaimedNotification]) -> set[int]:
         """Record that dispatch begins; returns those that are still leased. The others must not be sent."""
-        return set((await connection.execute(self._mark, {"given": self._fences(claimed)})).scalars())
+        return set((await connection.execute(self._mark, {"given": self._encode_fences(claimed)})).scalars())
 
     async def release(self, connection: AsyncConnection, claimed: Sequence[ClaimedNotification]) -> None:
         """End the leases of messages that did not leave; nothing is counted. ``dispatched_at`` is cleared."""
-        await connection.execute(self._release, {"given": self._fences(claimed)})
+        await connection.execute(self._release, {"given": self._encode_fences(claimed)})
 
     async def renew(
         self, connection: AsyncConnection, claimed: Sequence[ClaimedNotification], *, lease_seconds: float
     ) -> None:
         """Lengthen the leases that are still held."""
-        parameters = {"given": self._fences(claimed), "lease_seconds": lease_seconds}
+        parameters = {"given": self._encode_fences(claimed), "lease_seconds": lease_seconds}
         await connection.execute(self._renew, parameters)
 
-    def _fences(self, claimed: Sequence[ClaimedNotification]) -> str:
+    def _encode_fences(self, claimed: Sequence[ClaimedNotification]) -> str:
         return self._rows.encode({"id": s.id, "epoch": s.epoch} for s in claimed)
 
     async def recover(self, connection: AsyncConnection, *, resend: bool) -> int:

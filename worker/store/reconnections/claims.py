@@ -1,4 +1,4 @@
-"""Leases of reconnections."""
+"""Leases of reconnections: claiming those that are due, ending and renewing leases, recovering those of dead workers."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -79,7 +79,7 @@ class ReconnectionClaims:
             _claimable(bindparam("now", type_=Moment()), poison=True)
         )
         self._context = _context_statement(rows)
-        self._held = _held_statement(rows)
+        self._still_leased = _still_leased_statement(rows)
         self._release = _release_statement(rows)
         self._renew = _renew_statement(rows)
 
@@ -96,7 +96,7 @@ class ReconnectionClaims:
     ) -> list[ClaimedReconnection]:
         """Take up to ``n`` due reconnections, and with each the user's others that are due by ``soon``.
 
-        ``probe``: although requests to MX are paused.
+        ``probe``: also while requests to MX are paused.
         """
         statement = self._lease_probe if probe else self._lease
         parameters = {"n": n, "worker_id": worker_id, "now": now, "soon": soon, "lease_seconds": lease_seconds}
@@ -121,23 +121,23 @@ class ReconnectionClaims:
         given = self._rows.encode({"id": id_} for id_ in ids)
         return [_claim_of(row) for row in await connection.execute(self._context, {"given": given})]
 
-    async def held(self, connection: AsyncConnection, claims: Sequence[ClaimedReconnection]) -> set[int]:
+    async def still_leased(self, connection: AsyncConnection, claims: Sequence[ClaimedReconnection]) -> set[int]:
         """The ids of those that are still leased under their epoch, locked in order of their ids."""
         if not claims:
             return set()
-        return {row[0] for row in await connection.execute(self._held, {"given": self._fences(claims)})}
+        return {row[0] for row in await connection.execute(self._still_leased, {"given": self._encode_fences(claims)})}
 
     async def release(self, connection: AsyncConnection, claims: Sequence[ClaimedReconnection]) -> None:
         """End leases at once; nothing is counted."""
-        await connection.execute(self._release, {"given": self._fences(claims)})
+        await connection.execute(self._release, {"given": self._encode_fences(claims)})
 
     async def renew(
         self, connection: AsyncConnection, claims: Sequence[ClaimedReconnection], *, lease_seconds: float
     ) -> None:
         """Lengthen the leases that are still held."""
-        await connection.execute(self._renew, {"given": self._fences(claims), "lease_seconds": lease_seconds})
+        await connection.execute(self._renew, {"given": self._encode_fences(claims), "lease_seconds": lease_seconds})
 
-    def _fences(self, claims: Sequence[ClaimedReconnection]) -> str:
+    def _encode_fences(self, claims: Sequence[ClaimedReconnection]) -> str:
         return self._rows.encode({"id": claim.id, "epoch": claim.epoch} for claim in claims)
 
     async def recover(self, connection: AsyncConnection) -> int:
@@ -168,9 +168,9 @@ def _claimable(now: ColumnElement[datetime], *, probe: bool = False, poison: boo
 
 
 def _may_go(row: Any, *, probe: bool, poison: bool | None = False) -> ColumnElement[bool]:
-    """A condition for every row that a claim takes, whether the row is due itself or comes along with another.
+    """No pause covers the row, and ``poison`` says whether workers died with it (``None``: either way).
 
-    No pause covers it. ``poison``: whether its workers died; ``None``: either way.
+    This holds for every row that a claim takes, whether the row is due itself or comes along with another.
     """
     paused = or_(any_paused(*((EVERYTHING,) if probe else (EVERYTHING, MX))), holds_institution(row.institution_code))
     if poison is None:
@@ -202,7 +202,7 @@ def _is_first_of_its_user(now: ColumnElement[datetime], *, probe: bool) -> Colum
 
 
 def _lease_statement(rows: Rows, *, probe: bool = False, poison: bool = False) -> Any:
-    """Lease due reconnections, and with each what else its user has due soon. In plain SQL::
+    """Lease due reconnections, and (not with ``poison``) what else their users have due soon. In plain SQL::
 
         WITH due AS (SELECT id, user_guid FROM reconnections WHERE … is due … AND it is the first of its user
                      ORDER BY next_attempt_at, id LIMIT :n FOR UPDATE SKIP LOCKED),
@@ -257,6 +257,7 @@ def _lease_statement(rows: Rows, *, probe: bool = False, poison: bool = False) -
             lease_worker=bindparam("worker_id"),
             lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())),
             epoch=r.epoch + 1,
+            # A leased row needs no routine check: fetch asks MX itself. A check that a click asked for stays.
             next_check_at=case((r.state == state_literal(_R.NOTIFIED), only_for_click()), else_=r.next_check_at),
         )
         .returning(r.id)
@@ -279,30 +280,35 @@ def _context_statement(rows: Rows) -> Any:
     )
 
 
-def _fences(rows: Rows) -> Any:
+def _given_fences(rows: Rows) -> Any:
+    """The parameter ``given`` as a table: id and epoch of each claim."""
     return rows.table("given", {"id": BigInteger(), "epoch": BigInteger()})
 
 
-def _is_held(given: Any) -> Any:
+def _is_still_leased(given: Any) -> Any:
     """Whether a reconnection is still leased under its epoch: no other worker leased it since, and it is not settled."""
     return and_(r.id == given.c.id, r.epoch == given.c.epoch, r.state == state_literal(_R.LEASED))
 
 
-def _held_statement(rows: Rows) -> Any:
-    given = _fences(rows)
-    return select(r.id).join(given, _is_held(given)).order_by(r.id).with_for_update(of=reconnections)
+def _still_leased_statement(rows: Rows) -> Any:
+    given = _given_fences(rows)
+    return select(r.id).join(given, _is_still_leased(given)).order_by(r.id).with_for_update(of=reconnections)
 
 
 def _release_statement(rows: Rows) -> Any:
-    given = _fences(rows)
-    return update(reconnections).where(_is_held(given)).values(state=_R.DUE, lease_worker=None, lease_expires_at=None)
+    given = _given_fences(rows)
+    return (
+        update(reconnections)
+        .where(_is_still_leased(given))
+        .values(state=_R.DUE, lease_worker=None, lease_expires_at=None)
+    )
 
 
 def _renew_statement(rows: Rows) -> Any:
-    given = _fences(rows)
+    given = _given_fences(rows)
     return (
         update(reconnections)
-        .where(_is_held(given))
+        .where(_is_still_leased(given))
         .values(lease_expires_at=database_now(bindparam("lease_seconds", type_=Float())))
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -45,8 +46,11 @@ class NewNotification(msgspec.Struct, frozen=True, kw_only=True):
     message_key: str
 
 
-#: One user's part of a batch: the results of the claims, and the message if there is one.
-UserResult = tuple[Sequence[FetchResult], NewNotification | None]
+class UserResult(NamedTuple):
+    """One user's part of a batch: the results of the claims, and the message if there is one."""
+
+    results: Sequence[FetchResult]
+    message: NewNotification | None = None
 
 
 class FetchSettling:
@@ -60,7 +64,7 @@ class FetchSettling:
 
     async def run(self, connection: AsyncConnection, user_results: Sequence[UserResult], now: datetime) -> int:
         """Write the results of claims that are still leased; returns how many messages are to be delivered."""
-        leased_ids = await self._claims.held(
+        leased_ids = await self._claims.still_leased(
             connection, [fetched.claim for results, _ in user_results for fetched in results]
         )
         leased_results = [

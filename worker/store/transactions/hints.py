@@ -96,7 +96,7 @@ class HintStore:
         """
 
         async def work(connection: AsyncConnection) -> Applied:
-            leased_keys = await self._claims.held(connection, [reading.result.claim for reading in readings])
+            leased_keys = await self._claims.still_leased(connection, [reading.result.claim for reading in readings])
             leased_readings = [
                 reading
                 for reading in readings
