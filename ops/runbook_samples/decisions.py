@@ -67,10 +67,6 @@ def outage(scene: Scene) -> None:
     scene.run("status")
     scene.run("doctor", lines="pauses")
     scene.run("explain", "MBR-a007")
-    scene.run("resume", "outage:alder")
-    scene.run("status", lines="due|hand")
-    scene.run("sweep")
-    scene.run("status", lines="Paused")
     scene.sql(
         "UPDATE reconnections SET opened_at = strftime('%Y-%m-%d %H:%M:%f', 'now', '-2 hours') WHERE state = 'due'"
     )
@@ -79,6 +75,11 @@ def outage(scene: Scene) -> None:
     scene.table(
         "SELECT outcome, count(*), min(next_attempt_at), max(next_attempt_at) FROM reconnections WHERE state = 'due' GROUP BY 1"
     )
+    scene.sql("UPDATE reconnections SET opened_at = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE state = 'due'")
+    scene.run("sweep")
+    scene.run("resume", "outage:alder")
+    scene.run("sweep")
+    scene.run("status", lines="Paused|due|hand")
 
 
 @situation

@@ -175,7 +175,7 @@ def resume(
         if paused[scope].is_outage:
             code = scope.removeprefix(outage_scope(""))
             released = await runtime.database.store(OutageStore).release(code, now, false_alarm=True)
-            note = f"; {released:,} reconnections continue within an hour, and for an hour no burst holds the institution again"
+            note = f"; {released:,} reconnections are due again, spread over an hour; for an hour no burst holds the institution"
         else:
             await pauses.lift(scope)
             note = ""

@@ -20,7 +20,7 @@ from math import ceil
 
 import structlog
 
-from worker.policy.outage import LEAST_BREAKS, LEAST_HISTORY, WINDOW, is_burst
+from worker.policy.outage import LEAST_BREAKS, LEAST_HISTORY, is_burst
 from worker.policy.states import Mover, NotificationState
 from worker.runtime import Runtime
 from worker.stages.next_steps import steps_after
@@ -119,7 +119,7 @@ async def watch_outages(runtime: Runtime, now: datetime) -> None:
         if burst.history < LEAST_HISTORY or not is_burst(burst.breaks, per_window_normally=normal):
             continue
         reason = f"{burst.breaks} of its members broke within an hour, its normal is {normal:.1f}"
-        if await pauses.set(outage_scope(burst.institution_code), reason, now=now, probe_after=WINDOW):
+        if await outages.hold(burst.institution_code, reason, now=now):
             log.error("outage_suspected", institution=burst.institution_code, why=reason, what_to_do="see the runbook")
     for pause in await pauses.all():
         if pause.is_outage and pause.probe_at is not None and pause.probe_at <= now:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Integer, cast, delete, exists, func, literal, select
+from sqlalchemy import Integer, and_, cast, delete, exists, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.policy.outage import HISTORY, WINDOW, normal, on_the_ramp
-from worker.store.pauses import lift, outage_scope
+from worker.store.pauses import lift, outage_scope, put
 from worker.store.reconnections.notices import IS_NOTICE
 from worker.store.reconnections.transitions import Transitions
 from worker.store.sql.database import Database
@@ -35,8 +35,12 @@ class Burst:
         return normal(self.earlier_by_hour, self.history)
 
 
+class _CalledOff(Exception):  # noqa: N818 - it names what happened
+    """The burst is a false alarm: the transaction that begins a hold is rolled back."""
+
+
 class OutageStore:
-    """Finds bursts and ends holds."""
+    """Finds bursts, begins and ends holds."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -90,26 +94,50 @@ class OutageStore:
 
         return await self._database.transaction(work)
 
+    async def hold(self, institution_code: str, reason: str, *, now: datetime) -> bool:
+        """Begin or extend a hold. Returns whether it is new; never if an operator called the burst a false alarm in the meantime."""
+        scope = outage_scope(institution_code)
+        called_off = exists().where(
+            false_alarms.c.institution_code == institution_code, false_alarms.c.until >= literal(now, Moment())
+        )
+
+        async def work(connection: AsyncConnection) -> bool:
+            is_new = await put(connection, self._database.rows, scope, reason, now=now, probe_after=WINDOW)
+            # Asked after the write, which waits for a release that is under way.
+            if await connection.scalar(select(called_off)):
+                raise _CalledOff
+            return is_new
+
+        try:
+            return await self._database.transaction(work)
+        except _CalledOff:
+            return False
+
     async def release(self, institution_code: str, now: datetime, *, false_alarm: bool = False) -> int:
         """End a hold, and spread the held reconnections over the ramp. Returns how many there are.
 
-        ``false_alarm``: an operator ended the hold before the burst was over. Breaks up to now, and those within the next
-        :data:`~worker.policy.outage.WINDOW`, count towards no burst, so that the next sweep does not hold them again.
+        Reconnections that still wait for ``NOTIFY_AFTER`` get the place on the ramp from then on. ``false_alarm``: an operator ended the
+        hold before the burst was over. Breaks up to now, and those within the next :data:`~worker.policy.outage.WINDOW`, count towards no
+        burst, so that the next sweep does not hold them again.
         """
+        in_grace = and_(r.outcome.is_(None), ~IS_NOTICE)
         held = (
-            select(r.id)
-            .where(r.institution_code == institution_code, r.state == state_literal("due"), r.next_attempt_at <= now)
+            select(r.id, r.next_attempt_at)
+            .where(r.institution_code == institution_code, r.state == state_literal("due"))
+            .where(or_(r.next_attempt_at <= now, in_grace))
             .order_by(r.next_attempt_at, r.id)
         )
 
         async def work(connection: AsyncConnection) -> int:
-            ids = (await connection.execute(held)).scalars().all()
-            places = {id_: now + on_the_ramp(place / len(ids)) for place, id_ in enumerate(ids)}
+            rows = (await connection.execute(held)).all()
+            places = {
+                row.id: max(now, row.next_attempt_at) + on_the_ramp(place / len(rows)) for place, row in enumerate(rows)
+            }
             await self._transitions.spread(connection, places, now)
-            await lift(connection, outage_scope(institution_code))
             if false_alarm:
                 await self._note_false_alarm(connection, institution_code, now)
-            return len(ids)
+            await lift(connection, outage_scope(institution_code))
+            return len(rows)
 
         return await self._database.transaction(work)
 

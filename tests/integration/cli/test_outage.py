@@ -22,5 +22,6 @@ def test_a_hold_that_was_ended_is_not_begun_again_by_the_next_sweep(machine: Any
         "import m.csv", "sweep", "status", "resume outage:alder", "sweep", "status"
     )
     assert "Paused outage:alder" in held.out
-    assert "Resumed outage:alder; 60 reconnections continue within an hour" in resumed.out
+    assert "Resumed outage:alder; 60 reconnections are due again, spread over an hour" in resumed.out
+    assert '"nobody_woken"' in resumed.out  # it tried; there is no broker here
     assert "outage:alder" not in status.out

@@ -1,6 +1,6 @@
 """When many members of one institution break at once, their messages are held and then released gradually."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import text
@@ -88,22 +88,62 @@ async def test_after_a_false_alarm_its_breaks_hold_nothing_and_a_burst_two_hours
     assert [pause.scope for pause in await pauses.all()] == ["outage:birch"]
     assert await FetchStore(bench.runtime.database).due(now + RAMP, at_most=1000) == 120
 
-    ended = bench.stored(now + WINDOW)
-    await bench.sql("UPDATE reconnections SET opened_at = :at WHERE institution_code = 'alder'", at=ended)
-    assert await OutageStore(bench.runtime.database).busy_institutions(now + 1.5 * WINDOW, at_least=50) == []
-    later = bench.stored(now + WINDOW + timedelta(seconds=1))
-    await bench.sql("UPDATE reconnections SET opened_at = :at, broken_since = :at WHERE state = 'due'", at=later)
-    bursts = await OutageStore(bench.runtime.database).busy_institutions(now + 1.5 * WINDOW, at_least=50)
+    outages, opened = (
+        OutageStore(bench.runtime.database),
+        "UPDATE reconnections SET opened_at = :at, broken_since = :at",
+    )
+    await bench.sql(f"{opened} WHERE state = 'due'", at=bench.stored(now + WINDOW))
+    bursts = await outages.busy_institutions(now + 1.5 * WINDOW, at_least=50)
+    assert {burst.institution_code: burst.breaks for burst in bursts} == {"birch": 60}
+    await bench.sql(f"{opened} WHERE state = 'due'", at=bench.stored(now + WINDOW + timedelta(seconds=1)))
+    bursts = await outages.busy_institutions(now + 1.5 * WINDOW, at_least=50)
     assert {burst.institution_code: burst.breaks for burst in bursts} == {"alder": 120, "birch": 60}
 
 
-async def test_a_false_alarm_is_forgotten_when_it_is_over(bench_for: Any) -> None:
+async def test_a_later_false_alarm_counts_from_its_own_moment_and_is_forgotten_when_it_is_over(bench_for: Any) -> None:
     bench = await bench_for()
     outages, now = OutageStore(bench.runtime.database), bench.runtime.clock.now()
+
+    async def noted() -> dict[str, Any]:
+        rows = await bench.sql("SELECT institution_code, until FROM false_alarms")
+        return {
+            code: until if isinstance(until, datetime) else datetime.fromisoformat(f"{until}+00:00")
+            for code, until in rows
+        }
+
     await outages.release("alder", now, false_alarm=True)
     await outages.release("alder", now + WINDOW, false_alarm=True)
+    assert await noted() == {"alder": now + 2 * WINDOW}
     await outages.release("birch", now + 3 * WINDOW, false_alarm=True)
-    assert [tuple(row) for row in await bench.sql("SELECT institution_code FROM false_alarms")] == [("birch",)]
+    assert await noted() == {"birch": now + 4 * WINDOW}
+
+
+async def test_a_sweep_that_counted_before_the_false_alarm_does_not_begin_the_hold_again(bench_for: Any) -> None:
+    bench = await bench_for()
+    outages, now = OutageStore(bench.runtime.database), bench.runtime.clock.now()
+    pauses = PauseStore(bench.runtime.database)
+    assert await outages.hold("alder", "a burst", now=now)
+    assert not await outages.hold("alder", "a burst", now=now)  # it is extended
+    await outages.release("alder", now, false_alarm=True)
+    assert not await outages.hold("alder", "a burst", now=now)
+    assert await outages.hold("birch", "a burst", now=now)
+    assert [pause.scope for pause in await pauses.all()] == ["outage:birch"]
+
+
+async def test_those_who_still_wait_for_their_grace_get_the_ramp_after_it(bench_for: Any) -> None:
+    bench = await bench_for(notify_after="15m")
+    await _past(bench, "alder", reconnections=20, days=10)
+    await _break(bench, "alder", 100)
+    await sweep(bench.runtime)
+    now, store = bench.runtime.clock.now(), FetchStore(bench.runtime.database)
+    assert await OutageStore(bench.runtime.database).release("alder", now, false_alarm=True) == 100
+    grace = timedelta(minutes=15)
+    ends_of_thirds = [now + grace + RAMP * third / 3 + timedelta(seconds=30) for third in (0, 1, 2, 3)]
+    counts = [await store.due(moment, at_most=1000) for moment in ends_of_thirds]
+    assert counts[0] <= 3
+    assert 8 <= counts[1] <= 13
+    assert 38 <= counts[2] <= 43
+    assert counts[3] == 100
 
 
 async def test_an_institution_whose_normal_is_not_known_is_not_held(bench_for: Any) -> None:
