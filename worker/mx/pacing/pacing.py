@@ -29,7 +29,7 @@ class Pacing:
         """``async with``: waits until one request may be sent, and keeps its slot to the end of the block.
 
         Raises ``NoPermit`` after ``within`` seconds, or at once if MX asked for a longer silence. ``urgent``: a user waits. It
-        goes before all others, and raises ``NoPermit`` at once during any silence.
+        goes before all others, and raises ``NoPermit`` at once during any silence, or after ten seconds if ``within`` is ``None``.
         """
         return Permit(self._queue, within, urgent=urgent)
 
@@ -71,6 +71,6 @@ class Pacing:
         self._source.patient = patient
 
     async def close(self) -> None:
-        """Disconnect from Redis. Requests that wait are cancelled, and later ones get ``NoPermit``."""
+        """Disconnect from Redis. Requests that wait in a line are cancelled, and later ones get ``NoPermit``."""
         await self._queue.close()
         await self._source.close()
