@@ -79,8 +79,8 @@ FIGURES: list[tuple[str, Callable[[], object]]] = [
     (r"`LEASE_SECONDS`, (\w+) s", lambda: SETTINGS.lease_seconds),
     (r"hard limit \((\w+) s\)", lambda: configuration()["task_time_limit"]),
     (r"takes longer than (\w+) s", lambda: int(MAIL_ANSWER_SECONDS)),
-    (r"(\w+) of a process's last \d+ calls", lambda: streaks.MANY),
-    (r"of a process's last (\w+) calls", lambda: streaks.OUT_OF),
+    (r"(\w+) of the last \d+ calls of one task", lambda: streaks.MANY),
+    (r"of the last (\w+) calls of one task", lambda: streaks.OUT_OF),
     (r"At least (\w+) members of an institution broke within an hour", lambda: outage.LEAST_BREAKS),
     (r"broke within an hour, (\w+) times its normal", lambda: outage.FACTOR),
     (

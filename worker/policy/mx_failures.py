@@ -36,8 +36,8 @@ user was told or clicked. A click on a link asks for a window at once (:mod:`wor
   failure streak. If no click on it is served within an hour, the user is owed a message (:mod:`worker.policy.cadence`). A click that
   meets `REFUSED` opens the breaker, as in fetch. A click can end a reconnection in any open state.
 
-A failure streak: 20 `UPSTREAM` failures among a process's last 25 calls open the breaker. Fetch and deliver then give the attempts
-of the streak back, and the reconnections are as they were (:mod:`worker.stages.attribution`).
+A failure streak: 20 `UPSTREAM` failures among the last 25 calls of one run of a stage open the breaker. Fetch and deliver then give the
+attempts of the failures since the last served call back (:mod:`worker.stages.attribution`).
 
 A `GONE` or `REJECTED` answer counts as served by MX. But a web server that is not MX may answer the same. So after 20 of them in a row in
 one process (:data:`worker.mx.client.MOST_GONE`) MX is asked for its list of users first. If that fails, its failure counts instead:
