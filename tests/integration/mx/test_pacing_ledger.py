@@ -20,7 +20,7 @@ from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as TimedOut
 
-from worker.mx.pacing.ledger import HORIZON, KEY, LONGEST_BLOCK, RedisLedger
+from worker.mx.pacing.ledger import _TIMEOUT, HORIZON, KEY, LONGEST_BLOCK, RedisLedger
 
 INTERVAL = 0.01
 
@@ -183,7 +183,9 @@ async def test_a_script_that_the_server_forgot_is_loaded_again(ledgers, redis):
     assert (await one.reserve(1, interval=INTERVAL)).n == 1
 
 
-async def test_a_server_that_does_not_answer_is_given_up_within_seconds():
+async def test_a_server_that_does_not_answer_is_given_up_within_seconds(monkeypatch):
+    monkeypatch.setattr("worker.mx.pacing.ledger._TIMEOUT", _TIMEOUT)  # the worker's own, not that of the other tests
+
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()

@@ -161,7 +161,7 @@ async def test_four_processes_share_the_rate_and_use_it(mx, redis_url):
     counter.were_late(started)
     assert counter.most_in_a_second <= counter.most, counter.every_second
     assert counter.used(0, n - 1) >= 0.95, counter.every_second
-    assert asked / n <= 0.2  # includes the commands of scripts and of opening connections
+    assert asked / n <= 0.5  # includes the commands of scripts and of opening connections
     assert not any("pacing_alone" in process.said for process in started)
 
 
