@@ -172,6 +172,8 @@ class Runner(Generic[Job, Done]):
                 if now() >= renew_at:
                     renew_at = now() + self.renew_every
                     await self.stage.renew([*self._working.values(), *self._waiting])
+            # The event loop may have stood still from before ``begin_until`` to ``leave_at``, so that no pass noted it.
+            self.out_of_time = now() >= begin_until
             if not self.stopping.is_set():
                 log.warning("out_of_time", jobs=len(self._working), why="no answer came; the next task takes them")
         finally:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -86,6 +87,26 @@ async def test_what_is_not_begun_long_after_the_last_claim_is_handed_back_and_le
     desk.let_go()
     await run
     assert desk.results == {0: "done", 1: "done"}
+    assert runner.has_more
+
+
+async def test_a_run_whose_loop_stood_still_to_its_end_says_that_more_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BEGIN_SECONDS", 0.0)
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.1)
+    desk = Desk(6)
+    desk.hold(0)
+    work = desk.work
+
+    async def block(job: int) -> Done:
+        if job == 1:
+            time.sleep(0.5)  # noqa: ASYNC251 - the standstill itself
+        return await work(job)
+
+    desk.work = block  # type: ignore[method-assign]
+    runner = make_runner(desk, slots=6, seconds=0.1)
+    await runner.run()
+    assert desk.handed_back == {0}
+    assert set(desk.results) == {1, 2, 3, 4, 5}
     assert runner.has_more
 
 
