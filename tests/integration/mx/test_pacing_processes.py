@@ -160,7 +160,7 @@ async def test_four_processes_share_the_rate_and_use_it(mx, redis_url):
         n, asked = len(counter.arrivals), await commands(client) - before
     counter.were_late(started)
     assert counter.most_in_a_second <= counter.most, counter.every_second
-    assert counter.used(0, n - 1) >= 0.95, counter.every_second
+    assert counter.used(0, n - 1) >= 0.85, counter.every_second  # shares of a fifth each would use 0.8
     assert asked / n <= 0.5  # includes the commands of scripts and of opening connections
     assert not any("pacing_alone" in process.said for process in started)
 
@@ -203,7 +203,7 @@ async def test_a_redis_that_is_killed_and_comes_back_empty_lets_no_more_through(
         await counter.count(len(counter.arrivals) + RATE)
     counter.were_late(started)
     assert counter.most_in_a_second <= counter.most, counter.every_second
-    assert counter.used(alone, alone + RATE) >= 0.9, counter.every_second
+    assert counter.used(alone, alone + RATE) >= 0.8, counter.every_second  # shares of a fourth each would use 0.75
     for process in started:
         losses, returns = process.said.count("pacing_alone"), process.said.count("pacing_shared")
         # A connection may break once more while the new server starts, and the process may end before it has recovered from that.
