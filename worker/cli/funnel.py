@@ -32,7 +32,6 @@ MEANINGS = {
     "opted_out": "an end of the opt-out: the user wants no messages",
     "muted": "an end of the mute: the user wants no messages about this bank",
     "channel_not_configured": "the user's channel, which is not configured",
-    "every_channel_failed": "an address or a device: every channel refused the message",
     "message_failed": "the day of the next reminder: the last message failed",
     "outage_over": "a turn: after an outage, messages are spread out",
     "requeued": "the next sweep, or a worker: `reconnect retry` requeued it",

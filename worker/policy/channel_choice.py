@@ -46,7 +46,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Nobody(msgspec.Struct, frozen=True, kw_only=True):
-    """This user cannot be reached; ``code`` says why."""
+    """This user cannot be reached; ``code`` says why.
+
+    ``every_channel_failed`` is stored nowhere: if it is the answer, the stages choose again without ``failed`` and ``tried``, because a
+    channel that failed is better than none.
+    """
 
     code: str
 

@@ -312,7 +312,7 @@ class Explainer:
             yield Hold(code=outcome or "retry", says=says, until=at)
         elif not outcome:
             yield grace(at)
-        elif outcome in WHY_UNREACHABLE or outcome == "every_channel_failed":
+        elif outcome in WHY_UNREACHABLE:
             yield Hold(
                 code=outcome, says=f"nobody could be told ({outcome}); looked at again at {minute(at)}", until=at
             )
