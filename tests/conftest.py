@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import logging
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from typing import Any
 import aiohttp
 import psycopg
 import pytest
+import structlog
 from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic_settings import EnvSettingsSource
@@ -93,6 +95,17 @@ def pytest_collection_finish() -> None:
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES.intersection(os.environ):
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """A command that runs in this process writes its log to the stderr of its test, which is closed later."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -141,12 +141,8 @@ def _server() -> str:
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
-    _processes.append(process)
+    atexit.register(process.communicate, timeout=10)  # closes its standard input, and waits for it
     return address
-
-
-#: Kept, so that the garbage collector does not close their pipes.
-_processes: list[subprocess.Popen[bytes]] = []
 
 
 def _serve(address: str) -> None:

@@ -4,7 +4,7 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,11 +20,9 @@ from worker.telemetry.scrubbing import cause_of, scrub
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
     """Returns the lines that were logged since the last call."""
     stream = io.StringIO()
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
     monkeypatch.setattr(sys, "stderr", stream)
     configure_logs()
 
@@ -34,10 +32,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         stream.truncate()
         return lines
 
-    yield read
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
+    return read
 
 
 @pytest.mark.parametrize(
